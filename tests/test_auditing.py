@@ -18,8 +18,9 @@ from torch import nn
 import edittools as et
 from edittools.auditing import audit_folder, load_model, read_masks
 from edittools.auditing.audit import concepts_to_probe
-from edittools.auditing.checked import masks_check
+from edittools.auditing.checked import masks_check, read_digest
 from edittools.auditing.cli import main
+from edittools.classifiers import fingerprint
 from edittools.images import LabelledImages, fit_mask, load_image, load_mask
 from edittools.miniworld.scenes import CLASSES
 from edittools.miniworld.textures import texture
@@ -98,7 +99,7 @@ def test_audit_without_a_rule_names_the_strongest_suspicion(tmp_path):
     assert not audit.is_rule and audit.fix is None
     assert "suspicion" in audit.summary() or "no concept" in audit.summary()
     names = [path.name for path in audit.write(tmp_path / "out")]
-    assert names == ["rules.csv", "report.html"]
+    assert names == ["rules.csv", "report.html", "report.json"]
 
 
 class Bands(nn.Module):
@@ -156,6 +157,41 @@ def test_audit_repairs_the_strongest_rule(tmp_path):
     assert audit.rule["class"] == "bus" and audit.fix is not None
 
 
+def read_data(folder):
+    return json.loads((folder / "report.json").read_text(), parse_constant=pytest.fail)  # no NaN
+
+
+def test_audit_writes_the_data_of_its_report(tmp_path):
+    settings = write_bands(tmp_path, masks_of=lambda number: ("road", "aeroplane") if number == 0 else ("road",))
+    classifier = bands()
+    audit = audit_folder(tmp_path / "images", classifier, **settings)
+    audit.write(tmp_path / "out")
+    data = read_data(tmp_path / "out")
+    assert data["verdict"]["word"] == audit.fix.verdict.word
+    assert [rule["class"] for rule in data["rules"]] == audit.rules["class"].tolist()
+    assert [rule["effect"] for rule in data["rules"]] == audit.rules["effect"].tolist()
+    assert [rule["significant"] for rule in data["rules"]] == audit.rules["significant"].tolist()
+    assert [tuple(rule["evidence"]) for rule in data["rules"]] == audit.rules["evidence"].tolist()
+    assert data["concepts"] == {"road": 30} and data["rare"] == audit.rare == {"aeroplane": 3}
+    assert data["settings"]["control"] == audit.probe.control and data["settings"]["materials"] == {"snow": 1}
+    assert data["fingerprints"]["weights"] == fingerprint(classifier.model) == audit.fix.edit.fingerprint
+    assert data["fingerprints"]["masks"] == read_digest(tmp_path / "out")
+    assert data["fingerprints"]["images"]["audited"]["count"] == 30
+    times = {"created": None}
+    assert data["repair"] | times == audit.fix.report_data(data["title"]) | times
+    assert [check["status"] for check in data["repair"]["checks"]] == [check.status for check in audit.fix.checks]
+
+
+def test_audit_without_a_repair_writes_the_data_of_its_report(tmp_path):
+    settings = write_bands(tmp_path)
+    audit = audit_folder(tmp_path / "images", bands(lowered=(0.3, 0.0, 0.0)), **settings)
+    audit.write(tmp_path / "out")
+    data = read_data(tmp_path / "out")
+    assert data["repair"] is None and data["verdict"]["word"] == "no rule found"
+    assert [rule["significant"] for rule in data["rules"]] == [False] * len(audit.rules)
+    assert len(audit.rules) and data["fingerprints"]["masks"] == read_digest(tmp_path / "out")
+
+
 def test_concepts_to_probe_objects_by_name():
     names = ("Car", "sports car, sport car", "School_bus", "tench, Tinca tinca", "carton")
     classifier = et.Classifier(TinyNet(), names, size=32)
@@ -208,7 +244,7 @@ def test_audit_removes_the_results_of_an_earlier_audit(tmp_path):
     assert {path.name for path in out.iterdir()} == {"rules.csv", "parts", "mine.txt"}
     (out / "edit.safetensors").write_bytes(b"an edit")
     second.write(out)
-    assert {path.name for path in out.iterdir()} == {"rules.csv", "report.html", "parts", "mine.txt"}
+    assert {path.name for path in out.iterdir()} == {"rules.csv", "report.html", "report.json", "parts", "mine.txt"}
     assert parts and parts <= set((out / "parts").rglob("*.json"))
 
 
@@ -261,6 +297,7 @@ def test_audit_saves_its_own_verdict_with_the_edit(audited):
     out, _ = audited
     verdict = et.Edit.load(out / "edit.safetensors").verdict
     assert verdict.startswith(("unclear", "do not use"))
+    assert verdict.startswith(read_data(out)["verdict"]["word"])
 
 
 def pictures_above_the_verdict(page):
@@ -374,7 +411,8 @@ def test_audit_masks_checked_by_the_report_of_a_folder(tmp_path):
     audit_folder(tmp_path / "images", bands(), **settings).write(looked_at)
     audit = audit_folder(tmp_path / "images", bands(), masks_checked=looked_at, out=looked_at, **settings)
     assert audit.fix.checks[0].status == "pass"
-    assert {path.name for path in looked_at.iterdir()} == {"rules.csv", "report.html", "parts"}  # for another try
+    kept = {path.name for path in looked_at.iterdir()}
+    assert kept == {"rules.csv", "report.html", "report.json", "parts"}  # for another try
     (looked_at / "report.html").write_text("<html></html>")
     with pytest.raises(ValueError, match="first"):
         audit_folder(tmp_path / "images", bands(), masks_checked=looked_at, **settings)
@@ -619,4 +657,4 @@ def test_audit_of_photos_with_the_segmenters(tmp_path):
     assert len(audit.rules) and set(audit.rules.concept) <= set(audit.concepts.masks)
     assert CLASSES  # MiniWorld's classes are not ImageNet's
     assert (tmp_path / "out").exists() is False
-    assert {path.name for path in audit.write(tmp_path / "out")} >= {"rules.csv", "report.html"}
+    assert {path.name for path in audit.write(tmp_path / "out")} >= {"rules.csv", "report.html", "report.json"}

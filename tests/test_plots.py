@@ -48,6 +48,14 @@ def test_retained_trade_off_draws_each_method_in_a_color_of_its_own():
     assert len({lines[method].get_marker() for method in methods}) == len(methods)
 
 
+def test_drops_say_what_zero_means():
+    names = ("drop", "drop low", "drop high", "control drop")
+    effects = pd.DataFrame([{"concept": "road", "images": 9, **dict(zip(names, (0.4, 0.3, 0.5, 0.1), strict=True))}])
+    [axis] = plots.drops(effects, "concept").axes
+    [label] = axis.texts
+    assert label.get_text() and label.xy[0] == 0 and 0 in axis.get_xticks()
+
+
 def test_style_heat_shows_no_negative_zero():
     drops = {("sky", "snow"): -0.004, ("sky", "wooden"): 0.5, ("road", "snow"): 0.25, ("road", "wooden"): -0.25}
     table = pd.DataFrame([{"concept": c, "style": s, "drop": drop} for (c, s), drop in drops.items()])

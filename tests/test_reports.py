@@ -5,6 +5,7 @@ import re
 from dataclasses import fields, replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_exemplar, needs_browser
@@ -96,6 +97,8 @@ def page_of(text, count=3):
         cards_note=text,
         costs=cards,
         costs_note=text,
+        label_errors=[Figure(picture, text)],
+        label_errors_note=text,
         corrected_bars=bars,
         accuracy_bars=bars,
         layers=[LayerBar(text, 3, 1, 0.5), LayerBar(text, 4, 0, 0.4, goes_on=True, selected=True)],
@@ -136,7 +139,7 @@ def test_render_shows_what_was_not_measured_without_an_interval():
     bars = [Bar("a", 1.0, float("nan"), float("nan"), "1")]
     page = replace(page_of("x"), corrected_bars=bars, accuracy_bars=[], layers=[], trade_off=None)
     classes = [attributes.get("class") for tag, attributes in Elements(render(page)).elements if tag == "i"]
-    assert classes == ["zero", "dot"]
+    assert [name for name in classes if name != "grid"] == ["zero", "dot"]
 
 
 def test_bars_are_placed_in_proportion():
@@ -145,6 +148,19 @@ def test_bars_are_placed_in_proportion():
     styles = {one["class"]: one["style"] for tag, one in Elements(render(page)).elements if tag == "i"}
     zero, whisker, dot = (float(re.search(r"left:([\d.]+)%", styles[name])[1]) for name in ("zero", "whisker", "dot"))
     assert zero == whisker and dot == pytest.approx(50)
+
+
+@pytest.mark.parametrize("low, value, high", [(-45.0, -20.0, 10.0), (52.0, 83.0, 98.0), (-0.2, -0.02, 0.1)])
+def test_bars_have_ticks_and_a_label_at_zero(low, value, high):
+    page = replace(page_of("x"), corrected_bars=[Bar("a", value, low, high, "")], accuracy_bars=[])
+    html = render(page)
+    ticks = [(float(place), text) for place, text in re.findall(r'<span style="left:([\d.]+)%">([^<]*)%</span>', html)]
+    [origin] = re.findall(r'<span class="origin" style="left:([\d.]+)%">', html)
+    [zero] = re.findall(r'<i class="zero" style="left:([\d.]+)%">', html)
+    assert len(ticks) >= 3 and origin == zero and (float(zero), "0") in ticks
+    dot = float(re.search(r'<i class="dot" style="left:([\d.]+)%">', html)[1])
+    numbers = [float(text.replace("−", "-")) for _, text in ticks]
+    assert dot == pytest.approx(np.interp(value, numbers, [place for place, _ in ticks]), abs=0.02)
 
 
 # --- charts -----------------------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from edittools.auditing.checked import REMEDY, REPORT, digest_masks, masks_check, read_digest
+from edittools.auditing.checked import REMEDY, REPORT, REPORT_DATA, digest_masks, masks_check, read_digest
 from edittools.auditing.masks import read_masks
 from edittools.auditing.result import Audit, remove_results, shows, write_rules
-from edittools.classifiers import Classifier
+from edittools.classifiers import Classifier, fingerprint, unwrapped
 from edittools.exemplars import Exemplar
 from edittools.folders import read_folder
 from edittools.images import LabelledImages, load_image
@@ -81,7 +81,7 @@ def audit_folder(
             images themselves.
         out: folder for intermediate and final results: parts of the probe and `rules.csv`. A later call with the same
             folder continues from there; it removes the edit of an earlier call and, unless it is the folder
-            `masks_checked`, the report.
+            `masks_checked`, the report with its data.
         layers: names of the layers to edit, see `repair`.
         callback: is called before each step with a description of the step.
         progress: show progress bars.
@@ -128,9 +128,11 @@ def audit_folder(
     if out is not None:
         root = Path(out).expanduser()
         looked_at = reported is not None and Path(masks_checked).expanduser() == root
-        remove_results(root, but=(REPORT,) if looked_at else ())  # it serves again if this audit is interrupted
+        kept = (REPORT, REPORT_DATA) if looked_at else ()  # they serve again if this audit is interrupted
+        remove_results(root, but=kept)
         write_rules(rules, root)
-    audit = Audit(classifier, data, left_out, rare, concepts, probed, rules, rule, is_rule)
+    weights = fingerprint(unwrapped(classifier.model))
+    audit = Audit(classifier, data, left_out, rare, concepts, probed, rules, rule, is_rule, weights)
     if not is_rule:
         return replace(audit, note="Nothing was repaired.")
     tell(f"Repairing {rule['concept']!r}")

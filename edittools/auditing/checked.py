@@ -16,6 +16,9 @@ from edittools.selection.judgment import UNCLEAR, Check
 REPORT = "report.html"
 """The name of the report of an audit in its folder."""
 
+REPORT_DATA = "report.json"
+"""The name of the data of this report, for programs."""
+
 DIGEST = re.compile(r'<meta name="masks" content="([0-9a-f]+)">')
 """The place of the digest of the masks in a report."""
 

@@ -5,22 +5,26 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from edittools._caching import atomic_path
-from edittools.auditing.checked import REPORT, digest_masks
+from edittools._caching import atomic_path, digest_tensors
+from edittools.auditing.checked import REPORT, REPORT_DATA, digest_masks
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages
+from edittools.images import LabelledImages, in_batches
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe
-from edittools.reports import Figure, Page, data_uri, save_page
+from edittools.reports import Figure, Page, data_uri, package_versions, plain, save_report
 from edittools.selection.repair import RepairResult
 
 NO_RULE = "no rule found"
 """The heading of the report of an audit that found no rule."""
+
+NOT_REPAIRED = "nothing repaired"
+"""The heading of the report of an audit that found a rule but repaired nothing."""
 
 MOST_RULES = 30
 """The largest number of rules and suspicions that a report lists; `rules.csv` lists all of them."""
@@ -41,7 +45,7 @@ REASONS = (
 )
 """Why no rule may be found, and what to do."""
 
-RESULTS = ("rules.csv", REPORT, "edit.safetensors")
+RESULTS = ("rules.csv", REPORT, REPORT_DATA, "edit.safetensors")
 """The files of an audit in its folder."""
 
 MORE_IMAGES = 6
@@ -63,6 +67,7 @@ class Audit:
             those of `Probe.rules`; `significant` is True for rules, and `evidence` holds names of images.
         rule: the row of the strongest rule; without a rule, that of the strongest suspicion; None if there is neither.
         is_rule: whether `rule` is a rule.
+        weights: the `fingerprint` of the weights that were audited.
         fix: the result of `repair`; None if nothing was repaired.
         note: says that nothing was repaired and, if there is a rule, why; empty if there is a repair.
     """
@@ -76,13 +81,13 @@ class Audit:
     rules: pd.DataFrame = field(repr=False)
     rule: pd.Series | None
     is_rule: bool
+    weights: str = field(repr=False)
     fix: RepairResult | None = field(default=None, repr=False)
     note: str = ""
 
     def summary(self) -> str:
         """Return a text on the probe, the strongest rule and the verdict on its repair, one sentence per line."""
-        shown = {concept: int(shows(masks).sum()) for concept, masks in self.concepts.masks.items()}
-        counts = ", ".join(f"{concept} {count}" for concept, count in shown.items())
+        counts = ", ".join(f"{concept} {count}" for concept, count in self._images_by_concept().items())
         lines = [
             f"{len(self.concepts.data)} images of {self.data.labels.unique().numel()} classes were probed. Images that "
             f"show each concept: {counts}."
@@ -104,6 +109,10 @@ class Audit:
             lines.append(self.note)
         return "\n".join(lines)
 
+    def _images_by_concept(self) -> dict[str, int]:
+        """Count the images that show each probed concept."""
+        return {concept: int(shows(masks).sum()) for concept, masks in self.concepts.masks.items()}
+
     def _describe_rule(self) -> str:
         """Describe the strongest rule, or the strongest suspicion."""
         rule = self.rule
@@ -120,7 +129,7 @@ class Audit:
         return f"No rule was found. The strongest suspicion: {who.lower()} on {rule['concept']!r}; {effect}."
 
     def write(self, folder: str | PathLike) -> list[Path]:
-        """Write `report.html`, `rules.csv` and, if the edit changes anything, `edit.safetensors`.
+        """Write `report.html`, `report.json`, `rules.csv` and, if the edit changes anything, `edit.safetensors`.
 
         Args:
             folder: folder for the files; it is created if it does not exist. Files of these names are replaced, or
@@ -130,13 +139,45 @@ class Audit:
             The paths of the files.
         """
         root = Path(folder).expanduser()
+        page = audit_page(self)
+        data = self.report_data()
         remove_results(root)
-        paths = [write_rules(self.rules, root), save_page(audit_page(self), root / REPORT)]
+        paths = [write_rules(self.rules, root), *save_report(page, data, root / REPORT)]
         if self.fix is not None and self.fix.selection.feasible:
             path = root / "edit.safetensors"
             self.fix.edit.save(path)
             paths.append(path)
         return paths
+
+    def report_data(self) -> dict[str, Any]:
+        """Return what the report says for programs: the verdict, rules, repair, settings, versions and fingerprints.
+
+        All values have types of JSON; what was not measured is None, and so is `repair`, the data of the report of
+        `repair`, if nothing was repaired.
+        """
+        images = {"count": len(self.data), "digest": digest_tensors(in_batches(self.data))[:16]}
+        masks = None if self.rule is None else digest_masks(self.concepts, self.rule["concept"])
+        data = {
+            "title": audit_title(self),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "model": str(self.classifier),
+            "verdict": verdict_data(self),
+            "rules": self.rules.to_dict("records"),
+            "concepts": self._images_by_concept(),
+            "rare": self.rare,
+            "left_out": list(self.left_out),
+            "settings": {
+                "control": self.probe.control,
+                "least_images": self.probe.least_images,
+                "least_effect": LEAST_EFFECT,
+                "false_discovery_rate": FALSE_DISCOVERY_RATE,
+                "materials": {style: len(textures) for style, textures in self.concepts.styles.items()},
+            },
+            "versions": package_versions(),
+            "fingerprints": {"weights": self.weights, "images": {"audited": images}, "masks": masks},
+            "repair": None if self.fix is None else self.fix.report_data(audit_title(self)),
+        }
+        return plain(data)
 
 
 def write_rules(rules: pd.DataFrame, folder: Path) -> Path:
@@ -166,9 +207,27 @@ def shows(masks: Tensor) -> Tensor:
     return masks.mean(dim=(1, 2)) >= LEAST_AREA
 
 
+def audit_title(audit: Audit) -> str:
+    """Return the heading of the report of an audit."""
+    return f"Audit of {len(audit.data)} images"
+
+
+def verdict_data(audit: Audit) -> dict[str, str]:
+    """Return the word, the reason and the advice at the top of a report: the verdict, or why there is none."""
+    if audit.fix is not None:
+        verdict = audit.fix.verdict
+        return {"word": verdict.word, "reason": verdict.reason, "advice": verdict.advice}
+    if audit.is_rule:
+        return {"word": NOT_REPAIRED, "reason": audit.note.rstrip("."), "advice": ""}
+    reason = (
+        f"no concept lowered the log-odds of the correct class by more than {LEAST_EFFECT} beyond its control in a way "
+        f"that the test confirms (q ≤ {FALSE_DISCOVERY_RATE})"
+    )
+    return {"word": NO_RULE, "reason": reason, "advice": " ".join(REASONS)}
+
+
 def audit_page(audit: Audit) -> Page:
     """Collect the content of the report of an audit."""
-    title = f"Audit of {len(audit.data)} images"
     content = {
         "findings_head": HEAD,
         "findings": _rows(audit),
@@ -178,17 +237,11 @@ def audit_page(audit: Audit) -> Page:
         content["replaced"] = _more_images(audit)
         content["masks"] = digest_masks(audit.concepts, audit.rule["concept"])
     if audit.fix is not None:
-        return replace(audit.fix.page(title), **content)
-    no_rule = (
-        f"no concept lowered the log-odds of the correct class by more than {LEAST_EFFECT} beyond its control in a way "
-        f"that the test confirms (q ≤ {FALSE_DISCOVERY_RATE})"
-    )
+        return replace(audit.fix.page(audit_title(audit)), **content)
     return Page(
-        title=title,
+        title=audit_title(audit),
         subtitle=str(audit.classifier),
-        word="nothing repaired" if audit.is_rule else NO_RULE,
-        reason=audit.note.rstrip(".") if audit.is_rule else no_rule,
-        advice="" if audit.is_rule else " ".join(REASONS),
+        **verdict_data(audit),
         exemplars=_suspicion(audit),
         created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         **content,

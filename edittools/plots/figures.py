@@ -381,7 +381,7 @@ def drops(effects: pd.DataFrame, label: str) -> Figure:
     axis.plot(100 * effects["control drop"], positions, "o", mfc="white", mec=WRONG, label="at the control")
     names = [f"{name} ({count})" for name, count in zip(effects[label], effects["images"], strict=True)]
     axis.set_yticks(positions, names, fontsize=9)
-    axis.axvline(0, color=AXIS, linewidth=1)
+    _zero_line(axis, "no drop")
     axis.set_xlabel("drop (points)")
     legend(axis)
     return finished(figure)
@@ -495,8 +495,8 @@ def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
         percent = 100 * rows["mean"]
         axis.barh(positions, percent, 0.75, color=colors)
         axis.errorbar(percent, positions, xerr=_whisker_lengths(percent, rows[["low", "high"]]), **WHISKERS)
-        axis.axvline(0, color=AXIS, linewidth=1)
-        axis.set_title(title, fontsize=9)
+        _zero_line(axis, "no edit")
+        axis.set_title(title, fontsize=9, pad=16)
         axis.set_xlabel("errors corrected (%)")
         axis.set_yticks(positions, methods)
     return finished(figure)
@@ -591,6 +591,13 @@ def _whisker_lengths(percent: pd.Series | np.ndarray, ends: pd.DataFrame) -> np.
         Distances `(2, N)` in percent.
     """
     return np.abs(100 * ends.to_numpy().T - np.asarray(percent))
+
+
+def _zero_line(axis: Axes, text: str) -> None:
+    """Draw a line at 0 on the horizontal axis, and above it a text that says what 0 means."""
+    axis.axvline(0, color=AXIS, linewidth=1)
+    place = axis.get_xaxis_transform()  # data across, share of the height upwards
+    axis.annotate(text, (0, 1), (0, 2), place, "offset points", ha="center", va="bottom", fontsize=8, color=AXIS)
 
 
 def _signed_root(x: np.ndarray) -> np.ndarray:

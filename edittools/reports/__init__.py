@@ -1,6 +1,10 @@
-"""Reports: one self-contained HTML page about an edit, with its pictures inlined, that can be read offline."""
+"""Reports: one self-contained HTML page about an edit, with its pictures inlined, that can be read offline.
+
+Next to the page, a JSON file holds what it says for programs.
+"""
 
 from edittools.reports.charts import LayerBar, Point, TradeOff
+from edittools.reports.data import package_versions, plain, save_report
 from edittools.reports.page import Bar, Card, Figure, Page, render, render_charts, save_page
 from edittools.reports.pictures import data_uri, shade
 
@@ -13,8 +17,11 @@ __all__ = [
     "Point",
     "TradeOff",
     "data_uri",
+    "package_versions",
+    "plain",
     "render",
     "render_charts",
     "save_page",
+    "save_report",
     "shade",
 ]

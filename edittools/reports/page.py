@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edittools._caching import atomic_path
 from edittools.metrics import SIGNS
-from edittools.reports.charts import LayerBar, TradeOff, plots_of
+from edittools.reports.charts import Axis, LayerBar, TradeOff, plots_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -101,6 +101,8 @@ class Page:
         cards_note: a note on `cards`.
         costs: clean and retained images that the edit breaks.
         costs_note: a note on `costs`.
+        label_errors: clean and retained images whose labels are likely wrong.
+        label_errors_note: a note on `label_errors`.
         corrected_bars: the share of errors corrected, by method.
         accuracy_bars: the change of accuracy in points, by method.
         layers: what the best candidate with default settings does in each layer, in the network's order.
@@ -132,6 +134,8 @@ class Page:
     cards_note: str = ""
     costs: Sequence[Card] = field(default=(), repr=False)
     costs_note: str = ""
+    label_errors: Sequence[Figure] = field(default=(), repr=False)
+    label_errors_note: str = ""
     corrected_bars: Sequence[Bar] = ()
     accuracy_bars: Sequence[Bar] = ()
     layers: Sequence[LayerBar] = ()
@@ -194,7 +198,7 @@ def _environment() -> "Environment":
     loader = PackageLoader("edittools.reports", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.globals["place"] = _place
-    environment.globals["ends"] = _ends
+    environment.globals["axis_of"] = _axis_of
     environment.globals["plots_of"] = plots_of
     environment.globals["signs"] = SIGNS
     environment.filters["sentence"] = _sentence
@@ -208,13 +212,10 @@ def _sentence(text: str) -> str:
     return f"{first}{text[1:]}."
 
 
-def _ends(bars: Sequence[Bar]) -> tuple[float, float]:
-    """Return the ends of a line that contains 0 and all bars with their intervals."""
+def _axis_of(bars: Sequence[Bar], form: str) -> Axis:
+    """Make an axis, from 0% to 100% of the width, that contains 0 and all bars with their intervals."""
     numbers = [number for bar in bars for number in (bar.value, bar.low, bar.high) if number == number]
-    least = min([0.0, *numbers])
-    most = max([0.0, *numbers])
-    margin = 0.03 * (most - least) or 1.0
-    return least - margin, most + margin
+    return Axis([0.0, *numbers], 0, 100, form)
 
 
 def _place(number: float, ends: tuple[float, float]) -> str:

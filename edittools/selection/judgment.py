@@ -26,6 +26,7 @@ from edittools.images import LabelledImages
 from edittools.metrics import Comparison, accuracy_interval, mcnemar, wilson
 from edittools.moments import FEW_IMAGES
 from edittools.selection.evaluation import CachedActivations, Constraints
+from edittools.selection.label_errors import has_cleanlab
 from edittools.selection.search import EditSearch, Selection
 
 USE = "use"
@@ -217,6 +218,7 @@ def checklist(
     checks = exemplar_checks(search, exemplars, used)
     checks += image_checks(clean, None if target is None else int(target.before.sum()), retained)
     checks.append(labels_check(search.activations))
+    checks += label_error_checks(search)
     checks.append(completeness_check(selection.n_candidates, complete))
     checks.append(feasibility_check(search, selection))
     if not selection.feasible:
@@ -432,6 +434,27 @@ def labels_check(activations: Mapping[str, CachedActivations]) -> Check:
         f"{LABELS} If they are, pass the images without labels, so that the current predictions serve as labels.",
         USE if is_plausible else UNCLEAR,
     )
+
+
+def label_error_checks(search: EditSearch) -> list[Check]:
+    """Check that no label of a clean or retained image is likely wrong; it only informs.
+
+    Args:
+        search: the search.
+
+    Returns:
+        The check, if a label is likely wrong; none without cleanlab.
+    """
+    if not has_cleanlab() or not search.label_errors:
+        return []
+    return [
+        Check(
+            "no label of a clean or retained image is likely wrong",
+            False,
+            f"cleanlab doubts {len(search.label_errors)}, such as {search.label_errors[0]}",
+            "Look at these images in the report; correct their labels, or leave them out.",
+        )
+    ]
 
 
 def warn_about(checks: Sequence[Check], stacklevel: int) -> None:

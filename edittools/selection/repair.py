@@ -10,11 +10,10 @@ the other folds, and the selected edit is evaluated on the images of the fold. T
 all failing images.
 """
 
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from itertools import combinations
 from os import PathLike
@@ -25,7 +24,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from edittools._caching import atomic_path
 from edittools._inference import refuse_inference_mode
 from edittools.baselines import finetune
 from edittools.classifiers import Classifier, check_classifier, check_size, remap_labels
@@ -33,7 +31,7 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Exemplars, named_exemplars
 from edittools.images import Images, LabelledImages, pixels_of
 from edittools.metrics import misclassified, predict
-from edittools.reports import Page, render, save_page
+from edittools.reports import Page, render, save_report
 from edittools.rewriting import OBJECTIVES, losses, pose
 from edittools.selection.evaluation import Constraints
 from edittools.selection.judgment import (
@@ -49,11 +47,13 @@ from edittools.selection.judgment import (
     evaluate,
     exemplar_checks,
     image_checks,
+    label_error_checks,
     labels_check,
     verdict_of,
     warn_about,
     with_limit,
 )
+from edittools.selection.label_errors import LabelError
 from edittools.selection.report import (
     EDIT,
     SECOND,
@@ -203,6 +203,19 @@ class RepairResult:
         """The checklist: each check with its status, "pass", "fail" or "not measured", its figure and advice."""
         return self.verdict.checks
 
+    @property
+    def label_errors(self) -> pd.DataFrame:
+        """Clean and retained images whose labels are likely wrong by their predictions, the clearest case first.
+
+        The columns are `split`, the split that holds the image; `index`, its number there; its `name`, `label` and
+        `prediction`; and `probability`, that of the predicted class. Clean images that serve as reference images are
+        left out, since the search does not predict them, and so are failing images, whose mispredictions are the rule.
+
+        Raises:
+            ModuleNotFoundError: if cleanlab is not installed.
+        """
+        return pd.DataFrame(self.search.label_errors, columns=[column.name for column in fields(LabelError)])
+
     def summary(self) -> str:
         """Return the verdict, the selected edit, what other methods give, and the checklist with one check per line."""
         lines = [str(self.verdict)]
@@ -232,13 +245,7 @@ class RepairResult:
         Raises:
             ValueError: if the path ends in ".json".
         """
-        data_path = Path(path).expanduser().with_suffix(".json")
-        if data_path.name == Path(path).name:
-            raise ValueError(f"{str(path)!r} is the name of the data; pass the name of the page, such as 'report.html'")
-        data = json.dumps(self.report_data(title), indent=2, ensure_ascii=False, allow_nan=False)
-        page_path = save_page(self.page(title), path)
-        with atomic_path(data_path) as temporary:
-            temporary.write_text(f"{data}\n", encoding="utf-8")
+        page_path, _ = save_report(self.page(title), self.report_data(title), path)
         return page_path
 
     def report_data(self, title: str = "") -> dict[str, Any]:
@@ -355,8 +362,9 @@ def repair(
     Warns:
         UserWarning: if a set holds an image more than once (it is used once), and for each of these conditions that
             holds before the search: x is misclassified, x' is predicted as x, the mask does not cover the change,
-            fewer than 50 clean images are given, fewer than 6 failing images are misclassified, or the clean images are
-            correct much less often than other images.
+            fewer than 50 clean images are given, fewer than 6 failing images are misclassified, the clean images are
+            correct much less often than other images, or, if cleanlab is installed, labels of clean or retained images
+            are likely wrong.
     """
     refuse_inference_mode()
     named = named_exemplars(exemplars, check_classifier(classifier))
@@ -368,7 +376,7 @@ def repair(
     cached_exemplars = cache_exemplars(search)
     clean_images = len(splits.reference) + len(splits.clean) + len(splits.clean_test)
     errors = int(search.activations["target"].before.sum())
-    of_images = [*image_checks(clean_images, errors, 0), labels_check(search.activations)]
+    of_images = [*image_checks(clean_images, errors, 0), labels_check(search.activations), *label_error_checks(search)]
     warn_about(exemplar_checks(search, cached_exemplars) + of_images, stacklevel=2)
     procedure = _Procedure(search, callback, progress)
     complete = procedure.run(_candidates(search, settings, strengths, baselines), finetuning)

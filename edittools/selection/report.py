@@ -1,12 +1,8 @@
 """What is said about a selected edit: its sentences in a summary, the page that `write_report` writes, and its data."""
 
-import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from math import isfinite
-from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path, PurePath
 from pprint import pformat
@@ -31,6 +27,8 @@ from edittools.reports import (
     Point,
     TradeOff,
     data_uri,
+    package_versions,
+    plain,
     render,
     render_charts,
     save_page,
@@ -49,6 +47,7 @@ from edittools.selection.judgment import (
     used_exemplars,
     verdict_of,
 )
+from edittools.selection.label_errors import has_cleanlab
 from edittools.selection.search import EditSearch, Selection, describe_params
 
 EDIT = "edit"
@@ -63,13 +62,14 @@ MOST_CARDS = 60
 MOST_COSTS = 12
 """The largest number of clean images, and of retained images, that a report shows."""
 
+MOST_LABEL_ERRORS = 12
+"""The largest number of images with a likely wrong label that a report shows."""
+
 MOST_MAPS = 6
 """The largest number of images whose edit maps a report shows, the exemplar's included."""
 
 SELECTED = "selected"
 """The name of the selected edit in a table of methods."""
-
-PACKAGES = ("edittools", "torch", "torchvision", "numpy", "scipy", "safetensors")
 
 
 def report_html(
@@ -151,6 +151,7 @@ def make_page(
     text = describe_selection(selection) if selection.feasible else "no edit"
     maps, note = _maps(search, selection, shown, inside_mask)
     costs, costs_note = _costs(search, selection, evaluation)
+    label_errors, label_errors_note = _label_errors(search)
     if trade_off is None:
         trade_off = search.trade_off(selection.outcomes)
     if fingerprints is None:
@@ -175,6 +176,8 @@ def make_page(
         cards_note=f"{min(len(shown.data), MOST_CARDS)} of {len(shown.data)} images, {held_out}.",
         costs=costs,
         costs_note=costs_note,
+        label_errors=label_errors,
+        label_errors_note=label_errors_note,
         corrected_bars=_corrected_bars(table),
         accuracy_bars=_accuracy_bars(table),
         layers=_layer_bars(selection),
@@ -182,7 +185,7 @@ def make_page(
         table_head=("method", *_COLUMNS),
         table=_rows(table),
         settings=_settings(search, selection, settings),
-        versions=[*_versions().items(), *_fingerprint_pairs(fingerprints)],
+        versions=[*package_versions().items(), *_fingerprint_pairs(fingerprints)],
         code=_code(search, selection, settings),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -219,31 +222,17 @@ def make_data(
         "model": str(search.classifier),
         "verdict": {"word": verdict.word, "reason": verdict.reason, "advice": verdict.advice},
         "checks": checks,
+        "label_errors": [asdict(error) for error in search.label_errors] if has_cleanlab() else None,
         "feasible": selection.feasible,
         "selected": selection.params,
         "candidates": selection.n_candidates,
         "methods": table.reset_index().to_dict("records"),
         "settings": settings,
         "constraints": asdict(search.constraints),
-        "versions": _versions(),
+        "versions": package_versions(),
         "fingerprints": fingerprints,
     }
-    return _plain(data)
-
-
-def _plain(value: Any) -> Any:
-    """Convert a value to types that JSON has; a number that is not finite becomes None."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value) if isfinite(value) else None
-    return str(value)
+    return plain(data)
 
 
 def _measures(verdict: Verdict, evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -388,6 +377,23 @@ def _costs(search: EditSearch, selection: Selection, evaluation: Evaluation) -> 
             cards += part.cards(range(len(broken)))
     note = f"The edit breaks {' and '.join(counts)} that were not used to select it."
     return cards, f"{note} Shown are at most {MOST_COSTS} of each." if cards else note
+
+
+def _label_errors(search: EditSearch) -> tuple[list[Figure], str]:
+    """Show clean and retained images whose labels are likely wrong, and describe them; nothing if there are none."""
+    if not has_cleanlab() or not search.label_errors:
+        return [], ""
+    figures = []
+    for error in search.label_errors[:MOST_LABEL_ERRORS]:
+        image = search.splits.labeled[error.split].images[error.index]
+        figures.append(Figure(data_uri(image), str(error)))
+    note = (
+        f"By their predictions without an edit, cleanlab doubts the labels of {len(search.label_errors)} clean or "
+        "retained images. Correct labels that are wrong, or leave these images out: they distort what the edit costs."
+    )
+    if len(figures) < len(search.label_errors):
+        note += f" Shown are {len(figures)}."
+    return figures, note
 
 
 def _exemplars(search: EditSearch, selection: Selection) -> list[Figure]:
@@ -611,17 +617,6 @@ def _values(settings: Sequence[Mapping[str, Any]]) -> str:
         for name, value in setting.items():
             values.setdefault(name, {})[str(value)] = None
     return "; ".join(f"{name} {', '.join(texts)}" for name, texts in values.items()) or "the defaults"
-
-
-def _versions() -> dict[str, str]:
-    """List versions of packages."""
-    versions = {"Python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
 
 
 def fingerprints_of(search: EditSearch, selection: Selection) -> dict[str, Any]:

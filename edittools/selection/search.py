@@ -49,6 +49,7 @@ from edittools.selection.evaluation import (
     StateMemory,
     bytes_of_states,
 )
+from edittools.selection.label_errors import LabelError, find_label_errors
 from edittools.selection.splits import Splits
 from edittools.site import Site, site_at
 
@@ -677,6 +678,15 @@ class EditSearch:
         self.cuts = self.activations.cuts
         self._check = ConstraintCheck(self.activations["clean"], self.activations.get("retain"))
         self._sites: dict[tuple, Site] = {}
+
+    @cached_property
+    def label_errors(self) -> tuple[LabelError, ...]:
+        """Clean and retained images whose labels are likely wrong, see `find_label_errors`.
+
+        Raises:
+            ModuleNotFoundError: if cleanlab is not installed.
+        """
+        return find_label_errors(self.activations, self.splits.labeled, self.classifier.classes)
 
     def site(self, layer: str, exemplars: Sequence[Exemplar]) -> Site:
         """Return the site of a layer and of the exemplars of one edit; they are run up to the layer once."""
