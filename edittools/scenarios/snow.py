@@ -80,8 +80,8 @@ SCENES = {
 }
 """The scenes of each split in MiniWorld; their seeds are disjoint."""
 
-HALVED = ("target", "target_test", "same_class_test", "clean_test")
-"""The sets of which a small scenario has half."""
+SMALL_DIVISORS = {"target": 2, "target_test": 4, "same_class_test": 2, "clean": 2, "clean_test": 4}
+"""By set, the number that a small scenario divides its number of scenes by."""
 
 FEW_LAYERS = {
     "efficientnet_lite0": (
@@ -111,8 +111,8 @@ def snow_scenario(
         tier: by default the one that `EDITTOOLS_TIER` names.
         model: a classifier of `edittools.models`; by default the tier's first.
         progress: show progress bars.
-        small: for a notebook, render half as many of the MiniWorld scenes that are used for selection or for
-            evaluation; on photos, try few layers, see `FEW_LAYERS`.
+        small: for a notebook, render fewer of the MiniWorld scenes that are used for selection or for evaluation, see
+            `SMALL_DIVISORS`; on photos, try few layers, see `FEW_LAYERS`.
         most_scenes: the largest number of MiniWorld scenes of each set, for a quick trial; by default all.
 
     Raises:
@@ -130,8 +130,8 @@ def scene_sets(small: bool = False, most_scenes: int | None = None) -> dict[str,
     """Describe the scenes of each set in MiniWorld; the arguments are those of `snow_scenario`."""
     described = {}
     for name, scene_set in SCENES.items():
-        if small and name in HALVED:
-            scene_set = scene_set.halved()
+        if small:
+            scene_set = scene_set.part(SMALL_DIVISORS.get(name, 1))
         described[name] = scene_set.at_most(most_scenes)
     return described
 

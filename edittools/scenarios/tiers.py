@@ -69,9 +69,9 @@ class SceneSet:
         """Return the first `count` scenes, or all of them where there are fewer or `count` is None."""
         return self if count is None else replace(self, count=min(self.count, count))
 
-    def halved(self) -> "SceneSet":
-        """Return the first half of the scenes."""
-        return replace(self, count=self.count // 2)
+    def part(self, divisor: int) -> "SceneSet":
+        """Return the first of `divisor` equal parts of the scenes."""
+        return replace(self, count=self.count // divisor)
 
     def render(self, progress: bool = False, workers: int = WORKERS) -> Scenes:
         """Render the scenes.

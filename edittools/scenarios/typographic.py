@@ -61,6 +61,9 @@ BARE_SCENES = {
 }
 """MiniWorld's scenes of objects without a word. Except for the other words, the seeds of all sets are disjoint."""
 
+SMALL_DIVISORS = {"target": 2, "target_test": 4, "other words": 4, "clean": 2, "clean_test": 4}
+"""By set, the number that a small scenario divides its number of scenes by."""
+
 EXEMPLAR_SEED = SPLITS["reference"].start + 830_000
 """Seed of the first scene of the exemplars."""
 
@@ -83,8 +86,8 @@ def typographic_scenario(
         tier: by default the one that `EDITTOOLS_TIER` names.
         model: a classifier of `edittools.models`; by default the tier's.
         progress: show progress bars.
-        small: for a notebook, render half as many of the MiniWorld scenes that are used for selection or for
-            evaluation, and try few layers. Notebook 02 needs these to be quick; the benchmark tries all layers.
+        small: for a notebook, render fewer of the MiniWorld scenes that are used for selection or for evaluation, see
+            `SMALL_DIVISORS`, and try few layers. Notebook 02 needs these to be quick; the benchmark tries all layers.
         most_scenes: the largest number of MiniWorld scenes of each set, for a quick trial; by default all.
 
     Raises:
@@ -110,8 +113,8 @@ def scene_sets(small: bool = False, most_scenes: int | None = None) -> tuple[dic
     attacked = dict(ATTACKED_SCENES)
     bare = dict(BARE_SCENES)
     if small:
-        attacked = {name: scene_set.halved() for name, scene_set in attacked.items()}
-        bare["clean_test"] = bare["clean_test"].halved()
+        attacked = {name: scene_set.part(SMALL_DIVISORS.get(name, 1)) for name, scene_set in attacked.items()}
+        bare = {name: scene_set.part(SMALL_DIVISORS.get(name, 1)) for name, scene_set in bare.items()}
     attacked = {name: scene_set.at_most(most_scenes) for name, scene_set in attacked.items()}
     bare = {name: scene_set.at_most(most_scenes) for name, scene_set in bare.items()}
     return attacked, bare

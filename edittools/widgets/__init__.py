@@ -1,4 +1,4 @@
-"""The desk, its session, the mask editor, and views of predictions and probes. Each is loaded when it is first used."""
+"""The desk, its session, the mask editor, live figures and views; each is loaded when it is first used."""
 
 import importlib
 from typing import Any
@@ -8,7 +8,9 @@ from edittools._checks import extra
 _MODULES = {
     "Desk": "widgets.desk",
     "EditSession": "widgets.session",
+    "LiveFigure": "widgets.live",
     "MaskEditor": "widgets.editor",
+    "MaskPanel": "widgets.live",
     "PredictionView": "widgets.views",
     "ProbeBrowser": "widgets.views",
     "alpha_slider": "widgets.views",
@@ -16,7 +18,17 @@ _MODULES = {
 }
 """The module of each public name."""
 
-__all__ = ["Desk", "EditSession", "MaskEditor", "PredictionView", "ProbeBrowser", "alpha_slider", "read_folder"]
+__all__ = [
+    "Desk",
+    "EditSession",
+    "LiveFigure",
+    "MaskEditor",
+    "MaskPanel",
+    "PredictionView",
+    "ProbeBrowser",
+    "alpha_slider",
+    "read_folder",
+]
 
 
 def __getattr__(name: str) -> Any:

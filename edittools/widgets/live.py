@@ -1,0 +1,170 @@
+"""Figures that are drawn again when the reader draws a mask or moves a slider."""
+
+import io
+from collections.abc import Callable
+
+import ipywidgets
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from edittools._ledger import Weights
+from edittools.classifiers import Classifier
+from edittools.cut import Cut
+from edittools.edits import Edit
+from edittools.exemplars import Exemplar
+from edittools.images import Images, LabelledImages
+from edittools.metrics import SIGNS, state_of
+from edittools.moments import SecondMoment
+from edittools.plots.figures import OVERLAY, STATE_COLORS, prediction_title
+from edittools.rewriting import rewrite_at
+from edittools.selection.evaluation import CachedActivations
+from edittools.site import LayerReference, site_at
+from edittools.widgets.editor import MaskEditor
+from edittools.widgets.pixels import StaticFigure, to_pixels
+
+Change = Callable[[Tensor, Tensor], Tensor]
+"""A function that makes x' of an image `(3, H, W)` and a mask `(H, W)`."""
+
+
+class LiveFigure(StaticFigure, ipywidgets.Box):
+    """Controls, and a figure that is drawn again with their values when one of them changes.
+
+    Args:
+        draw: a function that takes the value of each control by its name, and returns a figure.
+        controls: widgets with a `value`, such as sliders, by name.
+    """
+
+    def __init__(self, draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> None:
+        self._draw = draw
+        self.controls = controls
+        self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+        super().__init__([*controls.values(), self.picture], layout={"flex_flow": "column"})
+        for control in controls.values():
+            control.observe(self._show, "value")
+        self._show()
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={control.value!r}" for name, control in self.controls.items())
+        return f"LiveFigure({values})"
+
+    def figure(self) -> Figure:
+        """Draw the figure with the values that the controls have now."""
+        return self._draw(**{name: control.value for name, control in self.controls.items()})
+
+    def _show(self, change: dict | None = None) -> None:
+        """Put the figure into the picture."""
+        self.picture.value = png_of(self.figure())
+
+
+class MaskPanel(StaticFigure, ipywidgets.HBox):
+    """Draw a mask, and see the edit that is made with it: x', its edit map, and predictions.
+
+    The edit has the default settings. The classifier is not changed.
+
+    Attributes:
+        editor: the mask editor. Assigning to its `mask` has the same effect as drawing.
+        edit: the edit of the mask; None if the mask is empty.
+        after: logits `(N, classes)` of the images with the edit.
+
+    Args:
+        classifier: the classifier.
+        layer: name of the layer to edit.
+        image: the image x, `(3, H, W)` in [0, 1].
+        mask: the mask to start from, `(H, W)` of 0 and 1.
+        change: makes x' of x and a mask.
+        images: the images whose predictions are shown, with their labels.
+        reference: the reference images, or their second moment at that layer.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        layer: str,
+        image: Tensor,
+        mask: Tensor,
+        change: Change,
+        images: LabelledImages,
+        reference: Images | SecondMoment,
+    ) -> None:
+        self._change = change
+        self._image = image
+        self._images = images
+        self._cut = Cut(classifier, layer, image.shape[1:], Weights(classifier))
+        moment = reference if isinstance(reference, SecondMoment) else None
+        self._reference = LayerReference(self._cut, None if moment else reference, moment)
+        self._activations = CachedActivations({layer: self._cut}, images)
+        self.editor = MaskEditor(image, mask)
+        self.picture = ipywidgets.Image(format="png", layout={"max_width": "640px", "object_fit": "contain"})
+        super().__init__([self.editor, self.picture], layout={"flex_flow": "row wrap", "align_items": "flex-start"})
+        self.editor.observe(self._follow, ["_masks", "active"])
+        self._follow()
+
+    def __repr__(self) -> str:
+        corrected = self._activations.before & (self.after.argmax(dim=1) == self._activations.labels)
+        return f"MaskPanel({int(self.editor.mask.sum())} pixels, {int(corrected.sum())} of {len(corrected)} corrected)"
+
+    def figure(self) -> Figure:
+        """Draw x' with the outline of its mask, the edit map below it, and the images with their predictions."""
+        columns = -(-len(self._images) // 2)
+        figure = Figure(figsize=(2 * (columns + 1), 4.9))
+        axes = figure.subplots(2, columns + 1)
+        mask = self.editor.mask
+        _draw_image(axes[0, 0], self._changed, "x' and the mask")
+        axes[0, 0].contour(mask.numpy(), levels=[0.5], colors=[OVERLAY], linewidths=2)
+        axes[1, 0].imshow(self.edit_map.numpy(), cmap="magma", vmin=0, vmax=2)
+        axes[1, 0].set_title("edit map of x'", fontsize=9)
+        rows = zip(axes[:, 1:].flat, self._images.images, self._titles(), strict=False)
+        for axis, image, (title, color) in rows:
+            _draw_image(axis, image, title, color)
+        for axis in axes.flat:
+            axis.set_axis_off()
+        figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.89, wspace=0.08, hspace=0.34)
+        return figure
+
+    @property
+    def edit_map(self) -> Tensor:
+        """The edit map of x', `(H, W)`; 0 if the mask is empty."""
+        if self.edit is None:
+            return torch.zeros(self._image.shape[1:])
+        return self.edit.map_at(self._cut, self._changed[None])[0]
+
+    def _follow(self, change: dict | None = None) -> None:
+        """Make the edit of the mask that the editor holds, and draw what it does."""
+        mask = self.editor.mask
+        self.edit: Edit | None = None
+        self.after = self._activations.original
+        self._changed = self._image
+        if mask.any():
+            self._changed = self._change(self._image, mask)
+            exemplar = Exemplar(self._image, self._changed, mask)
+            [self.edit] = rewrite_at(site_at(self._cut, [exemplar], self._reference))
+            self.after = self._activations.logits(self.edit)
+        self.picture.value = png_of(self.figure())
+
+    def _titles(self) -> list[tuple[str, str]]:
+        """Make the title of each image and its color, from its class and its predictions without and with the edit."""
+        labels = self._activations.labels.tolist()
+        before = self._activations.original.argmax(dim=1).tolist()
+        after = self.after.argmax(dim=1).tolist()
+        titles = []
+        for label, first, last in zip(labels, before, after, strict=True):
+            state = state_of(first == label, last == label)
+            names = [self._cut.classifier.classes[index] for index in (label, first, last)]
+            title = f"{SIGNS[state]} {prediction_title(*names)}".replace(": ", ":\n")
+            titles.append((title, STATE_COLORS[state]))
+        return titles
+
+
+def png_of(figure: Figure) -> bytes:
+    """Save a figure as a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def _draw_image(axes: Axes, image: Tensor, title: str, color: str = "black") -> None:
+    """Draw an image `(3, H, W)` under a title."""
+    axes.imshow(to_pixels(image), interpolation="nearest" if image.shape[-1] < 100 else "antialiased")
+    axes.set_title(title, fontsize=9, color=color)
