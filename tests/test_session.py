@@ -287,6 +287,20 @@ def test_script_from_a_folder_to_a_saved_report(tmp_path):
     assert et.fingerprint(classifier) == before
 
 
+def test_callback_of_a_session_is_told_each_step_and_the_images(tiny):
+    steps = []
+    session = EditSession(tiny, noise(12), noise(40, seed=3), callback=steps.append)
+    assert torch.equal(torch.cat([step.images for step in steps if step.images is not None]), session.images.images)
+    counted = [step for step in steps if step.total]
+    for what in {step.what for step in counted}:
+        done = [step.done for step in counted if step.what == what]
+        [total] = {step.total for step in counted if step.what == what}
+        assert done == sorted(done) and done[-1] == total in (12, 40)
+    steps.clear()
+    session.prepare("conv1", steps.append)
+    assert steps and all("conv1" in step.what for step in steps)
+
+
 def test_groups_divide_the_images_by_state_pair_and_class(session):
     session.select(7)
     session.mark(MASK)

@@ -269,6 +269,7 @@ def test_figure_of_the_desk_cuts_no_prediction_after_the_edit(photos32):
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
     classes = ("a very long name of a class", "another very long name of a class", "short")
     desk = widgets.Desk(Classifier(model, classes, size=32), photos32[:8])
+    desk.wait(60)
     before = torch.tensor([0.1, 0.7, 0.2])
     desk.gallery.cards = [card(classes, 0, before, torch.tensor([0.1, 0.2, 0.7]))] * 8
     lines = [text.get_text() for text in desk.figure().texts]
@@ -294,7 +295,7 @@ def test_alpha_slider_without_a_strength_is_refused(tiny, edit, photos32):
 
 def test_repr_mimebundle_contains_the_figure_of_each_widget(tiny, edit, photos32):
     desk = widgets.Desk(tiny, photos32[:8])
-    desk.editor.mask = make_exemplar().mask
+    desk.editor.mask = make_exemplar().mask  # waits until the desk has started
     for widget in (desk, desk.editor, PredictionView(tiny, photos32[:2]), alpha_slider(tiny, edit, photos32[:2])):
         data, _ = widget._repr_mimebundle_()
         assert "application/vnd.jupyter.widget-view+json" in data, widget

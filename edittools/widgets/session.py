@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from edittools._caching import digest_tensors
+from edittools._graph import quiet_exports
 from edittools._ledger import Weights, ledger_of
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, cut_all, editable_layers
@@ -31,13 +32,17 @@ from edittools.probing import evidence_map
 from edittools.probing.segmentation import Finder, suggest_masks
 from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
 from edittools.selection import CachedActivations, RepairResult, cache_activations, candidate_layers, repair
+from edittools.selection.evaluation import StateMemory, memory_for_states
 from edittools.selection.judgment import describe_effect
 from edittools.selection.repair import Callback
 from edittools.selection.splits import check_disjoint, split_clean
 from edittools.site import LayerReference, site_at
-from edittools.widgets.image_sets import ImageSource, read_set, with_names
+from edittools.widgets.image_sets import ImageSource, ReadSet, Step, StepCallback, read_set, with_names
 from edittools.widgets.materials import MATERIALS, replace_by_material
 from edittools.widgets.result import MEASURING, Preview, Result, describe, sentence, verdict, with_held_out_verdict
+
+READING_MODEL = "Reading the model"
+"""The step in which the model is exported as a graph."""
 
 ALL = "all"
 """The name of the group of all images."""
@@ -82,6 +87,8 @@ class EditSession:
         retain: images whose predictions should not change.
         materials: textures `(3, h, w)` by name, in addition to `MATERIALS`.
         finder: suggests masks, see `suggest`.
+        callback: is called with each `Step` while the images are read and classified. It also takes the place of the
+            warning that a large model is read, which takes some seconds.
 
     Each set is `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder (`read_folder`). Without labels, the
     current predictions serve as labels.
@@ -106,16 +113,18 @@ class EditSession:
         *,
         materials: Mapping[str, Tensor] | None = None,
         finder: Finder | None = None,
+        callback: StepCallback | None = None,
     ) -> None:
         self.classifier = check_classifier(classifier)
         self.notes: list[str] = []
         self._weights = Weights(classifier)
         self._buffers = digest_tensors(classifier.buffers())
-        self._read_sets({"images": images, "clean": clean, "retain": retain})
-        self.layers = tuple(editable_layers(self.classifier).layer)
-        candidates = candidate_layers(self.classifier)
+        self._read_sets({"images": images, "clean": clean, "retain": retain}, callback)
+        self._report(callback, READING_MODEL)
+        with quiet_exports(callback is not None):
+            self.layers = tuple(editable_layers(self.classifier).layer)
+            candidates = candidate_layers(self.classifier)
         self.default_layer = candidates[2 * len(candidates) // 3]
-        self.before = predict(self.classifier, self.images).float()
         self.materials = dict(materials or {})
         self.material = self.material_names[0]
         self.finder = finder
@@ -134,13 +143,20 @@ class EditSession:
         text = f"{self.classifier}, {len(self.images)} images, {count} misclassified"
         return text if self.edit is None else f"{text}; {self.edit}"
 
-    def _read_sets(self, sources: Mapping[str, ImageSource | None]) -> None:
-        """Load the sets, check that they share no image, and divide the clean images."""
-        self._sets: dict[str, LabelledImages] = {}
+    def _read_sets(self, sources: Mapping[str, ImageSource | None], callback: StepCallback | None) -> None:
+        """Load the sets, check that they share no image, label them, and divide the clean images."""
+        read = {}
         for name, source in sources.items():
             if source is not None:
-                self._sets[name] = read_set(name, source, self.classifier, self.notes)
-        check_disjoint(self._sets)
+                read[name] = read_set(name, source, self.classifier, self.notes, callback=callback)
+        check_disjoint({name: image_set.data for name, image_set in read.items()})
+        self.before = self._classify("images", read["images"], callback)
+        self._sets = {"images": read.pop("images").labeled(self.before)}
+        for name, image_set in read.items():
+            if image_set.is_labeled.all():
+                self._sets[name] = image_set.data
+            else:
+                self._sets[name] = image_set.labeled(self._classify(name, image_set, callback))
         self.images = with_names(self._sets["images"])
         self.retain = self._sets.get("retain")
         self.clean = None
@@ -154,6 +170,21 @@ class EditSession:
                 f"Of {len(self._sets['clean'])} clean images, {len(reference)} are reference images, which an edit "
                 f"should keep; accuracy is measured on the other {len(clean)}.",
             )
+
+    def _classify(self, name: str, image_set: ReadSet, callback: StepCallback | None) -> Tensor:
+        """Compute the logits `(N, classes)` of a set."""
+        total = len(image_set.data)
+
+        def report(done: int) -> None:
+            self._report(callback, f"Classifying {name}", done, total)
+
+        report(0)
+        return predict(self.classifier, image_set.data, callback=report).float()
+
+    def _report(self, callback: StepCallback | None, what: str, done: int = 0, total: int = 0) -> None:
+        """Report a step to a callback, if there is one."""
+        if callback is not None:
+            callback(Step(what, done, total))
 
     # --- images and marks ---------------------------------------------------------------------------------------------
 
@@ -219,12 +250,14 @@ class EditSession:
             ValueError: if the image is in one of the sets, or if the weights were changed.
         """
         self._check_weights()
-        added = read_set("added image", image[None], self.classifier, [])
-        check_disjoint({**self._sets, "images": self.images, "added image": added})
+        read = read_set("added image", image[None], self.classifier, [])
+        check_disjoint({**self._sets, "images": self.images, "added image": read.data})
+        logits = predict(self.classifier, read.data).float()
+        added = read.labeled(logits)
         pixels = torch.cat([self.images.images, added.images])
         labels = torch.cat([self.images.labels, added.labels])
         names = (*self.images.names, name or f"image {len(self.images)}")
-        self.before = torch.cat([self.before, predict(self.classifier, added).float()])
+        self.before = torch.cat([self.before, logits])
         self.images = LabelledImages(pixels, labels, self.classifier.classes, names)
         self._states.clear()
         return len(self.images) - 1
@@ -369,10 +402,15 @@ class EditSession:
                 step.result = replace(with_held_out_verdict(step.result, fix, before_change=True), charts=charts)
         return self.result
 
-    def prepare(self, layer: str) -> None:
-        """Run the images up to a layer, so that the next rewrite of this layer is fast."""
+    def prepare(self, layer: str, callback: StepCallback | None = None) -> None:
+        """Run the images up to a layer, so that the next rewrite of this layer is fast.
+
+        Args:
+            layer: name of the layer.
+            callback: is called with a `Step` before each set.
+        """
         self._check_weights()
-        self._states_at(layer)
+        self._states_at(layer, callback)
 
     def rewrite(
         self,
@@ -635,8 +673,12 @@ class EditSession:
         is_own = edit is not None and bool(applied) and applied[-1].digest == edit.digest
         return is_own and fingerprints[-1] == self._weights.fingerprint  # that below the last edit
 
-    def _states_at(self, layer: str) -> _LayerStates:
+    def _states_at(self, layer: str, callback: StepCallback | None = None) -> _LayerStates:
         """Run the sets up to a layer; the states at the last few layers stay in memory.
+
+        Args:
+            layer: name of the layer.
+            callback: is called with a `Step` before each set.
 
         Raises:
             KeyError: if there is no such layer.
@@ -648,7 +690,13 @@ class EditSession:
             if self.clean is not None:
                 sets["clean"] = self.clean
             cuts = cut_all(self.classifier, [layer], self._weights)
-            states = cache_activations(cuts, sets)
+            memory = StateMemory(memory_for_states(self.classifier.device), cuts)
+            total = sum(map(len, sets.values()))
+            states = {}
+            for name, data in sets.items():
+                done = sum(len(sets[earlier]) for earlier in states)
+                self._report(callback, f"Running {name} up to {layer}", done, total)
+                states |= cache_activations(cuts, {name: data}, memory=memory)
             while len(self._states) >= CACHED_LAYERS:
                 oldest = next(iter(self._states))
                 del self._states[oldest]
