@@ -14,7 +14,9 @@ import threading
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -51,7 +53,8 @@ _IGNORED_ATTRIBUTES = {"training", "_edittools_applied", "_parameters", "_buffer
 _EXPORTED: WeakKeyDictionary[nn.Module, dict[tuple, "ExportedModel"]] = WeakKeyDictionary()
 _EXPORTING = threading.RLock()
 SLOW = 2.0
-"""An export that takes longer, in seconds, warns."""
+"""An export that takes longer, in seconds, warns, except in `quiet_exports`."""
+_IS_QUIET: ContextVar[bool] = ContextVar("is_quiet", default=False)
 _BY_VALUE = {bool, int, float, str, bytes, type(None)}
 """Types of settings that a snapshot holds as they are, alone or in a tuple."""
 _HOOKS = {dict, OrderedDict}
@@ -68,7 +71,8 @@ class ExportedModel:
         self._model = weakref.ref(model)
         size = f"{images.shape[2]} × {images.shape[3]} pixels"
         slow = threading.Timer(SLOW, warnings.warn, (f"exporting {self.name} for images of {size}, once",))
-        slow.start()
+        if not _IS_QUIET.get():
+            slow.start()
         try:
             program = _export(model, images, classes)
         except NotLogitsError:
@@ -267,6 +271,16 @@ def height_and_width(size: Size) -> tuple[int, int]:
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"size {size!r} is not allowed; pass (height, width), or one whole number for both")
     return sides
+
+
+@contextmanager
+def quiet_exports(is_quiet: bool = True) -> Iterator[None]:
+    """Export models of this thread without a warning if it takes long, since the caller shows what is going on."""
+    token = _IS_QUIET.set(is_quiet)
+    try:
+        yield
+    finally:
+        _IS_QUIET.reset(token)
 
 
 def export_of(classifier: Classifier, size: Size | None = None) -> ExportedModel:

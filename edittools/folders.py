@@ -3,9 +3,12 @@
 import os
 import re
 import unicodedata
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from edittools._checks import suggestion
@@ -58,13 +61,42 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1
         FileNotFoundError: if there is no such folder.
         ValueError: if no image in it can be used.
     """
+    data, is_labeled, left_out = read_files(folder, classifier, step)
+    if not is_labeled.all():
+        predicted = predict(classifier, data).argmax(dim=1)
+        data = replace(data, labels=torch.where(is_labeled, data.labels, predicted))
+    return data, left_out
+
+
+def read_files(
+    folder: str | os.PathLike,
+    classifier: Classifier,
+    step: int = 1,
+    callback: Callable[[int, int, Tensor], None] | None = None,
+) -> tuple[LabelledImages, Tensor, list[str]]:
+    """Load a folder as `read_folder` does, without predictions.
+
+    Args:
+        folder: the folder.
+        classifier: gives the size and the class names.
+        step: use one image in `step`.
+        callback: is called for each image with the number of files that are done, their number, and the image.
+
+    Returns:
+        The images, with the label 0 for those without one; whether each image has a label, `(N,)` booleans; and one
+        line per file that was left out.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if no image in it can be used.
+    """
     root = Path(folder).expanduser()
     paths = image_files(folder)[::step]
     images = []
     labels = []
     names = []
     left_out = []
-    for path in paths:
+    for number, path in enumerate(paths, 1):
         name = str(path.relative_to(root))
         label = None
         if path.parent != root:
@@ -83,17 +115,15 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1
         images.append(image)
         labels.append(label)
         names.append(name)
+        if callback is not None:
+            callback(number, len(paths), image)
     if not images:
         content = f"{len(paths)} images, none of which can be used ({left_out[0]})" if paths else "no images"
         raise ValueError(f"folder {os.fspath(folder)!r} contains {content}; pass a folder with .png or .jpg files")
-    pixels = torch.stack(images)
-    if None in labels:
-        predicted = predict(classifier, pixels).argmax(dim=1).tolist()
-        for index, label in enumerate(labels):
-            if label is None:
-                labels[index] = predicted[index]
-    data = LabelledImages(pixels, torch.tensor(labels), classifier.classes, tuple(names))
-    return data, left_out
+    is_labeled = torch.tensor([label is not None for label in labels])
+    indices = torch.tensor([label or 0 for label in labels])
+    data = LabelledImages(torch.stack(images), indices, classifier.classes, tuple(names))
+    return data, is_labeled, left_out
 
 
 def _class_of_subfolder(name: str, classifier: Classifier) -> int | None:

@@ -1,6 +1,6 @@
 """How often a classifier errs, and what an edit changes: error rates, errors corrected, intervals, paired tests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import hypot, nan, sqrt
 from statistics import NormalDist
@@ -22,7 +22,13 @@ SIGNS = {"correct": "✓", "misclassified": "✗", "corrected": "+", "broken": "
 
 @torch.no_grad()
 @without_autocast()
-def predict(classifier: Classifier, images: Images, batch_size: int | None = None, progress: bool = False) -> Tensor:
+def predict(
+    classifier: Classifier,
+    images: Images,
+    batch_size: int | None = None,
+    progress: bool = False,
+    callback: Callable[[int], None] | None = None,
+) -> Tensor:
     """Compute the logits of images, not their classes: `predict(…).argmax(dim=1)` is the predicted class.
 
     For labeled images `data`, `misclassified(predict(classifier, data), data.labels)` tells which are misclassified.
@@ -33,6 +39,7 @@ def predict(classifier: Classifier, images: Images, batch_size: int | None = Non
         images: `(N, 3, H, W)` in [0, 1], with or without labels.
         batch_size: images per batch; by default 64, and fewer large images on a CPU, see `usual_batch_size`.
         progress: show a progress bar.
+        callback: is called after each batch with the number of images that are done.
 
     Returns:
         The logits `(N, classes)`, on the CPU.
@@ -46,9 +53,13 @@ def predict(classifier: Classifier, images: Images, batch_size: int | None = Non
         batch_size = usual_batch_size(classifier)
     classes = len(classifier.classes)
     logits = [torch.zeros(0, classes)]
+    done = 0
     with eval_copy(model) as copied:
         for batch in in_batches(images, batch_size, "predictions", progress):
             logits.append(logits_of(copied, classifier.normalize(batch), classes).cpu())
+            done += len(batch)
+            if callback is not None:
+                callback(done)
     return torch.cat(logits[1:] or logits)
 
 

@@ -4,6 +4,8 @@ import copy
 import re
 import subprocess
 import sys
+import threading
+import time
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -192,9 +194,10 @@ def test_result_is_that_of_the_edited_classifier(sets, tiny):
 
 def test_read_set_resizes_and_thins_a_large_set_and_predicts_its_labels(tiny):
     notes = []
-    data = read_set("images", noise(50, size=48), tiny, notes, max_pixels=20 * 32 * 32)
-    assert data.images.shape == (17, 3, 32, 32)
-    assert data.labels.tolist() == predict(tiny, data).argmax(1).tolist()
+    read = read_set("images", noise(50, size=48), tiny, notes, max_pixels=20 * 32 * 32)
+    assert read.data.images.shape == (17, 3, 32, 32) and not read.is_labeled.any()
+    logits = predict(tiny, read.data)
+    assert read.labeled(logits).labels.tolist() == logits.argmax(1).tolist()
     assert len(notes) == 2 and "in 3" in notes[0] and "labels" in notes[1]
 
 
@@ -209,6 +212,51 @@ def test_read_set_resizes_and_thins_a_large_set_and_predicts_its_labels(tiny):
 def test_desk_refuses_what_are_not_images(tiny, source, error, value):
     with pytest.raises(error, match=value):
         widgets.Desk(tiny, source)
+
+
+def test_desk_refuses_labels_of_other_classes_at_once(tiny):
+    with pytest.raises(ValueError, match="retain.*'tractor'"):
+        widgets.Desk(tiny, noise(4), retain=LabelledImages(noise(2, seed=1), torch.tensor([0, 0]), ["tractor"]))
+
+
+def test_desk_shows_what_is_found_in_the_background_and_raises_it(tiny, sources):
+    images, clean, _ = sources
+    desk = widgets.Desk(tiny, images, clean, clean.images[:3])
+    for use in (desk.wait, desk.rewrite, lambda: desk.session, lambda: desk.controls):
+        with pytest.raises(ValueError, match="'clean' and 'retain' share 3"):
+            use()
+    busy = desk.children[1]
+    assert not busy.layout.display and busy.progress.layout.display == "none"
+    assert busy.message.alarm and "share 3" in busy.message.text
+    assert repr(desk) and desk._repr_mimebundle_()  # it can be displayed
+
+
+class Paused(TinyNet):
+    """A network that waits before each prediction until it may go on."""
+
+    may_go_on = threading.Event()
+
+    def forward(self, images):
+        self.may_go_on.wait(60)
+        return super().forward(images)
+
+
+def test_desk_shows_its_images_before_they_are_classified():
+    classifier = Classifier(Paused(), ("ant", "bee", "cat", "dog", "elk"), size=32)
+    desk = widgets.Desk(classifier, noise(12))
+    busy = desk.children[1]
+    while not desk.gallery.has_images:
+        time.sleep(0.01)
+    assert not desk.is_started and not busy.layout.display and len(desk.gallery._images) == 12
+    assert len(desk.gallery.cards) == 12 and not desk.shown
+    data, _ = desk._repr_mimebundle_()
+    assert "image/png" not in data and "application/vnd.jupyter.widget-view+json" in data
+    desk.gallery.selected = 7
+    Paused.may_go_on.set()
+    desk.wait(60)
+    assert desk.is_started and desk.index == 7 and busy.layout.display == "none"
+    assert desk.shown == desk.order and len(desk.gallery._images) == 12
+    assert "image/png" in desk._repr_mimebundle_()[0]
 
 
 def test_rewrite_of_a_model_in_half_precision_with_many_classes():
@@ -239,6 +287,7 @@ def test_read_folder_labels_by_subfolder_and_names_files_that_are_left_out(folde
     assert data.names == ("3/c.png", "Bee/a.png", "bee/b.jpg") and data.labels.tolist() == [3, 1, 1]
     assert left_out[0].startswith("bee/broken.jpg: ") and left_out[1].startswith("fox/d.png: ") and "5" in left_out[1]
     desk = widgets.Desk(tiny, folder)
+    desk.wait(60)
     notes = desk.children[0].value
     assert "2 files" in notes and "bee/broken.jpg" in notes
 
@@ -298,6 +347,7 @@ def test_gallery_shows_the_largest_change_first_or_the_worst_prediction(varied_d
 def test_gallery_shows_changed_images_beyond_the_worst_ones(varied_desk):
     classifier = varied_desk.session.classifier
     desk = widgets.Desk(classifier, noise(200, seed=7))
+    desk.wait(60)
     assert desk.shown == desk.order and len(desk.shown) == MAX_IMAGES
     desk.session.show(2 * varied_desk.edit)
     desk._show()
@@ -342,6 +392,23 @@ def test_marked_images_are_listed_with_their_masks(desk):
     assert torch.equal(desk.editor.mask, MASK.flip(0)) and torch.equal(desk.session.mask, MASK.flip(0))
     desk.editor.mask = None
     assert desk.shown == [first]
+
+
+def test_masks_of_an_image_on_the_desk_are_those_of_its_editor(desk):
+    desk.editor.add("sky", MASK.flip(0))
+    assert torch.equal(desk.exemplar.mask, MASK.flip(0)) and list(desk.session.masks) == ["mask", "sky"]
+    desk.editor.active = "mask"
+    desk.wait(60)
+    assert torch.equal(desk.pair.mask, MASK) and desk.session.mask_name == "mask"
+    desk.editor.rename("sky", "snow")
+    desk.choose(desk.order[1])
+    desk.session.mark(MASK.flip(1), "left")
+    desk.choose(desk.order[0])
+    assert list(desk.session.masks) == ["mask", "snow"] and torch.equal(desk.editor.mask, MASK)
+    desk.editor.mask = None
+    assert desk.index in desk.session.marked  # by the other mask
+    desk.editor.remove("snow")
+    assert desk.index not in desk.session.marked
 
 
 def test_mask_that_was_marked_in_the_session_is_in_the_editor(desk):

@@ -53,6 +53,24 @@ bars = [LayerBar(f"encoder.layers.{i}.mlp.0", 5 + i, i % 3, 0.5, goes_on=i > 3, 
 points = [Point(f"candidate {i}", 9 + i, 0, -0.2 * i, i, feasible=i < 2, selected=i == 1) for i in range(4)]
 desk.controls.show_charts(render_charts(bars, TradeOff(points, -0.25, 1)))
 """
+SLOW = """
+import time
+from collections import OrderedDict
+
+class Slow(torch.nn.Sequential):
+    def forward(self, images):
+        time.sleep(2.5)
+        return super().forward(images)
+
+parts = OrderedDict(conv=torch.nn.Conv2d(3, 8, 3), pool=torch.nn.AdaptiveAvgPool2d(1), flat=torch.nn.Flatten())
+slow = et.Classifier(Slow(OrderedDict(parts, head=torch.nn.Linear(8, 3))), ["ant", "bee", "cat"], size=32)
+slow_desk = widgets.Desk(slow, torch.rand(150, 3, 32, 32), torch.rand(300, 3, 32, 32))
+slow_desk
+"""
+SHARED = """
+shared_desk = widgets.Desk(small, torch.ones(2, 3, 32, 32), torch.ones(3, 3, 32, 32))
+shared_desk
+"""
 FRESH = 'fresh = widgets.Desk(classifier, images, sets["clean"], sets["retain"])\nfresh'
 
 
@@ -103,7 +121,7 @@ def page(jupyterlab, chromium, outside):
     base, root = jupyterlab
     folder = root / "desk"
     (folder / "images" / "bee").mkdir(parents=True)
-    web.write_notebook(folder / "desk.ipynb", SETUP, SMALL, FRESH)
+    web.write_notebook(folder / "desk.ipynb", SETUP, SMALL, FRESH, SLOW, SHARED)
     with web.browser_page(chromium, base, outside) as page:
         page.set_viewport_size({"width": 1366, "height": 850})
         page.set_default_timeout(180_000)
@@ -294,7 +312,38 @@ def test_mask_is_kept_when_another_image_is_selected(desk, page):
         counts[number] = desk.editor.count()
     for number, count in counts.items():
         desk.images.nth(number).click()
+        page.wait_for_timeout(500)  # the editor of the other image is shown
         assert web.wait_until(lambda count=count: desk.editor.count() == count) and count
+
+
+def test_several_masks_of_an_image_are_listed_by_name(desk, page):
+    """A second mask of the image becomes that of x and x'; both are there when the image is selected again."""
+    desk.images.nth(0).click()
+    desk.wait()
+    page.wait_for_timeout(500)  # the editor of the other image is shown
+    editor = desk.editor
+    first = editor.count()
+    masks = desk.root.locator(".et-masks")
+    masks.get_by_role("button", name="New mask").click()
+    assert desk.shows(MARK_MESSAGE)
+    masks.get_by_role("button", name="Rename").click()
+    for key in (*"sky", "Enter"):
+        page.keyboard.press(key)
+    mark(desk, ((0, 0), (63, 9)))
+    assert desk.run("print(desk.session.mask_name, list(desk.session.masks))") == "sky ['mask', 'sky']"
+    assert desk.run("print(int(desk.exemplar.mask.sum()))") == "640"
+    page.screenshot(path=web.ARTEFACTS / "desk-masks.png")
+    desk.images.nth(3).click()
+    assert web.wait_until(lambda: masks.locator(".et-name-of-mask").all_text_contents() == ["mask"])
+    desk.images.nth(0).click()
+    assert web.wait_until(lambda: masks.locator(".et-name-of-mask").all_text_contents() == ["mask", "sky"])
+    page.wait_for_timeout(500)
+    masks.locator(".et-name-of-mask").first.click()
+    assert web.wait_until(lambda: desk.editor.count() == first)
+    masks.locator(".et-name-of-mask").last.click()
+    masks.get_by_role("button", name="Delete").click()
+    assert web.wait_until(lambda: masks.locator(".et-name-of-mask").all_text_contents() == ["mask"])
+    assert web.wait_until(lambda: desk.editor.count() == first)
 
 
 def test_desk_fits_into_a_small_screen(desk, page):
@@ -379,6 +428,34 @@ def test_desk_of_a_folder_names_broken_files_and_shows_class_names_as_text(other
     other.button("Rewrite").click()
     assert web.wait_until(lambda: other.run("print(desk.result is None)") == "False")
     assert not page.evaluate("window.hacked")
+
+
+def test_desk_shows_its_images_and_a_progress_bar_while_it_starts(other, page):
+    """The images are there while the progress bar is; then it disappears, and no warning has come up."""
+    assert web.run_cell(page, 3), web.cell_text(page, 3)
+    starting = Panel(page, "slow_desk", 3)
+    starting.root.scroll_into_view_if_needed()
+    starting.images.first.wait_for()
+    bar = starting.root.locator(".widget-hprogress").first
+    assert bar.is_visible() and starting.run("print(desk.is_started)") == "False"
+    assert starting.images.count() == 60 and starting.button("Rewrite").is_disabled()
+    starting.images.nth(5).click()
+    page.screenshot(path=web.ARTEFACTS / "desk-starting.png")
+    starting.root.locator(".et-editor .et-stage[data-view]").wait_for()
+    starting.wait()
+    assert web.wait_until(lambda: not bar.is_visible()) and starting.run("print(desk.index)") == "5"
+    assert starting.button("Rewrite").is_enabled() and starting.shows(MARK_MESSAGE)
+    outputs = "() => jupyterapp.shell.currentWidget.content.widgets[3].model.outputs.toJSON().map(o => o.output_type)"
+    assert page.evaluate(outputs) == ["execute_result"]
+
+
+def test_desk_that_cannot_start_says_why(other, page):
+    assert web.run_cell(page, 4), web.cell_text(page, 4)
+    failed = Panel(page, "shared_desk", 4)
+    assert failed.shows("'images' and 'clean' share 1 image")
+    assert failed.root.locator(".et-message.et-alarm:visible").count() == 1
+    assert not failed.root.locator(".widget-hprogress").first.is_visible() and failed.button("Rewrite").is_disabled()
+    failed.root.screenshot(path=web.ARTEFACTS / "desk-failed.png")
 
 
 def check_layout(panel, name, theme, width, height):

@@ -61,6 +61,21 @@ def test_add_makes_the_new_mask_active(editor):
     assert repr(editor) == "MaskEditor(32 × 24 pixels, masks: 'mask', 'sky')"
 
 
+def test_rename_and_remove_keep_the_other_masks(editor):
+    editor.add("sky", corner())
+    editor.rename("sky", "cloud")
+    assert editor.active == "cloud" and torch.equal(editor.mask, corner()) and list(editor.masks) == ["mask", "cloud"]
+    with pytest.raises(ValueError, match="'cloud'"):
+        editor.rename("mask", "cloud")
+    editor.remove("cloud")
+    assert editor.active == "mask" and list(editor.masks) == ["mask"] and not editor.mask.any()
+    with pytest.raises(ValueError, match="'mask'"):
+        editor.remove("mask")
+    for call in (editor.remove, lambda name: editor.rename(name, "cloud")):
+        with pytest.raises(KeyError, match="'sky'"):
+            call("sky")
+
+
 @pytest.mark.parametrize("name", ["mask", " "])
 def test_add_with_a_name_that_is_taken_or_empty_is_refused(editor, name):
     with pytest.raises(ValueError, match=re.escape(repr(["mask", name]))):
@@ -269,6 +284,7 @@ def test_figure_of_the_desk_cuts_no_prediction_after_the_edit(photos32):
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
     classes = ("a very long name of a class", "another very long name of a class", "short")
     desk = widgets.Desk(Classifier(model, classes, size=32), photos32[:8])
+    desk.wait(60)
     before = torch.tensor([0.1, 0.7, 0.2])
     desk.gallery.cards = [card(classes, 0, before, torch.tensor([0.1, 0.2, 0.7]))] * 8
     lines = [text.get_text() for text in desk.figure().texts]
@@ -294,7 +310,7 @@ def test_alpha_slider_without_a_strength_is_refused(tiny, edit, photos32):
 
 def test_repr_mimebundle_contains_the_figure_of_each_widget(tiny, edit, photos32):
     desk = widgets.Desk(tiny, photos32[:8])
-    desk.editor.mask = make_exemplar().mask
+    desk.editor.mask = make_exemplar().mask  # waits until the desk has started
     for widget in (desk, desk.editor, PredictionView(tiny, photos32[:2]), alpha_slider(tiny, edit, photos32[:2])):
         data, _ = widget._repr_mimebundle_()
         assert "application/vnd.jupyter.widget-view+json" in data, widget

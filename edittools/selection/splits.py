@@ -182,16 +182,22 @@ def without_duplicates(name: str, data: LabelledImages) -> LabelledImages:
     Warns:
         UserWarning: if an image occurs more than once.
     """
-    small = thumbnails(data)
-    is_repeated = torch.zeros(len(small), dtype=torch.bool)
-    for start in range(0, len(small), 1024):
-        rows = slice(start, start + 1024)
-        is_repeated[rows] = _is_same(small[rows], small[: start + 1024]).tril(start - 1).any(dim=1)
+    is_repeated = repeated(data)
     if not is_repeated.any():
         return data
     count = int(is_repeated.sum())
     warnings.warn(f"{name!r} holds {count} images more than once; each is used once", stacklevel=5)
     return data.subset(~is_repeated)
+
+
+def repeated(data: LabelledImages) -> Tensor:
+    """Tell which images of a set occur in it before, `(N,)` booleans."""
+    small = thumbnails(data)
+    is_repeated = torch.zeros(len(small), dtype=torch.bool)
+    for start in range(0, len(small), 1024):
+        rows = slice(start, start + 1024)
+        is_repeated[rows] = _is_same(small[rows], small[: start + 1024]).tril(start - 1).any(dim=1)
+    return is_repeated
 
 
 def label_by_prediction(images: Images, classifier: Classifier, progress: bool = False) -> LabelledImages:

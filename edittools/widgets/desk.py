@@ -9,7 +9,8 @@
     print(desk.result.verdict)             # the methods do the same as the controls of the panel
 
 The desk is a panel around an `EditSession`, which holds the images, the marks and the edits. Requests that take long
-run in a single thread, one after the other, so the page never waits for them.
+run in a single thread, one after the other, so the page never waits for them. The first one reads and classifies the
+images; a script that uses the desk waits for it.
 """
 
 import os
@@ -17,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from math import inf
 from pathlib import Path
 from threading import RLock
 from time import monotonic
@@ -27,7 +29,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from edittools.classifiers import Classifier
+from edittools.classifiers import Classifier, check_classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import load_image
@@ -37,13 +39,16 @@ from edittools.selection.repair import Progress
 from edittools.widgets import desk_panel as panel
 from edittools.widgets.desk_figure import desk_figure
 from edittools.widgets.editor import MaskEditor, strongest_heat
-from edittools.widgets.image_sets import ImageSource
+from edittools.widgets.image_sets import ImageSource, Step, check_source
 from edittools.widgets.pixels import StaticFigure
 from edittools.widgets.result import Result
 from edittools.widgets.session import EditSession
 
 MAX_IMAGES = 60
 """The largest number of images that are shown, the first ones of the order that is selected."""
+
+SENDING_SECONDS = 0.5
+"""Images that are read within so many seconds are sent to the page together."""
 
 PAIR_MESSAGES = {
     (True, False): "x is classified correctly and x' is not: the marked area misleads. Rewrite!",
@@ -73,6 +78,10 @@ MARK_MESSAGE = "Mark the area of the image that misleads."
 class Desk(StaticFigure, ipywidgets.VBox):
     """A panel on which a classifier's rule is rewritten from one image, without writing code.
 
+    The panel shows the images at once, and is ready when they are read and classified in the background. What is found
+    only then, such as an image in two sets, is shown on the panel, and raised by `wait` and by whatever needs the
+    session.
+
     Errors of the controls are shown below the buttons. The methods do the same as the controls, and `wait` raises their
     errors. The classifier is not changed.
 
@@ -92,8 +101,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
     the indices of the images in the gallery, as it shows them.
 
     Raises:
-        TypeError: if a set is none of these.
-        ValueError: if a set cannot be used, or if two sets share an image.
+        TypeError: if the classifier is not a `Classifier`, or if a set is none of these.
+        ValueError: if a set is empty, or if it can be seen without reading an image that it cannot be used.
         FileNotFoundError: if there is no such folder.
     """
 
@@ -107,10 +116,19 @@ class Desk(StaticFigure, ipywidgets.VBox):
         materials: Mapping[str, Tensor] | None = None,
         finder: Finder | None = None,
     ) -> None:
-        self.session = EditSession(classifier, images, clean, retain, materials=materials, finder=finder)
-        self._ranking = self.session.order
+        sources = {"images": images, "clean": clean, "retain": retain}
+        check_classifier(classifier)
+        for name, source in sources.items():
+            if source is not None:
+                check_source(name, source, classifier)
+        self._session: EditSession | None = None
+        self._editor: MaskEditor | None = None
+        self._ranking: list[int] = []
         self.shown: list[int] = []
         self._pictured: list[int] = []  # the index of the image at each position of the gallery
+        self._loaded: list[Tensor] = []  # the images that the gallery shows before there is a session
+        self._unsent: list[Tensor] = []  # those of them that it does not show yet
+        self._sent = -inf  # when it has shown the last ones
         self._editors: dict[int, MaskEditor] = {}
         self._worker = ThreadPoolExecutor(1, "edittools desk")
         self._last_request: Future = Future()
@@ -118,24 +136,62 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._edit_of_heat: Edit | None = None
         self._stop_requested = False
         self._displayed_exemplar: Exemplar | None = None
-        self.controls = panel.Controls(self.session)
-        self.box = panel.column(panel.row(panel.heading("2 Mark what misleads"), self.controls.heat))
+        self._notes = ipywidgets.HTML().add_class("et-quiet")
+        self._busy = panel.Busy()
+        self._controls = panel.Controls()
+        self.box = panel.column(panel.row(panel.heading("2 Mark what misleads"), self._controls.heat))
         self.gallery = panel.Gallery(selectable=True, label="images")
-        super().__init__(panel.layout(self))
+        chooser = panel.row(panel.heading("1 Select an image"), self._controls.group, self._controls.sort)
+        pick = panel.column(chooser, self.gallery, name="et-pick")
+        columns = panel.column(pick, self.box, self._controls, name="et-columns")
+        super().__init__([self._notes, self._busy, columns])
         self.add_class("et-desk")
-        self._connect_controls()
-        self._show()
-        self.choose(self.order[0])
-        self._submit(partial(self._prepare, self.controls.layer.value))
+        make_session = partial(
+            EditSession, classifier, **sources, materials=materials, finder=finder, callback=self._show_step
+        )
+        self._starting = self._worker.submit(self._begin, make_session)
+        self._last_request = self._starting
 
     def __repr__(self) -> str:
-        return f"Desk({self.session.description})"
+        return f"Desk({self.session.description})" if self.is_started else "Desk(starting)"
+
+    @property
+    def has_figure(self) -> bool:
+        """Whether there is something to draw for a saved notebook."""
+        return self.is_started
 
     # --- the state of the session -------------------------------------------------------------------------------------
 
     @property
+    def is_started(self) -> bool:
+        """Whether the images are read and classified, without an error."""
+        return self._starting.done() and self._starting.exception() is None
+
+    @property
+    def session(self) -> EditSession:
+        """The session behind the panel; like `controls` and `editor`, it waits until the desk has started.
+
+        Raises the error because of which it could not start.
+        """
+        self._starting.result()
+        return self._session
+
+    @property
+    def controls(self) -> panel.Controls:
+        """The controls of the panel."""
+        self._starting.result()
+        return self._controls
+
+    @property
+    def editor(self) -> MaskEditor:
+        """The mask editor with the selected image."""
+        self._starting.result()
+        return self._editor
+
+    @property
     def order(self) -> list[int]:
         """The indices of the images with the worst predictions, the worst first."""
+        self._starting.result()
         return self._ranking[:MAX_IMAGES]
 
     @property
@@ -160,7 +216,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         Raises:
             ValueError: if nothing is marked.
         """
-        self.session.mark(self.editor.mask)
+        self.session.set_masks(self.editor.masks, self.editor.active)
         self.session.material = self.controls.material.value
         return self.session.exemplar
 
@@ -181,20 +237,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         Raises:
             IndexError: if there is no such image.
         """
-        self.session.select(index)
-        if index not in self._editors:
-            mask = self.session.mask if index in self.session.marked else None
-            editor = MaskEditor(self.session.image, mask, finder=self.session.finder)
-            editor.observe(lambda change: self._show_exemplar(), "_masks")
-            self._editors[index] = editor
-        self.editor = self._editors[index]
-        self.box.children = [self.box.children[0], self.editor, self.controls.heat_scale]
-        self.controls.show_heat_classes(self.session.likely_classes(index))
-        self.gallery.selected = self._pictured.index(index) if index in self._pictured else -1
-        self.controls.class_name.value = self.session.class_name(index)
-        self._show_exemplar()
-        if self.controls.heat.value:
-            self._request_heat()
+        self._starting.result()
+        self._choose(index)
 
     def rewrite(self) -> None:
         """Rewrite the selected layer by the exemplar, and show the effect; `undo` goes back to the previous edit.
@@ -214,7 +258,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """
         exemplar = self.exemplar
         self._stop_requested = False
-        self.controls.show_search(0.0)
+        self._controls.show_search(0.0)
         self._submit(partial(self._search, exemplar, self.index), "searching …")
 
     def stop(self) -> None:
@@ -226,7 +270,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self.session.undo()
         self._show()
         self._show_settings()
-        self.controls.message.show(UNDONE[self.edit is None])
+        self._controls.message.show(UNDONE[self.edit is None])
         if self.edit is not None and self.result is None:
             self._submit(self._update, "computing …")
 
@@ -237,7 +281,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
             ValueError: if there is no edit.
         """
         path = self.session.save(path)
-        self.controls.message.show(f"Saved as {path}.")
+        self._controls.message.show(f"Saved as {path}.")
 
     def save_report(self, path: str | os.PathLike) -> None:
         """Write the report of the search that found `edit` as an HTML page.
@@ -246,7 +290,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
             ValueError: if the edit was not found by a search.
         """
         path = self.session.save_report(path)
-        self.controls.message.show(f"Saved as {path}.")
+        self._controls.message.show(f"Saved as {path}.")
 
     def load(self, path: str | os.PathLike) -> None:
         """Show a saved edit; raises what `Edit.load` raises."""
@@ -262,6 +306,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         Raises:
             TimeoutError: if the requests take longer.
         """
+        self._starting.result(seconds)
         self._last_request.result(seconds)
 
     def figure(self) -> Figure:
@@ -269,6 +314,51 @@ class Desk(StaticFigure, ipywidgets.VBox):
         return desk_figure(self)
 
     # --- the worker ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, make_session: Callable[[], EditSession]) -> None:
+        """Make the session and show it, then prepare for the first rewrite; or show why this has failed."""
+        try:
+            self._session = make_session()
+            self._open()
+        except Exception as error:  # models and files fail in any way
+            self._busy.show_error(f"The desk cannot start: {_message(error)}")
+            raise
+        self._submit(partial(self._prepare, self._controls.layer.value))
+
+    def _open(self) -> None:
+        """Show the session; an image that was selected meanwhile stays selected."""
+        self._show_loaded()
+        self._ranking = self._session.order
+        index = self._ranking[0]
+        if 0 <= self.gallery.selected < len(self._loaded):
+            is_selected = (self._session.images.images == self._loaded[self.gallery.selected]).flatten(1).all(dim=1)
+            [index, *_] = [*is_selected.nonzero()[:, 0].tolist(), index]
+        self._loaded.clear()
+        self._notes.value = panel.notes_html(self._session)
+        self._controls.start(self._session)
+        self._connect_controls()
+        with self.gallery.hold_sync():
+            self.gallery.show([])
+            self._show()
+        self._choose(index)
+        self._busy.show(None)
+
+    def _show_step(self, step: Step) -> None:
+        """Show how far a step has come; the gallery shows the first images that are read, one after the other."""
+        self._busy.show(step)
+        if step.images is not None:
+            self._unsent += step.images[: MAX_IMAGES - len(self._loaded) - len(self._unsent)]
+            if monotonic() > self._sent + SENDING_SECONDS:
+                self._show_loaded()
+
+    def _show_loaded(self) -> None:
+        """Show the images that were read since the last call."""
+        if self._unsent:
+            self._loaded += self._unsent
+            self.gallery.cards = [panel.unclassified_card(number) for number in range(len(self._loaded))]
+            self.gallery.add(self._unsent)
+            self._unsent = []
+            self._sent = monotonic()
 
     def _submit(self, work: Callable[[], panel.Outcome], running_message: str = "") -> None:
         """Queue a request for the worker.
@@ -282,37 +372,37 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _run(self, work: Callable[[], panel.Outcome], running_message: str) -> None:
         """Run a request, and show its messages or its error."""
         if running_message:
-            self.controls.message.show(running_message)
+            self._controls.message.show(running_message)
         try:
             outcome = work()
         except Exception as error:  # models and files fail in any way
             self._show()
-            self.controls.message.show(_message(error), alarm=True)
+            self._controls.message.show(_message(error), alarm=True)
             raise
         if outcome.text:
-            self.controls.message.show(outcome.text, details=outcome.details)
+            self._controls.message.show(outcome.text, details=outcome.details)
 
     def _rewrite(self, layer: str, strength: float, exemplar: Exemplar, drawn_on: int) -> panel.Outcome:
-        self.session.rewrite(layer, strength, exemplar, drawn_on, self._show_result)
+        self._session.rewrite(layer, strength, exemplar, drawn_on, self._show_result)
         self._show()
         return panel.Outcome(f"Rewrote {layer} with strength {strength:g}.")
 
     def _search(self, exemplar: Exemplar, drawn_on: int) -> panel.Outcome:
-        images = len(self.session.images) - 1  # without the one that the exemplar was made from
+        images = len(self._session.images) - 1  # without the one that the exemplar was made from
         show_progress = partial(self._show_progress, monotonic(), images)
         try:
-            fix = self.session.search(exemplar, drawn_on, show_progress)
+            fix = self._session.search(exemplar, drawn_on, show_progress)
         except KeyboardInterrupt:
             return panel.Outcome("The search was stopped before the first candidate was done.")
         finally:
-            self.controls.show_search(None)
+            self._controls.show_search(None)
         if not fix.selection.feasible:
-            self.controls.show_charts(fix.charts_html())
+            self._controls.show_charts(fix.charts_html())
             return panel.Outcome(f"{NOT_FOUND} ({fix.selection.n_candidates:,} were tried)", fix.summary())
         self._show()
         self._show_settings()
-        self.controls.message.show(FOUND[fix.verdict.word])  # the charts take some seconds
-        self.session.draw_charts()
+        self._controls.message.show(FOUND[fix.verdict.word])  # the charts take some seconds
+        self._session.draw_charts()
         self._show()
         return panel.Outcome(FOUND[fix.verdict.word])
 
@@ -325,56 +415,77 @@ class Desk(StaticFigure, ipywidgets.VBox):
             progress: how far it has come.
         """
         status = panel.describe_progress(progress, monotonic() - started, images)
-        self.controls.show_search(progress.share, status)
+        self._controls.show_search(progress.share, status)
         return not self._stop_requested
 
     def _show_edit(self, edit: Edit) -> panel.Outcome:
-        self.session.show(edit)
+        self._session.show(edit)
         self._show()
         self._show_settings()
         return panel.Outcome("The edit of the file is shown.")
 
     def _relabel(self, index: int, name: str) -> panel.Outcome:
-        self.session.relabel(index, name)
+        self._session.relabel(index, name)
         self._update()
         self._show_exemplar()
-        return panel.Outcome(f"The label of {self.session.name(index)} is {name} now.")
+        return panel.Outcome(f"The label of {self._session.name(index)} is {name} now.")
 
     def _add_image(self, image: Tensor, name: str) -> panel.Outcome:
-        index = self.session.add(image, name)
+        index = self._session.add(image, name)
         self._ranking.insert(0, index)
         self._update()
-        self.choose(index)
+        self._choose(index)
         return panel.Outcome(f"{name} is added. Change its label if the prediction is wrong.")
 
     def _update(self) -> panel.Outcome:
         """Clear a result that was computed with other images or labels, then compute it again."""
         self._show()
-        self.session.update()
+        self._session.update()
         self._show()
         return panel.Outcome("The result of the edit is computed again.")
 
     def _prepare(self, layer: str) -> panel.Outcome:
         """Run the sets up to a layer, so that the next rewrite is fast."""
-        self.session.prepare(layer)
+        try:
+            self._session.prepare(layer, self._busy.show)
+        finally:
+            self._busy.show(None)
         return panel.Outcome()
 
     # --- display ------------------------------------------------------------------------------------------------------
 
     def _show(self) -> None:
         """Show the verdict, the predictions below each image, and the heat map if it is one with the edit."""
-        self._show_result(self.result)
-        if self.controls.heat.value and self.controls.heat_edit.value and self._edit_of_heat is not self.edit:
+        edit = self._session.edit
+        self._show_result(self._session.result)
+        if self._controls.heat.value and self._controls.heat_edit.value and self._edit_of_heat is not edit:
+            self._request_heat()
+
+    def _choose(self, index: int) -> None:
+        """Put an image into the editor, with the mask that was drawn on it."""
+        self._session.select(index)
+        if index not in self._editors:
+            editor = MaskEditor(self._session.image, self._session.masks, finder=self._session.finder)
+            editor.active = self._session.mask_name
+            editor.observe(lambda change: self._show_exemplar(), ["_masks", "active"])
+            self._editors[index] = editor
+        self._editor = self._editors[index]
+        self.box.children = [self.box.children[0], self._editor, self._controls.heat_scale]
+        self._controls.show_heat_classes(self._session.likely_classes(index))
+        self.gallery.selected = self._pictured.index(index) if index in self._pictured else -1
+        self._controls.class_name.value = self._session.class_name(index)
+        self._show_exemplar()
+        if self._controls.heat.value:
             self._request_heat()
 
     def _show_settings(self) -> None:
         """Show the layer and the strength of the edit that is applied, the first layer of several."""
-        if self.edit is None:
+        if self._session.edit is None:
             return
-        first = self.edit.layers[0]
-        if first in self.session.layers:
-            self.controls.layer.value = first
-        self.controls.strength.value = self.session.strength
+        first = self._session.edit.layers[0]
+        if first in self._session.layers:
+            self._controls.layer.value = first
+        self._controls.strength.value = self._session.strength
 
     def _show_result(self, result: Result | None) -> None:
         """Show a result, which may be one whose clean and retained images are not measured yet."""
@@ -383,16 +494,16 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     def _show_cards(self, result: Result | None) -> None:
         """Show the verdict and the gallery, in one thread at a time."""
-        self.controls.show(result, can_undo=self.session.can_undo, can_save=self.edit is not None)
-        classes = self.session.classifier.classes
-        labels = self.session.images.labels.tolist()
-        before = self.session.before.softmax(dim=1)
+        self._controls.show(result, can_undo=self._session.can_undo, can_save=self._session.edit is not None)
+        classes = self._session.classifier.classes
+        labels = self._session.images.labels.tolist()
+        before = self._session.before.softmax(dim=1)
         after = before if result is None else result.after.float().softmax(dim=1)
         self._sort(result)
-        marked = set(self.session.marked)
+        marked = set(self._session.marked)
         cards = []
         for index in self._pictured:
-            name = self.session.name(index)
+            name = self._session.name(index)
             card = panel.card(classes, labels[index], before[index], after[index], name=name, marked=index in marked)
             cards.append(card)
         self.gallery.cards = cards
@@ -400,64 +511,66 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _sort(self, result: Result | None) -> None:
         """Order the images of the group that is selected, and show those that the gallery has not shown yet."""
         order = self._ranking
-        if result is not None and self.controls.sort.value == panel.BY_CHANGE:
-            order = self.session.by_change(result)
-        groups = self.session.groups(result)
-        self.controls.show_groups(groups)
-        selected = set(groups[self.controls.group.value])
+        if result is not None and self._controls.sort.value == panel.BY_CHANGE:
+            order = self._session.by_change(result)
+        groups = self._session.groups(result)
+        self._controls.show_groups(groups)
+        selected = set(groups[self._controls.group.value])
         self.shown = [index for index in order if index in selected][:MAX_IMAGES]
         added = [index for index in self.shown if index not in self._pictured]
         if added:
-            self.gallery.add(self.session.images.images[added])
+            self.gallery.add(self._session.images.images[added])
             self._pictured += added
         self.gallery.order = [self._pictured.index(index) for index in self.shown]
 
     def _group_selected(self) -> None:
         """Show the images of another group, unless it was selected while the groups were offered again."""
         with self._display:
-            if not self.controls.is_filling:
+            if not self._controls.is_filling:
                 self._show()
 
     def _heat_options_selected(self) -> None:
         """Show the heat map of another class, or with the edit, unless the classes are being offered again."""
-        if self.controls.heat.value and not self.controls.is_filling:
+        if self._controls.heat.value and not self._controls.is_filling:
             self._request_heat()
 
     def _request_heat(self) -> None:
         """Show the heat map of the image in the editor, or take it away."""
-        controls = self.controls
+        controls = self._controls
         if controls.heat.value:
             favored = None if controls.heat_class.value == panel.PREDICTED else controls.heat_class.value
-            edit = self.edit if controls.heat_edit.value else None
+            edit = self._session.edit if controls.heat_edit.value else None
             self._edit_of_heat = edit
-            self._submit(partial(self._show_heat, self.editor, self.index, controls.layer.value, favored, edit))
+            self._submit(
+                partial(self._show_heat, self._editor, self._session.index, controls.layer.value, favored, edit)
+            )
         else:
-            self.editor.show_heat(None)
+            self._editor.show_heat(None)
             controls.show_heat(None)
             self._show_exemplar()
 
     def _show_heat(
         self, editor: MaskEditor, index: int, layer: str, favored: str | None, edit: Edit | None
     ) -> panel.Outcome:
-        if editor is not self.editor or not self.controls.heat.value:  # something else is shown by now
+        if editor is not self._editor or not self._controls.heat.value:  # something else is shown by now
             return panel.Outcome()
-        heat, favored, against = self.session.evidence(layer, index, favored=favored, edit=edit)
+        heat, favored, against = self._session.evidence(layer, index, favored=favored, edit=edit)
         editor.show_heat(heat)
-        self.controls.show_heat(strongest_heat(heat), favored, against)
+        self._controls.show_heat(strongest_heat(heat), favored, against)
         text = f"Bright: where {layer} sees {favored} rather than {against}."
-        misleads = favored != self.session.class_name(index)
+        misleads = favored != self._session.class_name(index)
         return panel.Outcome(f"{text} Mark there what misleads." if misleads else text)
 
     def _show_exemplar(self) -> None:
         """Show x and x', and whether they are classified correctly."""
         self._displayed_exemplar = None
-        was_marked = self.index in self.session.marked
-        self.session.mark(self.editor.mask)
-        if was_marked != self.editor.mask.any():
+        marked = self._session.marked
+        self._session.set_masks(self._editor.masks, self._editor.active)
+        if marked != self._session.marked:
             self._show()
-        if not self.editor.mask.any():
-            self.controls.pair.show([])
-            self.controls.message.show(MARK_MESSAGE)
+        if not self._editor.mask.any():
+            self._controls.pair.show([])
+            self._controls.message.show(MARK_MESSAGE)
             return
         exemplar = self.exemplar
         self._displayed_exemplar = exemplar
@@ -466,21 +579,21 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _show_pair(self, exemplar: Exemplar) -> panel.Outcome:
         if exemplar is not self._displayed_exemplar:  # the mask has changed since the request
             return panel.Outcome()
-        original, changed = self.session.probabilities_of(exemplar)
-        classes = self.session.classifier.classes
+        original, changed = self._session.probabilities_of(exemplar)
+        classes = self._session.classifier.classes
         label = exemplar.label
-        self.controls.pair.cards = [
+        self._controls.pair.cards = [
             panel.card(classes, label, original, original, "x: aim"),
             panel.card(classes, label, changed, changed, "x': mistake"),
         ]
-        self.controls.pair.show(torch.stack([exemplar.image, exemplar.changed]))
+        self._controls.pair.show(torch.stack([exemplar.image, exemplar.changed]))
         return panel.Outcome(PAIR_MESSAGES[int(original.argmax()) == label, int(changed.argmax()) == label])
 
     # --- callbacks of the controls ------------------------------------------------------------------------------------
 
     def _connect_controls(self) -> None:
         """Connect every control with its callback."""
-        controls = self.controls
+        controls = self._controls
         controls.rewrite.on_click(self._with_errors_shown(lambda _: self.rewrite()))
         controls.search.on_click(self._with_errors_shown(lambda _: self.find_best()))
         controls.stop.on_click(self._with_errors_shown(lambda _: self.stop()))
@@ -507,22 +620,22 @@ class Desk(StaticFigure, ipywidgets.VBox):
             try:
                 callback(change)
             except Exception as error:  # models and files fail in any way
-                self.controls.message.show(_message(error), alarm=True)
+                self._controls.message.show(_message(error), alarm=True)
 
         return guarded
 
     def _image_selected(self, position: int) -> None:
-        if position >= 0 and self._pictured[position] != self.index:
-            self.choose(self._pictured[position])
+        if position >= 0 and self._pictured[position] != self._session.index:
+            self._choose(self._pictured[position])
 
     def _layer_selected(self) -> None:
-        self._submit(partial(self._prepare, self.controls.layer.value))
-        if self.controls.heat.value:
+        self._submit(partial(self._prepare, self._controls.layer.value))
+        if self._controls.heat.value:
             self._request_heat()
 
     def _label_entered(self, name: str) -> None:
-        if name != self.session.class_name(self.index):
-            self._submit(partial(self._relabel, self.index, name))
+        if name != self._session.class_name(self._session.index):
+            self._submit(partial(self._relabel, self._session.index, name))
 
     def _add_files(self, uploads: tuple[dict, ...]) -> None:
         """Add the images, and show the edits, among the uploaded files."""
@@ -533,7 +646,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
                 if path.suffix == ".safetensors":
                     self.load(path)
                 else:
-                    image = load_image(path, self.session.classifier)
+                    image = load_image(path, self._session.classifier)
                     self._submit(partial(self._add_image, image, path.name), "adding …")
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from edittools.images import resized
 from edittools.metrics import SIGNS, state_of
 from edittools.selection.repair import Progress
+from edittools.widgets.image_sets import Step
 from edittools.widgets.pixels import to_base64, to_pixels, to_png
 from edittools.widgets.result import Result
 from edittools.widgets.session import ALL, EditSession
@@ -97,24 +98,54 @@ class Message(_DeskWidget):
             self.details = details
 
 
+class Busy(ipywidgets.VBox):
+    """A bar that shows how far the background thread has come with what takes long, and what has gone wrong.
+
+    It is visible while there is something to show.
+    """
+
+    def __init__(self) -> None:
+        self.progress = ipywidgets.FloatProgress(
+            0, max=1, style={"description_width": "90px"}, layout={"width": "100%"}
+        )
+        self.message = Message()
+        super().__init__([self.progress, self.message])
+        self.add_class("et-box")
+        self.show(None)
+
+    def show(self, step: Step | None) -> None:
+        """Show a step; None if nothing is computed."""
+        self.layout.display = "none" if step is None else ""
+        if step is None:
+            return
+        self.progress.layout.display = ""
+        self.progress.value = step.done / step.total if step.total else 0.0
+        self.progress.description = f"{step.done} of {step.total}" if step.total else ""
+        self.message.show(f"{step.what} …")
+
+    def show_error(self, message: str) -> None:
+        """Show instead why it has failed."""
+        self.layout.display = ""
+        self.progress.layout.display = "none"
+        self.message.show(message, alarm=True)
+
+
 class Controls(ipywidgets.VBox):
     """The controls of a desk (label, material, layer, strength, buttons) and its messages.
 
-    Args:
-        session: the session, which determines the materials, the layers, and whether a search is possible.
-
-    `is_filling` tells whether a menu is being filled, which changes its value on the way.
+    They are disabled until there is a session, see `start`; `is_started` tells whether there is one. `is_filling` tells
+    whether a menu is being filled, which changes its value on the way.
     """
 
-    def __init__(self, session: EditSession) -> None:
-        self._can_search = session.has_clean
+    def __init__(self) -> None:
+        self._can_search = False
+        self.is_started = False
         self.is_filling = False
         wide = {"style": {"description_width": "76px"}, "layout": {"width": "100%"}}
         narrow = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
         self.class_name = ipywidgets.Text(description="label", continuous_update=False, **wide)
-        self.material = ipywidgets.Dropdown(options=session.material_names, description="replace by", **wide)
-        self.layer = ipywidgets.Dropdown(options=session.layers, description="layer", **wide)
-        self.layer.value = session.default_layer
+        self.material = ipywidgets.Dropdown(description="replace by", **wide)
+        self.layer = ipywidgets.Dropdown(description="layer", **wide)
         self.strength = ipywidgets.BoundedFloatText(1.0, min=0, max=2, step=0.25, description="strength", **wide)
         self.pair = Gallery(label="x and x'", size=66)
         self.rewrite = button("Rewrite", "rewrite this layer by the marked image", "primary")
@@ -168,6 +199,9 @@ class Controls(ipywidgets.VBox):
         )
         self.show_search(None)
         self.show_heat(None)
+        self.show(None, can_undo=False, can_save=False)
+        for control in self._inputs:
+            control.disabled = True
         super().__init__(
             [
                 heading("3 Replace it, and rewrite"),
@@ -188,6 +222,32 @@ class Controls(ipywidgets.VBox):
         )
         self.add_class("et-box")
 
+    @property
+    def _inputs(self) -> tuple[ipywidgets.Widget, ...]:
+        """The controls that are disabled before there is a session, and only then."""
+        return (
+            self.class_name,
+            self.material,
+            self.layer,
+            self.strength,
+            self.heat,
+            self.sort,
+            self.group,
+            self.upload,
+        )
+
+    def start(self, session: EditSession) -> None:
+        """Offer what a session has: its materials and layers, and a search if there are clean images."""
+        self._can_search = session.has_clean
+        self.material.options = session.material_names
+        self.material.value = session.material
+        self.layer.options = session.layers
+        self.layer.value = session.default_layer
+        for control in self._inputs:
+            control.disabled = False
+        self.is_started = True
+        self.show_search(None)
+
     def show_search(self, share: float | None, status: str = "") -> None:
         """Show how far a search has come.
 
@@ -196,7 +256,7 @@ class Controls(ipywidgets.VBox):
             status: what is known of it, one line per fact.
         """
         is_searching = share is not None
-        self.rewrite.disabled = is_searching
+        self.rewrite.disabled = is_searching or not self.is_started
         self.search.disabled = is_searching or not self._can_search
         self.stop.disabled = not is_searching
         for part in (self.progress, self.status):
@@ -366,6 +426,18 @@ def card(
     }
 
 
+def unclassified_card(number: int) -> dict[str, Any]:
+    """Describe an image that is not classified yet, by its number in the order in which the images are read."""
+    return {
+        "state": "",
+        "sign": "",
+        "prediction": "",
+        "lines": [["…", ""]],
+        "marked": False,
+        "description": f"image {number}, not classified yet",
+    }
+
+
 def _percent(before: Tensor, after: Tensor | None = None) -> str:
     """Write a probability in percent, or two of them if they differ, such as "3→81%"."""
     first = f"{100 * float(before):.0f}"
@@ -373,14 +445,9 @@ def _percent(before: Tensor, after: Tensor | None = None) -> str:
     return f"{first}%" if first == last else f"{first}→{last}%"
 
 
-def layout(desk: ipywidgets.VBox) -> list[ipywidgets.Widget]:
-    """Lay out a desk: the notes on its sets; below them, side by side, the images, the editor and the controls."""
-    lines = [f"{desk.session.description}.", *desk.session.notes]
-    notes = ipywidgets.HTML("<br>".join(escape(line) for line in lines))
-    notes.add_class("et-quiet")
-    controls = desk.controls
-    images = column(row(heading("1 Select an image"), controls.group, controls.sort), desk.gallery, name="et-pick")
-    return [notes, column(images, desk.box, desk.controls, name="et-columns")]
+def notes_html(session: EditSession) -> str:
+    """Write the notes on the sets of a session as HTML, one line each."""
+    return "<br>".join(escape(line) for line in (f"{session.description}.", *session.notes))
 
 
 def heading(text: str) -> ipywidgets.HTML:

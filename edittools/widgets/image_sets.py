@@ -1,15 +1,17 @@
 """Read the image sets of a session: from folders or tensors, at the classifier's size, each image once."""
 
 import os
-import warnings
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 
+import torch
 from torch import Tensor
 
 from edittools.classifiers import Classifier, remap_labels
-from edittools.folders import image_files, read_folder
+from edittools.folders import image_files, read_files
 from edittools.images import LabelledImages, LazyImages, resized
-from edittools.selection.splits import label_by_prediction, without_duplicates
+from edittools.selection.splits import repeated
 
 ImageSource = LabelledImages | LazyImages | Tensor | str | os.PathLike
 """Images with or without labels, or the path of a folder."""
@@ -17,22 +19,59 @@ ImageSource = LabelledImages | LazyImages | Tensor | str | os.PathLike
 MAX_PIXELS = 20_000_000
 """The largest size of a set (400 images of 224 × 224), which keeps a session fast; larger sets are thinned evenly."""
 
+AT_ONCE = 8
+"""The number of `LazyImages` that are read at once."""
 
-def read_set(
-    name: str, source: ImageSource, classifier: Classifier, notes: list[str], max_pixels: int = MAX_PIXELS
-) -> LabelledImages:
-    """Load a set at the classifier's size, each image once.
+
+@dataclass(frozen=True)
+class Step:
+    """How far a session has come with a step of what takes long.
 
     Args:
-        name: name of the set, used in notes and error messages.
-        source: the images. Without labels, the current predictions serve as labels.
-        classifier: the classifier, which gives the size, the class names and the predictions.
-        notes: a line is appended about images that are left out, and about labels that are predicted.
-        max_pixels: the largest size of the set; of a larger one, every second, third, … image is used.
+        what: the step.
+        done: number of images that are done.
+        total: number of images in the step; 0 if it is not counted in images.
+        images: the images `(N, 3, H, W)` of the set `images` that were read last; None in every other step.
+    """
+
+    what: str
+    done: int = 0
+    total: int = 0
+    images: Tensor | None = field(default=None, repr=False)
+
+
+StepCallback = Callable[[Step], None]
+"""Is called while a session does what takes long."""
+
+
+@dataclass(frozen=True)
+class ReadSet:
+    """A set of images as it was read, before predictions serve as labels.
+
+    Args:
+        data: the images, with any label for those that have none.
+        is_labeled: whether each image has a label, `(N,)` booleans.
+    """
+
+    data: LabelledImages
+    is_labeled: Tensor
+
+    def labeled(self, logits: Tensor) -> LabelledImages:
+        """Return the images; for those without a label, the prediction of logits `(N, classes)` serves as label."""
+        return replace(self.data, labels=torch.where(self.is_labeled, self.data.labels, logits.argmax(dim=1)))
+
+
+def check_source(name: str, source: ImageSource, classifier: Classifier) -> None:
+    """Check what can be checked of a set without reading an image file.
+
+    Args:
+        name: name of the set, used in error messages.
+        source: the images.
+        classifier: the classifier, which gives the class names.
 
     Raises:
-        TypeError: if `source` is anything else.
-        ValueError: if it is empty or cannot be used.
+        TypeError: if `source` is not a set of images.
+        ValueError: if it is empty, if a tensor has another shape, or if a label is of no class of the classifier.
         FileNotFoundError: if there is no such folder.
     """
     if not isinstance(source, str | os.PathLike | LabelledImages | Tensor | LazyImages):
@@ -40,40 +79,87 @@ def read_set(
             f"{name!r} is a {type(source).__name__}; pass LabelledImages, a tensor (N, 3, H, W), LazyImages or the "
             "path of a folder"
         )
+    if isinstance(source, str | os.PathLike):
+        if not image_files(source):
+            raise ValueError(f"{name!r} has no images in {os.fspath(source)!r}; pass a folder with .png or .jpg files")
+        return
+    data = _with_any_labels(name, source, classifier)
+    if not len(data):
+        raise ValueError(f"{name!r} is empty; pass at least one image")
+
+
+def read_set(
+    name: str,
+    source: ImageSource,
+    classifier: Classifier,
+    notes: list[str],
+    max_pixels: int = MAX_PIXELS,
+    callback: StepCallback | None = None,
+) -> ReadSet:
+    """Load a set at the classifier's size, each image once.
+
+    Args:
+        name: name of the set, used in notes and error messages.
+        source: the images.
+        classifier: the classifier, which gives the size and the class names.
+        notes: a line is appended about images that are left out, and if there are no labels.
+        max_pixels: the largest size of the set; of a larger one, every second, third, … image is used.
+        callback: is called with each image that was read, or with several.
+
+    Raises:
+        TypeError: if `source` is not a set of images.
+        ValueError: if it is empty or cannot be used.
+        FileNotFoundError: if there is no such folder.
+    """
+    check_source(name, source, classifier)
     is_folder = isinstance(source, str | os.PathLike)
     count = len(image_files(source)) if is_folder else len(source)
     step = max(1, -(-count * classifier.size**2 // max_pixels))
     if step > 1:
         notes.append(f"{name}: one image in {step} is used.")
+    report = partial(_report, callback, name)
     if is_folder:
-        data, left_out = read_folder(source, classifier, step)
+        data, is_labeled, left_out = read_files(source, classifier, step, report)
         if left_out:
             notes.append(f"{name}: {len(left_out)} files are left out ({'; '.join(left_out[:3])}).")
     else:
-        data = _labeled_set(name, source, classifier, step, notes)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        data = without_duplicates(name, data)
-    notes += [f"{warning.message}." for warning in caught]
-    return data
+        data = _with_any_labels(name, source, classifier)
+        data = _resized(data.subset(range(0, len(data), step)), classifier.size, report)
+        has_labels = isinstance(source, LabelledImages)
+        is_labeled = torch.full((len(data),), has_labels)
+        if not has_labels:
+            notes.append(f"{name}: there are no labels, so the current predictions serve as labels.")
+    is_repeated = repeated(data)
+    if is_repeated.any():
+        notes.append(f"{name!r} holds {int(is_repeated.sum())} images more than once; each is used once.")
+        data = data.subset(~is_repeated)
+    return ReadSet(data, is_labeled[~is_repeated])
 
 
-def _labeled_set(
-    name: str, source: LabelledImages | LazyImages | Tensor, classifier: Classifier, step: int, notes: list[str]
-) -> LabelledImages:
-    """Take one image in `step` at the classifier's size; without labels, the predictions serve as labels."""
+def _with_any_labels(name: str, source: LabelledImages | LazyImages | Tensor, classifier: Classifier) -> LabelledImages:
+    """Map the labels of a set to the classifier's classes; a set without labels gets the first class."""
     if isinstance(source, LabelledImages):
-        data = remap_labels(name, source, classifier)
-    else:
-        data = LabelledImages.unlabeled(source, classifier.classes)
-    if not len(data):
-        raise ValueError(f"{name!r} is empty; pass at least one image")
-    data = data.subset(range(0, len(data), step))
-    data = replace(data, images=resized(data.images[:], classifier.size))
-    if not isinstance(source, LabelledImages):
-        data = label_by_prediction(data, classifier)
-        notes.append(f"{name}: there are no labels, so the current predictions serve as labels.")
-    return data
+        return remap_labels(name, source, classifier)
+    return LabelledImages.unlabeled(source, classifier.classes)
+
+
+def _resized(data: LabelledImages, size: int, report: Callable[[int, int, Tensor], None]) -> LabelledImages:
+    """Load the images of a set, and resize them to `size × size` pixels; a tensor of that size is not copied."""
+    at_once = len(data) if isinstance(data.images, Tensor) else AT_ONCE
+    batches = []
+    for start in range(0, len(data), at_once):
+        batch = resized(data.images[start : start + at_once], size)
+        batches.append(batch)
+        report(start + len(batch), len(data), batch)
+    return replace(data, images=batches[0] if len(batches) == 1 else torch.cat(batches))
+
+
+def _report(callback: StepCallback | None, name: str, done: int, total: int, images: Tensor) -> None:
+    """Report images that were read; those of another set than `images` are not passed on."""
+    if callback is not None:
+        is_shown = name == "images"
+        batch = images if images.ndim == 4 else images[None]
+        callback(Step(f"Reading {name}", done, total, batch if is_shown else None))
 
 
 def with_names(data: LabelledImages) -> LabelledImages:

@@ -13,11 +13,15 @@ from edittools.images import check_image
 
 
 class StaticFigure:
-    """Keep the `figure()` of a widget in the saved notebook, for viewers that run no widgets."""
+    """Keep the `figure()` of a widget in the saved notebook, for viewers that run no widgets, if it `has_figure`."""
+
+    has_figure = True
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        if not self.has_figure:
+            return data, metadata
         file = io.BytesIO()
         self.figure().savefig(file, format="png", bbox_inches="tight")
         return {**data, "image/png": to_base64(file.getvalue())}, metadata

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from edittools._caching import digest_tensors
+from edittools._graph import quiet_exports
 from edittools._ledger import Weights, ledger_of
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, cut_all, editable_layers
@@ -31,16 +32,24 @@ from edittools.probing import evidence_map
 from edittools.probing.segmentation import Finder, suggest_masks
 from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
 from edittools.selection import CachedActivations, RepairResult, cache_activations, candidate_layers, repair
+from edittools.selection.evaluation import StateMemory, memory_for_states
 from edittools.selection.judgment import describe_effect
 from edittools.selection.repair import Callback
 from edittools.selection.splits import check_disjoint, split_clean
 from edittools.site import LayerReference, site_at
-from edittools.widgets.image_sets import ImageSource, read_set, with_names
+from edittools.widgets.editor import check_names
+from edittools.widgets.image_sets import ImageSource, ReadSet, Step, StepCallback, read_set, with_names
 from edittools.widgets.materials import MATERIALS, replace_by_material
 from edittools.widgets.result import MEASURING, Preview, Result, describe, sentence, verdict, with_held_out_verdict
 
+READING_MODEL = "Reading the model"
+"""The step in which the model is exported as a graph."""
+
 ALL = "all"
 """The name of the group of all images."""
+
+MASK = "mask"
+"""The name of the mask of an image on which nothing was marked by name."""
 
 MOST_CLASSES = 5
 """The number of classes that `EditSession.likely_classes` names, without the label."""
@@ -68,6 +77,14 @@ class _Step:
     strength: float = 1.0
 
 
+@dataclass
+class _Marks:
+    """The masks of an image by name, and the name of the one that the exemplar uses."""
+
+    masks: dict[str, Tensor]
+    active: str
+
+
 class EditSession:
     """Images, the marks on them, and the edits that were made from them, one after the other.
 
@@ -82,6 +99,8 @@ class EditSession:
         retain: images whose predictions should not change.
         materials: textures `(3, h, w)` by name, in addition to `MATERIALS`.
         finder: suggests masks, see `suggest`.
+        callback: is called with each `Step` while the images are read and classified. It also takes the place of the
+            warning that a large model is read, which takes some seconds.
 
     Each set is `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder (`read_folder`). Without labels, the
     current predictions serve as labels.
@@ -106,21 +125,23 @@ class EditSession:
         *,
         materials: Mapping[str, Tensor] | None = None,
         finder: Finder | None = None,
+        callback: StepCallback | None = None,
     ) -> None:
         self.classifier = check_classifier(classifier)
         self.notes: list[str] = []
         self._weights = Weights(classifier)
         self._buffers = digest_tensors(classifier.buffers())
-        self._read_sets({"images": images, "clean": clean, "retain": retain})
-        self.layers = tuple(editable_layers(self.classifier).layer)
-        candidates = candidate_layers(self.classifier)
+        self._read_sets({"images": images, "clean": clean, "retain": retain}, callback)
+        self._report(callback, READING_MODEL)
+        with quiet_exports(callback is not None):
+            self.layers = tuple(editable_layers(self.classifier).layer)
+            candidates = candidate_layers(self.classifier)
         self.default_layer = candidates[2 * len(candidates) // 3]
-        self.before = predict(self.classifier, self.images).float()
         self.materials = dict(materials or {})
         self.material = self.material_names[0]
         self.finder = finder
         self.index = self.order[0]
-        self._masks: dict[int, Tensor] = {}
+        self._marks: dict[int, _Marks] = {}
         self._states: dict[str, _LayerStates] = {}
         self._steps: list[_Step] = []
 
@@ -134,13 +155,20 @@ class EditSession:
         text = f"{self.classifier}, {len(self.images)} images, {count} misclassified"
         return text if self.edit is None else f"{text}; {self.edit}"
 
-    def _read_sets(self, sources: Mapping[str, ImageSource | None]) -> None:
-        """Load the sets, check that they share no image, and divide the clean images."""
-        self._sets: dict[str, LabelledImages] = {}
+    def _read_sets(self, sources: Mapping[str, ImageSource | None], callback: StepCallback | None) -> None:
+        """Load the sets, check that they share no image, label them, and divide the clean images."""
+        read = {}
         for name, source in sources.items():
             if source is not None:
-                self._sets[name] = read_set(name, source, self.classifier, self.notes)
-        check_disjoint(self._sets)
+                read[name] = read_set(name, source, self.classifier, self.notes, callback=callback)
+        check_disjoint({name: image_set.data for name, image_set in read.items()})
+        self.before = self._classify("images", read["images"], callback)
+        self._sets = {"images": read.pop("images").labeled(self.before)}
+        for name, image_set in read.items():
+            if image_set.is_labeled.all():
+                self._sets[name] = image_set.data
+            else:
+                self._sets[name] = image_set.labeled(self._classify(name, image_set, callback))
         self.images = with_names(self._sets["images"])
         self.retain = self._sets.get("retain")
         self.clean = None
@@ -154,6 +182,21 @@ class EditSession:
                 f"Of {len(self._sets['clean'])} clean images, {len(reference)} are reference images, which an edit "
                 f"should keep; accuracy is measured on the other {len(clean)}.",
             )
+
+    def _classify(self, name: str, image_set: ReadSet, callback: StepCallback | None) -> Tensor:
+        """Compute the logits `(N, classes)` of a set."""
+        total = len(image_set.data)
+
+        def report(done: int) -> None:
+            self._report(callback, f"Classifying {name}", done, total)
+
+        report(0)
+        return predict(self.classifier, image_set.data, callback=report).float()
+
+    def _report(self, callback: StepCallback | None, what: str, done: int = 0, total: int = 0) -> None:
+        """Report a step to a callback, if there is one."""
+        if callback is not None:
+            callback(Step(what, done, total))
 
     # --- images and marks ---------------------------------------------------------------------------------------------
 
@@ -219,36 +262,111 @@ class EditSession:
             ValueError: if the image is in one of the sets, or if the weights were changed.
         """
         self._check_weights()
-        added = read_set("added image", image[None], self.classifier, [])
-        check_disjoint({**self._sets, "images": self.images, "added image": added})
+        read = read_set("added image", image[None], self.classifier, [])
+        check_disjoint({**self._sets, "images": self.images, "added image": read.data})
+        logits = predict(self.classifier, read.data).float()
+        added = read.labeled(logits)
         pixels = torch.cat([self.images.images, added.images])
         labels = torch.cat([self.images.labels, added.labels])
         names = (*self.images.names, name or f"image {len(self.images)}")
-        self.before = torch.cat([self.before, predict(self.classifier, added).float()])
+        self.before = torch.cat([self.before, logits])
         self.images = LabelledImages(pixels, labels, self.classifier.classes, names)
         self._states.clear()
         return len(self.images) - 1
 
     @property
-    def mask(self) -> Tensor:
-        """The marked area of the selected image, `(H, W)` of 0 and 1."""
-        return self._masks.get(self.index, torch.zeros(self.image.shape[1:]))
+    def masks(self) -> dict[str, Tensor]:
+        """The masks of the selected image by name, each `(H, W)` of 0 and 1; at first, an empty one."""
+        marks = self._marks.get(self.index)
+        return {MASK: torch.zeros(self.image.shape[1:])} if marks is None else dict(marks.masks)
 
-    def mark(self, mask: Tensor) -> None:
-        """Mark the area that misleads the classifier on the selected image, instead of the area that was marked before.
+    @property
+    def mask_name(self) -> str:
+        """The name of the mask of the selected image that the exemplar uses."""
+        marks = self._marks.get(self.index)
+        return MASK if marks is None else marks.active
+
+    @property
+    def mask(self) -> Tensor:
+        """The marked area of the selected image, `(H, W)` of 0 and 1: its mask of the name `mask_name`."""
+        return self.masks[self.mask_name]
+
+    def mark(self, mask: Tensor, name: str | None = None) -> None:
+        """Mark the area that misleads the classifier on the selected image.
 
         Args:
             mask: `(H, W)` of 0 and 1; may be empty.
+            name: the name of the mask, which replaces one of the same name, and which the exemplar uses from now on; by
+                default `mask_name`.
 
         Raises:
-            ValueError: if it is not such a mask, or if it does not fit the image.
+            ValueError: if it is not such a mask, if it does not fit the image, or if the name is empty.
         """
-        self._masks[self.index] = check_mask(mask, self.image, allow_empty=True)
+        name = self.mask_name if name is None else name
+        checked = check_mask(mask, self.image, allow_empty=True)
+        self.set_masks({**self.masks, name: checked} if self.index in self._marks else {name: checked}, name)
+
+    def set_masks(self, masks: Mapping[str, Tensor], name: str) -> None:
+        """Replace all masks of the selected image.
+
+        Args:
+            masks: the masks by name, each `(H, W)` of 0 and 1.
+            name: the name of the one that the exemplar uses.
+
+        Raises:
+            KeyError: if there is no mask of that name.
+            ValueError: if a mask does not fit the image, or if a name is empty.
+        """
+        check_names(list(masks))
+        checked = {known: check_mask(mask, self.image, allow_empty=True) for known, mask in masks.items()}
+        self._check_is_mask(name, checked)
+        self._marks[self.index] = _Marks(checked, name)
+
+    def select_mask(self, name: str) -> None:
+        """Select the mask of the selected image that the exemplar uses.
+
+        Raises:
+            KeyError: if there is no mask of that name.
+        """
+        self.set_masks(self.masks, name)
+
+    def rename_mask(self, name: str, new_name: str) -> None:
+        """Give a mask of the selected image another name.
+
+        Raises:
+            KeyError: if there is no mask of that name.
+            ValueError: if there is a mask of the new name, or if it is empty.
+        """
+        masks = self.masks
+        self._check_is_mask(name, masks)
+        names = [new_name if known == name else known for known in masks]
+        check_names(names)
+        renamed = dict(zip(names, masks.values(), strict=True))
+        self.set_masks(renamed, new_name if self.mask_name == name else self.mask_name)
+
+    def remove_mask(self, name: str) -> None:
+        """Delete a mask of the selected image; if the exemplar uses it, it uses the first one that is left.
+
+        Raises:
+            KeyError: if there is no mask of that name.
+        """
+        masks = self.masks
+        self._check_is_mask(name, masks)
+        del masks[name]
+        if masks:
+            self.set_masks(masks, next(iter(masks)) if self.mask_name == name else self.mask_name)
+        else:
+            self._marks.pop(self.index, None)
+
+    def _check_is_mask(self, name: str, masks: Mapping[str, Tensor]) -> None:
+        """Raise `KeyError` if there is no mask of a name."""
+        if name not in masks:
+            raise KeyError(f"there is no mask {name!r} on {self.name(self.index)}; pass one of {list(masks)}")
 
     @property
     def marked(self) -> list[int]:
         """The indices of the images on which an area is marked, in the order in which they were marked first."""
-        return [index for index, mask in self._masks.items() if mask.any()]
+        return [index for index, marks in self._marks.items() if any(mask.any() for mask in marks.masks.values())]
 
     def suggest(self) -> dict[str, Tensor]:
         """Find concepts in the selected image: a mask `(H, W)` of 0 and 1 for each, by its name."""
@@ -369,10 +487,15 @@ class EditSession:
                 step.result = replace(with_held_out_verdict(step.result, fix, before_change=True), charts=charts)
         return self.result
 
-    def prepare(self, layer: str) -> None:
-        """Run the images up to a layer, so that the next rewrite of this layer is fast."""
+    def prepare(self, layer: str, callback: StepCallback | None = None) -> None:
+        """Run the images up to a layer, so that the next rewrite of this layer is fast.
+
+        Args:
+            layer: name of the layer.
+            callback: is called with a `Step` before each set.
+        """
         self._check_weights()
-        self._states_at(layer)
+        self._states_at(layer, callback)
 
     def rewrite(
         self,
@@ -635,8 +758,12 @@ class EditSession:
         is_own = edit is not None and bool(applied) and applied[-1].digest == edit.digest
         return is_own and fingerprints[-1] == self._weights.fingerprint  # that below the last edit
 
-    def _states_at(self, layer: str) -> _LayerStates:
+    def _states_at(self, layer: str, callback: StepCallback | None = None) -> _LayerStates:
         """Run the sets up to a layer; the states at the last few layers stay in memory.
+
+        Args:
+            layer: name of the layer.
+            callback: is called with a `Step` before each set.
 
         Raises:
             KeyError: if there is no such layer.
@@ -648,7 +775,13 @@ class EditSession:
             if self.clean is not None:
                 sets["clean"] = self.clean
             cuts = cut_all(self.classifier, [layer], self._weights)
-            states = cache_activations(cuts, sets)
+            memory = StateMemory(memory_for_states(self.classifier.device), cuts)
+            total = sum(map(len, sets.values()))
+            states = {}
+            for name, data in sets.items():
+                done = sum(len(sets[earlier]) for earlier in states)
+                self._report(callback, f"Running {name} up to {layer}", done, total)
+                states |= cache_activations(cuts, {name: data}, memory=memory)
             while len(self._states) >= CACHED_LAYERS:
                 oldest = next(iter(self._states))
                 del self._states[oldest]
