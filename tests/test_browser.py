@@ -405,7 +405,6 @@ def test_rectangle_by_keyboard(drawn):
         "Change the mask",
         "Help",
         "Size",
-        "Mask to draw on",
     ]
     for key in ["r", "Home", "PageUp", *["PageUp"] * 8, *["Shift+ArrowRight"] * 2, *["ArrowDown"] * 3, "Enter"]:
         page.keyboard.press(key)
@@ -437,14 +436,50 @@ def test_mask_is_hidden_while_h_is_held(drawn):
 
 
 def test_mask_names_are_text_and_select_a_mask(drawn):
-    assert drawn.root.locator("option").all_text_contents() == ["road", HOSTILE]
+    names = drawn.root.locator(".et-name-of-mask")
+    assert names.all_text_contents() == ["road", HOSTILE]
     assert drawn.root.locator("img").count() == 0
-    drawn.root.get_by_label("Mask to draw on").select_option(HOSTILE)
+    names.last.click()
     drawn.drag((10, 10), (20, 10))
     assert drawn.shows(stroke([(10, 10), (20, 10)]))
     assert web.in_kernel(drawn.page, "print(editor.active, editor.masks['road'].any())") == f"{HOSTILE} tensor(False)"
     drawn.python("editor.active = 'road'")
     assert not drawn.page.evaluate("window.hacked")
+
+
+def test_masks_are_added_renamed_and_deleted(drawn):
+    """All of it by keyboard, but for the click on the first name; each is one step of undo."""
+    masks = drawn.root.locator(".et-masks")
+    names = masks.locator(".et-name-of-mask")
+
+    def listed():
+        return names.all_text_contents(), masks.locator("[aria-pressed=true]").all_text_contents()
+
+    names.first.click()
+    drawn.drag((10, 10), (20, 10))
+    masks.get_by_role("button", name="New mask").click()
+    assert web.wait_until(lambda: listed() == (["road", HOSTILE, "mask 3"], ["mask 3"])) and drawn.count() == 0
+    drawn.drag((30, 30), (40, 30))
+    assert drawn.shows(stroke([(30, 30), (40, 30)]))
+    masks.get_by_role("button", name="Rename").focus()
+    for key in ("Enter", *"snow", "Enter"):
+        drawn.page.keyboard.press(key)
+    assert web.wait_until(lambda: listed() == (["road", HOSTILE, "snow"], ["snow"]))
+    assert drawn.shows(stroke([(30, 30), (40, 30)]))
+    masks.get_by_role("button", name="Rename").click()
+    for key in (*"road", "Enter"):
+        drawn.page.keyboard.press(key)
+    assert listed() == (["road", HOSTILE, "snow"], ["snow"])  # the name is taken
+    masks.get_by_role("button", name="Delete").click()
+    assert web.wait_until(lambda: listed() == (["road", HOSTILE], [HOSTILE]))
+    drawn.press("Control+z")
+    assert web.wait_until(lambda: listed() == (["road", HOSTILE, "snow"], [HOSTILE]))
+    names.last.click()
+    assert drawn.shows(stroke([(30, 30), (40, 30)]))
+    drawn.root.screenshot(path=web.ARTEFACTS / "editor-masks.png")
+    masks.get_by_role("button", name="Delete").click()
+    names.first.click()
+    assert drawn.shows(stroke([(10, 10), (20, 10)]))
 
 
 def test_two_views_of_one_editor_are_equal(drawn):

@@ -394,6 +394,23 @@ def test_marked_images_are_listed_with_their_masks(desk):
     assert desk.shown == [first]
 
 
+def test_masks_of_an_image_on_the_desk_are_those_of_its_editor(desk):
+    desk.editor.add("sky", MASK.flip(0))
+    assert torch.equal(desk.exemplar.mask, MASK.flip(0)) and list(desk.session.masks) == ["mask", "sky"]
+    desk.editor.active = "mask"
+    desk.wait(60)
+    assert torch.equal(desk.pair.mask, MASK) and desk.session.mask_name == "mask"
+    desk.editor.rename("sky", "snow")
+    desk.choose(desk.order[1])
+    desk.session.mark(MASK.flip(1), "left")
+    desk.choose(desk.order[0])
+    assert list(desk.session.masks) == ["mask", "snow"] and torch.equal(desk.editor.mask, MASK)
+    desk.editor.mask = None
+    assert desk.index in desk.session.marked  # by the other mask
+    desk.editor.remove("snow")
+    assert desk.index not in desk.session.marked
+
+
 def test_mask_that_was_marked_in_the_session_is_in_the_editor(desk):
     index = desk.order[-1]
     desk.session.select(index)

@@ -84,6 +84,29 @@ def test_mask_after_select_is_that_of_the_image(session):
     assert torch.equal(session.mask, MASK)
 
 
+def test_masks_of_an_image_are_kept_by_name(session):
+    session.mark(MASK.flip(0), "sky")
+    assert session.mask_name == "sky" and list(session.masks) == ["mask", "sky"]
+    assert torch.equal(session.exemplar.mask, MASK.flip(0))
+    session.rename_mask("mask", "snow")
+    session.select_mask("snow")
+    assert torch.equal(session.mask, MASK) and torch.equal(session.exemplar.mask, MASK)
+    marked = session.index
+    session.select(session.order[1])
+    assert list(session.masks) == ["mask"] and not session.mask.any()
+    session.select(marked)
+    session.remove_mask("snow")
+    assert session.mask_name == "sky" and torch.equal(session.mask, MASK.flip(0)) and session.marked == [marked]
+    with pytest.raises(KeyError, match="'snow'"):
+        session.select_mask("snow")
+    session.mark(MASK, "snow")
+    with pytest.raises(ValueError, match="'snow', 'snow'"):
+        session.rename_mask("sky", "snow")
+    for name in ("sky", "snow"):
+        session.remove_mask(name)
+    assert not session.marked and list(session.masks) == ["mask"]
+
+
 def test_select_and_mark_with_values_that_do_not_fit_are_refused(session):
     with pytest.raises(IndexError, match="12"):
         session.select(12)

@@ -61,6 +61,21 @@ def test_add_makes_the_new_mask_active(editor):
     assert repr(editor) == "MaskEditor(32 × 24 pixels, masks: 'mask', 'sky')"
 
 
+def test_rename_and_remove_keep_the_other_masks(editor):
+    editor.add("sky", corner())
+    editor.rename("sky", "cloud")
+    assert editor.active == "cloud" and torch.equal(editor.mask, corner()) and list(editor.masks) == ["mask", "cloud"]
+    with pytest.raises(ValueError, match="'cloud'"):
+        editor.rename("mask", "cloud")
+    editor.remove("cloud")
+    assert editor.active == "mask" and list(editor.masks) == ["mask"] and not editor.mask.any()
+    with pytest.raises(ValueError, match="'mask'"):
+        editor.remove("mask")
+    for call in (editor.remove, lambda name: editor.rename(name, "cloud")):
+        with pytest.raises(KeyError, match="'sky'"):
+            call("sky")
+
+
 @pytest.mark.parametrize("name", ["mask", " "])
 def test_add_with_a_name_that_is_taken_or_empty_is_refused(editor, name):
     with pytest.raises(ValueError, match=re.escape(repr(["mask", name]))):

@@ -216,7 +216,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         Raises:
             ValueError: if nothing is marked.
         """
-        self.session.mark(self.editor.mask)
+        self.session.set_masks(self.editor.masks, self.editor.active)
         self.session.material = self.controls.material.value
         return self.session.exemplar
 
@@ -465,9 +465,9 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Put an image into the editor, with the mask that was drawn on it."""
         self._session.select(index)
         if index not in self._editors:
-            mask = self._session.mask if index in self._session.marked else None
-            editor = MaskEditor(self._session.image, mask, finder=self._session.finder)
-            editor.observe(lambda change: self._show_exemplar(), "_masks")
+            editor = MaskEditor(self._session.image, self._session.masks, finder=self._session.finder)
+            editor.active = self._session.mask_name
+            editor.observe(lambda change: self._show_exemplar(), ["_masks", "active"])
             self._editors[index] = editor
         self._editor = self._editors[index]
         self.box.children = [self.box.children[0], self._editor, self._controls.heat_scale]
@@ -564,9 +564,9 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _show_exemplar(self) -> None:
         """Show x and x', and whether they are classified correctly."""
         self._displayed_exemplar = None
-        was_marked = self._session.index in self._session.marked
-        self._session.mark(self._editor.mask)
-        if was_marked != self._editor.mask.any():
+        marked = self._session.marked
+        self._session.set_masks(self._editor.masks, self._editor.active)
+        if marked != self._session.marked:
             self._show()
         if not self._editor.mask.any():
             self._controls.pair.show([])

@@ -17,7 +17,7 @@ from skimage.segmentation import slic
 from torch import Tensor
 
 from edittools._checks import extra
-from edittools.images import atomic_path, check_mask, load_mask, save_mask
+from edittools.images import atomic_path, check_mask, check_mask_names, load_mask, save_mask
 from edittools.plots import image_grid
 from edittools.probing.coco import decode_segmentation
 from edittools.probing.segmentation import suggest_masks
@@ -114,6 +114,43 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         """
         self._masks = [*self._masks, [name, self._encode(mask)]]
         self.active = name
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give a mask another name.
+
+        Raises:
+            KeyError: if there is no mask of that name.
+            ValueError: if there is a mask of the new name, or if it is empty.
+        """
+        self._check_is_mask(name)
+        masks = [[new_name if known == name else known, runs] for known, runs in self._masks]
+        check_mask_names([known for known, _ in masks])
+        self._put(masks, new_name if self.active == name else self.active)
+
+    def remove(self, name: str) -> None:
+        """Delete a mask; if it is drawn on, the first one that is left is drawn on.
+
+        Raises:
+            KeyError: if there is no mask of that name.
+            ValueError: if it is the only one.
+        """
+        self._check_is_mask(name)
+        masks = [[known, runs] for known, runs in self._masks if known != name]
+        if not masks:
+            raise ValueError(f"{name!r} is the only mask; empty it instead, with editor.mask = None")
+        self._put(masks, masks[0][0] if self.active == name else self.active)
+
+    def _put(self, masks: list, active: str) -> None:
+        """Set the masks and the one that is drawn on, at the same time."""
+        with self.hold_sync(), self.hold_trait_notifications():
+            self._masks = masks
+            self.active = active
+
+    def _check_is_mask(self, name: str) -> None:
+        """Raise `KeyError` if there is no mask of a name."""
+        names = [known for known, _ in self._masks]
+        if name not in names:
+            raise KeyError(f"there is no mask {name!r}; pass one of {names}")
 
     def show_heat(self, heat: Tensor | None) -> None:
         """Lay a heat map over the image.
@@ -242,10 +279,7 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
     @traitlets.validate("_masks")
     def _check_masks(self, proposal: dict) -> list:
         """Raise `ValueError` for masks whose names or run lengths cannot be used."""
-        names = [name for name, _ in proposal["value"]]
-        is_valid = all(isinstance(name, str) and name.strip() for name in names)
-        if not is_valid or len(set(names)) < len(names):
-            raise ValueError(f"mask names {names} cannot be used; pass different names, none of them empty")
+        check_mask_names([name for name, _ in proposal["value"]])
         for _, runs in proposal["value"]:
             decode_runs(runs, self._shape)
         return proposal["value"]

@@ -163,10 +163,39 @@ class Document {
     this.model.save_changes();
   }
 
-  // Set the masks; `back` says whether that is a step of undo (true) or redo (false).
-  put(masks, back) {
+  // Set the masks and which of them is drawn on; `back` says whether that is a step of undo (true) or redo (false).
+  // If that mask is gone, the one in its place is drawn on.
+  put(masks, back, active = this.active) {
+    const names = masks.map(([name]) => name), place = this.masks.findIndex(([name]) => name === active);
     this.back = back;
-    this.set("_masks", masks);
+    this.model.set("_masks", masks);
+    this.set("active", names.includes(active) ? active : names[Math.max(0, Math.min(place, names.length - 1))]);
+  }
+
+  get empty() {
+    return String(this.w * this.h);
+  }
+
+  // Add an empty mask, and draw on it.
+  add() {
+    const names = this.masks.map(([name]) => name);
+    let number = names.length + 1;
+    while (names.includes(`mask ${number}`)) number++;
+    this.put([...this.masks, [`mask ${number}`, this.empty]], undefined, `mask ${number}`);
+  }
+
+  // Give the mask that is drawn on another name.
+  rename(name) {
+    const old = this.active;
+    if (!name || name === old) return;
+    if (this.masks.some(([known]) => known === name)) return this.notify("Another mask has this name.");
+    this.put(this.masks.map(([known, text]) => [known === old ? name : known, text]), undefined, name);
+  }
+
+  // Delete the mask that is drawn on; if it is the only one, an empty one takes its place.
+  remove() {
+    const others = this.masks.filter(([name]) => name !== this.active);
+    this.put(others.length ? others : [["mask", this.empty]]);
   }
 
   // Take the drawn mask from the text.
@@ -254,6 +283,9 @@ const ICONS = {
   redo: "M16 4l4 4-4 4M20 8H10a6 6 0 0 0 0 12h6",
   suggest: "M12 3l2 6 6 2-6 2-2 6-2-6-6-2 6-2zM19 3v4M17 5h4",
   close: "M6 6l12 12M18 6 6 18",
+  rename: "M4 20l1-4L16 5l3 3L8 19zM14 7l3 3",
+  remove: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13M10 11v5M14 11v5",
+  add: "M12 5v14M5 12h14",
   help: "M3 12a9 9 0 1 0 18 0 9 9 0 1 0-18 0M9.5 9.5a2.5 2.5 0 1 1 3.5 2.3c-.7.4-1 .9-1 1.7M12 16.5v.3",
 };
 
@@ -356,8 +388,7 @@ class View {
     this.redo = this.button("Redo", "Ctrl+Shift+Z", ICONS.redo, () => this.history(false));
     this.suggest = this.button("Suggest", "", ICONS.suggest, () => this.toggleSuggestions(), { "aria-expanded": "false" });
     this.helpButton = this.button("Shortcuts", "?", ICONS.help, () => {}, { "aria-expanded": "false" });
-    this.names = make("select", { "aria-label": "Mask to draw on", title: "Mask to draw on", onchange: () => doc.set("active", this.names.value) });
-    this.naming = make("label", { class: "et-names" }, make("span", {}, "Mask"), this.names);
+    this.list = make("div", { class: "et-masks" });
     const toolbar = make("div", { class: "et-toolbar", role: "toolbar", "aria-label": "Mask tools" },
       group("Tools", ...this.tools),
       group("Undo and redo", this.undo, this.redo),
@@ -366,7 +397,7 @@ class View {
         this.button(`Shrink by ${this.step} px`, "Shift+G", ICONS.shrink, edit((mask) => shrink(mask, this.step)), { "data-action": "shrink" }),
         this.button("Invert", "I", ICONS.invert, edit(invert), { "data-action": "invert" }),
         this.button("Clear", "Delete", ICONS.clear, edit((mask) => mask.data.fill(0)), { "data-action": "clear" })),
-      group("Help", this.suggest, this.helpButton), this.size, this.naming);
+      group("Help", this.suggest, this.helpButton), this.size);
     this.layers = ["image", "mask", "marks"].map((name) => make("canvas", { class: `et-${name}` }));
     [this.base, this.over, this.top] = this.layers;
     for (const [name, value] of Object.entries({ tabindex: 0, role: "application", "aria-label": `Drawing area, ${doc.w} by ${doc.h} pixels` })) this.top.setAttribute(name, value);
@@ -383,7 +414,7 @@ class View {
     this.helpButton.popoverTargetElement = this.help;
     this.suggestions = make("div", { class: "et-suggestions", role: "status", hidden: "" });
     this.root = make("div", { class: "et-editor", "data-jp-suppress-context-menu": "" },
-      toolbar, this.suggestions, this.stage, make("div", { class: "et-status" }, this.status, this.place), this.hint, this.help);
+      toolbar, this.suggestions, this.stage, make("div", { class: "et-status" }, this.status, this.place), this.hint, this.list, this.help);
     const listen = (target, handlers) => Object.entries(handlers).forEach(([type, handler]) => target.addEventListener(type, handler.bind(this), { passive: false }));
     listen(this.root, { keydown: this.keydown, keyup: this.keyup });
     listen(this.top, {
@@ -452,6 +483,47 @@ class View {
     this.suggestions.replaceChildren(make("span", {}, message ?? ""), ...buttons, close, ...details);
   }
 
+  // Show one button per mask, which draws on it, and those that rename, delete and add one.
+  listMasks() {
+    const { doc } = this, names = doc.masks.map(([name]) => name), shown = JSON.stringify([names, doc.active]);
+    if (shown === this.listed || this.renaming) return;
+    const focused = this.list.contains(document.activeElement);
+    this.listed = shown;
+    const change = (action) => () => { this.cancel(); action(); };
+    const buttons = names.map((name) => make("button", { type: "button", class: "et-name-of-mask", "aria-pressed": name === doc.active, title: `Draw on ${name}`, onclick: () => doc.set("active", name) }, name));
+    const [rename, remove] = [
+      this.button("Rename this mask", "", ICONS.rename, change(() => this.renameMask())),
+      this.button("Delete this mask", "", ICONS.remove, change(() => doc.remove())),
+    ];
+    buttons.splice(names.indexOf(doc.active) + 1, 0, rename, remove);
+    buttons.push(this.button("New mask", "", ICONS.add, change(() => doc.add())));
+    this.list.replaceChildren(make("span", {}, "Masks"), group("Masks", ...buttons));
+    if (focused) this.list.querySelector("[aria-pressed=true]").focus();
+  }
+
+  // Put a field in place of the name of the mask that is drawn on; Enter takes the name, Esc does not.
+  renameMask() {
+    const button = this.list.querySelector("[aria-pressed=true]");
+    const field = make("input", { type: "text", value: this.doc.active, "aria-label": "Name of the mask" });
+    const end = (name) => {
+      if (this.renaming !== field) return;
+      this.renaming = this.listed = null;
+      this.doc.rename(name);
+      this.listMasks();
+      this.list.querySelector("[aria-pressed=true]").focus();
+    };
+    field.addEventListener("keydown", (event) => {
+      event.stopPropagation();
+      if (event.key === "Enter") end(field.value.trim());
+      if (event.key === "Escape") end("");
+    });
+    field.addEventListener("blur", () => end(field.value.trim()));
+    this.renaming = field;
+    button.replaceWith(field);
+    field.select();
+    field.focus();
+  }
+
   hide(hidden) {
     if (hidden === this.hidden) return;
     this.hidden = hidden;
@@ -480,9 +552,7 @@ class View {
   // Show the state of the document.
   update(message) {
     const { doc } = this, share = (100 * doc.count) / (doc.w * doc.h);
-    this.names.replaceChildren(...doc.masks.map(([name]) => make("option", { value: name }, name)));
-    this.names.value = doc.active;
-    this.naming.hidden = doc.masks.length < 2;
+    this.listMasks();
     const open = this.gesture?.tool === "polygon";
     this.undo.disabled = !open && !doc.past.length;
     this.redo.disabled = open ? !this.gesture.removed.length : !doc.future.length;
@@ -638,7 +708,6 @@ class View {
 
   keydown(event) {
     const { key, shiftKey } = event, command = event.ctrlKey || event.metaKey, letter = key.toLowerCase();
-    if (event.target === this.names && !command) return;
     const tool = Object.keys(TOOLS).find((name) => TOOLS[name][1].toLowerCase() === letter);
     const mask = (change) => this.edit(change), bigger = Math.max(1, Math.round(this.radius / 10));
     const anywhere = {

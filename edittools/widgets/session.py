@@ -26,7 +26,7 @@ from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, check_mask
+from edittools.images import LabelledImages, check_mask, check_mask_names
 from edittools.metrics import Comparison, label_margins, misclassified, predict, state_of
 from edittools.probing import evidence_map
 from edittools.probing.segmentation import Finder, suggest_masks
@@ -46,6 +46,9 @@ READING_MODEL = "Reading the model"
 
 ALL = "all"
 """The name of the group of all images."""
+
+MASK = "mask"
+"""The name of the mask of an image on which nothing was marked by name."""
 
 MOST_CLASSES = 5
 """The number of classes that `EditSession.likely_classes` names, without the label."""
@@ -71,6 +74,14 @@ class _Step:
     drawn_on: tuple[int, ...]
     result: Result
     strength: float = 1.0
+
+
+@dataclass
+class _Marks:
+    """The masks of an image by name, and the name of the one that the exemplar uses."""
+
+    masks: dict[str, Tensor]
+    active: str
 
 
 class EditSession:
@@ -129,7 +140,7 @@ class EditSession:
         self.material = self.material_names[0]
         self.finder = finder
         self.index = self.order[0]
-        self._masks: dict[int, Tensor] = {}
+        self._marks: dict[int, _Marks] = {}
         self._states: dict[str, _LayerStates] = {}
         self._steps: list[_Step] = []
 
@@ -263,25 +274,98 @@ class EditSession:
         return len(self.images) - 1
 
     @property
-    def mask(self) -> Tensor:
-        """The marked area of the selected image, `(H, W)` of 0 and 1."""
-        return self._masks.get(self.index, torch.zeros(self.image.shape[1:]))
+    def masks(self) -> dict[str, Tensor]:
+        """The masks of the selected image by name, each `(H, W)` of 0 and 1; at first, an empty one."""
+        marks = self._marks.get(self.index)
+        return {MASK: torch.zeros(self.image.shape[1:])} if marks is None else dict(marks.masks)
 
-    def mark(self, mask: Tensor) -> None:
-        """Mark the area that misleads the classifier on the selected image, instead of the area that was marked before.
+    @property
+    def mask_name(self) -> str:
+        """The name of the mask of the selected image that the exemplar uses."""
+        marks = self._marks.get(self.index)
+        return MASK if marks is None else marks.active
+
+    @property
+    def mask(self) -> Tensor:
+        """The marked area of the selected image, `(H, W)` of 0 and 1: its mask of the name `mask_name`."""
+        return self.masks[self.mask_name]
+
+    def mark(self, mask: Tensor, name: str | None = None) -> None:
+        """Mark the area that misleads the classifier on the selected image.
 
         Args:
             mask: `(H, W)` of 0 and 1; may be empty.
+            name: the name of the mask, which replaces one of the same name, and which the exemplar uses from now on; by
+                default `mask_name`.
 
         Raises:
-            ValueError: if it is not such a mask, or if it does not fit the image.
+            ValueError: if it is not such a mask, if it does not fit the image, or if the name is empty.
         """
-        self._masks[self.index] = check_mask(mask, self.image, allow_empty=True)
+        name = self.mask_name if name is None else name
+        checked = check_mask(mask, self.image, allow_empty=True)
+        self.set_masks({**self.masks, name: checked} if self.index in self._marks else {name: checked}, name)
+
+    def set_masks(self, masks: Mapping[str, Tensor], name: str) -> None:
+        """Replace all masks of the selected image.
+
+        Args:
+            masks: the masks by name, each `(H, W)` of 0 and 1.
+            name: the name of the one that the exemplar uses.
+
+        Raises:
+            KeyError: if there is no mask of that name.
+            ValueError: if a mask does not fit the image, or if a name is empty.
+        """
+        check_mask_names(list(masks))
+        checked = {known: check_mask(mask, self.image, allow_empty=True) for known, mask in masks.items()}
+        self._check_is_mask(name, checked)
+        self._marks[self.index] = _Marks(checked, name)
+
+    def select_mask(self, name: str) -> None:
+        """Select the mask of the selected image that the exemplar uses.
+
+        Raises:
+            KeyError: if there is no mask of that name.
+        """
+        self.set_masks(self.masks, name)
+
+    def rename_mask(self, name: str, new_name: str) -> None:
+        """Give a mask of the selected image another name.
+
+        Raises:
+            KeyError: if there is no mask of that name.
+            ValueError: if there is a mask of the new name, or if it is empty.
+        """
+        masks = self.masks
+        self._check_is_mask(name, masks)
+        names = [new_name if known == name else known for known in masks]
+        check_mask_names(names)
+        renamed = dict(zip(names, masks.values(), strict=True))
+        self.set_masks(renamed, new_name if self.mask_name == name else self.mask_name)
+
+    def remove_mask(self, name: str) -> None:
+        """Delete a mask of the selected image; if the exemplar uses it, it uses the first one that is left.
+
+        Raises:
+            KeyError: if there is no mask of that name.
+        """
+        masks = self.masks
+        self._check_is_mask(name, masks)
+        del masks[name]
+        if masks:
+            self.set_masks(masks, next(iter(masks)) if self.mask_name == name else self.mask_name)
+        else:
+            self._marks.pop(self.index, None)
+
+    def _check_is_mask(self, name: str, masks: Mapping[str, Tensor]) -> None:
+        """Raise `KeyError` if there is no mask of a name."""
+        if name not in masks:
+            raise KeyError(f"there is no mask {name!r} on {self.name(self.index)}; pass one of {list(masks)}")
 
     @property
     def marked(self) -> list[int]:
         """The indices of the images on which an area is marked, in the order in which they were marked first."""
-        return [index for index, mask in self._masks.items() if mask.any()]
+        return [index for index, marks in self._marks.items() if any(mask.any() for mask in marks.masks.values())]
 
     def suggest(self) -> dict[str, Tensor]:
         """Find concepts in the selected image: a mask `(H, W)` of 0 and 1 for each, by its name."""
