@@ -339,6 +339,13 @@ def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = Fa
     return mask.float()
 
 
+def check_mask_names(names: Sequence[str]) -> None:
+    """Raise `ValueError` for names of masks that cannot be used."""
+    is_valid = all(isinstance(name, str) and name.strip() for name in names)
+    if not is_valid or len(set(names)) < len(names):
+        raise ValueError(f"mask names {list(names)} cannot be used; pass different names, none of them empty")
+
+
 def _describe(value: Any) -> str:
     """Describe a value that is not the tensor that was needed."""
     if isinstance(value, Tensor):

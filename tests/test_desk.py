@@ -1,6 +1,8 @@
 """The desk without a browser: its image sets, the effect of edits on them, its controls and its methods."""
 
+import base64
 import copy
+import io
 import re
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import TinyNet, make_exemplar, save_image
+from PIL import Image
 
 import edittools as et
 from edittools import widgets
@@ -354,6 +357,24 @@ def test_gallery_shows_changed_images_beyond_the_worst_ones(varied_desk):
     beyond = [index for index in desk.shown if index not in desk.order]
     assert desk.shown == desk.session.by_change(desk.result)[:MAX_IMAGES] and beyond
     assert "→" in card_of(desk, beyond[0])["prediction"]
+
+
+def test_gallery_sends_images_for_its_size_and_the_enlarged_one_in_full(tiny):
+    def side(png):
+        return Image.open(io.BytesIO(base64.b64decode(png))).width
+
+    large = Classifier(TinyNet(), tiny.classes, size=400)
+    desk = widgets.Desk(large, noise(4, size=400))
+    desk.wait(60)
+    sides = []
+    for size in desk.controls.size.options:
+        desk.controls.size.value = size[1]
+        sides.append({side(png) for png in desk.gallery._images})
+    assert sides == [{144}, {224}, {300}]
+    desk.gallery.enlarged = 2
+    assert side(desk.gallery._large_png) == 400
+    desk.gallery.enlarged = -1
+    assert not desk.gallery._large_png
 
 
 def test_gallery_shows_the_group_that_is_selected_with_its_size(varied_desk):

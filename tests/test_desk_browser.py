@@ -278,7 +278,7 @@ def test_nothing_moves_when_a_tool_is_chosen_or_an_area_is_marked(desk, page):
         editor.press(key)
         assert places(desk) == before, key
     mark(desk, ((0, 44), (63, 63)))
-    assert web.wait_until(lambda: desk.root.locator("[role=list] .et-card").count() == 2)
+    assert web.wait_until(lambda: desk.root.locator('[aria-label="x and x\'"] .et-card').count() == 2)
     assert places(desk) == before
     editor.press("Control+z")
     assert desk.shows(MARK_MESSAGE) and places(desk) == before
@@ -314,6 +314,55 @@ def test_mask_is_kept_when_another_image_is_selected(desk, page):
         desk.images.nth(number).click()
         page.wait_for_timeout(500)  # the editor of the other image is shown
         assert web.wait_until(lambda count=count: desk.editor.count() == count) and count
+
+
+def test_gallery_has_three_sizes(desk, page):
+    menu = desk.root.get_by_label("size", exact=True)
+    widths = []
+    for name in ("small", "medium", "large"):
+        menu.select_option(name)
+        page.wait_for_timeout(700)
+        image = desk.images.first.locator("img")
+        assert web.wait_until(lambda image=image: image.evaluate("image => image.naturalWidth") == 64)
+        widths.append(image.bounding_box()["width"])
+        assert desk.root.evaluate(OVERFLOWING) == []
+        desk.root.evaluate("root => root.scrollIntoView({block: 'start'})")
+        page.screenshot(path=web.ARTEFACTS / f"desk-{name}.png")
+    assert widths[0] * 1.2 < widths[1] and widths[1] * 1.2 < widths[2]
+    menu.select_option("small")
+
+
+def test_image_is_enlarged_by_mouse_and_by_keyboard(desk, page):
+    view = desk.root.locator(".et-pick dialog")
+    selected = desk.run("print(desk.index)")
+    card = desk.images.nth(1)
+    name = desk.run("print(desk.session.name(desk.shown[1]))")
+    card.hover()
+    card.locator(".et-lens").click()
+    view.wait_for()
+    assert name in view.inner_text() and "%" in view.inner_text()
+    assert all(word in view.inner_text() for word in card.get_attribute("title").split(": ")[1].split(",")[0].split())
+    assert view.locator("img").bounding_box()["width"] > 300
+    assert desk.run("print(desk.index)") == selected  # it is not selected by that
+    page.screenshot(path=web.ARTEFACTS / "desk-enlarged.png")
+    page.keyboard.press("ArrowRight")
+    other = desk.run("print(desk.session.name(desk.shown[2]))")
+    assert web.wait_until(lambda: other in view.inner_text())
+    page.keyboard.press("Escape")
+    assert web.wait_until(lambda: not view.is_visible())
+    assert desk.run("print(desk.gallery.enlarged)") == "-1"
+    desk.images.nth(3).focus()
+    page.keyboard.press("Enter")
+    view.wait_for()
+    page.keyboard.press("Escape")
+    assert web.wait_until(lambda: not view.is_visible())
+    assert desk.images.nth(3).evaluate("card => card === document.activeElement")
+    desk.images.nth(0).click()
+    pair = desk.root.locator('[aria-label="x and x\'"] .et-card')
+    assert web.wait_until(lambda: pair.count() == 2)
+    pair.first.click()
+    assert web.wait_until(lambda: "x: aim" in desk.root.locator("dialog:visible").inner_text())
+    desk.root.locator("dialog:visible").get_by_role("button", name="Close").click()
 
 
 def test_several_masks_of_an_image_are_listed_by_name(desk, page):

@@ -30,8 +30,7 @@ function follow(model, names, show) {
 
 function gallery({ model, el }) {
   const selectable = model.get("selectable");
-  const root = make("div", { class: "et-gallery", role: selectable ? "listbox" : "list", "aria-label": model.get("label") });
-  root.style.setProperty("--et-size", `${model.get("size")}px`);
+  const root = make("div", { class: "et-gallery", role: selectable ? "listbox" : "group", "aria-label": model.get("label") });
   let cards = [], visible = [];
 
   const select = (index) => {
@@ -41,7 +40,15 @@ function gallery({ model, el }) {
     cards[index].focus();
   };
   const moves = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+  const enlarge = (index) => {
+    model.set("enlarged", index);
+    model.save_changes();
+  };
   root.addEventListener("keydown", (event) => {
+    if (selectable && event.key === "Enter" && cards.includes(event.target)) {
+      event.preventDefault();
+      enlarge(cards.indexOf(event.target));
+    }
     const at = visible.indexOf(cards.indexOf(document.activeElement)), by = moves[event.key];
     if (!selectable || !by || at < 0) return;
     event.preventDefault();
@@ -54,9 +61,16 @@ function gallery({ model, el }) {
     cards = images.map((png, index) => {
       if (cards[index]?.png === png) return cards[index];
       const image = make("img", { src: `data:image/png;base64,${png}`, alt: "" });
-      const card = make(selectable ? "button" : "div", { class: "et-card", role: selectable ? "option" : "listitem" },
+      const card = make("button", { type: "button", class: "et-card", "aria-keyshortcuts": "Enter" },
         image, make("span", { class: "et-caption" }), make("span", { class: "et-prediction" }));
-      if (selectable) card.addEventListener("click", () => select(index));
+      if (selectable) {
+        const lens = make("span", { class: "et-lens", title: "Enlarge (Enter)", "aria-hidden": "true" }, "⤢");
+        lens.addEventListener("click", (event) => { event.stopPropagation(); enlarge(index); });
+        card.append(lens);
+        card.setAttribute("role", "option");
+        card.addEventListener("click", () => select(index));
+        card.addEventListener("dblclick", () => enlarge(index));
+      } else card.addEventListener("click", () => enlarge(index));
       return Object.assign(card, { png });
     });
     arrange();
@@ -94,10 +108,49 @@ function gallery({ model, el }) {
       card.tabIndex = index === (visible.includes(selected) ? selected : visible[0]) ? 0 : -1;
     });
   };
-  const follows = [["_images", build], ["cards", fill], ["order", arrange], ["selected", mark]];
+  const resize = () => {
+    root.style.setProperty("--et-size", `${model.get("size")}px`);
+    root.dataset.size = model.get("size");
+  };
+  const large = largeView(model, () => visible, (index) => cards[index], enlarge);
+  const follows = [["_images", build], ["cards", fill], ["order", arrange], ["selected", mark], ["size", resize]];
   const ends = follows.map(([name, show]) => follow(model, [name], show));
-  el.append(root);
+  ends.push(follow(model, ["enlarged", "_large_png", "cards"], large.show));
+  el.append(root, large.dialog);
   return () => ends.forEach((end) => end());
+}
+
+// The large view of an image with its names and probabilities: Esc closes it, arrow keys show the next or previous one.
+function largeView(model, visible, cardAt, enlarge) {
+  const image = make("img", { alt: "" }), name = make("b"), lines = make("div", { class: "et-prediction" });
+  const close = make("button", { type: "button", class: "et-close-large", "aria-label": "Close", title: "Close (Esc)" }, "✕");
+  const dialog = make("dialog", { class: "et-large" }, make("div", { class: "et-large-title" }, name, close), image, lines);
+  close.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // outside of the view
+  dialog.addEventListener("close", () => {
+    const card = cardAt(model.get("enlarged"));
+    if (card) enlarge(-1);
+    card?.focus();
+  });
+  dialog.addEventListener("keydown", (event) => {
+    const order = visible(), by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const at = order.indexOf(model.get("enlarged")) + by;
+    if (!by || !(at in order)) return;
+    event.preventDefault();
+    enlarge(order[at]);
+  });
+  const show = () => {
+    const index = model.get("enlarged"), card = model.get("cards")[index], small = cardAt(index)?.png;
+    if (!card || !small) return dialog.open && dialog.close();
+    image.src = `data:image/png;base64,${model.get("_large_png") || small}`;
+    image.alt = card.description;
+    dialog.setAttribute("aria-label", card.description);
+    name.textContent = card.name;
+    lines.replaceChildren(...card.full.map(line));
+    dialog.dataset.state = card.state;
+    if (!dialog.open && dialog.isConnected) dialog.showModal();
+  };
+  return { dialog, show };
 }
 
 function message({ model, el }) {

@@ -26,6 +26,7 @@ from typing import Any
 
 import ipywidgets
 import torch
+import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -141,7 +142,9 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._controls = panel.Controls()
         self.box = panel.column(panel.row(panel.heading("2 Mark what misleads"), self._controls.heat))
         self.gallery = panel.Gallery(selectable=True, label="images")
-        chooser = panel.row(panel.heading("1 Select an image"), self._controls.group, self._controls.sort)
+        traitlets.dlink((self._controls.size, "value"), (self.gallery, "size"))
+        menus = (self._controls.group, self._controls.sort, self._controls.size)
+        chooser = panel.row(panel.heading("1 Select an image"), *menus)
         pick = panel.column(chooser, self.gallery, name="et-pick")
         columns = panel.column(pick, self.box, self._controls, name="et-columns")
         super().__init__([self._notes, self._busy, columns])

@@ -24,6 +24,8 @@ HELD_OUT = "Result, held out"
 NOT_HELD_OUT = "Result, on the images used for selection"
 BY_CHANGE = "changes first"
 WORST_FIRST = "worst first"
+SIZES = {"small": 72, "medium": 112, "large": 150}
+"""The width of the images of the gallery on the screen, in pixels, by the name of the size."""
 PREDICTED = "the prediction"
 CHARTS = "Layers and trade-off of the search"
 
@@ -55,8 +57,8 @@ class Gallery(_DeskWidget):
 
     `cards` holds what is below each image, see `card`. `order` holds the positions of the images that are visible, in
     the order on the screen; if it is empty, all are, as they were added. `selected` is the position of the selected
-    image, -1 for none. `label` names the gallery for screen readers. `size` is the width of an image on the screen, in
-    pixels.
+    image, -1 for none. `enlarged` is that of the image that is shown in the large view, -1 if it is closed. `label`
+    names the gallery for screen readers. `size` is the width of an image on the screen, in pixels.
     """
 
     _kind = traitlets.Unicode("gallery").tag(sync=True)
@@ -66,11 +68,19 @@ class Gallery(_DeskWidget):
     selected = traitlets.Int(-1).tag(sync=True)
     selectable = traitlets.Bool(False).tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
-    size = traitlets.Int(72).tag(sync=True)
+    size = traitlets.Int(SIZES["small"]).tag(sync=True)
+    enlarged = traitlets.Int(-1).tag(sync=True)
+    _large_png = traitlets.Unicode(help="the enlarged image in base64").tag(sync=True)
+
+    def __init__(self, **options: Any) -> None:
+        self._full_images: list[Tensor] = []
+        super().__init__(**options)
 
     def show(self, images: Tensor | Sequence[Tensor]) -> None:
         """Show other images, each `(3, H, W)`."""
+        self._full_images = list(images)
         self._images = [_small_png(image, 2 * self.size) for image in images]
+        self.enlarged = -1
 
     @property
     def has_images(self) -> bool:
@@ -79,7 +89,19 @@ class Gallery(_DeskWidget):
 
     def add(self, images: Tensor | Sequence[Tensor]) -> None:
         """Add images, each `(3, H, W)`, after those that there are."""
+        self._full_images += list(images)
         self._images = self._images + [_small_png(image, 2 * self.size) for image in images]
+
+    @traitlets.observe("size")
+    def _resize(self, change: dict) -> None:
+        """Send the images in the resolution of another size."""
+        self._images = [_small_png(image, 2 * self.size) for image in self._full_images]
+
+    @traitlets.observe("enlarged")
+    def _send_large_image(self, change: dict) -> None:
+        """Send the image that is enlarged in its full resolution."""
+        is_open = 0 <= self.enlarged < len(self._full_images)
+        self._large_png = to_base64(to_png(to_pixels(self._full_images[self.enlarged]))) if is_open else ""
 
 
 class Message(_DeskWidget):
@@ -172,6 +194,12 @@ class Controls(ipywidgets.VBox):
         self.sort = ipywidgets.Dropdown(
             options=(BY_CHANGE, WORST_FIRST),
             description="sort",
+            style={"description_width": "36px"},
+            layout={"width": "100%"},
+        )
+        self.size = ipywidgets.Dropdown(
+            options=tuple(SIZES.items()),
+            description="size",
             style={"description_width": "36px"},
             layout={"width": "100%"},
         )
@@ -396,8 +424,8 @@ def card(
     Returns:
         The `state` of the image and its `sign`; whether it is `marked`; `prediction`, the predicted class (before →
         after); `lines`, each with a text and a probability, which is empty where a line above has it: those of the
-        label, and of the prediction before and after; and `description`, all of this in full, for screen readers and
-        the mouse.
+        label, and of the prediction before and after; `name` and `full`, the name and the lines with all probabilities,
+        for the large view; and `description`, all of this in full, for screen readers and the mouse.
     """
     first = int(before.argmax())
     last = int(after.argmax())
@@ -411,6 +439,7 @@ def card(
         prediction = f"{classes[first]} → {classes[last]}"
         lines.append([f"{sign} {classes[first]} →", _percent(before[first])])
         lines.append([classes[last], _percent(after[last])])
+    full = [list(line) for line in lines]
     in_words = ", ".join(f"{text} {probability}" for text, probability in lines)
     for line, index in zip(lines[1:], (first, last), strict=False):
         if index == label:
@@ -421,6 +450,8 @@ def card(
         "sign": sign,
         "prediction": prediction,
         "lines": [[caption, ""], *lines] if caption else lines,
+        "name": ": ".join(heads),
+        "full": full,
         "marked": marked,
         "description": ": ".join([*heads, f"{in_words}; {state}{', marked' if marked else ''}"]),
     }
@@ -433,6 +464,8 @@ def unclassified_card(number: int) -> dict[str, Any]:
         "sign": "",
         "prediction": "",
         "lines": [["…", ""]],
+        "name": f"image {number}",
+        "full": [],
         "marked": False,
         "description": f"image {number}, not classified yet",
     }

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from skimage.segmentation import slic
 from torch import Tensor
 
 from edittools._checks import extra
-from edittools.images import atomic_path, check_mask, load_mask, save_mask
+from edittools.images import atomic_path, check_mask, check_mask_names, load_mask, save_mask
 from edittools.plots import image_grid
 from edittools.probing.coco import decode_segmentation
 from edittools.probing.segmentation import suggest_masks
@@ -124,7 +124,7 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         """
         self._check_is_mask(name)
         masks = [[new_name if known == name else known, runs] for known, runs in self._masks]
-        check_names([known for known, _ in masks])
+        check_mask_names([known for known, _ in masks])
         self._put(masks, new_name if self.active == name else self.active)
 
     def remove(self, name: str) -> None:
@@ -279,17 +279,10 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
     @traitlets.validate("_masks")
     def _check_masks(self, proposal: dict) -> list:
         """Raise `ValueError` for masks whose names or run lengths cannot be used."""
-        check_names([name for name, _ in proposal["value"]])
+        check_mask_names([name for name, _ in proposal["value"]])
         for _, runs in proposal["value"]:
             decode_runs(runs, self._shape)
         return proposal["value"]
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Raise `ValueError` for names of masks that cannot be used."""
-    is_valid = all(isinstance(name, str) and name.strip() for name in names)
-    if not is_valid or len(set(names)) < len(names):
-        raise ValueError(f"mask names {list(names)} cannot be used; pass different names, none of them empty")
 
 
 def strongest_heat(heat: Tensor) -> float:

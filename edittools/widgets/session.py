@@ -26,7 +26,7 @@ from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, check_mask
+from edittools.images import LabelledImages, check_mask, check_mask_names
 from edittools.metrics import Comparison, label_margins, misclassified, predict, state_of
 from edittools.probing import evidence_map
 from edittools.probing.segmentation import Finder, suggest_masks
@@ -37,7 +37,6 @@ from edittools.selection.judgment import describe_effect
 from edittools.selection.repair import Callback
 from edittools.selection.splits import check_disjoint, split_clean
 from edittools.site import LayerReference, site_at
-from edittools.widgets.editor import check_names
 from edittools.widgets.image_sets import ImageSource, ReadSet, Step, StepCallback, read_set, with_names
 from edittools.widgets.materials import MATERIALS, replace_by_material
 from edittools.widgets.result import MEASURING, Preview, Result, describe, sentence, verdict, with_held_out_verdict
@@ -317,7 +316,7 @@ class EditSession:
             KeyError: if there is no mask of that name.
             ValueError: if a mask does not fit the image, or if a name is empty.
         """
-        check_names(list(masks))
+        check_mask_names(list(masks))
         checked = {known: check_mask(mask, self.image, allow_empty=True) for known, mask in masks.items()}
         self._check_is_mask(name, checked)
         self._marks[self.index] = _Marks(checked, name)
@@ -340,7 +339,7 @@ class EditSession:
         masks = self.masks
         self._check_is_mask(name, masks)
         names = [new_name if known == name else known for known in masks]
-        check_names(names)
+        check_mask_names(names)
         renamed = dict(zip(names, masks.values(), strict=True))
         self.set_masks(renamed, new_name if self.mask_name == name else self.mask_name)
 
