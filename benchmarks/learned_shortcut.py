@@ -14,8 +14,8 @@ Primary analysis, with one exemplar: for each photo, the number of correct predi
 classes and the draws, edit minus method. A method without a feasible candidate counts as no edit, and random directions
 are averaged. The p-value is that of a two-sided sign-flip test over photos, corrected by Holm's method per network.
 
-`--again` repeats all of it with the same settings, with the draws and the half of "val" that are left: other exemplars,
-other failing photos, and other photos for the evaluation.
+`--again` repeats all of it with the same settings, with as many other draws and the other half of "val": other
+exemplars, other failing photos, and other photos for the evaluation.
 
 `--store FOLDER` is required: it keeps what was selected, and an interrupted run continues where it was. `--stage
 select` reads no photo of "val".
@@ -600,7 +600,7 @@ def experiment(options: argparse.Namespace) -> Results:
     draws = range(1) if options.quick else range(options.draws)
     if options.again:
         sizes = replace(sizes, first=1)
-        draws = range(1, 2) if options.quick else range(DRAWS, MOST_DRAWS)
+        draws = range(len(draws), 2 * len(draws))
     folder = options.store / ("quick edits" if options.quick else "edits")
     folder.mkdir(parents=True, exist_ok=True)
     about = f"learned_shortcut {sizes} {draws} {VERSION} {code_digest(Path(edittools.__file__).parent)}"
@@ -629,7 +629,10 @@ def main() -> None:
     arguments.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     arguments.add_argument("--draws", type=int, default=DRAWS, choices=range(1, MOST_DRAWS + 1), help="number of draws")
     arguments.add_argument("--again", action="store_true", help="repeat it with the other draws and photos")
-    if arguments.parse_args().store is None:
+    options = arguments.parse_args()
+    if options.again and 2 * options.draws > MOST_DRAWS:
+        arguments.error(f"--again takes as many other draws, and there are {MOST_DRAWS}; pass a smaller --draws")
+    if options.store is None:
         arguments.error("pass --store FOLDER, where the selected edits are kept between selection and evaluation")
     run(arguments, experiment)
 
