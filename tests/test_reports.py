@@ -477,6 +477,11 @@ def test_report_in_a_browser(search, tmp_path, width, chromium):
         page.goto(path.as_uri())
         assert page.title() != "harmed" and not outside and not errors
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        wide = """() => [...document.querySelectorAll('main *')].filter(box => box.scrollWidth > box.clientWidth + 1)
+            .map(box => getComputedStyle(box)).filter(style => style.overflowX === 'auto')
+            .map(style => style.backgroundImage)"""
+        shadows = page.evaluate(wide)
+        assert all("gradient" in shadow for shadow in shadows) and (shadows or width > 390)
         for order, sign in (("gain", -1), ("loss", 1)):
             page.select_option("#sort", order)
             changes = page.eval_on_selector_all("#cards li", "cards => cards.map(card => Number(card.dataset.change))")
