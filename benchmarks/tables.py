@@ -554,6 +554,26 @@ SPEED: dict[str, tuple[list[str], Format]] = {
 }
 
 
+def border_strip(table: pd.DataFrame) -> str:
+    """Write one row per network: the strip's share of the mask and of the edit map, and what each part corrects."""
+    order = table.network.unique()
+
+    def corrected(part: str) -> pd.Series:
+        return cells(table[table.condition == part], "errors corrected", index="network")
+
+    columns = {
+        "network": pd.Series([short(network) for network in order], order),
+        "exemplars": table[table.metric == "share of the map"].set_index("network").n.astype(str),
+        "strip, share of the mask": cells(table, "share of the mask", index="network"),
+        "strip, share of the edit map": cells(table, "share of the map", index="network"),
+        "errors": cells(table, "errors before", index="network"),
+        "corrected, whole mask": corrected("whole mask"),
+        "without the strip": corrected("without the strip"),
+        "strip alone": corrected("strip alone"),
+    }
+    return markdown(columns)
+
+
 def batch_size(table: pd.DataFrame) -> str:
     """Write how much faster the usual batches are than batches of 64."""
     known = table.set_index(["network", "metric"]).value.unstack("metric").reindex(table.network.unique())
@@ -661,8 +681,8 @@ TABLES = {
     for function in (
         *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
         *(many_edits, random_directions, default_settings, repair_composites, edit_speed, paper_rehearsal),
-        *(exemplar_count, compare_exemplars, batch_size, null_audits, null_verdicts, layer_search, layer_search_passes),
-        *(learned_shortcut, audit_shortcuts, shortcut_repair),
+        *(exemplar_count, compare_exemplars, border_strip, batch_size, null_audits, null_verdicts),
+        *(layer_search, layer_search_passes, learned_shortcut, audit_shortcuts, shortcut_repair),
     )
 }
 """What makes the table of a run, by its experiment."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import audit_shortcuts
+import border_strip
 import found_rule
 import layer_search
 import learned_shortcut
@@ -29,13 +30,17 @@ from _lib.results import Results
 from _lib.shortcuts import failing_photos
 from scipy import stats
 
+from edittools._ledger import Weights
 from edittools.classifiers import Classifier
+from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, predict
 from edittools.probing.effects import Probe
+from edittools.selection.evaluation import CachedActivations
 from edittools.selection.search import EditSearch
 from edittools.selection.splits import Splits
+from edittools.site import LayerReference
 
 
 def compared(before, after):
@@ -96,6 +101,25 @@ def test_agreement_of_masks():
     assert figures["IoU, mean"] == 0.25 and figures["IoU, median"] == 0.25
     assert [figures[f"photos {name}"] for name in ("that show it", "in which it is found")] == [2, 2]
     assert (figures["found correctly"], figures["precision"], figures["recall"]) == (1, 0.5, 0.5)
+
+
+def test_strip_of_a_mask_is_in_the_lowest_eighth():
+    mask = torch.zeros(16, 16)
+    mask[8:, 2:5] = 1
+    strip = border_strip.strip_of(mask)
+    assert torch.equal(strip[14:], mask[14:]) and not strip[:14].any()
+
+
+def test_border_strip_measures_the_edit_of_each_part(tiny, photos32, exemplar: Exemplar, monkeypatch):
+    monkeypatch.setattr(border_strip.photos, "snow_texture", lambda: torch.ones(3, 64, 64))
+    labels = (predict(tiny, photos32).argmax(1) + 1) % 5
+    cut = Cut(tiny, "conv2", weights=Weights(tiny))
+    test = CachedActivations({"conv2": cut}, LabelledImages(photos32, labels, tiny.classes))
+    reference = LayerReference(cut, 1 - photos32)
+    figures = border_strip.measure(cut, reference, test, exemplar.image, exemplar.mask)
+    assert set(figures) == {*border_strip.SHARES, *border_strip.PARTS}
+    assert figures["share of the mask"] == 0.25  # the mask covers the lower half
+    assert 0 < figures["share of the map"] < 1
 
 
 def test_add_segmenter_leaves_out_concepts_that_it_does_not_know():

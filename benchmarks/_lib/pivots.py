@@ -70,6 +70,8 @@ FORMATS = {
     "edit minus method": POINTS,
     "maximum on it": SHARE,
     "area": SHARE,
+    "share of the mask": SHARE,
+    "share of the map": SHARE,
 }
 """The format of each metric; all others are counts."""
 
