@@ -545,6 +545,36 @@ def test_suggestion_is_outlined_and_replaces_the_mask_when_clicked(drawn):
     assert view.shows(box(1, 1, 0, 0))
 
 
+def test_suggestion_under_the_pointer_is_named_and_taken_by_a_click(drawn):
+    """While the concepts are listed, a click on the image takes one; when the list is closed, it draws again."""
+    page = drawn.page
+    view = request_suggestions(page, 3, "suggesting")
+    names = view.root.locator(".et-suggestions button:not(.et-close)")
+    assert web.wait_until(lambda: names.count() == 2)
+    page.wait_for_timeout(300)  # the image below has moved, and is drawn again
+    marks = "top => top.toDataURL()"
+    page.mouse.move(*view.at(30, 30))  # no concept is there
+    nothing = view.canvas.evaluate(marks)
+    outlines = view.pixels()
+    page.mouse.move(*view.at(70, 30))
+    assert web.wait_until(lambda: view.canvas.evaluate(marks) != nothing and view.pixels() != outlines)
+    assert view.root.locator(".et-pointed").all_text_contents() == ["sky"]
+    view.root.screenshot(path=web.ARTEFACTS / "editor-suggest-pointer.png")
+    page.mouse.move(*view.at(5, 30))
+    assert web.wait_until(lambda: view.root.locator(".et-pointed").all_text_contents() == ["sea"])
+    view.click(70, 30)
+    assert view.shows(box(39, 0, 95, 63))
+    view.click(30, 30)
+    assert view.shows(box(39, 0, 95, 63))
+    view.press("Control+z")
+    view.root.locator(".et-suggestions").get_by_role("button", name="Close").click()
+    page.wait_for_timeout(300)
+    view.press("r")
+    view.drag((60, 10), (70, 20))
+    assert view.shows(box(60, 10, 70, 20))
+    view.press("Control+z")
+
+
 @pytest.mark.parametrize(
     ("missing", "message", "details"),
     [

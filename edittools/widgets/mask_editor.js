@@ -292,7 +292,7 @@ const ICONS = {
 // What is painted over the image: red, green, blue and opacity in one number, as ImageData has them.
 const rgba = (r, g, b, a) => ((Math.round(255 * a) << 24) | (b << 16) | (g << 8) | r) >>> 0;
 const COLOURS = {
-  line: rgba(255, 45, 149, 1), fill: rgba(255, 45, 149, 0.45), rim: rgba(255, 255, 255, 0.9), mesh: rgba(255, 255, 255, 0.45), glow: rgba(255, 255, 255, 0.3), suggested: rgba(255, 214, 0, 1),
+  line: rgba(255, 45, 149, 1), fill: rgba(255, 45, 149, 0.45), rim: rgba(255, 255, 255, 0.9), mesh: rgba(255, 255, 255, 0.45), glow: rgba(255, 255, 255, 0.3), suggested: rgba(255, 214, 0, 1), faint: rgba(255, 255, 255, 0.6),
 };
 
 const POLYGON_HINTS = {
@@ -348,6 +348,8 @@ class View {
     this.doc = doc;
     this.tool = "brush";
     this.hidden = this.space = false;
+    this.concepts = []; // that are suggested, each with its name, mask and button
+    this.pointed = null; // the one under the pointer, or whose name has the focus
     this.radius = Math.max(1, Math.round(Math.max(doc.w, doc.h) / 50));
     this.step = Math.max(1, Math.round(Math.max(doc.w, doc.h) / 512)); // pixels to grow or shrink by
     this.cursor = [doc.w >> 1, doc.h >> 1];
@@ -420,7 +422,7 @@ class View {
     listen(this.top, {
       pointerdown: this.pointerdown, pointermove: this.pointermove, pointerup: this.pointerup, wheel: this.wheel,
       pointercancel() { this.panning = null; this.cancel(); },
-      pointerleave() { this.hover = null; this.drawMarks(); }, contextmenu: (e) => e.preventDefault(),
+      pointerleave() { this.hover = null; this.point(null); this.drawMarks(); }, contextmenu: (e) => e.preventDefault(),
       focus: this.drawMarks, blur() { this.space = false; this.hide(false); this.drawMarks(); } });
     el.append(this.root);
   }
@@ -444,6 +446,8 @@ class View {
   toggle(button, part) {
     part.hidden = !part.hidden;
     button.setAttribute("aria-expanded", !part.hidden);
+    this.paint(); // with or without the outlines of the concepts
+    this.drawMarks();
   }
 
   // Put the shortcuts, if they are shown, over the middle of the editor, inside of the window.
@@ -464,6 +468,7 @@ class View {
   toggleSuggestions() {
     const { model } = this.doc, asked = model.get("_suggestions_requested");
     this.toggle(this.suggest, this.suggestions);
+    this.point(null);
     if (!this.suggestions.hidden && (!asked || model.get("_suggestions_error"))) this.doc.set("_suggestions_requested", asked + 1);
     this.listSuggestions("Looking for concepts …");
   }
@@ -471,11 +476,14 @@ class View {
   // Show one button per concept: hovering outlines its mask, and a click replaces the drawing by it.
   listSuggestions(waiting) {
     const { doc } = this, suggested = doc.model.get("_suggestions");
-    const show = (data) => { this.outlined = data; this.paint(); };
-    const message = doc.model.get("_suggestions_message") || (suggested.length ? "Suggested:" : waiting);
-    const buttons = suggested.map(([name, text]) => {
-      const data = decode(text, doc.w * doc.h), on = () => show(data), off = () => show(null);
-      return make("button", { type: "button", onpointerenter: on, onfocus: on, onpointerleave: off, onblur: off, onclick: () => this.edit((mask) => mask.data.set(data)) }, name);
+    const message = doc.model.get("_suggestions_message") || (suggested.length ? "Click a name, or its area:" : waiting);
+    const concepts = suggested.map(([name, text]) => ({ name, data: decode(text, doc.w * doc.h) }));
+    // The smallest first: where masks overlap, the pointer is over that one.
+    this.concepts = concepts.toReversed();
+    const buttons = concepts.map((concept) => {
+      const on = () => this.point(concept), off = () => this.point(null);
+      concept.button = make("button", { type: "button", onpointerenter: on, onfocus: on, onpointerleave: off, onblur: off, onclick: () => this.take(concept) }, concept.name);
+      return concept.button;
     });
     const close = this.button("Close", "", ICONS.close, () => this.toggle(this.suggest, this.suggestions), { class: "et-close" });
     const error = doc.model.get("_suggestions_error");
@@ -522,6 +530,30 @@ class View {
     button.replaceWith(field);
     field.select();
     field.focus();
+  }
+
+  // Outline a concept more strongly than the others, and mark its name.
+  point(concept) {
+    if (concept === this.pointed) return;
+    this.pointed = concept;
+    for (const { button } of this.concepts) button.classList.toggle("et-pointed", button === concept?.button);
+    this.paint();
+    this.drawMarks();
+  }
+
+  // Make a concept the mask that is drawn on.
+  take(concept) {
+    this.edit((mask) => mask.data.set(concept.data));
+  }
+
+  // Whether the concepts are listed; then a click on the image takes one of them.
+  get isSuggesting() {
+    return !this.suggestions.hidden && this.concepts.length > 0;
+  }
+
+  conceptAt(pixel) {
+    const [x, y] = pixel;
+    return (this.covers(pixel) && this.concepts.find(({ data }) => data[y * this.doc.w + x])) || null;
   }
 
   hide(hidden) {
@@ -671,6 +703,7 @@ class View {
     this.hover = this.pixel(event);
     if (this.covers(this.hover)) this.cursor = this.hover; // the arrow keys go on from here
     if (event.button === 1 || this.space) this.panning = this.position(event);
+    else if (this.isSuggesting) this.conceptAt(this.hover) && this.take(this.conceptAt(this.hover));
     else this.press(this.hover, event.altKey || event.button === 2 || event.button === 5, 8 / this.scale);
     this.drawMarks();
   }
@@ -685,6 +718,7 @@ class View {
       const events = event.getCoalescedEvents?.() ?? [];
       for (const each of events.length ? events : [event]) this.move(this.pixel(each));
     }
+    if (this.isSuggesting) this.point(this.conceptAt(this.hover));
     if (this.tool === "smart") this.paint();
     this.drawMarks();
   }
@@ -821,7 +855,7 @@ class View {
 
   // Every screen pixel looks up its mask pixel, so the cost is the screen's and the outline is equally thin at any zoom.
   paintNow() {
-    const { doc, dpr, over, outlined } = this, { segments, data, w, h } = doc, { width, height } = over;
+    const { doc, dpr, over, pointed } = this, outlined = this.isSuggesting ? this.concepts : [], { segments, data, w, h } = doc, { width, height } = over;
     const context = over.getContext("2d");
     if (this.hidden) return context.clearRect(0, 0, width, height);
     const image = context.createImageData(width, height), out = new Uint32Array(image.data.buffer);
@@ -843,7 +877,8 @@ class View {
         if (x < 0 || x >= w) continue;
         const m = data[row + x], cell = segments.data[cellRow + cells[i]];
         const around = [row + near[i - edge], row + near[i + edge], above + x, below + x];
-        if (outlined && differs(outlined, row + x, around)) out[o] = COLOURS.suggested;
+        if (pointed && differs(pointed.data, row + x, around)) out[o] = COLOURS.suggested;
+        else if (outlined.some((concept) => differs(concept.data, row + x, around))) out[o] = COLOURS.faint;
         else if (differs(data, row + x, around)) out[o] = m ? COLOURS.line : COLOURS.rim;
         else if (smart && (cell !== segments.data[cellRow + cells[i + 1]] || cell !== segments.data[cellBelow + cells[i]])) out[o] = COLOURS.mesh;
         else if (m) out[o] = COLOURS.fill;
@@ -851,6 +886,17 @@ class View {
       }
     }
     context.putImageData(image, 0, 0);
+  }
+
+  // The name of the concept that is pointed at, above a position on the screen and inside of the image.
+  drawName(context, [x, y]) {
+    context.font = `600 13px ${getComputedStyle(this.root).fontFamily}`;
+    const { name } = this.pointed, width = context.measureText(name).width + 12;
+    const left = Math.max(2, Math.min(this.width - width - 2, x + 8)), upper = Math.max(2, y - 28);
+    context.fillStyle = "rgba(0, 0, 0, 0.8)";
+    context.fillRect(left, upper, width, 22);
+    context.fillStyle = "#ffd600";
+    context.fillText(name, left + 6, upper + 15.5);
   }
 
   // The brush's ring, the keyboard's cross and the shape that is being drawn, light on dark so that they always show.
@@ -861,7 +907,7 @@ class View {
     context.setTransform(this.dpr, 0, 0, this.dpr, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
     context.beginPath();
-    const sized = ["brush", "eraser"].includes(this.tool), focused = document.activeElement === this.top;
+    const suggesting = this.isSuggesting, sized = !suggesting && ["brush", "eraser"].includes(this.tool), focused = document.activeElement === this.top;
     if (hover && sized) {
       const [x, y] = at(hover), radius = Math.max(2, (this.radius + 0.5) * scale);
       context.moveTo(x + radius, y);
@@ -892,7 +938,8 @@ class View {
       context.lineWidth = width;
       context.stroke();
     }
-    this.top.style.cursor = this.space || this.panning ? "grab" : sized && hover ? "none" : "crosshair";
+    if (this.pointed) this.drawName(context, hover ? at(hover) : [this.left + 12, this.upper + 30]);
+    this.top.style.cursor = this.space || this.panning ? "grab" : suggesting ? "pointer" : sized && hover ? "none" : "crosshair";
     const zoom = `${Math.round(100 * scale)}%`;
     this.place.textContent = hover && this.covers(hover) ? `x ${hover[0]}, y ${hover[1]} · ${zoom}` : `${this.doc.w} × ${this.doc.h} · ${zoom}`;
   }
