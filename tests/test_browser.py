@@ -1,11 +1,14 @@
 """The mask editor in a real JupyterLab: Python receives what is drawn in the browser, pixel for pixel."""
 
+import base64
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
 from conftest import needs_browser, save_image
+from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from skimage.draw import polygon
 
@@ -388,6 +391,65 @@ def test_zoom_keeps_the_point_under_the_mouse_and_exact_strokes(drawn):
     assert float(stage.get_attribute("data-view").split()[0]) == pytest.approx(fitted)
 
 
+def captured(session):
+    """What is on the screen, in device pixels; a screenshot of playwright's own would reset their ratio."""
+    content = base64.b64decode(session.send("Page.captureScreenshot")["data"])
+    return Image.open(io.BytesIO(content)).convert("RGB")
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_stroke_is_where_the_pointer_is_on_the_enlarged_canvas(drawn, ratio):
+    """The image fills the middle of the canvas; what is painted on the screen is under the pointer."""
+    page = drawn.page
+    session = page.context.new_cdp_session(page)
+    size = page.viewport_size
+    session.send("Emulation.setDeviceMetricsOverride", {**size, "deviceScaleFactor": ratio, "mobile": False})
+    small = drawn.canvas.bounding_box()
+    for enlarged in (False, True):
+        if enlarged:
+            drawn.press("f")
+            assert web.wait_until(lambda: drawn.canvas.bounding_box()["width"] > 1.2 * small["width"])
+            page.wait_for_timeout(300)
+        box_on_screen = drawn.canvas.bounding_box()
+        scale = min(box_on_screen["width"] / WIDTH, box_on_screen["height"] / HEIGHT)
+        left = box_on_screen["x"] + (box_on_screen["width"] - scale * WIDTH) / 2
+        upper = box_on_screen["y"] + (box_on_screen["height"] - scale * HEIGHT) / 2
+        screen = [(left + (x + 0.5) * scale, upper + (y + 0.5) * scale) for x, y in ((20, 30), (60, 35))]
+        before = captured(session)
+        page.mouse.move(*screen[0])
+        page.mouse.down()
+        page.mouse.move(*screen[1])
+        page.mouse.up()
+        assert drawn.shows(stroke([(20, 30), (60, 35)]))
+        page.mouse.move(5, 5)
+        page.wait_for_timeout(300)
+        after = captured(session)
+        assert after.width == ratio * size["width"]
+        for x, y in screen:
+            at = (round(ratio * x), round(ratio * y))
+            assert np.abs(np.subtract(after.getpixel(at), before.getpixel(at), dtype=int)).sum() > 30
+        beside = (round(ratio * screen[0][0]), round(ratio * (screen[0][1] + 8 * scale)))
+        assert after.getpixel(beside) == before.getpixel(beside)
+        if enlarged:
+            after.save(web.ARTEFACTS / f"editor-enlarged-{ratio}.png")
+        drawn.press("Control+z")
+        assert web.wait_until(lambda: drawn.count() == 0)
+    drawn.press("Escape")
+    assert web.wait_until(lambda: drawn.canvas.bounding_box() == small)
+    session.send("Emulation.clearDeviceMetricsOverride")
+    page.set_viewport_size(size)
+
+
+def test_opacity_of_the_mask_is_set_by_a_slider(drawn):
+    drawn.drag(*STROKE)
+    opaque = drawn.pixels()
+    drawn.root.get_by_label("Opacity").fill("10")
+    assert web.wait_until(lambda: drawn.pixels() != opaque)
+    assert web.in_kernel(drawn.page, "print(editor.opacity)") == "0.1"
+    drawn.python("editor.opacity = 0.45")
+    assert web.wait_until(lambda: drawn.pixels() == opaque)
+
+
 def test_rectangle_by_keyboard(drawn):
     page = drawn.page
     drawn.root.locator("[data-tool=brush]").focus()
@@ -405,6 +467,7 @@ def test_rectangle_by_keyboard(drawn):
         "Change the mask",
         "Help",
         "Size",
+        "Opacity",
     ]
     for key in ["r", "Home", "PageUp", *["PageUp"] * 8, *["Shift+ArrowRight"] * 2, *["ArrowDown"] * 3, "Enter"]:
         page.keyboard.press(key)

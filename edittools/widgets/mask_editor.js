@@ -133,6 +133,7 @@ class Document {
     model.on("change:active", () => this.select());
     for (const name of ["_suggestions", "_suggestions_message", "_suggestions_error"]) model.on(`change:${name}`, () => this.views.forEach((view) => view.listSuggestions()));
     model.on("change:_heat_png", () => this.loadHeat());
+    model.on("change:opacity", () => this.notify());
     this.image = new Image();
     this.image.src = "data:image/png;base64," + model.get("_image_png");
     this.ready = this.image.decode();
@@ -286,13 +287,14 @@ const ICONS = {
   rename: "M4 20l1-4L16 5l3 3L8 19zM14 7l3 3",
   remove: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13M10 11v5M14 11v5",
   add: "M12 5v14M5 12h14",
+  enlarge: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
   help: "M3 12a9 9 0 1 0 18 0 9 9 0 1 0-18 0M9.5 9.5a2.5 2.5 0 1 1 3.5 2.3c-.7.4-1 .9-1 1.7M12 16.5v.3",
 };
 
 // What is painted over the image: red, green, blue and opacity in one number, as ImageData has them.
 const rgba = (r, g, b, a) => ((Math.round(255 * a) << 24) | (b << 16) | (g << 8) | r) >>> 0;
 const COLOURS = {
-  line: rgba(255, 45, 149, 1), fill: rgba(255, 45, 149, 0.45), rim: rgba(255, 255, 255, 0.9), mesh: rgba(255, 255, 255, 0.45), glow: rgba(255, 255, 255, 0.3), suggested: rgba(255, 214, 0, 1), faint: rgba(255, 255, 255, 0.6),
+  line: rgba(255, 45, 149, 1), rim: rgba(255, 255, 255, 0.9), mesh: rgba(255, 255, 255, 0.45), glow: rgba(255, 255, 255, 0.3), suggested: rgba(255, 214, 0, 1), faint: rgba(255, 255, 255, 0.6),
 };
 
 const POLYGON_HINTS = {
@@ -303,7 +305,7 @@ const POLYGON_HINTS = {
 const SHORTCUTS = [
   ["B E P O R S", "tools"], ["Alt or right button", "erase (eraser: draw)"], ["[ ] or Shift+wheel", "brush size"],
   ["G, Shift+G", "grow, shrink"], ["I", "invert"], ["Delete", "clear"], ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
-  ["+ − 0, Ctrl+wheel", "zoom"], ["Space+drag, wheel", "pan when zoomed in"], ["Hold H", "hide the mask"],
+  ["+ − 0, Ctrl+wheel", "zoom"], ["Space+drag, wheel", "pan when zoomed in"], ["Hold H", "hide the mask"], ["F", "enlarge the editor"],
   ["Arrows (Shift: 10), Home …", "move the cursor"], ["Enter", "press or release there"], ["Enter (polygon)", "close it"], ["Ctrl+Z (polygon)", "take back a corner"], ["Esc", "cancel"], ["?", "this list"],
 ];
 
@@ -389,6 +391,8 @@ class View {
     this.undo = this.button("Undo", "Ctrl+Z", ICONS.undo, () => this.history(true));
     this.redo = this.button("Redo", "Ctrl+Shift+Z", ICONS.redo, () => this.history(false));
     this.suggest = this.button("Suggest", "", ICONS.suggest, () => this.toggleSuggestions(), { "aria-expanded": "false" });
+    this.opacity = this.range("Opacity", 0, 100, 45, (value) => doc.set("opacity", value / 100));
+    this.enlargeButton = this.button("Enlarge", "F", ICONS.enlarge, () => this.enlarge(), { "aria-pressed": "false" });
     this.helpButton = this.button("Shortcuts", "?", ICONS.help, () => {}, { "aria-expanded": "false" });
     this.list = make("div", { class: "et-masks" });
     const toolbar = make("div", { class: "et-toolbar", role: "toolbar", "aria-label": "Mask tools" },
@@ -399,7 +403,7 @@ class View {
         this.button(`Shrink by ${this.step} px`, "Shift+G", ICONS.shrink, edit((mask) => shrink(mask, this.step)), { "data-action": "shrink" }),
         this.button("Invert", "I", ICONS.invert, edit(invert), { "data-action": "invert" }),
         this.button("Clear", "Delete", ICONS.clear, edit((mask) => mask.data.fill(0)), { "data-action": "clear" })),
-      group("Help", this.suggest, this.helpButton), this.size);
+      group("Help", this.suggest, this.enlargeButton, this.helpButton), this.size, this.opacity);
     this.layers = ["image", "mask", "marks"].map((name) => make("canvas", { class: `et-${name}` }));
     [this.base, this.over, this.top] = this.layers;
     for (const [name, value] of Object.entries({ tabindex: 0, role: "application", "aria-label": `Drawing area, ${doc.w} by ${doc.h} pixels` })) this.top.setAttribute(name, value);
@@ -424,6 +428,7 @@ class View {
       pointercancel() { this.panning = null; this.cancel(); },
       pointerleave() { this.hover = null; this.point(null); this.drawMarks(); }, contextmenu: (e) => e.preventDefault(),
       focus: this.drawMarks, blur() { this.space = false; this.hide(false); this.drawMarks(); } });
+    this.el = el;
     el.append(this.root);
   }
 
@@ -441,6 +446,25 @@ class View {
     this.radius = Math.max(0, Math.min(+this.size.querySelector("input").max, radius));
     this.size.show(this.radius, `${2 * this.radius + 1} px`);
     this.drawMarks();
+  }
+
+  get isEnlarged() {
+    return this.root.hasAttribute("popover");
+  }
+
+  // Show the editor above everything else, as large as the window, or back in its place; Esc goes back as well.
+  enlarge() {
+    if (this.isEnlarged) {
+      this.root.hidePopover();
+      this.root.removeAttribute("popover");
+      this.el.style.minHeight = "";
+    } else {
+      this.el.style.minHeight = `${this.root.offsetHeight}px`; // what is below stays in its place
+      this.root.setAttribute("popover", "manual");
+      this.root.showPopover();
+    }
+    this.enlargeButton.setAttribute("aria-pressed", this.isEnlarged);
+    this.top.focus({ preventScroll: true });
   }
 
   toggle(button, part) {
@@ -585,6 +609,7 @@ class View {
   update(message) {
     const { doc } = this, share = (100 * doc.count) / (doc.w * doc.h);
     this.listMasks();
+    this.opacity.show(Math.round(100 * doc.model.get("opacity")), `${Math.round(100 * doc.model.get("opacity"))}%`);
     const open = this.gesture?.tool === "polygon";
     this.undo.disabled = !open && !doc.past.length;
     this.redo.disabled = open ? !this.gesture.removed.length : !doc.future.length;
@@ -748,7 +773,7 @@ class View {
       "[": () => this.setRadius(this.radius - bigger), "]": () => this.setRadius(this.radius + bigger),
       g: () => mask((m) => (shiftKey ? shrink : grow)(m, this.step)), i: () => mask(invert), delete: () => mask((m) => m.data.fill(0)),
       "+": () => this.zoom(1.5), "=": () => this.zoom(1.5), "-": () => this.zoom(1 / 1.5), 0: () => this.fit(),
-      h: () => this.hide(true), "?": () => this.help.togglePopover(),
+      h: () => this.hide(true), f: () => this.enlarge(), "?": () => this.help.togglePopover(),
     };
     const [w, h] = [this.doc.w, this.doc.h], far = shiftKey ? 10 : 1, page = Math.max(1, Math.round(h / 8));
     const onImage = {
@@ -758,6 +783,7 @@ class View {
     };
     let action;
     if (this.helpShown && key === "Escape") action = () => this.help.hidePopover();
+    else if (this.isEnlarged && key === "Escape" && !this.gesture) action = () => this.enlarge();
     else if (this.help.contains(event.target)) action = { "?": anywhere["?"] }[letter];
     else if (command) action = { z: () => this.history(!shiftKey), y: () => this.history(false) }[letter];
     else if (tool && !event.altKey) action = () => this.choose(tool);
@@ -859,6 +885,7 @@ class View {
     const context = over.getContext("2d");
     if (this.hidden) return context.clearRect(0, 0, width, height);
     const image = context.createImageData(width, height), out = new Uint32Array(image.data.buffer);
+    const fill = rgba(255, 45, 149, doc.model.get("opacity"));
     const smart = this.tool === "smart", edge = Math.max(1, Math.round(1.25 * dpr));
     const lit = smart && this.hover && this.covers(this.hover) ? this.segment(this.hover) : -1;
     const look = (X, offset) => Math.floor(((X + 0.5) / dpr - offset) / this.scale);
@@ -881,7 +908,7 @@ class View {
         else if (outlined.some((concept) => differs(concept.data, row + x, around))) out[o] = COLOURS.faint;
         else if (differs(data, row + x, around)) out[o] = m ? COLOURS.line : COLOURS.rim;
         else if (smart && (cell !== segments.data[cellRow + cells[i + 1]] || cell !== segments.data[cellBelow + cells[i]])) out[o] = COLOURS.mesh;
-        else if (m) out[o] = COLOURS.fill;
+        else if (m) out[o] = fill;
         else if (smart && cell === lit) out[o] = COLOURS.glow;
       }
     }
