@@ -1,11 +1,14 @@
 """The mask editor in a real JupyterLab: Python receives what is drawn in the browser, pixel for pixel."""
 
+import base64
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
 from conftest import needs_browser, save_image
+from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from skimage.draw import polygon
 
@@ -388,6 +391,65 @@ def test_zoom_keeps_the_point_under_the_mouse_and_exact_strokes(drawn):
     assert float(stage.get_attribute("data-view").split()[0]) == pytest.approx(fitted)
 
 
+def captured(session):
+    """What is on the screen, in device pixels; a screenshot of playwright's own would reset their ratio."""
+    content = base64.b64decode(session.send("Page.captureScreenshot")["data"])
+    return Image.open(io.BytesIO(content)).convert("RGB")
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_stroke_is_where_the_pointer_is_on_the_enlarged_canvas(drawn, ratio):
+    """The image fills the middle of the canvas; what is painted on the screen is under the pointer."""
+    page = drawn.page
+    session = page.context.new_cdp_session(page)
+    size = page.viewport_size
+    session.send("Emulation.setDeviceMetricsOverride", {**size, "deviceScaleFactor": ratio, "mobile": False})
+    small = drawn.canvas.bounding_box()
+    for enlarged in (False, True):
+        if enlarged:
+            drawn.press("f")
+            assert web.wait_until(lambda: drawn.canvas.bounding_box()["width"] > 1.2 * small["width"])
+            page.wait_for_timeout(300)
+        box_on_screen = drawn.canvas.bounding_box()
+        scale = min(box_on_screen["width"] / WIDTH, box_on_screen["height"] / HEIGHT)
+        left = box_on_screen["x"] + (box_on_screen["width"] - scale * WIDTH) / 2
+        upper = box_on_screen["y"] + (box_on_screen["height"] - scale * HEIGHT) / 2
+        screen = [(left + (x + 0.5) * scale, upper + (y + 0.5) * scale) for x, y in ((20, 30), (60, 35))]
+        before = captured(session)
+        page.mouse.move(*screen[0])
+        page.mouse.down()
+        page.mouse.move(*screen[1])
+        page.mouse.up()
+        assert drawn.shows(stroke([(20, 30), (60, 35)]))
+        page.mouse.move(5, 5)
+        page.wait_for_timeout(300)
+        after = captured(session)
+        assert after.width == ratio * size["width"]
+        for x, y in screen:
+            at = (round(ratio * x), round(ratio * y))
+            assert np.abs(np.subtract(after.getpixel(at), before.getpixel(at), dtype=int)).sum() > 30
+        beside = (round(ratio * screen[0][0]), round(ratio * (screen[0][1] + 8 * scale)))
+        assert after.getpixel(beside) == before.getpixel(beside)
+        if enlarged:
+            after.save(web.ARTEFACTS / f"editor-enlarged-{ratio}.png")
+        drawn.press("Control+z")
+        assert web.wait_until(lambda: drawn.count() == 0)
+    drawn.press("Escape")
+    assert web.wait_until(lambda: drawn.canvas.bounding_box() == small)
+    session.send("Emulation.clearDeviceMetricsOverride")
+    page.set_viewport_size(size)
+
+
+def test_opacity_of_the_mask_is_set_by_a_slider(drawn):
+    drawn.drag(*STROKE)
+    opaque = drawn.pixels()
+    drawn.root.get_by_label("Opacity").fill("10")
+    assert web.wait_until(lambda: drawn.pixels() != opaque)
+    assert web.in_kernel(drawn.page, "print(editor.opacity)") == "0.1"
+    drawn.python("editor.opacity = 0.45")
+    assert web.wait_until(lambda: drawn.pixels() == opaque)
+
+
 def test_rectangle_by_keyboard(drawn):
     page = drawn.page
     drawn.root.locator("[data-tool=brush]").focus()
@@ -405,6 +467,7 @@ def test_rectangle_by_keyboard(drawn):
         "Change the mask",
         "Help",
         "Size",
+        "Opacity",
     ]
     for key in ["r", "Home", "PageUp", *["PageUp"] * 8, *["Shift+ArrowRight"] * 2, *["ArrowDown"] * 3, "Enter"]:
         page.keyboard.press(key)
@@ -543,6 +606,36 @@ def test_suggestion_is_outlined_and_replaces_the_mask_when_clicked(drawn):
     assert view.shows(box(39, 0, 95, 63))
     view.press("Control+z")
     assert view.shows(box(1, 1, 0, 0))
+
+
+def test_suggestion_under_the_pointer_is_named_and_taken_by_a_click(drawn):
+    """While the concepts are listed, a click on the image takes one; when the list is closed, it draws again."""
+    page = drawn.page
+    view = request_suggestions(page, 3, "suggesting")
+    names = view.root.locator(".et-suggestions button:not(.et-close)")
+    assert web.wait_until(lambda: names.count() == 2)
+    page.wait_for_timeout(300)  # the image below has moved, and is drawn again
+    marks = "top => top.toDataURL()"
+    page.mouse.move(*view.at(30, 30))  # no concept is there
+    nothing = view.canvas.evaluate(marks)
+    outlines = view.pixels()
+    page.mouse.move(*view.at(70, 30))
+    assert web.wait_until(lambda: view.canvas.evaluate(marks) != nothing and view.pixels() != outlines)
+    assert view.root.locator(".et-pointed").all_text_contents() == ["sky"]
+    view.root.screenshot(path=web.ARTEFACTS / "editor-suggest-pointer.png")
+    page.mouse.move(*view.at(5, 30))
+    assert web.wait_until(lambda: view.root.locator(".et-pointed").all_text_contents() == ["sea"])
+    view.click(70, 30)
+    assert view.shows(box(39, 0, 95, 63))
+    view.click(30, 30)
+    assert view.shows(box(39, 0, 95, 63))
+    view.press("Control+z")
+    view.root.locator(".et-suggestions").get_by_role("button", name="Close").click()
+    page.wait_for_timeout(300)
+    view.press("r")
+    view.drag((60, 10), (70, 20))
+    assert view.shows(box(60, 10, 70, 20))
+    view.press("Control+z")
 
 
 @pytest.mark.parametrize(

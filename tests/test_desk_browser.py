@@ -365,6 +365,24 @@ def test_image_is_enlarged_by_mouse_and_by_keyboard(desk, page):
     desk.root.locator("dialog:visible").get_by_role("button", name="Close").click()
 
 
+def test_editor_is_as_wide_as_its_column_and_can_fill_the_window(desk, page):
+    editor = desk.editor
+    column = desk.root.locator(".et-columns > .et-box").nth(1).bounding_box()["width"]
+    before = editor.canvas.bounding_box()
+    assert abs(before["width"] - column) < 6 and abs(before["height"] - before["width"]) < 2
+    editor.root.get_by_role("button", name="Enlarge").click()
+    assert web.wait_until(lambda: editor.canvas.bounding_box()["height"] > 1.5 * before["height"])
+    page.screenshot(path=web.ARTEFACTS / "desk-editor-enlarged.png")
+    page.keyboard.press("Escape")
+    assert web.wait_until(lambda: editor.canvas.bounding_box() == before)
+    editor.root.get_by_label("Opacity").fill("20")
+    other = desk.images.nth(7)
+    other.click()
+    desk.wait()
+    assert web.wait_until(lambda: desk.run("print(desk.editor.opacity)") == "0.2")
+    desk.run("desk.editor.opacity = 0.45")
+
+
 def test_several_masks_of_an_image_are_listed_by_name(desk, page):
     """A second mask of the image becomes that of x and x'; both are there when the image is selected again."""
     desk.images.nth(0).click()

@@ -472,6 +472,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
             editor.active = self._session.mask_name
             editor.observe(lambda change: self._show_exemplar(), ["_masks", "active"])
             self._editors[index] = editor
+        if self._editor is not None:
+            self._editors[index].opacity = self._editor.opacity
         self._editor = self._editors[index]
         self.box.children = [self.box.children[0], self._editor, self._controls.heat_scale]
         self._controls.show_heat_classes(self._session.likely_classes(index))

@@ -60,6 +60,7 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
     _suggestions_error = traitlets.Unicode(help="the whole error, if there was one").tag(sync=True)
     _heat_png = traitlets.Unicode(help="the heat map over the image in base64").tag(sync=True)
     active = traitlets.Unicode(help="name of the mask that is drawn on").tag(sync=True)
+    opacity = traitlets.Float(0.45, min=0.0, max=1.0, help="opacity of the mask over the image").tag(sync=True)
 
     def __init__(
         self,

@@ -133,6 +133,7 @@ class Document {
     model.on("change:active", () => this.select());
     for (const name of ["_suggestions", "_suggestions_message", "_suggestions_error"]) model.on(`change:${name}`, () => this.views.forEach((view) => view.listSuggestions()));
     model.on("change:_heat_png", () => this.loadHeat());
+    model.on("change:opacity", () => this.notify());
     this.image = new Image();
     this.image.src = "data:image/png;base64," + model.get("_image_png");
     this.ready = this.image.decode();
@@ -286,13 +287,14 @@ const ICONS = {
   rename: "M4 20l1-4L16 5l3 3L8 19zM14 7l3 3",
   remove: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13M10 11v5M14 11v5",
   add: "M12 5v14M5 12h14",
+  enlarge: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
   help: "M3 12a9 9 0 1 0 18 0 9 9 0 1 0-18 0M9.5 9.5a2.5 2.5 0 1 1 3.5 2.3c-.7.4-1 .9-1 1.7M12 16.5v.3",
 };
 
 // What is painted over the image: red, green, blue and opacity in one number, as ImageData has them.
 const rgba = (r, g, b, a) => ((Math.round(255 * a) << 24) | (b << 16) | (g << 8) | r) >>> 0;
 const COLOURS = {
-  line: rgba(255, 45, 149, 1), fill: rgba(255, 45, 149, 0.45), rim: rgba(255, 255, 255, 0.9), mesh: rgba(255, 255, 255, 0.45), glow: rgba(255, 255, 255, 0.3), suggested: rgba(255, 214, 0, 1),
+  line: rgba(255, 45, 149, 1), rim: rgba(255, 255, 255, 0.9), mesh: rgba(255, 255, 255, 0.45), glow: rgba(255, 255, 255, 0.3), suggested: rgba(255, 214, 0, 1), faint: rgba(255, 255, 255, 0.6),
 };
 
 const POLYGON_HINTS = {
@@ -303,7 +305,7 @@ const POLYGON_HINTS = {
 const SHORTCUTS = [
   ["B E P O R S", "tools"], ["Alt or right button", "erase (eraser: draw)"], ["[ ] or Shift+wheel", "brush size"],
   ["G, Shift+G", "grow, shrink"], ["I", "invert"], ["Delete", "clear"], ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
-  ["+ − 0, Ctrl+wheel", "zoom"], ["Space+drag, wheel", "pan when zoomed in"], ["Hold H", "hide the mask"],
+  ["+ − 0, Ctrl+wheel", "zoom"], ["Space+drag, wheel", "pan when zoomed in"], ["Hold H", "hide the mask"], ["F", "enlarge the editor"],
   ["Arrows (Shift: 10), Home …", "move the cursor"], ["Enter", "press or release there"], ["Enter (polygon)", "close it"], ["Ctrl+Z (polygon)", "take back a corner"], ["Esc", "cancel"], ["?", "this list"],
 ];
 
@@ -348,6 +350,8 @@ class View {
     this.doc = doc;
     this.tool = "brush";
     this.hidden = this.space = false;
+    this.concepts = []; // that are suggested, each with its name, mask and button
+    this.pointed = null; // the one under the pointer, or whose name has the focus
     this.radius = Math.max(1, Math.round(Math.max(doc.w, doc.h) / 50));
     this.step = Math.max(1, Math.round(Math.max(doc.w, doc.h) / 512)); // pixels to grow or shrink by
     this.cursor = [doc.w >> 1, doc.h >> 1];
@@ -387,6 +391,8 @@ class View {
     this.undo = this.button("Undo", "Ctrl+Z", ICONS.undo, () => this.history(true));
     this.redo = this.button("Redo", "Ctrl+Shift+Z", ICONS.redo, () => this.history(false));
     this.suggest = this.button("Suggest", "", ICONS.suggest, () => this.toggleSuggestions(), { "aria-expanded": "false" });
+    this.opacity = this.range("Opacity", 0, 100, 45, (value) => doc.set("opacity", value / 100));
+    this.enlargeButton = this.button("Enlarge", "F", ICONS.enlarge, () => this.enlarge(), { "aria-pressed": "false" });
     this.helpButton = this.button("Shortcuts", "?", ICONS.help, () => {}, { "aria-expanded": "false" });
     this.list = make("div", { class: "et-masks" });
     const toolbar = make("div", { class: "et-toolbar", role: "toolbar", "aria-label": "Mask tools" },
@@ -397,7 +403,7 @@ class View {
         this.button(`Shrink by ${this.step} px`, "Shift+G", ICONS.shrink, edit((mask) => shrink(mask, this.step)), { "data-action": "shrink" }),
         this.button("Invert", "I", ICONS.invert, edit(invert), { "data-action": "invert" }),
         this.button("Clear", "Delete", ICONS.clear, edit((mask) => mask.data.fill(0)), { "data-action": "clear" })),
-      group("Help", this.suggest, this.helpButton), this.size);
+      group("Help", this.suggest, this.enlargeButton, this.helpButton), this.size, this.opacity);
     this.layers = ["image", "mask", "marks"].map((name) => make("canvas", { class: `et-${name}` }));
     [this.base, this.over, this.top] = this.layers;
     for (const [name, value] of Object.entries({ tabindex: 0, role: "application", "aria-label": `Drawing area, ${doc.w} by ${doc.h} pixels` })) this.top.setAttribute(name, value);
@@ -420,8 +426,9 @@ class View {
     listen(this.top, {
       pointerdown: this.pointerdown, pointermove: this.pointermove, pointerup: this.pointerup, wheel: this.wheel,
       pointercancel() { this.panning = null; this.cancel(); },
-      pointerleave() { this.hover = null; this.drawMarks(); }, contextmenu: (e) => e.preventDefault(),
+      pointerleave() { this.hover = null; this.point(null); this.drawMarks(); }, contextmenu: (e) => e.preventDefault(),
       focus: this.drawMarks, blur() { this.space = false; this.hide(false); this.drawMarks(); } });
+    this.el = el;
     el.append(this.root);
   }
 
@@ -441,9 +448,30 @@ class View {
     this.drawMarks();
   }
 
+  get isEnlarged() {
+    return this.root.hasAttribute("popover");
+  }
+
+  // Show the editor above everything else, as large as the window, or back in its place; Esc goes back as well.
+  enlarge() {
+    if (this.isEnlarged) {
+      this.root.hidePopover();
+      this.root.removeAttribute("popover");
+      this.el.style.minHeight = "";
+    } else {
+      this.el.style.minHeight = `${this.root.offsetHeight}px`; // what is below stays in its place
+      this.root.setAttribute("popover", "manual");
+      this.root.showPopover();
+    }
+    this.enlargeButton.setAttribute("aria-pressed", this.isEnlarged);
+    this.top.focus({ preventScroll: true });
+  }
+
   toggle(button, part) {
     part.hidden = !part.hidden;
     button.setAttribute("aria-expanded", !part.hidden);
+    this.paint(); // with or without the outlines of the concepts
+    this.drawMarks();
   }
 
   // Put the shortcuts, if they are shown, over the middle of the editor, inside of the window.
@@ -464,6 +492,7 @@ class View {
   toggleSuggestions() {
     const { model } = this.doc, asked = model.get("_suggestions_requested");
     this.toggle(this.suggest, this.suggestions);
+    this.point(null);
     if (!this.suggestions.hidden && (!asked || model.get("_suggestions_error"))) this.doc.set("_suggestions_requested", asked + 1);
     this.listSuggestions("Looking for concepts …");
   }
@@ -471,11 +500,14 @@ class View {
   // Show one button per concept: hovering outlines its mask, and a click replaces the drawing by it.
   listSuggestions(waiting) {
     const { doc } = this, suggested = doc.model.get("_suggestions");
-    const show = (data) => { this.outlined = data; this.paint(); };
-    const message = doc.model.get("_suggestions_message") || (suggested.length ? "Suggested:" : waiting);
-    const buttons = suggested.map(([name, text]) => {
-      const data = decode(text, doc.w * doc.h), on = () => show(data), off = () => show(null);
-      return make("button", { type: "button", onpointerenter: on, onfocus: on, onpointerleave: off, onblur: off, onclick: () => this.edit((mask) => mask.data.set(data)) }, name);
+    const message = doc.model.get("_suggestions_message") || (suggested.length ? "Click a name, or its area:" : waiting);
+    const concepts = suggested.map(([name, text]) => ({ name, data: decode(text, doc.w * doc.h) }));
+    // The smallest first: where masks overlap, the pointer is over that one.
+    this.concepts = concepts.toReversed();
+    const buttons = concepts.map((concept) => {
+      const on = () => this.point(concept), off = () => this.point(null);
+      concept.button = make("button", { type: "button", onpointerenter: on, onfocus: on, onpointerleave: off, onblur: off, onclick: () => this.take(concept) }, concept.name);
+      return concept.button;
     });
     const close = this.button("Close", "", ICONS.close, () => this.toggle(this.suggest, this.suggestions), { class: "et-close" });
     const error = doc.model.get("_suggestions_error");
@@ -524,6 +556,30 @@ class View {
     field.focus();
   }
 
+  // Outline a concept more strongly than the others, and mark its name.
+  point(concept) {
+    if (concept === this.pointed) return;
+    this.pointed = concept;
+    for (const { button } of this.concepts) button.classList.toggle("et-pointed", button === concept?.button);
+    this.paint();
+    this.drawMarks();
+  }
+
+  // Make a concept the mask that is drawn on.
+  take(concept) {
+    this.edit((mask) => mask.data.set(concept.data));
+  }
+
+  // Whether the concepts are listed; then a click on the image takes one of them.
+  get isSuggesting() {
+    return !this.suggestions.hidden && this.concepts.length > 0;
+  }
+
+  conceptAt(pixel) {
+    const [x, y] = pixel;
+    return (this.covers(pixel) && this.concepts.find(({ data }) => data[y * this.doc.w + x])) || null;
+  }
+
   hide(hidden) {
     if (hidden === this.hidden) return;
     this.hidden = hidden;
@@ -553,6 +609,7 @@ class View {
   update(message) {
     const { doc } = this, share = (100 * doc.count) / (doc.w * doc.h);
     this.listMasks();
+    this.opacity.show(Math.round(100 * doc.model.get("opacity")), `${Math.round(100 * doc.model.get("opacity"))}%`);
     const open = this.gesture?.tool === "polygon";
     this.undo.disabled = !open && !doc.past.length;
     this.redo.disabled = open ? !this.gesture.removed.length : !doc.future.length;
@@ -671,6 +728,7 @@ class View {
     this.hover = this.pixel(event);
     if (this.covers(this.hover)) this.cursor = this.hover; // the arrow keys go on from here
     if (event.button === 1 || this.space) this.panning = this.position(event);
+    else if (this.isSuggesting) this.conceptAt(this.hover) && this.take(this.conceptAt(this.hover));
     else this.press(this.hover, event.altKey || event.button === 2 || event.button === 5, 8 / this.scale);
     this.drawMarks();
   }
@@ -685,6 +743,7 @@ class View {
       const events = event.getCoalescedEvents?.() ?? [];
       for (const each of events.length ? events : [event]) this.move(this.pixel(each));
     }
+    if (this.isSuggesting) this.point(this.conceptAt(this.hover));
     if (this.tool === "smart") this.paint();
     this.drawMarks();
   }
@@ -714,7 +773,7 @@ class View {
       "[": () => this.setRadius(this.radius - bigger), "]": () => this.setRadius(this.radius + bigger),
       g: () => mask((m) => (shiftKey ? shrink : grow)(m, this.step)), i: () => mask(invert), delete: () => mask((m) => m.data.fill(0)),
       "+": () => this.zoom(1.5), "=": () => this.zoom(1.5), "-": () => this.zoom(1 / 1.5), 0: () => this.fit(),
-      h: () => this.hide(true), "?": () => this.help.togglePopover(),
+      h: () => this.hide(true), f: () => this.enlarge(), "?": () => this.help.togglePopover(),
     };
     const [w, h] = [this.doc.w, this.doc.h], far = shiftKey ? 10 : 1, page = Math.max(1, Math.round(h / 8));
     const onImage = {
@@ -724,6 +783,7 @@ class View {
     };
     let action;
     if (this.helpShown && key === "Escape") action = () => this.help.hidePopover();
+    else if (this.isEnlarged && key === "Escape" && !this.gesture) action = () => this.enlarge();
     else if (this.help.contains(event.target)) action = { "?": anywhere["?"] }[letter];
     else if (command) action = { z: () => this.history(!shiftKey), y: () => this.history(false) }[letter];
     else if (tool && !event.altKey) action = () => this.choose(tool);
@@ -821,10 +881,11 @@ class View {
 
   // Every screen pixel looks up its mask pixel, so the cost is the screen's and the outline is equally thin at any zoom.
   paintNow() {
-    const { doc, dpr, over, outlined } = this, { segments, data, w, h } = doc, { width, height } = over;
+    const { doc, dpr, over, pointed } = this, outlined = this.isSuggesting ? this.concepts : [], { segments, data, w, h } = doc, { width, height } = over;
     const context = over.getContext("2d");
     if (this.hidden) return context.clearRect(0, 0, width, height);
     const image = context.createImageData(width, height), out = new Uint32Array(image.data.buffer);
+    const fill = rgba(255, 45, 149, doc.model.get("opacity"));
     const smart = this.tool === "smart", edge = Math.max(1, Math.round(1.25 * dpr));
     const lit = smart && this.hover && this.covers(this.hover) ? this.segment(this.hover) : -1;
     const look = (X, offset) => Math.floor(((X + 0.5) / dpr - offset) / this.scale);
@@ -843,14 +904,26 @@ class View {
         if (x < 0 || x >= w) continue;
         const m = data[row + x], cell = segments.data[cellRow + cells[i]];
         const around = [row + near[i - edge], row + near[i + edge], above + x, below + x];
-        if (outlined && differs(outlined, row + x, around)) out[o] = COLOURS.suggested;
+        if (pointed && differs(pointed.data, row + x, around)) out[o] = COLOURS.suggested;
+        else if (outlined.some((concept) => differs(concept.data, row + x, around))) out[o] = COLOURS.faint;
         else if (differs(data, row + x, around)) out[o] = m ? COLOURS.line : COLOURS.rim;
         else if (smart && (cell !== segments.data[cellRow + cells[i + 1]] || cell !== segments.data[cellBelow + cells[i]])) out[o] = COLOURS.mesh;
-        else if (m) out[o] = COLOURS.fill;
+        else if (m) out[o] = fill;
         else if (smart && cell === lit) out[o] = COLOURS.glow;
       }
     }
     context.putImageData(image, 0, 0);
+  }
+
+  // The name of the concept that is pointed at, above a position on the screen and inside of the image.
+  drawName(context, [x, y]) {
+    context.font = `600 13px ${getComputedStyle(this.root).fontFamily}`;
+    const { name } = this.pointed, width = context.measureText(name).width + 12;
+    const left = Math.max(2, Math.min(this.width - width - 2, x + 8)), upper = Math.max(2, y - 28);
+    context.fillStyle = "rgba(0, 0, 0, 0.8)";
+    context.fillRect(left, upper, width, 22);
+    context.fillStyle = "#ffd600";
+    context.fillText(name, left + 6, upper + 15.5);
   }
 
   // The brush's ring, the keyboard's cross and the shape that is being drawn, light on dark so that they always show.
@@ -861,7 +934,7 @@ class View {
     context.setTransform(this.dpr, 0, 0, this.dpr, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
     context.beginPath();
-    const sized = ["brush", "eraser"].includes(this.tool), focused = document.activeElement === this.top;
+    const suggesting = this.isSuggesting, sized = !suggesting && ["brush", "eraser"].includes(this.tool), focused = document.activeElement === this.top;
     if (hover && sized) {
       const [x, y] = at(hover), radius = Math.max(2, (this.radius + 0.5) * scale);
       context.moveTo(x + radius, y);
@@ -892,7 +965,8 @@ class View {
       context.lineWidth = width;
       context.stroke();
     }
-    this.top.style.cursor = this.space || this.panning ? "grab" : sized && hover ? "none" : "crosshair";
+    if (this.pointed) this.drawName(context, hover ? at(hover) : [this.left + 12, this.upper + 30]);
+    this.top.style.cursor = this.space || this.panning ? "grab" : suggesting ? "pointer" : sized && hover ? "none" : "crosshair";
     const zoom = `${Math.round(100 * scale)}%`;
     this.place.textContent = hover && this.covers(hover) ? `x ${hover[0]}, y ${hover[1]} · ${zoom}` : `${this.doc.w} × ${this.doc.h} · ${zoom}`;
   }
