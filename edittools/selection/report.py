@@ -388,8 +388,8 @@ def _label_errors(search: EditSearch) -> tuple[list[Figure], str]:
         image = search.splits.labeled[error.split].images[error.index]
         figures.append(Figure(data_uri(image), str(error)))
     note = (
-        f"By their predictions without an edit, cleanlab doubts the labels of {len(search.label_errors)} clean or "
-        "retained images. Correct labels that are wrong, or leave these images out: they distort what the edit costs."
+        f"Labels that cleanlab doubts by the predictions without an edit: {len(search.label_errors)}. Correct those "
+        "that are wrong, or leave these images out: they distort what the edit costs."
     )
     if len(figures) < len(search.label_errors):
         note += f" Shown are {len(figures)}."
