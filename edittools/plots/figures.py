@@ -391,38 +391,49 @@ def agreement(
     effects: pd.DataFrame,
     planted: Collection[tuple[str, str]],
     learned: Collection[tuple[str, str]],
+    found: Collection[tuple[str, str]],
     least_effect: float,
 ) -> Figure:
     """Draw the effects that a probe measures against the exact ones; planted rules are filled.
 
-    Pairs that are planted but not learned, or the reverse, are named.
+    Planted rules that the probe missed are red. They are named, and so are pairs that are planted but not learned, or
+    the reverse.
 
     Args:
         effects: see `Probe.agreement`.
         planted: the pairs of class and concept of the planted rules.
         learned: the pairs whose rule the classifier has learned.
+        found: the pairs whose rule the probe has found.
         least_effect: the smallest effect of a rule, drawn as dotted lines.
     """
-    figure, axis = plt.subplots(figsize=(5.2, 4.4))
+    figure, axis = plt.subplots(figsize=(5.6, 4.8))
     limits = [min(0, effects.min().min()) - 0.5, effects.max().max() + 0.5]
-    axis.plot(limits, limits, color=BEFORE, linewidth=1)
-    axis.axhline(least_effect, color=BEFORE, linewidth=0.8, linestyle=":")
-    axis.axvline(least_effect, color=BEFORE, linewidth=0.8, linestyle=":")
+    axis.plot(limits, limits, color=BEFORE, linewidth=1, label="both effects are equal")
+    axis.axhline(
+        least_effect, color=AXIS, linewidth=1, linestyle=":", label=f"least effect of a rule ({least_effect:g})"
+    )
+    axis.axvline(least_effect, color=AXIS, linewidth=1, linestyle=":")
     is_planted = np.array([pair in planted for pair in effects.index])
     is_learned = np.array([pair in learned for pair in effects.index])
-    groups = [(effects[is_planted], "planted", AFTER), (effects[~is_planted], "not planted", "none")]
-    for rows, name, face in groups:
+    is_missed = is_planted & np.array([pair not in found for pair in effects.index])
+    groups = [
+        (effects[is_planted & ~is_missed], "planted, found", AFTER, AFTER, "o"),
+        (effects[is_missed], "planted, missed", WRONG, WRONG, "X"),
+        (effects[~is_planted], "not planted", "none", AFTER, "o"),
+    ]
+    for rows, name, face, edge, marker in groups:
         if len(rows):
-            axis.scatter(rows["exact"], rows["probe"], 34, facecolors=face, edgecolors=AFTER, label=name)
-    differing = effects[is_planted != is_learned].sort_values("probe")
-    for i, (pair, row) in enumerate(differing.iterrows()):
+            axis.scatter(rows["exact"], rows["probe"], 38, facecolors=face, edgecolors=edge, marker=marker, label=name)
+    named = effects[(is_planted != is_learned) | is_missed].sort_values("probe")
+    for i, (pair, row) in enumerate(named.iterrows()):
         axis.annotate(
             " on ".join(pair),
             row[["exact", "probe"]],
-            xytext=(0.5, 0.05 + 0.055 * i),  # below the diagonal, where there is space, one name above another
+            xytext=(0.55, 0.05 + 0.055 * i),  # below the diagonal, where there is space, one name above another
             textcoords="axes fraction",
             fontsize=9,
             va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # so that no line crosses a name
             arrowprops={"arrowstyle": "-", "color": BEFORE, "linewidth": 0.6, "shrinkB": 4},
         )
     axis.set(
@@ -432,7 +443,7 @@ def agreement(
         ylim=limits,
         aspect="equal",
     )
-    axis.legend(loc="upper left")
+    axis.legend(loc="upper left", fontsize=9)
     return finished(figure)
 
 

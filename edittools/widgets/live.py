@@ -27,6 +27,12 @@ from edittools.widgets.pixels import StaticFigure, to_pixels
 Change = Callable[[Tensor, Tensor], Tensor]
 """A function that makes x' of an image `(3, H, W)` and a mask `(H, W)`."""
 
+EDITOR_WIDTH = "340px"
+"""The width of the mask editor in a `MaskPanel`."""
+
+PICTURE_WIDTH = "570px"
+"""The width of the figure next to it."""
+
 
 class LiveFigure(StaticFigure, ipywidgets.Box):
     """Controls, and a figure that is drawn again with their values when one of them changes.
@@ -40,7 +46,8 @@ class LiveFigure(StaticFigure, ipywidgets.Box):
         self._draw = draw
         self.controls = controls
         self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
-        super().__init__([*controls.values(), self.picture], layout={"flex_flow": "column"})
+        layout = {"flex_flow": "column", "align_items": "flex-start"}
+        super().__init__([*controls.values(), self.picture], layout=layout)
         for control in controls.values():
             control.observe(self._show, "value")
         self._show()
@@ -96,7 +103,8 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
         self._reference = LayerReference(self._cut, None if moment else reference, moment)
         self._activations = CachedActivations({layer: self._cut}, images)
         self.editor = MaskEditor(image, mask)
-        self.picture = ipywidgets.Image(format="png", layout={"max_width": "640px", "object_fit": "contain"})
+        self.editor.layout = {"width": EDITOR_WIDTH}
+        self.picture = ipywidgets.Image(format="png", layout={"width": PICTURE_WIDTH})
         super().__init__([self.editor, self.picture], layout={"flex_flow": "row wrap", "align_items": "flex-start"})
         self.editor.observe(self._follow, ["_masks", "active"])
         self._follow()
@@ -108,7 +116,7 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
     def figure(self) -> Figure:
         """Draw x' with the outline of its mask, the edit map below it, and the images with their predictions."""
         columns = -(-len(self._images) // 2)
-        figure = Figure(figsize=(2 * (columns + 1), 4.9))
+        figure = Figure(figsize=(1.5 * (columns + 1), 4.5))
         axes = figure.subplots(2, columns + 1)
         mask = self.editor.mask
         _draw_image(axes[0, 0], self._changed, "x' and the mask")
@@ -120,7 +128,7 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
             _draw_image(axis, image, title, color)
         for axis in axes.flat:
             axis.set_axis_off()
-        figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.89, wspace=0.08, hspace=0.34)
+        figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.87, wspace=0.08, hspace=0.42)
         return figure
 
     @property
@@ -152,7 +160,7 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
         for label, first, last in zip(labels, before, after, strict=True):
             state = state_of(first == label, last == label)
             names = [self._cut.classifier.classes[index] for index in (label, first, last)]
-            title = f"{SIGNS[state]} {prediction_title(*names)}".replace(": ", ":\n")
+            title = f"{SIGNS[state]} {prediction_title(*names)}".replace(": ", ":\n").replace(" → ", " →\n")
             titles.append((title, STATE_COLORS[state]))
         return titles
 
@@ -160,7 +168,7 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
 def png_of(figure: Figure) -> bytes:
     """Save a figure as a PNG file."""
     file = io.BytesIO()
-    figure.savefig(file, format="png")
+    figure.savefig(file, format="png", dpi=120)
     return file.getvalue()
 
 
