@@ -217,7 +217,7 @@ class RepairResult:
         lines += [str(check) for check in self.checks]
         return "\n".join(lines)
 
-    def report(self, path: str | PathLike, title: str = "") -> Path:
+    def report(self, path: str | PathLike, title: str = "", callback: Callable[[int, int], None] | None = None) -> Path:
         """Write a report as one HTML page that can be read offline, and next to it its data as JSON.
 
         See `report_html` and `report_data`. Each file is written in one step.
@@ -225,6 +225,7 @@ class RepairResult:
         Args:
             path: the page, such as "report.html"; the data are then in "report.json".
             title: the heading of the page.
+            callback: is called with the number of steps that are done, and that of all steps.
 
         Returns:
             The path of the page.
@@ -235,10 +236,19 @@ class RepairResult:
         data_path = Path(path).expanduser().with_suffix(".json")
         if data_path.name == Path(path).name:
             raise ValueError(f"{str(path)!r} is the name of the data; pass the name of the page, such as 'report.html'")
+        report_step = callback or (lambda done, total: None)
+        steps = 4
+        report_step(0, steps)
         data = json.dumps(self.report_data(title), indent=2, ensure_ascii=False, allow_nan=False)
-        page_path = save_page(self.page(title), path)
+        report_step(1, steps)
+        _ = self.trade_off  # computed once, and needed by the page
+        report_step(2, steps)
+        page = self.page(title)
+        report_step(3, steps)
+        page_path = save_page(page, path)
         with atomic_path(data_path) as temporary:
             temporary.write_text(f"{data}\n", encoding="utf-8")
+        report_step(4, steps)
         return page_path
 
     def report_data(self, title: str = "") -> dict[str, Any]:
