@@ -41,7 +41,13 @@ def test_report_of_a_search_is_saved_by_its_button(desk, tmp_path):
     if desk.result is None:  # no candidate was feasible
         assert desk.controls.report.disabled
         return
+    bar = desk.children[1].progress
+    shares = []
+    bar.observe(lambda change: shares.append(change["new"]), "value")
     desk.controls.report.click()
+    desk.wait(300)
+    assert shares == sorted(shares) and shares[-1] == 1 and desk.children[1].layout.display == "none"
+    assert "edit.html" in desk.controls.message.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["edit.html", "edit.json"]
     assert desk.result.verdict.splitlines()[0].split(":")[0] in (tmp_path / "edit.html").read_text()
     desk.undo()

@@ -14,6 +14,7 @@ from conftest import make_exemplar
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from torch import nn
 
@@ -287,7 +288,13 @@ def test_figure_of_the_desk_cuts_no_prediction_after_the_edit(photos32):
     desk.wait(60)
     before = torch.tensor([0.1, 0.7, 0.2])
     desk.gallery.cards = [card(classes, 0, before, torch.tensor([0.1, 0.2, 0.7]))] * 8
-    lines = [text.get_text() for text in desk.figure().texts]
+    figure = desk.figure()
+    FigureCanvasAgg(figure).draw()
+    renderer = figure.canvas.get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in figure.texts if text.get_fontsize() == 7]
+    step = 0.085 * figure.bbox.width  # from one card to the next
+    assert len(boxes) == 8 * 3 and all(box.width < step - 5 for box in boxes)
+    lines = [text.get_text() for text in figure.texts]
     first = lines.index("short 70%")
     assert lines[first - 1].endswith("… → 70%") and lines[first - 2].endswith("… 10%")
 

@@ -230,7 +230,7 @@ class RepairResult:
         lines += [str(check) for check in self.checks]
         return "\n".join(lines)
 
-    def report(self, path: str | PathLike, title: str = "") -> Path:
+    def report(self, path: str | PathLike, title: str = "", callback: Callable[[int, int], None] | None = None) -> Path:
         """Write a report as one HTML page that can be read offline, and next to it its data as JSON.
 
         See `report_html` and `report_data`. Each file is written in one step.
@@ -238,6 +238,7 @@ class RepairResult:
         Args:
             path: the page, such as "report.html"; the data are then in "report.json".
             title: the heading of the page.
+            callback: is called with the number of steps that are done, and that of all steps.
 
         Returns:
             The path of the page.
@@ -245,7 +246,17 @@ class RepairResult:
         Raises:
             ValueError: if the path ends in ".json".
         """
-        page_path, _ = save_report(self.page(title), self.report_data(title), path)
+        report_step = callback or (lambda done, total: None)
+        steps = 4
+        report_step(0, steps)
+        data = self.report_data(title)
+        report_step(1, steps)
+        _ = self.trade_off  # computed once, and needed by the page
+        report_step(2, steps)
+        page = self.page(title)
+        report_step(3, steps)
+        page_path, _ = save_report(page, data, path)
+        report_step(4, steps)
         return page_path
 
     def report_data(self, title: str = "") -> dict[str, Any]:

@@ -287,13 +287,13 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._controls.message.show(f"Saved as {path}.")
 
     def save_report(self, path: str | os.PathLike) -> None:
-        """Write the report of the search that found `edit` as an HTML page.
+        """Write the report of the search that found `edit` as an HTML page; `wait` waits for it.
 
         Raises:
             ValueError: if the edit was not found by a search.
         """
-        path = self.session.save_report(path)
-        self._controls.message.show(f"Saved as {path}.")
+        _ = self.session.searched  # refuses an edit without a search at once
+        self._submit(partial(self._save_report, path), "writing the report …")
 
     def load(self, path: str | os.PathLike) -> None:
         """Show a saved edit; raises what `Edit.load` raises."""
@@ -439,6 +439,13 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._update()
         self._choose(index)
         return panel.Outcome(f"{name} is added. Change its label if the prediction is wrong.")
+
+    def _save_report(self, path: str | os.PathLike) -> panel.Outcome:
+        try:
+            path = self._session.save_report(path, self._busy.show)
+        finally:
+            self._busy.show(None)
+        return panel.Outcome(f"Saved as {path}.")
 
     def _update(self) -> panel.Outcome:
         """Clear a result that was computed with other images or labels, then compute it again."""

@@ -6,6 +6,8 @@ from typing import Any
 import ipywidgets
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from torch import Tensor
 
 from edittools.plots.figures import OVERLAY, STATE_COLORS
@@ -55,7 +57,7 @@ def _draw_gallery(figure: Figure, desk: ipywidgets.VBox) -> None:
         for spine in axes.spines.values():
             spine.set_visible(index == desk.index)
             spine.set(color="#1976d2", linewidth=2.5)
-        _write_card(figure, left, upper - 0.121, card, 16)
+        _write_card(figure, left, upper - 0.121, card, 0.073)
 
 
 def _draw_editor(figure: Figure, desk: ipywidgets.VBox) -> None:
@@ -84,7 +86,7 @@ def _draw_controls(figure: Figure, desk: ipywidgets.VBox) -> None:
         for number, image in enumerate((desk.pair.image, desk.pair.changed)):
             across = left + 0.11 * number
             _draw_image(figure.add_axes((across, 0.68, 0.1, 0.165)), image)
-            _write_card(figure, across, 0.675, controls.pair.cards[number], 20)
+            _write_card(figure, across, 0.675, controls.pair.cards[number], 0.095)
     settings = [f"layer: {controls.layer.value}", f"strength: {controls.strength.value:g}"]
     bottom = _write(figure, left, 0.60, [*settings, "", controls.message.text])
     if desk.result is not None:
@@ -100,7 +102,7 @@ def _draw_image(axes: Axes, image: Tensor) -> None:
         spine.set_visible(False)
 
 
-def _write_card(figure: Figure, left: float, upper: float, card: dict[str, Any], width: int) -> None:
+def _write_card(figure: Figure, left: float, upper: float, card: dict[str, Any], width: float) -> None:
     """Write the lines of a card below its image; the names of classes are shortened, the probabilities are not.
 
     Args:
@@ -108,23 +110,31 @@ def _write_card(figure: Figure, left: float, upper: float, card: dict[str, Any],
         left: left end of the lines.
         upper: upper end of the first line.
         card: the card.
-        width: the number of letters in a line.
+        width: the width of the lines, as a share of that of the figure.
     """
+    room = 72 * SIZE[0] * width  # in points
     for number, (text, probability) in enumerate(card["lines"]):
-        room = width - len(probability)
-        name = text if len(text) <= room else f"{text[: room - 1]}…"
-        if text.endswith("→") and name != text:
-            name = f"{text[: room - 3]}… →"
         is_first = number == 0
+        font = FontProperties(size=7, weight="bold" if is_first else "normal")
         figure.text(
             left,
             upper - 0.021 * number,
-            f"{name} {probability}".replace("$", r"\$"),
+            _fitted(text, probability, font, room).replace("$", r"\$"),
             va="top",
-            size=7,
-            weight="bold" if is_first else "normal",
+            fontproperties=font,
             color="black" if is_first else STATE_COLORS[card["state"]],
         )
+
+
+def _fitted(text: str, probability: str, font: FontProperties, room: float) -> str:
+    """Shorten a text until it fits into a line of `room` points together with its probability."""
+    arrow = " →" if text.endswith("→") else ""
+    name = text.removesuffix(arrow)
+    line = f"{text} {probability}".rstrip()
+    while name and TextPath((0, 0), line, prop=font, usetex=False).get_extents().width > room:
+        name = name[:-1]
+        line = f"{name.rstrip()}…{arrow} {probability}".rstrip()
+    return line
 
 
 def _write(figure: Figure, left: float, upper: float, sentences: list[str]) -> float:

@@ -29,8 +29,8 @@ class Step:
 
     Args:
         what: the step.
-        done: number of images that are done.
-        total: number of images in the step; 0 if it is not counted in images.
+        done: number of images, or of parts of the step, that are done.
+        total: number of those in the step; 0 if they are not counted.
         images: the images `(N, 3, H, W)` of the set `images` that were read last; None in every other step.
     """
 

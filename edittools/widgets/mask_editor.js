@@ -885,7 +885,8 @@ class View {
     const context = over.getContext("2d");
     if (this.hidden) return context.clearRect(0, 0, width, height);
     const image = context.createImageData(width, height), out = new Uint32Array(image.data.buffer);
-    const fill = rgba(255, 45, 149, doc.model.get("opacity"));
+    const opacity = doc.model.get("opacity"), fill = rgba(255, 45, 149, opacity), hatch = rgba(110, 0, 70, Math.min(1, 1.2 * opacity));
+    const spacing = Math.round(12 * dpr), stripe = Math.round(2 * dpr); // of the hatching, which shows without colors too
     const smart = this.tool === "smart", edge = Math.max(1, Math.round(1.25 * dpr));
     const lit = smart && this.hover && this.covers(this.hover) ? this.segment(this.hover) : -1;
     const look = (X, offset) => Math.floor(((X + 0.5) / dpr - offset) / this.scale);
@@ -908,7 +909,7 @@ class View {
         else if (outlined.some((concept) => differs(concept.data, row + x, around))) out[o] = COLOURS.faint;
         else if (differs(data, row + x, around)) out[o] = m ? COLOURS.line : COLOURS.rim;
         else if (smart && (cell !== segments.data[cellRow + cells[i + 1]] || cell !== segments.data[cellBelow + cells[i]])) out[o] = COLOURS.mesh;
-        else if (m) out[o] = fill;
+        else if (m) out[o] = (X + Y) % spacing < stripe ? hatch : fill;
         else if (smart && cell === lit) out[o] = COLOURS.glow;
       }
     }

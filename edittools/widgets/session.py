@@ -14,6 +14,7 @@ take long in a single thread, one after the other.
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -43,6 +44,9 @@ from edittools.widgets.result import MEASURING, Preview, Result, describe, sente
 
 READING_MODEL = "Reading the model"
 """The step in which the model is exported as a graph."""
+
+WRITING_REPORT = "Writing the report"
+"""The step in which the report of a search is written."""
 
 ALL = "all"
 """The name of the group of all images."""
@@ -690,8 +694,12 @@ class EditSession:
         self.edit.save(path)
         return path
 
-    def save_report(self, path: str | os.PathLike) -> Path:
+    def save_report(self, path: str | os.PathLike, callback: StepCallback | None = None) -> Path:
         """Write the report of the search that found the last edit, see `RepairResult.report`.
+
+        Args:
+            path: the page.
+            callback: is called with each `Step`.
 
         Returns:
             The path of the file.
@@ -699,10 +707,19 @@ class EditSession:
         Raises:
             ValueError: if the last edit was not found by a search.
         """
+        return self.searched.report(path, callback=partial(self._report, callback, WRITING_REPORT))
+
+    @property
+    def searched(self) -> RepairResult:
+        """The outcome of the search that found the last edit.
+
+        Raises:
+            ValueError: if the last edit was not found by a search.
+        """
         fix = self._steps[-1].result.repair if self._steps else None
         if fix is None:
             raise ValueError("a report is of an edit that a search has found; search for the best one first")
-        return fix.report(path)
+        return fix
 
     @property
     def can_undo(self) -> bool:
