@@ -1,4 +1,4 @@
-"""What nbval does not check: cleared outputs, widget state and size; and a notebook on real photos in tier lite."""
+"""What nbval does not check: cleared outputs, widget state and size; and notebooks on real photos in tier lite."""
 
 import re
 import runpy
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import SHARED_PHOTOS, needs_photos
+from conftest import SHARED_PHOTOS, needs_imagenette, needs_photos
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -58,6 +58,29 @@ def test_notebook_01_on_real_photos(monkeypatch):
     corrected, cost = re.search(r"lite: (-?\d+)% of the errors .* clean images ([+-]\d+\.\d+) points", text).groups()
     assert 5 <= int(corrected) <= 70
     assert -0.25 <= float(cost) <= 5
+
+
+ONE_LAYER = """
+from functools import partial
+import edittools as et
+
+et.repair = partial(et.repair, layers=["blocks.4.2.conv_pwl"], progress=False)
+"""
+
+
+@needs_imagenette
+def test_notebook_05_on_real_photos(monkeypatch):
+    """Run the notebook with one layer; its last cells assert that the edit works, and that there are rules."""
+    monkeypatch.setenv("EDITTOOLS_TIER", "lite")
+    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(Path(SHARED_PHOTOS).resolve()))  # the kernel runs in another folder
+    notebook = nbformat.read(FOLDER / "05_your_own_model.ipynb", 4)
+    notebook.cells.insert(0, new_code_cell(ONE_LAYER))
+    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(FOLDER)}}).execute()
+    text = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
+    assert "tag → photo, significant: True" in text
+    corrected, errors = re.search(r"(\d+) of (\d+) misclassified images are corrected", text).groups()
+    assert 50 < int(errors) < 150
+    assert int(corrected) > int(errors) / 3
 
 
 def test_notebooks_are_found():

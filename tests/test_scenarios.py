@@ -5,12 +5,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import needs_photos
+from conftest import needs_imagenette, needs_photos
 
 import edittools as et
 from edittools.miniworld.attacks import ATTACKED
 from edittools.miniworld.contexts import contexts
-from edittools.scenarios import snow, snow_scenario, typographic, typographic_scenario
+from edittools.miniworld.scenes import Scenes
+from edittools.scenarios import own_model, snow, snow_scenario, typographic, typographic_scenario
 from edittools.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
 from edittools.scenarios.typographic import OTHER_ATTACKS
 from edittools.selection import Constraints, EditSearch, candidate_layers, grid
@@ -160,6 +161,65 @@ def test_snow_exemplars_police_van(monkeypatch):
     assert 0.05 < exemplar.mask.mean() < 0.1  # data/masks/README.md has the share
     monkeypatch.setattr(snow.photos, "available", lambda prefix: [])
     assert snow.snow_exemplars(classifier, darkened, snow.PAPER_EXEMPLAR) == {}
+
+
+def test_desk_setup_mini_sets_are_disjoint():
+    classifier, sets = own_model.desk_setup("mini")
+    concepts, settings = own_model.folder_setup("mini")
+    images = torch.cat([*(data.images for data in sets.values()), concepts.data.images])
+    assert are_distinct(images)
+    assert settings.control == "in place" and "snow" in concepts.styles
+    scenes = sets["images"]
+    assert isinstance(scenes, Scenes)
+    mask, material = own_model.desk_mark(scenes, 0)
+    assert mask.shape == (64, 64) and mask[-21:].all() and not mask[:-22].any()
+    assert material == "gravel"
+    found = own_model.desk_finder(sets)(scenes.images[:1])
+    assert torch.equal(found["snow"], scenes.mask("snow")[:1])
+    assert et.misclassified(et.predict(classifier, scenes), scenes.labels).sum() > 10
+
+
+@needs_imagenette
+def test_desk_setup_lite_sets_are_disjoint():
+    """The tags are the only difference from the originals, and break what they are drawn on."""
+    classifier, sets = own_model.desk_setup("lite")
+    concepts, _ = own_model.folder_setup("lite")
+    names = [name for data in [*sets.values(), concepts.data] for name in data.names]
+    assert len(set(names)) == len(names)
+    assert all(name.startswith("train/") for name in names)
+    trained = own_model.training_roles(classifier.size)["training"]
+    assert not set(names) & set(trained.names)
+    tagged = sets["images"]
+    goal = classifier.index(own_model.GOAL)
+    predicted = et.predict(classifier, tagged).argmax(dim=1)
+    is_wrong = predicted != tagged.labels
+    assert len(tagged) == own_model.FAILING + own_model.CORRECT
+    assert int(is_wrong.sum()) == own_model.FAILING
+    assert (predicted[is_wrong] == goal).all()
+    assert not et.misclassified(et.predict(classifier, tagged.originals), tagged.labels).any()
+    outside = tagged.masks[:, None].expand_as(tagged.images) == 0
+    assert torch.equal(tagged.images[outside], tagged.originals[outside])
+    assert (sets["retain"].labels == goal).all() and len(sets["retain"]) == own_model.RETAIN
+    assert goal not in torch.cat([tagged.labels, sets["test"].labels, concepts.data.labels])
+
+
+@needs_imagenette
+def test_desk_finder_lite_knows_tags():
+    _, sets = own_model.desk_setup("lite")
+    find = own_model.desk_finder(sets)
+    images = sets["images"].subset(range(2))
+    assert torch.equal(find(images.images)["tag"], images.masks)
+    assert find(sets["clean"].images[:2]) == {}
+    mask, _ = own_model.desk_mark(images, 1)
+    assert torch.equal(mask, images.masks[1])
+
+
+@needs_imagenette
+def test_folder_setup_lite_has_tags_on_a_quarter():
+    concepts, settings = own_model.folder_setup("lite")
+    has_tag = concepts.masks["tag"].flatten(1).any(dim=1)
+    assert has_tag.float().mean() == 1 / own_model.SPACING
+    assert (settings.control, settings.labels) == ("elsewhere", "read")
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,10 @@
 from edittools._checks import extra
 
 with extra("scenarios", "scenarios"):
+    from edittools.scenarios.own_model import desk_finder, desk_mark, desk_setup, folder_setup
     from edittools.scenarios.rules import probing_setup, repainted, scenario_for, shown_rule
     from edittools.scenarios.scenario import Scenario
-    from edittools.scenarios.snow import desk_finder, desk_setup, folder_setup, snow_scenario
+    from edittools.scenarios.snow import snow_scenario
     from edittools.scenarios.tiers import current_tier
     from edittools.scenarios.typographic import typographic_scenario
 
@@ -13,6 +14,7 @@ __all__ = [
     "Scenario",
     "current_tier",
     "desk_finder",
+    "desk_mark",
     "desk_setup",
     "folder_setup",
     "probing_setup",

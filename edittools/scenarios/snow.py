@@ -1,4 +1,4 @@
-"""The scenario of notebooks 01 and 05, vehicles on snow (section 3.1 of the paper): an exemplar maps snow to road."""
+"""The scenario of notebook 01, vehicles on snow (section 3.1 of the paper): an exemplar maps snow to road."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,11 +14,10 @@ from edittools.cut import cut_all
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison
-from edittools.miniworld.contexts import GROUNDS, SPLITS, contexts
-from edittools.miniworld.scenes import Scenes, exact_finder, scene
+from edittools.miniworld.contexts import SPLITS, contexts
+from edittools.miniworld.scenes import scene
 from edittools.miniworld.textures import restyle
 from edittools.models.load import load_classifier
-from edittools.probing.segmentation import GATING_VEHICLES, Finder, Gated, cached, deeplab
 from edittools.rewriting import rewrite_at
 from edittools.scenarios import photos
 from edittools.scenarios.scenario import Scenario
@@ -284,63 +283,3 @@ def compare_exemplars(scenario: Scenario, progress: bool = False) -> pd.DataFram
 def _is_exemplar(photo: str) -> bool:
     """Tell whether a photo of the sample is that of an exemplar."""
     return any(stem in photo for stem in (*SNOW_EXEMPLARS.values(), *PAPER_EXEMPLAR.values()))
-
-
-def desk_setup(tier: str | None = None, progress: bool = False) -> tuple[Classifier, dict[str, LabelledImages]]:
-    """Make the scenario of notebook 05: a classifier and images for the desk, vehicles on snow.
-
-    Args:
-        tier: by default the one that `EDITTOOLS_TIER` names.
-        progress: show progress bars.
-
-    Returns:
-        The classifier, and sets by name: `images`, of which some are misclassified, `clean` images, images to `retain`,
-        and `test` images for evaluation.
-    """
-    if current_tier(tier) == "mini":
-        images = SCENES["target"].at_most(48).render(progress)
-        clean = SCENES["clean"].at_most(240).render(progress)
-        test = SCENES["target_test"].at_most(120).render(progress)
-        retain = SceneSet(60, "validation", 50_000, POLAR).render(progress)
-        classifier = load_classifier("mini_vgg")
-    else:
-        classifier = load_classifier("efficientnet_lite0")
-        clean_and_retained = clean_and_retained_photos(classifier, progress)
-        clean = clean_and_retained["clean"]
-        retain = clean_and_retained["retain"]
-        images, test = photos.snow_photos(classifier, progress).split(0.5, seed=0)
-    return classifier, {"images": images, "clean": clean, "retain": retain, "test": test}
-
-
-def desk_finder(sets: Mapping[str, LabelledImages]) -> Finder | None:
-    """Make the finder of concepts that *Suggest* uses on the desk of notebook 05.
-
-    Args:
-        sets: the image sets of `desk_setup`.
-
-    Returns:
-        MiniWorld's exact segmenter for rendered scenes; None for photos, on which the desk uses its own finder.
-    """
-    rendered = [images for images in sets.values() if isinstance(images, Scenes)]
-    return exact_finder(*rendered) if rendered else None
-
-
-def folder_setup(tier: str | None = None, progress: bool = False) -> tuple[LabelledImages, Finder]:
-    """Make what notebook 05 reads from a folder: images that the desk does not have, and a finder of concepts.
-
-    Args:
-        tier: by default the one that `EDITTOOLS_TIER` names.
-        progress: show progress bars.
-
-    Returns:
-        The images, and a function that returns their masks by concept: in MiniWorld exact ones, on photos those that
-        DeepLab finds.
-    """
-    if current_tier(tier) == "mini":
-        images = SceneSet(240, "validation", 200_000).render(progress)
-        return images, lambda _: {ground: images.mask(ground) for ground in GROUNDS}
-    street = deeplab("cityscapes", ("road", "grass", "sky", "building", "tree"))
-    vehicles = deeplab("pascal", GATING_VEHICLES)
-    classifier = load_classifier("efficientnet_lite0")
-    images = clean_and_retained_photos(classifier, progress)["clean_test"]
-    return images, cached(Gated(street, vehicles))
