@@ -49,11 +49,11 @@ def main() -> None:
         web.browser_page(browser, base, []) as page,
     ):
         page.set_default_timeout(300_000)
-        page.set_viewport_size({"width": 1366, "height": 850})
+        page.set_viewport_size({"width": 1366, "height": 950})
         web.open_notebook(page, base, "pictures.ipynb")
         page.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
         draw(run(page, 0, ".et-desk"), "desk.png")
-        page.set_viewport_size({"width": 1000, "height": 850})
+        page.set_viewport_size({"width": 1000, "height": 950})
         editor = run(page, 1, ".et-editor")
         editor.get_by_role("button", name="Suggest").click()
         editor.locator(".et-suggestions button", has_text="snow").click()
