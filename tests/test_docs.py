@@ -17,15 +17,19 @@ import torch
 import typographic
 from _lib.command import finish
 from _lib.results import Results
-from conftest import save_image
+from conftest import needs_imagenette, save_image
 
 import edittools
+from edittools.auditing.audit import concepts_to_probe
+from edittools.auditing.masks import read_masks
 from edittools.classifiers import Classifier
 from edittools.edits import Edit, applied_edits
+from edittools.folders import read_folder
 from edittools.images import LabelledImages, save_mask
 from edittools.metrics import Comparison
 from edittools.miniworld.scenes import scenes
 from edittools.miniworld.textures import texture
+from edittools.probing.probe import probe
 
 ROOT = Path(__file__).resolve().parent.parent
 PATTERNS = ("*.md", "docs/**/*.md", "data/**/*.md", "benchmarks/*.md", "results/*.md")
@@ -97,6 +101,7 @@ def test_readme_lines_run_as_they_are(tmp_path, monkeypatch, capsys):
 ON_MINI_VGG = {  # the guide's tour is told on a model of one's own
     "et.Classifier(my_model, my_class_names)": 'et.load_classifier("mini_vgg")',
     '"layer3.1.conv2"': '"features.10"',
+    'classifier.index("van")': 'classifier.index("car")',
 }
 
 
@@ -104,7 +109,7 @@ ON_MINI_VGG = {  # the guide's tour is told on a model of one's own
 def tour(snow, tmp_path_factory):
     """What the tour of the guide prints on `mini_vgg`, and the names that it defines."""
     exemplar = snow["exemplars"]
-    single, values, selection, *_ = blocks("docs/own_model.md", "python")
+    _, single, values, selection, *_ = blocks("docs/own_model.md", "python")
     folder = tmp_path_factory.mktemp("tour")
     save_image(folder / "van.jpg", exemplar.image)
     save_image(folder / "snow.jpg", texture("snow", 0, 64))
@@ -134,6 +139,54 @@ def test_guide_tour_runs(tour):
     assert names["fix"].summary() in printed
     assert Edit.load(folder / "snow_is_road.safetensors", names["classifier"])
     assert not applied_edits(names["classifier"])
+
+
+@needs_imagenette
+def test_guide_example_runs(tmp_path, monkeypatch, capsys):
+    """Run the example with one layer: a search in all layers takes minutes."""
+    monkeypatch.chdir(tmp_path)
+    example, *_ = blocks("docs/own_model.md", "python")
+    arguments = 'retain=photos["retain"]'
+    assert example.count(arguments) == 1
+    one_layer = example.replace(arguments, f'{arguments}, layers=["blocks.4.2.conv_pwl"]')
+    names = {}
+    exec(one_layer, names)
+    before, after = (int(number) for number in re.findall(r"^(\d+)%$", capsys.readouterr().out, re.MULTILINE))
+    assert f"# {before}%" in example
+    assert after < before / 2
+    assert not applied_edits(names["classifier"])
+
+
+@needs_imagenette
+def test_desk_example_runs():
+    example, *_ = blocks("docs/desk.md", "python")
+    names = {}
+    exec(example, names)
+    desk = names["desk"]
+    assert desk.session.is_misclassified(desk.order[0])
+    assert len(desk.session.images) == len(names["photos"]["images"])
+    assert not desk.session.notes[1:]  # no image was left out
+
+
+@needs_imagenette
+def test_audit_example_writes_what_the_command_reads(tmp_path, monkeypatch):
+    """The command finds the tag; without a folder of each class, the class is the one that the tag stands for."""
+    monkeypatch.chdir(tmp_path)
+    folder, exchange = [block for block in blocks("docs/audit.md", "python") if '"tag"' in block]
+    names = {}
+    exec(folder, names)
+    exec(exchange, names)
+    classifier = names["classifier"]
+    exemplar = names["exemplar"]
+    predicted = edittools.predict(classifier, torch.stack([exemplar.image, exemplar.changed])).argmax(dim=1)
+    assert predicted.tolist() == [exemplar.label, classifier.index("garbage truck")]
+    assert len(names["failing"]) >= 20
+    data, left_out = read_folder("photos", classifier)
+    masks, unused = read_masks("masks", data.names, classifier, "photos")
+    assert not left_out and not unused
+    probed = probe(classifier, *concepts_to_probe(data, masks, classifier, "photo.png"))
+    strongest = probed.rules().iloc[0]
+    assert (strongest["class"], strongest["concept"], strongest["style"]) == ("garbage truck", "tag", "photo")
 
 
 class RedBelow(torch.nn.Module):
