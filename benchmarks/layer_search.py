@@ -1,14 +1,14 @@
-"""Claim: `repair` in all layers corrects at least as many photos as in the layers of its former default.
+"""Claim: `repair` in all layers corrects as many photos as in the layers of its former default, or more.
 
 Two networks were fine-tuned on photos of Imagenette in which an orange tag stands for "gas pump"; write them with
 `data/train_shortcuts.py NETWORK --development --output FOLDER/dev_NETWORK.safetensors`, and pass `--weights FOLDER`.
-For each of five draws, `repair` gets one exemplar, 24 failing photos and 600 clean ones. Other methods are selected by
-the same rule on the same photos; the random direction is the best of five by cross-validation. Tagged photos of other
-classes, whether they fail or not, and clean photos are used for evaluation only. In another call, `repair` gets tagged
-gas pumps as retained photos.
+For each draw, `repair` gets one exemplar, 24 failing photos and 600 clean ones. Other methods are selected by the same
+rule on the same photos; the random direction is the best of five by cross-validation. Tagged photos of other classes,
+whether they fail or not, and clean photos are used for evaluation only. In another call, `repair` gets tagged gas pumps
+as retained photos.
 
 The photos are those of the split "train" on which the networks were neither trained nor tuned. No photo is used for the
-same test in two draws, so outcomes are pooled: intervals and p-values are over photos, for these five exemplars. All
+same test in two draws, so outcomes are pooled: intervals and p-values are over photos, for these exemplars. All
 figures of each draw are in the results as well.
 
 `--experiment passes` measures what `repair` selects when more or fewer layers go on to its second pass. The photos of a
