@@ -570,6 +570,7 @@ def test_desk_in_notebook_7(desk, page):
     """Notebook 7 has a narrow column; the notebook and the kernel are the same, and the desk is a new one."""
     page.evaluate("jupyterapp.commands.execute('docmanager:save')")
     web.open_notebook(page, page.base, "desk/desk.ipynb", "notebooks")
+    page.wait_for_timeout(5000)  # until the widgets of the kernel are loaded; what is made meanwhile could not send
     assert web.run_cell(page, 2), web.cell_text(page, 2)
     fresh = Panel(page, "fresh", 2)
     fresh.root.locator(".et-editor .et-stage[data-view]").wait_for()

@@ -467,7 +467,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _show(self) -> None:
         """Show the verdict, the predictions below each image, and the heat map if it is one with the edit."""
         edit = self._session.edit
-        self._show_result(self._session.result)
+        with self._display:
+            self._show_cards(self._session.result)
         if self._controls.heat.value and self._controls.heat_edit.value and self._edit_of_heat is not edit:
             self._request_heat()
 
