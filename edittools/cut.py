@@ -396,7 +396,7 @@ def states_at(
         raise ValueError("the cuts are of several classifiers; pass cuts of one classifier, such as those of cut_all")
     if batch_size is None:
         batch_size = usual_batch_size(classifier)
-    for batch in in_batches(images, batch_size, "states", progress):
+    for batch in in_batches(images, batch_size, "images", progress):
         size = tuple(batch.shape[2:])
         for cut in cuts.values():
             if cut.size != size:

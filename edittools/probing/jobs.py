@@ -60,7 +60,7 @@ def run(
                 finished[name] = json.loads(paths[name].read_text())["rows"]
     missing = {name: job for name, job in jobs.items() if name not in finished}
     results = _run_here(work, missing) if executor is None else _run_on(executor, work, missing)
-    bar = tqdm(results, "jobs", len(jobs), initial=len(jobs) - len(missing), disable=not progress, leave=False)
+    bar = tqdm(results, "parts", len(jobs), initial=len(jobs) - len(missing), disable=not progress, leave=False)
     for name, rows in bar:
         stored_rows = json.loads(json.dumps([dict(row) for row in rows]))  # the same as when read from a file
         if paths:
