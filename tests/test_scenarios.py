@@ -11,8 +11,9 @@ import edittools as et
 from edittools.miniworld.attacks import ATTACKED
 from edittools.miniworld.contexts import contexts
 from edittools.miniworld.scenes import Scenes
-from edittools.scenarios import own_model, snow, snow_scenario, typographic, typographic_scenario
+from edittools.scenarios import own_model, rules, snow, snow_scenario, typographic, typographic_scenario
 from edittools.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
+from edittools.scenarios.tiers import UNTUNED
 from edittools.scenarios.typographic import OTHER_ATTACKS
 from edittools.selection import Constraints, EditSearch, candidate_layers, grid
 
@@ -37,6 +38,12 @@ def are_distinct(images):
 @pytest.fixture(scope="module")
 def mini():
     return snow_scenario("mini", most_scenes=200)
+
+
+@pytest.mark.parametrize("scenario", [rules, snow])
+def test_small_setups_search_the_layer_of_their_default_edit(scenario):
+    for name, layers in scenario.FEW_LAYERS.items():
+        assert UNTUNED[name] in layers
 
 
 def test_current_tier_unknown(monkeypatch):

@@ -38,7 +38,7 @@ VARIANTS_PER_IMAGE = 3
 BACKGROUNDS = (("grass", "road", "water"), ("sky", "building", "tree"))
 """Concepts of photos that can replace each other: grounds, and what is behind the object."""
 
-FEW_LAYERS = {"efficientnet_lite0": ("blocks.4.0.conv_pwl", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl")}
+FEW_LAYERS = {"efficientnet_lite0": ("blocks.4.0.conv_pw", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl")}
 """The layers of a small setup, by classifier. Notebook 04 needs them to be quick in tier lite; searches of other
 classifiers, and those in benchmarks, try all layers.
 """
