@@ -428,8 +428,8 @@ def test_stroke_is_where_the_pointer_is_on_the_enlarged_canvas(drawn, ratio):
         for x, y in screen:
             at = (round(ratio * x), round(ratio * y))
             assert np.abs(np.subtract(after.getpixel(at), before.getpixel(at), dtype=int)).sum() > 30
-        beside = (round(ratio * screen[0][0]), round(ratio * (screen[0][1] + 8 * scale)))
-        assert after.getpixel(beside) == before.getpixel(beside)
+        neighbor = (round(ratio * screen[0][0]), round(ratio * (screen[0][1] + 8 * scale)))
+        assert after.getpixel(neighbor) == before.getpixel(neighbor)
         if enlarged:
             after.save(web.ARTEFACTS / f"editor-enlarged-{ratio}.png")
         drawn.press("Control+z")

@@ -462,6 +462,19 @@ def test_learned_shortcut_adds_a_network(shortcuts_found):
     assert first["outcomes"] == "++x..." and first["split"] == "target_test tag, draw 1"
 
 
+def test_the_repeated_experiment_evaluates_the_photos_that_are_left(tiny, photos32, monkeypatch):
+    names = tuple(f"photo {number}" for number in range(len(photos32)))
+    named = LabelledImages(photos32, torch.zeros(len(photos32), dtype=torch.long), tiny.classes, names)
+    monkeypatch.setattr(learned_shortcut, "imagenette", lambda split, size: named)
+    halves = []
+    for first in (0, 1):
+        sizes = learned_shortcut.Sizes(first=first)
+        _, _, clean = next(learned_shortcut.evaluation_photos(tiny, sizes))
+        halves.append(set(clean.names))
+    assert halves[0] | halves[1] == set(names)
+    assert not halves[0] & halves[1]
+
+
 def test_sign_flips_of_a_known_case():
     equal = np.array([1.0, -1.0] * 4)
     assert learned_shortcut.sign_flip_p(np.zeros(5)) == 1

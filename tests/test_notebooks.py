@@ -41,6 +41,16 @@ scenarios.snow_scenario = small_scenario
 """
 
 
+def run_on_photos(monkeypatch, name, first_cell):
+    """Run a notebook in tier lite after a cell that makes it shorter, and return what it prints."""
+    monkeypatch.setenv("EDITTOOLS_TIER", "lite")
+    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(Path(SHARED_PHOTOS).resolve()))  # the kernel runs in another folder
+    notebook = nbformat.read(FOLDER / name, 4)
+    notebook.cells.insert(0, new_code_cell(first_cell))
+    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(FOLDER)}}).execute()
+    return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
+
+
 @needs_photos
 def test_notebook_01_on_real_photos(monkeypatch):
     """Run the notebook with one layer, one exemplar and an eighth of the clean photos.
@@ -49,12 +59,7 @@ def test_notebook_01_on_real_photos(monkeypatch):
     constraint holds on the photos used for selection; in tier mini only, which has enough errors, it also asserts that
     random directions correct fewer of them.
     """
-    monkeypatch.setenv("EDITTOOLS_TIER", "lite")
-    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(Path(SHARED_PHOTOS).resolve()))  # the kernel runs in another folder
-    notebook = nbformat.read(FOLDER / "01_snow_on_road.ipynb", 4)
-    notebook.cells.insert(0, new_code_cell(REDUCED_SCENARIO))
-    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(FOLDER)}}).execute()
-    text = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
+    text = run_on_photos(monkeypatch, "01_snow_on_road.ipynb", REDUCED_SCENARIO)
     corrected, cost = re.search(r"lite: (-?\d+)% of the errors .* clean images ([+-]\d+\.\d+) points", text).groups()
     assert 5 <= int(corrected) <= 70
     assert -0.25 <= float(cost) <= 5
@@ -71,12 +76,7 @@ et.repair = partial(et.repair, layers=["blocks.4.2.conv_pwl"], progress=False)
 @needs_imagenette
 def test_notebook_05_on_real_photos(monkeypatch):
     """Run the notebook with one layer; its last cells assert that the edit works, and that there are rules."""
-    monkeypatch.setenv("EDITTOOLS_TIER", "lite")
-    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(Path(SHARED_PHOTOS).resolve()))  # the kernel runs in another folder
-    notebook = nbformat.read(FOLDER / "05_your_own_model.ipynb", 4)
-    notebook.cells.insert(0, new_code_cell(ONE_LAYER))
-    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(FOLDER)}}).execute()
-    text = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
+    text = run_on_photos(monkeypatch, "05_your_own_model.ipynb", ONE_LAYER)
     assert "tag → photo, significant: True" in text
     corrected, errors = re.search(r"(\d+) of (\d+) misclassified images are corrected", text).groups()
     assert 50 < int(errors) < 150

@@ -378,8 +378,10 @@ def test_report_of_repair(evil, tmp_path):
     assert data["fingerprints"]["images"]["target"]["count"] == 20
     for digest in (fix.edit.digest, data["fingerprints"]["images"]["target"]["digest"]):
         assert digest in text
+    steps = []
     with pytest.raises(ValueError, match="report.json"):
-        fix.report(tmp_path / "report.json")
+        fix.report(tmp_path / "report.json", callback=lambda done, total: steps.append(done))
+    assert not steps  # refused before anything is computed
 
 
 @pytest.fixture(scope="module")

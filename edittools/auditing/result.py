@@ -17,7 +17,7 @@ from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, in_batches
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe
-from edittools.reports import Figure, Page, data_uri, package_versions, plain, save_report
+from edittools.reports import Figure, Page, data_uri, package_versions, plain, report_paths, save_report
 from edittools.selection.repair import RepairResult
 
 NO_RULE = "no rule found"
@@ -25,6 +25,12 @@ NO_RULE = "no rule found"
 
 NOT_REPAIRED = "nothing repaired"
 """The heading of the report of an audit that found a rule but repaired nothing."""
+
+IF_IT_MISLEADS = (
+    "The edit is for predictions that are lost when {concept!r} is replaced. If {concept!r} itself misleads, do not "
+    "use it: exchange the images x and x' of its exemplar, and repair again."
+)
+"""What to do if the concept of the rule that was repaired is the mistake, which only a person can tell."""
 
 MOST_RULES = 30
 """The largest number of rules and suspicions that a report lists; `rules.csv` lists all of them."""
@@ -98,6 +104,8 @@ class Audit:
             )
         else:
             lines.append(self._describe_rule())
+        if self.fix is not None:
+            lines.append(IF_IT_MISLEADS.format(concept=self.rule["concept"]))
         if self.left_out:
             lines.append(f"{len(self.left_out)} files or annotations were left out, such as {self.left_out[0]}.")
         if self.rare:
@@ -142,7 +150,9 @@ class Audit:
         page = audit_page(self)
         data = self.report_data()
         remove_results(root)
-        paths = [write_rules(self.rules, root), *save_report(page, data, root / REPORT)]
+        of_report = report_paths(root / REPORT)
+        paths = [write_rules(self.rules, root), *of_report]
+        save_report(page, data, of_report)
         if self.fix is not None and self.fix.selection.feasible:
             path = root / "edit.safetensors"
             self.fix.edit.save(path)

@@ -4,7 +4,7 @@ Next to the page, a JSON file holds what it says for programs.
 """
 
 from edittools.reports.charts import LayerBar, Point, TradeOff
-from edittools.reports.data import package_versions, plain, save_report
+from edittools.reports.data import package_versions, plain, report_paths, save_report
 from edittools.reports.page import Bar, Card, Figure, Page, render, render_charts, save_page
 from edittools.reports.pictures import data_uri, shade
 
@@ -21,6 +21,7 @@ __all__ = [
     "plain",
     "render",
     "render_charts",
+    "report_paths",
     "save_page",
     "save_report",
     "shade",

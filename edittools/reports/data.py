@@ -17,28 +17,34 @@ PACKAGES = ("edittools", "torch", "torchvision", "numpy", "scipy", "safetensors"
 """The packages whose versions a report lists."""
 
 
-def save_report(page: Page, data: Mapping[str, Any], path: str | PathLike) -> tuple[Path, Path]:
+def report_paths(path: str | PathLike) -> tuple[Path, Path]:
+    """Return the paths of a report: that of its page, such as "report.html", and that of its data, "report.json".
+
+    Raises:
+        ValueError: if the path ends in ".json".
+    """
+    page_path = Path(path).expanduser()
+    if page_path.suffix == ".json":
+        raise ValueError(f"{str(path)!r} is the name of the data; pass the name of the page, such as 'report.html'")
+    return page_path, page_path.with_suffix(".json")
+
+
+def save_report(page: Page, data: Mapping[str, Any], paths: tuple[Path, Path]) -> None:
     """Write a report as an HTML page, and next to it its data as JSON; each file in one step.
 
     Args:
         page: the content of the page.
         data: the data, of types that JSON has, see `plain`.
-        path: the page, such as "report.html"; the data are then in "report.json".
-
-    Returns:
-        The paths of the page and of the data.
+        paths: the paths of both, see `report_paths`.
 
     Raises:
-        ValueError: if the path ends in ".json", or if a number is not finite.
+        ValueError: if a number is not finite.
     """
-    data_path = Path(path).expanduser().with_suffix(".json")
-    if data_path.name == Path(path).name:
-        raise ValueError(f"{str(path)!r} is the name of the data; pass the name of the page, such as 'report.html'")
+    page_path, data_path = paths
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
-    page_path = save_page(page, path)
+    save_page(page, page_path)
     with atomic_path(data_path) as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8")
-    return page_path, data_path
 
 
 def plain(value: Any) -> Any:

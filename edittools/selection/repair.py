@@ -31,7 +31,7 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Exemplars, named_exemplars
 from edittools.images import Images, LabelledImages, pixels_of
 from edittools.metrics import misclassified, predict
-from edittools.reports import Page, render, save_report
+from edittools.reports import Page, render, report_paths, save_report
 from edittools.rewriting import OBJECTIVES, losses, pose
 from edittools.selection.evaluation import Constraints
 from edittools.selection.judgment import (
@@ -246,6 +246,7 @@ class RepairResult:
         Raises:
             ValueError: if the path ends in ".json".
         """
+        paths = report_paths(path)
         report_step = callback or (lambda done, total: None)
         steps = 4
         report_step(0, steps)
@@ -255,9 +256,9 @@ class RepairResult:
         report_step(2, steps)
         page = self.page(title)
         report_step(3, steps)
-        page_path, _ = save_report(page, data, path)
+        save_report(page, data, paths)
         report_step(4, steps)
-        return page_path
+        return paths[0]
 
     def report_data(self, title: str = "") -> dict[str, Any]:
         """Return what the report says for programs: the verdict, checks, methods, settings, versions, fingerprints.
