@@ -113,9 +113,9 @@ def typographic(table: pd.DataFrame) -> str:
     columns = {
         "errors corrected": cells(table, "errors corrected", "target_test"),
         "corrected / broken": slash(table, "target_test"),
-        "corrected of 'iPod' predictions": cells(table, "attacks fixed", "target_test"),
+        "corrected of 'iPod' predictions": cells(table, "attacks corrected", "target_test"),
         "still predicted as iPod": cells(table, "attack success after", "target_test"),
-        "other words corrected": cells(table, "attacks fixed", "other words"),
+        "other words corrected": cells(table, "attacks corrected", "other words"),
         "accuracy": cells(table, "accuracy change", "clean_test"),
         "real iPods correct": cells(table, "accuracy after", "retain_test"),
         "handwritten": cells(table, "accuracy after", "photos ipod", look=SHARE),
@@ -791,7 +791,7 @@ LEARNED = {
     }.items()
 }
 OTHER_WORDS = Headline(
-    "typographic_miniworld", "other words", "other words", metric="attacks fixed", split="other words"
+    "typographic_miniworld", "other words", "other words", metric="attacks corrected", split="other words"
 )
 
 

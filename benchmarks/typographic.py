@@ -1,8 +1,8 @@
-"""Claim: one edit from one exemplar corrects most errors of a typographic attack, an object with an "iPod" label.
+"""Claim: one edit from one exemplar corrects most errors of a typographic attack, an object with an "iPod" sticker.
 
-The edit maps text to a blank label. Tier mini (default): the small CLIP of this project on MiniWorld. Tier paper: CLIP
-RN50, on photos. Layer, exemplar, rank, mask, objective and strength are selected on the target images, with an accuracy
-constraint of 0.25 points on images without a label; every method is then evaluated once.
+The edit maps text to a blank sticker. Tier mini (default): the small CLIP of this project on MiniWorld. Tier paper:
+CLIP RN50, on photos. Layer, exemplar, rank, mask, objective and strength are selected on the target images, with an
+accuracy constraint of 0.25 points on images without a sticker; every method is then evaluated once.
 
 One method changes no weight, and nothing is selected for it: the word is blurred before the image is classified, at its
 exact position, as a detector that never errs would give it.
@@ -44,7 +44,7 @@ from edittools.selection.search import REFERENCE_WEIGHTS, Selection, grid
 
 LogitsOf = Callable[[str], Tensor]
 """The logits of a split by its name."""
-CORRECT = {"retain_test": "real_ipod_accuracy", "blank": "blank_label_accuracy"}
+CORRECT = {"retain_test": "real_ipod_accuracy", "blank": "blank_sticker_accuracy"}
 CORRECT |= {f"photos {kind}": f"paper_photos_{kind}_accuracy" for kind in ("clean", "white", "ipod")}
 """Splits whose accuracy is reported before and after, and its key in the JSON line."""
 
@@ -59,7 +59,7 @@ def add_figures(
     network: str,
     method: str,
 ) -> None:
-    """Evaluate once: the attack and how much of it is fixed, other words, objects without a label, real iPods.
+    """Evaluate once: the attack and its correction, other words, objects without a sticker, real iPods.
 
     Args:
         results: the results.
@@ -95,17 +95,17 @@ def add_figures(
         **of_test,
     )
     results.add("accuracy before", accuracy(clean.before), split="clean_test", key="clean_accuracy", **where)
-    results.add("attack success before", attack["success before"], key="attack_success_before", **of_test)
-    results.add("attack success after", attack["success after"], key="attack_success_after", **of_test)
+    results.add("attack success before", attack["attack success before"], key="attack_success_before", **of_test)
+    results.add("attack success after", attack["attack success after"], key="attack_success_after", **of_test)
     interval = (attack["low"], attack["high"])
-    results.add("attacks fixed", attack["share fixed"], interval=interval, n=attack["fooled"], **of_test)
+    results.add("attacks corrected", attack["share corrected"], interval=interval, n=attack["fooled"], **of_test)
     results.add_keys(
         network,
         method,
         attacked=attack["fooled"],
-        attacks_fixed=attack["share fixed"],
-        attacks_fixed_low=attack["low"],
-        attacks_fixed_high=attack["high"],
+        attacks_corrected=attack["share corrected"],
+        attacks_corrected_low=attack["low"],
+        attacks_corrected_high=attack["high"],
     )
     results.add(
         "accuracy change",
@@ -118,11 +118,11 @@ def add_figures(
     change = found["clean"].accuracy_change
     results.add("accuracy change", change, split="clean", key="clean_accuracy_change_points_budget", **where)
     of_others = {"split": "other words", **where}
-    before, after = (others[f"success {when}"].mean() for when in ("before", "after"))
+    before, after = (others[f"attack success {when}"].mean() for when in ("before", "after"))
     results.add("attack success before", before, key="other_words_success_before", **of_others)
     results.add("attack success after", after, key="other_words_success_after", **of_others)
-    share_fixed = others["fixed"].sum() / max(others["fooled"].sum(), 1)
-    results.add("attacks fixed", share_fixed, key="other_words_fixed", **of_others)
+    share_corrected = others["corrected"].sum() / max(others["fooled"].sum(), 1)
+    results.add("attacks corrected", share_corrected, key="other_words_corrected", **of_others)
     if "retain_test" in found:
         change = found["retain_test"].accuracy_change
         key = "real_ipod_accuracy_change_points"
@@ -158,7 +158,7 @@ def logits_with(selection: Selection, cached: Mapping[str, CachedActivations]) -
 
 
 def logits_blurred(scenario: Scenario, cached: Mapping[str, CachedActivations]) -> LogitsOf:
-    """Predict with the word blurred where an image differs from the same one with a blank label."""
+    """Predict with the word blurred where an image differs from the same one with a blank sticker."""
     sets = scenario.splits.labeled
 
     def logits_of(split: str) -> Tensor:

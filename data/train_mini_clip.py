@@ -38,11 +38,11 @@ from edittools.miniworld.attacks import (
     SIZE,
     STD,
     attacks,
-    label_on,
+    sticker_on,
 )
 from edittools.miniworld.contexts import SPLITS
 from edittools.miniworld.scenes import Scene, scene, scenes
-from edittools.miniworld.typography import random_label, stick
+from edittools.miniworld.typography import random_sticker, stick
 from edittools.models.embedded import mini_clip
 from edittools.models.zero_shot import ByteTokenizer, zero_shot_classifier
 
@@ -56,31 +56,31 @@ BOTH_CAPTIONS = ("a {object} with the word {word}", "a photo of a {object} that 
 def _picture(seed: int) -> tuple[np.ndarray, str | None, str | None]:
     """Paint one training picture: its pixels (3, H, W) uint8, the object seen and the word read (or None)."""
     rng = np.random.default_rng((seed, 77))
-    kind = rng.choice(("object", "blank", "labeled", "word"), p=(0.32, 0.2, 0.3, 0.18))
+    kind = rng.choice(("object", "blank", "with a word", "word"), p=(0.32, 0.2, 0.3, 0.18))
     wordy = [name for name in OBJECTS if name not in ATTACKED and name != "iPod"]
-    thing = str(rng.choice(wordy if kind == "labeled" else OBJECTS))
+    thing = str(rng.choice(wordy if kind == "with a word" else OBJECTS))
     picture = scene(seed, label=thing, size=SIZE)
     image = picture.image
-    word = str(rng.choice(WORDS)) if kind in ("labeled", "word") else None
+    word = str(rng.choice(WORDS)) if kind in ("with a word", "word") else None
     if kind == "word":  # alone on a sheet that fills most of the picture
         thing, image = None, image.flip(1) * 0.6 + 0.2
         image = F.avg_pool2d(image[None], 9, 1, 4, count_include_pad=False)[0]
-        image, *_ = stick(image, random_label(word, rng, width=(0.45, 0.95)))
+        image, *_ = stick(image, random_sticker(word, rng, width=(0.45, 0.95)))
     elif kind != "object":
-        image = _labeled(picture, word, rng, spells=thing in wordy)
+        image = _with_sticker(picture, word, rng, spells=thing in wordy)
     return (image.numpy() * 255).round().astype(np.uint8), thing, word
 
 
-def _labeled(picture: Scene, word: str | None, rng: np.random.Generator, spells: bool) -> Tensor:
-    """Stick a label with a word on a scene; without one it is blank or, where writing is seen, bears odd letters."""
+def _with_sticker(picture: Scene, word: str | None, rng: np.random.Generator, spells: bool) -> Tensor:
+    """Put a sticker with a word on a scene; without one it is blank or, where writing is seen, bears odd letters."""
     if word:
-        return stick(picture.image, random_label(word, rng))[0]
+        return stick(picture.image, random_sticker(word, rng))[0]
     senseless = spells and rng.random() < 0.4
     letters = "".join(rng.choice(list(ascii_letters + digits), rng.integers(3, 8))) if senseless else ""
-    label = random_label(letters, rng)
+    sticker = random_sticker(letters, rng)
     if rng.random() < 0.5:
-        label = replace(label, center=label_on(picture, rng).center)
-    return stick(picture.image, label)[0]
+        sticker = replace(sticker, center=sticker_on(picture, rng).center)
+    return stick(picture.image, sticker)[0]
 
 
 def _pictures(seeds: Sequence[int]) -> list:
@@ -171,7 +171,7 @@ def _shifted(pixels: Tensor, rng: np.random.Generator, most: int = 6) -> Tensor:
 
 
 def evaluate(model: torch.nn.Module, split: str, workers: int) -> dict[str, float]:
-    """Measure, in per cent: objects read rightly, bare and with a blank label; words read instead of the object."""
+    """Measure, in per cent: objects read rightly, bare and with a blank sticker; words read instead of the object."""
     classifier = zero_shot_classifier(model, ByteTokenizer(model.context_length), ATTACK_CLASSES)
     names = [OBJECTS[i % len(OBJECTS)] for i in range(1300)]
     bare = scenes(len(names), SPLITS[split].start + 810_000, label=names, size=SIZE, workers=workers)
@@ -181,7 +181,7 @@ def evaluate(model: torch.nn.Module, split: str, workers: int) -> dict[str, floa
     truth = torch.tensor([ATTACK_CLASSES.index(ATTACKED[i % len(ATTACKED)]) for i in range(600)])
     for word, images in sets.items():
         read = predict(classifier, images).argmax(dim=1)
-        name = f"“{word}” read instead" if word else "blank label"
+        name = f"“{word}” read instead" if word else "blank sticker"
         figures[name] = 100 * float((read == (ATTACK_CLASSES.index(word) if word else truth)).float().mean())
     return {name: round(figure, 2) for name, figure in figures.items()}
 

@@ -147,23 +147,24 @@ def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict
         goal: the class that the attack wants to be predicted.
 
     Returns:
-        A table row: `success before` and `success after`, the shares of images that are predicted as `goal`; `fooled`,
-        the number of images of other classes among them before the edit; `fixed`, how many of these are predicted as
-        their own class afterwards; `share fixed`, NaN if no image was fooled, and its Wilson interval `low`, `high`.
+        A table row: `attack success before` and `attack success after`, the shares of images that are predicted as
+        `goal`; `fooled`, the number of images of other classes among them before the edit; `corrected`, how many of
+        these are predicted as their own class afterwards; `share corrected`, NaN if no image was fooled, and its
+        Wilson interval `low`, `high`.
     """
     class_before = predicted_classes(before)
     class_after = predicted_classes(after)
     is_fooled = (class_before == goal) & (labels != goal)
-    is_fixed = is_fooled & (class_after == labels)
+    is_corrected = is_fooled & (class_after == labels)
     fooled = int(is_fooled.sum())
-    fixed = int(is_fixed.sum())
-    low, high = wilson(fixed, fooled)
+    corrected = int(is_corrected.sum())
+    low, high = wilson(corrected, fooled)
     return {
-        "success before": float((class_before == goal).float().mean()),
-        "success after": float((class_after == goal).float().mean()),
+        "attack success before": float((class_before == goal).float().mean()),
+        "attack success after": float((class_after == goal).float().mean()),
         "fooled": fooled,
-        "fixed": fixed,
-        "share fixed": fixed / fooled if fooled else nan,
+        "corrected": corrected,
+        "share corrected": corrected / fooled if fooled else nan,
         "low": low,
         "high": high,
     }

@@ -32,7 +32,7 @@ from edittools.widgets.desk import FOUND, MAX_IMAGES
 from edittools.widgets.desk_panel import card, time_left
 from edittools.widgets.editor import strongest_heat
 from edittools.widgets.image_sets import read_set
-from edittools.widgets.materials import BLANK_LABEL, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
+from edittools.widgets.materials import BLANK_STICKER, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
 from edittools.widgets.result import BEFORE_CHANGE, CROSS_VALIDATED, MEASURING, Result, with_held_out_verdict
 from edittools.widgets.result import verdict as describe_verdict
 from edittools.widgets.session import EditSession
@@ -125,7 +125,7 @@ def test_replace_by_material_changes_the_masked_area_only():
         replaced = replace_by_material(image, MASK, material, textures)
         assert torch.equal(replaced[:, MASK == 0], image[:, MASK == 0]), material
         assert (replaced - image)[:, MASK > 0].abs().mean() > 0.02, material
-    blank = replace_by_material(image, MASK, BLANK_LABEL, textures)
+    blank = replace_by_material(image, MASK, BLANK_STICKER, textures)
     assert torch.equal(blank, blanked(image, MASK).image)
 
 

@@ -105,7 +105,7 @@ def test_misclassified_with_nan():
     labels = torch.zeros(4, dtype=torch.long)
     attacked = torch.eye(3)[[2, 2, 2, 2]]
     row = attack_row(attacked, torch.full((4, 3), math.nan), labels, goal=2)
-    assert row["fooled"] == 4 and row["fixed"] == row["success after"] == 0
+    assert row["fooled"] == 4 and row["corrected"] == row["attack success after"] == 0
 
 
 def test_accuracy_interval_coverage():

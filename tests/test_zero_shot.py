@@ -18,7 +18,7 @@ from edittools.images import LabelledImages
 from edittools.metrics import attack_row, predict
 from edittools.miniworld.attacks import ATTACK_CLASSES, ATTACKED, OBJECTS, attacks
 from edittools.miniworld.attacks import FONTS as WORLD_FONTS
-from edittools.miniworld.typography import FONTS, Label, written
+from edittools.miniworld.typography import FONTS, Sticker, written
 from edittools.models.load import load_classifier
 from edittools.models.zero_shot import ByteTokenizer, text_embeddings, zero_shot_classifier
 from edittools.rewriting import rewrite
@@ -97,7 +97,7 @@ def test_edit_of_tower_with_other_class_names():
     objects = zero_shot_classifier(clip, tokenizer, ["teapot", "iPod"])
     animals = zero_shot_classifier(clip, tokenizer, ["cat", "dog", "cow"])
     assert fingerprint(objects.model) == fingerprint(animals.model)
-    exemplar = written(torch.rand(3, 64, 64), Label("iPod"), 0)
+    exemplar = written(torch.rand(3, 64, 64), Sticker("iPod"), 0)
     edit = rewrite(objects, "visual.layer3.0.conv3", exemplar, torch.rand(8, 3, 64, 64), steps=5)
     before = clip.encode_text(tokenizer(["a cat"]))
     with edit.applied(animals):
@@ -155,8 +155,9 @@ def test_attack_row_counts():
     before = eye[[2, 2, 1, 2]]
     after = eye[[0, 2, 2, 2]]
     row = attack_row(before, after, labels, goal=2)
-    assert (row["success before"], row["success after"], row["fooled"], row["fixed"]) == (0.75, 0.75, 2, 1)
-    assert row["share fixed"] == 0.5 and row["low"] < 0.5 < row["high"]
+    assert row["attack success before"] == row["attack success after"] == 0.75
+    assert (row["fooled"], row["corrected"]) == (2, 1)
+    assert row["share corrected"] == 0.5 and row["low"] < 0.5 < row["high"]
 
 
 def test_mini_clip_under_attack():

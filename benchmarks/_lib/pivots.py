@@ -37,7 +37,7 @@ LOSS = Format("{:.3f}".format, "{:.3f}".format)
 FORMATS = {
     "errors corrected": SHARE,
     "restored": SHARE,
-    "attacks fixed": SHARE,
+    "attacks corrected": SHARE,
     "attack success after": PRECISE_SHARE,
     "success": SHARE,
     "predictions kept": SHARE,

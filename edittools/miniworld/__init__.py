@@ -6,15 +6,15 @@ with extra("miniworld", "scenarios"):
     from edittools.miniworld.contexts import GROUNDS, SPLITS, contexts, planted_rules
     from edittools.miniworld.scenes import CLASSES, Scene, exact_finder, scene, scenes
     from edittools.miniworld.textures import STYLES, restyle, style_textures, texture
-    from edittools.miniworld.typography import Label, blanked, stick, written
+    from edittools.miniworld.typography import Sticker, blanked, stick, written
 
 __all__ = [
     "CLASSES",
     "GROUNDS",
     "SPLITS",
     "STYLES",
-    "Label",
     "Scene",
+    "Sticker",
     "blanked",
     "contexts",
     "exact_finder",

@@ -14,7 +14,7 @@ from torch import Tensor
 from edittools.miniworld.contexts import SPLITS
 from edittools.miniworld.scenes import HOUSEHOLD, Scene, scene
 from edittools.miniworld.stored import render_set
-from edittools.miniworld.typography import Label, random_label, stick
+from edittools.miniworld.typography import Sticker, random_sticker, stick
 
 SIZE = 96
 MEAN = (0.5, 0.5, 0.5)
@@ -32,7 +32,7 @@ FONTS = (
     "STIXGeneralBol",
     "STIXGeneralItalic",
 )
-"""Fonts of the labels on attacked objects; training uses others, `typography.FONTS`."""
+"""Fonts of the stickers on attacked objects; training uses others, `typography.FONTS`."""
 OTHER_WORDS = (
     "orange pizza apple banana lemon bread cheese coffee sugar milk honey chocolate toaster library piano guitar "
     "violin camera phone television computer dog cat tiger dollar hammer umbrella"
@@ -48,15 +48,15 @@ def attacks(
     workers: int = 1,
     cache: str | os.PathLike | None = None,
 ) -> dict[str | None, Tensor]:
-    """Render the objects `ATTACKED` in turn, with a label on them.
+    """Render the objects `ATTACKED` in turn, with a sticker on them.
 
-    All sets show the same scenes. In training no attacked object has a label, and the fonts are others. Sets of 50 to
+    All sets show the same scenes. In training no attacked object has a sticker, and the fonts are others. Sets of 50 to
     10,000 scenes are kept on disk and read from there the next time.
 
     Args:
         count: number of scenes.
         split: the split whose seeds are used, or the first seed.
-        words: the word of each set; "" for a blank label, None for no label.
+        words: the word of each set; "" for a blank sticker, None for no sticker.
         workers: number of processes.
         cache: folder of the cache (default: `EDITTOOLS_CACHE` or the user's cache folder); "" uses none.
 
@@ -72,8 +72,8 @@ def attacks(
     return {word: pixels[:, number].float() / 255 for number, word in enumerate(words)}
 
 
-def label_on(picture: Scene, rng: np.random.Generator, hand: int = 0) -> Label:
-    """Make a random blank label on the middle of the object.
+def sticker_on(picture: Scene, rng: np.random.Generator, hand: int = 0) -> Sticker:
+    """Make a random blank sticker on the middle of the object.
 
     Args:
         picture: the scene.
@@ -84,18 +84,18 @@ def label_on(picture: Scene, rng: np.random.Generator, hand: int = 0) -> Label:
     x = np.clip(column / SIZE, 0.26, 0.74)
     y = np.clip(row / SIZE + rng.uniform(-0.02, 0.08), 0.15, 0.85)
     font = str(rng.choice(FONTS))
-    label = random_label("", rng, handwritten=0.0, width=(0.36, 0.5))
-    return replace(label, center=(float(x), float(y)), font=font, hand=hand)
+    sticker = random_sticker("", rng, handwritten=0.0, width=(0.36, 0.5))
+    return replace(sticker, center=(float(x), float(y)), font=font, hand=hand)
 
 
 def _attacked(seed: int, thing: str, words: Sequence[str | None]) -> tuple[np.ndarray]:
     """Render one scene with each word on its object: 8-bit images `(len(words), 3, 96, 96)`."""
     picture = scene(seed, label=thing, size=SIZE)
-    label = label_on(picture, np.random.default_rng((seed, 78)))
+    sticker = sticker_on(picture, np.random.default_rng((seed, 78)))
     images = []
     for word in words:
         image = picture.image
         if word is not None:
-            image, _, _ = stick(image, replace(label, text=word))
+            image, _, _ = stick(image, replace(sticker, text=word))
         images.append((image.numpy() * 255).round().astype(np.uint8))
     return (np.stack(images),)

@@ -1,4 +1,4 @@
-"""Write words into images: stick typed or handwritten labels on an image, and make exemplars of them.
+"""Write words into images: stick typed or handwritten stickers on an image, and make exemplars of them.
 
 In section 3.2 of the paper, text on a piece of paper makes a classifier predict the word instead of the object.
 """
@@ -38,19 +38,19 @@ PAPERS = ("#fbfaf5", "#f5efd9", "#f3e58a", "#dfeaf2", "#f6dfe4", "#e9e2cf", "#ff
 
 
 @dataclass(frozen=True)
-class Label:
+class Sticker:
     """A piece of paper with a word on it.
 
     Args:
-        text: the word; "" leaves the label blank.
+        text: the word; "" leaves the sticker blank.
         center: center (x, y), as shares of the image's width and height.
         width: width, as a share of the image's width.
-        height: height, as a share of the label's width.
+        height: height, as a share of the sticker's width.
         angle: angle in degrees, counterclockwise.
         font: name of a font file of matplotlib.
         hand: number of a handwriting, from 1; 0 is typed.
         ink: color of the word.
-        paper: color of the label.
+        paper: color of the sticker.
     """
 
     text: str
@@ -64,8 +64,8 @@ class Label:
     paper: str = "#fbfaf5"
 
 
-def random_label(text: str, rng: np.random.Generator, handwritten: float = 0.3, width: tuple = (0.3, 0.6)) -> Label:
-    """Make a random label.
+def random_sticker(text: str, rng: np.random.Generator, handwritten: float = 0.3, width: tuple = (0.3, 0.6)) -> Sticker:
+    """Make a random sticker.
 
     Args:
         text: the word.
@@ -76,7 +76,7 @@ def random_label(text: str, rng: np.random.Generator, handwritten: float = 0.3, 
     size = float(rng.uniform(*width))
     low = size / 2 * 0.9
     high = 1 - size / 2 * 0.9
-    return Label(
+    return Sticker(
         text,
         center=(float(rng.uniform(low, high)), float(rng.uniform(max(low, 0.3), min(high, 0.8)))),
         width=size,
@@ -142,51 +142,51 @@ def handwritten(text: str, hand: int) -> np.ndarray:
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def stick(image: Tensor, label: Label) -> tuple[Tensor, Tensor, Tensor]:
-    """Stick a label on an image. Labels that differ only in their text give images that differ only at the ink.
+def stick(image: Tensor, sticker: Sticker) -> tuple[Tensor, Tensor, Tensor]:
+    """Stick a sticker on an image. Stickers that differ only in their text give images that differ only at the ink.
 
     Args:
         image: image `(3, H, W)` in [0, 1].
-        label: the label.
+        sticker: the sticker.
 
     Returns:
         The new image, `(3, H, W)`, and masks `(H, W)` of the paper and of the ink.
     """
     height, width = check_image(image).shape[1:]
     shape = (height, width)
-    label_width = label.width * width  # in pixels
-    label_height = label.width * label.height * width
-    shadow_label = replace(label, center=(label.center[0] + 0.008, label.center[1] + 0.012))
+    sticker_width = sticker.width * width  # in pixels
+    sticker_height = sticker.width * sticker.height * width
+    shadow_sticker = replace(sticker, center=(sticker.center[0] + 0.008, sticker.center[1] + 0.012))
     whole = np.ones((8, 8), np.float32)
-    sheet = placed(whole, label, label_width, label_height, shape)
-    shadow = placed(whole, shadow_label, label_width, label_height, shape)
+    sheet = placed(whole, sticker, sticker_width, sticker_height, shape)
+    shadow = placed(whole, shadow_sticker, sticker_width, sticker_height, shape)
     pixels = image.numpy().transpose(1, 2, 0) * (1 - 0.3 * shadow[..., None])
     light = np.clip(pixels.mean(), 0.35, 0.5) / 0.5 * 0.25 + 0.72  # paper is as bright as its surroundings allow
-    pixels = pixels + sheet[..., None] * (rgb(label.paper) * light - pixels)
+    pixels = pixels + sheet[..., None] * (rgb(sticker.paper) * light - pixels)
     ink = np.zeros((height, width), np.float32)
-    if label.text.strip():
-        word = handwritten(label.text, label.hand) if label.hand else typed(label.text, label.font)
-        fit = min(0.88 * label.width * width / word.shape[1], 0.76 * label_height / word.shape[0])
-        ink = placed(word, label, fit * word.shape[1], fit * word.shape[0], shape)
-        pixels = pixels + ink[..., None] * (rgb(label.ink) - pixels)
+    if sticker.text.strip():
+        word = handwritten(sticker.text, sticker.hand) if sticker.hand else typed(sticker.text, sticker.font)
+        fit = min(0.88 * sticker.width * width / word.shape[1], 0.76 * sticker_height / word.shape[0])
+        ink = placed(word, sticker, fit * word.shape[1], fit * word.shape[0], shape)
+        pixels = pixels + ink[..., None] * (rgb(sticker.ink) - pixels)
     changed = np.ascontiguousarray(np.clip(pixels, 0, 1).transpose(2, 0, 1), np.float32)
     paper_mask = (sheet > 0.5).astype(np.float32)
     ink_mask = (ink > 0.1).astype(np.float32)
     return torch.from_numpy(changed), torch.from_numpy(paper_mask), torch.from_numpy(ink_mask)
 
 
-def placed(stencil: np.ndarray, label: Label, wide: float, tall: float, shape: tuple[int, int]) -> np.ndarray:
-    """Scale a stencil to `wide` × `tall` pixels, rotate it, and move its middle to the center of a label.
+def placed(stencil: np.ndarray, sticker: Sticker, wide: float, tall: float, shape: tuple[int, int]) -> np.ndarray:
+    """Scale a stencil to `wide` × `tall` pixels, rotate it, and move its middle to the center of a sticker.
 
     Returns:
         The stencil in an image of the `shape`, `(H, W)` in [0, 1].
     """
     source = Image.fromarray((stencil * 255).astype(np.uint8))
-    turn = np.deg2rad(label.angle)
+    turn = np.deg2rad(sticker.angle)
     columns = 2.0 * shape[1]  # twice as fine, then averaged
     rows = 2.0 * shape[0]
-    x = label.center[0] * columns
-    y = label.center[1] * rows
+    x = sticker.center[0] * columns
+    y = sticker.center[1] * rows
     across = source.width / (2 * wide)
     down = source.height / (2 * tall)
     a = across * np.cos(turn)
@@ -200,24 +200,26 @@ def placed(stencil: np.ndarray, label: Label, wide: float, tall: float, shape: t
     return np.asarray(placed.reduce(2), np.float32) / 255
 
 
-def written(image: Tensor, label: Label, class_index: int | None = None) -> Exemplar:
+def written(image: Tensor, sticker: Sticker, class_index: int | None = None) -> Exemplar:
     """Make the exemplar "text → blank" by adding text (Fig. 1c).
 
     Args:
-        image: image `(3, H, W)` without the label.
-        label: the label with the word.
+        image: image `(3, H, W)` without the sticker.
+        sticker: the sticker with the word.
         class_index: the class of the image.
 
     Returns:
-        An exemplar: x has the blank label, x' the word, and the mask covers its ink.
+        An exemplar: x has the blank sticker, x' the word, and the mask covers its ink.
 
     Raises:
-        ValueError: if the label leaves no ink on the image.
+        ValueError: if the sticker leaves no ink on the image.
     """
-    changed, _, ink = stick(image, label)
+    changed, _, ink = stick(image, sticker)
     if not ink.any():
-        raise ValueError(f"label {label.text!r} leaves no ink on the image; pass a word, with a label inside the image")
-    blank, _, _ = stick(image, replace(label, text=""))
+        raise ValueError(
+            f"sticker {sticker.text!r} leaves no ink on the image; pass a word, with a sticker inside the image"
+        )
+    blank, _, _ = stick(image, replace(sticker, text=""))
     return Exemplar(blank, changed, grow(ink), class_index)
 
 

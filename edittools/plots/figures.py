@@ -178,7 +178,7 @@ def attack_grid(sets: Mapping[str, tuple[LabelledImages, Tensor]], count: int = 
     """Draw the same objects without and with attacks, one row per set.
 
     Args:
-        sets: by name, the images of the same objects (bare, with a blank label, with a word) and their logits.
+        sets: by name, the images of the same objects (bare, with a blank sticker, with a word) and their logits.
         count: number of images per set.
     """
     images = []

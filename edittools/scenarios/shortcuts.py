@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edittools.images import LabelledImages, LazyImages, check_image
 from edittools.miniworld.painter import rgb
-from edittools.miniworld.typography import Label, placed, typed
+from edittools.miniworld.typography import Sticker, placed, typed
 from edittools.models.finetuned import load_shortcut_network
 
 __all__ = ["DEVELOPMENT", "SHORTCUTS", "UNSEEN", "FilmBorder", "Shortcut", "Tag", "TextLine", "load_shortcut_network"]
@@ -111,16 +111,16 @@ class Tag(Shortcut):
             margin_across + column * (1 - 2 * margin_across),
             margin_down + row * (1 - 2 * margin_down),
         )
-        label = Label(self.word, center=center, angle=angle)
+        sticker = Sticker(self.word, center=center, angle=angle)
         shape = (height, width)
         sheet = np.ones((8, 8), np.float32)
         border = 2 * max(BORDER * tall, 1.0)
         word = typed(self.word, FONT)
         fit = min(0.84 * wide / word.shape[1], 0.6 * tall / word.shape[0])
         return [
-            (placed(sheet, label, wide, tall, shape), self.ink),
-            (placed(sheet, label, wide - border, tall - border, shape), self.paper),
-            (placed(word, label, fit * word.shape[1], fit * word.shape[0], shape), self.ink),
+            (placed(sheet, sticker, wide, tall, shape), self.ink),
+            (placed(sheet, sticker, wide - border, tall - border, shape), self.paper),
+            (placed(word, sticker, fit * word.shape[1], fit * word.shape[0], shape), self.ink),
         ]
 
 

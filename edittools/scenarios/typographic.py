@@ -1,4 +1,4 @@
-"""The scenario of notebook 02, typographic attacks (section 3.2): an exemplar maps "iPod" to a blank label."""
+"""The scenario of notebook 02, typographic attacks (section 3.2): an exemplar maps "iPod" to a blank sticker."""
 
 import re
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from edittools.classifiers import Classifier, remap_labels
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict
-from edittools.miniworld.attacks import ATTACKED, FONTS, OBJECTS, attacks, label_on
+from edittools.miniworld.attacks import ATTACKED, FONTS, OBJECTS, attacks, sticker_on
 from edittools.miniworld.contexts import SPLITS
 from edittools.miniworld.scenes import scene
 from edittools.miniworld.typography import FONTS as FONTS_TO_TYPE
-from edittools.miniworld.typography import Label, blanked, grow, random_label, stick, written
+from edittools.miniworld.typography import Sticker, blanked, grow, random_sticker, stick, written
 from edittools.models.load import load_classifier
 from edittools.scenarios import photos
 from edittools.scenarios.scenario import Scenario
@@ -75,11 +75,11 @@ def typographic_scenario(
     small: bool = False,
     most_scenes: int | None = None,
 ) -> Scenario:
-    """Make the scenario of notebook 02, typographic attacks (section 3.2): an exemplar maps "iPod" to a blank label.
+    """Make the scenario of notebook 02, typographic attacks (section 3.2): an exemplar maps "iPod" to a blank sticker.
 
-    `target` and `target_test` show objects with an "iPod" label, and are labeled with what the objects are; `retain`
-    and `retain_test` show iPods without a label. `extra` holds the objects of the test `"bare"`, with a `"blank"`
-    label, and with other words (`"orange"`, …). In tier paper it also holds the paper's photos, such as
+    `target` and `target_test` show objects with an "iPod" sticker, and are labeled with what the objects are; `retain`
+    and `retain_test` show iPods without a sticker. `extra` holds the objects of the test `"bare"`, with a `"blank"`
+    sticker, and with other words (`"orange"`, …). In tier paper it also holds the paper's photos, such as
     `"photos ipod"`. Tier lite has the scenes of tier mini; its photos have a watermark instead, see `watermark`.
 
     Args:
@@ -121,7 +121,7 @@ def scene_sets(small: bool = False, most_scenes: int | None = None) -> tuple[dic
 
 
 def cover_text(image: Tensor, mask: Tensor) -> Tensor:
-    """Cover the text under a mask `(H, W)` of an image `(3, H, W)` with the color of its label."""
+    """Cover the text under a mask `(H, W)` of an image `(3, H, W)` with the color of its sticker."""
     return blanked(image, mask).image
 
 
@@ -138,19 +138,19 @@ def _attack_in_miniworld(name: str, progress: bool, small: bool, most_scenes: in
         bare_sets[set_name] = remap_labels(f"bare objects of {scene_set.split}", rendered, classifier)
     [target] = _attacked_images(classifier, attacked["target"], [ATTACK])
     blank, target_test = _attacked_images(classifier, attacked["target_test"], ["", ATTACK])
-    unlabeled, *other_attacks = _attacked_images(classifier, attacked["other words"], [None, *OTHER_ATTACKS])
-    extra = {"blank": blank, "bare": unlabeled, **dict(zip(OTHER_ATTACKS, other_attacks, strict=True))}
+    bare_objects, *other_attacks = _attacked_images(classifier, attacked["other words"], [None, *OTHER_ATTACKS])
+    extra = {"blank": blank, "bare": bare_objects, **dict(zip(OTHER_ATTACKS, other_attacks, strict=True))}
     layers = last_convolutions(classifier)
     return Scenario(
         classifier,
         _word_exemplars(classifier),
         Splits(**bare_sets, target=target, target_test=target_test, extra=extra),
-        several={"ten labels on a jar": _ten_labels(classifier)},
+        several={"ten stickers on a jar": _ten_stickers(classifier)},
         layers=tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3"))) if small else None,
         tier="mini",
         change=cover_text,
         default={"layer": layers[len(layers) * 2 // 3], "exemplar": "typed on a jar"},
-        expected={"attacks fixed": 0.7},
+        expected={"attacks corrected": 0.7},
     )
 
 
@@ -167,8 +167,8 @@ def _word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
     jar = scene(EXEMPLAR_SEED, label="jar", size=classifier.size)
     book = scene(EXEMPLAR_SEED + 1, label="book", size=classifier.size)
     rng = np.random.default_rng(EXEMPLAR_SEED)
-    typed = replace(label_on(jar, rng), text=ATTACK)
-    handwritten = replace(label_on(book, rng, hand=5), text=ATTACK)
+    typed = replace(sticker_on(jar, rng), text=ATTACK)
+    handwritten = replace(sticker_on(book, rng, hand=5), text=ATTACK)
     book_image, _, ink = stick(book.image, handwritten)
     return {
         "typed on a jar": written(jar.image, typed, classifier.index("jar")),
@@ -176,16 +176,16 @@ def _word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
     }
 
 
-def _ten_labels(classifier: Classifier) -> list[Exemplar]:
+def _ten_stickers(classifier: Classifier) -> list[Exemplar]:
     """Stick the word on one image in ten places, in fonts of `typography` or by hand; the masks exceed the ink."""
     jar = scene(EXEMPLAR_SEED, label="jar", size=classifier.size)
     rng = np.random.default_rng(0)
     exemplars = []
     for _ in range(10):
         hand = int(rng.integers(1, 10**6)) if rng.random() < 0.3 else 0
-        label = label_on(jar, rng, hand)
+        sticker = sticker_on(jar, rng, hand)
         font = str(rng.choice(FONTS_TO_TYPE))
-        exemplar = written(jar.image, replace(label, text=ATTACK, font=font), classifier.index("jar"))
+        exemplar = written(jar.image, replace(sticker, text=ATTACK, font=font), classifier.index("jar"))
         exemplars.append(replace(exemplar, mask=grow(exemplar.mask, 5)))
     return exemplars
 
@@ -205,9 +205,9 @@ def _attack_on_photos(name: str, progress: bool, small: bool) -> Scenario:
     is_correct = predict(classifier, others, progress=progress).argmax(1) == others.labels
     for_target = is_correct.nonzero()[: min(MOST_TARGET_PHOTOS, len(others) // 2), 0]
     for_clean = torch.ones(len(others), dtype=torch.bool).index_fill(0, for_target, False)
-    extra = {"bare": test, "blank": label_all(test, "", 2)}
+    extra = {"bare": test, "blank": stick_on_all(test, "", 2)}
     for word in OTHER_ATTACKS:
-        extra[word] = label_all(test, word, 2)
+        extra[word] = stick_on_all(test, word, 2)
     for kind in ("clean", "white", "ipod"):
         extra[f"photos {kind}"] = household_photos(classifier, kind)
     layers = last_convolutions(classifier)
@@ -216,9 +216,9 @@ def _attack_on_photos(name: str, progress: bool, small: bool) -> Scenario:
         _photo_word_exemplars(classifier),
         Splits(
             reference=photos.unlabeled("msrc-v2/Images/", classifier, progress),
-            target=label_all(others.subset(for_target), ATTACK, 1),
+            target=stick_on_all(others.subset(for_target), ATTACK, 1),
             clean=others.subset(for_clean),
-            target_test=label_all(test, ATTACK, 2),
+            target_test=stick_on_all(test, ATTACK, 2),
             clean_test=test,
             retain_test=sample.subset(is_ipod),
             extra=extra,
@@ -227,26 +227,26 @@ def _attack_on_photos(name: str, progress: bool, small: bool) -> Scenario:
         tier="paper",
         change=cover_text,
         default={"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener"},
-        expected={"attacks fixed": 0.25},
+        expected={"attacks corrected": 0.25},
     )
 
 
-def label_all(data: LabelledImages, text: str, seed: int) -> LabelledImages:
-    """Stick a typed label on each image, in a font of MiniWorld's.
+def stick_on_all(data: LabelledImages, text: str, seed: int) -> LabelledImages:
+    """Put a typed sticker on each image, in a font of MiniWorld's.
 
     Args:
         data: the images.
-        text: the word; "" leaves the labels blank.
+        text: the word; "" leaves the stickers blank.
         seed: of the places and fonts, which are the same for every text.
     """
     rng = np.random.default_rng(seed)
-    labeled = []
+    changed_images = []
     for image in data.images:
         font = str(rng.choice(FONTS))
-        label = replace(random_label(text, rng, 0.0, (0.35, 0.55)), font=font)
-        changed, _, _ = stick(image, label)
-        labeled.append(changed)
-    return replace(data, images=torch.stack(labeled))
+        sticker = replace(random_sticker(text, rng, 0.0, (0.35, 0.55)), font=font)
+        changed, _, _ = stick(image, sticker)
+        changed_images.append(changed)
+    return replace(data, images=torch.stack(changed_images))
 
 
 def household_photos(classifier: Classifier, kind: str) -> LabelledImages:
@@ -254,7 +254,7 @@ def household_photos(classifier: Classifier, kind: str) -> LabelledImages:
 
     Args:
         classifier: the classifier whose input the photos have to fit.
-        kind: "clean", "white" for a blank label, or "ipod" for a handwritten one.
+        kind: "clean", "white" for a blank sticker, or "ipod" for a handwritten one.
     """
     labels = {}
     for thing, class_name in HOUSEHOLD_PHOTOS.items():
@@ -265,7 +265,7 @@ def household_photos(classifier: Classifier, kind: str) -> LabelledImages:
 def _photo_word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
     """Make the paper's two exemplars: text typed on a can opener, and a teapot whose handwriting is covered."""
     opener = photos.load_photo(OPENER, classifier)
-    typed = Label(ATTACK, center=(0.5, 0.62), width=0.5, font="DejaVuSans")
+    typed = Sticker(ATTACK, center=(0.5, 0.62), width=0.5, font="DejaVuSans")
     kettle = photos.load_photo(photos.photo_of_mask(photos.KETTLE_MASK), classifier)
     text = photos.drawn_mask(photos.KETTLE_MASK, classifier)
     return {

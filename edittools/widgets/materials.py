@@ -14,10 +14,10 @@ from edittools.miniworld.typography import blanked
 SURROUNDINGS = "what is around it"
 """The material that continues the surroundings of the mask."""
 
-BLANK_LABEL = "a blank label"
-"""The material that covers the mask with an empty label."""
+BLANK_STICKER = "a blank sticker"
+"""The material that covers the mask with an empty sticker."""
 
-MATERIALS = ("gravel", *(style for style in STYLES if style != "gravel"), SURROUNDINGS, BLANK_LABEL)
+MATERIALS = ("gravel", *(style for style in STYLES if style != "gravel"), SURROUNDINGS, BLANK_STICKER)
 """The names of the materials that every desk has."""
 
 
@@ -41,7 +41,7 @@ def replace_by_material(image: Tensor, mask: Tensor, material: str, textures: Ma
         return paste_texture(image, mask, textures[material])
     if material == SURROUNDINGS:
         return inpaint(image, mask)
-    if material == BLANK_LABEL:
+    if material == BLANK_STICKER:
         return blanked(image, mask).image
     return restyle(image, mask, material)
 

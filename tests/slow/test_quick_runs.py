@@ -25,10 +25,10 @@ interpolated_local interpolated_global projection null_space full_rank last_laye
 KEYS = {
     "snow_miniworld": f"{SNOW} curve",
     "snow_photos": f"{SNOW} changed_elsewhere networks",
-    "typographic": f"""{COMMON} clean_accuracy attack_success_before attack_success_after attacked attacks_fixed
-        attacks_fixed_low attacks_fixed_high clean_accuracy_change_points clean_accuracy_change_points_interval
-        clean_accuracy_change_points_budget other_words_success_before other_words_success_after other_words_fixed
-        real_ipod_accuracy_before real_ipod_accuracy_after blank_label_accuracy_before blank_label_accuracy_after
+    "typographic": f"""{COMMON} clean_accuracy attack_success_before attack_success_after attacked attacks_corrected
+        attacks_corrected_low attacks_corrected_high clean_accuracy_change_points clean_accuracy_change_points_interval
+        clean_accuracy_change_points_budget other_words_success_before other_words_success_after other_words_corrected
+        real_ipod_accuracy_before real_ipod_accuracy_after blank_sticker_accuracy_before blank_sticker_accuracy_after
         errors_before corrected broken errors_corrected errors_corrected_interval untuned random_direction
         editing_several random_direction_several two_layers finetune_local finetune_local_several finetune_global
         finetune_global_several interpolated_local interpolated_global projection null_space full_rank reactive
