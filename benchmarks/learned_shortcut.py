@@ -240,7 +240,7 @@ def selections_of(search: EditSearch) -> Iterator[tuple[str, Selection]]:
 def edits_of(search: EditSearch, candidates: Candidates) -> Iterator[tuple[str, Selection]]:
     """Select among all edits, among those of the default settings in each layer, and among those of full rank."""
     scored = search.score_in_passes(candidates)
-    tried = scored.finalists()
+    tried = search.finalists(scored)
     selected = {
         EDIT: range(len(tried)),
         METHODS["rank_1_default"]: [k for k, one in enumerate(tried.candidates) if "rank" not in one.params],

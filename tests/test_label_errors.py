@@ -9,6 +9,7 @@ import torch
 
 from edittools.images import LabelledImages
 from edittools.metrics import predict
+from edittools.reports import render
 from edittools.selection import repair
 from edittools.selection.label_errors import KINDS, find_label_errors
 
@@ -98,7 +99,7 @@ def test_repair_with_predicted_labels_finds_no_label_errors(cleanlab, swapped):
     arguments, _ = swapped
     fix = repair(**{**arguments, "clean": arguments["clean"].images, "retain": None})
     assert not len(fix.label_errors) and not [check for check in fix.checks if "likely wrong" in check.name]
-    assert fix.report_data()["label_errors"] == [] and "Labels to check" not in fix.report_html()
+    assert fix.report_data()["label_errors"] == [] and "Labels to check" not in render(fix.page())
 
 
 def test_repair_without_cleanlab(swapped, monkeypatch):
@@ -107,6 +108,6 @@ def test_repair_without_cleanlab(swapped, monkeypatch):
     arguments, _ = swapped
     fix = repair(**arguments)
     assert not [check for check in fix.checks if "likely wrong" in check.name]
-    assert fix.report_data()["label_errors"] is None and "Labels to check" not in fix.report_html()
+    assert fix.report_data()["label_errors"] is None and "Labels to check" not in render(fix.page())
     with pytest.raises(ModuleNotFoundError, match=r"edittools\[labels\]"):
         _ = fix.label_errors

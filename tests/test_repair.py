@@ -102,7 +102,8 @@ def test_repair_splits_clean_images_by_class_at_random(case):
 
 def _share_left(case, fix):
     """By the definition: the mean square distance from the target at the mask, with the edit and without."""
-    selection = fix.selections["edit"]
+    selection = fix.selection
+    assert selection.params["method"] == "edit" and "second layer" not in selection.params
     cut = Cut(case.classifier, selection.edit.layers[0])
     site = prepare(case.classifier, cut.layer, case.exemplar)
     problem = pose(site, None, selection.params.get("masked", True))
@@ -115,8 +116,8 @@ def _share_left(case, fix):
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 def test_record_says_what_loss_the_edit_leaves_at_its_strength(case, strength):
-    fix = _repaired(case, strengths=(strength,))
-    record = fix.selections["edit"].edit.record
+    fix = _repaired(case, strengths=(strength,), layers=["3"])
+    record = fix.edit.record
     assert record.share_left == pytest.approx(_share_left(case, fix), rel=1e-4, abs=1e-8)
 
 

@@ -28,7 +28,7 @@ from edittools.reports import (
     shade,
 )
 from edittools.reports.charts import Axis, plots_of
-from edittools.selection import Check, Constraints, EditSearch, Splits, grid, repair, report_html, write_report
+from edittools.selection import Check, Constraints, EditSearch, Splits, grid, repair, write_report
 from edittools.selection.report import charts_html
 
 EVIL = "</style></script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">\"'"
@@ -313,38 +313,34 @@ def selected(search, cv=None):
 def test_report_of_a_search_is_harmless(search, cv, tmp_path):
     selection = selected(search, cv)
     control = search.select(search.candidates("random_direction", [{"objective": "least_squares"}]), cv=cv)
-    text = report_html(search, selection, {"random direction": control})
-    assert harmless(text)
     path = write_report(tmp_path / "report.html", search, selection, {"random direction": control})
-    assert re.sub(r"\d\d:\d\d UTC", "", path.read_text()) == re.sub(r"\d\d:\d\d UTC", "", text)
+    assert path == tmp_path / "report.html" and list(tmp_path.iterdir()) == [path]
+    text = path.read_text()
+    assert harmless(text)
     words = "".join(Elements(text).texts)
     assert selection.edit.digest in words and selection.edit.fingerprint in words
 
 
-def test_report_shows_each_image_with_the_edit_that_was_selected_without_it(search):
+def test_report_shows_each_image_with_the_edit_that_was_selected_without_it(search, tmp_path):
     """By hand: the state of each card, from the comparison by cross-validation."""
     selection = selected(search, 3)
     held_out = selection.held_out
-    states = [
-        one["data-state"]
-        for tag, one in Elements(report_html(search, selection)).elements
-        if tag == "li"
-        if "data-state" in one
-    ]
+    text = write_report(tmp_path / "report.html", search, selection).read_text()
+    states = [one["data-state"] for tag, one in Elements(text).elements if tag == "li" if "data-state" in one]
     assert len(states) >= 20
     assert states[:20].count("corrected") == held_out.corrected
     assert states[:20].count("broken") == held_out.broken
     assert states[:20].count("misclassified") == int((held_out.before & held_out.after).sum())
 
 
-def test_report_without_a_feasible_candidate(evil, search):
+def test_report_without_a_feasible_candidate(evil, search, tmp_path):
     strict = Constraints(max_accuracy_drop=0, max_retain_broken=0)
     classifier, exemplar, data = evil
     right = replace(search.splits, target=data.subset(range(13, 20)))  # nothing to correct
     other = EditSearch(classifier, exemplar, right, ["conv1"], strict)
     selection = selected(other, 3)
     assert not selection.feasible
-    text = report_html(other, selection)
+    text = write_report(tmp_path / "report.html", other, selection).read_text()
     assert harmless(text) and "do not use" in text
 
 
@@ -365,7 +361,7 @@ def test_report_of_repair(evil, tmp_path):
     assert harmless(text) and EVIL in "".join(Elements(text).texts)
     [code] = re.findall(r"<pre.*?<code>(.*?)</code>", text, re.DOTALL)
     compile(code.replace("&#39;", "'").replace("&#34;", '"').replace("&lt;", "<").replace("&gt;", ">"), "code", "exec")
-    assert harmless(fix.report_html())
+    assert harmless(render(fix.page()))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
     data = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)  # no NaN
     assert data["title"] == EVIL and data["verdict"]["word"] == fix.verdict.word
@@ -397,19 +393,19 @@ def test_report_has_a_row_for_each_layer_of_the_first_pass(two_passes):
     for _, row in two_passes.layers.iterrows():
         name = f"{'▸' * row['goes on']}{row.layer}{'selected' * (row.layer in two_passes.edit.layers)}"
         expected.append((name, str(row.corrected), str(row.broken), f"{row.loss:.3f}"))
-    assert len(expected) == 7 and layer_rows(two_passes.report_html()) == expected
+    assert len(expected) == 7 and layer_rows(render(two_passes.page())) == expected
     assert layer_rows(two_passes.charts_html()) == expected
 
 
 def test_report_after_a_single_pass_shows_no_layers(fix):
-    assert not len(fix.layers) and not layer_rows(fix.report_html())
+    assert not len(fix.layers) and not layer_rows(render(fix.page()))
 
 
 @pytest.mark.parametrize("which", ["two_passes", "fix"])
 def test_report_has_a_row_for_each_candidate_of_the_trade_off(which, request):
     fix = request.getfixturevalue(which)
     rows = rows_of(fix.charts_html(), "candidates")
-    assert len(fix.trade_off) and rows_of(fix.report_html(), "candidates") == rows
+    assert len(fix.trade_off) and rows_of(render(fix.page()), "candidates") == rows
     for row, (_, expected) in zip(rows, fix.trade_off.iterrows(), strict=False):
         change = f"{expected['accuracy change']:+.2f}".replace("-", "−")
         counts = [str(expected[name]) for name in ("corrected", "broken")]
@@ -422,14 +418,15 @@ def test_report_has_a_row_for_each_candidate_of_the_trade_off(which, request):
     assert len(rows) - len(fix.trade_off) in (0, 1)  # the selected one need not be among those that no other one beats
 
 
-def test_report_without_a_candidate_that_corrects_more_than_it_breaks_shows_no_trade_off(evil, search):
+def test_report_without_a_candidate_that_corrects_more_than_it_breaks_shows_no_trade_off(evil, search, tmp_path):
     classifier, exemplar, data = evil
     right = replace(search.splits, target=data.subset(range(13, 20)))  # nothing to correct
     other = EditSearch(classifier, exemplar, right, ["conv1"])
     selection = selected(other)
     table = other.trade_off(selection.outcomes)
     assert not len(table) and charts_html(other, selection, table) == ""
-    assert not Elements(report_html(other, selection)).count("svg")
+    text = write_report(tmp_path / "report.html", other, selection).read_text()
+    assert not Elements(text).count("svg")
 
 
 def test_trade_off_is_computed_once_and_only_for_a_report(snow, monkeypatch):
@@ -439,7 +436,7 @@ def test_trade_off_is_computed_once_and_only_for_a_report(snow, monkeypatch):
     fix = repair(**snow, baselines=False)
     fix.summary()
     assert not calls
-    fix.report_html()
+    render(fix.page())
     fix.charts_html()
     assert len(calls) == 1
 

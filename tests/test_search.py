@@ -15,13 +15,13 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite
+from edittools.scenarios.finetuning import FinetuningRounds, select_finetuning
 from edittools.selection.evaluation import CachedActivations, ConstraintCheck, Constraints, cache_activations
 from edittools.selection.search import (
     Candidate,
     EditSearch,
     Outcome,
     Outcomes,
-    Scored,
     cross_validate,
     grid,
     select_best,
@@ -521,13 +521,29 @@ def candidate_with(layer, losses):
     return Outcome(Candidate({"layer": layer}, layer), torch.tensor(losses), torch.zeros(2, dtype=torch.bool))
 
 
-def test_half_of_the_layers_that_go_on_satisfy_the_constraints(monkeypatch):
+def test_half_of_the_layers_that_go_on_satisfy_the_constraints(search, monkeypatch):
     monkeypatch.setattr("edittools.selection.search.LAYERS_THAT_GO_ON", 4)
+    monkeypatch.setattr(search, "is_feasible", lambda edit, strength: edit in "ef")
     losses = {"a": [0.1, 0.9], "b": [0.2, 0.8], "c": [0.3, 0.7], "d": [0.4, 0.6], "e": [0.5, 0.5], "f": [0.6, 0.3]}
     first = Outcomes.of([candidate_with(*item) for item in losses.items()], torch.ones(2, dtype=torch.bool))
-    scored = Scored(first, first, lambda edit, strength: edit in "ef")
-    assert scored.best_layers(torch.tensor([True, False])) == ["a", "b", "e", "f"]
-    assert scored.best_layers(torch.tensor([False, True])) == ["f", "e", "d", "c"]
+    assert search.best_layers(first, torch.tensor([True, False])) == ["a", "b", "e", "f"]
+    assert search.best_layers(first, torch.tensor([False, True])) == ["f", "e", "d", "c"]
+
+
+def test_select_finetuning_selects_in_the_layers_that_went_on(tiny, exemplar, curable, two_go_on, monkeypatch):
+    """Let only the layer that is worst by loss satisfy the constraints, so that it goes on for that reason alone."""
+    goal = (int(predict(tiny, curable.target).argmax(1)[0]) + 1) % 5
+    target = replace(curable.target, labels=torch.full_like(curable.target.labels, goal))
+    search = EditSearch(tiny, replace(exemplar, label=goal), replace(curable, target=target), LAYERS)
+    first = search.first_pass(search.candidates("finetune", grid(scope=("local",), rate=(1.0,), steps=((2,),))))
+    helpful = [index for index in first.by_loss if first.net[index] > 0]
+    last = first.candidates[helpful[-1]].params["layer"]
+    assert last != first.candidates[first.by_loss[0]].params["layer"]
+    monkeypatch.setattr(search, "is_feasible", lambda edit, strength=1.0: f"{last}.weight" in edit.changes)
+    rounds = FinetuningRounds(rates=(1.0,), momenta=(0.0,), steps=(2,), localities=(5.0,), top=1)
+    selection = select_finetuning(search, "local", rounds)
+    assert last in selection.going_on
+    assert ((selection.results.layer == last) & (selection.results.locality > 0)).any()
 
 
 def test_few_candidates_are_tried_in_all_layers(tiny, exemplar, splits, monkeypatch):

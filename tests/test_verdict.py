@@ -35,7 +35,6 @@ from edittools.selection.judgment import (
     evaluate,
     evaluation_checks,
     images_needed,
-    named_members,
     power,
     random_check,
     reliability_check,
@@ -397,7 +396,7 @@ def test_summary_begins_with_the_verdict_and_has_all_checks(fix):
     lines = fix.summary().splitlines()
     assert lines[0] == str(fix.verdict)
     assert lines[-len(fix.checks) :] == [str(check) for check in fix.checks]
-    assert sum(fix.evaluations["selected"].describe_locality() in line for line in lines) == 1
+    assert sum(fix.evaluation.describe_locality() in line for line in lines) == 1
 
 
 def test_reliability_is_what_the_edited_model_predicts(snow, fix):
@@ -418,11 +417,11 @@ def test_locality_counts_correct_images_that_stay_correct(snow, fix):
             after = misclassified(predict(snow["classifier"], images), images.labels)
         correct += int((~before).sum())
         kept += int((~before & ~after).sum())
-    assert fix.evaluations["selected"].locality == (kept, correct)
+    assert fix.evaluation.locality == (kept, correct)
 
 
 def test_named_retained_sets_have_a_check_each(snow, fix):
-    retained = fix.evaluations["selected"].retained
+    retained = fix.evaluation.retained
     assert {name: len(one.before) for name, one in retained.items()} == {"sleds": 10, "penguins": 5}
     correct = {name: int((~one.before).sum()) for name, one in retained.items()}
     for name in correct:
@@ -452,7 +451,7 @@ def test_retained_set_of_one_image_is_not_measured(snow):
     again = repair(**{**snow, "retain": retain, "baselines": False})
     [check] = [check for check in again.checks if "'one'" in check.name]
     assert check.status == "not measured" and again.verdict.word != "use"
-    assert len(again.evaluations["selected"].all_retained.before) == 15
+    assert len(again.evaluation.all_retained.before) == 15
 
 
 def test_poor_exemplar_is_not_used_and_says_why(snow):
@@ -598,7 +597,7 @@ def test_exemplars_that_go_into_one_edit_are_all_counted(snow, search):
     both = EditSearch(snow["classifier"], {"pair": pair}, search.splits, ["features.10"], search.constraints)
     selection = both.select(both.candidates("rewrite", snow["settings"]))
     assert selection.feasible and used_exemplars(both, selection) == [0, 1]
-    assert [name for name, _ in named_members(both)] == ["pair", "pair"]
+    assert [name for name, _ in both.members] == ["pair", "pair"]
     assert any("2 exemplars" in check.figure for check in judge(both, selection).checks)
 
 

@@ -24,6 +24,7 @@ from edittools.probing.segmentation import Finder, Gated, cached, deeplab
 from edittools.scenarios.rules import classes_by_object, shown_rule
 from edittools.selection.judgment import verdict_of
 from edittools.selection.repair import repair
+from edittools.selection.report import SELECTED
 
 LEAST_PROBED = 5
 """A concept that is shown by fewer images is not probed."""
@@ -120,7 +121,7 @@ def audit_folder(
     if len(rules):
         rule, is_rule = shown_rule(probed, example=None, pooled=not per_class)
         rule["per class"] = per_class
-    if is_rule and reported not in (None, digest_masks(concepts, rule["concept"])):
+    if is_rule and reported is not None and reported != digest_masks(concepts, rule["concept"]):
         raise ValueError(
             f"the report in {fspath(masks_checked)!r} does not show these images with these masks of "
             f"{rule['concept']!r}, so these were not checked; {REMEDY}"
@@ -143,9 +144,8 @@ def audit_folder(
     except ValueError as error:
         return replace(audit, note=f"Nothing was repaired. {error}.")
     verdict = verdict_of([masks_check(masks_checked is not False), *fix.checks])
-    edit = replace(fix.edit, verdict=str(verdict))
-    selection = replace(fix.selection, edit=edit)
-    return replace(audit, fix=replace(fix, edit=edit, selection=selection, verdict=verdict))
+    selection = replace(fix.selection, edit=replace(fix.edit, verdict=str(verdict)))
+    return replace(audit, fix=replace(fix, selections={**fix.selections, SELECTED: selection}, verdict=verdict))
 
 
 def _find_concepts(

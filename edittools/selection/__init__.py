@@ -3,7 +3,7 @@
 from edittools.selection.evaluation import CachedActivations, Constraints, SplitActivations, cache_activations
 from edittools.selection.judgment import Check, Evaluation, Verdict, judge
 from edittools.selection.repair import RepairResult, repair
-from edittools.selection.report import report_html, write_report
+from edittools.selection.report import write_report
 from edittools.selection.search import (
     METHODS,
     REFERENCE_WEIGHTS,
@@ -40,7 +40,6 @@ __all__ = [
     "judge",
     "label_by_prediction",
     "repair",
-    "report_html",
     "split_clean",
     "write_report",
 ]

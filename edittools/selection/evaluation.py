@@ -1,6 +1,5 @@
 """Cached evaluation: images are run up to several layers once; one more edit costs what follows its layer."""
 
-import itertools
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -58,24 +57,19 @@ class StateMemory:
         self.limit = limit
         self.layers = tuple(layers)
         self.is_full = False
-        self._entries: dict[tuple[int, str, int], CachedLayer] = {}
+        self._entries: dict[tuple[object, str, int], CachedLayer] = {}
         self._bytes = 0
-        self._owners = itertools.count()
-
-    def new_owner(self) -> int:
-        """Return a number for another set of images."""
-        return next(self._owners)
 
     def keep(self, layers: Collection[str]) -> None:
         """Keep the states at other layers from now on; those at the former ones leave when there is no room."""
         self.layers = tuple(layers)
         self.is_full = False
 
-    def get(self, owner: int, layer: str, batch: int) -> CachedLayer | None:
+    def get(self, owner: object, layer: str, batch: int) -> CachedLayer | None:
         """Return what is cached of a batch of a set at a layer, or None."""
         return self._entries.get((owner, layer, batch))
 
-    def put(self, owner: int, layer: str, batch: int, cached: CachedLayer) -> None:
+    def put(self, owner: object, layer: str, batch: int, cached: CachedLayer) -> None:
         """Cache a batch of a set at a layer, if there is room."""
         former = [key for key in self._entries if key[1] not in self.layers]
         for key in former:
@@ -140,7 +134,7 @@ class CachedActivations:
         self._batch_size = _batch_size_of_states(self._classifier) if batch_size is None else batch_size
         self.labels = self._data.labels
         self.memory = memory or StateMemory(memory_for_states(self._classifier.device), self.cuts)
-        self._owner = self.memory.new_owner()
+        self._owner = object()  # whose states these are, in a memory of several sets
         self._added: dict[int, Tensor] = {}
         self._added_by: Edit | None = None
         self._compared: dict[tuple[Edit, float], Comparison] = {}
@@ -150,7 +144,7 @@ class CachedActivations:
         self.before = misclassified(self.original, self.labels)
         if fragile_first:
             self._order = label_margins(self.original, self.labels).argsort(stable=True)
-            self._owner = self.memory.new_owner()  # states of the batches in the former order are not used again
+            self._owner = object()  # states of the batches in the former order are not used again
 
     @property
     def _batch_count(self) -> int:
@@ -459,14 +453,12 @@ class Constraints:
         Args:
             retained: number of retained images.
         """
-        from scipy.stats import beta
+        from scipy.stats import binom
 
         if self.max_retain_broken >= 100:
             return retained
-        for count in range(1, retained):
-            if 100 * beta.ppf(CONFIDENCE, count + 1, retained - count) > self.max_retain_broken:
-                return count - 1
-        return max(retained - 1, 0)
+        fewest_plausible = int(binom.ppf(1 - CONFIDENCE, retained, self.max_retain_broken / 100))  # at the limit
+        return max(fewest_plausible - 1, 0)
 
     def describe(self, clean: int, retained: int | None = None) -> str:
         """Describe how many of these images an edit may lose or break, and whether they are too few.

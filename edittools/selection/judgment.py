@@ -22,7 +22,6 @@ from torch import Tensor
 
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
 from edittools.metrics import Comparison, accuracy_interval, mcnemar, wilson
 from edittools.moments import FEW_IMAGES
 from edittools.selection.evaluation import CachedActivations, Constraints
@@ -187,8 +186,7 @@ def judge(search: EditSearch, selection: Selection, controls: Mapping[str, Selec
         The verdict, with the checklist.
     """
     evaluations = {name: evaluate(search, control) for name, control in (controls or {}).items()}
-    exemplars = cache_exemplars(search)
-    checks = checklist(search, selection, evaluate(search, selection), evaluations, exemplars)
+    checks = checklist(search, selection, evaluate(search, selection), evaluations)
     return with_limit(verdict_of(checks), search, selection)
 
 
@@ -197,7 +195,6 @@ def checklist(
     selection: Selection,
     evaluation: "Evaluation",
     controls: Mapping[str, "Evaluation"],
-    exemplars: CachedActivations,
     complete: bool = True,
 ) -> list[Check]:
     """Make the checklist of a selected edit: the checks before the search first.
@@ -207,23 +204,16 @@ def checklist(
         selection: the selection.
         evaluation: what the edit does, see `evaluate`.
         controls: what each control does, by name.
-        exemplars: see `cache_exemplars`.
         complete: whether the search was not interrupted.
     """
-    splits = search.splits
-    clean = sum(len(images) for images in (splits.reference, splits.clean, splits.clean_test) if images is not None)
-    retained = sum(len(images) for images in (splits.retain, splits.retain_test) if images is not None)
-    target = evaluation.target
     used = used_exemplars(search, selection)
-    checks = exemplar_checks(search, exemplars, used)
-    checks += image_checks(clean, None if target is None else int(target.before.sum()), retained)
-    checks.append(labels_check(search.activations))
-    checks += label_error_checks(search)
+    errors = None if evaluation.target is None else int(evaluation.target.before.sum())
+    checks = checks_before(search, errors, used)
     checks.append(completeness_check(selection.n_candidates, complete))
     checks.append(feasibility_check(search, selection))
     if not selection.feasible:
         return checks
-    is_reliable = ~exemplars.compare(selection.edit).after[used]
+    is_reliable = ~search.exemplar_activations.compare(selection.edit).after[used]
     checks.append(fit_check(selection.edit))
     checks.append(reliability_check(int(is_reliable.sum()), len(used)))
     return checks + evaluation_checks(evaluation, controls, search.constraints)
@@ -281,40 +271,40 @@ def limiting_constraint(search: EditSearch, selection: Selection) -> str:
 # --- before the search ------------------------------------------------------------------------------------------------
 
 
-def named_members(search: EditSearch) -> list[tuple[str, Exemplar]]:
-    """List the exemplars of a search one by one, each with its name; several may go into one edit under one name."""
-    return [(name, exemplar) for name, group in search.exemplars.items() for exemplar in group]
+def checks_before(search: EditSearch, errors: int | None, used: Sequence[int] | None = None) -> list[Check]:
+    """Make the checks of a checklist that need no selected edit.
 
-
-def cache_exemplars(search: EditSearch) -> CachedActivations:
-    """Cache x' of the exemplars of a search, in the order of `named_members`, labeled by what x is predicted as."""
-    exemplars = [exemplar for _, exemplar in named_members(search)]
-    original = torch.stack([exemplar.image for exemplar in exemplars])
-    changed = torch.stack([exemplar.changed for exemplar in exemplars])
-    classes = search.classifier.classes
-    unlabeled = LabelledImages.unlabeled(original, classes)
-    labels = CachedActivations(search.cuts, unlabeled).original.argmax(dim=1)
-    return CachedActivations(search.cuts, LabelledImages(changed, labels, classes))
+    Args:
+        search: the search.
+        errors: number of misclassified images with the concept; None if none are held out.
+        used: indices in `EditSearch.members` of the exemplars to check; by default all of them.
+    """
+    splits = search.splits
+    clean = sum(len(images) for images in (splits.reference, splits.clean, splits.clean_test) if images is not None)
+    retained = sum(len(images) for images in (splits.retain, splits.retain_test) if images is not None)
+    checks = exemplar_checks(search, used)
+    checks += image_checks(clean, errors, retained)
+    checks.append(labels_check(search.activations))
+    return checks + label_error_checks(search)
 
 
 def used_exemplars(search: EditSearch, selection: Selection) -> list[int]:
-    """Return the indices in `named_members` of the exemplars that an edit was made from; by default all of them."""
+    """Return the indices in `EditSearch.members` of the exemplars that an edit was made from; if unknown, all."""
     sources = {selection.params.get(name) for name in ("exemplar", "second exemplar")}
-    members = named_members(search)
-    used = [index for index, (name, _) in enumerate(members) if name in sources]
-    return used or list(range(len(members)))
+    used = [index for index, (name, _) in enumerate(search.members) if name in sources]
+    return used or list(range(len(search.members)))
 
 
-def exemplar_checks(search: EditSearch, cached: CachedActivations, used: Sequence[int] | None = None) -> list[Check]:
+def exemplar_checks(search: EditSearch, used: Sequence[int] | None = None) -> list[Check]:
     """Check that the exemplars show the mistake.
 
     Args:
         search: the search.
-        cached: see `cache_exemplars`.
         used: indices of exemplars, all of which must pass; by default all exemplars of the search.
     """
     classes = search.classifier.classes
-    members = named_members(search)
+    cached = search.exemplar_activations
+    members = search.members
     used = list(range(len(members)) if used is None else used)
     names = [members[index][0] for index in used]
     exemplars = [members[index][1] for index in used]
@@ -457,12 +447,11 @@ def label_error_checks(search: EditSearch) -> list[Check]:
     ]
 
 
-def warn_about(checks: Sequence[Check], stacklevel: int) -> None:
-    """Warn about each check that fails.
+def warn_about(checks: Sequence[Check]) -> None:
+    """Warn about each check that fails, at the line that called the caller.
 
     Args:
         checks: the checks.
-        stacklevel: as of `warnings.warn`, counted from the caller.
 
     Warns:
         UserWarning: for each check that fails, with its figure and advice.
@@ -470,7 +459,7 @@ def warn_about(checks: Sequence[Check], stacklevel: int) -> None:
     for check in checks:
         if check.status == "fail":
             message = f"This does not hold: {check.name} ({check.figure}). {check.advice}"
-            warnings.warn(message, stacklevel=stacklevel + 1)
+            warnings.warn(message, stacklevel=3)
 
 
 # --- what is measured on images that were not used to select the edit -------------------------------------------------

@@ -31,7 +31,7 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Exemplars, named_exemplars
 from edittools.images import Images, LabelledImages, pixels_of
 from edittools.metrics import misclassified, predict
-from edittools.reports import Page, render, report_paths, save_report
+from edittools.reports import Page, report_paths, save_report
 from edittools.rewriting import OBJECTIVES, losses, pose
 from edittools.selection.evaluation import Constraints
 from edittools.selection.judgment import (
@@ -42,13 +42,9 @@ from edittools.selection.judgment import (
     Evaluation,
     Verdict,
     best_of,
-    cache_exemplars,
     checklist,
+    checks_before,
     evaluate,
-    exemplar_checks,
-    image_checks,
-    label_error_checks,
-    labels_check,
     verdict_of,
     warn_about,
     with_limit,
@@ -153,7 +149,6 @@ class RepairResult:
     """The result of `repair`.
 
     Attributes:
-        edit: the selected edit. If no candidate is feasible, it changes nothing.
         table: one row per method. "selected" is the whole procedure; "edit" and "projection" are its methods, each one
             alone; the others are controls, of which "random direction" is the best of five draws. Where they were
             measured, the columns are
@@ -166,27 +161,33 @@ class RepairResult:
             `retained`, `retained broken`: number of the retained images that were not used for selection and were
             classified correctly, and of those that the edit breaks;
             `candidates`, `layer`: number of candidates, and the layer or layers that were selected.
-        selection: the selection of the whole procedure, by cross-validation.
-        search: the search, with the splits and their cached activations.
         verdict: whether to use the edit ("use", "unclear" or "do not use"), why, and what to do next.
-        evaluations: what the edit in each row of the table does to images that were not used to select it, by the name
-            of the row.
+        search: the search, with the splits and their cached activations.
+        selections: the selection in each row of the table, by the name of the row, with cross-validation.
+        evaluation: what the selected edit does to images that were not used to select it.
         complete: whether everything was tried; False if the search was ended early.
-        selections: the selection in each row of the table, by the name of the row.
         inside_mask: share of the edit map of x' that lies inside the mask; None if no candidate is feasible.
         settings: the arguments of `repair` that define the candidates, by name.
     """
 
-    edit: Edit
     table: pd.DataFrame
-    selection: Selection = field(repr=False)
-    search: EditSearch = field(repr=False)
     verdict: Verdict
-    evaluations: Mapping[str, Evaluation] = field(repr=False)
-    complete: bool = True
-    selections: Mapping[str, Selection] = field(default_factory=dict, repr=False)
-    inside_mask: float | None = field(default=None, repr=False)
-    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    search: EditSearch = field(repr=False)
+    selections: Mapping[str, Selection] = field(repr=False)
+    evaluation: Evaluation = field(repr=False)
+    complete: bool
+    inside_mask: float | None = field(repr=False)
+    settings: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def selection(self) -> Selection:
+        """The selection of the whole procedure, by cross-validation."""
+        return self.selections[SELECTED]
+
+    @property
+    def edit(self) -> Edit:
+        """The selected edit. If no candidate is feasible, it changes nothing."""
+        return self.selection.edit
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -225,7 +226,7 @@ class RepairResult:
             if self.inside_mask is not None:
                 exemplar = first_exemplar(self.search, self.selection)
                 lines.append(describe_map(self.inside_mask, float(exemplar.mask.mean())))
-            lines.append(f"Locality: {self.evaluations['selected'].describe_locality()}.")
+            lines.append(f"Locality: {self.evaluation.describe_locality()}.")
             lines += describe_alternatives(self.table)
         lines += [str(check) for check in self.checks]
         return "\n".join(lines)
@@ -233,7 +234,8 @@ class RepairResult:
     def report(self, path: str | PathLike, title: str = "", callback: Callable[[int, int], None] | None = None) -> Path:
         """Write a report as one HTML page that can be read offline, and next to it its data as JSON.
 
-        See `report_html` and `report_data`. Each file is written in one step.
+        The page has the verdict, images before and after, cost, checks, settings and code; see `report_data` for the
+        data. Each file is written in one step.
 
         Args:
             path: the page, such as "report.html"; the data are then in "report.json".
@@ -276,23 +278,18 @@ class RepairResult:
         )
         return {**data, "complete": self.complete}
 
-    def report_html(self, title: str = "") -> str:
-        """Return the report as HTML: the verdict, images before and after, cost, checks, settings and code."""
-        return render(self.page(title))
-
     def page(self, title: str = "") -> Page:
         """Collect the content of the report, with a heading."""
         return make_page(
             self.search,
             self.selection,
             self.verdict,
-            self.evaluations[SELECTED],
+            self.evaluation,
             self.table,
             [name for name in CONTROLS if name in self.table.index],
-            settings=self.settings,
-            inside_mask=self.inside_mask,
             trade_off=self.trade_off,
             fingerprints=self._fingerprints,
+            settings=self.settings,
             title=title,
         )
 
@@ -385,11 +382,7 @@ def repair(
     one_image = 100 / len(splits.clean)  # points; with few images, one may be lost
     constraints = Constraints(max_accuracy_drop=max(Constraints().max_accuracy_drop, one_image))
     search = EditSearch(classifier, named, splits, layers, constraints, progress)
-    cached_exemplars = cache_exemplars(search)
-    clean_images = len(splits.reference) + len(splits.clean) + len(splits.clean_test)
-    errors = int(search.activations["target"].before.sum())
-    of_images = [*image_checks(clean_images, errors, 0), labels_check(search.activations), *label_error_checks(search)]
-    warn_about(exemplar_checks(search, cached_exemplars) + of_images, stacklevel=2)
+    warn_about(checks_before(search, int(search.activations["target"].before.sum())))
     procedure = _Procedure(search, callback, progress)
     complete = procedure.run(_candidates(search, settings, strengths, baselines), finetuning)
     procedure.keep_selected_layers()
@@ -398,11 +391,11 @@ def repair(
         best_draw = best_of({name: draw.target for name, draw in draws.items()})
         procedure.selections[RANDOM] = procedure.draws[best_draw]
     selections = {name: procedure.selections[name] for name in NAMES_OF_ROWS if name in procedure.selections}
-    selections = {name: _with_loss(one, search) for name, one in selections.items()}
+    selections[SELECTED] = _with_loss(selections[SELECTED], search)
     evaluations = {name: evaluate(search, one, retained_sets) for name, one in selections.items()}
     controls = draws | {name: evaluations[name] for name in CONTROLS if name in evaluations and name != RANDOM}
     selection = selections[SELECTED]
-    checks = checklist(search, selection, evaluations[SELECTED], controls, cached_exemplars, complete)
+    checks = checklist(search, selection, evaluations[SELECTED], controls, complete)
     verdict = with_limit(verdict_of(checks), search, selection)
     selection = replace(selection, edit=replace(selection.edit, verdict=str(verdict)))
     selections[SELECTED] = selection
@@ -415,9 +408,7 @@ def repair(
         "strengths": tuple(strengths),
         "baselines": baselines,
     }
-    return RepairResult(
-        selection.edit, table, selection, search, verdict, evaluations, complete, selections, inside, tried
-    )
+    return RepairResult(table, verdict, search, selections, evaluations[SELECTED], complete, inside, tried)
 
 
 # --- the images -------------------------------------------------------------------------------------------------------
@@ -700,7 +691,7 @@ class _Procedure:
     def _scored(self, method: str) -> Scored:
         """Collect the outcomes of the candidates of a method."""
         outcomes = Outcomes.of(self.scored.get(method, ()), self.target.before)
-        return Scored(outcomes, self.firsts.get(method), self.search.is_feasible)
+        return Scored(outcomes, self.firsts.get(method))
 
     def _select_of_all(self, with_second_layer: bool) -> Selection:
         """Select among the candidates of all methods, and a second layer on top, by cross-validation."""
@@ -708,16 +699,17 @@ class _Procedure:
         edits, *others = (self._scored(name) for name in METHODS)
 
         def select(images: Tensor | slice) -> Selection:
-            outcomes = edits.finalists(images)
+            outcomes = self.search.finalists(edits, images)
             for scored in others:
                 if len(scored.outcomes):
-                    outcomes = outcomes.joined(scored.finalists(images))
+                    outcomes = outcomes.joined(self.search.finalists(scored, images))
             selection = self.search.select_on(outcomes, images)
             if with_second_layer and selection.feasible:
                 selection = self._add_layer(selection, outcomes, images)
             if edits.first is None:
                 return selection
-            return replace(selection, first=edits.first.on_images(images), going_on=edits.best_layers(images))
+            going_on = self.search.best_layers(edits.first, images)
+            return replace(selection, first=edits.first.on_images(images), going_on=going_on)
 
         selection = cross_validate(select, self.target.before, self.folds)
         return replace(selection, seconds=time.perf_counter() - started)

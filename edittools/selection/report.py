@@ -29,7 +29,6 @@ from edittools.reports import (
     data_uri,
     package_versions,
     plain,
-    render,
     render_charts,
     save_page,
     shade,
@@ -40,12 +39,11 @@ from edittools.selection.judgment import (
     RETAINED,
     Evaluation,
     Verdict,
-    cache_exemplars,
     checklist,
     evaluate,
-    named_members,
     used_exemplars,
     verdict_of,
+    with_limit,
 )
 from edittools.selection.label_errors import has_cleanlab
 from edittools.selection.search import EditSearch, Selection, describe_params
@@ -72,25 +70,6 @@ SELECTED = "selected"
 """The name of the selected edit in a table of methods."""
 
 
-def report_html(
-    search: EditSearch, selection: Selection, controls: Mapping[str, Selection] | None = None, title: str = ""
-) -> str:
-    """Report on an edit that was selected in a search, as one self-contained HTML page.
-
-    The edit is evaluated as in `judge`.
-
-    Args:
-        search: the search.
-        selection: the selection in this search.
-        controls: selections of controls in the same search, by name.
-        title: the heading of the page.
-
-    Returns:
-        The page, as HTML.
-    """
-    return render(_page_of_search(search, selection, controls or {}, title))
-
-
 def write_report(
     path: str | PathLike,
     search: EditSearch,
@@ -98,18 +77,36 @@ def write_report(
     controls: Mapping[str, Selection] | None = None,
     title: str = "",
 ) -> Path:
-    """Write the page of `report_html` into a file, in one step, and return its path."""
-    return save_page(_page_of_search(search, selection, controls or {}, title), path)
+    """Report on an edit that was selected in a search, as one HTML page that can be read offline.
 
+    The edit is evaluated and judged as in `judge`.
 
-def _page_of_search(search: EditSearch, selection: Selection, controls: Mapping[str, Selection], title: str) -> Page:
-    """Evaluate and judge a selected edit, and collect the content of a report on it."""
+    Args:
+        path: the page, which is written in one step.
+        search: the search.
+        selection: the selection in this search.
+        controls: selections of controls in the same search, by name.
+        title: the heading of the page.
+
+    Returns:
+        The path of the page.
+    """
     evaluation = evaluate(search, selection)
-    of_controls = {name: evaluate(search, control) for name, control in controls.items()}
-    verdict = verdict_of(checklist(search, selection, evaluation, of_controls, cache_exemplars(search)))
+    of_controls = {name: evaluate(search, control) for name, control in (controls or {}).items()}
+    verdict = with_limit(verdict_of(checklist(search, selection, evaluation, of_controls)), search, selection)
     rows = {name: one.row() for name, one in {SELECTED: evaluation, **of_controls}.items()}
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    return make_page(search, selection, verdict, evaluation, table, controls, title=title)
+    page = make_page(
+        search,
+        selection,
+        verdict,
+        evaluation,
+        pd.DataFrame.from_dict(rows, orient="index"),
+        list(of_controls),
+        trade_off=search.trade_off(selection.outcomes),
+        fingerprints=fingerprints_of(search, selection),
+        title=title,
+    )
+    return save_page(page, path)
 
 
 def make_page(
@@ -118,12 +115,11 @@ def make_page(
     verdict: Verdict,
     evaluation: Evaluation,
     table: pd.DataFrame,
-    controls: Collection[str] = (),
+    controls: Collection[str],
     *,
+    trade_off: pd.DataFrame,
+    fingerprints: Mapping[str, Any],
     settings: Mapping[str, Any] | None = None,
-    inside_mask: float | None = None,
-    trade_off: pd.DataFrame | None = None,
-    fingerprints: Mapping[str, Any] | None = None,
     title: str = "",
 ) -> Page:
     """Collect the content of a report.
@@ -135,11 +131,10 @@ def make_page(
         evaluation: what the edit does to images that were not used to select it.
         table: one row per method, as in `RepairResult.table`.
         controls: the rows of the table that are controls.
+        trade_off: what `EditSearch.trade_off` returns for the outcomes of the selection.
+        fingerprints: what `fingerprints_of` returns.
         settings: the arguments of `repair` that define the candidates, by name; None if another function made the
             selection.
-        inside_mask: share of the edit map of x' that lies inside the mask; computed if it is not given.
-        trade_off: what `EditSearch.trade_off` returns for the outcomes of the selection; computed if it is not given.
-        fingerprints: what `fingerprints_of` returns; computed if it is not given.
         title: the heading of the page.
 
     Returns:
@@ -149,13 +144,9 @@ def make_page(
     table = table.rename(index=titles)
     shown = _shown_images(search, selection)
     text = describe_selection(selection) if selection.feasible else "no edit"
-    maps, note = _maps(search, selection, shown, inside_mask)
+    maps, note = _maps(search, selection, shown)
     costs, costs_note = _costs(search, selection, evaluation)
     label_errors, label_errors_note = _label_errors(search)
-    if trade_off is None:
-        trade_off = search.trade_off(selection.outcomes)
-    if fingerprints is None:
-        fingerprints = fingerprints_of(search, selection)
     held_out = "each with an edit that was selected without it"
     if "target_test" in search.activations:
         held_out = "none of which was used to select the edit"
@@ -399,8 +390,8 @@ def _label_errors(search: EditSearch) -> tuple[list[Figure], str]:
 def _exemplars(search: EditSearch, selection: Selection) -> list[Figure]:
     """Show x, x' and the mask of the exemplars that the edit was made from, at most three of them."""
     classes = search.classifier.classes
-    members = named_members(search)
-    cached = cache_exemplars(search)
+    members = search.members
+    cached = search.exemplar_activations
     changed = cached.original.argmax(dim=1)
     is_reliable = ~cached.compare(selection.edit).after
     figures = []
@@ -426,8 +417,13 @@ def share_inside_mask(search: EditSearch, selection: Selection) -> float | None:
     if "exemplar" not in selection.params or not any(name.endswith(".weight") for name in selection.edit.changes):
         return None
     exemplar = first_exemplar(search, selection)
-    edit_map = _maps_of(search, selection.edit, exemplar.changed[None])[0]
-    return float((edit_map * exemplar.mask.to(edit_map)).sum() / edit_map.sum().clamp_min(1e-12))
+    [edit_map] = _maps_of(search, selection.edit, exemplar.changed[None])
+    return _share_inside(edit_map, exemplar.mask)
+
+
+def _share_inside(edit_map: Tensor, mask: Tensor) -> float:
+    """Compute the share of an edit map `(H, W)` that lies inside a mask `(H, W)`."""
+    return float((edit_map * mask.to(edit_map)).sum() / edit_map.sum().clamp_min(1e-12))
 
 
 def _maps_of(search: EditSearch, edit: Edit, images: Tensor) -> Tensor:
@@ -446,9 +442,7 @@ def first_exemplar(search: EditSearch, selection: Selection) -> Exemplar:
     return search.exemplars[selection.params["exemplar"]][0]
 
 
-def _maps(
-    search: EditSearch, selection: Selection, shown: _Shown, inside_mask: float | None
-) -> tuple[list[Figure], str]:
+def _maps(search: EditSearch, selection: Selection, shown: _Shown) -> tuple[list[Figure], str]:
     """Lay the edit map over x' and some images with the concept, and describe how much of it is inside the mask."""
     if not selection.feasible or not any(name.endswith(".weight") for name in selection.edit.changes):
         return [], ""
@@ -467,11 +461,9 @@ def _maps(
     figures = []
     for image, strength, caption in zip(images, maps, captions, strict=True):
         figures.append(Figure(data_uri(shade(image, strength / largest), 240), caption))
-    share = share_inside_mask(search, selection) if inside_mask is None else inside_mask
     note = "Bright is where the edit changes the output of the layer, relative to the largest change in x'."
-    if share is not None:
-        note += f" {describe_map(share, float(exemplar.mask.mean()))}"
-    return figures, note
+    share = _share_inside(maps[0], exemplar.mask)
+    return figures, f"{note} {describe_map(share, float(exemplar.mask.mean()))}"
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ the one with the lowest cross-entropy is selected. The splits for evaluation, su
 `evaluate` only.
 
 A search in many layers takes two passes. The first one tries the default settings in each layer, for each exemplar. The
-second one tries the whole grid in the best layers of the first, see `Scored.best_layers`. The candidates of both can be
-selected. Every method gets the same two passes, unless it has so few candidates that all of them are tried
+second one tries the whole grid in the best layers of the first, see `EditSearch.best_layers`. The candidates of both
+can be selected. Every method gets the same two passes, unless it has so few candidates that all of them are tried
 (`FEW_CANDIDATES`).
 """
 
@@ -37,7 +37,7 @@ from edittools.classifiers import MOST_IMAGES, Classifier, check_classifier, che
 from edittools.cut import Cut, editable_layers, find_layer
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Exemplars, named_exemplars
-from edittools.images import pixels_of, stratified
+from edittools.images import LabelledImages, pixels_of, stratified
 from edittools.metrics import Comparison, misclassified
 from edittools.moments import RankError
 from edittools.rewriting import rewrite_at
@@ -113,11 +113,10 @@ def check_layers(classifier: Classifier, layers: Sequence[str] | None = None) ->
     names = [find_layer(classifier.model, layer) for layer in layers]
     if not names:
         raise ValueError("layers=[] names no layer to edit; pass names that editable_layers(classifier) lists")
-    editable = editable_layers(classifier).layer.tolist()
-    for name in names:
-        if name not in editable:
-            Cut(classifier, name)  # refuses it, with the reason
     in_order = editable_layers(classifier).layer.tolist()
+    for name in names:
+        if name not in in_order:
+            Cut(classifier, name)  # refuses it, with the reason
     ordered = sorted(set(names), key=in_order.index)
     if names != ordered:
         raise ValueError(f"layers={names} are not each given once in the network's order; pass layers={ordered}")
@@ -335,58 +334,16 @@ class Outcomes:
         return table.assign(**{name: values.numpy() for name, values in scores.items()})
 
 
-@dataclass(frozen=True, eq=False)
-class Scored:
+class Scored(NamedTuple):
     """What the candidates of a method do to the target images, after one or two passes.
 
     Attributes:
         outcomes: the outcomes of the candidates, after two passes those in the layers that go on.
         first: the outcomes of the first pass, with the default settings in each layer; None after a single pass.
-        is_feasible: tells whether an edit, scaled by a strength, satisfies the constraints.
     """
 
     outcomes: Outcomes
     first: Outcomes | None = None
-    is_feasible: Callable[[Edit, float], bool] = lambda edit, strength: True
-
-    def best_layers(self, images: Tensor | slice = slice(None)) -> list[str]:
-        """List the layers that go on after the first pass, `LAYERS_THAT_GO_ON` of them.
-
-        One half are the layers with the lowest loss. The other half are the next ones in which a candidate corrects
-        more than it breaks and satisfies the constraints. If these are too few, others follow by their loss.
-
-        Args:
-            images: which target images count, `(N,)` booleans; by default all.
-        """
-        counted = self.first.on_images(images)
-        by_loss = [(index, counted.candidates[index]) for index in counted.by_loss]
-        layers = list(dict.fromkeys(candidate.params["layer"] for _, candidate in by_loss))
-        going_on = layers[: LAYERS_THAT_GO_ON // 2]
-        for index, candidate in by_loss:
-            layer = candidate.params["layer"]
-            if len(going_on) == LAYERS_THAT_GO_ON:
-                break
-            if layer in going_on or counted.net[index] <= 0:
-                continue
-            if self.is_feasible(candidate.edit, candidate.strength):
-                going_on.append(layer)
-        others = [layer for layer in layers if layer not in going_on]
-        return going_on + others[: LAYERS_THAT_GO_ON - len(going_on)]
-
-    def finalists(self, images: Tensor | slice = slice(None)) -> Outcomes:
-        """Return the outcomes to select from: those in the layers that go on, and those of the first pass.
-
-        The layers are chosen by some of the images, so that nothing which is selected on these depends on the others.
-
-        Args:
-            images: which target images count, `(N,)` booleans; by default all.
-        """
-        if self.first is None:
-            return self.outcomes
-        layers = self.best_layers(images)
-        layer_of_each = [candidate.params["layer"] for candidate in self.outcomes.candidates]
-        indices = [index for index, layer in enumerate(layer_of_each) if layer in layers]
-        return self.outcomes.of_candidates(indices).joined(self.first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -688,6 +645,23 @@ class EditSearch:
         """
         return find_label_errors(self.activations, self.splits.labeled, self.classifier.classes)
 
+    @property
+    def members(self) -> list[tuple[str, Exemplar]]:
+        """The exemplars one by one, each with its name; several may go into one edit under one name."""
+        return [(name, exemplar) for name, group in self.exemplars.items() for exemplar in group]
+
+    @cached_property
+    def exemplar_activations(self) -> CachedActivations:
+        """x' of the exemplars, in the order of `members`, labeled by what x is predicted as."""
+        exemplars = [exemplar for _, exemplar in self.members]
+        original = torch.stack([exemplar.image for exemplar in exemplars])
+        changed = torch.stack([exemplar.changed for exemplar in exemplars])
+        classes = self.classifier.classes
+        nothing_kept = StateMemory(0, ())  # the states are run again for the one edit that is compared
+        unlabeled = LabelledImages.unlabeled(original, classes)
+        labels = CachedActivations(self.cuts, unlabeled, memory=nothing_kept).original.argmax(dim=1)
+        return CachedActivations(self.cuts, LabelledImages(changed, labels, classes), memory=nothing_kept)
+
     def site(self, layer: str, exemplars: Sequence[Exemplar]) -> Site:
         """Return the site of a layer and of the exemplars of one edit; they are run up to the layer once."""
         key = (layer, *map(id, exemplars))
@@ -793,6 +767,47 @@ class EditSearch:
                 wrong.append(scored.wrong)
         return Outcomes(tried, torch.cat(losses, dim=1), torch.cat(wrong, dim=1), self.activations["target"].before)
 
+    def best_layers(self, first: Outcomes, images: Tensor | slice = slice(None)) -> list[str]:
+        """List the layers that go on after the first pass, `LAYERS_THAT_GO_ON` of them.
+
+        One half are the layers with the lowest loss. The other half are the next ones in which a candidate corrects
+        more than it breaks and satisfies the constraints. If these are too few, others follow by their loss.
+
+        Args:
+            first: the outcomes of the first pass.
+            images: which target images count, `(N,)` booleans; by default all.
+        """
+        counted = first.on_images(images)
+        by_loss = [(index, counted.candidates[index]) for index in counted.by_loss]
+        layers = list(dict.fromkeys(candidate.params["layer"] for _, candidate in by_loss))
+        going_on = layers[: LAYERS_THAT_GO_ON // 2]
+        for index, candidate in by_loss:
+            layer = candidate.params["layer"]
+            if len(going_on) == LAYERS_THAT_GO_ON:
+                break
+            if layer in going_on or counted.net[index] <= 0:
+                continue
+            if self.is_feasible(candidate.edit, candidate.strength):
+                going_on.append(layer)
+        others = [layer for layer in layers if layer not in going_on]
+        return going_on + others[: LAYERS_THAT_GO_ON - len(going_on)]
+
+    def finalists(self, scored: Scored, images: Tensor | slice = slice(None)) -> Outcomes:
+        """Return the outcomes to select from: those in the layers that go on, and those of the first pass.
+
+        The layers are chosen by some of the images, so that nothing which is selected on these depends on the others.
+
+        Args:
+            scored: the outcomes of the candidates of a method.
+            images: which target images count, `(N,)` booleans; by default all.
+        """
+        if scored.first is None:
+            return scored.outcomes
+        layers = self.best_layers(scored.first, images)
+        layer_of_each = [candidate.params["layer"] for candidate in scored.outcomes.candidates]
+        indices = [index for index, layer in enumerate(layer_of_each) if layer in layers]
+        return scored.outcomes.of_candidates(indices).joined(scored.first)
+
     def second_pass(self, candidates: Candidates, first: Outcomes | None, folds: Tensor | None = None) -> Candidates:
         """Restrict candidates to the layers that go on, and keep the states there in memory.
 
@@ -809,8 +824,8 @@ class EditSearch:
             sets: list[Tensor | slice] = [slice(None)]
             if folds is not None:
                 sets += [folds != fold for fold in folds.unique()]
-            scored = Scored(first, first, self.is_feasible)
-            going_on = {layer for images in sets for layer in scored.best_layers(images)}
+            self.keep_states(self.cuts)
+            going_on = {layer for images in sets for layer in self.best_layers(first, images)}
             candidates = replace(candidates, layers=[layer for layer in candidates.layers if layer in going_on])
         self.keep_states(candidates.layers)
         return candidates
@@ -835,7 +850,7 @@ class EditSearch:
         if not isinstance(candidates, Candidates):
             return Scored(self.score(candidates))
         first = self.first_pass(candidates)
-        return Scored(self.score(self.second_pass(candidates, first, folds)), first, self.is_feasible)
+        return Scored(self.score(self.second_pass(candidates, first, folds)), first)
 
     def select(
         self,
@@ -882,10 +897,11 @@ class EditSearch:
         """
         if isinstance(scored, Outcomes):
             scored = Scored(scored)
-        selection = select_best(scored.finalists(images), self._check, constraints or self.constraints, images)
+        selection = select_best(self.finalists(scored, images), self._check, constraints or self.constraints, images)
         if scored.first is None:
             return selection
-        return replace(selection, first=scored.first.on_images(images), going_on=scored.best_layers(images))
+        going_on = self.best_layers(scored.first, images)
+        return replace(selection, first=scored.first.on_images(images), going_on=going_on)
 
     def is_feasible(self, edit: Edit, strength: float = 1.0) -> bool:
         """Return whether an edit, scaled by a strength, satisfies the constraints of this search."""

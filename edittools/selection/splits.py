@@ -101,20 +101,18 @@ class Splits:
             ValueError: if two splits share an image, or if a split holds x or x' of an exemplar.
         """
         exemplars = list(exemplars)
-        small = {name: thumbnails(images) for name, images in {"reference": self.reference, **self.labeled}.items()}
-        selecting = [name for name in SELECTING if name in small]
-        evaluating = [name for name in small if name not in ("reference", *selecting)]
+        sets = {"reference": self.reference, **self.labeled}
+        selecting = [name for name in SELECTING if name in sets]
+        evaluating = [name for name in sets if name not in ("reference", *selecting)]
         pairs = [("reference", name) for name in (*selecting, *evaluating)]
         if exemplars:
-            small["x"] = thumbnails(torch.stack([exemplar.image for exemplar in exemplars]))
-            small["x'"] = thumbnails(torch.stack([exemplar.changed for exemplar in exemplars]))
+            sets["x"] = torch.stack([exemplar.image for exemplar in exemplars])
+            sets["x'"] = torch.stack([exemplar.changed for exemplar in exemplars])
             pairs += [(one, name) for one in ("x", "x'") for name in (*selecting, *evaluating)]
             pairs.remove(("x", "target"))
         pairs += combinations(selecting, 2)
         pairs += [(name, other) for name in selecting for other in evaluating]
-        names = {"reference": _file_names(self.reference)}
-        names |= {name: _file_names(data) for name, data in self.labeled.items()}
-        _check_pairs(small, pairs, names)
+        check_disjoint(sets, pairs)
 
 
 def check_disjoint(sets: Mapping[str, Images], pairs: Iterable[tuple[str, str]] | None = None) -> None:
@@ -128,27 +126,13 @@ def check_disjoint(sets: Mapping[str, Images], pairs: Iterable[tuple[str, str]] 
         ValueError: if the sets of a pair share an image.
     """
     small = {name: thumbnails(images) for name, images in sets.items()}
-    names = {name: _file_names(images) for name, images in sets.items()}
-    _check_pairs(small, combinations(sets, 2) if pairs is None else pairs, names)
-
-
-def _check_pairs(
-    small: Mapping[str, Tensor], pairs: Iterable[tuple[str, str]], names: Mapping[str, Sequence[str]]
-) -> None:
-    """Raise `ValueError` if the sets of a pair share an image.
-
-    Args:
-        small: thumbnails, by the name of the set.
-        pairs: pairs of names of the sets to compare.
-        names: names of the images, by the name of the set; missing or empty for a set whose images have no names.
-    """
-    for one, other in pairs:
+    for one, other in combinations(sets, 2) if pairs is None else pairs:
         is_shared = _is_shared(small[one], small[other])
         count = int(is_shared.sum())
         if count:
-            named = _named(is_shared, names.get(other, ())) or _named(
-                _is_shared(small[other], small[one]), names.get(one, ())
-            )
+            named = _named(is_shared, _file_names(sets[other]))
+            if not named:
+                named = _named(_is_shared(small[other], small[one]), _file_names(sets[one]))
             raise ValueError(f"{one!r} and {other!r} share {count} images{named}; the sets must be disjoint")
 
 
@@ -235,10 +219,8 @@ def split_clean(
     if len(clean) and not is_reference.any():
         is_reference[0] = True
     rest = clean.subset(~is_reference)
-    is_clean = torch.ones(len(rest), dtype=torch.bool)
-    if test_share and len(rest):
-        clean_share = (1 - REFERENCE_SHARE - test_share) / (1 - REFERENCE_SHARE)
-        is_clean = stratified(rest.labels, clean_share, seed=0)
+    clean_share = (1 - REFERENCE_SHARE - test_share) / (1 - REFERENCE_SHARE)
+    is_clean = stratified(rest.labels, clean_share, seed=0)
     return clean.subset(is_reference), rest.subset(is_clean), rest.subset(~is_clean)
 
 
