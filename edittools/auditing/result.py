@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,13 @@ class Audit:
 
     def summary(self) -> str:
         """Return a text on the probe, the strongest rule and the verdict on its repair, one sentence per line."""
+        lines = self.findings()
+        if self.fix is not None:
+            lines += ["", self.fix.summary()]
+        return "\n".join(lines)
+
+    def findings(self) -> list[str]:
+        """Say what was probed and found, and what was left out, one sentence per entry."""
         counts = ", ".join(f"{concept} {count}" for concept, count in self._images_by_concept().items())
         lines = [
             f"{len(self.concepts.data)} images of {self.data.labels.unique().numel()} classes were probed. Images that "
@@ -111,11 +119,14 @@ class Audit:
         if self.rare:
             counts = ", ".join(f"{concept} {count}" for concept, count in self.rare.items())
             lines.append(f"Concepts that too few images show to be probed: {counts}.")
-        if self.fix is not None:
-            lines += ["", self.fix.summary()]
-        elif self.note:
+        if self.note:
             lines.append(self.note)
-        return "\n".join(lines)
+        return lines
+
+    @cached_property
+    def masks_digest(self) -> str | None:
+        """The digest of the images with their masks of the concept of `rule`; None without one."""
+        return None if self.rule is None else digest_masks(self.concepts, self.rule["concept"])
 
     def _images_by_concept(self) -> dict[str, int]:
         """Count the images that show each probed concept."""
@@ -166,7 +177,6 @@ class Audit:
         `repair`, if nothing was repaired.
         """
         images = {"count": len(self.data), "digest": digest_tensors(in_batches(self.data))[:16]}
-        masks = None if self.rule is None else digest_masks(self.concepts, self.rule["concept"])
         data = {
             "title": audit_title(self),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -184,7 +194,7 @@ class Audit:
                 "materials": {style: len(textures) for style, textures in self.concepts.styles.items()},
             },
             "versions": package_versions(),
-            "fingerprints": {"weights": self.weights, "images": {"audited": images}, "masks": masks},
+            "fingerprints": {"weights": self.weights, "images": {"audited": images}, "masks": self.masks_digest},
             "repair": None if self.fix is None else self.fix.report_data(audit_title(self)),
         }
         return plain(data)
@@ -238,14 +248,13 @@ def verdict_data(audit: Audit) -> dict[str, str]:
 
 def audit_page(audit: Audit) -> Page:
     """Collect the content of the report of an audit."""
-    content = {
-        "findings_head": HEAD,
-        "findings": _rows(audit),
-        "findings_note": "\n".join(_notes(audit)),
-    }
+    notes = audit.findings()
+    if len(audit.rules):
+        notes.append(TESTED)
+    content = {"findings_head": HEAD, "findings": _rows(audit), "findings_note": "\n".join(notes)}
     if audit.rule is not None:
         content["replaced"] = _more_images(audit)
-        content["masks"] = digest_masks(audit.concepts, audit.rule["concept"])
+        content["masks"] = audit.masks_digest
     if audit.fix is not None:
         return replace(audit.fix.page(audit_title(audit)), **content)
     return Page(
@@ -256,14 +265,6 @@ def audit_page(audit: Audit) -> Page:
         created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         **content,
     )
-
-
-def _notes(audit: Audit) -> list[str]:
-    """Say what was probed and found, and what the table of rules shows, one sentence per entry."""
-    notes = audit.summary().partition("\n\n")[0].splitlines()
-    if len(audit.rules):
-        notes.append(TESTED)
-    return notes
 
 
 def _rows(audit: Audit) -> list[list[str]]:

@@ -11,30 +11,26 @@ from torch import Tensor
 from edittools.images import resized
 
 SMALL = 96
-"""Images whose longer side has at most this many pixels are encoded as PNG, which is exact; larger ones as JPEG."""
+"""Images of at most so many pixels across are encoded as PNG, which is exact; larger ones as JPEG."""
 
 GLOW = ((0.0, (0, 0, 4)), (0.25, (87, 16, 110)), (0.5, (188, 55, 84)), (0.75, (249, 142, 9)), (1.0, (252, 255, 164)))
 """Colors of an edit map, from dark for 0 to bright for the largest strength: pairs of a strength and a color."""
 
 
 def data_uri(image: Tensor, side: int = 160) -> str:
-    """Encode an image as a data URI.
+    """Encode a square image as a data URI.
 
     Args:
-        image: `(3, H, W)` in [0, 1].
-        side: the longer side of the encoded image, in pixels; only larger images are resized.
+        image: `(3, S, S)` in [0, 1].
+        side: the side of the encoded image, in pixels; only larger images are resized.
     """
     image = image.detach().float().cpu().clamp(0, 1)
-    height, width = image.shape[1:]
-    longer = max(height, width)
-    if height == width and height > side:
+    if image.shape[-1] > side:
         image = resized(image[None], side)[0]
     pixels = (image.permute(1, 2, 0) * 255).round().byte().numpy()
     picture = Image.fromarray(pixels)
-    if height != width and longer > side:
-        picture.thumbnail((side, side))
     file = io.BytesIO()
-    if max(picture.size) <= SMALL:
+    if picture.width <= SMALL:
         picture.save(file, format="PNG", optimize=True)
         kind = "png"
     else:

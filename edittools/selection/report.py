@@ -438,8 +438,18 @@ def _maps_of(search: EditSearch, edit: Edit, images: Tensor) -> Tensor:
 
 
 def first_exemplar(search: EditSearch, selection: Selection) -> Exemplar:
-    """Return the exemplar that the edit was made from, the first one of several."""
-    return search.exemplars[selection.params["exemplar"]][0]
+    """Return the exemplar that the edit was made from, the first one of several.
+
+    Raises:
+        ValueError: if the search does not have the exemplars of the edit.
+    """
+    name = selection.params["exemplar"]
+    if name not in search.exemplars:
+        raise ValueError(
+            f"The edit was made from exemplars {name!r} that were passed to candidates; for a report, pass them to "
+            "EditSearch as well"
+        )
+    return search.exemplars[name][0]
 
 
 def _maps(search: EditSearch, selection: Selection, shown: _Shown) -> tuple[list[Figure], str]:
