@@ -334,7 +334,7 @@ def test_select_with_cv_holds_each_fold_out(tiny, exemplar, splits, cv):
     all_wrong = replace(splits, target=replace(splits.target, labels=labels))
     search = EditSearch(tiny, exemplar, all_wrong, ["conv1"])
     biases = [Edit({"head.bias": Change(1000 * torch.eye(5)[label])}, fingerprint(tiny.model)) for label in range(5)]
-    outcomes = search.score([({"label": label}, edit) for label, edit in enumerate(biases)])
+    outcomes = search.score([Candidate({"label": label}, edit) for label, edit in enumerate(biases)])
     free = Constraints(100.0, 100.0)
     selection = search.select(outcomes, cv, free)
     assert selection.feasible and len(selection.folds) == 4

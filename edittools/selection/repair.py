@@ -573,8 +573,7 @@ class _Procedure:
         self.progress = progress
         self.target = search.activations["target"]
         self.folds = stratified_folds(self.target.labels)
-        self.firsts: dict[str, Outcomes | None] = {}
-        self.scored: dict[str, list[Outcome]] = {}
+        self.scored: dict[str, Scored] = {}
         self.selections: dict[str, Selection] = {}
         self.draws: dict[str, Selection] = {}
         self._best: Outcome | None = None
@@ -609,12 +608,12 @@ class _Procedure:
             if finetuning:
                 self.selections[ON_FAILING] = self._finetune_on_failing()
         except (KeyboardInterrupt, _Stopped) as interrupt:
-            if not self.scored.get(EDIT) and not self.firsts.get(EDIT):
+            if EDIT not in self.scored or not len(self.search.finalists(self.scored[EDIT])):
                 raise KeyboardInterrupt from interrupt
             if SELECTED not in self.selections:
                 self.selections[SELECTED] = self._select_of_all(with_second_layer=False)
             if EDIT not in self.selections:
-                self.selections[EDIT] = self._cross_validated(self._scored(EDIT))
+                self.selections[EDIT] = self._cross_validated(self.scored[EDIT])
             return False
         return True
 
@@ -625,22 +624,21 @@ class _Procedure:
 
     def _keep_scored_layers(self) -> None:
         """Keep the states at the layers of all candidates so far in memory, since these are selected from next."""
-        outcomes = [outcome for of_method in self.scored.values() for outcome in of_method]
-        self.search.keep_states({outcome.candidate.params["layer"] for outcome in outcomes})
+        candidates = [one for scored in self.scored.values() for one in scored.outcomes.candidates]
+        self.search.keep_states({candidate.params["layer"] for candidate in candidates})
 
     def _select_methods(self) -> None:
         """Select among the candidates of each method alone."""
         for name in METHODS:
-            if name == EDIT or self.scored[name]:
-                self.selections[name] = self._cross_validated(self._scored(name))
+            if name == EDIT or len(self.scored[name].outcomes):
+                self.selections[name] = self._cross_validated(self.scored[name])
 
     def _select_control(self, name: str) -> None:
         """Select among the candidates of a control, if it has any."""
-        scored = self._scored(name)
-        if not len(scored.outcomes):
+        if not len(self.scored[name].outcomes):
             return
         selections = self.draws if name.startswith(RANDOM) else self.selections
-        selections[name] = self._cross_validated(scored)
+        selections[name] = self._cross_validated(self.scored[name])
 
     def _cross_validated(self, scored: Scored) -> Selection:
         """Select among the candidates of a method, on all failing images and without each fold."""
@@ -652,21 +650,21 @@ class _Procedure:
 
     def _score(self, method: str, candidates: Candidates) -> None:
         """Score the candidates of a method in one or two passes, until the callback ends the search."""
-        outcomes: list[Outcome] = []
-        self.firsts[method] = None
-        self.scored[method] = outcomes
         already_tried = self._tried
         first = self.search.first_pass(candidates, partial(self._tell, f"{method}, every layer"))
         if first is not None:
             first = replace(first, candidates=[_with_method(method, candidate) for candidate in first.candidates])
-        self.firsts[method] = first
-        candidates = self.search.second_pass(candidates, first, self.folds)
-        self._planned[method] = self._tried - already_tried + len(candidates)
+        outcomes: list[Outcome] = []
         tell = partial(self._tell, method)
-        for outcome in score_each(candidates, self.target, method if self.progress else "", tell):
-            outcomes.append(outcome._replace(candidate=_with_method(method, outcome.candidate)))
-            if method in METHODS:
-                self._remember(outcome)
+        try:
+            candidates = self.search.second_pass(candidates, first, self.folds)
+            self._planned[method] = self._tried - already_tried + len(candidates)
+            for outcome in score_each(candidates, self.target, method if self.progress else "", tell):
+                outcomes.append(outcome._replace(candidate=_with_method(method, outcome.candidate)))
+                if method in METHODS:
+                    self._remember(outcome)
+        finally:
+            self.scored[method] = Scored(Outcomes.of(outcomes, self.target.before), first)
 
     def _remember(self, outcome: Outcome) -> None:
         """Remember an outcome if it is the best so far: that of the lowest loss with a net gain."""
@@ -688,15 +686,10 @@ class _Procedure:
         if self.callback(Progress(method, done, total, share, *counts)) is False:
             raise _Stopped
 
-    def _scored(self, method: str) -> Scored:
-        """Collect the outcomes of the candidates of a method."""
-        outcomes = Outcomes.of(self.scored.get(method, ()), self.target.before)
-        return Scored(outcomes, self.firsts.get(method))
-
     def _select_of_all(self, with_second_layer: bool) -> Selection:
         """Select among the candidates of all methods, and a second layer on top, by cross-validation."""
         started = time.perf_counter()
-        edits, *others = (self._scored(name) for name in METHODS)
+        edits, *others = (self.scored[name] for name in METHODS if name in self.scored)
 
         def select(images: Tensor | slice) -> Selection:
             outcomes = self.search.finalists(edits, images)
@@ -706,10 +699,7 @@ class _Procedure:
             selection = self.search.select_on(outcomes, images)
             if with_second_layer and selection.feasible:
                 selection = self._add_layer(selection, outcomes, images)
-            if edits.first is None:
-                return selection
-            going_on = self.search.best_layers(edits.first, images)
-            return replace(selection, first=edits.first.on_images(images), going_on=going_on)
+            return self.search.with_first_pass(selection, edits.first, images)
 
         selection = cross_validate(select, self.target.before, self.folds)
         return replace(selection, seconds=time.perf_counter() - started)

@@ -173,7 +173,7 @@ class Candidates(Iterable[Candidate]):
     exemplars: Mapping[str, Sequence[Exemplar]]
     site: Callable[[str, Sequence[Exemplar]], Site]
     settings: Sequence[Mapping[str, Any]]
-    strengths: Sequence[float] = (0.5, 1.0)
+    strengths: Sequence[float]
 
     def __len__(self) -> int:
         edits = sum(len(_settings_of_run(setting)) for setting in self.settings)
@@ -463,7 +463,7 @@ def score_each(
     """Score candidates on the target images, one by one.
 
     Args:
-        candidates: the candidates; or pairs of the parameters of an edit and the edit.
+        candidates: the candidates.
         target: the cached target images.
         bar: name of the progress bar; empty for no progress bar.
         callback: is called before each candidate.
@@ -473,10 +473,9 @@ def score_each(
     """
     total = len(candidates) if hasattr(candidates, "__len__") else None
     progress = tqdm(candidates, bar, total, unit="candidate", disable=not bar, leave=False)
-    for done, given in enumerate(progress):
+    for done, candidate in enumerate(progress):
         if callback is not None:
             callback(done, total)
-        candidate = given if isinstance(given, Candidate) else Candidate(*given)
         logits = target.logits(candidate.edit, candidate.strength)
         losses = F.cross_entropy(logits, target.labels, reduction="none").nan_to_num(nan=float("inf"))
         yield Outcome(candidate, losses, misclassified(logits, target.labels))
@@ -724,7 +723,7 @@ class EditSearch:
         """Score candidates on the target images, in one pass.
 
         Args:
-            candidates: see `candidates`; or pairs of the parameters of an edit and the edit.
+            candidates: see `candidates`.
         """
         target = self.activations["target"]
         return Outcomes.of(score_each(candidates, target, "candidates" if self.progress else ""), target.before)
@@ -898,10 +897,13 @@ class EditSearch:
         if isinstance(scored, Outcomes):
             scored = Scored(scored)
         selection = select_best(self.finalists(scored, images), self._check, constraints or self.constraints, images)
-        if scored.first is None:
+        return self.with_first_pass(selection, scored.first, images)
+
+    def with_first_pass(self, selection: Selection, first: Outcomes | None, images: Tensor | slice) -> Selection:
+        """Add to a selection on some images what the first pass, if there was one, gave on them in each layer."""
+        if first is None:
             return selection
-        going_on = self.best_layers(scored.first, images)
-        return replace(selection, first=scored.first.on_images(images), going_on=going_on)
+        return replace(selection, first=first.on_images(images), going_on=self.best_layers(first, images))
 
     def is_feasible(self, edit: Edit, strength: float = 1.0) -> bool:
         """Return whether an edit, scaled by a strength, satisfies the constraints of this search."""
