@@ -33,7 +33,7 @@ from edittools._graph import (
 from edittools._inference import without_autocast
 from edittools._ledger import Weights
 from edittools._positions import Place
-from edittools.classifiers import Classifier, check_classifier, normalize_images, usual_batch_size
+from edittools.classifiers import Classifier, check_classifier, usual_batch_size
 from edittools.images import Images, in_batches
 
 if TYPE_CHECKING:
@@ -85,7 +85,6 @@ class Cut:
         self.layer = find_layer(self.model, layer)
         self.size = height_and_width(size or classifier.size)
         self.weights = weights
-        self._preprocessing = (classifier.mean.clone(), classifier.std.clone(), classifier.channel_order)
         self._exported = export_of(self.classifier, self.size)
         self._find()
         try:
@@ -310,11 +309,11 @@ class Cut:
         return self.logits(state, parameters=self._named(weight, self.keys(state)))
 
     def _normalized(self, images: Tensor) -> Tensor:
-        """Normalize images as the classifier does; with a copy of the weights, as it did when the cut was made."""
+        """Normalize images as the classifier does, in the precision and on the device of a copy of the weights."""
+        normalized = self.classifier.normalize(images)
         if self.weights is None:
-            return self.classifier.normalize(images)
-        mean, std, channel_order = self._preprocessing
-        return normalize_images(images, mean, std, channel_order, self.weight.device, self.weight.dtype)
+            return normalized
+        return normalized.to(self.weight)
 
     def _named(self, weight: Tensor | None, like: Tensor) -> dict[str, Tensor]:
         return {} if weight is None else {f"{self.layer}.weight": weight.to(like)}
