@@ -33,8 +33,7 @@ from edittools._graph import (
 from edittools._inference import without_autocast
 from edittools._ledger import Weights
 from edittools._positions import Place
-from edittools.classifiers import Classifier, check_classifier, usual_batch_size
-from edittools.images import Images, in_batches
+from edittools.classifiers import Classifier, check_classifier
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -242,7 +241,7 @@ class Cut:
 
     def prefix(self, images: Tensor) -> State:
         """Run images `(B, 3, H, W)` in [0, 1] up to the layer, without recording gradients, and return the state."""
-        return states_at({self.layer: self}, images, len(images))[self.layer][0]
+        return states_at({self.layer: self}, images)[self.layer]
 
     def keys(self, state: State) -> Tensor:
         """Return the layer's input: maps `(B, C, H, W)`, tokens `(B, …, C)` or vectors `(B, C)`."""
@@ -371,45 +370,34 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> str:
 
 
 @torch.no_grad()
-def states_at(
-    cuts: Mapping[str, Cut], images: Images, batch_size: int | None = None, progress: bool = False
-) -> dict[str, list[State]]:
-    """Run images up to several layers, in one pass.
+def states_at(cuts: Mapping[str, Cut], images: Tensor) -> dict[str, State]:
+    """Run a batch of images up to several layers, in one pass.
 
     Args:
         cuts: cuts of one classifier, by the layer's name.
-        images: `(N, 3, H, W)`, of the size that the cuts are for.
-        batch_size: images per batch; by default `usual_batch_size`.
-        progress: show a progress bar.
+        images: `(B, 3, H, W)` in [0, 1], of the size that the cuts are for.
 
     Returns:
-        The states at each layer, one per batch, by the layer's name.
+        The state at each layer, by the layer's name.
 
     Raises:
         ValueError: if the cuts are of several classifiers, or if the images have another size.
     """
     first_cut = next(iter(cuts.values()))
-    classifier = first_cut.classifier
-    states: dict[str, list[State]] = {layer: [] for layer in cuts}
-    if any(cut.classifier is not classifier for cut in cuts.values()):
+    if any(cut.classifier is not first_cut.classifier for cut in cuts.values()):
         raise ValueError("the cuts are of several classifiers; pass cuts of one classifier, such as those of cut_all")
-    if batch_size is None:
-        batch_size = usual_batch_size(classifier)
-    for batch in in_batches(images, batch_size, "images", progress):
-        size = tuple(batch.shape[2:])
-        for cut in cuts.values():
-            if cut.size != size:
-                raise ValueError(
-                    f"images of {size} pixels do not fit {cut.layer!r}, which is cut for {cut.size}; use "
-                    f"Cut(classifier, {cut.layer!r}, {size})"
-                )
-        wanted = list(dict.fromkeys(node for cut in cuts.values() for node in cut._state_nodes))
-        inputs = {first_cut._exported.images: first_cut._normalized(batch)}
-        computed = first_cut._run(wanted, inputs)
-        values = dict(zip(wanted, computed, strict=True))
-        for layer, cut in cuts.items():
-            states[layer].append(tuple(values[node] for node in cut._state_nodes))
-    return states
+    normalized = first_cut._normalized(images)
+    size = tuple(normalized.shape[2:])
+    for cut in cuts.values():
+        if cut.size != size:
+            raise ValueError(
+                f"images of {size} pixels do not fit {cut.layer!r}, which is cut for {cut.size}; use "
+                f"Cut(classifier, {cut.layer!r}, {size})"
+            )
+    wanted = list(dict.fromkeys(node for cut in cuts.values() for node in cut._state_nodes))
+    computed = first_cut._run(wanted, {first_cut._exported.images: normalized})
+    values = dict(zip(wanted, computed, strict=True))
+    return {layer: tuple(values[node] for node in cut._state_nodes) for layer, cut in cuts.items()}
 
 
 def editable_layers(classifier: Classifier, size: Size | None = None) -> "pd.DataFrame":

@@ -156,9 +156,9 @@ def measure(cuts: Mapping[str, Cut], images: Images, progress: bool = False) -> 
     products = dict.fromkeys(cuts, 0.0)
     counts = dict.fromkeys(cuts, 0)
     for batch in in_batches(images, 16, "reference images", progress):
-        states = states_at(cuts, batch, len(batch))
+        states = states_at(cuts, batch)
         for layer, cut in cuts.items():
-            keys = cut.keys(states[layer][0])
+            keys = cut.keys(states[layer])
             flat = rows(keys, cut.is_linear).double()
             sums[layer] = sums[layer] + flat.T @ flat
             counts[layer] += len(flat)

@@ -83,7 +83,7 @@ def test_suffix_of_well_known_networks(name):
     layers = ends.index.tolist()
     last_spatial = [layer for layer in layers if (name, layer) in VALUE_ENDS]
     cuts = cut_all(classifier, [layers[0], layers[len(layers) // 2], *last_spatial, layers[-1]])
-    for cut, [state] in zip(cuts.values(), states_at(cuts, images).values(), strict=True):
+    for cut, state in zip(cuts.values(), states_at(cuts, images).values(), strict=True):
         assert torch.allclose(cut.suffix(state), expected, atol=1e-5, rtol=1e-4), cut.layer
         assert torch.equal(cut.suffix(state, cut.weight.detach().clone()), cut.suffix(state)), cut.layer
         assert torch.equal(cut.logits(state, cut.output(state)), cut.suffix(state)), cut.layer

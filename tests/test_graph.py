@@ -70,7 +70,7 @@ def assert_exact_everywhere(classifier, images):
     """Each listed layer, its state used again and again, gives the model's own logits bit for bit."""
     expected = classifier(images)
     cuts = cut_all(classifier, editable_layers(classifier).layer.tolist())
-    for cut, [state] in zip(cuts.values(), states_at(cuts, images).values(), strict=True):
+    for cut, state in zip(cuts.values(), states_at(cuts, images).values(), strict=True):
         for _ in range(3):
             assert torch.equal(cut.suffix(state), expected), cut.layer
         assert len(cut.value(state)) == len(images)
