@@ -3,12 +3,12 @@
     cut = Cut(classifier, "features.28")    # a name or a module
     state = cut.prefix(images)              # the tensors from before the layer that later steps need; first its keys
     cut.keys(state)                         # the layer's input
-    cut.output(state, weight)               # the layer's output, with its own or another weight
+    cut.output(state)                       # the layer's output
     cut.value(state, output)                # the value at the end of the layer's block (f in the paper)
-    cut.suffix(state, weight)               # the logits
+    cut.logits(state, output)               # the logits
 
-The state does not depend on the layer's weight, so trying another weight costs the suffix only. `editable_layers` lists
-the layers that can be cut.
+The state does not depend on the layer's weight, so another weight costs only the steps from the layer on.
+`editable_layers` lists the layers that can be cut.
 """
 
 import copy
@@ -247,10 +247,9 @@ class Cut:
         """Return the layer's input: maps `(B, C, H, W)`, tokens `(B, …, C)` or vectors `(B, C)`."""
         return state[0]
 
-    def output(self, state: State, weight: Tensor | None = None) -> Tensor:
-        """Run the layer alone on its keys, with its own weight or with `weight`, and return its output."""
-        keys = self.keys(state)
-        return self._run([self._node], {self._state_nodes[0]: keys}, self._named(weight, keys))[0]
+    def output(self, state: State) -> Tensor:
+        """Run the layer alone on its keys, and return its output."""
+        return self._run([self._node], {self._state_nodes[0]: self.keys(state)})[0]
 
     def value(self, state: State, output: Tensor | None = None) -> Tensor:
         """Compute the value (f in the paper), after norm, activation and pooling, from an output of the layer.
@@ -276,11 +275,11 @@ class Cut:
         output: Tensor | None = None,
         parameters: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Compute the logits `(B, classes)` from an output of the layer.
+        """Compute the logits `(B, classes)` from the layer on.
 
         Args:
             state: the state at the layer.
-            output: the layer's output, by default its own.
+            output: output of the layer; by default the one that it has on this state.
             parameters: tensors to take instead of the model's own, by name.
 
         Returns:
@@ -288,34 +287,12 @@ class Cut:
         """
         return self._compute(self._exported.logits, state, output, parameters)
 
-    def logits_with(self, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Compute the logits from a state at the layer, with other parameters, in float32 or better.
-
-        Args:
-            state: the state of B images at the layer.
-            parameters: values, by their names in the model, that replace parameters; they are converted to the
-                precision of these.
-
-        Returns:
-            The logits `(B, classes)`.
-        """
-        converted = {name: value.to(self.tensor(name).dtype) for name, value in parameters.items()}
-        logits = self.logits(state, parameters=converted)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-    def suffix(self, state: State, weight: Tensor | None = None) -> Tensor:
-        """Compute the logits `(B, classes)` from the layer on, with its own weight or with `weight`; see `logits`."""
-        return self.logits(state, parameters=self._named(weight, self.keys(state)))
-
     def _normalized(self, images: Tensor) -> Tensor:
         """Normalize images as the classifier does, in the precision and on the device of a copy of the weights."""
         normalized = self.classifier.normalize(images)
         if self.weights is None:
             return normalized
         return normalized.to(self.weight)
-
-    def _named(self, weight: Tensor | None, like: Tensor) -> dict[str, Tensor]:
-        return {} if weight is None else {f"{self.layer}.weight": weight.to(like)}
 
     def _compute(
         self, node: fx.Node, state: State, output: Tensor | None = None, parameters: Mapping[str, Tensor] | None = None
@@ -340,14 +317,14 @@ class Cut:
         return self._compute(self._exported.layer_node(layer).args[0], state)
 
     @property
-    def later_parameters(self) -> dict[str, nn.Parameter]:
-        """All parameters after the layer or parallel to it, such as on a residual branch, by their names in the model.
+    def later_parameters(self) -> list[str]:
+        """The names of all parameters after the layer or parallel to it, such as on a residual branch.
 
         The layer's own parameters are not among them.
         """
         own = {node.target for node in (*self._earlier, *self._node.all_input_nodes)}
         later = {node.target for node in self._exported.nodes} - own
-        return {name: parameter for name, parameter in self.model.named_parameters() if name in later}
+        return [name for name, _ in self.model.named_parameters() if name in later]
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> str:

@@ -82,7 +82,7 @@ class LayerReference:
                 "their SecondMoment"
             )
         states = map(self.cut.prefix, in_batches(evenly_spaced(self.images, MOST_PREDICTED), 16))
-        return [(state, self.cut.suffix(state).log_softmax(dim=1)) for state in states]
+        return [(state, self.cut.logits(state).log_softmax(dim=1)) for state in states]
 
 
 @dataclass(frozen=True, eq=False)

@@ -118,7 +118,7 @@ def test_cut_of_image_towers(vision, layer):
     images = torch.rand(2, 3, 64, 64)
     cut = Cut(classifier, layer)
     with torch.no_grad():
-        torch.testing.assert_close(cut.suffix(cut.prefix(images)), classifier(images))
+        torch.testing.assert_close(cut.logits(cut.prefix(images)), classifier(images))
 
 
 def test_contrastive_loss_with_shared_captions():

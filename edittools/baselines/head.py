@@ -156,8 +156,8 @@ def correct_logits(
     if own_bias is None:
         raise ValueError(f"the last layer {name!r} has no bias to correct; use a head with a bias, or `retrain_head`")
     with torch.no_grad():
-        logits = cut.suffix(site.changed).double()
-        target = cut.suffix(site.image).argmax(dim=1)
+        logits = cut.logits(site.changed).double()
+        target = cut.logits(site.image).argmax(dim=1)
     target_column = target[:, None]
     gaps = (logits - logits.gather(1, target_column) + margin).scatter(1, target_column, 0.0).clamp_min(0)
     raises = raised_part * gaps.max(dim=1, keepdim=True).values

@@ -211,7 +211,7 @@ class CachedActivations:
         cut = self.cuts[layer]
         if edit is None:
             for batch in range(self._batch_count):
-                yield cut.suffix(self._at(layer, batch).state).cpu()
+                yield cut.logits(self._at(layer, batch).state).cpu()
             return
         if edit.fingerprint != self._weights.fingerprint or edit.on_top_of:
             edit.check_fits_copy(self._weights, cut.model)
@@ -223,7 +223,7 @@ class CachedActivations:
             return
         parameters = self._edited_parameters(edit, strength, layer)
         for batch in range(self._batch_count):
-            yield cut.logits_with(self._at(layer, batch).state, parameters).cpu()
+            yield cut.logits(self._at(layer, batch).state, parameters=parameters).cpu()
 
     def _start(self, edit: Edit | None) -> str:
         """Choose the layer to compute from: the first that the edit changes, otherwise the last."""
