@@ -178,22 +178,13 @@ def pose(
     basis: Tensor | None = None,
     reference_weight: float | None = 0.0,
 ) -> Problem:
-    """State eq. (1) at a site. The arguments are those of `rewrite`; by default, there is no penalty (λ = 0).
+    """State eq. (1) at a site. The arguments are those of `rewrite_at`; by default, there is no penalty (λ = 0).
 
     Raises:
-        ValueError: if `basis` does not fit the layer or holds NaN, or if reference images are needed and there are
-            none.
+        ValueError: if reference images are needed and there are none.
         RankError: if `rank` exceeds the number of independent keys at the mask.
     """
     cut = site.cut
-    width = cut.weight.shape[1]
-    if basis is not None and (basis.ndim != 2 or basis.shape[1] != width):
-        raise ValueError(
-            f"basis has shape {tuple(basis.shape)}, but the keys of layer {cut.layer!r} have {width} channels; "
-            f"pass directions of shape (rank, {width})"
-        )
-    if basis is not None and not basis.isfinite().all():
-        raise ValueError(f"basis of shape {tuple(basis.shape)} holds NaN or infinite numbers; pass finite directions")
     reference_weight = _reference_weight(site, reference_weight)
     image = _in_solver_precision(site.image, cut)
     changed = _in_solver_precision(site.changed, cut)
@@ -389,7 +380,6 @@ def rewrite(
     rank: int | None = 1,
     masked: bool = True,
     objective: str = "least_squares",
-    basis: Tensor | None = None,
     reference_weight: float | None = None,
     steps: int = 200,
 ) -> Edit:
@@ -409,14 +399,11 @@ def rewrite(
         layer: name of the layer, or the module.
         exemplars: one or several; their labels are not used.
         reference: ordinary images, whose keys define C, or their `SecondMoment`. The edit changes the layer's outputs
-            for such keys as little as it can. Not needed with `rank=None` or a `basis`, unless a `reference_weight` is
-            given.
+            for such keys as little as it can. Not needed with `rank=None`, unless a `reference_weight` is given.
         rank: rank of the change; None for full rank, without the low-rank restriction ("-proj" in the paper's
             ablation). With a penalty, full rank is the objective of MEMIT.
         masked: constrain the values at the mask; False constrains those of the whole image ("-mask" in the paper).
         objective: "least_squares" on the pre-activation, which is exact and takes one solve, or "l1", the paper's.
-        basis: directions `(rank, in)`, instead of those found from the keys (for controls). The rows should be
-            orthonormal: the ridge and the steps of the solver depend on their scale.
         reference_weight: λ, the weight of a penalty on changing the outputs for reference keys; 0, as in the paper, for
             no penalty. Its unit: at λ = 1, changing these outputs by as much as the outputs at the mask are from their
             target (in mean squares over positions) costs as much as leaving the outputs at the mask unedited. An edit
@@ -449,7 +436,7 @@ def rewrite(
             "better hundreds",
             stacklevel=3,  # the caller of `rewrite`, which `without_autocast` wraps
         )
-    problem = pose(site, rank, masked, basis, reference_weight)
+    problem = pose(site, rank, masked, reference_weight=reference_weight)
     edit = _make_edit(site, problem, objective, steps)
     outputs = problem.base_output.abs() if objective == "l1" else problem.base_output.square()
     if edit.record.loss_before <= _NO_DIFFERENCE * float(outputs.mean()):
@@ -472,7 +459,17 @@ def rewrite_at(
     reference_weight: float | None = None,
     steps: int = 200,
 ) -> list[Edit]:
-    """Rewrite the rule that a site's exemplars show: `rewrite` as a method of a search, with the same settings."""
+    """Rewrite the rule that a site's exemplars show: `rewrite` as a method of a search.
+
+    Args:
+        site: the layer, its exemplars and the reference images.
+        rank: as in `rewrite`; likewise `masked`, `objective`, `reference_weight` and `steps`.
+        basis: directions `(rank, in)`, instead of those found from the keys (for controls). The rows should be
+            orthonormal: the ridge and the steps of the solver depend on their scale.
+
+    Returns:
+        One edit.
+    """
     one_of(objective, OBJECTIVES, "objective")
     problem = pose(site, rank, masked, basis, reference_weight)
     return [_make_edit(site, problem, objective, check_number(steps, 0, "steps"))]

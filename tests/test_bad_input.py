@@ -156,8 +156,6 @@ REWRITES = {
         "rank 0 .* 1",
     ),
     "steps -1": (lambda w: w.rewrite(steps=-1), ValueError, "steps -1 .* 0"),
-    "a basis of another width": (lambda w: w.rewrite(basis=torch.eye(3)[:1]), ValueError, r"\(1, 3\).*\(rank, 8"),
-    "a basis with NaN": (lambda w: w.rewrite(basis=torch.full((1, 8), NAN)), ValueError, "basis.*NaN"),
     "weight NaN": (lambda w: w.rewrite(reference_weight=NAN), ValueError, "reference_weight nan"),
     "a weight alone": (
         lambda w: w.rewrite(reference=None, rank=None, reference_weight=1),

@@ -195,10 +195,10 @@ def test_rewrite_by_default_is_least_squares_with_the_recommended_weight(tiny, p
 
 
 def test_rewrite_without_reference_has_no_penalty_by_default(tiny, exemplar):
-    basis = torch.eye(8)[:2]
-    for settings in ({"basis": basis}, {"rank": None}):
-        default = rewrite(tiny, "conv1", exemplar, **settings)
-        expected = rewrite(tiny, "conv1", exemplar, reference_weight=0.0, **settings)
+    site = prepare(tiny, "conv1", exemplar)
+    for settings in ({"basis": torch.eye(8)[:2]}, {"rank": None}):
+        [default] = rewrite_at(site, **settings)
+        [expected] = rewrite_at(site, reference_weight=0.0, **settings)
         assert torch.equal(_weight_change(default, "conv1"), _weight_change(expected, "conv1"))
 
 
@@ -320,13 +320,13 @@ def test_rewrite_at_site_gives_the_edits_of_rewrite(tiny, photos32, exemplar, ob
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.float64])
 @pytest.mark.parametrize("objective", ["l1", "least_squares"])
-def test_rewrite_with_basis_of_other_precision(tiny, photos32, exemplar, precision, objective):
+def test_rewrite_at_with_basis_of_other_precision(tiny, photos32, exemplar, precision, objective):
     moment = second_moments(tiny, ["conv1"], photos32)["conv1"]
     basis = rewrite(tiny, "conv1", exemplar, moment).changes["conv1.weight"].right
     tiny.double()
-    moment = second_moments(tiny, ["conv1"], photos32)["conv1"]
-    exact = rewrite(tiny, "conv1", exemplar, moment, basis=basis.double(), objective=objective)
-    edit = rewrite(tiny, "conv1", exemplar, moment, basis=basis.to(precision), objective=objective)
+    site = prepare(tiny, "conv1", exemplar, photos32)
+    [exact] = rewrite_at(site, basis=basis.double(), objective=objective)
+    [edit] = rewrite_at(site, basis=basis.to(precision), objective=objective)
     assert edit.changes["conv1.weight"].right.dtype == torch.float64
     assert edit.record.loss_after == pytest.approx(exact.record.loss_after, rel=0.02)
 
