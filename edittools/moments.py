@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from edittools._caching import digest_tensors
 from edittools._checks import check_number
 from edittools._ledger import Weights
-from edittools.classifiers import Classifier, check_classifier
-from edittools.cut import Cut, cut_all, find_layer, rows, states_at
-from edittools.images import Images, check_images, how_to_pass_images, in_batches, size_of
+from edittools.classifiers import Classifier
+from edittools.cut import Cut, cut_all, rows, states_at
+from edittools.images import Images, check_images, in_batches, size_of
 
 LEAST_EIGENVALUE = 1e-4
 """Before a second moment is inverted, its eigenvalues are raised to at least this share of the largest one."""
@@ -102,7 +102,7 @@ class RankError(ValueError):
     """The rank exceeds the number of independent keys at the mask. A search skips settings that raise this error."""
 
 
-def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -> Tensor:
+def directions(keys: Tensor, weights: Tensor, rank: int, whitener: Tensor) -> Tensor:
     """Find the directions along which to edit: a basis of C⁻¹d of eq. (1), for the top `rank` keys d.
 
     The keys, weighted by the square roots of `weights`, are whitened by C^(-1/2), and the top keys are selected after
@@ -113,7 +113,7 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
         keys: keys at P positions, `(P, n)`.
         weights: share of each position that the mask covers, `(P,)`.
         rank: number of directions.
-        moment: the second moment of the reference keys.
+        whitener: C^(-1/2) of the reference keys, `(n, n)` float64.
 
     Returns:
         Orthonormal rows `(rank, n)`.
@@ -123,7 +123,7 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
         ValueError: if the rank is not a whole number of at least 1.
     """
     wanted = check_number(rank, 1, "rank")
-    whitener = moment.whitener.to(keys.device)
+    whitener = whitener.to(keys.device)
     weighted = keys.double() * weights.double().sqrt()[:, None]
     _, values, vectors = torch.linalg.svd(weighted @ whitener, full_matrices=False)
     available = int((values > 1e-9 * values[0]).sum()) if values[0] > 0 else 0
@@ -223,13 +223,9 @@ def second_moments(
         TypeError: if `images` is not a set of images.
         ValueError: if there is no image, or a layer cannot be edited.
     """
-    model = check_classifier(classifier).model
-    names = [find_layer(model, layer) for layer in layers]
     check_images(images, "reference")
-    if not names:
-        return {}
-    cuts = cut_all(classifier, names, Weights(classifier), size_of(images))
-    return measure(cuts, images, progress)
+    cuts = cut_all(classifier, layers, Weights(classifier), size_of(images))
+    return measure(cuts, images, progress) if cuts else {}
 
 
 def fingerprint_of(classifier: Classifier, weights: Weights) -> str:
@@ -241,16 +237,3 @@ def fingerprint_of(classifier: Classifier, weights: Weights) -> str:
 
 Reference = Images | SecondMoment
 """What defines which keys are typical: reference images, or the second moment of their keys."""
-
-
-def check_reference(reference: Reference | None) -> None:
-    """Check the type of a reference.
-
-    Raises:
-        TypeError: if it is neither None, nor images, nor a `SecondMoment`.
-    """
-    if reference is not None and not isinstance(reference, Images | SecondMoment):
-        raise TypeError(
-            f"reference is a {type(reference).__name__}, neither images nor a SecondMoment; "
-            f"{how_to_pass_images(reference)}"
-        )

@@ -29,7 +29,7 @@ from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar
 from edittools.images import Images
 from edittools.moments import FEW_IMAGES, Reference, directions
-from edittools.site import Site, prepare
+from edittools.site import Site, prepare, solver_precision
 
 OBJECTIVES = ("l1", "least_squares")
 _NO_DIFFERENCE = 1e-9
@@ -141,7 +141,7 @@ class Problem:
         """
         unedited = torch.zeros(self.coefficients_shape).to(self.base_output)
         _, share = self.system
-        mean_square = float((self.residual(unedited).square() * share[:, None]).sum() / share.sum())
+        mean_square = float((self.unedited_residual.square() * share[:, None]).sum() / share.sum())
         return float(self.l1(unedited)) / max(mean_square, 1e-30)
 
     @cached_property
@@ -164,6 +164,12 @@ class Problem:
         steerable = scale.abs() > 1e-3 * scale.abs().max()
         steered = (wanted - offset) / torch.where(steerable, scale, 1)
         return torch.where(steerable, steered, self.base_output)
+
+    @cached_property
+    @torch.no_grad()
+    def unedited_residual(self) -> Tensor:
+        """`target_output` minus the layer's output on x' without an edit: `(positions, out)` in float64."""
+        return rows(self.target_output - self.base_output, self.cut.is_linear).double()
 
     def residual(self, coefficients: Tensor) -> Tensor:
         """Compute `target_output` minus the layer's output on x' under Λ: `(positions, out)` in float64."""
@@ -193,7 +199,8 @@ def pose(
     if basis is None and rank is not None:
         weights = cut.pool_mask(masks).flatten()
         is_masked = weights > 0
-        basis = directions(rows(keys, cut.is_linear)[is_masked], weights[is_masked], rank, site.reference.moment)
+        masked_keys = rows(keys, cut.is_linear)[is_masked]
+        basis = directions(masked_keys, weights[is_masked], rank, site.reference.moment.whitener)
     if basis is not None:
         basis = basis.to(keys)
     moment = None
@@ -233,7 +240,7 @@ def _reference_weight(site: Site, reference_weight: float | None) -> float:
 
 def _in_solver_precision(state: State, cut: Cut) -> State:
     """Convert a state to float32 or better; half precision is too coarse for a solver."""
-    precision = torch.promote_types(cut.weight.dtype, torch.float32)
+    precision = solver_precision(cut.weight)
     return tuple(tensor.to(precision) if tensor.is_floating_point() else tensor for tensor in state)
 
 
@@ -263,8 +270,7 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     whitens_offsets = problem.is_whitened and problem.offsets is not None
     if whitens_offsets:
         design = (design.unflatten(1, (-1, len(problem.offsets))) @ problem.offset_whitener.to(design)).flatten(1)
-    unedited = torch.zeros(problem.coefficients_shape).to(problem.base_output)
-    residual = problem.residual(unedited) * weight
+    residual = problem.unedited_residual * weight
     unknowns = design.shape[1]
     damping = ridge * design.square().sum() / unknowns + torch.finfo(torch.float32).tiny
     if problem.is_whitened:
@@ -306,10 +312,13 @@ def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int]:
         objective is 0 from the start.
     """
     least_squares = solve_least_squares(problem)
-    unedited = torch.zeros_like(least_squares)
+    best = torch.zeros_like(least_squares)
     with torch.no_grad():
-        best = min(unedited, least_squares, key=lambda coefficients: float(problem.objective(coefficients)))
         loss = float(problem.objective(best))
+        least_squares_loss = float(problem.objective(least_squares))
+    if least_squares_loss < loss:
+        best = least_squares
+        loss = least_squares_loss
     rate = 0.25
     taken = 0
     for round_steps in (steps // 3, steps - steps // 3):
@@ -504,13 +513,10 @@ def losses(problem: Problem, objective: str, coefficients: Tensor) -> tuple[floa
     Returns:
         Both losses, without the penalty on reference outputs.
     """
-    unedited = torch.zeros_like(coefficients)
     if objective == "l1":
+        unedited = torch.zeros_like(coefficients)
         return float(problem.l1(unedited)), float(problem.l1(coefficients))
-    return _mean_square_residual(problem, unedited), _mean_square_residual(problem, coefficients)
-
-
-def _mean_square_residual(problem: Problem, coefficients: Tensor) -> float:
-    """Compute the mean square of the residual over channels and positions, weighted by the mask's shares."""
     _, share = problem.system
-    return float(problem.residual(coefficients).square().mean(dim=1) @ share / share.sum())
+    before = problem.unedited_residual.square().mean(dim=1) @ share / share.sum()
+    after = problem.residual(coefficients).square().mean(dim=1) @ share / share.sum()
+    return float(before), float(after)

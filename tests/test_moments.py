@@ -100,19 +100,19 @@ def test_directions_of_rank_one_and_four():
     root = torch.randn(6, 6, generator=generator, dtype=torch.float64)
     moment = SecondMoment(root @ root.T + torch.eye(6))
     key = torch.randn(6, generator=generator, dtype=torch.float64)
-    direction = directions(key[None].repeat(3, 1), torch.ones(3), 1, moment)[0]
+    direction = directions(key[None].repeat(3, 1), torch.ones(3), 1, moment.whitener)[0]
     expected = torch.linalg.solve(moment.matrix, key)
     assert abs(direction @ expected / expected.norm()) == pytest.approx(1, abs=1e-6)
-    basis = directions(torch.randn(20, 6, generator=generator, dtype=torch.float64), torch.ones(20), 4, moment)
+    basis = directions(torch.randn(20, 6, generator=generator, dtype=torch.float64), torch.ones(20), 4, moment.whitener)
     assert torch.allclose(basis @ basis.T, torch.eye(4, dtype=torch.float64), atol=1e-9)
 
 
 @pytest.mark.parametrize("rank", [2, np.int64(7), 0, -1, 1.5, "1", True, None])
 def test_directions_of_bad_rank(rank):
     """A sweep leaves out ranks that are too high (`RankError`); any other bad rank is an error of the caller."""
-    moment = SecondMoment(torch.eye(6, dtype=torch.float64))
+    whitener = torch.eye(6, dtype=torch.float64)
     with pytest.raises(ValueError, match=re.escape(f"rank {rank!r}")) as caught:
-        directions(torch.ones(5, 6), torch.ones(5), rank, moment)
+        directions(torch.ones(5, 6), torch.ones(5), rank, whitener)
     assert caught.type is (RankError if rank in (2, 7) else ValueError)
 
 

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edittools._checks import check_amount, check_number, one_of
-from edittools.baselines.inputs import class_labels, solver_precision
+from edittools.baselines.inputs import class_labels
 from edittools.cut import Cut, State
 from edittools.edits import Change, Edit, Record
-from edittools.site import Site
+from edittools.site import Site, solver_precision
 
 SCOPES = ("local", "global")
 

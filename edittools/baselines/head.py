@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edittools._checks import check_amount, one_of
-from edittools.baselines.inputs import class_labels, solver_precision
+from edittools.baselines.inputs import class_labels
 from edittools.cut import Cut
 from edittools.edits import Change, Edit, Record
-from edittools.site import Site
+from edittools.site import Site, solver_precision
 
 RETRAININGS = [{"share": share, "ridge": ridge} for share, ridge in product((0.1, 0.5), (1e-3, 1e-2, 1e-1, 1.0))]
 """Grid of settings of `retrain_head`."""
