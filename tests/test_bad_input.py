@@ -23,7 +23,7 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar, paste_texture
-from edittools.images import LabelledImages, LazyImages, load_image, save_mask
+from edittools.images import InputGeometry, LabelledImages, LazyImages, load_image, save_mask
 from edittools.metrics import Comparison, error_rate, misclassified, predict
 from edittools.miniworld import textures
 from edittools.models.finetuned import build_network, load_shortcut_network
@@ -81,8 +81,11 @@ IMAGES = {
     "an empty file": (lambda w: load_image(w.folder / "empty.png"), ValueError, "empty.png"),
     "a cut-off file": (lambda w: load_image(w.folder / "cut.png"), ValueError, "cut.png"),
     "size as text": (lambda w: load_image(w.folder / "good.png", size="32"), ValueError, "size '32'"),
-    "resize_to below size": (lambda w: load_image(w.folder / "good.png", 32, 16), ValueError, "resize_to 16 .* 32"),
-    "resize_to alone": (lambda w: load_image(w.folder / "good.png", resize_to=36), ValueError, "resize_to 36"),
+    "resize_to below size": (
+        lambda w: load_image(w.folder / "good.png", InputGeometry(32, 16)),
+        ValueError,
+        "resize_to 16 .* 32",
+    ),
     "x is an array": (lambda w: Exemplar(w.image.numpy(), w.image, w.mask), ValueError, "x .*ndarray"),
     "x is a path": (lambda w: Exemplar.paste("van.jpg", w.mask, "snow.jpg"), ValueError, r"'van\.jpg'.*load_image"),
     "a texture is a path": (

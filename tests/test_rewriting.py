@@ -10,7 +10,7 @@ from torch import nn
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, editable_layers, rows
 from edittools.exemplars import Exemplar
-from edittools.images import LazyImages
+from edittools.images import InputGeometry, LazyImages
 from edittools.metrics import predict
 from edittools.moments import LEAST_EIGENVALUE, SecondMoment, second_moments
 from edittools.rewriting import REFERENCE_WEIGHT, pose, rewrite, rewrite_at, solve_least_squares
@@ -341,7 +341,7 @@ def test_rewrite_leaves_model_unchanged(tiny, photos32, exemplar):
 def test_rewrite_with_lazy_reference_images(tiny, photos32, exemplar, tmp_path):
     for i in range(6):
         save_image(tmp_path / f"{i}.png", photos32[i])
-    files = LazyImages(sorted(tmp_path.iterdir()), 32, 32)
+    files = LazyImages(sorted(tmp_path.iterdir()), InputGeometry(32, 32))
     settings = {"objective": "least_squares", "reference_weight": 1.0}
     lazy_edit, edit = (rewrite(tiny, "conv1", exemplar, images, **settings) for images in (files, files[:]))
     assert torch.equal(lazy_edit.changes["conv1.weight"].delta(), edit.changes["conv1.weight"].delta())
