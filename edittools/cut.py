@@ -21,15 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edittools._checks import suggestion
-from edittools._graph import (
-    LINEAR,
-    Size,
-    check_logits,
-    export_of,
-    height_and_width,
-    probe_images,
-    shape_of,
-)
+from edittools._graph import LINEAR, check_logits, export_of, probe_images, shape_of
 from edittools._inference import without_autocast
 from edittools._ledger import Weights
 from edittools._positions import Place
@@ -61,7 +53,7 @@ class Cut:
     Args:
         classifier: the classifier.
         layer: name of the layer, or the module.
-        size: size (H, W) of the images in pixels, or one number for both; by default that of the classifier.
+        size: size (H, W) of the images in pixels; by default that of the classifier.
         weights: a copy of the model's weights to compute with; by default, each computation takes those that the model
             has at that moment.
 
@@ -76,15 +68,15 @@ class Cut:
         self,
         classifier: Classifier,
         layer: str | nn.Module,
-        size: Size | None = None,
+        size: tuple[int, int] | None = None,
         weights: Weights | None = None,
     ) -> None:
         self.classifier = check_classifier(classifier)
         self.model = classifier.model
         self.layer = find_layer(self.model, layer)
-        self.size = height_and_width(size or classifier.size)
         self.weights = weights
-        self._exported = export_of(self.classifier, self.size)
+        self._exported = export_of(self.classifier, size)
+        self.size = self._exported.size
         self._find()
         try:
             self._check()
@@ -377,12 +369,12 @@ def states_at(cuts: Mapping[str, Cut], images: Tensor) -> dict[str, State]:
     return {layer: tuple(values[node] for node in cut._state_nodes) for layer, cut in cuts.items()}
 
 
-def editable_layers(classifier: Classifier, size: Size | None = None) -> "pd.DataFrame":
+def editable_layers(classifier: Classifier, size: tuple[int, int] | None = None) -> "pd.DataFrame":
     """List the layers that can be edited, from first to last.
 
     Args:
         classifier: the classifier.
-        size: size (H, W) of the images in pixels, or one number for both; by default that of the classifier.
+        size: size (H, W) of the images in pixels; by default that of the classifier.
 
     Returns:
         One row per layer, with the columns `layer` (its name), `kind`, `weight` (its shape), `value` (the operation
@@ -417,7 +409,7 @@ def cut_all(
     classifier: Classifier,
     layers: Sequence[str | nn.Module],
     weights: Weights | None = None,
-    size: Size | None = None,
+    size: tuple[int, int] | None = None,
 ) -> dict[str, Cut]:
     """Cut a classifier at several layers, and return the cuts by the layer's name; the arguments are those of `Cut`."""
     cuts = [Cut(classifier, layer, size, weights) for layer in layers]

@@ -145,7 +145,7 @@ LAYERS = {
         ValueError,
         "'conv1'",
     ),
-    "images too small": (lambda w: editable_layers(w.classifier, size=1), ValueError, " 1 × 1 "),
+    "images too small": (lambda w: editable_layers(w.classifier, (1, 1)), ValueError, " 1 × 1 "),
 }
 
 REWRITES = {

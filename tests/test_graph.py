@@ -502,12 +502,6 @@ def test_export_lifetime():
     assert exported() is None
 
 
-def test_export_of_slow_model_warns(monkeypatch):
-    monkeypatch.setattr("edittools._graph.SLOW", 0.0)
-    with pytest.warns(UserWarning, match="Sequential.* 16 × 16 "):
-        export_of(classifier_of(nn.Identity()))
-
-
 class Mixed(nn.Module):
     """In half precision but for a norm in full, as language models do it."""
 

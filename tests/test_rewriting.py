@@ -8,7 +8,7 @@ from conftest import condition, make_exemplar, save_image
 from torch import nn
 
 from edittools.classifiers import Classifier
-from edittools.cut import Cut, editable_layers, rows
+from edittools.cut import Cut, rows
 from edittools.exemplars import Exemplar
 from edittools.images import InputGeometry, LazyImages
 from edittools.metrics import predict
@@ -360,14 +360,3 @@ def test_rewrite_warning_names_caller(tiny, photos32):
 def test_rewrite_with_reference_of_wrong_type(tiny, exemplar, reference, quoted):
     with pytest.raises(TypeError, match=quoted):
         rewrite(tiny, "conv1", exemplar, reference)
-
-
-def test_cut_size_as_one_number(tiny):
-    assert Cut(tiny, "conv1", 32).size == (32, 32)
-    assert editable_layers(tiny, (32, 32)).equals(editable_layers(tiny, 32))
-
-
-@pytest.mark.parametrize("size", [(32,), (32, 32, 3), (32, 0), "32"])
-def test_cut_of_a_size_that_is_not_allowed(tiny, size):
-    with pytest.raises(ValueError, match="32"):
-        Cut(tiny, "conv1", size)
