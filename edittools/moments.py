@@ -30,29 +30,25 @@ FEW_IMAGES = 50
 
 @dataclass(frozen=True)
 class SecondMoment:
-    """The uncentered second moment of a layer's keys: the mean of k kᵀ over keys k.
+    """The uncentered second moment of a layer's keys: the mean of k kᵀ over keys k, as `second_moments` measures it.
 
     Attributes:
         matrix: `(n, n)` float64, symmetric and positive semi-definite, for keys of n channels.
-        layer: name of the layer; "" if it is not known, as in `SecondMoment(matrix)`.
+        layer: name of the layer.
+        fingerprint: hash of the classifier that the keys were measured with, see `fingerprint_of`.
         offsets: the mean product of the keys that the layer's kernel sees at two offsets at once, relative to that of a
-            key with itself, `(kh * kw, kh * kw)` float64; None if they count as independent.
-        fingerprint: hash of the classifier that the keys were measured with, see `fingerprint_of`; "" if it is not
-            known. Where they are known, `rewrite` checks that the layer and the classifier are the same.
+            key with itself, `(kh * kw, kh * kw)` float64.
 
     Raises:
-        ValueError: if the matrix is not square, or holds a number that is not finite.
+        ValueError: if the matrix holds a number that is not finite.
     """
 
     matrix: Tensor
-    layer: str = ""
-    fingerprint: str = field(default="", repr=False)
-    offsets: Tensor | None = field(default=None, repr=False)
+    layer: str
+    fingerprint: str = field(repr=False)
+    offsets: Tensor = field(repr=False)
 
     def __post_init__(self) -> None:
-        shape = tuple(self.matrix.shape)
-        if len(shape) != 2 or shape[0] != shape[1]:
-            raise ValueError(f"The second moment has shape {shape}; pass a square matrix (n, n)")
         if not self.matrix.isfinite().all():
             raise ValueError("The second moment holds NaN or infinite numbers; measure it from keys that are finite")
 
@@ -77,21 +73,14 @@ class SecondMoment:
             cut: the classifier, cut at the layer, with a copy of its weights.
 
         Raises:
-            ValueError: if the keys have another number of channels, or were measured at another layer, with other
-                weights or with another normalization of images.
+            ValueError: if the keys were measured at another layer, with other weights or with another normalization of
+                images.
         """
-        channels = len(self.matrix)
-        width = cut.weight.shape[1]
-        if channels != width:
-            raise ValueError(
-                f"The second moment of {channels} channels does not fit layer {cut.layer!r}, whose keys have {width}; "
-                "measure it at this layer"
-            )
-        if self.layer not in ("", cut.layer):
+        if self.layer != cut.layer:
             raise ValueError(
                 f"The second moment was measured at {self.layer!r}, but the layer is {cut.layer!r}; measure it there"
             )
-        if self.fingerprint not in ("", fingerprint_of(cut.classifier, cut.weights)):
+        if self.fingerprint != fingerprint_of(cut.classifier, cut.weights):
             raise ValueError(
                 f"The second moment was measured at {self.layer!r} with other weights or buffers, other applied edits, "
                 f"or another mean or std than the {type(cut.model).__name__} has now; measure it again"

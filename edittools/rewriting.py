@@ -60,7 +60,7 @@ class Problem:
         moment: the second moment of the reference keys, projected on `basis`, `(rank, rank)`; None without a penalty,
             and for whitened keys, of which it is the identity.
         offsets: the correlation of reference keys at the offsets of the kernel, `(kh * kw, kh * kw)`, see
-            `SecondMoment`; None if they count as independent.
+            `SecondMoment`; None without a penalty.
     """
 
     cut: Cut
@@ -120,7 +120,7 @@ class Problem:
         position (`moment`) and O of the offsets. Its quadratic form is summed over the output channels.
         """
         flat = coefficients.reshape(*coefficients.shape[:2], -1)  # a linear layer has no offsets
-        weighted = flat if self.offsets is None else flat @ self.offsets.to(flat)
+        weighted = flat @ self.offsets.to(flat)
         if self.moment is not None:
             weighted = torch.einsum("rs,osk->ork", self.moment.to(flat), weighted)
         return (flat * weighted).sum()
@@ -267,8 +267,7 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     design, share = problem.system
     weight = share.sqrt()[:, None]
     design = design * weight
-    whitens_offsets = problem.is_whitened and problem.offsets is not None
-    if whitens_offsets:
+    if problem.is_whitened:
         design = (design.unflatten(1, (-1, len(problem.offsets))) @ problem.offset_whitener.to(design)).flatten(1)
     residual = problem.unedited_residual * weight
     unknowns = design.shape[1]
@@ -284,12 +283,11 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     else:
         gram = design.T @ design
         if problem.moment is not None:
-            offsets = torch.eye(problem.cut.weight.shape[2:].numel()) if problem.offsets is None else problem.offsets
-            penalty = torch.kron(problem.moment.to(gram), offsets.to(gram))
+            penalty = torch.kron(problem.moment.to(gram), problem.offsets.to(gram))
             gram = gram + share.sum() * problem.reference_weight * penalty
         solution = torch.linalg.solve(gram + damping * torch.eye(unknowns).to(gram), design.T @ residual)
     coefficients = solution.T
-    if whitens_offsets:
+    if problem.is_whitened:
         by_offset = coefficients.unflatten(1, (-1, len(problem.offsets)))
         coefficients = by_offset @ problem.offset_whitener.to(by_offset)
     return coefficients.reshape(problem.coefficients_shape).to(problem.base_output.dtype)

@@ -79,7 +79,7 @@ def test_least_squares_with_two_terms_solves_the_normal_equations(tiny, photos32
     targets = torch.cat([wanted, torch.zeros(len(seen), wanted.shape[1]).double()])
     expected = torch.linalg.lstsq(stacked, targets, driver="gelsd").solution.T.reshape(problem.coefficients_shape)
     moment = keys.T @ keys / len(keys)
-    found = solve_least_squares(replace(problem, reference_weight=0.5, moment=moment), ridge=0.0)
+    found = solve_least_squares(replace(problem, reference_weight=0.5, moment=moment, offsets=torch.eye(9)), ridge=0.0)
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)
 
 

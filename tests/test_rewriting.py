@@ -4,7 +4,7 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import condition, make_exemplar, save_image
+from conftest import condition, make_exemplar, moment_of, save_image
 from torch import nn
 
 from edittools.classifiers import Classifier
@@ -12,7 +12,7 @@ from edittools.cut import Cut, rows
 from edittools.exemplars import Exemplar
 from edittools.images import InputGeometry, LazyImages
 from edittools.metrics import predict
-from edittools.moments import LEAST_EIGENVALUE, SecondMoment, second_moments
+from edittools.moments import LEAST_EIGENVALUE, second_moments
 from edittools.rewriting import REFERENCE_WEIGHT, pose, rewrite, rewrite_at, solve_least_squares
 from edittools.site import prepare
 
@@ -186,7 +186,7 @@ def test_rewrite_is_deterministic(tiny, photos32, exemplar, objective):
 
 def test_rewrite_by_default_is_least_squares_with_the_recommended_weight(tiny, photos32, exemplar):
     moment = second_moments(tiny, ["conv1"], photos32)["conv1"]
-    for reference in (photos32, moment, SecondMoment(moment.matrix)):
+    for reference in (photos32, moment):
         default = rewrite(tiny, "conv1", exemplar, reference)
         explicit = {"objective": "least_squares", "reference_weight": REFERENCE_WEIGHT, "rank": 1}
         expected = rewrite(tiny, "conv1", exemplar, reference, **explicit)
@@ -271,7 +271,7 @@ def test_rewrite_of_full_rank_with_penalty_against_lstsq(tiny, exemplar, side, k
     tiny.double()
     exemplars = [_small_mask(exemplar, side), _small_mask(make_exemplar(3), side)]
     reference_keys = torch.rand(keys, 8, generator=torch.Generator().manual_seed(0)).double()
-    moment = SecondMoment(reference_keys.T @ reference_keys / keys)
+    moment = moment_of(tiny, "conv1", reference_keys.T @ reference_keys / keys)
     edit = rewrite(tiny, "conv1", exemplars, moment, rank=None, reference_weight=0.3)
     windows, difference, share = _masked_system(Cut(tiny, "conv1"), exemplars)
     assert (len(windows) < 72) == (side == 8)
