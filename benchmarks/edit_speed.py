@@ -80,7 +80,9 @@ def naive_solve(problem: Problem, steps: int, rate: float = 1e-3) -> tuple[Tenso
 
 def naive_loss(problem: Problem, weight: Tensor) -> Tensor:
     """The same objective as `Problem.l1`, written for a full weight."""
-    value = problem.cut.value(problem.changed, problem.cut.output(problem.changed, weight))
+    cut = problem.cut
+    output = cut.convolve(cut.keys(problem.changed), weight) + cut.bias[:, None, None]
+    value = cut.value(problem.changed, output)
     share = F.adaptive_avg_pool2d(problem.masks[:, None], value.shape[-2:]).sqrt()
     return ((value - problem.target_value).abs() * share).sum() / share.sum() / value.shape[1]
 
@@ -201,7 +203,8 @@ def experiment(options: argparse.Namespace) -> Results:
     state = cut.prefix(many)
     weight = cut.weight.detach().clone()
     with torch.no_grad():  # one more edit over cached states, as a share of a full forward pass
-        figures["suffix_time_fraction"] = seconds(lambda: cut.suffix(state, weight)) / seconds(lambda: classifier(many))
+        of_suffix = seconds(lambda: cut.logits(state, parameters={f"{LAYER}.weight": weight}))
+        figures["suffix_time_fraction"] = of_suffix / seconds(lambda: classifier(many))
     figures |= prediction_overheads() | application_times()
     results = Results("edit_speed", "random weights and images", line=figures)
     for name, figure in figures.items():

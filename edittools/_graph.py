@@ -11,12 +11,9 @@ threads can compute with different weights of one layer.
 
 import operator
 import threading
-import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -52,9 +49,6 @@ _REASONS = {
 _IGNORED_ATTRIBUTES = {"training", "_edittools_applied", "_parameters", "_buffers", "_non_persistent_buffers_set"}
 _EXPORTED: WeakKeyDictionary[nn.Module, dict[tuple, "ExportedModel"]] = WeakKeyDictionary()
 _EXPORTING = threading.RLock()
-SLOW = 2.0
-"""An export that takes longer, in seconds, warns, except in `quiet_exports`."""
-_IS_QUIET: ContextVar[bool] = ContextVar("is_quiet", default=False)
 _BY_VALUE = {bool, int, float, str, bytes, type(None)}
 """Types of settings that a snapshot holds as they are, alone or in a tuple."""
 _HOOKS = {dict, OrderedDict}
@@ -69,24 +63,19 @@ class ExportedModel:
         self.name = type(model).__name__
         self.snapshot = _snapshot_of(model)
         self._model = weakref.ref(model)
-        size = f"{images.shape[2]} × {images.shape[3]} pixels"
-        slow = threading.Timer(SLOW, warnings.warn, (f"exporting {self.name} for images of {size}, once",))
-        if not _IS_QUIET.get():
-            slow.start()
+        self.size = tuple(images.shape[2:])
         try:
             program = _export(model, images, classes)
         except NotLogitsError:
             raise
         except Exception as error:  # models fail in any way on what they were not made for
-            reason = _reason_of(error)
+            height, width = self.size
             raise ValueError(
-                f"torch.export cannot read {self.name} for images of {size}: "
-                f"{reason}. Its logits can be computed, but it cannot be "
+                f"torch.export cannot read {self.name} for images of {height} × {width} pixels: "
+                f"{_reason_of(error)}. Its logits can be computed, but it cannot be "
                 "edited; pass images of the model's size, Classifier(…, size=…), and a model whose steps do not depend "
                 "on the values of images or on their number"
             ) from error
-        finally:
-            slow.cancel()
         [images_name] = program.graph_signature.user_inputs
         [self.images] = program.graph.find_nodes(op="placeholder", target=images_name)
         [self.logits] = program.graph.output_node().args[0]
@@ -247,50 +236,35 @@ class ExportedModel:
         """Follow a node as long as its one user is in `operations`, or scales, shifts or adds."""
         while len(node.users) == 1:
             [user] = node.users
-            name = op_name(user)
-            scales = name == "mul" and sum(argument in self.image_dependent for argument in user.args) == 1
-            is_training = name == "batch_norm" and user.args[5]
-            norms = name in ("batch_norm", "_native_batch_norm_legit_no_training") and not is_training
-            if not (name in operations or name == "add" or scales or norms or user.target is operator.getitem):
+            if op_name(user) not in operations and not self._scales_or_shifts(user):
                 break
             node = user
         return node
 
-
-Size = int | Sequence[int]
-"""The size of images: (H, W), or one number for both."""
-
-
-def height_and_width(size: Size) -> tuple[int, int]:
-    """Return a size as (H, W).
-
-    Raises:
-        ValueError: if it is neither one whole number nor two.
-    """
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ValueError(f"size {size!r} is not allowed; pass (height, width), or one whole number for both")
-    return sides
+    def _scales_or_shifts(self, node: fx.Node) -> bool:
+        """Tell whether a step scales, shifts or adds, or takes one of several results."""
+        name = op_name(node)
+        if name == "mul":
+            image_dependent = [argument for argument in node.args if argument in self.image_dependent]
+            return len(image_dependent) == 1
+        if name == "batch_norm":
+            is_training = node.args[5]
+            return not is_training
+        return name in ("add", "_native_batch_norm_legit_no_training") or node.target is operator.getitem
 
 
-@contextmanager
-def quiet_exports(is_quiet: bool = True) -> Iterator[None]:
-    """Export models of this thread without a warning if it takes long, since the caller shows what is going on."""
-    token = _IS_QUIET.set(is_quiet)
-    try:
-        yield
-    finally:
-        _IS_QUIET.reset(token)
-
-
-def export_of(classifier: Classifier, size: Size | None = None) -> ExportedModel:
+def export_of(classifier: Classifier, size: tuple[int, int] | None = None) -> ExportedModel:
     """Give the exported model of a classifier for images of a size, exported again where it has changed.
+
+    Args:
+        classifier: the classifier.
+        size: size (H, W) of the images in pixels; by default that of the classifier.
 
     Raises:
         ValueError: for a model that cannot be exported, or that does not give one logit per class.
     """
     model = check_classifier(classifier).model
-    size = height_and_width(size or classifier.size)
+    size = (classifier.size, classifier.size) if size is None else tuple(size)
     like = classifier.normalize(torch.zeros(0, 3, *size))
     key = (size, like.dtype, like.device)
     with _EXPORTING:

@@ -53,6 +53,12 @@ class NotLogitsError(ValueError):
     """A model that does not take images of three channels, or does not return one logit per class."""
 
 
+def lock_of(model: nn.Module) -> threading.RLock:
+    """Return the one lock that guards the weights, buffers and modes of a model, and the edits applied to it."""
+    with _LOCKS_GUARD:
+        return _LOCKS.setdefault(model, threading.RLock())
+
+
 @contextmanager
 def without_autocast() -> Iterator[None]:
     """Compute in the precision of the tensors, also where the caller computes under autocast."""
@@ -242,9 +248,7 @@ def is_filled(cell: types.CellType) -> bool:
 @contextmanager
 def _restored(model: nn.Module) -> Iterator[None]:
     """Hold the model's lock; at the end give its modules their modes, and its buffers their values."""
-    with _LOCKS_GUARD:
-        lock = _LOCKS.setdefault(model, threading.RLock())
-    with lock:
+    with lock_of(model):
         modes = [(module, module.training) for module in model.modules()]
         registered = [(module, dict(module._buffers)) for module in model.modules()]
         values = {buffer: buffer.detach().clone() for buffer in model.buffers()}

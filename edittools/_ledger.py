@@ -7,23 +7,19 @@ applied and undone last in, first out; only `Edit.applied` takes its own edit ou
 One lock per model guards the ledger and the weights, so several threads can apply edits to one model.
 """
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from edittools._inference import lock_of
 from edittools.classifiers import fingerprint, unwrapped
 
 ATTRIBUTE = "_edittools_applied"
 """The name under which a model keeps its applied edits and the originals of the parameters that they change."""
-
-_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-_LOCKS_GUARD = threading.Lock()
 
 
 class AppliedEdit(Protocol):
@@ -55,17 +51,19 @@ class Ledger:
         not, and one that was to be undone is.
         """
         before = self.edits
+        after = tuple(edits)
         with_original = {id(self.model.get_parameter(name)) for name in self.originals}
-        for edit in edits:
+        for edit in after:
             for name in edit.changes:
                 parameter = self.model.get_parameter(name)
                 if id(parameter) not in with_original:
                     with_original.add(id(parameter))
                     self.originals[name] = parameter.detach().clone()
         try:
-            self._write(tuple(edits))
+            self._write(after)
         except BaseException:
-            self._write(min(before, tuple(edits), key=len))
+            is_undone = len(after) < len(before)
+            self._write(after if is_undone else before)
             raise
 
     def fingerprints(self) -> Iterator[str]:
@@ -115,9 +113,7 @@ class Ledger:
 def locked(model: nn.Module) -> Iterator[nn.Module]:
     """Hold the lock of a model's weights and ledger; yield the bare model."""
     model = unwrapped(model)
-    with _LOCKS_GUARD:
-        lock = _LOCKS.setdefault(model, threading.RLock())
-    with lock:
+    with lock_of(model):
         yield model
 
 

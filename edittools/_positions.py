@@ -144,7 +144,6 @@ class Window:
     `padding` is that on the left or top. A resize has stride 0.
     """
 
-    inputs: int
     outputs: int
     kernel: int = 1
     stride: int = 0
@@ -182,26 +181,28 @@ def _overlaps(start: float, end: float, count: int, pixels: int) -> Tensor:
 
 def windows_of(node: fx.Node) -> tuple[Window, Window]:
     """Read off a convolution, pooling or resize what it does along both axes of the image."""
-    inputs = sizes(node.args[0].meta["val"])[-2:]
     value = node.meta["val"]
     outputs = sizes(value[0] if isinstance(value, tuple | list) else value)[-2:]
     name = op_name(node)
     if name not in _WINDOWS or (name == "convolution" and node.args[6]):
-        return tuple(Window(*ends) for ends in zip(inputs, outputs, strict=True))
+        return tuple(map(Window, outputs))
+    names = ("stride", "padding", "dilation")
     if name in ("conv2d", "convolution"):
         kernel = sizes(node.args[1].meta["val"])[-2:]
-        settings = dict(zip(("stride", "padding", "dilation"), node.args[3:6], strict=False))
+        default_stride = 1
+        arguments = node.args[3:6]
     else:
         kernel = _pair(node.args[1])
-        names = ("stride", "padding", "dilation") if name.startswith("max") else ("stride", "padding")
-        settings = dict(zip(names, node.args[2:5], strict=False))
-    stride = _pair(settings.get("stride") or (kernel if name.endswith("pool2d") or "indices" in name else 1))
+        default_stride = kernel
+        arguments = node.args[2:4] if name == "avg_pool2d" else node.args[2:5]
+    settings = dict(zip(names, arguments, strict=False))
+    stride = _pair(settings.get("stride") or default_stride)
     dilation = _pair(settings.get("dilation", 1))
     padding = settings.get("padding", 0)
     if padding == "same":
         padding = [step * (size - 1) // 2 for step, size in zip(dilation, kernel, strict=True)]
     padding = _pair(0 if padding == "valid" else padding)
-    return tuple(map(Window, inputs, outputs, kernel, stride, padding, dilation))
+    return tuple(map(Window, outputs, kernel, stride, padding, dilation))
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
@@ -514,7 +515,10 @@ def _grid(coordinates: Tensor | Unknown, is_linear: bool, size: Sequence[int]) -
         return no_grid
     count = rows.count * columns.count
     numbers = rows.index * columns.count + columns.index
-    if len(numbers.unique()) < count or (count == 1 < len(numbers)) or (is_linear and count < len(numbers)):
+    has_empty_cells = len(numbers.unique()) < count
+    is_one_cell_for_all = count == 1 and len(numbers) > 1
+    has_tokens_in_one_cell = is_linear and len(numbers) > count
+    if has_empty_cells or is_one_cell_for_all or has_tokens_in_one_cell:
         return no_grid
     cells = torch.full(has_place.shape, -1)
     cells[has_place] = numbers

@@ -1,13 +1,13 @@
 """Classifiers: any torch model with its normalization and class names."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from edittools._caching import digest_tensors
-from edittools._checks import check_number, one_of, suggestion
+from edittools._checks import one_of, suggestion
 from edittools._inference import logits_of
 from edittools.images import Images, InputGeometry, LabelledImages, check_image, numbered, size_of
 
@@ -32,11 +32,9 @@ class Classifier(nn.Module):
     It maps images `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`.
 
     Args:
-        model: any torch module that maps normalized images to logits. It is put into eval mode, and taken out of a
-            wrapper such as `DataParallel`, see `unwrapped`. If it is another `Classifier`, arguments that are not given
-            keep the values of that one, `resize_to` in proportion to `size`.
-        classes: one name per logit, in order; required unless `model` is a `Classifier`. A name that occurs more than
-            once gets its number: "crane (134)".
+        model: any torch module that maps normalized images to logits, but no `Classifier`. It is put into eval mode,
+            and taken out of a wrapper such as `DataParallel`.
+        classes: one name per logit, in order. A name that occurs more than once gets its number: "crane (134)".
         mean: mean of each color channel, which is subtracted from the image; that of ImageNet by default.
         std: standard deviation of each color channel, by which the image is then divided; that of ImageNet by default.
         size: side of the images that the model expects, in pixels; 224 by default.
@@ -46,7 +44,7 @@ class Classifier(nn.Module):
             in which `mean` and `std` are given. Images themselves are always RGB.
 
     Raises:
-        TypeError: if `model` is not a torch module, or if it is a scripted one.
+        TypeError: if `model` is not a torch module, or if it is a scripted one or a `Classifier`.
         ValueError: if no class names are given, if the class names, a mean, a standard deviation or a size are not
             valid, if the model was made under `torch.inference_mode()`, or if a batch norm keeps no running statistics.
     """
@@ -54,15 +52,20 @@ class Classifier(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        classes: Sequence[str] | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        size: int | None = None,
+        classes: Sequence[str],
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        size: int = IMAGENET_SIZE,
         resize_to: int | None = None,
-        channel_order: str | None = None,
+        channel_order: str = "RGB",
     ) -> None:
         super().__init__()
-        wrapped = _wrapped_classifier(model)
+        model = _without_wrappers(model)
+        if isinstance(model, Classifier):
+            raise TypeError(
+                f"the model is already a {model}; use it as it is, or pass the classifier's .model with class names "
+                "and settings"
+            )
         model = unwrapped(model)
         if any(parameter.is_inference() for parameter in model.parameters()):
             raise ValueError(
@@ -70,10 +73,6 @@ class Classifier(nn.Module):
                 "load it outside of it (torch.no_grad() is enough to run it)"
             )
         _check_batch_norms(model)
-        if mean is None:
-            mean = IMAGENET_MEAN if wrapped is None else wrapped.mean.flatten().tolist()
-        if std is None:
-            std = IMAGENET_STD if wrapped is None else wrapped.std.flatten().tolist()
         if len(mean) != 3 or len(std) != 3 or not all(deviation > 0 for deviation in std):
             raise ValueError(
                 f"mean {tuple(mean)} and std {tuple(std)} do not fit; pass three numbers each, std above 0"
@@ -83,11 +82,13 @@ class Classifier(nn.Module):
                 f"mean {tuple(mean)} and std {tuple(std)} are not those of images in [0, 1]; if they belong to pixels "
                 "from 0 to 255, divide both by 255"
             )
-        if channel_order is None:
-            channel_order = "RGB" if wrapped is None else wrapped.channel_order
-        geometry = _geometry(wrapped, size, resize_to)
+        if isinstance(classes, str):
+            raise ValueError(f"the class names are one text, {classes!r}; pass a sequence of names")
+        if classes is None or not len(classes):
+            raise ValueError("no class names were given; pass one per logit, in order")
+        geometry = InputGeometry.of(size, resize_to)
         self.model = model
-        self.classes = _class_names(wrapped, classes)
+        self.classes = tuple(numbered(classes))
         self.size = geometry.size
         self.resize_to = geometry.resize_to
         self.channel_order = one_of(channel_order, ("RGB", "BGR"), "channel_order")
@@ -113,9 +114,13 @@ class Classifier(nn.Module):
         Raises:
             ValueError: if the images do not have this shape or range.
         """
+        check_image(images, "the batch of images", 4)
         floating_types = (parameter.dtype for parameter in self.model.parameters() if parameter.is_floating_point())
         dtype = next(floating_types, images.dtype)
-        return normalize_images(images, self.mean, self.std, self.channel_order, self.device, dtype)
+        images = images.to(self.device)
+        if self.channel_order == "BGR":
+            images = images.flip(1)
+        return ((images - self.mean.to(self.device)) / self.std.to(self.device)).to(dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1].
@@ -155,17 +160,6 @@ def _check_batch_norms(model: nn.Module) -> None:
             )
 
 
-def normalize_images(
-    images: Tensor, mean: Tensor, std: Tensor, channel_order: str, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """Check a batch of images `(B, 3, H, W)` in [0, 1], and normalize it; see `Classifier.normalize`."""
-    check_image(images, "the batch of images", 4)
-    images = images.to(device)
-    if channel_order == "BGR":
-        images = images.flip(1)
-    return ((images - mean.to(device)) / std.to(device)).to(dtype)
-
-
 def usual_batch_size(classifier: Classifier) -> int:
     """Choose how many images to run at once: 64, but fewer on a CPU if they are large (8 of 224 pixels)."""
     if classifier.device.type != "cpu":
@@ -173,54 +167,12 @@ def usual_batch_size(classifier: Classifier) -> int:
     return max(1, min(MOST_IMAGES, MOST_PIXELS_ON_CPU // classifier.size**2))
 
 
-def _geometry(wrapped: Classifier | None, size: int | None, resize_to: int | None) -> InputGeometry:
-    """Return the input size and the crop of a classifier; values that are not given are those of the wrapped one.
-
-    If only the size changes, `resize_to` changes in proportion, so the classifier sees the same part of a photo.
-    """
-    if wrapped is None:
-        return InputGeometry.of(IMAGENET_SIZE if size is None else size, resize_to)
-    size = check_number(wrapped.size if size is None else size, 1, "size")
-    if resize_to is None:
-        resize_to = round(size * wrapped.resize_to / wrapped.size)
-    return InputGeometry.of(size, resize_to)
-
-
-def _class_names(wrapped: Classifier | None, classes: Sequence[str] | None) -> tuple[str, ...]:
-    """Check the class names of a classifier; if none are given, they are those of the wrapped one."""
-    if isinstance(classes, str):
-        raise ValueError(f"the class names are one text, {classes!r}; pass a sequence of names")
-    if classes is None and wrapped is not None:
-        return wrapped.classes
-    if classes is None or not len(classes):
-        raise ValueError("no class names were given; pass one per logit, in order")
-    if wrapped is not None and len(classes) != len(wrapped.classes):
-        raise ValueError(
-            f"{len(classes)} class names were given for a Classifier of {len(wrapped.classes)} classes; pass one name "
-            "per logit, or none to keep its names"
-        )
-    return tuple(numbered(classes))
-
-
-def _unwrapping_steps(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield a model, then what it wraps, and so on until a model that wraps nothing."""
-    while model is not None:
-        yield model
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif isinstance(model, Classifier):
-            model = model.model
-        elif isinstance(model, torch.jit.ScriptModule):
-            model = None
-        else:
-            model = getattr(model, "_orig_mod", None)
-
-
-def _wrapped_classifier(model: nn.Module) -> Classifier | None:
-    """Return the model if it is a `Classifier`, or the outermost `Classifier` that it wraps; otherwise None."""
-    if not isinstance(model, nn.Module):
-        return None
-    return next((step for step in _unwrapping_steps(model) if isinstance(step, Classifier)), None)
+def _without_wrappers(model: nn.Module) -> nn.Module:
+    """Take a model out of `DataParallel`, `DistributedDataParallel` and `torch.compile`."""
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return _without_wrappers(model.module)
+    compiled = getattr(model, "_orig_mod", None)
+    return model if compiled is None else _without_wrappers(compiled)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -231,10 +183,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model is a {type(model).__name__}; pass a torch.nn.Module")
-    *_, innermost = _unwrapping_steps(model)
-    if isinstance(innermost, torch.jit.ScriptModule):
-        raise TypeError(f"the model is a scripted {type(innermost).__name__}; pass the module that it was made from")
-    return innermost
+    model = _without_wrappers(model)
+    if isinstance(model, Classifier):
+        return unwrapped(model.model)
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(f"the model is a scripted {type(model).__name__}; pass the module that it was made from")
+    return model
 
 
 def check_classifier(classifier: Classifier) -> Classifier:

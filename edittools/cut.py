@@ -3,12 +3,12 @@
     cut = Cut(classifier, "features.28")    # a name or a module
     state = cut.prefix(images)              # the tensors from before the layer that later steps need; first its keys
     cut.keys(state)                         # the layer's input
-    cut.output(state, weight)               # the layer's output, with its own or another weight
+    cut.output(state)                       # the layer's output
     cut.value(state, output)                # the value at the end of the layer's block (f in the paper)
-    cut.suffix(state, weight)               # the logits
+    cut.logits(state, output)               # the logits
 
-The state does not depend on the layer's weight, so trying another weight costs the suffix only. `editable_layers` lists
-the layers that can be cut.
+The state does not depend on the layer's weight, so another weight costs only the steps from the layer on.
+`editable_layers` lists the layers that can be cut.
 """
 
 import copy
@@ -21,20 +21,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from edittools._checks import suggestion
-from edittools._graph import (
-    LINEAR,
-    Size,
-    check_logits,
-    export_of,
-    height_and_width,
-    probe_images,
-    shape_of,
-)
+from edittools._graph import LINEAR, check_logits, export_of, probe_images, shape_of
 from edittools._inference import without_autocast
 from edittools._ledger import Weights
 from edittools._positions import Place
-from edittools.classifiers import Classifier, check_classifier, normalize_images, usual_batch_size
-from edittools.images import Images, in_batches
+from edittools.classifiers import Classifier, check_classifier
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +53,7 @@ class Cut:
     Args:
         classifier: the classifier.
         layer: name of the layer, or the module.
-        size: size (H, W) of the images in pixels, or one number for both; by default that of the classifier.
+        size: size (H, W) of the images in pixels; by default that of the classifier.
         weights: a copy of the model's weights to compute with; by default, each computation takes those that the model
             has at that moment.
 
@@ -77,16 +68,15 @@ class Cut:
         self,
         classifier: Classifier,
         layer: str | nn.Module,
-        size: Size | None = None,
+        size: tuple[int, int] | None = None,
         weights: Weights | None = None,
     ) -> None:
         self.classifier = check_classifier(classifier)
         self.model = classifier.model
         self.layer = find_layer(self.model, layer)
-        self.size = height_and_width(size or classifier.size)
         self.weights = weights
-        self._preprocessing = (classifier.mean.clone(), classifier.std.clone(), classifier.channel_order)
-        self._exported = export_of(self.classifier, self.size)
+        self._exported = export_of(self.classifier, size)
+        self.size = self._exported.size
         self._find()
         try:
             self._check()
@@ -243,16 +233,15 @@ class Cut:
 
     def prefix(self, images: Tensor) -> State:
         """Run images `(B, 3, H, W)` in [0, 1] up to the layer, without recording gradients, and return the state."""
-        return states_at({self.layer: self}, images, len(images))[self.layer][0]
+        return states_at({self.layer: self}, images)[self.layer]
 
     def keys(self, state: State) -> Tensor:
         """Return the layer's input: maps `(B, C, H, W)`, tokens `(B, …, C)` or vectors `(B, C)`."""
         return state[0]
 
-    def output(self, state: State, weight: Tensor | None = None) -> Tensor:
-        """Run the layer alone on its keys, with its own weight or with `weight`, and return its output."""
-        keys = self.keys(state)
-        return self._run([self._node], {self._state_nodes[0]: keys}, self._named(weight, keys))[0]
+    def output(self, state: State) -> Tensor:
+        """Run the layer alone on its keys, and return its output."""
+        return self._run([self._node], {self._state_nodes[0]: self.keys(state)})[0]
 
     def value(self, state: State, output: Tensor | None = None) -> Tensor:
         """Compute the value (f in the paper), after norm, activation and pooling, from an output of the layer.
@@ -278,11 +267,11 @@ class Cut:
         output: Tensor | None = None,
         parameters: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Compute the logits `(B, classes)` from an output of the layer.
+        """Compute the logits `(B, classes)` from the layer on.
 
         Args:
             state: the state at the layer.
-            output: the layer's output, by default its own.
+            output: output of the layer; by default the one that it has on this state.
             parameters: tensors to take instead of the model's own, by name.
 
         Returns:
@@ -290,34 +279,12 @@ class Cut:
         """
         return self._compute(self._exported.logits, state, output, parameters)
 
-    def logits_with(self, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Compute the logits from a state at the layer, with other parameters, in float32 or better.
-
-        Args:
-            state: the state of B images at the layer.
-            parameters: values, by their names in the model, that replace parameters; they are converted to the
-                precision of these.
-
-        Returns:
-            The logits `(B, classes)`.
-        """
-        converted = {name: value.to(self.tensor(name).dtype) for name, value in parameters.items()}
-        logits = self.logits(state, parameters=converted)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-    def suffix(self, state: State, weight: Tensor | None = None) -> Tensor:
-        """Compute the logits `(B, classes)` from the layer on, with its own weight or with `weight`; see `logits`."""
-        return self.logits(state, parameters=self._named(weight, self.keys(state)))
-
     def _normalized(self, images: Tensor) -> Tensor:
-        """Normalize images as the classifier does; with a copy of the weights, as it did when the cut was made."""
+        """Normalize images as the classifier does, in the precision and on the device of a copy of the weights."""
+        normalized = self.classifier.normalize(images)
         if self.weights is None:
-            return self.classifier.normalize(images)
-        mean, std, channel_order = self._preprocessing
-        return normalize_images(images, mean, std, channel_order, self.weight.device, self.weight.dtype)
-
-    def _named(self, weight: Tensor | None, like: Tensor) -> dict[str, Tensor]:
-        return {} if weight is None else {f"{self.layer}.weight": weight.to(like)}
+            return normalized
+        return normalized.to(self.weight)
 
     def _compute(
         self, node: fx.Node, state: State, output: Tensor | None = None, parameters: Mapping[str, Tensor] | None = None
@@ -342,14 +309,14 @@ class Cut:
         return self._compute(self._exported.layer_node(layer).args[0], state)
 
     @property
-    def later_parameters(self) -> dict[str, nn.Parameter]:
-        """All parameters after the layer or parallel to it, such as on a residual branch, by their names in the model.
+    def later_parameters(self) -> list[str]:
+        """The names of all parameters after the layer or parallel to it, such as on a residual branch.
 
         The layer's own parameters are not among them.
         """
         own = {node.target for node in (*self._earlier, *self._node.all_input_nodes)}
         later = {node.target for node in self._exported.nodes} - own
-        return {name: parameter for name, parameter in self.model.named_parameters() if name in later}
+        return [name for name, _ in self.model.named_parameters() if name in later]
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> str:
@@ -372,53 +339,42 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> str:
 
 
 @torch.no_grad()
-def states_at(
-    cuts: Mapping[str, Cut], images: Images, batch_size: int | None = None, progress: bool = False
-) -> dict[str, list[State]]:
-    """Run images up to several layers, in one pass.
+def states_at(cuts: Mapping[str, Cut], images: Tensor) -> dict[str, State]:
+    """Run a batch of images up to several layers, in one pass.
 
     Args:
         cuts: cuts of one classifier, by the layer's name.
-        images: `(N, 3, H, W)`, of the size that the cuts are for.
-        batch_size: images per batch; by default `usual_batch_size`.
-        progress: show a progress bar.
+        images: `(B, 3, H, W)` in [0, 1], of the size that the cuts are for.
 
     Returns:
-        The states at each layer, one per batch, by the layer's name.
+        The state at each layer, by the layer's name.
 
     Raises:
         ValueError: if the cuts are of several classifiers, or if the images have another size.
     """
     first_cut = next(iter(cuts.values()))
-    classifier = first_cut.classifier
-    states: dict[str, list[State]] = {layer: [] for layer in cuts}
-    if any(cut.classifier is not classifier for cut in cuts.values()):
+    if any(cut.classifier is not first_cut.classifier for cut in cuts.values()):
         raise ValueError("the cuts are of several classifiers; pass cuts of one classifier, such as those of cut_all")
-    if batch_size is None:
-        batch_size = usual_batch_size(classifier)
-    for batch in in_batches(images, batch_size, "images", progress):
-        size = tuple(batch.shape[2:])
-        for cut in cuts.values():
-            if cut.size != size:
-                raise ValueError(
-                    f"images of {size} pixels do not fit {cut.layer!r}, which is cut for {cut.size}; use "
-                    f"Cut(classifier, {cut.layer!r}, {size})"
-                )
-        wanted = list(dict.fromkeys(node for cut in cuts.values() for node in cut._state_nodes))
-        inputs = {first_cut._exported.images: first_cut._normalized(batch)}
-        computed = first_cut._run(wanted, inputs)
-        values = dict(zip(wanted, computed, strict=True))
-        for layer, cut in cuts.items():
-            states[layer].append(tuple(values[node] for node in cut._state_nodes))
-    return states
+    normalized = first_cut._normalized(images)
+    size = tuple(normalized.shape[2:])
+    for cut in cuts.values():
+        if cut.size != size:
+            raise ValueError(
+                f"images of {size} pixels do not fit {cut.layer!r}, which is cut for {cut.size}; use "
+                f"Cut(classifier, {cut.layer!r}, {size})"
+            )
+    wanted = list(dict.fromkeys(node for cut in cuts.values() for node in cut._state_nodes))
+    computed = first_cut._run(wanted, {first_cut._exported.images: normalized})
+    values = dict(zip(wanted, computed, strict=True))
+    return {layer: tuple(values[node] for node in cut._state_nodes) for layer, cut in cuts.items()}
 
 
-def editable_layers(classifier: Classifier, size: Size | None = None) -> "pd.DataFrame":
+def editable_layers(classifier: Classifier, size: tuple[int, int] | None = None) -> "pd.DataFrame":
     """List the layers that can be edited, from first to last.
 
     Args:
         classifier: the classifier.
-        size: size (H, W) of the images in pixels, or one number for both; by default that of the classifier.
+        size: size (H, W) of the images in pixels; by default that of the classifier.
 
     Returns:
         One row per layer, with the columns `layer` (its name), `kind`, `weight` (its shape), `value` (the operation
@@ -453,7 +409,7 @@ def cut_all(
     classifier: Classifier,
     layers: Sequence[str | nn.Module],
     weights: Weights | None = None,
-    size: Size | None = None,
+    size: tuple[int, int] | None = None,
 ) -> dict[str, Cut]:
     """Cut a classifier at several layers, and return the cuts by the layer's name; the arguments are those of `Cut`."""
     cuts = [Cut(classifier, layer, size, weights) for layer in layers]

@@ -179,7 +179,8 @@ def paste_texture(image: Tensor, mask: Tensor, texture_image: Tensor, keep_shadi
     from scipy.ndimage import distance_transform_edt
 
     check_image(image)
-    check_image(texture_image, "texture", 4 if getattr(texture_image, "ndim", 3) == 4 else 3)
+    has_several_textures = isinstance(texture_image, Tensor) and texture_image.ndim == 4
+    check_image(texture_image, "texture", 4 if has_several_textures else 3)
     mask = check_mask(mask, image)
     height, width = image.shape[1:]
     texture_height, texture_width = texture_image.shape[-2:]

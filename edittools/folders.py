@@ -43,7 +43,7 @@ def image_files(folder: str | os.PathLike) -> list[Path]:
     return sorted(paths)
 
 
-def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1) -> tuple[LabelledImages, list[str]]:
+def read_folder(folder: str | os.PathLike, classifier: Classifier) -> tuple[LabelledImages, list[str]]:
     """Load the images below a folder at the classifier's size, and label them by the subfolder that they lie in.
 
     A subfolder is named after a class (`School_bus` is `school bus`), or has the class index as its name. An image
@@ -52,7 +52,6 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1
     Args:
         folder: the folder.
         classifier: gives the size, the class names, and predictions for images without a label.
-        step: use one image in `step`.
 
     Returns:
         The images, and one line per file that was left out: its name and the reason.
@@ -61,7 +60,7 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier, step: int = 1
         FileNotFoundError: if there is no such folder.
         ValueError: if no image in it can be used.
     """
-    data, is_labeled, left_out = read_files(folder, classifier, step)
+    data, is_labeled, left_out = read_files(folder, classifier)
     if not is_labeled.all():
         predicted = predict(classifier, data).argmax(dim=1)
         data = replace(data, labels=torch.where(is_labeled, data.labels, predicted))

@@ -127,35 +127,29 @@ def _load_rgb(path: str | os.PathLike, background: str) -> Image.Image:
     return opaque.convert("RGB")
 
 
-def _cropped(photo: Image.Image, size: int | HasInputSize | None, resize_to: int | None) -> Image.Image:
+def _cropped(photo: Image.Image, size: int | HasInputSize | None) -> Image.Image:
     """Resize and crop a photo, or the mask of one, to the input of that size; without a size, return it unchanged."""
-    if size is not None:
-        return InputGeometry.of(size, resize_to).crop(photo, Image.Resampling.BICUBIC)
-    if resize_to is not None:
-        raise ValueError(f"resize_to {resize_to} was given without a size; pass the size of the crop as well")
-    return photo
+    return photo if size is None else InputGeometry.of(size).crop(photo, Image.Resampling.BICUBIC)
 
 
-def load_image(path: str | os.PathLike, size: int | HasInputSize | None = None, resize_to: int | None = None) -> Tensor:
+def load_image(path: str | os.PathLike, size: int | HasInputSize | None = None) -> Tensor:
     """Load a photo as `(3, H, W)` float in [0, 1], upright and in RGB; transparent parts become white.
 
     Args:
         path: an image file.
-        size: a classifier, or the side of its input in pixels. The photo's short side is then resized to `resize_to`
-            (bicubic), and its center of `size × size` pixels is kept. By default the photo keeps its own size.
-        resize_to: short side before the crop, in pixels; by default that of the classifier, or `size * 8 / 7` (256 for
-            224).
+        size: a classifier, an `InputGeometry(size, resize_to)`, or the side of the input in pixels. The photo's short
+            side is then resized to `resize_to` pixels (bicubic), for a number to `size * 8 / 7` (256 for 224), and its
+            center of `size × size` pixels is kept. By default the photo keeps its own size.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a readable image of 8 bits per channel, if a size is not valid, or if `resize_to`
-            is given without a size.
+        ValueError: if the file is not a readable image of 8 bits per channel, or if a size is not valid.
     """
-    photo = _cropped(_load_rgb(path, "white"), size, resize_to)
+    photo = _cropped(_load_rgb(path, "white"), size)
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
 
 
-def load_mask(path: str | os.PathLike, size: int | HasInputSize | None = None, resize_to: int | None = None) -> Tensor:
+def load_mask(path: str | os.PathLike, size: int | HasInputSize | None = None) -> Tensor:
     """Load a mask as `(H, W)` float of 0 and 1, which is 1 where the file is white.
 
     A pixel of the mask is 1 if it is brighter than half; transparent parts of the file count as black. If no pixel is
@@ -170,16 +164,15 @@ def load_mask(path: str | os.PathLike, size: int | HasInputSize | None = None, r
 
     Args:
         path: an image file.
-        size: a classifier, or the side of its input in pixels. By default the mask keeps its own size.
-        resize_to: short side before the crop, in pixels; by default that of the classifier, or `size * 8 / 7` (256 for
-            224).
+        size: a classifier, its geometry, or the side of its input in pixels, see `load_image`. By default the mask
+            keeps its own size.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not a readable image of 8 bits per channel, if it has several colors or only dark
-            grays, as a file of class indices has, if a size is not valid, or if `resize_to` is given without a size.
+            grays, as a file of class indices has, or if a size is not valid.
     """
-    grays = _cropped(_load_grays(path), size, resize_to)
+    grays = _cropped(_load_grays(path), size)
     return (torch.from_numpy(np.array(grays)) > 127).float()
 
 
@@ -206,14 +199,18 @@ def _load_grays(path: str | os.PathLike) -> Image.Image:
     return grays.point(lambda shade: 255 if shade else 0)
 
 
-def fit_mask(mask: Tensor, size: int | HasInputSize, resize_to: int | None = None) -> Tensor:
+def _as_grays(mask: Tensor) -> Image.Image:
+    """Check a mask, which may be empty, and convert it to an image of the grays 0 and 255."""
+    pixels = (check_mask(mask, allow_empty=True) * 255).byte().cpu().numpy()
+    return Image.fromarray(pixels)
+
+
+def fit_mask(mask: Tensor, size: int | HasInputSize) -> Tensor:
     """Resize and crop a mask that was drawn on a whole photo to the part of the photo that a classifier sees.
 
     Args:
         mask: `(H, W)` of 0 and 1, of the size of the upright photo (after its EXIF orientation was applied).
-        size: a classifier, or the side of its input in pixels.
-        resize_to: short side before the crop, in pixels; by default that of the classifier, or `size * 8 / 7` (256 for
-            224).
+        size: a classifier, its geometry, or the side of its input in pixels, see `load_image`.
 
     Returns:
         The mask `(size, size)` float of 0 and 1, the same that `load_mask` loads from a file.
@@ -221,8 +218,7 @@ def fit_mask(mask: Tensor, size: int | HasInputSize, resize_to: int | None = Non
     Raises:
         ValueError: if the mask or a size is not valid.
     """
-    pixels = (check_mask(mask, allow_empty=True) * 255).byte().cpu().numpy()
-    grays = _cropped(Image.fromarray(pixels), size, resize_to)
+    grays = _cropped(_as_grays(mask), size)
     return (torch.from_numpy(np.array(grays)) > 127).float()
 
 
@@ -231,7 +227,6 @@ def refit_mask(
     photo_size: tuple[int, int],
     drawn_on: HasInputSize,
     size: int | HasInputSize,
-    resize_to: int | None = None,
 ) -> Tensor:
     """Transfer a mask from the input of one classifier to that of another, for the same photo.
 
@@ -242,9 +237,7 @@ def refit_mask(
         mask: `(drawn_on.size, drawn_on.size)` of 0 and 1.
         photo_size: height and width of the upright photo (after its EXIF orientation was applied), in pixels.
         drawn_on: the classifier on whose input the mask was drawn, or its geometry.
-        size: the other classifier, or the side of its input in pixels.
-        resize_to: short side before the crop, in pixels; by default that of the other classifier, or `size * 8 / 7`
-            (256 for 224).
+        size: the other classifier, its geometry, or the side of its input in pixels, see `load_image`.
 
     Returns:
         The mask `(size, size)` float of 0 and 1.
@@ -258,7 +251,7 @@ def refit_mask(
             "pass the geometry that it was drawn on"
         )
     drawn = InputGeometry.of(drawn_on)
-    wanted = InputGeometry.of(size, resize_to)
+    wanted = InputGeometry.of(size)
     row_shares, column_shares = (_shares(wanted, drawn, side, min(photo_size)) for side in photo_size)
     marked_share = row_shares @ mask.double() @ column_shares.T
     return (marked_share >= 0.5 - 1e-9).float()
@@ -281,9 +274,9 @@ def _shares(wanted: InputGeometry, drawn: InputGeometry, side: int, short_side: 
 
 def save_mask(path: str | os.PathLike, mask: Tensor) -> None:
     """Write a mask `(H, W)` of 0 and 1 as an 8-bit gray PNG, in one step."""
-    pixels = (check_mask(mask, allow_empty=True) * 255).byte().cpu().numpy()
+    grays = _as_grays(mask)
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", optimize=True)
+        grays.save(temporary, format="PNG", optimize=True)
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
@@ -364,8 +357,7 @@ class LazyImages(Sequence):
 
     Args:
         paths: the image files.
-        size: a classifier, or the side of its input in pixels, see `load_image`.
-        resize_to: short side before the crop, in pixels; by default that of the classifier, or `size * 8 / 7`.
+        size: a classifier, its geometry, or the side of its input in pixels, see `load_image`.
 
     Raises:
         ValueError: if a size is not valid.
@@ -373,12 +365,9 @@ class LazyImages(Sequence):
 
     paths: Sequence[str | os.PathLike] = field(repr=False)
     size: int | HasInputSize
-    resize_to: int | None = None
 
     def __post_init__(self) -> None:
-        geometry = InputGeometry.of(self.size, self.resize_to)
-        object.__setattr__(self, "size", geometry.size)
-        object.__setattr__(self, "resize_to", geometry.resize_to)
+        object.__setattr__(self, "size", InputGeometry.of(self.size))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -390,9 +379,9 @@ class LazyImages(Sequence):
         """
         places = torch.arange(len(self))[index].tolist()
         if isinstance(places, int):
-            return load_image(self.paths[places], self.size, self.resize_to)
+            return load_image(self.paths[places], self.size)
         if not places:
-            return torch.zeros(0, 3, self.size, self.size)
+            return torch.zeros(0, 3, self.size.size, self.size.size)
         return torch.stack([self[place] for place in places])
 
 
@@ -443,7 +432,8 @@ class LabelledImages:
 
     def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
         """Return the images at `indices`, which are whole numbers, in their order, or booleans."""
-        indices = torch.arange(len(self))[indices if len(indices) else slice(0)]
+        places = torch.arange(len(self))
+        indices = places[indices] if len(indices) else places[:0]
         if isinstance(self.images, LazyImages):
             images = replace(self.images, paths=[self.images.paths[i] for i in indices])
         else:

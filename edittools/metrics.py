@@ -52,7 +52,7 @@ def predict(
     if batch_size is None:
         batch_size = usual_batch_size(classifier)
     classes = len(classifier.classes)
-    logits = [torch.zeros(0, classes)]
+    logits = []
     done = 0
     with eval_copy(model) as copied:
         for batch in in_batches(images, batch_size, "predictions", progress):
@@ -60,7 +60,7 @@ def predict(
             done += len(batch)
             if callback is not None:
                 callback(done)
-    return torch.cat(logits[1:] or logits)
+    return torch.cat(logits) if logits else torch.zeros(0, classes)
 
 
 def state_of(is_correct_before: bool, is_correct_after: bool) -> str:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from edittools._caching import digest_tensors
 from edittools._checks import check_number
 from edittools._ledger import Weights
-from edittools.classifiers import Classifier, check_classifier
-from edittools.cut import Cut, cut_all, find_layer, rows, states_at
-from edittools.images import Images, check_images, how_to_pass_images, in_batches, size_of
+from edittools.classifiers import Classifier
+from edittools.cut import Cut, cut_all, rows, states_at
+from edittools.images import Images, check_images, in_batches, size_of
 
 LEAST_EIGENVALUE = 1e-4
 """Before a second moment is inverted, its eigenvalues are raised to at least this share of the largest one."""
@@ -30,29 +30,25 @@ FEW_IMAGES = 50
 
 @dataclass(frozen=True)
 class SecondMoment:
-    """The uncentered second moment of a layer's keys: the mean of k kᵀ over keys k.
+    """The uncentered second moment of a layer's keys: the mean of k kᵀ over keys k, as `second_moments` measures it.
 
     Attributes:
         matrix: `(n, n)` float64, symmetric and positive semi-definite, for keys of n channels.
-        layer: name of the layer; "" if it is not known, as in `SecondMoment(matrix)`.
+        layer: name of the layer.
+        fingerprint: hash of the classifier that the keys were measured with, see `fingerprint_of`.
         offsets: the mean product of the keys that the layer's kernel sees at two offsets at once, relative to that of a
-            key with itself, `(kh * kw, kh * kw)` float64; None if they count as independent.
-        fingerprint: hash of the classifier that the keys were measured with, see `fingerprint_of`; "" if it is not
-            known. Where they are known, `rewrite` checks that the layer and the classifier are the same.
+            key with itself, `(kh * kw, kh * kw)` float64.
 
     Raises:
-        ValueError: if the matrix is not square, or holds a number that is not finite.
+        ValueError: if the matrix holds a number that is not finite.
     """
 
     matrix: Tensor
-    layer: str = ""
-    fingerprint: str = field(default="", repr=False)
-    offsets: Tensor | None = field(default=None, repr=False)
+    layer: str
+    fingerprint: str = field(repr=False)
+    offsets: Tensor = field(repr=False)
 
     def __post_init__(self) -> None:
-        shape = tuple(self.matrix.shape)
-        if len(shape) != 2 or shape[0] != shape[1]:
-            raise ValueError(f"The second moment has shape {shape}; pass a square matrix (n, n)")
         if not self.matrix.isfinite().all():
             raise ValueError("The second moment holds NaN or infinite numbers; measure it from keys that are finite")
 
@@ -77,21 +73,14 @@ class SecondMoment:
             cut: the classifier, cut at the layer, with a copy of its weights.
 
         Raises:
-            ValueError: if the keys have another number of channels, or were measured at another layer, with other
-                weights or with another normalization of images.
+            ValueError: if the keys were measured at another layer, with other weights or with another normalization of
+                images.
         """
-        channels = len(self.matrix)
-        width = cut.weight.shape[1]
-        if channels != width:
-            raise ValueError(
-                f"The second moment of {channels} channels does not fit layer {cut.layer!r}, whose keys have {width}; "
-                "measure it at this layer"
-            )
-        if self.layer not in ("", cut.layer):
+        if self.layer != cut.layer:
             raise ValueError(
                 f"The second moment was measured at {self.layer!r}, but the layer is {cut.layer!r}; measure it there"
             )
-        if self.fingerprint not in ("", fingerprint_of(cut.classifier, cut.weights)):
+        if self.fingerprint != fingerprint_of(cut.classifier, cut.weights):
             raise ValueError(
                 f"The second moment was measured at {self.layer!r} with other weights or buffers, other applied edits, "
                 f"or another mean or std than the {type(cut.model).__name__} has now; measure it again"
@@ -102,7 +91,7 @@ class RankError(ValueError):
     """The rank exceeds the number of independent keys at the mask. A search skips settings that raise this error."""
 
 
-def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -> Tensor:
+def directions(keys: Tensor, weights: Tensor, rank: int, whitener: Tensor) -> Tensor:
     """Find the directions along which to edit: a basis of C⁻¹d of eq. (1), for the top `rank` keys d.
 
     The keys, weighted by the square roots of `weights`, are whitened by C^(-1/2), and the top keys are selected after
@@ -113,7 +102,7 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
         keys: keys at P positions, `(P, n)`.
         weights: share of each position that the mask covers, `(P,)`.
         rank: number of directions.
-        moment: the second moment of the reference keys.
+        whitener: C^(-1/2) of the reference keys, `(n, n)` float64.
 
     Returns:
         Orthonormal rows `(rank, n)`.
@@ -123,7 +112,7 @@ def directions(keys: Tensor, weights: Tensor, rank: int, moment: SecondMoment) -
         ValueError: if the rank is not a whole number of at least 1.
     """
     wanted = check_number(rank, 1, "rank")
-    whitener = moment.whitener.to(keys.device)
+    whitener = whitener.to(keys.device)
     weighted = keys.double() * weights.double().sqrt()[:, None]
     _, values, vectors = torch.linalg.svd(weighted @ whitener, full_matrices=False)
     available = int((values > 1e-9 * values[0]).sum()) if values[0] > 0 else 0
@@ -156,9 +145,9 @@ def measure(cuts: Mapping[str, Cut], images: Images, progress: bool = False) -> 
     products = dict.fromkeys(cuts, 0.0)
     counts = dict.fromkeys(cuts, 0)
     for batch in in_batches(images, 16, "reference images", progress):
-        states = states_at(cuts, batch, len(batch))
+        states = states_at(cuts, batch)
         for layer, cut in cuts.items():
-            keys = cut.keys(states[layer][0])
+            keys = cut.keys(states[layer])
             flat = rows(keys, cut.is_linear).double()
             sums[layer] = sums[layer] + flat.T @ flat
             counts[layer] += len(flat)
@@ -223,13 +212,9 @@ def second_moments(
         TypeError: if `images` is not a set of images.
         ValueError: if there is no image, or a layer cannot be edited.
     """
-    model = check_classifier(classifier).model
-    names = [find_layer(model, layer) for layer in layers]
     check_images(images, "reference")
-    if not names:
-        return {}
-    cuts = cut_all(classifier, names, Weights(classifier), size_of(images))
-    return measure(cuts, images, progress)
+    cuts = cut_all(classifier, layers, Weights(classifier), size_of(images))
+    return measure(cuts, images, progress) if cuts else {}
 
 
 def fingerprint_of(classifier: Classifier, weights: Weights) -> str:
@@ -241,16 +226,3 @@ def fingerprint_of(classifier: Classifier, weights: Weights) -> str:
 
 Reference = Images | SecondMoment
 """What defines which keys are typical: reference images, or the second moment of their keys."""
-
-
-def check_reference(reference: Reference | None) -> None:
-    """Check the type of a reference.
-
-    Raises:
-        TypeError: if it is neither None, nor images, nor a `SecondMoment`.
-    """
-    if reference is not None and not isinstance(reference, Images | SecondMoment):
-        raise TypeError(
-            f"reference is a {type(reference).__name__}, neither images nor a SecondMoment; "
-            f"{how_to_pass_images(reference)}"
-        )

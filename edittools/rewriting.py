@@ -29,7 +29,7 @@ from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar
 from edittools.images import Images
 from edittools.moments import FEW_IMAGES, Reference, directions
-from edittools.site import Site, prepare
+from edittools.site import Site, prepare, solver_precision
 
 OBJECTIVES = ("l1", "least_squares")
 _NO_DIFFERENCE = 1e-9
@@ -60,7 +60,7 @@ class Problem:
         moment: the second moment of the reference keys, projected on `basis`, `(rank, rank)`; None without a penalty,
             and for whitened keys, of which it is the identity.
         offsets: the correlation of reference keys at the offsets of the kernel, `(kh * kw, kh * kw)`, see
-            `SecondMoment`; None if they count as independent.
+            `SecondMoment`; None without a penalty.
     """
 
     cut: Cut
@@ -120,7 +120,7 @@ class Problem:
         position (`moment`) and O of the offsets. Its quadratic form is summed over the output channels.
         """
         flat = coefficients.reshape(*coefficients.shape[:2], -1)  # a linear layer has no offsets
-        weighted = flat if self.offsets is None else flat @ self.offsets.to(flat)
+        weighted = flat @ self.offsets.to(flat)
         if self.moment is not None:
             weighted = torch.einsum("rs,osk->ork", self.moment.to(flat), weighted)
         return (flat * weighted).sum()
@@ -141,7 +141,7 @@ class Problem:
         """
         unedited = torch.zeros(self.coefficients_shape).to(self.base_output)
         _, share = self.system
-        mean_square = float((self.residual(unedited).square() * share[:, None]).sum() / share.sum())
+        mean_square = float((self.unedited_residual.square() * share[:, None]).sum() / share.sum())
         return float(self.l1(unedited)) / max(mean_square, 1e-30)
 
     @cached_property
@@ -165,6 +165,12 @@ class Problem:
         steered = (wanted - offset) / torch.where(steerable, scale, 1)
         return torch.where(steerable, steered, self.base_output)
 
+    @cached_property
+    @torch.no_grad()
+    def unedited_residual(self) -> Tensor:
+        """`target_output` minus the layer's output on x' without an edit: `(positions, out)` in float64."""
+        return rows(self.target_output - self.base_output, self.cut.is_linear).double()
+
     def residual(self, coefficients: Tensor) -> Tensor:
         """Compute `target_output` minus the layer's output on x' under Λ: `(positions, out)` in float64."""
         difference = self.target_output - self.base_output - self.delta_output(coefficients)
@@ -178,22 +184,13 @@ def pose(
     basis: Tensor | None = None,
     reference_weight: float | None = 0.0,
 ) -> Problem:
-    """State eq. (1) at a site. The arguments are those of `rewrite`; by default, there is no penalty (λ = 0).
+    """State eq. (1) at a site. The arguments are those of `rewrite_at`; by default, there is no penalty (λ = 0).
 
     Raises:
-        ValueError: if `basis` does not fit the layer or holds NaN, or if reference images are needed and there are
-            none.
+        ValueError: if reference images are needed and there are none.
         RankError: if `rank` exceeds the number of independent keys at the mask.
     """
     cut = site.cut
-    width = cut.weight.shape[1]
-    if basis is not None and (basis.ndim != 2 or basis.shape[1] != width):
-        raise ValueError(
-            f"basis has shape {tuple(basis.shape)}, but the keys of layer {cut.layer!r} have {width} channels; "
-            f"pass directions of shape (rank, {width})"
-        )
-    if basis is not None and not basis.isfinite().all():
-        raise ValueError(f"basis of shape {tuple(basis.shape)} holds NaN or infinite numbers; pass finite directions")
     reference_weight = _reference_weight(site, reference_weight)
     image = _in_solver_precision(site.image, cut)
     changed = _in_solver_precision(site.changed, cut)
@@ -202,7 +199,8 @@ def pose(
     if basis is None and rank is not None:
         weights = cut.pool_mask(masks).flatten()
         is_masked = weights > 0
-        basis = directions(rows(keys, cut.is_linear)[is_masked], weights[is_masked], rank, site.reference.moment)
+        masked_keys = rows(keys, cut.is_linear)[is_masked]
+        basis = directions(masked_keys, weights[is_masked], rank, site.reference.moment.whitener)
     if basis is not None:
         basis = basis.to(keys)
     moment = None
@@ -242,7 +240,7 @@ def _reference_weight(site: Site, reference_weight: float | None) -> float:
 
 def _in_solver_precision(state: State, cut: Cut) -> State:
     """Convert a state to float32 or better; half precision is too coarse for a solver."""
-    precision = torch.promote_types(cut.weight.dtype, torch.float32)
+    precision = solver_precision(cut.weight)
     return tuple(tensor.to(precision) if tensor.is_floating_point() else tensor for tensor in state)
 
 
@@ -269,11 +267,9 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     design, share = problem.system
     weight = share.sqrt()[:, None]
     design = design * weight
-    whitens_offsets = problem.is_whitened and problem.offsets is not None
-    if whitens_offsets:
+    if problem.is_whitened:
         design = (design.unflatten(1, (-1, len(problem.offsets))) @ problem.offset_whitener.to(design)).flatten(1)
-    unedited = torch.zeros(problem.coefficients_shape).to(problem.base_output)
-    residual = problem.residual(unedited) * weight
+    residual = problem.unedited_residual * weight
     unknowns = design.shape[1]
     damping = ridge * design.square().sum() / unknowns + torch.finfo(torch.float32).tiny
     if problem.is_whitened:
@@ -287,12 +283,11 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
     else:
         gram = design.T @ design
         if problem.moment is not None:
-            offsets = torch.eye(problem.cut.weight.shape[2:].numel()) if problem.offsets is None else problem.offsets
-            penalty = torch.kron(problem.moment.to(gram), offsets.to(gram))
+            penalty = torch.kron(problem.moment.to(gram), problem.offsets.to(gram))
             gram = gram + share.sum() * problem.reference_weight * penalty
         solution = torch.linalg.solve(gram + damping * torch.eye(unknowns).to(gram), design.T @ residual)
     coefficients = solution.T
-    if whitens_offsets:
+    if problem.is_whitened:
         by_offset = coefficients.unflatten(1, (-1, len(problem.offsets)))
         coefficients = by_offset @ problem.offset_whitener.to(by_offset)
     return coefficients.reshape(problem.coefficients_shape).to(problem.base_output.dtype)
@@ -315,10 +310,13 @@ def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int]:
         objective is 0 from the start.
     """
     least_squares = solve_least_squares(problem)
-    unedited = torch.zeros_like(least_squares)
+    best = torch.zeros_like(least_squares)
     with torch.no_grad():
-        best = min(unedited, least_squares, key=lambda coefficients: float(problem.objective(coefficients)))
         loss = float(problem.objective(best))
+        least_squares_loss = float(problem.objective(least_squares))
+    if least_squares_loss < loss:
+        best = least_squares
+        loss = least_squares_loss
     rate = 0.25
     taken = 0
     for round_steps in (steps // 3, steps - steps // 3):
@@ -389,7 +387,6 @@ def rewrite(
     rank: int | None = 1,
     masked: bool = True,
     objective: str = "least_squares",
-    basis: Tensor | None = None,
     reference_weight: float | None = None,
     steps: int = 200,
 ) -> Edit:
@@ -409,14 +406,11 @@ def rewrite(
         layer: name of the layer, or the module.
         exemplars: one or several; their labels are not used.
         reference: ordinary images, whose keys define C, or their `SecondMoment`. The edit changes the layer's outputs
-            for such keys as little as it can. Not needed with `rank=None` or a `basis`, unless a `reference_weight` is
-            given.
+            for such keys as little as it can. Not needed with `rank=None`, unless a `reference_weight` is given.
         rank: rank of the change; None for full rank, without the low-rank restriction ("-proj" in the paper's
             ablation). With a penalty, full rank is the objective of MEMIT.
         masked: constrain the values at the mask; False constrains those of the whole image ("-mask" in the paper).
         objective: "least_squares" on the pre-activation, which is exact and takes one solve, or "l1", the paper's.
-        basis: directions `(rank, in)`, instead of those found from the keys (for controls). The rows should be
-            orthonormal: the ridge and the steps of the solver depend on their scale.
         reference_weight: λ, the weight of a penalty on changing the outputs for reference keys; 0, as in the paper, for
             no penalty. Its unit: at λ = 1, changing these outputs by as much as the outputs at the mask are from their
             target (in mean squares over positions) costs as much as leaving the outputs at the mask unedited. An edit
@@ -449,7 +443,7 @@ def rewrite(
             "better hundreds",
             stacklevel=3,  # the caller of `rewrite`, which `without_autocast` wraps
         )
-    problem = pose(site, rank, masked, basis, reference_weight)
+    problem = pose(site, rank, masked, reference_weight=reference_weight)
     edit = _make_edit(site, problem, objective, steps)
     outputs = problem.base_output.abs() if objective == "l1" else problem.base_output.square()
     if edit.record.loss_before <= _NO_DIFFERENCE * float(outputs.mean()):
@@ -472,7 +466,17 @@ def rewrite_at(
     reference_weight: float | None = None,
     steps: int = 200,
 ) -> list[Edit]:
-    """Rewrite the rule that a site's exemplars show: `rewrite` as a method of a search, with the same settings."""
+    """Rewrite the rule that a site's exemplars show: `rewrite` as a method of a search.
+
+    Args:
+        site: the layer, its exemplars and the reference images.
+        rank: as in `rewrite`; likewise `masked`, `objective`, `reference_weight` and `steps`.
+        basis: directions `(rank, in)`, instead of those found from the keys (for controls). The rows should be
+            orthonormal: the ridge and the steps of the solver depend on their scale.
+
+    Returns:
+        One edit.
+    """
     one_of(objective, OBJECTIVES, "objective")
     problem = pose(site, rank, masked, basis, reference_weight)
     return [_make_edit(site, problem, objective, check_number(steps, 0, "steps"))]
@@ -507,13 +511,10 @@ def losses(problem: Problem, objective: str, coefficients: Tensor) -> tuple[floa
     Returns:
         Both losses, without the penalty on reference outputs.
     """
-    unedited = torch.zeros_like(coefficients)
     if objective == "l1":
+        unedited = torch.zeros_like(coefficients)
         return float(problem.l1(unedited)), float(problem.l1(coefficients))
-    return _mean_square_residual(problem, unedited), _mean_square_residual(problem, coefficients)
-
-
-def _mean_square_residual(problem: Problem, coefficients: Tensor) -> float:
-    """Compute the mean square of the residual over channels and positions, weighted by the mask's shares."""
     _, share = problem.system
-    return float(problem.residual(coefficients).square().mean(dim=1) @ share / share.sum())
+    before = problem.unedited_residual.square().mean(dim=1) @ share / share.sum()
+    after = problem.residual(coefficients).square().mean(dim=1) @ share / share.sum()
+    return float(before), float(after)

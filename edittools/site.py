@@ -20,8 +20,8 @@ from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, State
 from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar, check_exemplars
-from edittools.images import Images, evenly_spaced, in_batches, size_of
-from edittools.moments import Reference, SecondMoment, check_reference, measure
+from edittools.images import Images, check_images, evenly_spaced, in_batches, size_of
+from edittools.moments import Reference, SecondMoment, measure
 
 MOST_PREDICTED = 256
 """The largest number of reference images whose predictions methods preserve."""
@@ -82,7 +82,7 @@ class LayerReference:
                 "their SecondMoment"
             )
         states = map(self.cut.prefix, in_batches(evenly_spaced(self.images, MOST_PREDICTED), 16))
-        return [(state, self.cut.suffix(state).log_softmax(dim=1)) for state in states]
+        return [(state, self.cut.logits(state).log_softmax(dim=1)) for state in states]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +136,11 @@ class Site:
         return float(((mean_square * weight).sum() / weight.sum()).sqrt())
 
 
+def solver_precision(tensor: Tensor) -> torch.dtype:
+    """Return the precision in which changes are computed: float32, or that of the tensor if it is higher."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
 def prepare(
     classifier: Classifier,
     layer: str | nn.Module,
@@ -161,13 +166,13 @@ def prepare(
     refuse_inference_mode()
     check_classifier(classifier)
     listed = check_exemplars(exemplars, classifier)
-    check_reference(reference)
-    if isinstance(reference, Images):
-        size_of(reference)  # refuses what is no set of images
     cut = Cut(classifier, layer, listed[0].mask.shape, Weights(classifier))
     if isinstance(reference, SecondMoment):
         reference.check_fits(cut)
         return site_at(cut, listed, LayerReference(cut, moment=reference))
+    if reference is not None:
+        check_images(reference, "reference")
+        size_of(reference)  # refuses what is no set of images
     return site_at(cut, listed, LayerReference(cut, reference))
 
 

@@ -13,12 +13,13 @@ from torch import nn
 
 from edittools._caching import digest_tensors
 from edittools._graph import _snapshot_of
-from edittools._ledger import ATTRIBUTE
+from edittools._ledger import ATTRIBUTE, Weights
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.metrics import misclassified, predict
 from edittools.miniworld.scenes import scenes
 from edittools.models import load_classifier
+from edittools.moments import SecondMoment, fingerprint_of
 from edittools.scenarios import rules
 from edittools.scenarios.snow import car_exemplars
 from edittools.selection import grid, repair
@@ -126,6 +127,13 @@ def tiny():
         classifier, _, numbers = made_tiny()
     torch.set_rng_state(numbers)
     return classifier
+
+
+def moment_of(classifier, layer, matrix):
+    """A second moment with a given matrix, as if it had been measured, of keys that are independent at all offsets."""
+    fingerprint = fingerprint_of(classifier, Weights(classifier))
+    kernel = classifier.model.get_submodule(layer).weight.shape[2:]
+    return SecondMoment(matrix, layer, fingerprint, torch.eye(kernel.numel()).double())
 
 
 @pytest.fixture

@@ -139,9 +139,9 @@ def _passes(monkeypatch):
     """Record the layers of each pass over images that computes states."""
     passes = []
 
-    def recorded(cuts, images, *args):
+    def recorded(cuts, images):
         passes.append(sorted(cuts))
-        return states_at(cuts, images, *args)
+        return states_at(cuts, images)
 
     monkeypatch.setattr("edittools.selection.evaluation.states_at", recorded)
     return passes

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TinyNet, make_exemplar, randomise_norms
+from conftest import TinyNet, make_exemplar, moment_of, randomise_norms
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -23,12 +23,12 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar, paste_texture
-from edittools.images import LabelledImages, LazyImages, load_image, save_mask
+from edittools.images import InputGeometry, LabelledImages, LazyImages, load_image, save_mask
 from edittools.metrics import Comparison, error_rate, misclassified, predict
 from edittools.miniworld import textures
 from edittools.models.finetuned import build_network, load_shortcut_network
 from edittools.models.load import load_classifier
-from edittools.moments import SecondMoment, second_moments
+from edittools.moments import second_moments
 from edittools.probing import jobs
 from edittools.rewriting import rewrite
 from edittools.scenarios import imagenette, photos
@@ -81,8 +81,11 @@ IMAGES = {
     "an empty file": (lambda w: load_image(w.folder / "empty.png"), ValueError, "empty.png"),
     "a cut-off file": (lambda w: load_image(w.folder / "cut.png"), ValueError, "cut.png"),
     "size as text": (lambda w: load_image(w.folder / "good.png", size="32"), ValueError, "size '32'"),
-    "resize_to below size": (lambda w: load_image(w.folder / "good.png", 32, 16), ValueError, "resize_to 16 .* 32"),
-    "resize_to alone": (lambda w: load_image(w.folder / "good.png", resize_to=36), ValueError, "resize_to 36"),
+    "resize_to below size": (
+        lambda w: load_image(w.folder / "good.png", InputGeometry(32, 16)),
+        ValueError,
+        "resize_to 16 .* 32",
+    ),
     "x is an array": (lambda w: Exemplar(w.image.numpy(), w.image, w.mask), ValueError, "x .*ndarray"),
     "x is a path": (lambda w: Exemplar.paste("van.jpg", w.mask, "snow.jpg"), ValueError, r"'van\.jpg'.*load_image"),
     "a texture is a path": (
@@ -142,7 +145,7 @@ LAYERS = {
         ValueError,
         "'conv1'",
     ),
-    "images too small": (lambda w: editable_layers(w.classifier, size=1), ValueError, " 1 × 1 "),
+    "images too small": (lambda w: editable_layers(w.classifier, (1, 1)), ValueError, " 1 × 1 "),
 }
 
 REWRITES = {
@@ -156,8 +159,6 @@ REWRITES = {
         "rank 0 .* 1",
     ),
     "steps -1": (lambda w: w.rewrite(steps=-1), ValueError, "steps -1 .* 0"),
-    "a basis of another width": (lambda w: w.rewrite(basis=torch.eye(3)[:1]), ValueError, r"\(1, 3\).*\(rank, 8"),
-    "a basis with NaN": (lambda w: w.rewrite(basis=torch.full((1, 8), NAN)), ValueError, "basis.*NaN"),
     "weight NaN": (lambda w: w.rewrite(reference_weight=NAN), ValueError, "reference_weight nan"),
     "a weight alone": (
         lambda w: w.rewrite(reference=None, rank=None, reference_weight=1),
@@ -185,7 +186,11 @@ REWRITES = {
     ),
     "one image as reference": (lambda w: w.rewrite(reference=w.image), ValueError, r"\(3, 32, 32\)"),
     "NaN in the reference": (lambda w: w.rewrite(reference=w.images * NAN), ValueError, "NaN"),
-    "another layer's moment": (lambda w: w.rewrite(reference=_moment(5)), ValueError, " 5 .*'conv1'"),
+    "another layer's moment": (
+        lambda w: w.rewrite(reference=moment_of(w.classifier, "conv2", torch.eye(12).double())),
+        ValueError,
+        "'conv2'.*'conv1'",
+    ),
     "a layer of another classifier": (
         lambda w: rewrite(copy.deepcopy(w.classifier), w.classifier.model.conv1, w.exemplar, w.images),
         TypeError,
@@ -196,7 +201,11 @@ REWRITES = {
         TypeError,
         "Cut .* TinyNet",
     ),
-    "a moment that is no square": (lambda w: SecondMoment(torch.rand(3, 4)), ValueError, r"\(3, 4\)"),
+    "a moment that holds NaN": (
+        lambda w: moment_of(w.classifier, "conv1", torch.eye(8) * NAN),
+        ValueError,
+        "second moment holds NaN",
+    ),
     "moments of no layer": (lambda w: second_moments(w.classifier, ["nope"], w.images), KeyError, "'nope'"),
     "moments of no image": (lambda w: second_moments(w.classifier, ["conv1"], w.images[:0]), ValueError, "0 .*images"),
     "moments of a bare model": (
@@ -218,7 +227,7 @@ REWRITES = {
         "no reference images",
     ),
     "fine-tuning: only a moment": (
-        lambda w: w.finetune(locality=1.0, reference=_moment(8)),
+        lambda w: w.finetune(locality=1.0, reference=moment_of(w.classifier, "conv1", torch.eye(8).double())),
         ValueError,
         "no reference images.*SecondMoment",
     ),
@@ -430,10 +439,6 @@ def _repair(w, exemplars, failing, clean, retain, layers):
     return repair(w.classifier, exemplars, failing, clean, retain, layers=layers, baselines=False, progress=False)
 
 
-def _moment(channels):
-    return SecondMoment(torch.eye(channels).double())
-
-
 def _rewrite_with_moment_of_other(w):
     other = Classifier(TinyNet(), list("abcde"), size=32)
     return w.rewrite(reference=second_moments(other, ["conv1"], w.images)["conv1"])
@@ -505,8 +510,8 @@ def classifier_and_edits():
     classifier = Classifier(randomise_norms(TinyNet()), ("ant", "bee", "cat", "dog", "elk"), size=32)
     other = Classifier(TinyNet(), list("abcde"), size=32)
     exemplar = make_exemplar()
-    moment = SecondMoment(torch.eye(8).double())
-    edits = [rewrite(c, "conv1", exemplar, moment) for c in (classifier, other)]
+    matrix = torch.eye(8).double()
+    edits = [rewrite(c, "conv1", exemplar, moment_of(c, "conv1", matrix)) for c in (classifier, other)]
     return classifier, exemplar, *edits
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from _lib.gated_projection import GATED_PROJECTIONS, project_where_shown, usual_key, with_gated_projection
-from conftest import condition, make_exemplar
+from conftest import condition, make_exemplar, moment_of
 from scipy.optimize import minimize
 from torch import nn
 
@@ -28,7 +28,7 @@ from edittools.cut import Cut, rows
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import predict
-from edittools.moments import RankError, SecondMoment, second_moments
+from edittools.moments import RankError, second_moments
 from edittools.selection import CachedActivations
 from edittools.site import prepare
 
@@ -194,13 +194,11 @@ def test_finetune_in_half_precision(tiny, exemplar, scope):
         (rewrite_in_null_space, {"share": 1.0}, ValueError, "share=1.0"),
         (rewrite_in_null_space, {"reference": None}, ValueError, "(?i)reference"),
         (rewrite_in_null_space, {"layer": "conv9"}, KeyError, "conv9"),
-        (rewrite_in_null_space, {"reference": SecondMoment(torch.eye(3))}, ValueError, "moment of 3 .*'conv1'"),
         (retrain_head, {"share": 0}, ValueError, "share=0"),
         (retrain_head, {"ridge": 0}, ValueError, "ridge=0"),
         (retrain_head, {"exemplars": make_exemplar(label=None)}, ValueError, "label="),
         (retrain_head, {"exemplars": make_exemplar(label=9)}, ValueError, "label 9"),
         (retrain_head, {"reference": torch.zeros(0, 3, 32, 32)}, ValueError, "no reference images"),
-        (retrain_head, {"reference": SecondMoment(torch.eye(8))}, ValueError, "SecondMoment"),
         (correct_logits, {"classes": "all"}, ValueError, "classes 'all'"),
         (correct_logits, {"margin": float("nan")}, ValueError, "margin nan"),
     ],
@@ -209,6 +207,12 @@ def test_baseline_with_bad_settings(tiny, photos32, exemplar, method, options, e
     arguments = {"layer": "conv1", "exemplars": exemplar, "reference": photos32}
     with pytest.raises(error, match=pattern):
         one_edit(method, tiny, **(arguments | options))
+
+
+def test_retrain_head_without_images(tiny, photos32, exemplar):
+    moment = second_moments(tiny, ["conv1"], photos32)["conv1"]
+    with pytest.raises(ValueError, match="SecondMoment"):
+        one_edit(retrain_head, tiny, "conv1", exemplar, moment)
 
 
 # --- concept projection ---
@@ -367,7 +371,7 @@ def test_cached_states_of_gated_projection(tiny, photos32, exemplar, layer):
 @pytest.mark.parametrize("rank", [None, 1])
 def test_rewrite_in_null_space_keeps_reference_outputs(double, exemplar, rank):
     reference_basis = torch.linalg.qr(torch.rand(8, 3, generator=torch.Generator().manual_seed(0)).double()).Q.T
-    moment = SecondMoment(reference_basis.T @ reference_basis)
+    moment = moment_of(double, "conv1", reference_basis.T @ reference_basis)
     edit = one_edit(rewrite_in_null_space, double, "conv1", exemplar, moment, rank=rank, share=0.999)
     assert edit.record.objective == ("l1" if rank else "least_squares")
     assert edit.changes["conv1.weight"].right.shape[0] == (5 if rank is None else rank)
@@ -379,13 +383,14 @@ def test_rewrite_in_null_space_keeps_reference_outputs(double, exemplar, rank):
 def test_rewrite_in_null_space_share_of_energy(double, exemplar):
     rotation = torch.linalg.qr(torch.rand(8, 8, generator=torch.Generator().manual_seed(0)).double()).Q
     energy = torch.tensor([8.0, 1.5, 0.4, 0.1, *[1e-9] * 4]).double()
-    moment = SecondMoment(rotation @ torch.diag(energy) @ rotation.T)
+    moment = moment_of(double, "conv1", rotation @ torch.diag(energy) @ rotation.T)
     for share, left in ((0.5, 7), (0.9, 6), (0.97, 5)):
         edit = one_edit(rewrite_in_null_space, double, "conv1", exemplar, moment, share=share)
         basis = edit.changes["conv1.weight"].right
         torch.testing.assert_close(basis.T @ basis, rotation[:, 8 - left :] @ rotation[:, 8 - left :].T)
+    identity = moment_of(double, "conv1", torch.eye(8).double())
     with pytest.raises(RankError, match="share=0.99.* 8 "):
-        one_edit(rewrite_in_null_space, double, "conv1", exemplar, SecondMoment(torch.eye(8).double()), share=0.99)
+        one_edit(rewrite_in_null_space, double, "conv1", exemplar, identity, share=0.99)
 
 
 # --- the head ---

@@ -32,7 +32,7 @@ def result(request, photos32, monkeypatch, tmp_path):
         return {"bright": (images.mean(dim=1) > 0.5).float()}
 
     load = {
-        "text": lambda: text_embeddings(reader, ByteTokenizer(8), ["mug", "pot"], ["a {}"]),
+        "text": lambda: text_embeddings(reader, ByteTokenizer(8), ["mug", "pot"]),
         "concepts": lambda: cached(finder, "brighter than half")(images)["bright"],
     }[request.param]
     return tmp_path / request.param, load

@@ -9,7 +9,7 @@ from conftest import needs_photos
 from PIL import Image
 from scipy.io import savemat
 
-from edittools.images import LabelledImages, load_image
+from edittools.images import InputGeometry, LabelledImages, load_image
 from edittools.models.downloads import photo
 from edittools.models.load import load_classifier
 from edittools.probing import with_materials
@@ -22,7 +22,7 @@ def test_fit_map_matches_load_image(tmp_path):
     regions = np.zeros((213, 320), np.uint8)
     regions[60:150, 100:220] = 1
     Image.fromarray(regions * 255).convert("RGB").save(tmp_path / "photo.png")
-    photo = load_image(tmp_path / "photo.png", 64, 72)
+    photo = load_image(tmp_path / "photo.png", InputGeometry(64, 72))
     fitted = fit_map(regions, 64, 72)
     assert fitted.shape == (64, 64)
     assert ((photo[0] > 0.5).numpy() != fitted).mean() < 0.01

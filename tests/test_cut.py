@@ -73,7 +73,7 @@ VALUE_ENDS = {  # where the block of a layer ends, read off the models' definiti
 
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
-def test_suffix_of_well_known_networks(name):
+def test_logits_of_well_known_networks(name):
     torch.manual_seed(0)
     model = randomise_norms(MODELS[name]())
     classifier = Classifier(model, [str(i) for i in range(1000)], size=SIZE)
@@ -83,21 +83,23 @@ def test_suffix_of_well_known_networks(name):
     layers = ends.index.tolist()
     last_spatial = [layer for layer in layers if (name, layer) in VALUE_ENDS]
     cuts = cut_all(classifier, [layers[0], layers[len(layers) // 2], *last_spatial, layers[-1]])
-    for cut, [state] in zip(cuts.values(), states_at(cuts, images).values(), strict=True):
-        assert torch.allclose(cut.suffix(state), expected, atol=1e-5, rtol=1e-4), cut.layer
-        assert torch.equal(cut.suffix(state, cut.weight.detach().clone()), cut.suffix(state)), cut.layer
-        assert torch.equal(cut.logits(state, cut.output(state)), cut.suffix(state)), cut.layer
+    for cut, state in zip(cuts.values(), states_at(cuts, images).values(), strict=True):
+        logits = cut.logits(state)
+        own_weight = {f"{cut.layer}.weight": cut.weight.detach().clone()}
+        assert torch.allclose(logits, expected, atol=1e-5, rtol=1e-4), cut.layer
+        assert torch.equal(cut.logits(state, parameters=own_weight), logits), cut.layer
+        assert torch.equal(cut.logits(state, cut.output(state)), logits), cut.layer
     for layer in last_spatial:
         assert ends[layer].rstrip("_0123456789") == VALUE_ENDS[name, layer].rstrip("0123456789")
 
 
 @pytest.mark.parametrize("layer", ["stem", "conv1", "conv2", "head"])
 @torch.no_grad()
-def test_suffix_with_changed_weight(tiny, photos32, layer):
+def test_logits_with_changed_weight(tiny, photos32, layer):
     cut = Cut(tiny, layer)
     state = cut.prefix(photos32)
     weight = torch.randn(cut.weight.shape, generator=torch.Generator().manual_seed(3))
-    logits = cut.suffix(state, weight)
+    logits = cut.logits(state, parameters={f"{layer}.weight": weight})
     cut.weight.copy_(weight)
     assert torch.allclose(logits, tiny(photos32), atol=1e-5)
     assert torch.allclose(cut.prefix(photos32)[0], state[0])
@@ -171,7 +173,7 @@ def test_later_parameters_of_resnet():
         cut = Cut(classifier, layer)
         assert set(cut.later_parameters) == set(names) - earlier
         with torch.no_grad():
-            changed = {name: torch.rand_like(p) for name, p in cut.later_parameters.items()}
+            changed = {name: torch.rand_like(model.get_parameter(name)) for name in cut.later_parameters}
             expected = torch.func.functional_call(model, changed, (classifier.normalize(images),))
             state = cut.prefix(images)
             logits = cut.logits(state, parameters=changed)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TinyNet
+from conftest import TinyNet, moment_of
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -22,7 +22,6 @@ from edittools import edits
 from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit, applied_edits
 from edittools.images import load_image, save_mask
-from edittools.moments import SecondMoment
 from edittools.probing import jobs
 from edittools.rewriting import rewrite
 from edittools.widgets.editor import MaskEditor
@@ -64,7 +63,7 @@ def files(folder):
 
 @pytest.fixture
 def edit(tiny, exemplar):
-    return rewrite(tiny, "conv1", exemplar, SecondMoment(torch.eye(8).double()))
+    return rewrite(tiny, "conv1", exemplar, moment_of(tiny, "conv1", torch.eye(8).double()))
 
 
 def test_save_after_kill(edit, tmp_path):

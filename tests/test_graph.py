@@ -70,9 +70,9 @@ def assert_exact_everywhere(classifier, images):
     """Each listed layer, its state used again and again, gives the model's own logits bit for bit."""
     expected = classifier(images)
     cuts = cut_all(classifier, editable_layers(classifier).layer.tolist())
-    for cut, [state] in zip(cuts.values(), states_at(cuts, images).values(), strict=True):
+    for cut, state in zip(cuts.values(), states_at(cuts, images).values(), strict=True):
         for _ in range(3):
-            assert torch.equal(cut.suffix(state), expected), cut.layer
+            assert torch.equal(cut.logits(state), expected), cut.layer
         assert len(cut.value(state)) == len(images)
     return cuts
 
@@ -449,9 +449,9 @@ def test_cut_after_weights_changed(change):
     expected = classifier(images)
     assert not torch.equal(expected, before)
     assert torch.equal(predict(classifier, images), expected)
-    assert "state is" in change or torch.equal(cut.suffix(state), expected)  # else the state itself was another
-    assert torch.equal(cut.suffix(cut.prefix(images)), expected)
-    assert torch.equal(own_copy.suffix(own_copy.prefix(images)), before)
+    assert "state is" in change or torch.equal(cut.logits(state), expected)  # else the state itself was another
+    assert torch.equal(cut.logits(cut.prefix(images)), expected)
+    assert torch.equal(own_copy.logits(own_copy.prefix(images)), before)
 
 
 @pytest.mark.parametrize("change", CONFIGURATION_CHANGES)
@@ -466,7 +466,7 @@ def test_new_cut_after_configuration_changed(change):
     expected = classifier(images)
     assert not torch.equal(expected, before)
     cut = Cut(classifier, "conv1")
-    assert torch.equal(cut.suffix(cut.prefix(images)), expected)
+    assert torch.equal(cut.logits(cut.prefix(images)), expected)
 
 
 def test_cut_after_config_object_changed():
@@ -477,7 +477,7 @@ def test_cut_after_config_object_changed():
     model.config.scale = 3.0
     cut = Cut(classifier, "head")
     with torch.no_grad():
-        assert torch.equal(cut.suffix(cut.prefix(images_of())), classifier(images_of()))
+        assert torch.equal(cut.logits(cut.prefix(images_of())), classifier(images_of()))
 
 
 def test_cut_with_hooks():
@@ -502,12 +502,6 @@ def test_export_lifetime():
     assert exported() is None
 
 
-def test_export_of_slow_model_warns(monkeypatch):
-    monkeypatch.setattr("edittools._graph.SLOW", 0.0)
-    with pytest.warns(UserWarning, match="Sequential.* 16 × 16 "):
-        export_of(classifier_of(nn.Identity()))
-
-
 class Mixed(nn.Module):
     """In half precision but for a norm in full, as language models do it."""
 
@@ -524,7 +518,7 @@ class Mixed(nn.Module):
         return self.head(self.last(x).relu().mean(dim=(2, 3)))
 
 
-def test_suffix_in_higher_precision():
+def test_logits_in_higher_precision():
     torch.manual_seed(0)
     full = Mixed()
     half = copy.deepcopy(full).bfloat16()
@@ -533,7 +527,7 @@ def test_suffix_in_higher_precision():
         cut = Cut(Classifier(model, list("abcd"), size=16), "conv")
         state = tuple(part.float() for part in cut.prefix(images_of()))
         with torch.no_grad():
-            logits = cut.suffix(state, full.conv.weight)
+            logits = cut.logits(state, parameters={"conv.weight": full.conv.weight})
         assert logits.dtype == torch.float32
         values.append(logits)
     rounded = (values[1] - values[1].bfloat16().float()).abs().max()

@@ -113,16 +113,16 @@ def test_load_mask_without_size(photo_and_mask):
 def test_load_image_for_classifier(photo_and_mask):
     photo, _ = photo_and_mask
     from_classifier = load_image(photo, classifier_of(240, 272))
-    assert torch.equal(from_classifier, load_image(photo, 240, 272))
-    assert torch.equal(from_classifier, load_image(photo, size=240, resize_to=272))
+    assert torch.equal(from_classifier, load_image(photo, InputGeometry(240, 272)))
     assert not torch.equal(from_classifier, load_image(photo, 240))
-    assert torch.equal(load_image(photo, 224), load_image(photo, size=224, resize_to=256))
+    assert torch.equal(load_image(photo, 224), load_image(photo, size=InputGeometry(224, 256)))
 
 
 def test_lazy_images_for_classifier(photo_and_mask):
     lazy = LazyImages(photo_and_mask[:1], classifier_of(240, 272))
-    assert (lazy.size, lazy.resize_to) == (240, 272)
-    assert torch.equal(lazy[0], load_image(photo_and_mask[0], 240, 272))
+    assert lazy.size == InputGeometry(240, 272)
+    assert torch.equal(lazy[0], load_image(photo_and_mask[0], lazy.size))
+    assert lazy[[]].shape == (0, 3, 240, 240)
     with pytest.raises(ValueError, match="'240'"):
         LazyImages(photo_and_mask[:1], "240")
 
@@ -147,21 +147,22 @@ def rectangle_on_a_photo(photo_size, path):
 
 
 @pytest.mark.parametrize("photo_size", PHOTO_SIZES)
-@pytest.mark.parametrize("size", [(224, 256), (240, 272), (260, 292), (96, 110)], ids=str)
-def test_refit_mask_of_rectangle(tmp_path, photo_size, size):
+@pytest.mark.parametrize("crop", [(224, 256), (240, 272), (260, 292), (96, 110)], ids=str)
+def test_refit_mask_of_rectangle(tmp_path, photo_size, crop):
+    geometry = InputGeometry(*crop)
     path = tmp_path / "rectangle.png"
     drawn = rectangle_on_a_photo(photo_size, path)
     assert torch.equal(load_mask(path, 224), drawn)
-    refitted = refit_mask(drawn, photo_size, IMAGENET_INPUT, *size)
-    in_photo = (load_image(path, *size)[0] > 0.5).float()
-    middle = size[0] // 2
+    refitted = refit_mask(drawn, photo_size, IMAGENET_INPUT, geometry)
+    in_photo = (load_image(path, geometry)[0] > 0.5).float()
+    middle = geometry.size // 2
     assert torch.equal(refitted[middle], in_photo[middle])
     assert torch.equal(refitted[:, middle], in_photo[:, middle])
     assert (refitted != in_photo).sum() <= 4  # corners are rounded by the filter
 
 
 def test_refit_mask_outside_of_drawn_area():
-    refitted = refit_mask(torch.ones(224, 224), (512, 768), IMAGENET_INPUT, 260, 292)
+    refitted = refit_mask(torch.ones(224, 224), (512, 768), IMAGENET_INPUT, InputGeometry(260, 292))
     margin = round((260 - 224 * 292 / 256) / 2)
     assert margin == 2 and refitted[margin:-margin, margin:-margin].all()
     assert refitted.sum() == (260 - 2 * margin) ** 2

@@ -243,7 +243,7 @@ def test_predict_and_cut_after_change(change, monkeypatch):
     assert not torch.equal(expected, before)
     assert torch.equal(predict(classifier, images), expected)
     cut = Cut(classifier, "conv")
-    assert torch.equal(cut.suffix(cut.prefix(images)), expected)
+    assert torch.equal(cut.logits(cut.prefix(images)), expected)
 
 
 # --- one image ---

@@ -13,7 +13,7 @@ from PIL import Image
 
 from edittools.auditing import read_masks
 from edittools.classifiers import Classifier
-from edittools.images import load_mask
+from edittools.images import InputGeometry, load_mask
 from edittools.models.downloads import photo
 from edittools.scenarios import photos
 from edittools.scenarios.snow import SNOW_EXEMPLARS
@@ -127,7 +127,7 @@ FILES = {
 def test_load_mask_of_each_kind_of_file(kind, tmp_path):
     FILES[kind]().save(tmp_path / "mask.png")
     assert torch.equal(load_mask(tmp_path / "mask.png"), torch.from_numpy(MARKED).float())
-    assert load_mask(tmp_path / "mask.png", 32, 32).mean() == pytest.approx(MARKED.mean(), abs=0.05)
+    assert load_mask(tmp_path / "mask.png", InputGeometry(32, 32)).mean() == pytest.approx(MARKED.mean(), abs=0.05)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])

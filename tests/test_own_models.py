@@ -77,7 +77,7 @@ def test_workflow_on_prepared_models(way, photos32, exemplar, tmp_path):
     cut = Cut(classifier, "conv2")
     logits = predict(classifier, photos32)
     near = {"atol": 0.05, "rtol": 0.05} if dtype.itemsize == 2 else {"atol": 1e-5, "rtol": 1e-4}
-    assert torch.allclose(cut.suffix(cut.prefix(photos32)).float(), logits.float(), **near)
+    assert torch.allclose(cut.logits(cut.prefix(photos32)).float(), logits.float(), **near)
     edit = rewrite(classifier, "conv2", exemplar, reference=photos32, objective="l1", reference_weight=0.0, steps=20)
     assert edit.record.loss_after < edit.record.loss_before
     edit.save(tmp_path / "edit.safetensors")
@@ -168,7 +168,7 @@ def test_rewrite_on_gpu(photos32, exemplar):
         with edit.applied(gpu):
             assert predict(gpu, photos32).device.type == "cpu"
     cuts = cut_all(gpu, ["conv1", "head"])
-    assert torch.allclose(cuts["head"].suffix(cuts["head"].prefix(photos32)).cpu(), predict(cpu, photos32), atol=1e-3)
+    assert torch.allclose(cuts["head"].logits(cuts["head"].prefix(photos32)).cpu(), predict(cpu, photos32), atol=1e-3)
 
 
 def test_read_folder_matches_class_names(tmp_path, photos32):

@@ -11,7 +11,7 @@ from torch import nn
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, LazyImages, resized
+from edittools.images import InputGeometry, LabelledImages, LazyImages, resized
 from edittools.metrics import predict
 from edittools.rewriting import pose
 from edittools.selection import grid, repair
@@ -232,7 +232,7 @@ def test_repair_without_candidates_says_why(case):
 def _files(images, folder):
     for i, image in enumerate(images):
         save_image(folder / f"{i}.png", image)
-    return LazyImages([folder / f"{i}.png" for i in range(len(images))], 16, 16)
+    return LazyImages([folder / f"{i}.png" for i in range(len(images))], InputGeometry(16, 16))
 
 
 def test_same_images_are_found_in_any_file_precision_and_size(case, tmp_path):

@@ -10,7 +10,7 @@ from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.moments import second_moments
-from edittools.rewriting import pose, rewrite, solve_least_squares
+from edittools.rewriting import pose, rewrite, rewrite_at, solve_least_squares
 from edittools.selection import Constraints, repair
 from edittools.selection.evaluation import ConstraintCheck
 from edittools.selection.search import stratified_folds
@@ -53,10 +53,9 @@ def test_at_weight_1_reference_outputs_cost_as_much_as_what_is_missing_at_the_ma
     cut = Cut(tiny, "conv2")
     [basis] = cut.weight.new_tensor(torch.eye(cut.weight.shape[1])[:1].tolist()).split(1)
     for images in (photos32[:20], 0.1 * photos32[:20], torch.zeros(4, 3, 32, 32)):
-        reference = _reference(tiny, "conv2", images)
-        free, held = (
-            rewrite(tiny, "conv2", exemplar, reference, basis=basis, reference_weight=w, **EXACT) for w in (0.0, 5.0)
-        )
+        site = prepare(tiny, "conv2", exemplar, _reference(tiny, "conv2", images))
+        [free] = rewrite_at(site, basis=basis, reference_weight=0.0, **EXACT)
+        [held] = rewrite_at(site, basis=basis, reference_weight=5.0, **EXACT)
         at_mask = free.record.response**2 * cut.weight.shape[0]  # a sum over channels
         scale = 1 / (1 + 5 * _moved(tiny, free, images) / at_mask)
         left, expected = held.changes["conv2.weight"].left, scale * free.changes["conv2.weight"].left
@@ -80,7 +79,7 @@ def test_least_squares_with_two_terms_solves_the_normal_equations(tiny, photos32
     targets = torch.cat([wanted, torch.zeros(len(seen), wanted.shape[1]).double()])
     expected = torch.linalg.lstsq(stacked, targets, driver="gelsd").solution.T.reshape(problem.coefficients_shape)
     moment = keys.T @ keys / len(keys)
-    found = solve_least_squares(replace(problem, reference_weight=0.5, moment=moment), ridge=0.0)
+    found = solve_least_squares(replace(problem, reference_weight=0.5, moment=moment, offsets=torch.eye(9)), ridge=0.0)
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import max_pool2d
 from train_shortcuts import SEED_OF_EVALUATION, carriers, measure
 
-from edittools.images import LabelledImages, LazyImages
+from edittools.images import InputGeometry, LabelledImages, LazyImages
 from edittools.models.data import shipped
 from edittools.models.finetuned import build_network, in_half_precision, load_shortcut_network, network_metadata
 from edittools.models.load import load_classifier
@@ -95,7 +95,9 @@ def test_on_keeps_labels_and_loads_lazy_images(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path, image in zip(paths, images, strict=True):
         save_image(path, image)
-    data = LabelledImages(LazyImages(paths, 96, 96), torch.tensor([2, 0, 1]), ("a", "b", "c"), ("x", "y", "z"))
+    data = LabelledImages(
+        LazyImages(paths, InputGeometry(96, 96)), torch.tensor([2, 0, 1]), ("a", "b", "c"), ("x", "y", "z")
+    )
     marked = SHORTCUTS["church"].on(data, seed=4)
     assert torch.equal(marked.images, SHORTCUTS["church"].draw(data.images[:], seed=4)[0])
     assert torch.equal(marked.labels, data.labels)

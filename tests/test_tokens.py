@@ -4,6 +4,7 @@ import importlib
 
 import pytest
 import torch
+from conftest import moment_of
 from torch import nn
 from torchvision.models import VisionTransformer
 
@@ -11,7 +12,6 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut
 from edittools.edits import Change, Edit
 from edittools.exemplars import Exemplar
-from edittools.moments import SecondMoment
 from edittools.rewriting import losses, pose, rewrite, solve_least_squares
 from edittools.site import prepare
 
@@ -111,10 +111,13 @@ def test_pool_mask_of_tokens(make, layer, size):
 def test_rewrite_of_tokens_against_maps(objective, prefix):
     torch.manual_seed(0)
     tokens = Tokens(prefix)
-    moment = SecondMoment(torch.diag(torch.rand(8).double() + 0.1))
+    matrix = torch.diag(torch.rand(8).double() + 0.1)
     exemplar = _exemplar()
     with_tokens, with_maps = (Classifier(model, list("abcde"), size=WIDTH) for model in (tokens, Maps(tokens)))
-    edits = [rewrite(c, "fc", exemplar, moment, objective=objective, steps=60) for c in (with_tokens, with_maps)]
+    edits = [
+        rewrite(c, "fc", exemplar, moment_of(c, "fc", matrix), objective=objective, steps=60)
+        for c in (with_tokens, with_maps)
+    ]
     deltas = [edit.changes["fc.weight"].delta().flatten(1) for edit in edits]
     torch.testing.assert_close(*deltas, rtol=1e-3, atol=1e-4)
     assert edits[0].record.loss_after == pytest.approx(edits[1].record.loss_after, rel=1e-3)
@@ -174,6 +177,5 @@ def test_rewrite_of_tokens_without_positions(make):
     torch.manual_seed(0)
     classifier = Classifier(make(), list("abcde"), size=WIDTH)
     exemplar = _exemplar()
-    moment = SecondMoment(torch.eye(8).double())
     with pytest.raises(ValueError, match=f"'fc' of {make.__name__}"):
-        rewrite(classifier, "fc", exemplar, moment)
+        rewrite(classifier, "fc", exemplar, torch.rand(2, 3, HEIGHT, WIDTH))

@@ -12,7 +12,7 @@ from torch import Tensor
 from edittools.auditing.checked import REMEDY, REPORT, REPORT_DATA, digest_masks, masks_check, read_digest
 from edittools.auditing.masks import read_masks
 from edittools.auditing.result import Audit, remove_results, shows, write_rules
-from edittools.classifiers import Classifier, fingerprint, unwrapped
+from edittools.classifiers import Classifier, fingerprint
 from edittools.exemplars import Exemplar
 from edittools.folders import read_folder
 from edittools.images import LabelledImages, load_image
@@ -132,7 +132,7 @@ def audit_folder(
         kept = (REPORT, REPORT_DATA) if looked_at else ()  # they serve again if this audit is interrupted
         remove_results(root, but=kept)
         write_rules(rules, root)
-    weights = fingerprint(unwrapped(classifier.model))
+    weights = fingerprint(classifier.model)
     audit = Audit(classifier, data, left_out, rare, concepts, probed, rules, rule, is_rule, weights)
     if not is_rule:
         return replace(audit, note="Nothing was repaired.")

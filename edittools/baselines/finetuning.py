@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edittools._checks import check_amount, check_number, one_of
-from edittools.baselines.inputs import class_labels, solver_precision
+from edittools.baselines.inputs import class_labels
 from edittools.cut import Cut, State
 from edittools.edits import Change, Edit, Record
-from edittools.site import Site
+from edittools.site import Site, solver_precision
 
 SCOPES = ("local", "global")
 
@@ -68,7 +68,7 @@ def finetune(
     edits = {}
     first_loss = None
     for step in range(max(stops) + 1):
-        loss = F.cross_entropy(cut.logits_with(site.changed, parameters), labels)
+        loss = F.cross_entropy(_logits(cut, site.changed, parameters), labels)
         if first_loss is None:
             first_loss = loss.item()
         if step in stops:
@@ -115,10 +115,16 @@ def _edit(site: Site, originals: Mapping[str, Tensor], parameters: Mapping[str, 
 
 def _divergence(cut: Cut, state: State, original: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
     """Compute KL(original ‖ fine-tuned) as a mean over a batch, from the original log-probabilities."""
-    finetuned = cut.logits_with(state, parameters).log_softmax(dim=1)
+    finetuned = _logits(cut, state, parameters).log_softmax(dim=1)
     return F.kl_div(finetuned, original, reduction="batchmean", log_target=True)
 
 
 def _in_solver_precision(value: Tensor) -> Tensor:
     """Convert a tensor to float32 or better; in half precision, small steps would be rounded to 0."""
     return value.to(solver_precision(value))
+
+
+def _logits(cut: Cut, state: State, parameters: Mapping[str, Tensor]) -> Tensor:
+    """Compute the logits in float32 or better, with parameters that are rounded to the precision of the model's."""
+    rounded = {name: value.to(cut.tensor(name).dtype) for name, value in parameters.items()}
+    return _in_solver_precision(cut.logits(state, parameters=rounded))

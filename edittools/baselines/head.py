@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edittools._checks import check_amount, one_of
-from edittools.baselines.inputs import class_labels, solver_precision
+from edittools.baselines.inputs import class_labels
 from edittools.cut import Cut
 from edittools.edits import Change, Edit, Record
-from edittools.site import Site
+from edittools.site import Site, solver_precision
 
 RETRAININGS = [{"share": share, "ridge": ridge} for share, ridge in product((0.1, 0.5), (1e-3, 1e-2, 1e-1, 1.0))]
 """Grid of settings of `retrain_head`."""
@@ -156,8 +156,8 @@ def correct_logits(
     if own_bias is None:
         raise ValueError(f"the last layer {name!r} has no bias to correct; use a head with a bias, or `retrain_head`")
     with torch.no_grad():
-        logits = cut.suffix(site.changed).double()
-        target = cut.suffix(site.image).argmax(dim=1)
+        logits = cut.logits(site.changed).double()
+        target = cut.logits(site.image).argmax(dim=1)
     target_column = target[:, None]
     gaps = (logits - logits.gather(1, target_column) + margin).scatter(1, target_column, 0.0).clamp_min(0)
     raises = raised_part * gaps.max(dim=1, keepdim=True).values

@@ -39,8 +39,3 @@ def masked_keys(cut: Cut, state: State, masks: Tensor) -> tuple[Tensor, Tensor]:
     weights = cut.pool_mask(masks.to(keys.device)).flatten().double()
     is_masked = weights > 0
     return rows(keys, cut.is_linear)[is_masked].double(), weights[is_masked] / weights.sum()
-
-
-def solver_precision(tensor: Tensor) -> torch.dtype:
-    """Return the precision in which changes are computed: float32, or that of the tensor if it is higher."""
-    return torch.promote_types(tensor.dtype, torch.float32)

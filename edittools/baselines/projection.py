@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from edittools._checks import check_amount, one_of
-from edittools.baselines.inputs import masked_keys, solver_precision
+from edittools.baselines.inputs import masked_keys
 from edittools.edits import Change, Edit, Record
 from edittools.moments import RankError, SecondMoment
-from edittools.site import Site
+from edittools.site import Site, solver_precision
 
 DIRECTIONS = ("mean", "probe", "leace")
 PROJECTIONS = [

@@ -7,7 +7,7 @@ import torch
 from edittools._checks import check_amount, check_number
 from edittools.baselines.inputs import masked_keys
 from edittools.edits import Edit
-from edittools.moments import RankError, SecondMoment, directions
+from edittools.moments import RankError, directions
 from edittools.rewriting import rewrite_at
 from edittools.site import Site
 
@@ -97,7 +97,7 @@ def rewrite_in_null_space(
     basis = vectors[:, : len(values) - excluded].T.to(cut.weight.device)
     if rank is not None:
         keys, weights = masked_keys(cut, site.changed, site.masks)
-        identity = SecondMoment(torch.eye(len(basis), dtype=torch.float64, device=keys.device))
+        identity = torch.eye(len(basis), dtype=torch.float64)
         basis = directions(keys @ basis.T, weights, rank, identity) @ basis
     return rewrite_at(
         site,

@@ -11,7 +11,6 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -66,24 +65,31 @@ def photo(name: str) -> Path:
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise ValueError(f"{name!r} in the registry lies outside the cache folder; use a relative path without '..'")
     folder = offline_folder()
-    path = (folder or cache_folder() / "photos") / name
-    if folder and not path.exists():
-        raise FileNotFoundError(f"{name!r} is not in EDITTOOLS_PHOTOS={str(folder)!r}; get it from {url}")
-    if path.exists():
-        if pooch.file_hash(str(path)) == digest:
-            return path
-        if folder:
-            raise ValueError(
-                f"{str(path)!r} is not the registered file (its SHA-256 must begin with {digest[:12]}); copy it again"
-            )
+    if folder is not None:
+        return _offline_photo(folder, name)
+    path = cache_folder() / "photos" / name
     downloader = pooch.HTTPDownloader(timeout=30)
-    try:
-        return Path(pooch.retrieve(url, f"sha256:{digest}", path.name, path.parent, downloader=downloader))
+    try:  # a file that is there, with that hash, is not downloaded
+        pooch.retrieve(url, f"sha256:{digest}", path.name, path.parent, downloader=downloader)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"{name!r} is not on this machine and could not be downloaded from {url} ({error}). Two ways out: "
             f"save that file as {path}, or set EDITTOOLS_PHOTOS to a folder that holds it as {name!r}"
         ) from error
+    return path
+
+
+def _offline_photo(folder: Path, name: str) -> Path:
+    """Return the path of a registered file in an offline folder, after its hash was checked."""
+    digest, url = registry()[name]
+    path = folder / name
+    if not path.exists():
+        raise FileNotFoundError(f"{name!r} is not in EDITTOOLS_PHOTOS={str(folder)!r}; get it from {url}")
+    if pooch.file_hash(str(path)) != digest:
+        raise ValueError(
+            f"{str(path)!r} is not the registered file (its SHA-256 must begin with {digest[:12]}); copy it again"
+        )
+    return path
 
 
 def available(prefix: str) -> list[str]:
@@ -133,7 +139,7 @@ def _digest_once(folder: Path, subfolders: Sequence[str]) -> str:
 def photo_folder(archive: PhotoArchive) -> Path:
     """Return the folder of the photos of an archive; download and unpack it once if necessary.
 
-    The photos are hashed once per process.
+    Photos that were there before are hashed once per process.
 
     Raises:
         FileNotFoundError: if the photos are not on this machine and cannot be downloaded.
@@ -151,6 +157,7 @@ def photo_folder(archive: PhotoArchive) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{archive.name}-", dir=folder.parent) as temporary:
             _download_archive(archive, Path(temporary), folder)
+        return folder
     if _digest_once(folder, archive.folders) != archive.digest:
         raise ValueError(
             f"the photos in {str(folder)!r} are not those of {archive.url}; remove that folder, and "
@@ -174,8 +181,11 @@ def _download_archive(archive: PhotoArchive, temporary: Path, folder: Path) -> N
         ) from error
     if digest_photos(unpacked, archive.folders) != archive.digest:
         raise ValueError(f"the photos of {archive.url} are not the registered ones; download them again later")
-    with suppress(OSError):  # another process may have been faster, with the same photos
+    try:
         unpacked.replace(folder)
+    except OSError:  # another process may have been faster, with the same photos
+        if not folder.is_dir():
+            raise
 
 
 def _unpack(packed: Path, target: Path, folders: Sequence[str]) -> None:

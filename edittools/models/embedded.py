@@ -5,7 +5,6 @@ The layers are named as in torchvision (`features.10`, `layer3.0.conv2`), timm (
 """
 
 import json
-from collections.abc import Sequence
 
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -16,7 +15,7 @@ from torchvision.models.vgg import VGG, make_layers
 from edittools.classifiers import Classifier
 from edittools.miniworld import attacks
 from edittools.models.data import shipped
-from edittools.models.zero_shot import TEMPLATES, ByteTokenizer, zero_shot_classifier
+from edittools.models.zero_shot import ByteTokenizer, zero_shot_classifier
 
 SIZE = 64
 MEAN = (0.5, 0.5, 0.5)
@@ -114,15 +113,13 @@ def load_mini(name: str) -> Classifier:
     return Classifier(model, classes, MEAN, STD, SIZE)
 
 
-def load_mini_clip(name: str, class_names: Sequence[str] | None = None, progress: bool = False) -> Classifier:
+def load_mini_clip(name: str, progress: bool = False) -> Classifier:
     """Load a small CLIP that this project trained on objects and written words (`data/train_mini_clip.py`).
 
     Args:
         name: the name of its file of weights.
-        class_names: the names of the classes; by default `attacks.ATTACK_CLASSES`.
         progress: show the progress of embedding the names.
     """
     clip = mini_clip()
-    names = class_names or attacks.ATTACK_CLASSES
     clip.load_state_dict(load_file(shipped(f"{name}.safetensors")))
-    return zero_shot_classifier(clip.eval(), ByteTokenizer(clip.context_length), names, TEMPLATES, progress)
+    return zero_shot_classifier(clip.eval(), ByteTokenizer(clip.context_length), attacks.ATTACK_CLASSES, progress)

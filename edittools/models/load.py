@@ -1,7 +1,7 @@
 """Load classifiers by name, with their weights."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,7 +57,6 @@ def load_classifier(
     device: str | torch.device | None = None,
     *,
     weights: str | os.PathLike | None = None,
-    class_names: Sequence[str] | None = None,
     progress: bool = False,
 ) -> Classifier:
     """Load a classifier by name, with its weights, in eval mode.
@@ -66,7 +65,6 @@ def load_classifier(
         name: one of `ZOO`.
         device: where it is loaded; `current_device` by default.
         weights: a local file of weights, for "resnet18_places365" and "clip_rn50".
-        class_names: the names of the classes, for "mini_clip" and "clip_rn50".
         progress: show the progress of embedding the class names, for "mini_clip" and "clip_rn50".
 
     Raises:
@@ -85,8 +83,6 @@ def load_classifier(
     options: dict[str, Any] = {}
     if weights is not None:
         options["weights"] = weights
-    if class_names is not None:
-        options["class_names"] = class_names
     if progress:
         options["progress"] = progress
     device = torch.device(current_device() if device is None else device)

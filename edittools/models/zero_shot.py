@@ -20,7 +20,7 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.models.imagenet import imagenet_classes
 
 TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "a close-up photo of a {}.", "a {} on a table.")
-"""Default prompts; their embeddings are averaged (prompt ensembling)."""
+"""The prompts of each class name; their embeddings are averaged (prompt ensembling)."""
 
 
 class ByteTokenizer:
@@ -74,7 +74,6 @@ def text_embeddings(
     clip: nn.Module,
     tokenizer: Callable[[list[str]], Tensor],
     class_names: Sequence[str],
-    templates: Sequence[str],
     progress: bool = False,
 ) -> Tensor:
     """Embed class names: the mean over the prompts, scaled to length 1. Embeddings are kept in the cache folder.
@@ -83,25 +82,24 @@ def text_embeddings(
         clip: the open_clip model.
         tokenizer: its tokenizer.
         class_names: the names of the classes.
-        templates: prompts, each with a {} for the name.
         progress: show a progress bar.
 
     Returns:
         The embeddings, `(classes, D)`.
     """
-    prompts = [template.format(name) for name, template in product(class_names, templates)]
+    prompts = [template.format(name) for name, template in product(class_names, TEMPLATES)]
     tokens = tokenizer(prompts)
     package = type(clip).__module__.partition(".")[0]
     version = getattr(sys.modules[package], "__version__", "")
     text_model = f"{package} {version} {clip} {fingerprint(clip)}"
-    content = f"{text_model} {digest_tensors([tokens])} {len(class_names)} {len(templates)}"
+    content = f"{text_model} {digest_tensors([tokens])} {len(class_names)} {len(TEMPLATES)}"
 
     def embed() -> dict[str, Tensor]:
         device = next(clip.parameters()).device
         bar = tqdm(tokens.split(256), desc="class names", unit="batch", disable=not progress, leave=False)
         batches = [clip.encode_text(batch.to(device)).float().cpu() for batch in bar]
         embeddings = F.normalize(torch.cat(batches), dim=-1)
-        means = embeddings.view(len(class_names), len(templates), -1).mean(dim=1)
+        means = embeddings.view(len(class_names), len(TEMPLATES), -1).mean(dim=1)
         return {"embeddings": F.normalize(means, dim=-1).contiguous()}
 
     return load_or_compute("text", content, embed)["embeddings"]
@@ -111,7 +109,6 @@ def zero_shot_classifier(
     clip: nn.Module,
     tokenizer: Callable[[list[str]], Tensor],
     class_names: Sequence[str],
-    templates: Sequence[str] = TEMPLATES,
     progress: bool = False,
 ) -> Classifier:
     """Make a classifier of an open_clip model; its logits are the cosines times the learned scale, usually 100.
@@ -122,27 +119,23 @@ def zero_shot_classifier(
         clip: the open_clip model.
         tokenizer: open_clip's tokenizer for the model.
         class_names: the names of the classes.
-        templates: prompts, each with a {} for the name.
         progress: show the progress of embedding the names. A large text tower takes minutes for a thousand names on a
             CPU, once for its weights.
 
     Raises:
-        ValueError: if there are no names, repeated names, no templates, or templates without {}.
+        ValueError: if there are no names, or repeated names.
     """
     names = list(class_names)
     if not names or len(set(names)) < len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"there are {len(names)} class names, repeated {repeated}; pass at least one, each once")
-    templates = [templates] if isinstance(templates, str) else list(templates)
-    if not templates or not all("{}" in template for template in templates):
-        raise ValueError(f"templates={templates} is not valid; pass at least one, each with a {{}} for the class name")
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
     visual = clip.eval().visual
     mean = getattr(visual, "image_mean", None) or OPENAI_DATASET_MEAN
     std = getattr(visual, "image_std", None) or OPENAI_DATASET_STD
     side = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
-    embeddings = text_embeddings(clip, tokenizer, names, templates, progress)
+    embeddings = text_embeddings(clip, tokenizer, names, progress)
     model = ZeroShot(visual, embeddings, float(clip.logit_scale.detach().exp()))
     return Classifier(model.to(next(visual.parameters()).device), names, mean, std, side, side)
 
@@ -150,15 +143,13 @@ def zero_shot_classifier(
 def load_clip(
     name: str,
     weights: str | os.PathLike | None = None,
-    class_names: Sequence[str] | None = None,
     progress: bool = False,
 ) -> Classifier:
-    """Load OpenAI's CLIP RN50 through open_clip. It was trained with QuickGELU.
+    """Load OpenAI's CLIP RN50 through open_clip, for the classes of ImageNet. It was trained with QuickGELU.
 
     Args:
         name: the name of the classifier, for error messages.
         weights: a file of weights; by default they come from open_clip's hub.
-        class_names: the names of the classes; by default those of ImageNet.
         progress: show the progress of embedding the names.
 
     Raises:
@@ -176,4 +167,4 @@ def load_clip(
             f"load_classifier({name!r}, weights=that file), or use the CLIP that needs no hub: 'mini_clip'"
         ) from error
     tokenizer = open_clip.get_tokenizer("RN50-quickgelu")
-    return zero_shot_classifier(clip.eval(), tokenizer, class_names or imagenet_classes(), progress=progress)
+    return zero_shot_classifier(clip.eval(), tokenizer, imagenet_classes(), progress)

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from edittools.images import atomic_path
+from edittools._caching import atomic_path
 
 Rows = Sequence[Mapping[str, Any]]
 

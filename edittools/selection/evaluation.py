@@ -205,7 +205,7 @@ class CachedActivations:
         cut = self.cuts[layer]
         if edit is None:
             for batch in range(self._batch_count):
-                yield cut.suffix(self._at(layer, batch).state).cpu()
+                yield cut.logits(self._at(layer, batch).state).cpu()
             return
         if edit.fingerprint != self._weights.fingerprint or edit.on_top_of:
             edit.check_fits_copy(self._weights, cut.model)
@@ -217,7 +217,7 @@ class CachedActivations:
             return
         parameters = self._edited_parameters(edit, strength, layer)
         for batch in range(self._batch_count):
-            yield cut.logits_with(self._at(layer, batch).state, parameters).cpu()
+            yield cut.logits(self._at(layer, batch).state, parameters=parameters).cpu()
 
     def _start(self, edit: Edit | None) -> str:
         """Choose the layer to compute from: the first that the edit changes, otherwise the last."""
@@ -240,8 +240,8 @@ class CachedActivations:
             wanted = [name for name in kept if self.memory.get(self._owner, name, batch) is None]
         first = batch * self._batch_size
         images = pixels_of(self._data)[self._order[first : first + self._batch_size]]
-        states = states_at({name: self.cuts[name] for name in wanted}, images, len(images))
-        for name, [state] in states.items():
+        states = states_at({name: self.cuts[name] for name in wanted}, images)
+        for name, state in states.items():
             at_layer = CachedLayer(state, self.cuts[name].output(state))
             if name in self.memory.layers:
                 self.memory.put(self._owner, name, batch, at_layer)
@@ -322,7 +322,7 @@ def _batch_size_of_states(classifier: Classifier) -> int:
 @torch.no_grad()
 def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> int:
     """Count the bytes that caching an image `(1, 3, H, W)` at all cuts takes."""
-    return sum(CachedLayer(state, cuts[layer].output(state)).size for layer, [state] in states_at(cuts, image).items())
+    return sum(CachedLayer(state, cuts[layer].output(state)).size for layer, state in states_at(cuts, image).items())
 
 
 def memory_for_states(device: torch.device) -> float:

@@ -16,8 +16,9 @@ from PIL import Image
 from skimage.segmentation import slic
 from torch import Tensor
 
+from edittools._caching import atomic_path
 from edittools._checks import extra
-from edittools.images import atomic_path, check_mask, check_mask_names, load_mask, save_mask
+from edittools.images import check_mask, check_mask_names, load_mask, save_mask
 from edittools.plots import image_grid
 from edittools.probing.coco import decode_segmentation
 from edittools.probing.segmentation import suggest_masks

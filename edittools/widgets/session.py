@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from edittools._caching import digest_tensors
-from edittools._graph import quiet_exports
 from edittools._ledger import Weights, ledger_of
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, cut_all, editable_layers
@@ -136,9 +135,8 @@ class EditSession:
         self._buffers = digest_tensors(classifier.buffers())
         self._read_sets({"images": images, "clean": clean, "retain": retain}, callback)
         self._report(callback, READING_MODEL)
-        with quiet_exports(callback is not None):
-            self.layers = tuple(editable_layers(self.classifier).layer)
-            candidates = candidate_layers(self.classifier)
+        self.layers = tuple(editable_layers(self.classifier).layer)
+        candidates = candidate_layers(self.classifier)
         self.default_layer = candidates[2 * len(candidates) // 3]
         self.materials = dict(materials or {})
         self.material = self.material_names[0]

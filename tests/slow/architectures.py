@@ -120,9 +120,9 @@ def checked(model: nn.Module, size: int, most: int | None) -> dict[str, object]:
     assert (expected[0] - expected[1]).abs().max() > 0, "logits that are all the same compare nothing"
     modules = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear) and getattr(m, "groups", 1) == 1]
     cuts = cut_all(classifier, layers[:: -(-len(layers) // (most or len(layers)))])
-    for cut, [state] in zip(cuts.values(), states_at(cuts, images).values(), strict=True):
+    for cut, state in zip(cuts.values(), states_at(cuts, images).values(), strict=True):
         for _ in range(2):
-            worst = max(worst, float((cut.suffix(state) - expected).abs().max()))
+            worst = max(worst, float((cut.logits(state) - expected).abs().max()))
     fast = any(isinstance(module, nn.MultiheadAttention) for module in model.modules())
     why = FAST_PATH if worst and fast else ""
     counts = {"checked": len(cuts), "layers": len(layers), "of": len(modules)}

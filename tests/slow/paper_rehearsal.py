@@ -187,7 +187,7 @@ def labeled(folder: Path, known: Sequence[str], classes: Sequence[str]) -> tuple
             shown[path] = photos.SNOW_CLASSES[parts[2]]
         elif len(classes) == 1000 and path.stem in {f"{thing}_clean" for thing in HOUSEHOLD_PHOTOS}:
             shown[path] = classes.index(HOUSEHOLD_PHOTOS[path.stem.removesuffix("_clean")])
-    return torch.stack([load_image(path, 224, 256) for path in shown]), torch.tensor([*shown.values()])
+    return torch.stack([load_image(path, 224) for path in shown]), torch.tensor([*shown.values()])
 
 
 @torch.no_grad()
