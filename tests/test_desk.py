@@ -31,7 +31,7 @@ from edittools.widgets import session as session_module
 from edittools.widgets.desk import FOUND, MAX_IMAGES
 from edittools.widgets.desk_panel import card, time_left
 from edittools.widgets.editor import strongest_heat
-from edittools.widgets.image_sets import read_set
+from edittools.widgets.image_sets import MAX_PIXELS, read_set
 from edittools.widgets.materials import BLANK_STICKER, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
 from edittools.widgets.result import BEFORE_CHANGE, CROSS_VALIDATED, MEASURING, Result, with_held_out_verdict
 from edittools.widgets.result import verdict as describe_verdict
@@ -197,11 +197,13 @@ def test_result_is_that_of_the_edited_classifier(sets, tiny):
 
 def test_read_set_resizes_and_thins_a_large_set_and_predicts_its_labels(tiny):
     notes = []
-    read = read_set("images", noise(50, size=48), tiny, notes, max_pixels=20 * 32 * 32)
-    assert read.data.images.shape == (17, 3, 32, 32) and not read.is_labeled.any()
-    logits = predict(tiny, read.data)
+    large = Classifier(tiny.model, tiny.classes, size=1000)
+    count = MAX_PIXELS // 1000**2 + 1
+    read = read_set("images", noise(count), large, notes)
+    assert read.data.images.shape == (-(-count // 2), 3, 1000, 1000) and not read.is_labeled.any()
+    logits = predict(large, read.data)
     assert read.labeled(logits).labels.tolist() == logits.argmax(1).tolist()
-    assert len(notes) == 2 and "in 3" in notes[0] and "labels" in notes[1]
+    assert len(notes) == 2 and "in 2" in notes[0] and "labels" in notes[1]
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,9 @@ NUMBERS = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 9}}
 OVERLAY = "#e6007e"
 """The color of masks over images, which is visible on snow, asphalt, grass and sky."""
 
+MAX_CONFUSIONS = 8
+"""The largest number of classes that `confusions` draws."""
+
 
 def image_grid(
     images: Sequence[Tensor] | Tensor,
@@ -194,16 +197,15 @@ def attack_grid(sets: Mapping[str, tuple[LabelledImages, Tensor]], count: int = 
     return image_grid(images, titles, right, columns=count, width=1.4)
 
 
-def confusions(data: LabelledImages, logits: Tensor, top: int = 8) -> Figure:
-    """Draw the classes that the misclassified images are predicted as, the most frequent first.
+def confusions(data: LabelledImages, logits: Tensor) -> Figure:
+    """Draw the classes that the misclassified images are predicted as, the most frequent first, up to `MAX_CONFUSIONS`.
 
     Args:
         data: the images.
         logits: `(N, classes)`.
-        top: number of classes to draw.
     """
     predicted = logits.argmax(dim=1)[misclassified(logits, data.labels)].tolist()
-    counts = pd.Series([data.classes[index] for index in predicted]).value_counts().head(top)[::-1]
+    counts = pd.Series([data.classes[index] for index in predicted]).value_counts().head(MAX_CONFUSIONS)[::-1]
     figure, axis = plt.subplots(figsize=(6, 0.3 * len(counts) + 0.9))
     axis.barh(counts.index, counts.to_numpy(), color=WRONG)
     axis.set_xlabel(f"misclassified images predicted as this class (of {len(predicted)})")
@@ -640,15 +642,10 @@ def legend(axis: Axes, title: str | None = None, reverse: bool = False) -> None:
     )
 
 
-def finished(figure: Figure, without: Sequence[str] = ("top", "right")) -> Figure:
-    """Lay out a figure, and close it so that a notebook does not show it twice.
-
-    Args:
-        figure: the figure.
-        without: sides of the frame that are not drawn.
-    """
+def finished(figure: Figure) -> Figure:
+    """Lay out a figure with open frames, and close it so that a notebook does not show it twice."""
     for axis in figure.axes:
-        axis.spines[list(without)].set_visible(False)
+        axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     plt.close(figure)
     return figure

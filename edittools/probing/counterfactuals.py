@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from edittools._caching import digest_tensors
 from edittools._checks import one_of
@@ -190,9 +189,7 @@ class Concepts:
             evaluation = replace(evaluation, own={**self.own, style: (own - middle).clamp(min=-1)})
         return selection, evaluation
 
-    def turned(
-        self, numbers: Sequence[int], concept: str, style: str, variants: int = 1, progress: bool = False
-    ) -> LabelledImages:
+    def turned(self, numbers: Sequence[int], concept: str, style: str, variants: int = 1) -> LabelledImages:
         """Transform a concept of several images to a style.
 
         Args:
@@ -201,7 +198,6 @@ class Concepts:
             style: the style to transform it to.
             variants: number of variants of the style that are used for each image, in rotation: image i starts with
                 variant i. The image's own texture is left out.
-            progress: show a progress bar.
 
         Returns:
             The transformed images with their labels, `variants` of them for each number.
@@ -209,7 +205,7 @@ class Concepts:
         textures = self.styles[style]
         sources = []
         transformed = []
-        for number in tqdm(numbers, desc=f"{concept} → {style}", unit="image", disable=not progress, leave=False):
+        for number in numbers:
             image = self.data.images[number]
             mask = self.masks[concept][number]
             for variant in self._rotated(style, number, number)[:variants]:
@@ -343,20 +339,18 @@ def with_materials(
     data: LabelledImages,
     masks: Mapping[str, Tensor],
     giving: Sequence[str] = (),
-    variants: int = MOST_TEXTURES,
     objects: Mapping[str, Sequence[str]] | None = None,
     groups: Sequence[Sequence[str]] = (),
 ) -> Concepts:
     """Make `Concepts` to probe whose styles are materials, cut from the images themselves.
 
-    Each texture is cut from another image, and no image is transformed to its own texture.
+    Each texture of a concept is cut from another image, at most `MOST_TEXTURES` of them: those in which the concept
+    covers the largest areas, at least the share `LEAST_AREA`. No image is transformed to its own texture.
 
     Args:
         data: N images.
         masks: masks `(N, H, W)`, by concept.
         giving: concepts from which materials are cut; by default all. Those that a single image shows give none.
-        variants: the largest number of textures of each concept. They are cut from the images in which the concept
-            covers the largest areas, at least the share `LEAST_AREA`.
         objects: see `Concepts`.
         groups: see `Concepts`.
 
@@ -376,7 +370,7 @@ def with_materials(
     for concept in giving or masks:
         shown = int((masks[concept].flatten(1).mean(dim=1) >= LEAST_AREA).sum())
         if shown > 1:
-            donors = _largest_first(masks[concept])[: min(shown, variants)]
+            donors = _largest_first(masks[concept])[: min(shown, MOST_TEXTURES)]
             styles[concept] = torch.stack([_continued(data.images[i], masks[concept][i]) for i in donors])
             own[concept] = torch.full((len(data),), -1)
             own[concept][donors] = torch.arange(len(donors))

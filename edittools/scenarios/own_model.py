@@ -75,12 +75,11 @@ class TaggedPhotos(LabelledImages):
         return replace(selected, originals=self.originals[numbers], masks=self.masks[numbers])
 
 
-def desk_setup(tier: str | None = None, progress: bool = False) -> tuple[Classifier, dict[str, LabelledImages]]:
+def desk_setup(tier: str | None = None) -> tuple[Classifier, dict[str, LabelledImages]]:
     """Make a classifier and images for the desk of notebook 05.
 
     Args:
         tier: by default the one that `EDITTOOLS_TIER` names.
-        progress: show progress bars.
 
     Returns:
         The classifier, and sets by name: `images`, of which some are misclassified, `clean` images, images to `retain`,
@@ -88,10 +87,10 @@ def desk_setup(tier: str | None = None, progress: bool = False) -> tuple[Classif
     """
     if current_tier(tier) == "mini":
         sets = {
-            "images": SCENES["target"].at_most(48).render(progress),
-            "clean": SCENES["clean"].at_most(240).render(progress),
-            "retain": SceneSet(60, "validation", 50_000, POLAR).render(progress),
-            "test": SCENES["target_test"].at_most(120).render(progress),
+            "images": SCENES["target"].at_most(48).render(),
+            "clean": SCENES["clean"].at_most(240).render(),
+            "retain": SceneSet(60, "validation", 50_000, POLAR).render(),
+            "test": SCENES["target_test"].at_most(120).render(),
         }
         return load_classifier("mini_vgg"), sets
     classifier = load_classifier(NETWORK)
@@ -147,12 +146,11 @@ def desk_mark(data: LabelledImages, index: int) -> tuple[Tensor, str]:
     return mask, "gravel"
 
 
-def folder_setup(tier: str | None = None, progress: bool = False) -> tuple[Concepts, ProbeSettings]:
+def folder_setup(tier: str | None = None) -> tuple[Concepts, ProbeSettings]:
     """Make what notebook 05 probes: images that the desk does not have, their concepts, and how to probe them.
 
     Args:
         tier: by default the one that `EDITTOOLS_TIER` names.
-        progress: show progress bars.
 
     Returns:
         In MiniWorld, scenes and their grounds, which are replaced by each other; the control is "in place". Otherwise
@@ -160,7 +158,7 @@ def folder_setup(tier: str | None = None, progress: bool = False) -> tuple[Conce
         and the correct class is the one that is predicted with the tag, right or wrong.
     """
     if current_tier(tier) == "mini":
-        scenes = SceneSet(240, "validation", 200_000).render(progress)
+        scenes = SceneSet(240, "validation", 200_000).render()
         concepts = with_materials(scenes, {ground: scenes.mask(ground) for ground in GROUNDS})
         return concepts, ProbeSettings(control="in place")
     classifier = load_classifier(NETWORK)

@@ -93,17 +93,15 @@ def read_set(
     source: ImageSource,
     classifier: Classifier,
     notes: list[str],
-    max_pixels: int = MAX_PIXELS,
     callback: StepCallback | None = None,
 ) -> ReadSet:
-    """Load a set at the classifier's size, each image once.
+    """Load a set at the classifier's size, each image once; of one with more pixels than `MAX_PIXELS`, only a part.
 
     Args:
         name: name of the set, used in notes and error messages.
         source: the images.
         classifier: the classifier, which gives the size and the class names.
         notes: a line is appended about images that are left out, and if there are no labels.
-        max_pixels: the largest size of the set; of a larger one, every second, third, … image is used.
         callback: is called with each image that was read, or with several.
 
     Raises:
@@ -114,7 +112,7 @@ def read_set(
     check_source(name, source, classifier)
     is_folder = isinstance(source, str | os.PathLike)
     count = len(image_files(source)) if is_folder else len(source)
-    step = max(1, -(-count * classifier.size**2 // max_pixels))
+    step = max(1, -(-count * classifier.size**2 // MAX_PIXELS))
     if step > 1:
         notes.append(f"{name}: one image in {step} is used.")
     report = partial(_report, callback, name)

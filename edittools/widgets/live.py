@@ -16,7 +16,6 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import Images, LabelledImages
 from edittools.metrics import SIGNS, state_of
-from edittools.moments import SecondMoment
 from edittools.plots.figures import OVERLAY, STATE_COLORS, prediction_title
 from edittools.rewriting import rewrite_at
 from edittools.selection.evaluation import CachedActivations
@@ -82,7 +81,7 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
         mask: the mask to start from, `(H, W)` of 0 and 1.
         change: makes x' of x and a mask.
         images: the images whose predictions are shown, with their labels.
-        reference: the reference images, or their second moment at that layer.
+        reference: the reference images.
     """
 
     def __init__(
@@ -93,14 +92,13 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
         mask: Tensor,
         change: Change,
         images: LabelledImages,
-        reference: Images | SecondMoment,
+        reference: Images,
     ) -> None:
         self._change = change
         self._image = image
         self._images = images
         self._cut = Cut(classifier, layer, image.shape[1:], Weights(classifier))
-        moment = reference if isinstance(reference, SecondMoment) else None
-        self._reference = LayerReference(self._cut, None if moment else reference, moment)
+        self._reference = LayerReference(self._cut, reference)
         self._activations = CachedActivations({layer: self._cut}, images)
         self.editor = MaskEditor(image, mask)
         self.editor.layout = {"width": EDITOR_WIDTH}
