@@ -97,6 +97,12 @@ def card_of(desk, index):
     return desk.gallery.cards[position]
 
 
+def prediction_on(card):
+    """The class on a card that is predicted with the edit; an image whose prediction changes has a line more."""
+    text = card["lines"][-1][0]
+    return text if len(card["lines"]) == 3 else text.partition(" ")[2]
+
+
 def uploaded(path):
     """A file as the page sends it."""
     content = path.read_bytes()
@@ -358,7 +364,7 @@ def test_gallery_shows_changed_images_beyond_the_worst_ones(varied_desk):
     desk._show()
     beyond = [index for index in desk.shown if index not in desk.order]
     assert desk.shown == desk.session.by_change(desk.result)[:MAX_IMAGES] and beyond
-    assert "→" in card_of(desk, beyond[0])["prediction"]
+    assert "→" in card_of(desk, beyond[0])["lines"][1][0]
 
 
 def test_gallery_sends_images_for_its_size_and_the_enlarged_one_in_full(tiny):
@@ -550,7 +556,7 @@ def test_rewrite_on_the_desk_shows_and_saves_the_edit(desk, tiny, tmp_path):
     assert desk.controls.verdict.text == result.verdict
     assert "conv1" in desk.controls.message.text and "strength 1" in desk.controls.message.text
     predicted = [tiny.classes[int(i)] for i in result.after[desk.shown].argmax(1)]
-    assert [card_of(desk, index)["prediction"].split(" → ")[-1] for index in desk.shown] == predicted
+    assert [prediction_on(card_of(desk, index)) for index in desk.shown] == predicted
     desk.controls.path.value = str(tmp_path / "edit.safetensors")
     desk.controls.save.click()
     loaded = et.Edit.load(tmp_path / "edit.safetensors", tiny)
@@ -891,9 +897,9 @@ def assert_shows_what_the_edit_does(desk):
     for index in desk.shown:
         card = card_of(desk, index)
         is_correct = after[index] == desk.session.images.labels[index]
-        assert card["prediction"].split(" → ")[-1] == classes[after[index]]
+        assert prediction_on(card) == classes[after[index]]
         assert card["state"] in (("correct", "corrected") if is_correct else ("misclassified", "broken"))
-        assert card["sign"] in ("✓+" if is_correct else "✗−")
+        assert card["lines"][1][0][0] in ("✓+" if is_correct else "✗−")
 
 
 def test_relabel_after_a_result_computes_it_again(varied_desk):
@@ -922,7 +928,7 @@ def test_add_files_after_a_result_computes_it_again(varied_desk, tmp_path):
     desk.wait(60)
     desk.wait(60)  # for the request that the first one makes
     assert len(desk.result.after) == 13 and desk.order[0] == 12
-    assert "→" in card_of(desk, 12)["prediction"]
+    assert "→" in card_of(desk, 12)["lines"][1][0]
     assert_shows_what_the_edit_does(desk)
 
 

@@ -422,10 +422,10 @@ def card(
         marked: whether an area of the image is marked.
 
     Returns:
-        The `state` of the image and its `sign`; whether it is `marked`; `prediction`, the predicted class (before →
-        after); `lines`, each with a text and a probability, which is empty where a line above has it: those of the
-        label, and of the prediction before and after; `name` and `full`, the name and the lines with all probabilities,
-        for the large view; and `description`, all of this in full, for screen readers and the mouse.
+        The `state` of the image; whether it is `marked`; `lines`, each with a text and a probability, which is empty
+        where a line above has it: those of the label, and of the prediction before and after; `name` and `full`, the
+        name and the lines with all probabilities, for the large view; and `description`, all of this in full, for
+        screen readers and the mouse.
     """
     first = int(before.argmax())
     last = int(after.argmax())
@@ -433,10 +433,8 @@ def card(
     sign = SIGNS[state]
     lines = [[classes[label], _percent(before[label], after[label])]]
     if first == last:
-        prediction = classes[first]
         lines.append([f"{sign} {classes[first]}", _percent(before[first], after[first])])
     else:
-        prediction = f"{classes[first]} → {classes[last]}"
         lines.append([f"{sign} {classes[first]} →", _percent(before[first])])
         lines.append([classes[last], _percent(after[last])])
     full = [list(line) for line in lines]
@@ -447,8 +445,6 @@ def card(
     heads = [head for head in (name, caption) if head]
     return {
         "state": state,
-        "sign": sign,
-        "prediction": prediction,
         "lines": [[caption, ""], *lines] if caption else lines,
         "name": ": ".join(heads),
         "full": full,
@@ -461,8 +457,6 @@ def unclassified_card(number: int) -> dict[str, Any]:
     """Describe an image that is not classified yet, by its number in the order in which the images are read."""
     return {
         "state": "",
-        "sign": "",
-        "prediction": "",
         "lines": [["…", ""]],
         "name": f"image {number}",
         "full": [],
