@@ -219,8 +219,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         Raises:
             ValueError: if nothing is marked.
         """
-        self.session.set_masks(self.editor.masks, self.editor.active)
-        self.session.material = self.controls.material.value
         return self.session.exemplar
 
     @property
@@ -579,13 +577,14 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._displayed_exemplar = None
         marked = self._session.marked
         self._session.set_masks(self._editor.masks, self._editor.active)
+        self._session.material = self._controls.material.value
         if marked != self._session.marked:
             self._show()
-        if not self._editor.mask.any():
+        if not self._session.mask.any():
             self._controls.pair.show([])
             self._controls.message.show(MARK_MESSAGE)
             return
-        exemplar = self.exemplar
+        exemplar = self._session.exemplar
         self._displayed_exemplar = exemplar
         self._submit(partial(self._show_pair, exemplar))
 
