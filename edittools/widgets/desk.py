@@ -333,7 +333,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         index = self._ranking[0]
         if 0 <= self.gallery.selected < len(self._loaded):
             is_selected = (self._session.images.images == self._loaded[self.gallery.selected]).flatten(1).all(dim=1)
-            [index, *_] = [*is_selected.nonzero()[:, 0].tolist(), index]
+            matches = is_selected.nonzero()[:, 0].tolist()
+            index = matches[0] if matches else index
         self._loaded.clear()
         self._notes.value = panel.notes_html(self._session)
         self._controls.start(self._session)
