@@ -133,7 +133,7 @@ class EditSession:
         self.classifier = check_classifier(classifier)
         self.notes: list[str] = []
         self._weights = Weights(classifier)
-        self._buffers = digest_tensors(classifier.buffers())
+        self._buffers = digest_tensors(_buffers_without_fingerprint(classifier))
         self._read_sets({"images": images, "clean": clean, "retain": retain}, callback)
         self._report(callback, READING_MODEL)
         with quiet_exports(callback is not None):
@@ -480,14 +480,19 @@ class EditSession:
         Raises:
             ValueError: if the weights were changed.
         """
-        if self._steps and self.result is None:
-            step = self._steps[-1]
-            fix = step.result.repair
-            charts = step.result.charts
-            self._check_weights()
-            step.result = self.measure(step.edit, step.drawn_on)
-            if fix is not None:
-                step.result = replace(with_held_out_verdict(step.result, fix, before_change=True), charts=charts)
+        if not self._steps:
+            return None
+        result = self.result
+        if result is not None:
+            return result
+        self._check_weights()
+        step = self._steps[-1]
+        outdated = step.result
+        result = self.measure(outdated.edit, step.drawn_on)
+        if outdated.repair is not None:
+            result = with_held_out_verdict(result, outdated.repair, before_change=True)
+            result = replace(result, charts=outdated.charts)
+        step.result = result
         return self.result
 
     def prepare(self, layer: str, callback: StepCallback | None = None) -> None:
@@ -764,7 +769,7 @@ class EditSession:
 
     def _has_initial_weights(self, edit: Edit | None = None) -> bool:
         """Return whether the weights are those at the beginning, or these with one edit on top."""
-        if digest_tensors(self.classifier.buffers()) != self._buffers:
+        if digest_tensors(_buffers_without_fingerprint(self.classifier)) != self._buffers:
             return False
         with ledger_of(self.classifier) as ledger:
             fingerprints = list(ledger.fingerprints())
@@ -804,3 +809,9 @@ class EditSession:
             reference = LayerReference(cuts[layer], self.reference)
             self._states[layer] = _LayerStates(cuts[layer], reference, states)
         return self._states[layer]
+
+
+def _buffers_without_fingerprint(classifier: Classifier) -> list[Tensor]:
+    """Return the buffers that are not persistent, and so are not part of the fingerprint of the weights."""
+    persistent = classifier.state_dict()
+    return [buffer for name, buffer in classifier.named_buffers() if name not in persistent]
