@@ -506,7 +506,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     def _show_cards(self, result: Result | None) -> None:
         """Show the verdict and the gallery, in one thread at a time."""
-        self._controls.show(result, can_undo=self._session.can_undo, can_save=self._session.edit is not None)
+        self._controls.show(result, has_edit=self._session.edit is not None)
         classes = self._session.classifier.classes
         labels = self._session.images.labels.tolist()
         before = self._session.before.softmax(dim=1)

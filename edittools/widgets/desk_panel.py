@@ -227,7 +227,7 @@ class Controls(ipywidgets.VBox):
         )
         self.show_search(None)
         self.show_heat(None)
-        self.show(None, can_undo=False, can_save=False)
+        self.show(None, has_edit=False)
         for control in self._inputs:
             control.disabled = True
         super().__init__(
@@ -292,13 +292,12 @@ class Controls(ipywidgets.VBox):
         self.progress.value = share or 0.0
         self.status.value = escape(status).replace("\n", "<br>")
 
-    def show(self, result: Result | None, can_undo: bool, can_save: bool) -> None:
+    def show(self, result: Result | None, has_edit: bool) -> None:
         """Show the verdict on an edit, and whether its figures are held out.
 
         Args:
             result: the result of the edit; nothing is shown for None.
-            can_undo: whether there is an edit to undo.
-            can_save: whether there is an edit to save.
+            has_edit: whether there is an edit, which can be undone and saved.
         """
         if result is None:
             self.title_text = ""
@@ -311,8 +310,8 @@ class Controls(ipywidgets.VBox):
             self.verdict.show(result.verdict, details=result.details)
             self.show_charts(result.charts)
         self.heat_edit.disabled = result is None
-        self.undo.disabled = not can_undo
-        self.save.disabled = not can_save
+        self.undo.disabled = not has_edit
+        self.save.disabled = not has_edit
         self.report.disabled = result is None or not result.held_out
 
     def show_heat_classes(self, names: Sequence[str]) -> None:

@@ -72,9 +72,8 @@ class _LayerStates:
 
 @dataclass(eq=False)
 class _Step:
-    """An edit of the session, the images that it was made from, its last result, and its strength α."""
+    """The images that an edit of the session was made from, its last result, and its strength α."""
 
-    edit: Edit
     drawn_on: tuple[int, ...]
     result: Result
     strength: float = 1.0
@@ -456,7 +455,7 @@ class EditSession:
     @property
     def edit(self) -> Edit | None:
         """The last edit; None if there is none."""
-        return self._steps[-1].edit if self._steps else None
+        return self._steps[-1].result.edit if self._steps else None
 
     @property
     def strength(self) -> float:
@@ -533,7 +532,7 @@ class EditSession:
         site = site_at(states.cut, [exemplar], states.reference)
         [edit] = rewrite_at(site, reference_weight=REFERENCE_WEIGHT if self.has_clean else 0.0)
         edit = edit if strength == 1 else strength * edit
-        return self._add_step(edit, (drawn_on,), self.measure(edit, (drawn_on,), preview), strength)
+        return self._add_step(self.measure(edit, (drawn_on,), preview), (drawn_on,), strength)
 
     def search(
         self,
@@ -576,7 +575,7 @@ class EditSession:
         )
         if fix.selection.feasible:
             result = with_held_out_verdict(self.measure(fix.edit, (drawn_on,)), fix)
-            self._add_step(fix.edit, (drawn_on,), result, fix.selection.params["strength"])
+            self._add_step(result, (drawn_on,), fix.selection.params["strength"])
         return fix
 
     def measure(self, edit: Edit, drawn_on: Collection[int] = (), preview: Preview | None = None) -> Result:
@@ -682,7 +681,7 @@ class EditSession:
             ValueError: if it was made for another classifier, or if the weights were changed.
         """
         self._check_weights()
-        return self._add_step(edit, (), self.measure(edit))
+        return self._add_step(self.measure(edit), ())
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the last edit as a safetensors file.
@@ -726,18 +725,13 @@ class EditSession:
             raise ValueError("a report is of an edit that a search has found; search for the best one first")
         return fix
 
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is an edit to undo."""
-        return bool(self._steps)
-
     def undo(self) -> None:
         """Go back to the edit before, if there is one; after a change of images or labels its result is cleared."""
         if self._steps:
             self._steps.pop()
 
-    def _add_step(self, edit: Edit, drawn_on: tuple[int, ...], result: Result, strength: float = 1.0) -> Result:
-        self._steps.append(_Step(edit, drawn_on, result, strength))
+    def _add_step(self, result: Result, drawn_on: tuple[int, ...], strength: float = 1.0) -> Result:
+        self._steps.append(_Step(drawn_on, result, strength))
         return result
 
     # --- weights and states -------------------------------------------------------------------------------------------
