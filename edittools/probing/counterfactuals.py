@@ -90,7 +90,7 @@ class Concepts:
         data: N labeled images.
         masks: masks `(N, H, W)` of 0 and 1, by the name of the concept.
         styles: textures `(V, 3, h, w)`, V variants of each style, by the name of the style; such as those of
-            `materials`.
+            `with_materials`.
         objects: for each concept, the classes whose object it is, such as "jeep" for the concept "car". Controls in
             images of these classes do not cover the concept.
         groups: groups of concepts that can replace each other, such as grounds. Each concept of a group is transformed
@@ -313,26 +313,23 @@ class Concepts:
         return Exemplar(self.data.images[number], changed[0], self.masks[concept][number], label)
 
 
-def materials(data: LabelledImages, masks: Mapping[str, Tensor], variants: int = 2) -> dict[str, Tensor]:
-    """Cut a texture of each concept from the images in which it covers the largest areas.
+def cut_textures(data: LabelledImages, masks: Tensor, count: int) -> tuple[Tensor, list[int]]:
+    """Cut textures of a concept from the images in which it covers the largest areas, one from each.
 
     Outside of the concept's mask, a texture is filled with the nearest pixels inside.
 
     Args:
         data: N images.
-        masks: masks `(N, H, W)`, by concept.
-        variants: number of textures of each concept, each from another image.
+        masks: the masks of the concept, `(N, H, W)`.
+        count: number of textures; at least this number of images show the concept.
 
     Returns:
-        Textures `(variants, 3, H, W)`, by concept. Concepts that fewer than `variants` images show are left out.
+        The textures `(count, 3, H, W)`, that of the largest area first, and the numbers of their images.
     """
-    textures = {}
-    for concept, concept_masks in masks.items():
-        areas = concept_masks.flatten(1).mean(dim=1)
-        if int((areas > 0).sum()) >= variants:
-            largest = _largest_first(concept_masks)[:variants]
-            textures[concept] = torch.stack([_continued(data.images[i], concept_masks[i]) for i in largest])
-    return textures
+    areas = masks.flatten(1).mean(dim=1)
+    donors = areas.argsort(descending=True, stable=True)[:count].tolist()
+    textures = torch.stack([_continued(data.images[number], masks[number]) for number in donors])
+    return textures, donors
 
 
 def with_materials(
@@ -370,8 +367,7 @@ def with_materials(
     for concept in giving or masks:
         shown = int((masks[concept].flatten(1).mean(dim=1) >= LEAST_AREA).sum())
         if shown > 1:
-            donors = _largest_first(masks[concept])[: min(shown, MOST_TEXTURES)]
-            styles[concept] = torch.stack([_continued(data.images[i], masks[concept][i]) for i in donors])
+            styles[concept], donors = cut_textures(data, masks[concept], min(shown, MOST_TEXTURES))
             own[concept] = torch.full((len(data),), -1)
             own[concept][donors] = torch.arange(len(donors))
     if not styles:
@@ -380,12 +376,6 @@ def with_materials(
             f"{len(data)} images; pass images that show one"
         )
     return Concepts(data, masks, styles, objects or {}, groups, own=own)
-
-
-def _largest_first(masks: Tensor) -> list[int]:
-    """Sort the numbers of masks `(N, H, W)` by area, from the largest to the smallest."""
-    areas = masks.flatten(1).mean(dim=1)
-    return areas.argsort(descending=True, stable=True).tolist()
 
 
 def _continued(image: Tensor, mask: Tensor) -> Tensor:
