@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageChops, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
@@ -153,6 +153,22 @@ def load_image(path: str | os.PathLike, size: int | HasInputSize | None = None, 
     """
     photo = _cropped(_load_rgb(path, "white"), size, resize_to)
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
+
+
+def photo_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Read the height and width of an upright photo, in pixels, without reading its pixels.
+
+    Args:
+        path: an image file. Its EXIF orientation is applied.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        PIL.UnidentifiedImageError: if it is not an image file.
+    """
+    with Image.open(path) as photo:
+        width, height = photo.size
+        is_turned = photo.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (width, height) if is_turned else (height, width)
 
 
 def load_mask(path: str | os.PathLike, size: int | HasInputSize | None = None, resize_to: int | None = None) -> Tensor:

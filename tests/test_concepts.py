@@ -9,21 +9,21 @@ from conftest import needs_photos
 from PIL import Image
 from scipy.io import savemat
 
-from edittools.images import LabelledImages, load_image
+from edittools.images import InputGeometry, LabelledImages, load_image
 from edittools.models.downloads import photo
 from edittools.models.load import load_classifier
 from edittools.probing import with_materials
 from edittools.probing.segmentation import PASCAL, Gated, Segmenter, cached, deeplab
 from edittools.scenarios import photos
-from edittools.scenarios.photos import MSRC, fit_map, msrc
+from edittools.scenarios.photos import MSRC, msrc
 
 
-def test_fit_map_matches_load_image(tmp_path):
+def test_input_geometry_crops_a_map_as_load_image_its_photo(tmp_path):
     regions = np.zeros((213, 320), np.uint8)
     regions[60:150, 100:220] = 1
     Image.fromarray(regions * 255).convert("RGB").save(tmp_path / "photo.png")
     photo = load_image(tmp_path / "photo.png", 64, 72)
-    fitted = fit_map(regions, 64, 72)
+    fitted = np.asarray(InputGeometry(64, 72).crop(Image.fromarray(regions), Image.Resampling.NEAREST))
     assert fitted.shape == (64, 64)
     assert ((photo[0] > 0.5).numpy() != fitted).mean() < 0.01
 
