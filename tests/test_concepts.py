@@ -113,7 +113,7 @@ def test_deeplab_against_msrc_masks(monkeypatch):
         annotated = truth == MSRC.index(concept) + 1
         assert (predicted & annotated).sum() / (predicted | annotated).sum() > 0.7, concept
     assert set(find(torch.rand(1, 3, 20, 20)) | things(torch.rand(1, 3, 20, 20))) <= {"sky", *PASCAL}
-    assert "road" in find.about and find.about != things.about
+    assert "road" in find.cache_key and find.cache_key != things.cache_key
 
 
 def test_deeplab_resnet50_mask_shapes(monkeypatch):
@@ -195,6 +195,11 @@ def test_cached_with_changed_gate(tmp_path, monkeypatch):
         by_concept = cached(finder)(images)
         counts.append([int(masks.any(dim=(1, 2)).sum()) for masks in by_concept.values()])
     assert counts == [[1], [], [1], [2], []]
+
+
+def test_cached_gate_of_a_plain_function_needs_about():
+    with pytest.raises(ValueError, match="about="):
+        cached(Gated(numbers, seeing("car")))
 
 
 def test_cached_with_about_and_changed_segmenter(tmp_path, monkeypatch):
