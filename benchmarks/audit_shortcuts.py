@@ -139,7 +139,7 @@ def maximum_on_shortcut(classifier: Classifier, seed: int, count: int) -> Iterat
         is_misled = is_correct & (folder.data.labels == classifier.index(goal)) & folder.masks[concept].any(dim=(1, 2))
         for number in is_misled.nonzero()[:, 0].tolist():
             label = int(folder.original.labels[number])
-            heat = evidence_map(classifier, cut, folder.data.images[number], goal, label)
+            heat = evidence_map(cut, folder.data.images[number], goal, label)
             mask = folder.masks[concept][number]
             yield concept, bool(mask.flatten()[heat.argmax()]), float(mask.mean())
 

@@ -19,6 +19,7 @@ from PIL import Image
 import edittools as et
 from edittools import widgets
 from edittools.classifiers import Classifier, fingerprint
+from edittools.cut import Cut
 from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.miniworld import exact_finder, scenes
@@ -453,14 +454,13 @@ def test_evidence_of_an_image_is_for_its_prediction_against_its_label(sets, tiny
     label = int(sets.images.labels[wrong])
     predicted = int(sets.before[wrong].argmax())
     heat, favored, against = sets.evidence("conv1", wrong)
-    expected = et.probing.evidence_map(tiny, "conv1", sets.images.images[wrong], predicted, label)
+    expected = et.probing.evidence_map(Cut(tiny, "conv1"), sets.images.images[wrong], predicted, label)
     torch.testing.assert_close(heat, expected)
     assert [favored, against] == [tiny.classes[predicted], tiny.classes[label]]
     other = next(name for name in tiny.classes if name not in (favored, against))
     heat, *names = sets.evidence("conv1", wrong, favored=other)
-    torch.testing.assert_close(
-        heat, et.probing.evidence_map(tiny, "conv1", sets.images.images[wrong], other, tiny.classes[label])
-    )
+    expected = et.probing.evidence_map(Cut(tiny, "conv1"), sets.images.images[wrong], tiny.classes.index(other), label)
+    torch.testing.assert_close(heat, expected)
     assert names == [other, tiny.classes[label]]
     assert sets.evidence("conv1", wrong, favored=tiny.classes[label])[1:] == (
         tiny.classes[label],
@@ -474,8 +474,9 @@ def test_evidence_of_an_image_is_for_its_prediction_against_its_label(sets, tiny
 def test_evidence_with_an_edit_is_that_of_the_edited_classifier(sets, tiny):
     edit = sets.rewrite("conv1", 1.0, make_exemplar(), drawn_on=0).edit
     heat, favored, against = sets.evidence("conv2", 1, edit=edit)
+    indices = [tiny.classes.index(name) for name in (favored, against)]
     with edit.applied(tiny):
-        expected = et.probing.evidence_map(tiny, "conv2", sets.images.images[1], favored, against)
+        expected = et.probing.evidence_map(Cut(tiny, "conv2"), sets.images.images[1], *indices)
     torch.testing.assert_close(heat, expected)
     before, *names = sets.evidence("conv2", 1)
     assert names == [favored, against] and not torch.allclose(before, heat)

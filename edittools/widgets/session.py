@@ -402,7 +402,7 @@ class EditSession:
         cut = self._states_at(layer).cut
         if edit is not None:
             cut = cut.with_weights(Weights(edit.edited(self.classifier)))
-        heat = evidence_map(self.classifier, cut, self.images.images[index], argued, against)
+        heat = evidence_map(cut, self.images.images[index], argued, against)
         return heat, self.classifier.classes[argued], self.classifier.classes[against]
 
     def likely_classes(self, index: int) -> list[str]:
