@@ -534,20 +534,17 @@ def accuracy_trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
     return finished(figure)
 
 
-def heat(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw tables of shares as heat maps in percent, side by side.
+def heat(table: pd.DataFrame, title: str) -> Figure:
+    """Draw a table of shares as a heat map in percent.
 
     Args:
-        tables: tables with the same rows, one per method, by title.
+        table: one row per method.
+        title: title of the figure.
     """
-    widths = [table.shape[1] for table in tables.values()]
-    height = max(len(table) for table in tables.values())
-    size = (0.8 * sum(widths) + 3.2, 0.32 * height + 1.3)
-    figure, axes = plt.subplots(1, len(tables), figsize=size, width_ratios=widths, sharey=True, squeeze=False)
-    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
-        sns.heatmap(_percent(table), ax=axis, cmap="RdBu", center=0, vmin=-100, vmax=100, cbar=False, **NUMBERS)
-        _label_heat(axis)
-        axis.set_title(title, fontsize=9)
+    figure, axis = plt.subplots(figsize=(0.8 * table.shape[1] + 3.2, 0.32 * len(table) + 1.3))
+    sns.heatmap(_percent(table), ax=axis, cmap="RdBu", center=0, vmin=-100, vmax=100, cbar=False, **NUMBERS)
+    _label_heat(axis)
+    axis.set_title(title, fontsize=9)
     return finished(figure)
 
 
