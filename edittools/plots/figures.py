@@ -102,8 +102,7 @@ def image_grid(
     for axis in axes.flat:
         axis.set_axis_off()
     for i, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
-        interpolation = "nearest" if image.shape[-1] < 100 else "antialiased"
-        axis.imshow(_pixels(image), interpolation=interpolation)
+        draw_pixels(axis, _pixels(image))
         if overlays is not None:
             strength = overlays[i].cpu().clamp(0, 1).numpy()
             axis.imshow(np.ones_like(strength), cmap=ListedColormap([OVERLAY]), alpha=0.7 * strength)
@@ -137,6 +136,27 @@ def prediction_title(truth: str, before: str, after: str | None = None) -> str:
     return truth if before == truth else f"{truth}: {before}"
 
 
+def titles_and_states(
+    classes: Sequence[str], labels: Tensor, before: Tensor, after: Tensor
+) -> tuple[list[str], list[str]]:
+    """Make the `prediction_title` of each image, and determine its state before and after an edit, see `state_of`.
+
+    Args:
+        classes: the names of the classes.
+        labels: `(N,)`, class indices.
+        before: logits `(N, classes)` before an edit.
+        after: logits `(N, classes)` with it; the same ones if there is none.
+    """
+    titles = []
+    for indices in zip(labels.tolist(), before.argmax(dim=1).tolist(), after.argmax(dim=1).tolist(), strict=True):
+        names = [classes[index] for index in indices]
+        titles.append(prediction_title(*names))
+    was_correct = (~misclassified(before, labels)).tolist()
+    is_correct = (~misclassified(after, labels)).tolist()
+    states = [state_of(*pair) for pair in zip(was_correct, is_correct, strict=True)]
+    return titles, states
+
+
 def predictions(
     data: LabelledImages,
     logits: Tensor,
@@ -162,17 +182,8 @@ def predictions(
     if indices is None:
         indices = _spread(is_misclassified, count // 2) + _spread(~is_misclassified, count // 2)
     indices = list(indices)
-    first = logits if before is None else before
-    labels = data.labels[indices].tolist()
-    predicted_before = first[indices].argmax(dim=1).tolist()
-    predicted_after = logits[indices].argmax(dim=1).tolist()
-    titles = []
-    for triple in zip(labels, predicted_before, predicted_after, strict=True):
-        names = [data.classes[index] for index in triple]
-        titles.append(prediction_title(*names))
-    was_correct = ~misclassified(first, data.labels)[indices]
-    is_correct = ~is_misclassified[indices]
-    states = [state_of(*pair) for pair in zip(was_correct.tolist(), is_correct.tolist(), strict=True)]
+    before = logits if before is None else before
+    titles, states = titles_and_states(data.classes, data.labels[indices], before[indices], logits[indices])
     images = torch.stack([data.images[index] for index in indices])
     return image_grid(images, titles, columns=columns, width=width, states=states)
 
@@ -558,6 +569,11 @@ def _label_heat(axis: Axes) -> None:
     axis.set(xlabel="", ylabel="")
     axis.tick_params(axis="x", rotation=40, labelsize=9)
     axis.tick_params(axis="y", rotation=0, labelsize=9)
+
+
+def draw_pixels(axis: Axes, pixels: np.ndarray) -> None:
+    """Draw an image, given as pixels `(H, W, 3)`; a small one is enlarged without blurring."""
+    axis.imshow(pixels, interpolation="nearest" if pixels.shape[1] < 100 else "antialiased")
 
 
 def _pixels(image: Tensor) -> np.ndarray:

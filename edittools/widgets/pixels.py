@@ -56,5 +56,5 @@ def to_base64(content: bytes) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Escape dollar signs, which a label would otherwise typeset as mathematics."""
+    """Escape dollar signs, which a label or a figure would otherwise typeset as mathematics."""
     return text.replace("$", r"\$")
