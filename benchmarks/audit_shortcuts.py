@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from _lib.command import parser, run
 from _lib.results import Results
-from _lib.shortcuts import NAMES, NETWORKS, in_memory
+from _lib.shortcuts import NAMES, NETWORKS
 from torch import Tensor
 from torchvision.utils import save_image
 
@@ -36,7 +36,7 @@ from edittools.models import load_classifier
 from edittools.probing import Concepts, ProbeSettings, evidence_map, jobs
 from edittools.probing.effects import CONTROLS
 from edittools.probing.probe import probe
-from edittools.scenarios.imagenette import training_roles
+from edittools.scenarios.imagenette import in_memory, training_roles
 from edittools.scenarios.shortcuts import SHORTCUTS, Tag
 from edittools.selection import candidate_layers
 

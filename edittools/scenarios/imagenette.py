@@ -1,6 +1,7 @@
 """The photos of Imagenette, ten classes of ImageNet, and their division into disjoint roles."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -69,6 +70,11 @@ def imagenette(split: str, size: int = SIZE) -> LabelledImages:
     images = LazyImages(paths, InputGeometry.of(size, size))
     names = tuple(os.path.relpath(path, folder) for path in paths)
     return LabelledImages(images, torch.tensor(labels), tuple(CLASSES.values()), names)
+
+
+def in_memory(photos: LabelledImages) -> LabelledImages:
+    """Load the photos of a set."""
+    return replace(photos, images=photos.images[:])
 
 
 def divide(photos: LabelledImages, seed: int = 0) -> dict[str, LabelledImages]:

@@ -21,7 +21,7 @@ from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts, with_materials
 from edittools.probing.probe import ProbeSettings
 from edittools.probing.segmentation import Finder
-from edittools.scenarios.imagenette import training_roles
+from edittools.scenarios.imagenette import in_memory, training_roles
 from edittools.scenarios.shortcuts import SHORTCUTS
 from edittools.scenarios.snow import POLAR, SCENES
 from edittools.scenarios.tiers import SceneSet, current_tier
@@ -220,8 +220,3 @@ def failing_and_correct(classifier: Classifier, photos: TaggedPhotos) -> TaggedP
 def correct_photos(classifier: Classifier, photos: LabelledImages) -> LabelledImages:
     """Select the photos that are classified correctly."""
     return photos.subset(~misclassified(predict(classifier, photos), photos.labels))
-
-
-def in_memory(photos: LabelledImages) -> LabelledImages:
-    """Load the photos of a set."""
-    return replace(photos, images=photos.images[:])
