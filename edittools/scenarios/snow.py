@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import ceil
 
 import pandas as pd
 import torch
@@ -191,7 +192,7 @@ def _snow_on_photos(name: str, tier: str, progress: bool, small: bool) -> Scenar
         extra_exemplars=snow_exemplars(classifier, change, PAPER_EXEMPLAR),
         tier=tier,
         change=change,
-        default={"layer": UNTUNED.get(name, layers[-len(layers) // 4]), "exemplar": "minivan"},
+        default={"layer": UNTUNED.get(name, layers[-ceil(len(layers) / 4)]), "exemplar": "minivan"},
         expected={"errors corrected": 0.05},
     )
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 
 import numpy as np
 import torch
@@ -223,7 +224,7 @@ def _attack_on_photos(name: str, progress: bool, small: bool) -> Scenario:
         layers=layers[-6:] if small else None,
         tier="paper",
         change=cover_text,
-        default={"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener"},
+        default={"layer": layers[-ceil(len(layers) / 4)], "exemplar": "typed on a can opener"},
         expected={"attacks corrected": 0.25},
     )
 
