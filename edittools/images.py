@@ -6,9 +6,9 @@ An image is a tensor `(3, H, W)` float32 in [0, 1]; a mask is a tensor `(H, W)` 
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -457,15 +457,21 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
-        """Return the images at `indices`, which are whole numbers, in their order, or booleans."""
-        indices = torch.arange(len(self))[indices if len(indices) else slice(0)]
+    def subset(self, indices: Tensor | Sequence[int]) -> Self:
+        """Return the images at `indices`, which are whole numbers, in their order, or booleans.
+
+        Further tensors of a subclass have one entry per image, which is selected as well.
+        """
+        indices = torch.arange(len(self))[torch.as_tensor(indices) if len(indices) else slice(0)]
+        selected = {}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if isinstance(value, Tensor):
+                selected[part.name] = value[indices]
         if isinstance(self.images, LazyImages):
-            images = replace(self.images, paths=[self.images.paths[i] for i in indices])
-        else:
-            images = self.images[indices]
+            selected["images"] = replace(self.images, paths=[self.images.paths[i] for i in indices])
         names = tuple(self.names[i] for i in indices) if self.names else ()
-        return replace(self, images=images, labels=self.labels[indices], names=names)
+        return replace(self, **selected, names=names)
 
     def split(self, fraction: float, seed: int = 0) -> tuple["LabelledImages", "LabelledImages"]:
         """Split the images at random into two sets, stratified by class.

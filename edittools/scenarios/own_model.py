@@ -6,8 +6,8 @@ split "train" on which it was neither trained nor tuned.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -67,12 +67,6 @@ class TaggedPhotos(LabelledImages):
 
     originals: Tensor = field(default=None, repr=False)
     masks: Tensor = field(default=None, repr=False)
-
-    def subset(self, indices: Tensor | Sequence[int]) -> "TaggedPhotos":
-        """Select the photos at `indices` (integers, or one boolean per photo), in that order."""
-        numbers = torch.arange(len(self))[torch.as_tensor(indices) if len(indices) else slice(0)]
-        selected = super().subset(numbers)
-        return replace(selected, originals=self.originals[numbers], masks=self.masks[numbers])
 
 
 def desk_setup(tier: str | None = None) -> tuple[Classifier, dict[str, LabelledImages]]:
