@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from _lib.command import parser, run
 from _lib.results import Results
-from _lib.shortcuts import NAMES, NETWORKS, in_memory
+from _lib.shortcuts import NAMES, NETWORKS
 from torch import Tensor
 from torchvision.utils import save_image
 
@@ -36,7 +36,7 @@ from edittools.models import load_classifier
 from edittools.probing import Concepts, ProbeSettings, evidence_map, jobs
 from edittools.probing.effects import CONTROLS
 from edittools.probing.probe import probe
-from edittools.scenarios.imagenette import training_roles
+from edittools.scenarios.imagenette import in_memory, training_roles
 from edittools.scenarios.shortcuts import SHORTCUTS, Tag
 from edittools.selection import candidate_layers
 
@@ -139,7 +139,7 @@ def maximum_on_shortcut(classifier: Classifier, seed: int, count: int) -> Iterat
         is_misled = is_correct & (folder.data.labels == classifier.index(goal)) & folder.masks[concept].any(dim=(1, 2))
         for number in is_misled.nonzero()[:, 0].tolist():
             label = int(folder.original.labels[number])
-            heat = evidence_map(classifier, cut, folder.data.images[number], goal, label)
+            heat = evidence_map(cut, folder.data.images[number], goal, label)
             mask = folder.masks[concept][number]
             yield concept, bool(mask.flatten()[heat.argmax()]), float(mask.mean())
 

@@ -32,7 +32,7 @@ import torch
 from _lib.command import code_digest, parser, run
 from _lib.memory import measured
 from _lib.results import METHODS, Results
-from _lib.shortcuts import failing_photos, in_memory
+from _lib.shortcuts import failing_photos
 from torch import Tensor
 
 import edittools
@@ -43,7 +43,7 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, mcnemar, misclassified, predict, wilson
 from edittools.probing import jobs
-from edittools.scenarios.imagenette import training_roles
+from edittools.scenarios.imagenette import in_memory, training_roles
 from edittools.scenarios.shortcuts import DEVELOPMENT, Shortcut, load_shortcut_network
 from edittools.selection import RepairResult, Selection, candidate_layers, repair, search
 from edittools.selection.judgment import WORDS

@@ -37,7 +37,7 @@ import torch
 from _lib.command import code_digest, parser, run
 from _lib.pivots import holm
 from _lib.results import METHODS, Results
-from _lib.shortcuts import NAMES, NETWORKS, failing_photos, in_memory
+from _lib.shortcuts import NAMES, NETWORKS, failing_photos
 from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -53,7 +53,7 @@ from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.models import load_classifier
 from edittools.probing import jobs
-from edittools.scenarios.imagenette import imagenette, training_roles
+from edittools.scenarios.imagenette import imagenette, in_memory, training_roles
 from edittools.scenarios.shortcuts import SHORTCUTS, UNSEEN, Shortcut
 from edittools.selection import candidate_layers
 from edittools.selection.evaluation import CachedActivations, SplitActivations, StateMemory

@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier) -> tuple[Labe
         FileNotFoundError: if there is no such folder.
         ValueError: if no image in it can be used.
     """
-    data, is_labeled, left_out = read_files(folder, classifier)
+    data, is_labeled, left_out = read_files(folder, image_files(folder), classifier)
     if not is_labeled.all():
         predicted = predict(classifier, data).argmax(dim=1)
         data = replace(data, labels=torch.where(is_labeled, data.labels, predicted))
@@ -69,16 +69,16 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier) -> tuple[Labe
 
 def read_files(
     folder: str | os.PathLike,
+    paths: Sequence[Path],
     classifier: Classifier,
-    step: int = 1,
     callback: Callable[[int, int, Tensor], None] | None = None,
 ) -> tuple[LabelledImages, Tensor, list[str]]:
-    """Load a folder as `read_folder` does, without predictions.
+    """Load image files of a folder as `read_folder` does, without predictions.
 
     Args:
         folder: the folder.
+        paths: those of its files to load, see `image_files`.
         classifier: gives the size and the class names.
-        step: use one image in `step`.
         callback: is called for each image with the number of files that are done, their number, and the image.
 
     Returns:
@@ -86,11 +86,9 @@ def read_files(
         line per file that was left out.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if no image in it can be used.
+        ValueError: if no image can be used.
     """
     root = Path(folder).expanduser()
-    paths = image_files(folder)[::step]
     images = []
     labels = []
     names = []

@@ -6,13 +6,13 @@ An image is a tensor `(3, H, W)` float32 in [0, 1]; a mask is a tensor `(H, W)` 
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
-from PIL import Image, ImageChops, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
@@ -147,6 +147,22 @@ def load_image(path: str | os.PathLike, size: int | HasInputSize | None = None) 
     """
     photo = _cropped(_load_rgb(path, "white"), size)
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
+
+
+def photo_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Read the height and width of an upright photo, in pixels, without reading its pixels.
+
+    Args:
+        path: an image file. Its EXIF orientation is applied.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        PIL.UnidentifiedImageError: if it is not an image file.
+    """
+    with Image.open(path) as photo:
+        width, height = photo.size
+        is_turned = photo.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (width, height) if is_turned else (height, width)
 
 
 def load_mask(path: str | os.PathLike, size: int | HasInputSize | None = None) -> Tensor:
@@ -430,16 +446,22 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, indices: Tensor | Sequence[int]) -> "LabelledImages":
-        """Return the images at `indices`, which are whole numbers, in their order, or booleans."""
+    def subset(self, indices: Tensor | Sequence[int]) -> Self:
+        """Return the images at `indices`, which are whole numbers, in their order, or booleans.
+
+        Further tensors of a subclass have one entry per image, which is selected as well.
+        """
         places = torch.arange(len(self))
-        indices = places[indices] if len(indices) else places[:0]
+        indices = places[torch.as_tensor(indices)] if len(indices) else places[:0]
+        selected = {}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if isinstance(value, Tensor):
+                selected[part.name] = value[indices]
         if isinstance(self.images, LazyImages):
-            images = replace(self.images, paths=[self.images.paths[i] for i in indices])
-        else:
-            images = self.images[indices]
+            selected["images"] = replace(self.images, paths=[self.images.paths[i] for i in indices])
         names = tuple(self.names[i] for i in indices) if self.names else ()
-        return replace(self, images=images, labels=self.labels[indices], names=names)
+        return replace(self, **selected, names=names)
 
     def split(self, fraction: float, seed: int = 0) -> tuple["LabelledImages", "LabelledImages"]:
         """Split the images at random into two sets, stratified by class.

@@ -149,7 +149,7 @@ def snow():
     wrong = misclassified(predict(classifier, vehicles), vehicles.labels).nonzero()[:12, 0]
     return {
         "classifier": classifier,
-        "exemplars": car_exemplars(classifier, 1)["car 1"],
+        "exemplars": car_exemplars(classifier)["car 1"],
         "failing": vehicles.subset(wrong),
         "clean": scenes(80, 7_100_000),
         "retain": {"sleds": scenes(20, 7_200_000, ["sled"] * 20), "penguins": scenes(11, 7_300_000, ["penguin"] * 11)},

@@ -15,15 +15,15 @@ from edittools.models.load import load_classifier
 from edittools.probing import with_materials
 from edittools.probing.segmentation import PASCAL, Gated, Segmenter, cached, deeplab
 from edittools.scenarios import photos
-from edittools.scenarios.photos import MSRC, fit_map, msrc
+from edittools.scenarios.photos import MSRC, msrc
 
 
-def test_fit_map_matches_load_image(tmp_path):
+def test_input_geometry_crops_a_map_as_load_image_its_photo(tmp_path):
     regions = np.zeros((213, 320), np.uint8)
     regions[60:150, 100:220] = 1
     Image.fromarray(regions * 255).convert("RGB").save(tmp_path / "photo.png")
     photo = load_image(tmp_path / "photo.png", InputGeometry(64, 72))
-    fitted = fit_map(regions, 64, 72)
+    fitted = np.asarray(InputGeometry(64, 72).crop(Image.fromarray(regions), Image.Resampling.NEAREST))
     assert fitted.shape == (64, 64)
     assert ((photo[0] > 0.5).numpy() != fitted).mean() < 0.01
 
@@ -113,7 +113,7 @@ def test_deeplab_against_msrc_masks(monkeypatch):
         annotated = truth == MSRC.index(concept) + 1
         assert (predicted & annotated).sum() / (predicted | annotated).sum() > 0.7, concept
     assert set(find(torch.rand(1, 3, 20, 20)) | things(torch.rand(1, 3, 20, 20))) <= {"sky", *PASCAL}
-    assert "road" in find.about and find.about != things.about
+    assert "road" in find.cache_key and find.cache_key != things.cache_key
 
 
 def test_deeplab_resnet50_mask_shapes(monkeypatch):
@@ -195,6 +195,11 @@ def test_cached_with_changed_gate(tmp_path, monkeypatch):
         by_concept = cached(finder)(images)
         counts.append([int(masks.any(dim=(1, 2)).sum()) for masks in by_concept.values()])
     assert counts == [[1], [], [1], [2], []]
+
+
+def test_cached_gate_of_a_plain_function_needs_about():
+    with pytest.raises(ValueError, match="about="):
+        cached(Gated(numbers, seeing("car")))
 
 
 def test_cached_with_about_and_changed_segmenter(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from PIL import Image
 import edittools as et
 from edittools import widgets
 from edittools.classifiers import Classifier, fingerprint
+from edittools.cut import Cut
 from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.miniworld import exact_finder, scenes
@@ -31,7 +32,7 @@ from edittools.widgets import session as session_module
 from edittools.widgets.desk import FOUND, MAX_IMAGES
 from edittools.widgets.desk_panel import card, time_left
 from edittools.widgets.editor import strongest_heat
-from edittools.widgets.image_sets import read_set
+from edittools.widgets.image_sets import MAX_PIXELS, read_set
 from edittools.widgets.materials import BLANK_STICKER, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
 from edittools.widgets.result import BEFORE_CHANGE, CROSS_VALIDATED, MEASURING, Result, with_held_out_verdict
 from edittools.widgets.result import verdict as describe_verdict
@@ -95,6 +96,12 @@ def card_of(desk, index):
     """The texts below an image in the gallery."""
     [position] = [position for position in desk.gallery.order if desk.image_at(position) == index]
     return desk.gallery.cards[position]
+
+
+def prediction_on(card):
+    """The class on a card that is predicted with the edit; an image whose prediction changes has a line more."""
+    text = card["lines"][-1][0]
+    return text if len(card["lines"]) == 3 else text.partition(" ")[2]
 
 
 def uploaded(path):
@@ -197,11 +204,13 @@ def test_result_is_that_of_the_edited_classifier(sets, tiny):
 
 def test_read_set_resizes_and_thins_a_large_set_and_predicts_its_labels(tiny):
     notes = []
-    read = read_set("images", noise(50, size=48), tiny, notes, max_pixels=20 * 32 * 32)
-    assert read.data.images.shape == (17, 3, 32, 32) and not read.is_labeled.any()
-    logits = predict(tiny, read.data)
+    large = Classifier(tiny.model, tiny.classes, size=1000)
+    count = MAX_PIXELS // 1000**2 + 1
+    read = read_set("images", noise(count), large, notes)
+    assert read.data.images.shape == (-(-count // 2), 3, 1000, 1000) and not read.is_labeled.any()
+    logits = predict(large, read.data)
     assert read.labeled(logits).labels.tolist() == logits.argmax(1).tolist()
-    assert len(notes) == 2 and "in 3" in notes[0] and "labels" in notes[1]
+    assert len(notes) == 2 and "in 2" in notes[0] and "labels" in notes[1]
 
 
 @pytest.mark.parametrize(
@@ -356,7 +365,7 @@ def test_gallery_shows_changed_images_beyond_the_worst_ones(varied_desk):
     desk._show()
     beyond = [index for index in desk.shown if index not in desk.order]
     assert desk.shown == desk.session.by_change(desk.result)[:MAX_IMAGES] and beyond
-    assert "→" in card_of(desk, beyond[0])["prediction"]
+    assert "→" in card_of(desk, beyond[0])["lines"][1][0]
 
 
 def test_gallery_sends_images_for_its_size_and_the_enlarged_one_in_full(tiny):
@@ -445,14 +454,13 @@ def test_evidence_of_an_image_is_for_its_prediction_against_its_label(sets, tiny
     label = int(sets.images.labels[wrong])
     predicted = int(sets.before[wrong].argmax())
     heat, favored, against = sets.evidence("conv1", wrong)
-    expected = et.probing.evidence_map(tiny, "conv1", sets.images.images[wrong], predicted, label)
+    expected = et.probing.evidence_map(Cut(tiny, "conv1"), sets.images.images[wrong], predicted, label)
     torch.testing.assert_close(heat, expected)
     assert [favored, against] == [tiny.classes[predicted], tiny.classes[label]]
     other = next(name for name in tiny.classes if name not in (favored, against))
     heat, *names = sets.evidence("conv1", wrong, favored=other)
-    torch.testing.assert_close(
-        heat, et.probing.evidence_map(tiny, "conv1", sets.images.images[wrong], other, tiny.classes[label])
-    )
+    expected = et.probing.evidence_map(Cut(tiny, "conv1"), sets.images.images[wrong], tiny.classes.index(other), label)
+    torch.testing.assert_close(heat, expected)
     assert names == [other, tiny.classes[label]]
     assert sets.evidence("conv1", wrong, favored=tiny.classes[label])[1:] == (
         tiny.classes[label],
@@ -466,8 +474,9 @@ def test_evidence_of_an_image_is_for_its_prediction_against_its_label(sets, tiny
 def test_evidence_with_an_edit_is_that_of_the_edited_classifier(sets, tiny):
     edit = sets.rewrite("conv1", 1.0, make_exemplar(), drawn_on=0).edit
     heat, favored, against = sets.evidence("conv2", 1, edit=edit)
+    indices = [tiny.classes.index(name) for name in (favored, against)]
     with edit.applied(tiny):
-        expected = et.probing.evidence_map(tiny, "conv2", sets.images.images[1], favored, against)
+        expected = et.probing.evidence_map(Cut(tiny, "conv2"), sets.images.images[1], *indices)
     torch.testing.assert_close(heat, expected)
     before, *names = sets.evidence("conv2", 1)
     assert names == [favored, against] and not torch.allclose(before, heat)
@@ -548,7 +557,7 @@ def test_rewrite_on_the_desk_shows_and_saves_the_edit(desk, tiny, tmp_path):
     assert desk.controls.verdict.text == result.verdict
     assert "conv1" in desk.controls.message.text and "strength 1" in desk.controls.message.text
     predicted = [tiny.classes[int(i)] for i in result.after[desk.shown].argmax(1)]
-    assert [card_of(desk, index)["prediction"].split(" → ")[-1] for index in desk.shown] == predicted
+    assert [prediction_on(card_of(desk, index)) for index in desk.shown] == predicted
     desk.controls.path.value = str(tmp_path / "edit.safetensors")
     desk.controls.save.click()
     loaded = et.Edit.load(tmp_path / "edit.safetensors", tiny)
@@ -889,9 +898,9 @@ def assert_shows_what_the_edit_does(desk):
     for index in desk.shown:
         card = card_of(desk, index)
         is_correct = after[index] == desk.session.images.labels[index]
-        assert card["prediction"].split(" → ")[-1] == classes[after[index]]
+        assert prediction_on(card) == classes[after[index]]
         assert card["state"] in (("correct", "corrected") if is_correct else ("misclassified", "broken"))
-        assert card["sign"] in ("✓+" if is_correct else "✗−")
+        assert card["lines"][1][0][0] in ("✓+" if is_correct else "✗−")
 
 
 def test_relabel_after_a_result_computes_it_again(varied_desk):
@@ -920,7 +929,7 @@ def test_add_files_after_a_result_computes_it_again(varied_desk, tmp_path):
     desk.wait(60)
     desk.wait(60)  # for the request that the first one makes
     assert len(desk.result.after) == 13 and desk.order[0] == 12
-    assert "→" in card_of(desk, 12)["prediction"]
+    assert "→" in card_of(desk, 12)["lines"][1][0]
     assert_shows_what_the_edit_does(desk)
 
 

@@ -215,7 +215,7 @@ def test_contributing_baseline_is_selected():
     for block in blocks("CONTRIBUTING.md", "python")[:2]:
         exec(block, namespace)
     classifier = edittools.load_classifier("mini_vgg")
-    exemplar = edittools.scenarios.snow.car_exemplars(classifier, 1)
+    exemplar = edittools.scenarios.snow.car_exemplars(classifier)["car 1"]
     names = ("target", "clean", "target_test", "clean_test")
     rendered = {name: edittools.miniworld.scenes(20, 100 * i) for i, name in enumerate(names)}
     splits = edittools.selection.Splits(reference=edittools.miniworld.scenes(20, 900).images, **rendered)

@@ -281,7 +281,7 @@ def test_applied_with_shared_weight():
 
 def test_edit_map_at_mask_and_elsewhere():
     classifier = load_classifier("mini_vgg")
-    [car] = car_exemplars(classifier, 1).values()
+    car = car_exemplars(classifier)["car 1"]
     for objective in ("l1", "least_squares"):
         reference = scenes(40, 3_100_000).images
         edit = rewrite(classifier, "features.10", car, reference, objective=objective)

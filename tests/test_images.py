@@ -14,6 +14,7 @@ from edittools.images import (
     check_image,
     load_image,
     load_mask,
+    photo_size,
     refit_mask,
     save_mask,
     stratified,
@@ -49,6 +50,14 @@ def test_load_image_and_load_mask_with_transparency(tmp_path):
     path = _write(tmp_path / "clear.png", pixels)
     assert load_image(path)[:, 0, 0].tolist() == [1, 1, 0] and load_image(path)[:, 1, 1].tolist() == [1, 1, 1]
     assert load_mask(path).tolist() == [[1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photo_size_is_that_of_the_loaded_image(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = _write(tmp_path / "turned.jpg", np.zeros((20, 40, 3), np.uint8), exif=exif)
+    assert photo_size(path) == load_image(path).shape[1:]
 
 
 def test_load_image_with_exif_orientation(tmp_path):
@@ -170,8 +179,8 @@ def test_refit_mask_outside_of_drawn_area():
 
 def test_refit_mask_to_same_input():
     mask = (torch.rand(224, 224, generator=torch.Generator().manual_seed(0)) > 0.5).float()
-    for photo_size in (*PHOTO_SIZES, (333, 500), (1201, 801), (257, 256)):
-        assert torch.equal(refit_mask(mask, photo_size, IMAGENET_INPUT, 224), mask)
+    for shape in (*PHOTO_SIZES, (333, 500), (1201, 801), (257, 256)):
+        assert torch.equal(refit_mask(mask, shape, IMAGENET_INPUT, 224), mask)
 
 
 def test_refit_mask_of_wrong_size():

@@ -186,6 +186,17 @@ def test_desk_setup_mini_sets_are_disjoint():
     assert et.misclassified(et.predict(classifier, scenes), scenes.labels).sum() > 10
 
 
+@pytest.mark.parametrize("indices", [[2, 0], torch.tensor([True, False, True, False]), []])
+def test_subset_of_tagged_photos_selects_from_every_tensor(indices):
+    originals = torch.rand(4, 3, 2, 2)
+    photos = own_model.TaggedPhotos(originals / 2, torch.arange(4), tuple("abcd"), (), originals, originals[:, 0])
+    selected = photos.subset(indices)
+    assert isinstance(selected, own_model.TaggedPhotos)
+    assert torch.equal(selected.images, originals[indices] / 2)
+    assert torch.equal(selected.originals, originals[indices])
+    assert torch.equal(selected.masks, originals[indices][:, 0])
+
+
 @needs_imagenette
 def test_desk_setup_lite_sets_are_disjoint():
     """The tags are the only difference from the originals, and break what they are drawn on."""

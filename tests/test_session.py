@@ -116,7 +116,7 @@ def test_select_and_mark_with_values_that_do_not_fit_are_refused(session):
 
 
 def test_rewrite_in_a_session_equals_that_of_the_library(session, tiny):
-    assert session.result is None and session.edit is None and not session.can_undo
+    assert session.result is None and session.edit is None
     result = session.rewrite("conv1", 0.5)
     full = et.rewrite(
         tiny,

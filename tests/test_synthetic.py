@@ -139,8 +139,8 @@ def test_cases_images_are_correct_and_exemplars_are_of_the_target():
 def test_exemplar_cases_differ_in_the_exemplars_only():
     setup = syn.setup_of(SOURCE)
     data = setup.concepts.data
-    by_count = syn.exemplar_cases(SOURCE, counts=(1, 2, 4), targets=2)
-    assert len(by_count[1]) == len(by_count[2]) == len(by_count[4]) == 2 * 2 * 2  # concepts, styles, targets
+    by_count = syn.exemplar_cases(SOURCE, counts=(1, 2, 4))
+    assert len(by_count[1]) == len(by_count[2]) == len(by_count[4]) == 2 * 2  # concepts, styles
     for one, two, four in zip(*by_count.values(), strict=True):
         assert one.name == two.name == four.name
         exemplars = {count: [case.images[i] for i in case.evidence] for count, case in ((1, one), (2, two), (4, four))}

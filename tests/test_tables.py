@@ -36,7 +36,7 @@ from edittools.classifiers import fingerprint
 from edittools.edits import Change, Edit
 from edittools.images import LabelledImages
 from edittools.metrics import predict
-from edittools.scenarios.finetuning import FinetuningRounds, first_feasible, select_finetuning
+from edittools.scenarios.finetuning import FinetuningRounds, best_of_each_layer, select_finetuning
 from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.synthetic import CaseSettings
 from edittools.selection.search import Candidate, EditSearch, Outcome, Outcomes, grid
@@ -401,7 +401,7 @@ def test_select_finetuning_continues_the_best_feasible_candidate_as_well(search,
     assert (second.locality == 5.0).all()
 
 
-def test_first_feasible_returns_one_candidate_per_layer(search):
+def test_best_of_each_layer_returns_one_candidate_per_layer(search):
     """Of the edits of each layer, the best by loss costs clean images."""
     free = Edit({"head.bias": Change(torch.zeros(5))}, fingerprint(search.classifier.model))
     costly = Edit({"head.bias": Change(1e4 * torch.eye(5)[0])}, fingerprint(search.classifier.model))
@@ -410,8 +410,9 @@ def test_first_feasible_returns_one_candidate_per_layer(search):
         candidate = Candidate({"layer": layer}, edit)
         outcomes.append(Outcome(candidate, torch.full((20,), float(loss)), torch.zeros(20, dtype=torch.bool)))
     all_outcomes = Outcomes.of(outcomes, torch.ones(20, dtype=torch.bool))
-    assert first_feasible(search, all_outcomes, 2) == [1, 2]
-    assert first_feasible(search, all_outcomes, 9) == [1, 2, 4]
+    assert best_of_each_layer(all_outcomes, 2, search) == [1, 2]
+    assert best_of_each_layer(all_outcomes, 9, search) == [1, 2, 4]
+    assert best_of_each_layer(all_outcomes, 2) == [0, 1] and best_of_each_layer(all_outcomes, 9) == [0, 1, 3]
 
 
 def test_random_directions_differ_by_seed(tiny, photos32, exemplar):

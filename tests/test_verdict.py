@@ -593,7 +593,7 @@ def test_infeasible_selection_is_not_used_and_says_what_stands_in_the_way(snow, 
 
 
 def test_exemplars_that_go_into_one_edit_are_all_counted(snow, search):
-    pair = list(car_exemplars(snow["classifier"], 2).values())
+    pair = list(car_exemplars(snow["classifier"]).values())[:2]
     both = EditSearch(snow["classifier"], {"pair": pair}, search.splits, ["features.10"], search.constraints)
     selection = both.select(both.candidates("rewrite", snow["settings"]))
     assert selection.feasible and used_exemplars(both, selection) == [0, 1]

@@ -15,11 +15,6 @@ NAMES = {"garbage truck": "tag", "church": "text", "French horn": "border"}
 """The name of each shortcut in the results, by its class."""
 
 
-def in_memory(data: LabelledImages) -> LabelledImages:
-    """Load the photos of a set."""
-    return replace(data, images=data.images[:])
-
-
 def failing_photos(
     classifier: Classifier, pool: LabelledImages, shortcut: Shortcut, goal: int, seed: int, count: int, exemplars: int
 ) -> tuple[list[Exemplar], LabelledImages]:

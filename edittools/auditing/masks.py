@@ -9,12 +9,11 @@ from typing import Any
 from urllib.parse import unquote
 
 import torch
-from PIL import ExifTags, Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from edittools.classifiers import Classifier
-from edittools.images import fit_mask, load_mask
+from edittools.images import fit_mask, load_mask, photo_size
 from edittools.probing.coco import decode_segmentation
 
 LABEL_STUDIO_PNG = re.compile(r"task-(?P<task>\d+)-annotation-[^-]+-by-[^-]+-[^-]+-(?P<concept>.+)-\d+$")
@@ -262,11 +261,3 @@ def _from_coco(name: str, content: Mapping[str, Any], known: _Names) -> Iterator
             yield where, (concept, number, decode_segmentation(annotation.get("segmentation"), size))
         except ValueError as error:
             yield where, str(error)
-
-
-def photo_size(path: Path) -> tuple[int, int]:
-    """Read the height and the width of an image file in pixels, after its EXIF orientation is applied."""
-    with Image.open(path) as photo:
-        width, height = photo.size
-        is_turned = photo.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    return (width, height) if is_turned else (height, width)

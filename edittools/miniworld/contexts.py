@@ -61,10 +61,10 @@ def contexts() -> pd.DataFrame:
     return _TABLE.drop(columns="size")
 
 
-def planted_rules(at_least: float = 50.0) -> frozenset[tuple[str, str]]:
-    """Return the pairs of class and ground with at least `at_least` percent of the class's scenes on the ground."""
+def planted_rules() -> frozenset[tuple[str, str]]:
+    """Return the pairs of class and ground with at least 50% of the class's scenes on the ground."""
     rules = set()
     for ground in GROUNDS:
-        names = _TABLE.index[_TABLE[ground] >= at_least]
+        names = _TABLE.index[_TABLE[ground] >= 50]
         rules.update((name, ground) for name in names)
     return frozenset(rules)

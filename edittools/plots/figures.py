@@ -69,6 +69,9 @@ NUMBERS = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 9}}
 OVERLAY = "#e6007e"
 """The color of masks over images, which is visible on snow, asphalt, grass and sky."""
 
+MAX_CONFUSIONS = 8
+"""The largest number of classes that `confusions` draws."""
+
 
 def image_grid(
     images: Sequence[Tensor] | Tensor,
@@ -99,8 +102,7 @@ def image_grid(
     for axis in axes.flat:
         axis.set_axis_off()
     for i, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
-        interpolation = "nearest" if image.shape[-1] < 100 else "antialiased"
-        axis.imshow(_pixels(image), interpolation=interpolation)
+        draw_pixels(axis, _pixels(image))
         if overlays is not None:
             strength = overlays[i].cpu().clamp(0, 1).numpy()
             axis.imshow(np.ones_like(strength), cmap=ListedColormap([OVERLAY]), alpha=0.7 * strength)
@@ -134,6 +136,27 @@ def prediction_title(truth: str, before: str, after: str | None = None) -> str:
     return truth if before == truth else f"{truth}: {before}"
 
 
+def titles_and_states(
+    classes: Sequence[str], labels: Tensor, before: Tensor, after: Tensor
+) -> tuple[list[str], list[str]]:
+    """Make the `prediction_title` of each image, and determine its state before and after an edit, see `state_of`.
+
+    Args:
+        classes: the names of the classes.
+        labels: `(N,)`, class indices.
+        before: logits `(N, classes)` before an edit.
+        after: logits `(N, classes)` with it; the same ones if there is none.
+    """
+    titles = []
+    for indices in zip(labels.tolist(), before.argmax(dim=1).tolist(), after.argmax(dim=1).tolist(), strict=True):
+        names = [classes[index] for index in indices]
+        titles.append(prediction_title(*names))
+    was_correct = (~misclassified(before, labels)).tolist()
+    is_correct = (~misclassified(after, labels)).tolist()
+    states = [state_of(*pair) for pair in zip(was_correct, is_correct, strict=True)]
+    return titles, states
+
+
 def predictions(
     data: LabelledImages,
     logits: Tensor,
@@ -159,17 +182,8 @@ def predictions(
     if indices is None:
         indices = _spread(is_misclassified, count // 2) + _spread(~is_misclassified, count // 2)
     indices = list(indices)
-    first = logits if before is None else before
-    labels = data.labels[indices].tolist()
-    predicted_before = first[indices].argmax(dim=1).tolist()
-    predicted_after = logits[indices].argmax(dim=1).tolist()
-    titles = []
-    for triple in zip(labels, predicted_before, predicted_after, strict=True):
-        names = [data.classes[index] for index in triple]
-        titles.append(prediction_title(*names))
-    was_correct = ~misclassified(first, data.labels)[indices]
-    is_correct = ~is_misclassified[indices]
-    states = [state_of(*pair) for pair in zip(was_correct.tolist(), is_correct.tolist(), strict=True)]
+    before = logits if before is None else before
+    titles, states = titles_and_states(data.classes, data.labels[indices], before[indices], logits[indices])
     images = torch.stack([data.images[index] for index in indices])
     return image_grid(images, titles, columns=columns, width=width, states=states)
 
@@ -194,16 +208,15 @@ def attack_grid(sets: Mapping[str, tuple[LabelledImages, Tensor]], count: int = 
     return image_grid(images, titles, right, columns=count, width=1.4)
 
 
-def confusions(data: LabelledImages, logits: Tensor, top: int = 8) -> Figure:
-    """Draw the classes that the misclassified images are predicted as, the most frequent first.
+def confusions(data: LabelledImages, logits: Tensor) -> Figure:
+    """Draw the classes that the misclassified images are predicted as, the most frequent first, up to `MAX_CONFUSIONS`.
 
     Args:
         data: the images.
         logits: `(N, classes)`.
-        top: number of classes to draw.
     """
     predicted = logits.argmax(dim=1)[misclassified(logits, data.labels)].tolist()
-    counts = pd.Series([data.classes[index] for index in predicted]).value_counts().head(top)[::-1]
+    counts = pd.Series([data.classes[index] for index in predicted]).value_counts().head(MAX_CONFUSIONS)[::-1]
     figure, axis = plt.subplots(figsize=(6, 0.3 * len(counts) + 0.9))
     axis.barh(counts.index, counts.to_numpy(), color=WRONG)
     axis.set_xlabel(f"misclassified images predicted as this class (of {len(predicted)})")
@@ -532,20 +545,17 @@ def accuracy_trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
     return finished(figure)
 
 
-def heat(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw tables of shares as heat maps in percent, side by side.
+def heat(table: pd.DataFrame, title: str) -> Figure:
+    """Draw a table of shares as a heat map in percent.
 
     Args:
-        tables: tables with the same rows, one per method, by title.
+        table: one row per method.
+        title: title of the figure.
     """
-    widths = [table.shape[1] for table in tables.values()]
-    height = max(len(table) for table in tables.values())
-    size = (0.8 * sum(widths) + 3.2, 0.32 * height + 1.3)
-    figure, axes = plt.subplots(1, len(tables), figsize=size, width_ratios=widths, sharey=True, squeeze=False)
-    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
-        sns.heatmap(_percent(table), ax=axis, cmap="RdBu", center=0, vmin=-100, vmax=100, cbar=False, **NUMBERS)
-        _label_heat(axis)
-        axis.set_title(title, fontsize=9)
+    figure, axis = plt.subplots(figsize=(0.8 * table.shape[1] + 3.2, 0.32 * len(table) + 1.3))
+    sns.heatmap(_percent(table), ax=axis, cmap="RdBu", center=0, vmin=-100, vmax=100, cbar=False, **NUMBERS)
+    _label_heat(axis)
+    axis.set_title(title, fontsize=9)
     return finished(figure)
 
 
@@ -559,6 +569,11 @@ def _label_heat(axis: Axes) -> None:
     axis.set(xlabel="", ylabel="")
     axis.tick_params(axis="x", rotation=40, labelsize=9)
     axis.tick_params(axis="y", rotation=0, labelsize=9)
+
+
+def draw_pixels(axis: Axes, pixels: np.ndarray) -> None:
+    """Draw an image, given as pixels `(H, W, 3)`; a small one is enlarged without blurring."""
+    axis.imshow(pixels, interpolation="nearest" if pixels.shape[1] < 100 else "antialiased")
 
 
 def _pixels(image: Tensor) -> np.ndarray:
@@ -640,15 +655,10 @@ def legend(axis: Axes, title: str | None = None, reverse: bool = False) -> None:
     )
 
 
-def finished(figure: Figure, without: Sequence[str] = ("top", "right")) -> Figure:
-    """Lay out a figure, and close it so that a notebook does not show it twice.
-
-    Args:
-        figure: the figure.
-        without: sides of the frame that are not drawn.
-    """
+def finished(figure: Figure) -> Figure:
+    """Lay out a figure with open frames, and close it so that a notebook does not show it twice."""
     for axis in figure.axes:
-        axis.spines[list(without)].set_visible(False)
+        axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     plt.close(figure)
     return figure

@@ -1,6 +1,6 @@
 """Find what a prediction relies on: transform a concept, predict again, find the rules (section 5 of the paper)."""
 
-from edittools.probing.counterfactuals import Concepts, control_mask, materials, with_materials
+from edittools.probing.counterfactuals import Concepts, with_materials
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs, score
 from edittools.probing.evidence import evidence_map
 from edittools.probing.probe import ProbeSettings, probe
@@ -15,9 +15,7 @@ __all__ = [
     "ProbeSettings",
     "StyleTransfer",
     "Stylized",
-    "control_mask",
     "evidence_map",
-    "materials",
     "pairs",
     "probe",
     "score",

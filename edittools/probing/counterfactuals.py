@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from edittools._caching import digest_tensors
 from edittools._checks import one_of
@@ -91,7 +90,7 @@ class Concepts:
         data: N labeled images.
         masks: masks `(N, H, W)` of 0 and 1, by the name of the concept.
         styles: textures `(V, 3, h, w)`, V variants of each style, by the name of the style; such as those of
-            `materials`.
+            `with_materials`.
         objects: for each concept, the classes whose object it is, such as "jeep" for the concept "car". Controls in
             images of these classes do not cover the concept.
         groups: groups of concepts that can replace each other, such as grounds. Each concept of a group is transformed
@@ -190,9 +189,7 @@ class Concepts:
             evaluation = replace(evaluation, own={**self.own, style: (own - middle).clamp(min=-1)})
         return selection, evaluation
 
-    def turned(
-        self, numbers: Sequence[int], concept: str, style: str, variants: int = 1, progress: bool = False
-    ) -> LabelledImages:
+    def turned(self, numbers: Sequence[int], concept: str, style: str, variants: int = 1) -> LabelledImages:
         """Transform a concept of several images to a style.
 
         Args:
@@ -201,7 +198,6 @@ class Concepts:
             style: the style to transform it to.
             variants: number of variants of the style that are used for each image, in rotation: image i starts with
                 variant i. The image's own texture is left out.
-            progress: show a progress bar.
 
         Returns:
             The transformed images with their labels, `variants` of them for each number.
@@ -209,7 +205,7 @@ class Concepts:
         textures = self.styles[style]
         sources = []
         transformed = []
-        for number in tqdm(numbers, desc=f"{concept} → {style}", unit="image", disable=not progress, leave=False):
+        for number in numbers:
             image = self.data.images[number]
             mask = self.masks[concept][number]
             for variant in self._rotated(style, number, number)[:variants]:
@@ -317,46 +313,41 @@ class Concepts:
         return Exemplar(self.data.images[number], changed[0], self.masks[concept][number], label)
 
 
-def materials(data: LabelledImages, masks: Mapping[str, Tensor], variants: int = 2) -> dict[str, Tensor]:
-    """Cut a texture of each concept from the images in which it covers the largest areas.
+def cut_textures(data: LabelledImages, masks: Tensor, count: int) -> tuple[Tensor, list[int]]:
+    """Cut textures of a concept from the images in which it covers the largest areas, one from each.
 
     Outside of the concept's mask, a texture is filled with the nearest pixels inside.
 
     Args:
         data: N images.
-        masks: masks `(N, H, W)`, by concept.
-        variants: number of textures of each concept, each from another image.
+        masks: the masks of the concept, `(N, H, W)`.
+        count: number of textures; at least this number of images show the concept.
 
     Returns:
-        Textures `(variants, 3, H, W)`, by concept. Concepts that fewer than `variants` images show are left out.
+        The textures `(count, 3, H, W)`, that of the largest area first, and the numbers of their images.
     """
-    textures = {}
-    for concept, concept_masks in masks.items():
-        areas = concept_masks.flatten(1).mean(dim=1)
-        if int((areas > 0).sum()) >= variants:
-            largest = _largest_first(concept_masks)[:variants]
-            textures[concept] = torch.stack([_continued(data.images[i], concept_masks[i]) for i in largest])
-    return textures
+    areas = masks.flatten(1).mean(dim=1)
+    donors = areas.argsort(descending=True, stable=True)[:count].tolist()
+    textures = torch.stack([_continued(data.images[number], masks[number]) for number in donors])
+    return textures, donors
 
 
 def with_materials(
     data: LabelledImages,
     masks: Mapping[str, Tensor],
     giving: Sequence[str] = (),
-    variants: int = MOST_TEXTURES,
     objects: Mapping[str, Sequence[str]] | None = None,
     groups: Sequence[Sequence[str]] = (),
 ) -> Concepts:
     """Make `Concepts` to probe whose styles are materials, cut from the images themselves.
 
-    Each texture is cut from another image, and no image is transformed to its own texture.
+    Each texture of a concept is cut from another image, at most `MOST_TEXTURES` of them: those in which the concept
+    covers the largest areas, at least the share `LEAST_AREA`. No image is transformed to its own texture.
 
     Args:
         data: N images.
         masks: masks `(N, H, W)`, by concept.
         giving: concepts from which materials are cut; by default all. Those that a single image shows give none.
-        variants: the largest number of textures of each concept. They are cut from the images in which the concept
-            covers the largest areas, at least the share `LEAST_AREA`.
         objects: see `Concepts`.
         groups: see `Concepts`.
 
@@ -376,8 +367,7 @@ def with_materials(
     for concept in giving or masks:
         shown = int((masks[concept].flatten(1).mean(dim=1) >= LEAST_AREA).sum())
         if shown > 1:
-            donors = _largest_first(masks[concept])[: min(shown, variants)]
-            styles[concept] = torch.stack([_continued(data.images[i], masks[concept][i]) for i in donors])
+            styles[concept], donors = cut_textures(data, masks[concept], min(shown, MOST_TEXTURES))
             own[concept] = torch.full((len(data),), -1)
             own[concept][donors] = torch.arange(len(donors))
     if not styles:
@@ -386,12 +376,6 @@ def with_materials(
             f"{len(data)} images; pass images that show one"
         )
     return Concepts(data, masks, styles, objects or {}, groups, own=own)
-
-
-def _largest_first(masks: Tensor) -> list[int]:
-    """Sort the numbers of masks `(N, H, W)` by area, from the largest to the smallest."""
-    areas = masks.flatten(1).mean(dim=1)
-    return areas.argsort(descending=True, stable=True).tolist()
 
 
 def _continued(image: Tensor, mask: Tensor) -> Tensor:

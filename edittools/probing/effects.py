@@ -151,9 +151,12 @@ class Probe:
         is_tested = result["p"].notna() & (result["controlled"] >= least_images)
         if marks_objects:
             is_tested = is_tested & ~result["is_object"].astype(bool)
-        family_key = "classifier" if "classifier" in keys else lambda _: 0
-        for _, family in result[is_tested].groupby(family_key):
-            result.loc[family.index, "q"] = false_discovery_control(family["p"])
+        families = [result[is_tested]]
+        if "classifier" in keys:
+            families = [family for _, family in result[is_tested].groupby("classifier")]
+        for family in families:
+            if len(family):
+                result.loc[family.index, "q"] = false_discovery_control(family["p"])
         return result
 
     def _by_image(
@@ -208,9 +211,13 @@ class Probe:
         keys = ["classifier", "concept"] if pooled else ["classifier", "class", "concept"]
         effects = self.effects(keys, "log-odds", least_effect, self.least_images)
         rules = effects[(effects["q"] <= fdr) & (effects["effect"] >= least_effect)]
-        evidence = [self._evidence(rule[keys]) for _, rule in rules.iterrows()]
-        for column in ("style", "evidence"):
-            rules = rules.assign(**{column: [entry[column] for entry in evidence]})
+        styles = []
+        evidence = []
+        for _, rule in rules.iterrows():
+            style, numbers = self._evidence(rule[keys])
+            styles.append(style)
+            evidence.append(numbers)
+        rules = rules.assign(style=styles, evidence=evidence)
         if pooled:
             rules = rules.assign(**{"class": ALL_CLASSES})
         rules = rules[["classifier", "class", "concept", *_EFFECT, "q", "style", "evidence"]]
@@ -223,14 +230,14 @@ class Probe:
         )
         return rules.drop(columns="strongest")
 
-    def _evidence(self, rule: pd.Series) -> dict[str, Any]:
+    def _evidence(self, rule: pd.Series) -> tuple[str, tuple[int, ...]]:
         """Find the style that lowers the probability most, and the correctly classified images.
 
         Args:
             rule: the values of the columns that identify a rule.
 
         Returns:
-            `style` and `evidence`, see `rules`.
+            The style and the evidence, see `rules`.
         """
         is_of_rule = (self.table[rule.index] == rule).all(axis=1)
         rows = self.table[is_of_rule & (self.table["style"] != rule["concept"])]
@@ -239,8 +246,7 @@ class Probe:
         correct = rows[rows["before"] == rows["class"]]
         lost_by_image = correct.groupby("image")["lost"].mean().sort_values(ascending=False)
         style = rows.groupby("style", sort=False)["lost"].mean().idxmax()
-        evidence = tuple(int(number) for number in lost_by_image.index)
-        return {"style": style, "evidence": evidence}
+        return style, tuple(int(number) for number in lost_by_image.index)
 
     def views(self, row: pd.Series) -> list[View]:
         """Make the images of one row of the table: the original, the transformed one, and the control if there is one.

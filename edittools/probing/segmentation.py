@@ -380,14 +380,9 @@ class Gated:
         return gated
 
     @property
-    def about(self) -> str:
+    def cache_key(self) -> str:
         """Identify the masks: both finders, with all that decides their masks, and which concepts are gated by what."""
-        return f"{_cache_key(self.finder)} {_cache_key(self.gate)} {list(self.doubtful)} {list(self.things)}"
-
-
-def _cache_key(finder: Finder) -> str | None:
-    """Return what a finder says its masks depend on, or None where it says nothing."""
-    return getattr(finder, "cache_key", None) or getattr(finder, "about", None)
+        return f"{self.finder.cache_key} {self.gate.cache_key} {list(self.doubtful)} {list(self.things)}"
 
 
 def cached(finder: Finder, about: str | None = None) -> Finder:
@@ -401,7 +396,7 @@ def cached(finder: Finder, about: str | None = None) -> Finder:
     Raises:
         ValueError: if neither `about` nor the finder identifies the masks.
     """
-    keys = [key for key in (about, _cache_key(finder)) if key]
+    keys = [key for key in (about, getattr(finder, "cache_key", None)) if key]
     if not keys:
         raise ValueError(
             f"{finder!r} does not say what its masks depend on; pass about='…', a text that is unique to it"

@@ -51,8 +51,8 @@ def select_finetuning(
     first = grid(scope=(scope,), rate=rounds.rates, momentum=rounds.momenta, locality=(0.0,), steps=rounds.steps[:1])
     scored = search.score_in_passes(search.candidates("finetune", first, exemplars=exemplars))
     outcomes = scored.outcomes
-    best = _first_of_each_layer(outcomes, rounds.top)
-    feasible = first_feasible(search, outcomes, rounds.top)
+    best = best_of_each_layer(outcomes, rounds.top)
+    feasible = best_of_each_layer(outcomes, rounds.top, search)
     for index in dict.fromkeys([*best, *feasible]):
         run = outcomes.candidates[index].params
         same = {name: (run[name],) for name in ("scope", "rate", "momentum")}
@@ -67,29 +67,25 @@ def select_finetuning(
     return replace(selection, seconds=time.perf_counter() - started)
 
 
-def _first_of_each_layer(outcomes: Outcomes, most: int) -> list[int]:
-    """Return the indices of the best candidates of the best layers, at most `most` of them."""
-    found: dict[str, int] = {}
-    for index in outcomes.by_loss:
-        found.setdefault(outcomes.candidates[index].params["layer"], index)
-    return list(found.values())[:most]
-
-
-def first_feasible(search: EditSearch, outcomes: Outcomes, most: int) -> list[int]:
-    """Return the index of the best candidate of each layer that satisfies the constraints.
+def best_of_each_layer(outcomes: Outcomes, most: int, search: EditSearch | None = None) -> list[int]:
+    """Return the index of the best candidate of each of the best layers.
 
     Args:
-        search: the search.
         outcomes: what the candidates do to the target images.
         most: number of layers at most.
+        search: if given, only candidates that satisfy its constraints count.
     """
-    found: dict[str, int] = {}
+    best: dict[str, int] = {}
     for index in outcomes.by_loss:
+        if len(best) == most:
+            break
         candidate = outcomes.candidates[index]
         layer = candidate.params["layer"]
-        if len(found) < most and layer not in found and search.is_feasible(candidate.edit, candidate.strength):
-            found[layer] = index
-    return list(found.values())
+        if layer in best:
+            continue
+        if search is None or search.is_feasible(candidate.edit, candidate.strength):
+            best[layer] = index
+    return list(best.values())
 
 
 def interpolate_finetuning(search: EditSearch, tuned: Selection) -> Selection:

@@ -1,12 +1,13 @@
 """The photos of Imagenette, ten classes of ImageNet, and their division into disjoint roles."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from edittools._checks import one_of
-from edittools.images import HasInputSize, InputGeometry, LabelledImages, LazyImages
+from edittools.images import InputGeometry, LabelledImages, LazyImages
 from edittools.models.downloads import PhotoArchive, photo_folder
 
 CLASSES = {
@@ -44,12 +45,12 @@ TUNING_PER_CLASS = 100
 """Photos of each class on which the strength of the shortcuts is tuned."""
 
 
-def imagenette(split: str, size: int | HasInputSize = SIZE) -> LabelledImages:
+def imagenette(split: str, size: int = SIZE) -> LabelledImages:
     """List the photos of a split in a fixed order: by class, then by name of the file. They are loaded when used.
 
     Args:
         split: "train" or "val".
-        size: the side in pixels to which whole photos are resized, or a classifier, whose size and crop are used.
+        size: the side in pixels to which whole photos are resized.
 
     Returns:
         The photos as `LazyImages`, with labels into the names of `CLASSES`; their names are paths below the archive.
@@ -66,9 +67,14 @@ def imagenette(split: str, size: int | HasInputSize = SIZE) -> LabelledImages:
         photos = sorted((folder / split / wnid).glob("*.JPEG"))
         paths += photos
         labels += [label] * len(photos)
-    geometry = InputGeometry.of(size, size) if isinstance(size, int) else InputGeometry.of(size)
+    images = LazyImages(paths, InputGeometry.of(size, size))
     names = tuple(os.path.relpath(path, folder) for path in paths)
-    return LabelledImages(LazyImages(paths, geometry), torch.tensor(labels), tuple(CLASSES.values()), names)
+    return LabelledImages(images, torch.tensor(labels), tuple(CLASSES.values()), names)
+
+
+def in_memory(photos: LabelledImages) -> LabelledImages:
+    """Load the photos of a set."""
+    return replace(photos, images=photos.images[:])
 
 
 def divide(photos: LabelledImages, seed: int = 0) -> dict[str, LabelledImages]:
@@ -93,6 +99,6 @@ def divide(photos: LabelledImages, seed: int = 0) -> dict[str, LabelledImages]:
     return {role: photos.subset(members) for role, members in indices.items()}
 
 
-def training_roles(size: int | HasInputSize = SIZE, seed: int = 0) -> dict[str, LabelledImages]:
+def training_roles(size: int = SIZE) -> dict[str, LabelledImages]:
     """Divide the photos of the split "train" into "training", "tuning" and "left", see `divide` and `imagenette`."""
-    return divide(imagenette("train", size), seed)
+    return divide(imagenette("train", size))

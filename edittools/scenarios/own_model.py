@@ -6,8 +6,8 @@ split "train" on which it was neither trained nor tuned.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts, with_materials
 from edittools.probing.probe import ProbeSettings
 from edittools.probing.segmentation import Finder
-from edittools.scenarios.imagenette import training_roles
+from edittools.scenarios.imagenette import in_memory, training_roles
 from edittools.scenarios.shortcuts import SHORTCUTS
 from edittools.scenarios.snow import POLAR, SCENES
 from edittools.scenarios.tiers import SceneSet, current_tier
@@ -68,19 +68,12 @@ class TaggedPhotos(LabelledImages):
     originals: Tensor = field(default=None, repr=False)
     masks: Tensor = field(default=None, repr=False)
 
-    def subset(self, indices: Tensor | Sequence[int]) -> "TaggedPhotos":
-        """Select the photos at `indices` (integers, or one boolean per photo), in that order."""
-        numbers = torch.arange(len(self))[torch.as_tensor(indices) if len(indices) else slice(0)]
-        selected = super().subset(numbers)
-        return replace(selected, originals=self.originals[numbers], masks=self.masks[numbers])
 
-
-def desk_setup(tier: str | None = None, progress: bool = False) -> tuple[Classifier, dict[str, LabelledImages]]:
+def desk_setup(tier: str | None = None) -> tuple[Classifier, dict[str, LabelledImages]]:
     """Make a classifier and images for the desk of notebook 05.
 
     Args:
         tier: by default the one that `EDITTOOLS_TIER` names.
-        progress: show progress bars.
 
     Returns:
         The classifier, and sets by name: `images`, of which some are misclassified, `clean` images, images to `retain`,
@@ -88,10 +81,10 @@ def desk_setup(tier: str | None = None, progress: bool = False) -> tuple[Classif
     """
     if current_tier(tier) == "mini":
         sets = {
-            "images": SCENES["target"].at_most(48).render(progress),
-            "clean": SCENES["clean"].at_most(240).render(progress),
-            "retain": SceneSet(60, "validation", 50_000, POLAR).render(progress),
-            "test": SCENES["target_test"].at_most(120).render(progress),
+            "images": SCENES["target"].at_most(48).render(),
+            "clean": SCENES["clean"].at_most(240).render(),
+            "retain": SceneSet(60, "validation", 50_000, POLAR).render(),
+            "test": SCENES["target_test"].at_most(120).render(),
         }
         return load_classifier("mini_vgg"), sets
     classifier = load_classifier(NETWORK)
@@ -147,12 +140,11 @@ def desk_mark(data: LabelledImages, index: int) -> tuple[Tensor, str]:
     return mask, "gravel"
 
 
-def folder_setup(tier: str | None = None, progress: bool = False) -> tuple[Concepts, ProbeSettings]:
+def folder_setup(tier: str | None = None) -> tuple[Concepts, ProbeSettings]:
     """Make what notebook 05 probes: images that the desk does not have, their concepts, and how to probe them.
 
     Args:
         tier: by default the one that `EDITTOOLS_TIER` names.
-        progress: show progress bars.
 
     Returns:
         In MiniWorld, scenes and their grounds, which are replaced by each other; the control is "in place". Otherwise
@@ -160,7 +152,7 @@ def folder_setup(tier: str | None = None, progress: bool = False) -> tuple[Conce
         and the correct class is the one that is predicted with the tag, right or wrong.
     """
     if current_tier(tier) == "mini":
-        scenes = SceneSet(240, "validation", 200_000).render(progress)
+        scenes = SceneSet(240, "validation", 200_000).render()
         concepts = with_materials(scenes, {ground: scenes.mask(ground) for ground in GROUNDS})
         return concepts, ProbeSettings(control="in place")
     classifier = load_classifier(NETWORK)
@@ -222,8 +214,3 @@ def failing_and_correct(classifier: Classifier, photos: TaggedPhotos) -> TaggedP
 def correct_photos(classifier: Classifier, photos: LabelledImages) -> LabelledImages:
     """Select the photos that are classified correctly."""
     return photos.subset(~misclassified(predict(classifier, photos), photos.labels))
-
-
-def in_memory(photos: LabelledImages) -> LabelledImages:
-    """Load the photos of a set."""
-    return replace(photos, images=photos.images[:])

@@ -16,7 +16,16 @@ from tqdm.auto import tqdm
 
 from edittools._checks import one_of
 from edittools.classifiers import Classifier
-from edittools.images import InputGeometry, LabelledImages, LazyImages, load_image, load_mask, refit_mask, resized
+from edittools.images import (
+    InputGeometry,
+    LabelledImages,
+    LazyImages,
+    load_image,
+    load_mask,
+    photo_size,
+    refit_mask,
+    resized,
+)
 from edittools.metrics import predict
 from edittools.models.data import shipped
 from edittools.models.downloads import available, offline_folder, photo, registry
@@ -77,8 +86,7 @@ def drawn_mask(name: str, classifier: Classifier) -> Tensor:
         FileNotFoundError: if there is no such mask, or if its photo is not available.
     """
     mask = load_mask(shipped(f"masks/{name}.png"))
-    height, width = load_image(photo(photo_of_mask(name))).shape[1:]
-    return refit_mask(mask, (height, width), DRAWN_ON, classifier)
+    return refit_mask(mask, photo_size(photo(photo_of_mask(name))), DRAWN_ON, classifier)
 
 
 def photo_of_mask(name: str) -> str:
@@ -264,12 +272,6 @@ def validation_folder(classifier: Classifier, per_class: int) -> LabelledImages:
     return LabelledImages(images, labels, classifier.classes, names)
 
 
-def fit_map(regions: np.ndarray, size: int, resize_to: int | None = None) -> np.ndarray:
-    """Resize and crop a map of region numbers `(H, W)` uint8 as `load_image` does its photo; nearest neighbor."""
-    geometry = InputGeometry.of(size, resize_to)
-    return np.asarray(geometry.crop(Image.fromarray(regions), Image.Resampling.NEAREST))
-
-
 def msrc(
     classifier: Classifier, at_least: float = 0.0, progress: bool = False
 ) -> tuple[LabelledImages, dict[str, Tensor]]:
@@ -287,10 +289,12 @@ def msrc(
         FileNotFoundError: if there is no photo.
     """
     data = load_photos(dict.fromkeys(available("msrc-v2/Images/"), 0), classifier, progress, "of MSRC v2")
+    geometry = InputGeometry.of(classifier)
     maps = []
     for name in data.names:
         path = name.replace("Images/", "newsegmentations_mats/").replace(".bmp", "_GT.mat")
-        maps.append(fit_map(msrc_classes(photo(path)), classifier.size, classifier.resize_to))
+        class_map = Image.fromarray(msrc_classes(photo(path)))
+        maps.append(np.asarray(geometry.crop(class_map, Image.Resampling.NEAREST)))
     confidence, labels = predict(classifier, data, progress=progress).softmax(dim=1).max(dim=1)
     is_confident = confidence >= at_least
     numbers = torch.from_numpy(np.stack(maps))[is_confident]

@@ -17,7 +17,7 @@ from edittools.miniworld.scenes import CLASSES
 from edittools.models.data import shipped
 from edittools.models.imagenet import imagenet_classes
 from edittools.models.load import load_classifier
-from edittools.probing.counterfactuals import ALL_CLASSES, LEAST_AREA, Concepts, materials, with_materials
+from edittools.probing.counterfactuals import ALL_CLASSES, LEAST_AREA, Concepts, cut_textures, with_materials
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings
 from edittools.scenarios import photos
@@ -210,7 +210,7 @@ def _in_miniworld(
     for concept in backgrounds:
         concept_masks = torch.cat([part.mask(concept) for part in donors])
         shown = int(_shows(concept_masks).sum())
-        textures |= materials(giving, {concept: concept_masks}, min(SCENE_TEXTURES, shown))
+        textures[concept], _ = cut_textures(giving, concept_masks, min(SCENE_TEXTURES, shown))
     masks = {concept: data.mask(concept) for concept in (*backgrounds, "object")}
     concepts = Concepts(data, masks, textures, {"object": CLASSES}, (GROUNDS, BEHIND))
     settings = ProbeSettings(variants_per_image=2, control="in place", least_images=min(LEAST_IMAGES, per_class // 2))

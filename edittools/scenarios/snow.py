@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import ceil
 
 import pandas as pd
 import torch
@@ -153,21 +154,20 @@ def _snow_in_miniworld(name: str, progress: bool, small: bool, most_scenes: int 
     )
 
 
-def car_exemplars(classifier: Classifier, count: int = 3) -> dict[str, Exemplar]:
-    """Make exemplars of MiniWorld's cars, whose road `textures.restyle` replaces by snow.
+def car_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
+    """Make three exemplars of MiniWorld's cars, whose road `textures.restyle` replaces by snow.
 
     This snow looks different from that of MiniWorld's scenes.
 
     Args:
         classifier: the classifier whose class indices the exemplars have.
-        count: number of exemplars.
 
     Returns:
         The exemplars by name, "car 1" and so on.
     """
     exemplars = {}
     label = classifier.index("car")
-    for i in range(count):
+    for i in range(3):
         rendered = scene(SPLITS["reference"].start + i, label="car", ground="road")
         image = rendered.image
         road = rendered.masks["road"]
@@ -192,7 +192,7 @@ def _snow_on_photos(name: str, tier: str, progress: bool, small: bool) -> Scenar
         extra_exemplars=snow_exemplars(classifier, change, PAPER_EXEMPLAR),
         tier=tier,
         change=change,
-        default={"layer": UNTUNED.get(name, layers[-len(layers) // 4]), "exemplar": "minivan"},
+        default={"layer": UNTUNED.get(name, layers[-ceil(len(layers) / 4)]), "exemplar": "minivan"},
         expected={"errors corrected": 0.05},
     )
 

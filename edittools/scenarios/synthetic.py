@@ -362,19 +362,16 @@ def cases(source: SetupSource, targets: int = 1, settings: CaseSettings = DEFAUL
     return listed
 
 
-def exemplar_cases(
-    source: SetupSource, counts: Sequence[int] = EXEMPLAR_COUNTS, targets: int = 1
-) -> dict[int, list[Case]]:
+def exemplar_cases(source: SetupSource, counts: Sequence[int] = EXEMPLAR_COUNTS) -> dict[int, list[Case]]:
     """List the cases that show what the number of exemplars changes.
 
-    For each concept and style, some classes are drawn at random that have more images than the largest number of
-    exemplars. A smaller number of exemplars are the first ones of a larger number; all other images are the same, so
-    that edits of any number of exemplars are selected and evaluated on the same images.
+    For each concept and style, a class is drawn at random that has more images than the largest number of exemplars.
+    A smaller number of exemplars are the first ones of a larger number; all other images are the same, so that edits of
+    any number of exemplars are selected and evaluated on the same images.
 
     Args:
         source: of the setup.
         counts: the numbers of exemplars.
-        targets: number of classes for each concept and style.
 
     Returns:
         By number of exemplars, the cases in the same order; empty lists if no class has enough images.
@@ -387,15 +384,17 @@ def exemplar_cases(
         labels = data.labels[images]
         for style in setup.concepts.styles:
             candidates = _possible_targets(labels, most)
-            for label in _generator(concept, style).permutation(candidates)[:targets]:
-                target = data.classes[label]
-                of_target = images[labels == label].numpy()
-                exemplars = _generator(concept, style, target).permutation(of_target)[:most]
-                others = images[~torch.isin(images, torch.from_numpy(exemplars))]
-                others = _at_most(others, data.labels[others], MOST_IMAGES)
-                for count in counts:
-                    numbers = [*exemplars[:count].tolist(), *others.tolist()]
-                    listed[count].append(Case(concept, style, target, numbers, list(range(count))))
+            if not len(candidates):
+                continue
+            label = _generator(concept, style).permutation(candidates)[0]
+            target = data.classes[label]
+            of_target = images[labels == label].numpy()
+            exemplars = _generator(concept, style, target).permutation(of_target)[:most]
+            others = images[~torch.isin(images, torch.from_numpy(exemplars))]
+            others = _at_most(others, data.labels[others], MOST_IMAGES)
+            for count in counts:
+                numbers = [*exemplars[:count].tolist(), *others.tolist()]
+                listed[count].append(Case(concept, style, target, numbers, list(range(count))))
     return listed
 
 

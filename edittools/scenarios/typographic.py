@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 
 import numpy as np
 import torch
@@ -70,7 +71,6 @@ EXEMPLAR_SEED = SPLITS["reference"].start + 830_000
 
 def typographic_scenario(
     tier: str | None = None,
-    model: str | None = None,
     progress: bool = False,
     small: bool = False,
     most_scenes: int | None = None,
@@ -84,7 +84,6 @@ def typographic_scenario(
 
     Args:
         tier: by default the one that `EDITTOOLS_TIER` names.
-        model: a classifier of `edittools.models`; by default the tier's.
         progress: show progress bars.
         small: for a notebook, render fewer of the MiniWorld scenes that are used for selection or for evaluation, see
             `SMALL_DIVISORS`, and try few layers. Notebook 02 needs these to be quick; the benchmark tries all layers.
@@ -92,12 +91,11 @@ def typographic_scenario(
 
     Raises:
         ValueError: if there is no such tier.
-        KeyError: if there is no such model.
         FileNotFoundError: if no photo is available.
     """
     if current_tier(tier) == "paper":
-        return _attack_on_photos(model or "clip_rn50", progress, small)
-    return _attack_in_miniworld(model or "mini_clip", progress, small, most_scenes)
+        return _attack_on_photos("clip_rn50", progress, small)
+    return _attack_in_miniworld("mini_clip", progress, small, most_scenes)
 
 
 def last_convolutions(classifier: Classifier) -> tuple[str, ...]:
@@ -226,7 +224,7 @@ def _attack_on_photos(name: str, progress: bool, small: bool) -> Scenario:
         layers=layers[-6:] if small else None,
         tier="paper",
         change=cover_text,
-        default={"layer": layers[-len(layers) // 4], "exemplar": "typed on a can opener"},
+        default={"layer": layers[-ceil(len(layers) / 4)], "exemplar": "typed on a can opener"},
         expected={"attacks corrected": 0.25},
     )
 

@@ -219,8 +219,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         Raises:
             ValueError: if nothing is marked.
         """
-        self.session.set_masks(self.editor.masks, self.editor.active)
-        self.session.material = self.controls.material.value
         return self.session.exemplar
 
     @property
@@ -335,7 +333,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         index = self._ranking[0]
         if 0 <= self.gallery.selected < len(self._loaded):
             is_selected = (self._session.images.images == self._loaded[self.gallery.selected]).flatten(1).all(dim=1)
-            [index, *_] = [*is_selected.nonzero()[:, 0].tolist(), index]
+            matches = is_selected.nonzero()[:, 0].tolist()
+            index = matches[0] if matches else index
         self._loaded.clear()
         self._notes.value = panel.notes_html(self._session)
         self._controls.start(self._session)
@@ -507,7 +506,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     def _show_cards(self, result: Result | None) -> None:
         """Show the verdict and the gallery, in one thread at a time."""
-        self._controls.show(result, can_undo=self._session.can_undo, can_save=self._session.edit is not None)
+        self._controls.show(result, has_edit=self._session.edit is not None)
         classes = self._session.classifier.classes
         labels = self._session.images.labels.tolist()
         before = self._session.before.softmax(dim=1)
@@ -579,13 +578,14 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._displayed_exemplar = None
         marked = self._session.marked
         self._session.set_masks(self._editor.masks, self._editor.active)
+        self._session.material = self._controls.material.value
         if marked != self._session.marked:
             self._show()
-        if not self._editor.mask.any():
+        if not self._session.mask.any():
             self._controls.pair.show([])
             self._controls.message.show(MARK_MESSAGE)
             return
-        exemplar = self.exemplar
+        exemplar = self._session.exemplar
         self._displayed_exemplar = exemplar
         self._submit(partial(self._show_pair, exemplar))
 

@@ -10,8 +10,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from torch import Tensor
 
-from edittools.plots.figures import OVERLAY, STATE_COLORS
-from edittools.widgets.pixels import to_pixels
+from edittools.plots.figures import OVERLAY, STATE_COLORS, draw_pixels
+from edittools.widgets.pixels import plain_text, to_pixels
 
 SIZE = (13.0, 6.6)
 """Width and height of the figure in inches."""
@@ -72,7 +72,7 @@ def _draw_editor(figure: Figure, desk: ipywidgets.VBox) -> None:
     figure.text(0.365, 0.235, f"{int(mask.sum()):,} px, {100 * float(mask.mean()):.1f}% of the image", va="top")
     if desk.controls.heat.value:
         heat = f"{desk.controls.heat.description} Bright: where the layer argues for {desk.controls.heat_class.value}"
-        figure.text(0.365, 0.20, heat.replace("$", r"\$"), va="top", style="italic")
+        figure.text(0.365, 0.20, plain_text(heat), va="top", style="italic")
 
 
 def _draw_controls(figure: Figure, desk: ipywidgets.VBox) -> None:
@@ -96,7 +96,7 @@ def _draw_controls(figure: Figure, desk: ipywidgets.VBox) -> None:
 
 def _draw_image(axes: Axes, image: Tensor) -> None:
     """Draw an image without ticks; a small one is enlarged without blurring."""
-    axes.imshow(to_pixels(image), interpolation="nearest" if image.shape[-1] < 100 else "antialiased")
+    draw_pixels(axes, to_pixels(image))
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -119,7 +119,7 @@ def _write_card(figure: Figure, left: float, upper: float, card: dict[str, Any],
         figure.text(
             left,
             upper - 0.021 * number,
-            _fitted(text, probability, font, room).replace("$", r"\$"),
+            plain_text(_fitted(text, probability, font, room)),
             va="top",
             fontproperties=font,
             color="black" if is_first else STATE_COLORS[card["state"]],
@@ -143,5 +143,5 @@ def _write(figure: Figure, left: float, upper: float, sentences: list[str]) -> f
     for sentence in sentences:
         lines += textwrap.wrap(sentence, 50) or [""]
     for number, line in enumerate(lines):
-        figure.text(left, upper - 0.032 * number, line.replace("$", r"\$"), va="top", size=9)
+        figure.text(left, upper - 0.032 * number, plain_text(line), va="top", size=9)
     return upper - 0.032 * len(lines)

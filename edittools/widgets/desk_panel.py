@@ -227,7 +227,7 @@ class Controls(ipywidgets.VBox):
         )
         self.show_search(None)
         self.show_heat(None)
-        self.show(None, can_undo=False, can_save=False)
+        self.show(None, has_edit=False)
         for control in self._inputs:
             control.disabled = True
         super().__init__(
@@ -292,13 +292,12 @@ class Controls(ipywidgets.VBox):
         self.progress.value = share or 0.0
         self.status.value = escape(status).replace("\n", "<br>")
 
-    def show(self, result: Result | None, can_undo: bool, can_save: bool) -> None:
+    def show(self, result: Result | None, has_edit: bool) -> None:
         """Show the verdict on an edit, and whether its figures are held out.
 
         Args:
             result: the result of the edit; nothing is shown for None.
-            can_undo: whether there is an edit to undo.
-            can_save: whether there is an edit to save.
+            has_edit: whether there is an edit, which can be undone and saved.
         """
         if result is None:
             self.title_text = ""
@@ -311,8 +310,8 @@ class Controls(ipywidgets.VBox):
             self.verdict.show(result.verdict, details=result.details)
             self.show_charts(result.charts)
         self.heat_edit.disabled = result is None
-        self.undo.disabled = not can_undo
-        self.save.disabled = not can_save
+        self.undo.disabled = not has_edit
+        self.save.disabled = not has_edit
         self.report.disabled = result is None or not result.held_out
 
     def show_heat_classes(self, names: Sequence[str]) -> None:
@@ -422,10 +421,10 @@ def card(
         marked: whether an area of the image is marked.
 
     Returns:
-        The `state` of the image and its `sign`; whether it is `marked`; `prediction`, the predicted class (before →
-        after); `lines`, each with a text and a probability, which is empty where a line above has it: those of the
-        label, and of the prediction before and after; `name` and `full`, the name and the lines with all probabilities,
-        for the large view; and `description`, all of this in full, for screen readers and the mouse.
+        The `state` of the image; whether it is `marked`; `lines`, each with a text and a probability, which is empty
+        where a line above has it: those of the label, and of the prediction before and after; `name` and `full`, the
+        name and the lines with all probabilities, for the large view; and `description`, all of this in full, for
+        screen readers and the mouse.
     """
     first = int(before.argmax())
     last = int(after.argmax())
@@ -433,10 +432,8 @@ def card(
     sign = SIGNS[state]
     lines = [[classes[label], _percent(before[label], after[label])]]
     if first == last:
-        prediction = classes[first]
         lines.append([f"{sign} {classes[first]}", _percent(before[first], after[first])])
     else:
-        prediction = f"{classes[first]} → {classes[last]}"
         lines.append([f"{sign} {classes[first]} →", _percent(before[first])])
         lines.append([classes[last], _percent(after[last])])
     full = [list(line) for line in lines]
@@ -447,8 +444,6 @@ def card(
     heads = [head for head in (name, caption) if head]
     return {
         "state": state,
-        "sign": sign,
-        "prediction": prediction,
         "lines": [[caption, ""], *lines] if caption else lines,
         "name": ": ".join(heads),
         "full": full,
@@ -461,8 +456,6 @@ def unclassified_card(number: int) -> dict[str, Any]:
     """Describe an image that is not classified yet, by its number in the order in which the images are read."""
     return {
         "state": "",
-        "sign": "",
-        "prediction": "",
         "lines": [["…", ""]],
         "name": f"image {number}",
         "full": [],

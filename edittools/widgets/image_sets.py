@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -61,13 +62,17 @@ class ReadSet:
         return replace(self.data, labels=torch.where(self.is_labeled, self.data.labels, logits.argmax(dim=1)))
 
 
-def check_source(name: str, source: ImageSource, classifier: Classifier) -> None:
+def check_source(name: str, source: ImageSource, classifier: Classifier) -> list[Path] | LabelledImages:
     """Check what can be checked of a set without reading an image file.
 
     Args:
         name: name of the set, used in error messages.
         source: the images.
         classifier: the classifier, which gives the class names.
+
+    Returns:
+        The image files of a folder; otherwise the images with labels of the classifier's classes, which are those of
+        the first class if `source` has none.
 
     Raises:
         TypeError: if `source` is not a set of images.
@@ -80,12 +85,17 @@ def check_source(name: str, source: ImageSource, classifier: Classifier) -> None
             "path of a folder"
         )
     if isinstance(source, str | os.PathLike):
-        if not image_files(source):
+        paths = image_files(source)
+        if not paths:
             raise ValueError(f"{name!r} has no images in {os.fspath(source)!r}; pass a folder with .png or .jpg files")
-        return
-    data = _with_any_labels(name, source, classifier)
+        return paths
+    if isinstance(source, LabelledImages):
+        data = remap_labels(name, source, classifier)
+    else:
+        data = LabelledImages.unlabeled(source, classifier.classes)
     if not len(data):
         raise ValueError(f"{name!r} is empty; pass at least one image")
+    return data
 
 
 def read_set(
@@ -93,17 +103,15 @@ def read_set(
     source: ImageSource,
     classifier: Classifier,
     notes: list[str],
-    max_pixels: int = MAX_PIXELS,
     callback: StepCallback | None = None,
 ) -> ReadSet:
-    """Load a set at the classifier's size, each image once.
+    """Load a set at the classifier's size, each image once; of one with more pixels than `MAX_PIXELS`, only a part.
 
     Args:
         name: name of the set, used in notes and error messages.
         source: the images.
         classifier: the classifier, which gives the size and the class names.
         notes: a line is appended about images that are left out, and if there are no labels.
-        max_pixels: the largest size of the set; of a larger one, every second, third, … image is used.
         callback: is called with each image that was read, or with several.
 
     Raises:
@@ -111,20 +119,17 @@ def read_set(
         ValueError: if it is empty or cannot be used.
         FileNotFoundError: if there is no such folder.
     """
-    check_source(name, source, classifier)
-    is_folder = isinstance(source, str | os.PathLike)
-    count = len(image_files(source)) if is_folder else len(source)
-    step = max(1, -(-count * classifier.size**2 // max_pixels))
+    checked = check_source(name, source, classifier)
+    step = max(1, -(-len(checked) * classifier.size**2 // MAX_PIXELS))
     if step > 1:
         notes.append(f"{name}: one image in {step} is used.")
     report = partial(_report, callback, name)
-    if is_folder:
-        data, is_labeled, left_out = read_files(source, classifier, step, report)
+    if isinstance(checked, list):
+        data, is_labeled, left_out = read_files(source, checked[::step], classifier, report)
         if left_out:
             notes.append(f"{name}: {len(left_out)} files are left out ({'; '.join(left_out[:3])}).")
     else:
-        data = _with_any_labels(name, source, classifier)
-        data = _resized(data.subset(range(0, len(data), step)), classifier.size, report)
+        data = _resized(checked.subset(range(0, len(checked), step)), classifier.size, report)
         has_labels = isinstance(source, LabelledImages)
         is_labeled = torch.full((len(data),), has_labels)
         if not has_labels:
@@ -134,13 +139,6 @@ def read_set(
         notes.append(f"{name!r} holds {int(is_repeated.sum())} images more than once; each is used once.")
         data = data.subset(~is_repeated)
     return ReadSet(data, is_labeled[~is_repeated])
-
-
-def _with_any_labels(name: str, source: LabelledImages | LazyImages | Tensor, classifier: Classifier) -> LabelledImages:
-    """Map the labels of a set to the classifier's classes; a set without labels gets the first class."""
-    if isinstance(source, LabelledImages):
-        return remap_labels(name, source, classifier)
-    return LabelledImages.unlabeled(source, classifier.classes)
 
 
 def _resized(data: LabelledImages, size: int, report: Callable[[int, int, Tensor], None]) -> LabelledImages:

@@ -15,9 +15,8 @@ from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import Images, LabelledImages
-from edittools.metrics import SIGNS, state_of
-from edittools.moments import SecondMoment
-from edittools.plots.figures import OVERLAY, STATE_COLORS, prediction_title
+from edittools.metrics import SIGNS
+from edittools.plots.figures import OVERLAY, STATE_COLORS, draw_pixels, titles_and_states
 from edittools.rewriting import rewrite_at
 from edittools.selection.evaluation import CachedActivations
 from edittools.site import LayerReference, site_at
@@ -82,7 +81,7 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
         mask: the mask to start from, `(H, W)` of 0 and 1.
         change: makes x' of x and a mask.
         images: the images whose predictions are shown, with their labels.
-        reference: the reference images, or their second moment at that layer.
+        reference: the reference images.
     """
 
     def __init__(
@@ -93,14 +92,13 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
         mask: Tensor,
         change: Change,
         images: LabelledImages,
-        reference: Images | SecondMoment,
+        reference: Images,
     ) -> None:
         self._change = change
         self._image = image
         self._images = images
         self._cut = Cut(classifier, layer, image.shape[1:], Weights(classifier))
-        moment = reference if isinstance(reference, SecondMoment) else None
-        self._reference = LayerReference(self._cut, None if moment else reference, moment)
+        self._reference = LayerReference(self._cut, reference)
         self._activations = CachedActivations({layer: self._cut}, images)
         self.editor = MaskEditor(image, mask)
         self.editor.layout = {"width": EDITOR_WIDTH}
@@ -123,9 +121,12 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
         axes[0, 0].contour(mask.numpy(), levels=[0.5], colors=[OVERLAY], linewidths=2)
         axes[1, 0].imshow(self.edit_map.numpy(), cmap="magma", vmin=0, vmax=2)
         axes[1, 0].set_title("edit map of x'", fontsize=9)
-        rows = zip(axes[:, 1:].flat, self._images.images, self._titles(), strict=False)
-        for axis, image, (title, color) in rows:
-            _draw_image(axis, image, title, color)
+        titles, states = titles_and_states(
+            self._cut.classifier.classes, self._activations.labels, self._activations.original, self.after
+        )
+        for axis, image, title, state in zip(axes[:, 1:].flat, self._images.images, titles, states, strict=False):
+            in_lines = f"{SIGNS[state]} {title}".replace(": ", ":\n").replace(" → ", " →\n")
+            _draw_image(axis, image, in_lines, STATE_COLORS[state])
         for axis in axes.flat:
             axis.set_axis_off()
         figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.87, wspace=0.08, hspace=0.42)
@@ -151,19 +152,6 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
             self.after = self._activations.logits(self.edit)
         self.picture.value = png_of(self.figure())
 
-    def _titles(self) -> list[tuple[str, str]]:
-        """Make the title of each image and its color, from its class and its predictions without and with the edit."""
-        labels = self._activations.labels.tolist()
-        before = self._activations.original.argmax(dim=1).tolist()
-        after = self.after.argmax(dim=1).tolist()
-        titles = []
-        for label, first, last in zip(labels, before, after, strict=True):
-            state = state_of(first == label, last == label)
-            names = [self._cut.classifier.classes[index] for index in (label, first, last)]
-            title = f"{SIGNS[state]} {prediction_title(*names)}".replace(": ", ":\n").replace(" → ", " →\n")
-            titles.append((title, STATE_COLORS[state]))
-        return titles
-
 
 def png_of(figure: Figure) -> bytes:
     """Save a figure as a PNG file."""
@@ -174,5 +162,5 @@ def png_of(figure: Figure) -> bytes:
 
 def _draw_image(axes: Axes, image: Tensor, title: str, color: str = "black") -> None:
     """Draw an image `(3, H, W)` under a title."""
-    axes.imshow(to_pixels(image), interpolation="nearest" if image.shape[-1] < 100 else "antialiased")
+    draw_pixels(axes, to_pixels(image))
     axes.set_title(title, fontsize=9, color=color)

@@ -27,12 +27,11 @@ class StaticFigure:
         return {**data, "image/png": to_base64(file.getvalue())}, metadata
 
 
-def to_pixels(image: Tensor, name: str = "image") -> NDArray[np.uint8]:
+def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     """Convert an image to 8-bit pixels.
 
     Args:
         image: `(3, H, W)` in [0, 1].
-        name: name of the image, used in error messages.
 
     Returns:
         The pixels `(H, W, 3)`.
@@ -40,7 +39,7 @@ def to_pixels(image: Tensor, name: str = "image") -> NDArray[np.uint8]:
     Raises:
         ValueError: if it is not such an image.
     """
-    image = check_image(image, name).detach().cpu()
+    image = check_image(image).detach().cpu()
     return (image.permute(1, 2, 0) * 255).round().byte().numpy()
 
 
@@ -57,5 +56,5 @@ def to_base64(content: bytes) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Escape dollar signs, which a label would otherwise typeset as mathematics."""
+    """Escape dollar signs, which a label or a figure would otherwise typeset as mathematics."""
     return text.replace("$", r"\$")

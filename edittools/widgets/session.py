@@ -71,9 +71,8 @@ class _LayerStates:
 
 @dataclass(eq=False)
 class _Step:
-    """An edit of the session, the images that it was made from, its last result, and its strength α."""
+    """The images that an edit of the session was made from, its last result, and its strength α."""
 
-    edit: Edit
     drawn_on: tuple[int, ...]
     result: Result
     strength: float = 1.0
@@ -132,7 +131,7 @@ class EditSession:
         self.classifier = check_classifier(classifier)
         self.notes: list[str] = []
         self._weights = Weights(classifier)
-        self._buffers = digest_tensors(classifier.buffers())
+        self._buffers = digest_tensors(_buffers_without_fingerprint(classifier))
         self._read_sets({"images": images, "clean": clean, "retain": retain}, callback)
         self._report(callback, READING_MODEL)
         self.layers = tuple(editable_layers(self.classifier).layer)
@@ -401,7 +400,7 @@ class EditSession:
         cut = self._states_at(layer).cut
         if edit is not None:
             cut = cut.with_weights(Weights(edit.edited(self.classifier)))
-        heat = evidence_map(self.classifier, cut, self.images.images[index], argued, against)
+        heat = evidence_map(cut, self.images.images[index], argued, against)
         return heat, self.classifier.classes[argued], self.classifier.classes[against]
 
     def likely_classes(self, index: int) -> list[str]:
@@ -454,7 +453,7 @@ class EditSession:
     @property
     def edit(self) -> Edit | None:
         """The last edit; None if there is none."""
-        return self._steps[-1].edit if self._steps else None
+        return self._steps[-1].result.edit if self._steps else None
 
     @property
     def strength(self) -> float:
@@ -478,14 +477,19 @@ class EditSession:
         Raises:
             ValueError: if the weights were changed.
         """
-        if self._steps and self.result is None:
-            step = self._steps[-1]
-            fix = step.result.repair
-            charts = step.result.charts
-            self._check_weights()
-            step.result = self.measure(step.edit, step.drawn_on)
-            if fix is not None:
-                step.result = replace(with_held_out_verdict(step.result, fix, before_change=True), charts=charts)
+        if not self._steps:
+            return None
+        result = self.result
+        if result is not None:
+            return result
+        self._check_weights()
+        step = self._steps[-1]
+        outdated = step.result
+        result = self.measure(outdated.edit, step.drawn_on)
+        if outdated.repair is not None:
+            result = with_held_out_verdict(result, outdated.repair, before_change=True)
+            result = replace(result, charts=outdated.charts)
+        step.result = result
         return self.result
 
     def prepare(self, layer: str, callback: StepCallback | None = None) -> None:
@@ -526,7 +530,7 @@ class EditSession:
         site = site_at(states.cut, [exemplar], states.reference)
         [edit] = rewrite_at(site, reference_weight=REFERENCE_WEIGHT if self.has_clean else 0.0)
         edit = edit if strength == 1 else strength * edit
-        return self._add_step(edit, (drawn_on,), self.measure(edit, (drawn_on,), preview), strength)
+        return self._add_step(self.measure(edit, (drawn_on,), preview), (drawn_on,), strength)
 
     def search(
         self,
@@ -569,7 +573,7 @@ class EditSession:
         )
         if fix.selection.feasible:
             result = with_held_out_verdict(self.measure(fix.edit, (drawn_on,)), fix)
-            self._add_step(fix.edit, (drawn_on,), result, fix.selection.params["strength"])
+            self._add_step(result, (drawn_on,), fix.selection.params["strength"])
         return fix
 
     def measure(self, edit: Edit, drawn_on: Collection[int] = (), preview: Preview | None = None) -> Result:
@@ -675,7 +679,7 @@ class EditSession:
             ValueError: if it was made for another classifier, or if the weights were changed.
         """
         self._check_weights()
-        return self._add_step(edit, (), self.measure(edit))
+        return self._add_step(self.measure(edit), ())
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the last edit as a safetensors file.
@@ -719,18 +723,13 @@ class EditSession:
             raise ValueError("a report is of an edit that a search has found; search for the best one first")
         return fix
 
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is an edit to undo."""
-        return bool(self._steps)
-
     def undo(self) -> None:
         """Go back to the edit before, if there is one; after a change of images or labels its result is cleared."""
         if self._steps:
             self._steps.pop()
 
-    def _add_step(self, edit: Edit, drawn_on: tuple[int, ...], result: Result, strength: float = 1.0) -> Result:
-        self._steps.append(_Step(edit, drawn_on, result, strength))
+    def _add_step(self, result: Result, drawn_on: tuple[int, ...], strength: float = 1.0) -> Result:
+        self._steps.append(_Step(drawn_on, result, strength))
         return result
 
     # --- weights and states -------------------------------------------------------------------------------------------
@@ -762,7 +761,7 @@ class EditSession:
 
     def _has_initial_weights(self, edit: Edit | None = None) -> bool:
         """Return whether the weights are those at the beginning, or these with one edit on top."""
-        if digest_tensors(self.classifier.buffers()) != self._buffers:
+        if digest_tensors(_buffers_without_fingerprint(self.classifier)) != self._buffers:
             return False
         with ledger_of(self.classifier) as ledger:
             fingerprints = list(ledger.fingerprints())
@@ -802,3 +801,9 @@ class EditSession:
             reference = LayerReference(cuts[layer], self.reference)
             self._states[layer] = _LayerStates(cuts[layer], reference, states)
         return self._states[layer]
+
+
+def _buffers_without_fingerprint(classifier: Classifier) -> list[Tensor]:
+    """Return the buffers that are not persistent, and so are not part of the fingerprint of the weights."""
+    persistent = classifier.state_dict()
+    return [buffer for name, buffer in classifier.named_buffers() if name not in persistent]

@@ -115,21 +115,18 @@ class ProbeBrowser(StaticFigure, ipywidgets.VBox):
     `.concept`, `.style` or `.image` is the same as selecting it.
 
     Args:
-        probe: a `probing.Probe`.
-        classifier: name of one of its classifiers; by default the first.
+        probe: a `probing.Probe`; of several classifiers, the first is shown (`probe.where("classifier", name)` selects
+            another one).
 
     Raises:
-        ValueError: if the probe has no such classifier, or no rows.
+        ValueError: if the probe has no rows.
     """
 
-    def __init__(self, probe: Any, classifier: str | None = None) -> None:
+    def __init__(self, probe: Any) -> None:
+        if probe.table.empty:
+            raise ValueError("the table of the probe has 0 rows; pass a probe that has some")
         self._probe = probe
-        names = probe.table["classifier"].unique().tolist() if len(probe.table) else []
-        if classifier is None and names:
-            classifier = names[0]
-        self._table = probe.table[probe.table["classifier"] == classifier]
-        if self._table.empty:
-            raise ValueError(f"the probe has no rows of classifier {classifier!r}; its classifiers are {names}")
+        self._table = probe.table[probe.table["classifier"] == probe.table["classifier"].iloc[0]]
         self._menus: dict[str, ipywidgets.Dropdown] = {}
         for column in ("class", "concept", "style", "image"):
             menu = ipywidgets.Dropdown(description=column, layout={"width": "230px"})

@@ -74,7 +74,7 @@ def snow(model: str) -> None:
 
 def typographic(model: str) -> None:
     """Notebook 02: every method selected, words and real iPods evaluated."""
-    scenario = _few(typographic_scenario("paper", model), last_convolutions)
+    scenario = _few(typographic_scenario("paper"), last_convolutions)
     assert all(len(data) > 0 for data in scenario.splits.labeled.values())
     search = search_of(scenario)
     selections = _select(scenario, search)
