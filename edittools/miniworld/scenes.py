@@ -333,12 +333,6 @@ class Scenes(LabelledImages):
         one_of(concept, THINGS, "concept", KeyError)
         return (self.things == THINGS.index(concept)).float()
 
-    def subset(self, indices: torch.Tensor | Sequence[int]) -> "Scenes":
-        """Select the scenes at `indices` (integers, or one boolean per scene), in that order."""
-        numbers = torch.arange(len(self))[torch.as_tensor(indices) if len(indices) else slice(0)]
-        selected = super().subset(numbers)
-        return replace(selected, things=self.things[numbers], grounds=self.grounds[numbers])
-
 
 def exact_finder(*rendered: Scenes) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
     """Make a finder of concepts that knows scenes: MiniWorld's exact segmenter.
