@@ -190,8 +190,8 @@ print(et.editable_layers(et.Classifier(my_model, my_class_names)))
 - *exact* means that, at each layer that was *checked*, the two parts of the network that an edit needs
   ([design](design.md#inference-the-model-itself-and-a-graph-where-a-cut-is-needed)) together give its own logits bit
   for bit. Not exact: {different} (off by about {most}: {why});
-- *layers* is the number of layers that could be edited when the table was made, and *of* that of all linear layers and
-  convolutions without groups;
+- *layers* is the number of layers that can be edited, and *of* that of all linear layers and convolutions without
+  groups;
 - *seconds* is the time to export the network: {seconds} s for the slowest, `{slowest}`.
 
 `python tests/slow/architectures.py --output docs/architectures.csv` makes it (torch {torch}, one thread).
