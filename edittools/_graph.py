@@ -11,9 +11,12 @@ threads can compute with different weights of one layer.
 
 import operator
 import threading
+import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -49,6 +52,9 @@ _REASONS = {
 _IGNORED_ATTRIBUTES = {"training", "_edittools_applied", "_parameters", "_buffers", "_non_persistent_buffers_set"}
 _EXPORTED: WeakKeyDictionary[nn.Module, dict[tuple, "ExportedModel"]] = WeakKeyDictionary()
 _EXPORTING = threading.RLock()
+SLOW = 2.0
+"""An export that takes longer, in seconds, warns, except in `quiet_exports`."""
+_IS_QUIET: ContextVar[bool] = ContextVar("is_quiet", default=False)
 _BY_VALUE = {bool, int, float, str, bytes, type(None)}
 """Types of settings that a snapshot holds as they are, alone or in a tuple."""
 _HOOKS = {dict, OrderedDict}
@@ -64,18 +70,23 @@ class ExportedModel:
         self.snapshot = _snapshot_of(model)
         self._model = weakref.ref(model)
         self.size = tuple(images.shape[2:])
+        size_in_words = f"{self.size[0]} × {self.size[1]} pixels"
+        slow = threading.Timer(SLOW, warnings.warn, (f"exporting {self.name} for images of {size_in_words}, once",))
+        if not _IS_QUIET.get():
+            slow.start()
         try:
             program = _export(model, images, classes)
         except NotLogitsError:
             raise
         except Exception as error:  # models fail in any way on what they were not made for
-            height, width = self.size
             raise ValueError(
-                f"torch.export cannot read {self.name} for images of {height} × {width} pixels: "
+                f"torch.export cannot read {self.name} for images of {size_in_words}: "
                 f"{_reason_of(error)}. Its logits can be computed, but it cannot be "
                 "edited; pass images of the model's size, Classifier(…, size=…), and a model whose steps do not depend "
                 "on the values of images or on their number"
             ) from error
+        finally:
+            slow.cancel()
         [images_name] = program.graph_signature.user_inputs
         [self.images] = program.graph.find_nodes(op="placeholder", target=images_name)
         [self.logits] = program.graph.output_node().args[0]
@@ -253,6 +264,16 @@ class ExportedModel:
         return name in ("add", "_native_batch_norm_legit_no_training") or node.target is operator.getitem
 
 
+@contextmanager
+def quiet_exports(is_quiet: bool = True) -> Iterator[None]:
+    """Export models of this thread without a warning if it takes long, since the caller shows what is going on."""
+    token = _IS_QUIET.set(is_quiet)
+    try:
+        yield
+    finally:
+        _IS_QUIET.reset(token)
+
+
 def export_of(classifier: Classifier, size: tuple[int, int] | None = None) -> ExportedModel:
     """Give the exported model of a classifier for images of a size, exported again where it has changed.
 
@@ -261,10 +282,13 @@ def export_of(classifier: Classifier, size: tuple[int, int] | None = None) -> Ex
         size: size (H, W) of the images in pixels; by default that of the classifier.
 
     Raises:
-        ValueError: for a model that cannot be exported, or that does not give one logit per class.
+        ValueError: for a model that cannot be exported, or that does not give one logit per class, and for a size that
+            is not two whole numbers.
     """
     model = check_classifier(classifier).model
-    size = (classifier.size, classifier.size) if size is None else tuple(size)
+    size = (classifier.size, classifier.size) if size is None else size
+    if not (isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
+        raise ValueError(f"size {size!r} is not allowed; pass (height, width), two whole numbers")
     like = classifier.normalize(torch.zeros(0, 3, *size))
     key = (size, like.dtype, like.device)
     with _EXPORTING:

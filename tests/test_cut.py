@@ -202,3 +202,9 @@ def test_later_parameters_of_bare_parameters():
     logits = cut.logits(cut.prefix(images), parameters={"gain": torch.zeros(1)})
     classifier.model.gain.zero_()
     torch.testing.assert_close(logits, classifier(images))
+
+
+@pytest.mark.parametrize("size", [32, (32,), (32, 32, 3), (32, 0), "32"])
+def test_cut_of_a_size_that_is_not_allowed(tiny, size):
+    with pytest.raises(ValueError, match="32"):
+        Cut(tiny, "conv1", size)

@@ -666,3 +666,9 @@ def test_function_that_forward_calls_is_redefined(name, expression, photos32):
     _, fresh_classifier = _notebook(expression)
     assert torch.equal(after, compute(fresh_classifier, photos32))
     assert not torch.equal(after, before)
+
+
+def test_export_of_slow_model_warns(monkeypatch):
+    monkeypatch.setattr("edittools._graph.SLOW", 0.0)
+    with pytest.warns(UserWarning, match="Sequential.* 16 × 16 "):
+        export_of(classifier_of(nn.Identity()))

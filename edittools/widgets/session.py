@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from edittools._caching import digest_tensors
+from edittools._graph import quiet_exports
 from edittools._ledger import Weights, ledger_of
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, cut_all, editable_layers
@@ -134,8 +135,9 @@ class EditSession:
         self._buffers = digest_tensors(_buffers_without_fingerprint(classifier))
         self._read_sets({"images": images, "clean": clean, "retain": retain}, callback)
         self._report(callback, READING_MODEL)
-        self.layers = tuple(editable_layers(self.classifier).layer)
-        candidates = candidate_layers(self.classifier)
+        with quiet_exports(callback is not None):
+            self.layers = tuple(editable_layers(self.classifier).layer)
+            candidates = candidate_layers(self.classifier)
         self.default_layer = candidates[2 * len(candidates) // 3]
         self.materials = dict(materials or {})
         self.material = self.material_names[0]
