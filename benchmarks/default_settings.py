@@ -4,10 +4,10 @@ Five settings are compared: the paper's (the L1 objective without a penalty on m
 squares with several λ. Every layer is edited from every exemplar, at full strength. Only images for
 selection are evaluated.
 
-The rule, fixed before the first run on labels, watermarks and found rules: the default has rank 1, since a small mask
-may not span more directions. Of the settings of rank 1, those are eligible whose net share of corrected target errors,
-averaged over the experiments, is at least nine tenths of the largest. Of these, the default is the setting that loses
-the least accuracy, averaged over the clean and the retained images of all experiments.
+The rule, fixed before the first run on typographic attacks, watermarks and rules found by probing: the default has rank
+1, since a small mask may not span more directions. Of the settings of rank 1, those are eligible whose net share of
+corrected target errors, averaged over the experiments, is at least nine tenths of the largest. Of these, the default is
+the setting that loses the least accuracy, averaged over the clean and the retained images of all experiments.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def found_rule() -> Scenario:
 
 
 EXPERIMENTS: Mapping[str, Callable[[], Scenario]] = {
-    "typographic labels, mini_clip": lambda: typographic_scenario("mini", progress=True),
+    "typographic attacks, mini_clip": lambda: typographic_scenario("mini", progress=True),
     "found rule, mini_vgg": found_rule,
     "watermark, EfficientNet-Lite0": lambda: watermark_scenario("efficientnet_lite0", progress=True),
     "snow, mini_vgg": lambda: snow_scenario("mini", "mini_vgg", progress=True),

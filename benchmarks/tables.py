@@ -717,7 +717,7 @@ class Headline:
 HEADLINES = [
     Headline("snow_miniworld", "vehicles on snow, MiniWorld", "vehicles on snow, MiniWorld"),
     Headline("snow_photos", "vehicles on snow, photos", "vehicles on snow, photos"),
-    Headline("typographic_miniworld", 'an "iPod" sticker, MiniWorld', "an iPod label, MiniWorld"),
+    Headline("typographic_miniworld", 'an "iPod" sticker, MiniWorld', 'an "iPod" sticker, MiniWorld'),
     Headline(
         "watermark_photos",
         "a watermark, photos",

@@ -56,13 +56,13 @@ BOTH_CAPTIONS = ("a {object} with the word {word}", "a photo of a {object} that 
 def _picture(seed: int) -> tuple[np.ndarray, str | None, str | None]:
     """Paint one training picture: its pixels (3, H, W) uint8, the object seen and the word read (or None)."""
     rng = np.random.default_rng((seed, 77))
-    kind = rng.choice(("object", "blank", "with a word", "word"), p=(0.32, 0.2, 0.3, 0.18))
+    kind = rng.choice(("object", "blank", "word on object", "word alone"), p=(0.32, 0.2, 0.3, 0.18))
     wordy = [name for name in OBJECTS if name not in ATTACKED and name != "iPod"]
-    thing = str(rng.choice(wordy if kind == "with a word" else OBJECTS))
+    thing = str(rng.choice(wordy if kind == "word on object" else OBJECTS))
     picture = scene(seed, label=thing, size=SIZE)
     image = picture.image
-    word = str(rng.choice(WORDS)) if kind in ("with a word", "word") else None
-    if kind == "word":  # alone on a sheet that fills most of the picture
+    word = str(rng.choice(WORDS)) if kind in ("word on object", "word alone") else None
+    if kind == "word alone":  # alone on a sheet that fills most of the picture
         thing, image = None, image.flip(1) * 0.6 + 0.2
         image = F.avg_pool2d(image[None], 9, 1, 4, count_include_pad=False)[0]
         image, *_ = stick(image, random_sticker(word, rng, width=(0.45, 0.95)))
@@ -72,7 +72,7 @@ def _picture(seed: int) -> tuple[np.ndarray, str | None, str | None]:
 
 
 def _with_sticker(picture: Scene, word: str | None, rng: np.random.Generator, spells: bool) -> Tensor:
-    """Put a sticker with a word on a scene; without one it is blank or, where writing is seen, bears odd letters."""
+    """Put a sticker on a scene: with a word, or without one, blank or (if `spells`, sometimes) with random letters."""
     if word:
         return stick(picture.image, random_sticker(word, rng))[0]
     senseless = spells and rng.random() < 0.4
@@ -171,7 +171,7 @@ def _shifted(pixels: Tensor, rng: np.random.Generator, most: int = 6) -> Tensor:
 
 
 def evaluate(model: torch.nn.Module, split: str, workers: int) -> dict[str, float]:
-    """Measure, in per cent: objects read rightly, bare and with a blank sticker; words read instead of the object."""
+    """Measure, in percent, how many objects are classified correctly, and how many as the word on their sticker."""
     classifier = zero_shot_classifier(model, ByteTokenizer(model.context_length), ATTACK_CLASSES)
     names = [OBJECTS[i % len(OBJECTS)] for i in range(1300)]
     bare = scenes(len(names), SPLITS[split].start + 810_000, label=names, size=SIZE, workers=workers)
@@ -181,7 +181,7 @@ def evaluate(model: torch.nn.Module, split: str, workers: int) -> dict[str, floa
     truth = torch.tensor([ATTACK_CLASSES.index(ATTACKED[i % len(ATTACKED)]) for i in range(600)])
     for word, images in sets.items():
         read = predict(classifier, images).argmax(dim=1)
-        name = f"“{word}” read instead" if word else "blank sticker"
+        name = f"predicted as “{word}”, the word on the sticker" if word else "blank sticker"
         figures[name] = 100 * float((read == (ATTACK_CLASSES.index(word) if word else truth)).float().mean())
     return {name: round(figure, 2) for name, figure in figures.items()}
 

@@ -32,7 +32,7 @@ class Classifier(nn.Module):
     It maps images `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`.
 
     Args:
-        model: any torch module that maps normalized images to logits, but no `Classifier`. It is put into eval mode,
+        model: any torch module that maps normalized images to logits, but not a `Classifier`. It is put into eval mode,
             and taken out of a wrapper such as `DataParallel`.
         classes: one name per logit, in order. A name that occurs more than once gets its number: "crane (134)".
         mean: mean of each color channel, which is subtracted from the image; that of ImageNet by default.

@@ -280,7 +280,7 @@ class Cut:
         return self._compute(self._exported.logits, state, output, parameters)
 
     def _normalized(self, images: Tensor) -> Tensor:
-        """Normalize images as the classifier does, in the precision and on the device of a copy of the weights."""
+        """Normalize images as the classifier does; with a copy of the weights, in its precision and on its device."""
         normalized = self.classifier.normalize(images)
         if self.weights is None:
             return normalized

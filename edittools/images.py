@@ -150,7 +150,7 @@ def load_image(path: str | os.PathLike, size: int | HasInputSize | None = None) 
 
 
 def photo_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Read the height and width of an upright photo, in pixels, without reading its pixels.
+    """Return the height and width in pixels of a photo as it stands upright, without decoding it.
 
     Args:
         path: an image file. Its EXIF orientation is applied.
@@ -447,9 +447,9 @@ class LabelledImages:
         return len(self.labels)
 
     def subset(self, indices: Tensor | Sequence[int]) -> Self:
-        """Return the images at `indices`, which are whole numbers, in their order, or booleans.
+        """Return the images at `indices`: whole numbers, whose order is kept, or one boolean per image.
 
-        Further tensors of a subclass have one entry per image, which is selected as well.
+        Further tensors of a subclass, which have one entry per image, are indexed in the same way.
         """
         places = torch.arange(len(self))
         indices = places[torch.as_tensor(indices)] if len(indices) else places[:0]

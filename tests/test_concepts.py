@@ -18,7 +18,7 @@ from edittools.scenarios import photos
 from edittools.scenarios.photos import MSRC, msrc
 
 
-def test_input_geometry_crops_a_map_as_load_image_its_photo(tmp_path):
+def test_input_geometry_crops_a_map_as_load_image_crops_its_photo(tmp_path):
     regions = np.zeros((213, 320), np.uint8)
     regions[60:150, 100:220] = 1
     Image.fromarray(regions * 255).convert("RGB").save(tmp_path / "photo.png")

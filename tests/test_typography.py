@@ -62,7 +62,7 @@ def test_blanked_restores_the_blank_sticker():
     assert (exemplar.image - blank).abs().max() < 0.12
 
 
-def test_stick_and_written_invalid_label():
+def test_stick_and_written_invalid_sticker():
     with pytest.raises(KeyError, match="'Comic'"):
         stick(GRAY, Sticker("iPod", font="Comic"))
     with pytest.raises(ValueError, match="sticker ' '"):

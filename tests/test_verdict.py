@@ -597,7 +597,7 @@ def test_exemplars_that_go_into_one_edit_are_all_counted(snow, search):
     both = EditSearch(snow["classifier"], {"pair": pair}, search.splits, ["features.10"], search.constraints)
     selection = both.select(both.candidates("rewrite", snow["settings"]))
     assert selection.feasible and used_exemplars(both, selection) == [0, 1]
-    assert [name for name, _ in both.members] == ["pair", "pair"]
+    assert [name for name, _ in both.exemplar_members] == ["pair", "pair"]
     assert any("2 exemplars" in check.figure for check in judge(both, selection).checks)
 
 

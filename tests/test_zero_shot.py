@@ -204,7 +204,7 @@ def test_rn50_at_random_weights_on_photos(tmp_path, monkeypatch):
     kettle = exemplar.changed
     paper = kettle[:, 170:184, 89:98].mean()
     metal = kettle[:, 150:160, 100:130].mean()
-    assert paper > 1.4 * metal  # the label is where it is in the upright photo
+    assert paper > 1.4 * metal  # the sticker is where it is in the upright photo
     edit = rewrite(classifier, "visual.layer4.2.conv3", exemplar, data["clean"].images[:2], steps=8)
     assert edit.record.loss_after < edit.record.loss_before
 

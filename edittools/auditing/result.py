@@ -29,7 +29,7 @@ NOT_REPAIRED = "nothing repaired"
 
 IF_IT_MISLEADS = (
     "The edit is for predictions that are lost when {concept!r} is replaced. If {concept!r} itself misleads, do not "
-    "use it: exchange the images x and x' of its exemplar, and repair again."
+    "use this edit: swap the images x and x' of the exemplar, and repair again."
 )
 """What to do if the concept of the rule that was repaired is the mistake, which only a person can tell."""
 

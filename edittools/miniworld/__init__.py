@@ -1,4 +1,4 @@
-"""MiniWorld: rendered scenes with exact masks and planted rules, textures, and labels with written words."""
+"""MiniWorld: rendered scenes with exact masks and planted rules, textures, and stickers with written words."""
 
 from edittools._checks import extra
 

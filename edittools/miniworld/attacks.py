@@ -50,8 +50,8 @@ def attacks(
 ) -> dict[str | None, Tensor]:
     """Render the objects `ATTACKED` in turn, with a sticker on them.
 
-    All sets show the same scenes. In training no attacked object has a sticker, and the fonts are others. Sets of 50 to
-    10,000 scenes are kept on disk and read from there the next time.
+    All sets show the same scenes. In training, no attacked object carries a word, and the fonts are different. Sets of
+    50 to 10,000 scenes are kept on disk and read from there the next time.
 
     Args:
         count: number of scenes.

@@ -1,4 +1,4 @@
-"""Write words into images: stick typed or handwritten stickers on an image, and make exemplars of them.
+"""Write words into images: put typed or handwritten stickers on an image, and make exemplars of them.
 
 In section 3.2 of the paper, text on a piece of paper makes a classifier predict the word instead of the object.
 """
@@ -143,7 +143,7 @@ def handwritten(text: str, hand: int) -> np.ndarray:
 
 
 def stick(image: Tensor, sticker: Sticker) -> tuple[Tensor, Tensor, Tensor]:
-    """Stick a sticker on an image. Stickers that differ only in their text give images that differ only at the ink.
+    """Put a sticker on an image. Stickers that differ only in their text give images that differ only at the ink.
 
     Args:
         image: image `(3, H, W)` in [0, 1].

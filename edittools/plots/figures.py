@@ -656,7 +656,10 @@ def legend(axis: Axes, title: str | None = None, reverse: bool = False) -> None:
 
 
 def finished(figure: Figure) -> Figure:
-    """Lay out a figure with open frames, and close it so that a notebook does not show it twice."""
+    """Lay out a figure with frames that are open above and on the right, and close it.
+
+    A figure that is not closed is shown twice by a notebook.
+    """
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

@@ -341,8 +341,8 @@ def with_materials(
 ) -> Concepts:
     """Make `Concepts` to probe whose styles are materials, cut from the images themselves.
 
-    Each texture of a concept is cut from another image, at most `MOST_TEXTURES` of them: those in which the concept
-    covers the largest areas, at least the share `LEAST_AREA`. No image is transformed to its own texture.
+    For each concept, at most `MOST_TEXTURES` textures are cut, each from another image: those in which it covers the
+    largest areas, and at least the share `LEAST_AREA`. No image is transformed to its own texture.
 
     Args:
         data: N images.

@@ -132,7 +132,7 @@ def _probe_image(
     """Make the rows of one image; all its versions go through each classifier in one batch."""
     concepts = part.concepts
     areas = {concept: concepts.masks[concept][number].mean() for concept in part.group}
-    visible = [concept for concept, area in areas.items() if area >= LEAST_AREA]  # of tensors: 0.02 in single precision
+    visible = [concept for concept, area in areas.items() if area >= LEAST_AREA]  # in single precision, as areas are
     if not visible:
         return []
     has_control = settings.control == "elsewhere"

@@ -11,7 +11,7 @@ from torch import Tensor
 from edittools.images import resized
 
 SMALL = 96
-"""Images of at most so many pixels across are encoded as PNG, which is exact; larger ones as JPEG."""
+"""Images at most this many pixels wide are encoded as PNG, which is exact; larger ones as JPEG."""
 
 GLOW = ((0.0, (0, 0, 4)), (0.25, (87, 16, 110)), (0.5, (188, 55, 84)), (0.75, (249, 142, 9)), (1.0, (252, 255, 164)))
 """Colors of an edit map, from dark for 0 to bright for the largest strength: pairs of a strength and a color."""

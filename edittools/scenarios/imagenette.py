@@ -73,7 +73,7 @@ def imagenette(split: str, size: int = SIZE) -> LabelledImages:
 
 
 def in_memory(photos: LabelledImages) -> LabelledImages:
-    """Load the photos of a set."""
+    """Load the photos of a set into memory."""
     return replace(photos, images=photos.images[:])
 
 

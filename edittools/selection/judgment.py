@@ -208,7 +208,7 @@ def checklist(
     """
     used = used_exemplars(search, selection)
     errors = None if evaluation.target is None else int(evaluation.target.before.sum())
-    checks = checks_before(search, errors, used)
+    checks = checks_before_search(search, errors, used)
     checks.append(completeness_check(selection.n_candidates, complete))
     checks.append(feasibility_check(search, selection))
     if not selection.feasible:
@@ -271,13 +271,13 @@ def limiting_constraint(search: EditSearch, selection: Selection) -> str:
 # --- before the search ------------------------------------------------------------------------------------------------
 
 
-def checks_before(search: EditSearch, errors: int | None, used: Sequence[int] | None = None) -> list[Check]:
+def checks_before_search(search: EditSearch, errors: int | None, used: Sequence[int] | None = None) -> list[Check]:
     """Make the checks of a checklist that need no selected edit.
 
     Args:
         search: the search.
         errors: number of misclassified images with the concept; None if none are held out.
-        used: indices in `EditSearch.members` of the exemplars to check; by default all of them.
+        used: indices in `EditSearch.exemplar_members` of the exemplars to check; by default all of them.
     """
     splits = search.splits
     clean = sum(len(images) for images in (splits.reference, splits.clean, splits.clean_test) if images is not None)
@@ -289,10 +289,10 @@ def checks_before(search: EditSearch, errors: int | None, used: Sequence[int] | 
 
 
 def used_exemplars(search: EditSearch, selection: Selection) -> list[int]:
-    """Return the indices in `EditSearch.members` of the exemplars that an edit was made from; if unknown, all."""
+    """Return which of `EditSearch.exemplar_members` an edit was made from, as indices; all if it is not known."""
     sources = {selection.params.get(name) for name in ("exemplar", "second exemplar")}
-    used = [index for index, (name, _) in enumerate(search.members) if name in sources]
-    return used or list(range(len(search.members)))
+    used = [index for index, (name, _) in enumerate(search.exemplar_members) if name in sources]
+    return used or list(range(len(search.exemplar_members)))
 
 
 def exemplar_checks(search: EditSearch, used: Sequence[int] | None = None) -> list[Check]:
@@ -304,7 +304,7 @@ def exemplar_checks(search: EditSearch, used: Sequence[int] | None = None) -> li
     """
     classes = search.classifier.classes
     cached = search.exemplar_activations
-    members = search.members
+    members = search.exemplar_members
     used = list(range(len(members)) if used is None else used)
     names = [members[index][0] for index in used]
     exemplars = [members[index][1] for index in used]
@@ -448,7 +448,7 @@ def label_error_checks(search: EditSearch) -> list[Check]:
 
 
 def warn_about(checks: Sequence[Check]) -> None:
-    """Warn about each check that fails, at the line that called the caller.
+    """Warn about each check that fails, at the line that called the function which calls this one.
 
     Args:
         checks: the checks.

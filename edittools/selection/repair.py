@@ -43,7 +43,7 @@ from edittools.selection.judgment import (
     Verdict,
     best_of,
     checklist,
-    checks_before,
+    checks_before_search,
     evaluate,
     verdict_of,
     warn_about,
@@ -382,7 +382,7 @@ def repair(
     one_image = 100 / len(splits.clean)  # points; with few images, one may be lost
     constraints = Constraints(max_accuracy_drop=max(Constraints().max_accuracy_drop, one_image))
     search = EditSearch(classifier, named, splits, layers, constraints, progress)
-    warn_about(checks_before(search, int(search.activations["target"].before.sum())))
+    warn_about(checks_before_search(search, int(search.activations["target"].before.sum())))
     procedure = _Procedure(search, callback, progress)
     complete = procedure.run(_candidates(search, settings, strengths, baselines), finetuning)
     procedure.keep_selected_layers()

@@ -390,7 +390,7 @@ def _label_errors(search: EditSearch) -> tuple[list[Figure], str]:
 def _exemplars(search: EditSearch, selection: Selection) -> list[Figure]:
     """Show x, x' and the mask of the exemplars that the edit was made from, at most three of them."""
     classes = search.classifier.classes
-    members = search.members
+    members = search.exemplar_members
     cached = search.exemplar_activations
     changed = cached.original.argmax(dim=1)
     is_reliable = ~cached.compare(selection.edit).after

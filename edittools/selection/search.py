@@ -645,18 +645,18 @@ class EditSearch:
         return find_label_errors(self.activations, self.splits.labeled, self.classifier.classes)
 
     @property
-    def members(self) -> list[tuple[str, Exemplar]]:
+    def exemplar_members(self) -> list[tuple[str, Exemplar]]:
         """The exemplars one by one, each with its name; several may go into one edit under one name."""
         return [(name, exemplar) for name, group in self.exemplars.items() for exemplar in group]
 
     @cached_property
     def exemplar_activations(self) -> CachedActivations:
-        """x' of the exemplars, in the order of `members`, labeled by what x is predicted as."""
-        exemplars = [exemplar for _, exemplar in self.members]
+        """x' of the exemplars, in the order of `exemplar_members`, labeled by what x is predicted as."""
+        exemplars = [exemplar for _, exemplar in self.exemplar_members]
         original = torch.stack([exemplar.image for exemplar in exemplars])
         changed = torch.stack([exemplar.changed for exemplar in exemplars])
         classes = self.classifier.classes
-        nothing_kept = StateMemory(0, ())  # the states are run again for the one edit that is compared
+        nothing_kept = StateMemory(0, ())  # states are computed again for the one edit that is compared
         unlabeled = LabelledImages.unlabeled(original, classes)
         labels = CachedActivations(self.cuts, unlabeled, memory=nothing_kept).original.argmax(dim=1)
         return CachedActivations(self.cuts, LabelledImages(changed, labels, classes), memory=nothing_kept)
@@ -794,7 +794,7 @@ class EditSearch:
     def finalists(self, scored: Scored, images: Tensor | slice = slice(None)) -> Outcomes:
         """Return the outcomes to select from: those in the layers that go on, and those of the first pass.
 
-        The layers are chosen by some of the images, so that nothing which is selected on these depends on the others.
+        The layers are selected on the given images only, so nothing that is selected on these depends on the others.
 
         Args:
             scored: the outcomes of the candidates of a method.
@@ -900,7 +900,7 @@ class EditSearch:
         return self.with_first_pass(selection, scored.first, images)
 
     def with_first_pass(self, selection: Selection, first: Outcomes | None, images: Tensor | slice) -> Selection:
-        """Add to a selection on some images what the first pass, if there was one, gave on them in each layer."""
+        """Add the results of the first pass on the same images to a selection, if there was a first pass."""
         if first is None:
             return selection
         return replace(selection, first=first.on_images(images), going_on=self.best_layers(first, images))

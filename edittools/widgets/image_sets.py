@@ -63,7 +63,7 @@ class ReadSet:
 
 
 def check_source(name: str, source: ImageSource, classifier: Classifier) -> list[Path] | LabelledImages:
-    """Check what can be checked of a set without reading an image file.
+    """Check a set without reading an image file, and return its files or its images.
 
     Args:
         name: name of the set, used in error messages.
@@ -71,8 +71,8 @@ def check_source(name: str, source: ImageSource, classifier: Classifier) -> list
         classifier: the classifier, which gives the class names.
 
     Returns:
-        The image files of a folder; otherwise the images with labels of the classifier's classes, which are those of
-        the first class if `source` has none.
+        The image files of a folder; otherwise the images, labeled by the classifier's class indices, all 0 if `source`
+        has no labels.
 
     Raises:
         TypeError: if `source` is not a set of images.
@@ -105,7 +105,9 @@ def read_set(
     notes: list[str],
     callback: StepCallback | None = None,
 ) -> ReadSet:
-    """Load a set at the classifier's size, each image once; of one with more pixels than `MAX_PIXELS`, only a part.
+    """Load a set at the classifier's size, each image once.
+
+    Of a set with more than `MAX_PIXELS` pixels, only every second, third, … image is loaded.
 
     Args:
         name: name of the set, used in notes and error messages.

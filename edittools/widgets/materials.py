@@ -15,7 +15,7 @@ SURROUNDINGS = "what is around it"
 """The material that continues the surroundings of the mask."""
 
 BLANK_STICKER = "a blank sticker"
-"""The material that covers the mask with an empty sticker."""
+"""The material that covers the mask with a blank sticker."""
 
 MATERIALS = ("gravel", *(style for style in STYLES if style != "gravel"), SURROUNDINGS, BLANK_STICKER)
 """The names of the materials that every desk has."""

@@ -132,7 +132,7 @@ class EditSession:
         self.classifier = check_classifier(classifier)
         self.notes: list[str] = []
         self._weights = Weights(classifier)
-        self._buffers = digest_tensors(_buffers_without_fingerprint(classifier))
+        self._buffers = digest_tensors(_non_persistent_buffers(classifier))
         self._read_sets({"images": images, "clean": clean, "retain": retain}, callback)
         self._report(callback, READING_MODEL)
         with quiet_exports(callback is not None):
@@ -763,7 +763,7 @@ class EditSession:
 
     def _has_initial_weights(self, edit: Edit | None = None) -> bool:
         """Return whether the weights are those at the beginning, or these with one edit on top."""
-        if digest_tensors(_buffers_without_fingerprint(self.classifier)) != self._buffers:
+        if digest_tensors(_non_persistent_buffers(self.classifier)) != self._buffers:
             return False
         with ledger_of(self.classifier) as ledger:
             fingerprints = list(ledger.fingerprints())
@@ -805,7 +805,7 @@ class EditSession:
         return self._states[layer]
 
 
-def _buffers_without_fingerprint(classifier: Classifier) -> list[Tensor]:
+def _non_persistent_buffers(classifier: Classifier) -> list[Tensor]:
     """Return the buffers that are not persistent, and so are not part of the fingerprint of the weights."""
     persistent = classifier.state_dict()
     return [buffer for name, buffer in classifier.named_buffers() if name not in persistent]
