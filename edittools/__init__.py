@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edittools.cut import Cut, editable_layers
     from edittools.edits import Change, Edit, Record, applied_edits
     from edittools.exemplars import Exemplar, paste_texture
-    from edittools.images import LabelledImages, LazyImages, load_image, load_mask, save_mask
+    from edittools.images import InputGeometry, LabelledImages, LazyImages, load_image, load_mask, save_mask
     from edittools.metrics import Comparison, attack_row, by_class, error_rate, mcnemar, misclassified, predict
     from edittools.moments import SecondMoment, second_moments
     from edittools.rewriting import rewrite
@@ -42,7 +42,7 @@ _NAMES = {
     "cut": ("Cut", "editable_layers"),
     "edits": ("Change", "Edit", "Record", "applied_edits"),
     "exemplars": ("Exemplar", "paste_texture"),
-    "images": ("LabelledImages", "LazyImages", "load_image", "load_mask", "save_mask"),
+    "images": ("InputGeometry", "LabelledImages", "LazyImages", "load_image", "load_mask", "save_mask"),
     "metrics": ("Comparison", "attack_row", "by_class", "error_rate", "mcnemar", "misclassified", "predict"),
     "moments": ("SecondMoment", "second_moments"),
     "rewriting": ("rewrite",),
@@ -61,6 +61,7 @@ __all__ = [
     "Cut",
     "Edit",
     "Exemplar",
+    "InputGeometry",
     "LabelledImages",
     "LazyImages",
     "MaskEditor",

@@ -288,7 +288,7 @@ def export_of(classifier: Classifier, size: tuple[int, int] | None = None) -> Ex
     model = check_classifier(classifier).model
     size = (classifier.size, classifier.size) if size is None else size
     if not (isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
-        raise ValueError(f"size {size!r} is not allowed; pass (height, width), two whole numbers")
+        raise ValueError(f"size {size!r} is not allowed; pass a tuple (height, width) of two whole numbers")
     like = classifier.normalize(torch.zeros(0, 3, *size))
     key = (size, like.dtype, like.device)
     with _EXPORTING:

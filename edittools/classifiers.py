@@ -60,19 +60,21 @@ class Classifier(nn.Module):
         channel_order: str = "RGB",
     ) -> None:
         super().__init__()
-        model = _without_wrappers(model)
-        if isinstance(model, Classifier):
+        inner = _without_wrappers(model)
+        if isinstance(inner, Classifier):
             raise TypeError(
-                f"the model is already a {model}; use it as it is, or pass the classifier's .model with class names "
+                f"the model is already a {inner}; use it as it is, or pass the classifier's .model with class names "
                 "and settings"
             )
-        model = unwrapped(model)
+        model = unwrapped(inner)
         if any(parameter.is_inference() for parameter in model.parameters()):
             raise ValueError(
                 f"the {type(model).__name__} was made under torch.inference_mode(), which forbids gradients; build or "
                 "load it outside of it (torch.no_grad() is enough to run it)"
             )
         _check_batch_norms(model)
+        if mean is None or std is None:
+            raise ValueError(f"mean {mean} and std {std} do not fit; pass three numbers each, or leave them out")
         if len(mean) != 3 or len(std) != 3 or not all(deviation > 0 for deviation in std):
             raise ValueError(
                 f"mean {tuple(mean)} and std {tuple(std)} do not fit; pass three numbers each, std above 0"
@@ -114,13 +116,9 @@ class Classifier(nn.Module):
         Raises:
             ValueError: if the images do not have this shape or range.
         """
-        check_image(images, "the batch of images", 4)
         floating_types = (parameter.dtype for parameter in self.model.parameters() if parameter.is_floating_point())
         dtype = next(floating_types, images.dtype)
-        images = images.to(self.device)
-        if self.channel_order == "BGR":
-            images = images.flip(1)
-        return ((images - self.mean.to(self.device)) / self.std.to(self.device)).to(dtype)
+        return normalize_images(images, self.mean, self.std, self.channel_order, self.device, dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1].
@@ -158,6 +156,17 @@ def _check_batch_norms(model: nn.Module) -> None:
                 "the prediction for an image depends on the other images of its batch; build the model with "
                 "track_running_stats=True, and run training images through it in train mode once"
             )
+
+
+def normalize_images(
+    images: Tensor, mean: Tensor, std: Tensor, channel_order: str, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Check a batch of images `(B, 3, H, W)` in [0, 1], and normalize it; see `Classifier.normalize`."""
+    check_image(images, "the batch of images", 4)
+    images = images.to(device)
+    if channel_order == "BGR":
+        images = images.flip(1)
+    return ((images - mean.to(device)) / std.to(device)).to(dtype)
 
 
 def usual_batch_size(classifier: Classifier) -> int:

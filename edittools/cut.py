@@ -15,6 +15,7 @@ import copy
 import operator
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +26,7 @@ from edittools._graph import LINEAR, check_logits, export_of, probe_images, shap
 from edittools._inference import without_autocast
 from edittools._ledger import Weights
 from edittools._positions import Place
-from edittools.classifiers import Classifier, check_classifier
+from edittools.classifiers import Classifier, check_classifier, normalize_images
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +76,7 @@ class Cut:
         self.model = classifier.model
         self.layer = find_layer(self.model, layer)
         self.weights = weights
+        self._preprocessing = (classifier.mean.clone(), classifier.std.clone(), classifier.channel_order)
         self._exported = export_of(self.classifier, size)
         self.size = self._exported.size
         self._find()
@@ -272,19 +274,38 @@ class Cut:
         Args:
             state: the state at the layer.
             output: output of the layer; by default the one that it has on this state.
-            parameters: tensors to take instead of the model's own, by name.
+            parameters: tensors to take instead of the model's own, by their names in the model, such as that of
+                another weight: `f"{cut.layer}.weight"`.
 
         Returns:
             The logits, `(B, classes)`.
+
+        Raises:
+            KeyError: if the model has no tensor of a name.
         """
+        unknown = sorted(set(parameters or {}) - self._tensor_names)
+        if unknown:
+            raise KeyError(
+                f"{type(self.model).__name__} has no parameter {unknown[0]!r}; the weight of this layer is "
+                f"{self.layer + '.weight'!r}"
+            )
         return self._compute(self._exported.logits, state, output, parameters)
 
     def _normalized(self, images: Tensor) -> Tensor:
-        """Normalize images as the classifier does; with a copy of the weights, in its precision and on its device."""
-        normalized = self.classifier.normalize(images)
+        """Normalize images as the classifier does; with a copy of the weights, as it did when the cut was made."""
         if self.weights is None:
-            return normalized
-        return normalized.to(self.weight)
+            return self.classifier.normalize(images)
+        mean, std, channel_order = self._preprocessing
+        return normalize_images(images, mean, std, channel_order, self.weight.device, self.weight.dtype)
+
+    @cached_property
+    def _tensor_names(self) -> frozenset[str]:
+        """The names of the model's parameters and buffers, each name of a tied one included."""
+        named = [
+            *self.model.named_parameters(remove_duplicate=False),
+            *self.model.named_buffers(remove_duplicate=False),
+        ]
+        return frozenset(name for name, _ in named)
 
     def _compute(
         self, node: fx.Node, state: State, output: Tensor | None = None, parameters: Mapping[str, Tensor] | None = None

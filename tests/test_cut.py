@@ -6,6 +6,7 @@ import torchvision
 from conftest import randomise_norms
 from torch import nn
 
+from edittools._ledger import Weights
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.models.embedded import MiniVGG, mini_vit
@@ -208,3 +209,18 @@ def test_later_parameters_of_bare_parameters():
 def test_cut_of_a_size_that_is_not_allowed(tiny, size):
     with pytest.raises(ValueError, match="32"):
         Cut(tiny, "conv1", size)
+
+
+def test_cut_with_a_copy_of_the_weights_does_not_depend_on_the_model_afterwards(tiny, photos32):
+    cut = Cut(tiny, "conv1", weights=Weights(tiny))
+    [*before] = cut.prefix(photos32[:4])
+    tiny.mean.add_(0.1)
+    tiny.half()
+    [*after] = cut.prefix(photos32[:4])
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_logits_with_a_parameter_that_the_model_does_not_have(tiny, photos32):
+    cut = Cut(tiny, "conv1")
+    with pytest.raises(KeyError, match="'weight'.*'conv1.weight'"):
+        cut.logits(cut.prefix(photos32[:2]), parameters={"weight": cut.weight})

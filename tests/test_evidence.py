@@ -90,6 +90,12 @@ def test_evidence_map_of_a_class_against_itself_is_refused(tiny):
         evidence_map(Cut(tiny, "conv1"), image(32), 3, 3)
 
 
+@pytest.mark.parametrize("favored", [-1, 5, "ant"])
+def test_evidence_map_of_a_class_that_does_not_exist(tiny, favored):
+    with pytest.raises(IndexError, match=str(favored)):
+        evidence_map(Cut(tiny, "conv2"), torch.rand(3, 32, 32), favored, 0)
+
+
 def test_evidence_for_a_polar_class_lies_on_the_snow_below_vehicles():
     """Snow was planted as a rule: it holds most of the evidence, and covers less than half of the images."""
     classifier = et.load_classifier("mini_vgg")

@@ -112,7 +112,7 @@ class Audit:
             )
         else:
             lines.append(self._describe_rule())
-        if self.fix is not None:
+        if self.fix is not None and self.fix.selection.feasible:
             lines.append(IF_IT_MISLEADS.format(concept=self.rule["concept"]))
         if self.left_out:
             lines.append(f"{len(self.left_out)} files or annotations were left out, such as {self.left_out[0]}.")

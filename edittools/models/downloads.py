@@ -66,7 +66,7 @@ def photo(name: str) -> Path:
         raise ValueError(f"{name!r} in the registry lies outside the cache folder; use a relative path without '..'")
     folder = offline_folder()
     if folder is not None:
-        return _offline_photo(folder, name)
+        return _offline_photo(folder, name, digest, url)
     path = cache_folder() / "photos" / name
     downloader = pooch.HTTPDownloader(timeout=30)
     try:  # a file that is there, with that hash, is not downloaded
@@ -79,9 +79,8 @@ def photo(name: str) -> Path:
     return path
 
 
-def _offline_photo(folder: Path, name: str) -> Path:
-    """Return the path of a registered file in an offline folder, after its hash was checked."""
-    digest, url = registry()[name]
+def _offline_photo(folder: Path, name: str, digest: str, url: str) -> Path:
+    """Return the path of a registered file in an offline folder, after checking its hash."""
     path = folder / name
     if not path.exists():
         raise FileNotFoundError(f"{name!r} is not in EDITTOOLS_PHOTOS={str(folder)!r}; get it from {url}")

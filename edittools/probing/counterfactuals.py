@@ -89,8 +89,8 @@ class Concepts:
     Args:
         data: N labeled images.
         masks: masks `(N, H, W)` of 0 and 1, by the name of the concept.
-        styles: textures `(V, 3, h, w)`, V variants of each style, by the name of the style; such as those of
-            `with_materials`.
+        styles: textures `(V, 3, h, w)`, V variants of each style, by the name of the style; such as those that
+            `with_materials` cuts.
         objects: for each concept, the classes whose object it is, such as "jeep" for the concept "car". Controls in
             images of these classes do not cover the concept.
         groups: groups of concepts that can replace each other, such as grounds. Each concept of a group is transformed

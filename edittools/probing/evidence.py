@@ -31,9 +31,14 @@ def evidence_map(cut: Cut, image: Tensor, favored: int, against: int) -> Tensor:
         `against`, and 0 outside of what the layer sees.
 
     Raises:
+        IndexError: if there is no such class.
         ValueError: if both classes are the same, or if the image has another size than the cut.
     """
     image = check_image(image)
+    count = len(cut.classifier.classes)
+    for index in (favored, against):
+        if isinstance(index, str) or not 0 <= index < count:
+            raise IndexError(f"class {index!r} does not exist; pass an index from 0 to {count - 1}")
     if favored == against:
         raise ValueError(f"both classes are {favored}; pass two classes")
     state = cut.prefix(image[None])

@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from numbers import Integral, Real
 from os import PathLike
@@ -64,4 +64,10 @@ def plain(value: Any) -> Any:
 
 def package_versions() -> dict[str, str]:
     """List the versions of Python and of the packages on which results depend."""
-    return {"Python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
+    versions = {"Python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # edittools itself, where it runs from a folder of its sources
+            versions[package] = "not installed"
+    return versions
