@@ -87,6 +87,9 @@ def test_audit_goes_on_from_finished_parts(audited, scenes):
     audit = audit_folder(scenes / "images", et.load_classifier("mini_vgg"), out=out, progress=False, **settings)
     assert audit.is_rule and audit.fix.selection.feasible
     assert "edit.safetensors" in {path.name for path in audit.write(out)}
+    nothing = replace(audit.fix.selection, params={})
+    without_edit = replace(audit, fix=replace(audit.fix, selections={**audit.fix.selections, "selected": nothing}))
+    assert len(without_edit.findings()) == len(audit.findings()) - 1  # nothing is said about an edit
     assert {path: path.stat().st_mtime_ns for path in (out / "parts").rglob("*.json")} == finished
 
 
