@@ -10,7 +10,7 @@ import synthetic
 import tables
 import torch
 import watermark
-from _lib import command, networks, pivots, snow
+from _lib import command, networks, outcomes, pivots, snow
 from _lib.methods import ONE_EACH, QUICK, search_of, select_all, small
 from _lib.results import (
     COLUMNS,
@@ -18,8 +18,6 @@ from _lib.results import (
     FORMER_METHODS,
     METHODS,
     Results,
-    decode,
-    encode,
     key_of,
     name_of,
     read_all,
@@ -111,9 +109,9 @@ def test_write_results_of_some_methods_on_one_network_leaves_the_other_networks(
 
 
 def test_encode_and_decode_outcomes_of_some_images():
-    text = encode([1, 0, 1], [0, 0, 1], [4, 0, 2], size=6)
+    text = outcomes.encode([1, 0, 1], [0, 0, 1], [4, 0, 2], size=6)
     assert text == "._x_+_"
-    assert decode(text) == [[0, 1, 1], [0, 1, 0], [0, 2, 4]]
+    assert outcomes.decode(text) == [[0, 1, 1], [0, 1, 0], [0, 2, 4]]
 
 
 def test_name_of_a_new_method():
@@ -442,12 +440,43 @@ def test_figures_are_computed_again_from_stored_outcomes(tmp_path):
     networks.add_networks(results, rows, snow.add_figures)
     write_results(tmp_path / "a.csv", results, "python a.py", "2026-11-28")
     effort = {"settings": "", "candidates": 2, "seconds": 1.0}
-    again = [one | effort | {"method": key_of(one["method"])} for one in networks.rows_of(read_outcomes("a", tmp_path))]
+    again = [one | effort | {"method": key_of(one["method"])} for one in outcomes.rows_of(read_outcomes("a", tmp_path))]
     repeated = Results("snow", "photos")
     networks.add_networks(repeated, again, snow.add_figures)
     pd.testing.assert_frame_equal(repeated.frame(), results.frame())
     p = results.frame().query("metric == 'p against the edit' and network == 'all' and method == 'full rank'")
     assert 0 < p.value.item() < 1
+
+
+def test_write_results_of_another_edit_tests_the_other_methods_against_it(tmp_path):
+    generator = np.random.default_rng(1)
+    before = {job: generator.integers(2, size=40).tolist() for job in ("a", "b")}
+
+    def run(seed, methods):
+        of_seed = np.random.default_rng(seed)
+        rows = []
+        for method, job in itertools.product(methods, before):
+            rows.append(row(job, method, before[job], of_seed.integers(2, size=40).tolist()))
+        results = Results("snow", "photos")
+        networks.add_networks(results, rows, snow.add_figures)
+        return results
+
+    def p_values():
+        table = read_results("a", tmp_path).query("metric == 'p against the edit' and method != 'edit'")
+        return table.set_index(["network", "method"]).value
+
+    path = tmp_path / "a.csv"
+    write_results(path, run(0, ["editing", "full_rank", "projection"]), "python a.py", "2026-11-28")
+    former = p_values()
+    write_results(path, run(5, ["editing", "full_rank"]), "python a.py", "2026-11-29", ["editing", "full_rank"])
+    again = p_values()
+    assert list(again.index) == list(former.index)
+    assert (again - former).abs().max() > 0.01
+    expected = outcomes.p_of_methods(read_outcomes("a", tmp_path))
+    assert again.to_dict() == pytest.approx(expected[again.index].to_dict())
+    (tmp_path / "outcomes" / "a.csv").unlink()
+    write_results(path, run(7, ["editing"]), "python a.py", "2026-11-30", ["editing"])
+    assert p_values().empty
 
 
 def test_add_networks_of_a_watermark_stores_which_photos(tmp_path):
@@ -456,9 +485,9 @@ def test_add_networks_of_a_watermark_stores_which_photos(tmp_path):
     found |= {"clean_test": [[0, 0, 0], [0, 0, 0], [0, 1, 2]], "target_test": [[1, 1, 0], [0, 1, 0], [0, 1, 2]]}
     results = Results("watermark", "photos")
     networks.add_networks(results, [found], watermark.add_figures)
-    outcomes = {one["split"]: one["outcomes"] for one in results.outcomes}
-    assert outcomes["black"] == "__+" and outcomes["target_test"] == "+x."
-    [again] = networks.rows_of(pd.DataFrame(results.outcomes))
+    of_splits = {one["split"]: one["outcomes"] for one in results.outcomes}
+    assert of_splits["black"] == "__+" and of_splits["target_test"] == "+x."
+    [again] = outcomes.rows_of(pd.DataFrame(results.outcomes))
     assert watermark.restored([again], ["black"]) == watermark.restored([found], ["black"])
 
 

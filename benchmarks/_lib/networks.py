@@ -4,7 +4,7 @@ A row is what a method did on a network: its effort, and of each split which ima
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import sqrt
 from pathlib import Path
 from statistics import NormalDist
@@ -16,15 +16,15 @@ import torch
 
 from _lib.command import parser
 from _lib.methods import LOCALITY, add_effort
-from _lib.results import Results, decode, name_of
+from _lib.outcomes import Rows, p_between, sets_of, unchanged
+from _lib.results import Results, name_of
 from edittools._identity import identity
-from edittools.metrics import Comparison, corrected_interval, mcnemar
+from edittools.metrics import Comparison, corrected_interval
 from edittools.models.downloads import available, registry
 from edittools.models.load import load_classifier
 from edittools.probing.effects import signed_rank
 from edittools.probing.jobs import run
 
-Rows = Sequence[Mapping[str, Any]]
 AddFigures = Callable[..., None]
 """Adds to the results the figures of one method, of its rows: `add_figures(results, rows, network=…, method=…)`."""
 
@@ -95,35 +95,6 @@ def joint_effort(rows: Rows) -> dict[str, Any]:
         "seconds": sum(row["seconds"] for row in rows),
         "success": float(measured.mean()) if len(measured) else None,
     }
-
-
-def p_between(edits: Rows, others: Rows) -> float:
-    """Test whether each image is misclassified by as many networks with the edit as with another method."""
-    pairs = zip(edits, others, strict=True)
-    apart = sum(np.subtract(edit["target_test"][1], other["target_test"][1]) for edit, other in pairs)
-    if len(edits) > 1:
-        return signed_rank(apart)
-    return mcnemar(int((apart > 0).sum()), int((apart < 0).sum()))
-
-
-def sets_of(row: Mapping[str, Any]) -> dict[str, list]:
-    """Return the splits of a row: what was misclassified before and after, and maybe the images' places."""
-    return {name: value for name, value in row.items() if isinstance(value, list)}
-
-
-def rows_of(outcomes: pd.DataFrame) -> list[dict[str, Any]]:
-    """Make rows of stored outcomes again, by the name of each method."""
-    rows = []
-    for (network, method), part in outcomes.groupby(["network", "method"], sort=False):
-        sets = {split: decode(text) for split, text in zip(part.split, part.outcomes, strict=True)}
-        rows.append({"job": network, "method": method, **sets})
-    return rows
-
-
-def unchanged(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Make of a method's row that of one which changes nothing."""
-    sets = {split: [wrong[0], *wrong[::2]] for split, wrong in sets_of(row).items()}
-    return {"job": row["job"], "settings": "no such layer", "candidates": 0, "seconds": 0.0} | sets
 
 
 def comparisons(rows: Rows, split: str) -> list[Comparison]:

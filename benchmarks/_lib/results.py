@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from _lib.outcomes import encode, p_of_methods
 from edittools._caching import atomic_path
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "results"
@@ -181,34 +182,6 @@ class Results:
         return "\n\n".join(blocks)
 
 
-RIGHT, WRONG, CORRECTED, BROKEN, ABSENT = ".x+-_"
-"""An image that is classified correctly before and after, never, only after, only before; and one not in the split."""
-
-
-def encode(before: Sequence[int], after: Sequence[int], places: Sequence[int] | None = None, size: int = 0) -> str:
-    """Write one character per image: what the classifier made of it before and after.
-
-    Args:
-        before: 1 for each image that was misclassified, else 0.
-        after: the same after the edit.
-        places: the number of each image in a larger set, by default one after the other.
-        size: the number of images in that set; those that are not in the split are `ABSENT`.
-    """
-    kinds = {(0, 0): RIGHT, (1, 1): WRONG, (1, 0): CORRECTED, (0, 1): BROKEN}
-    characters = [ABSENT] * (size or len(before))
-    for place, *pair in zip(range(len(before)) if places is None else places, before, after, strict=True):
-        characters[place] = kinds[int(pair[0]), int(pair[1])]
-    return "".join(characters)
-
-
-def decode(outcomes: str) -> list[list[int]]:
-    """Read `before`, `after` and `places` of `encode`."""
-    places = [place for place, character in enumerate(outcomes) if character != ABSENT]
-    before = [int(outcomes[place] in WRONG + CORRECTED) for place in places]
-    after = [int(outcomes[place] in WRONG + BROKEN) for place in places]
-    return [before, after, places]
-
-
 def write_results(path: Path, results: Results, command: str, day: str, methods: Collection[str] = ()) -> None:
     """Write the files of a run.
 
@@ -217,7 +190,8 @@ def write_results(path: Path, results: Results, command: str, day: str, methods:
         results: what was measured.
         command: the command that measured it.
         day: when.
-        methods: keys of methods. If given, only these are replaced, and the rows of all others stay.
+        methods: keys of methods. If given, only these are replaced, and the rows of all others stay. If the edit is one
+            of these, the others are tested against the new edit; without stored outcomes, they lose their p-value.
     """
     table = results.frame()
     outcomes = pd.DataFrame(results.outcomes)
@@ -226,6 +200,8 @@ def write_results(path: Path, results: Results, command: str, day: str, methods:
         names = [name_of(method) for method in methods]
         table = _replaced(read_results(path.stem, path.parent), table, names)
         outcomes = _replaced(read_outcomes(path.stem, path.parent), outcomes, names)
+        if "editing" in methods:
+            table = _tested_again(table, outcomes, names)
         stored = read_run(path.stem, path.parent)
         again = {key: run.pop(key) for key in ("command", "date", "seconds")}
         selected = [one for one in stored["selected"] if one["method"] not in names]
@@ -251,6 +227,17 @@ def _replaced(stored: pd.DataFrame, new: pd.DataFrame, names: Collection[str]) -
     rows = pd.concat([stored[~is_replaced], new], ignore_index=True)
     order = np.argsort([*np.flatnonzero(~is_replaced), *new_places], kind="stable")
     return rows.iloc[order].reset_index(drop=True)
+
+
+def _tested_again(table: pd.DataFrame, outcomes: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
+    """Replace the p-values against the edit of all methods but those with the given names."""
+    is_former = (table.metric == "p against the edit") & ~table.method.isin(names)
+    p_values = p_of_methods(outcomes)
+    former = table[is_former]
+    again = [p_values.get(key, np.nan) for key in zip(former.network, former.method, strict=True)]
+    table = table.copy()
+    table.loc[is_former, "value"] = again
+    return table[~is_former | table.value.notna()].reset_index(drop=True)
 
 
 def _write(path: Path, text: str) -> None:
