@@ -1,5 +1,7 @@
 """Cached activations: edits are evaluated from their layer on, with the weights that the images were cached with."""
 
+from functools import partial
+
 import pytest
 import torch
 from conftest import make_exemplar
@@ -15,6 +17,7 @@ from edittools.selection.evaluation import (
     CachedActivations,
     ConstraintCheck,
     Constraints,
+    OfOne,
     StateMemory,
     bytes_of_states,
     cache_activations,
@@ -183,3 +186,20 @@ def test_several_sets_share_a_memory_and_each_has_its_own_states(tiny, data, edi
     with edit.applied(tiny):
         expected = predict(tiny, data)
     torch.testing.assert_close(torch.cat([cached[name].logits(edit) for name in sets]), expected)
+
+
+def test_tensors_of_one_thing_leave_when_another_is_asked_for():
+    computed = []
+
+    def value(thing, batch):
+        computed.append((thing, batch))
+        return torch.full((4,), float(batch))  # 16 bytes
+
+    memory = OfOne(limit=40)
+    for _ in range(2):
+        for batch in range(3):
+            assert memory.get("a", batch, partial(value, "a", batch))[0] == batch
+    assert computed == [("a", 0), ("a", 1), ("a", 2), ("a", 2)]  # the third one does not fit
+    memory.get("b", 0, partial(value, "b", 0))
+    memory.get("a", 0, partial(value, "a", 0))
+    assert computed[4:] == [("b", 0), ("a", 0)]

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, log
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,21 +26,32 @@ CONFIDENCE = 0.95
 """Confidence with which at most `max_retain_broken` percent of the retained images are broken."""
 
 
-class CachedLayer(NamedTuple):
-    """What is cached of one batch of images at one layer.
+class OfOne:
+    """Tensors of the batches of one thing, such as the outputs of one layer; they leave when another one is asked for.
 
-    Attributes:
-        state: the state at the layer.
-        output: the layer's output without an edit.
+    Args:
+        limit: the number of bytes that are kept.
     """
 
-    state: State
-    output: Tensor
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self._thing: object = None
+        self._tensors: dict[int, Tensor] = {}
+        self._bytes = 0
 
-    @property
-    def size(self) -> int:
-        """The bytes that it takes, and those of what one edit adds to the output."""
-        return sum(tensor.nbytes for tensor in self.state) + 2 * self.output.nbytes
+    def get(self, thing: object, batch: int, compute: Callable[[], Tensor]) -> Tensor:
+        """Return the tensor of a batch of a thing, from memory or computed."""
+        if thing != self._thing:
+            self._thing = thing
+            self._tensors = {}
+            self._bytes = 0
+        if batch in self._tensors:
+            return self._tensors[batch]
+        tensor = compute()
+        if self._bytes + tensor.nbytes <= self.limit:
+            self._tensors[batch] = tensor
+            self._bytes += tensor.nbytes
+        return tensor
 
 
 class StateMemory:
@@ -48,8 +59,12 @@ class StateMemory:
 
     What does not fit is computed again each time it is needed.
 
+    Attributes:
+        outputs: the outputs of the layer at which a set was last evaluated, without an edit.
+        added: what the last edit adds to these outputs.
+
     Args:
-        limit: the number of bytes.
+        limit: the number of bytes of states; `outputs` and `added` take up to an eighth each on top.
         layers: names of the layers whose states are kept.
     """
 
@@ -57,7 +72,9 @@ class StateMemory:
         self.limit = limit
         self.layers = tuple(layers)
         self.is_full = False
-        self._entries: dict[tuple[object, str, int], CachedLayer] = {}
+        self.outputs = OfOne(limit / 8)
+        self.added = OfOne(limit / 8)
+        self._states: dict[tuple[object, str, int], State] = {}
         self._bytes = 0
 
     def keep(self, layers: Collection[str]) -> None:
@@ -65,22 +82,27 @@ class StateMemory:
         self.layers = tuple(layers)
         self.is_full = False
 
-    def get(self, owner: object, layer: str, batch: int) -> CachedLayer | None:
-        """Return what is cached of a batch of a set at a layer, or None."""
-        return self._entries.get((owner, layer, batch))
+    def get(self, owner: object, layer: str, batch: int) -> State | None:
+        """Return the state of a batch of a set at a layer, or None if it is not kept."""
+        return self._states.get((owner, layer, batch))
 
-    def put(self, owner: object, layer: str, batch: int, cached: CachedLayer) -> None:
-        """Cache a batch of a set at a layer, if there is room."""
-        former = [key for key in self._entries if key[1] not in self.layers]
+    def put(self, owner: object, layer: str, batch: int, state: State) -> None:
+        """Keep the state of a batch of a set at a layer, if there is room."""
+        size = _bytes_of(state)
+        former = [key for key in self._states if key[1] not in self.layers]
         for key in former:
-            if self._bytes + cached.size <= self.limit:
+            if self._bytes + size <= self.limit:
                 break
-            self._bytes -= self._entries.pop(key).size
-        if self._bytes + cached.size > self.limit:
+            self._bytes -= _bytes_of(self._states.pop(key))
+        if self._bytes + size > self.limit:
             self.is_full = True
             return
-        self._entries[owner, layer, batch] = cached
-        self._bytes += cached.size
+        self._states[owner, layer, batch] = state
+        self._bytes += size
+
+
+def _bytes_of(state: State) -> int:
+    return sum(tensor.nbytes for tensor in state)
 
 
 Stop = Callable[[Tensor, Tensor], bool]
@@ -135,8 +157,6 @@ class CachedActivations:
         self.labels = self._data.labels
         self.memory = memory or StateMemory(memory_for_states(self._classifier.device), self.cuts)
         self._owner = object()  # whose states these are, in a memory of several sets
-        self._added: dict[int, Tensor] = {}
-        self._added_by: Edit | None = None
         self._compared: dict[tuple[Edit, float], Comparison] = {}
         self._order = torch.arange(len(self.labels))
         batches = tqdm(self._parts(None, 1.0), "images", self._batch_count, disable=not progress, leave=False)
@@ -153,8 +173,7 @@ class CachedActivations:
     def logits(self, edit: Edit | None = None, strength: float = 1.0) -> Tensor:
         """Return the logits `(N, classes)` with an edit, computed from the first layer that it changes.
 
-        Of an edit of one layer's weight, only what it adds to the layer's output is computed, once for all strengths;
-        the output without it is cached, too.
+        Of an edit of one layer's weight, only what it adds to the layer's output is computed, once for all strengths.
 
         Args:
             edit: the edit; None for the classifier as it was cached.
@@ -205,19 +224,21 @@ class CachedActivations:
         cut = self.cuts[layer]
         if edit is None:
             for batch in range(self._batch_count):
-                yield cut.logits(self._at(layer, batch).state).cpu()
+                yield cut.logits(self._at(layer, batch)).cpu()
             return
         if edit.fingerprint != self._weights.fingerprint or edit.on_top_of:
             edit.check_fits_copy(self._weights, cut.model)
         if list(edit.changes) == [f"{layer}.weight"]:
+            change = edit.changes[f"{layer}.weight"]
             for batch in range(self._batch_count):
-                cached = self._at(layer, batch)
-                added = self._added_to(layer, edit, batch, cached.state)
-                yield cut.logits(cached.state, torch.add(cached.output, added, alpha=strength)).cpu()
+                state = self._at(layer, batch)
+                output = self.memory.outputs.get((self._owner, layer), batch, partial(cut.output, state))
+                added = self.memory.added.get((self._owner, edit), batch, partial(change.added, cut, cut.keys(state)))
+                yield cut.logits(state, torch.add(output, added, alpha=strength)).cpu()
             return
         parameters = self._edited_parameters(edit, strength, layer)
         for batch in range(self._batch_count):
-            yield cut.logits(self._at(layer, batch).state, parameters=parameters).cpu()
+            yield cut.logits(self._at(layer, batch), parameters=parameters).cpu()
 
     def _start(self, edit: Edit | None) -> str:
         """Choose the layer to compute from: the first that the edit changes, otherwise the last."""
@@ -226,41 +247,25 @@ class CachedActivations:
             return layers[-1]
         return next((layer for layer in layers if layer in edit.layers), layers[-1])
 
-    def _at(self, layer: str, batch: int) -> CachedLayer:
-        """Return the state of a batch at a layer, and the layer's output, from the memory or computed.
+    def _at(self, layer: str, batch: int) -> State:
+        """Return the state of a batch at a layer, from the memory or computed.
 
         If states at the layer are kept, those at the other layers that are kept are computed in the same pass.
         """
-        cached = self.memory.get(self._owner, layer, batch)
-        if cached is not None:
-            return cached
+        kept = self.memory.get(self._owner, layer, batch)
+        if kept is not None:
+            return kept
         wanted = [layer]
         if layer in self.memory.layers and not self.memory.is_full:
-            kept = [name for name in self.cuts if name in self.memory.layers]
-            wanted = [name for name in kept if self.memory.get(self._owner, name, batch) is None]
+            at_layers = [name for name in self.cuts if name in self.memory.layers]
+            wanted = [name for name in at_layers if self.memory.get(self._owner, name, batch) is None]
         first = batch * self._batch_size
         images = pixels_of(self._data)[self._order[first : first + self._batch_size]]
         states = states_at({name: self.cuts[name] for name in wanted}, images)
         for name, state in states.items():
-            at_layer = CachedLayer(state, self.cuts[name].output(state))
             if name in self.memory.layers:
-                self.memory.put(self._owner, name, batch, at_layer)
-            if name == layer:
-                cached = at_layer
-        return cached
-
-    def _added_to(self, layer: str, edit: Edit, batch: int, state: State) -> Tensor:
-        """Compute what an edit of a layer's weight adds to its output; it is kept while the batch is in memory."""
-        if self._added_by is not edit:
-            self._added = {}
-            self._added_by = edit
-        if batch in self._added:
-            return self._added[batch]
-        cut = self.cuts[layer]
-        added = edit.changes[f"{layer}.weight"].added(cut, cut.keys(state))
-        if self.memory.get(self._owner, layer, batch) is not None:
-            self._added[batch] = added
-        return added
+                self.memory.put(self._owner, name, batch, state)
+        return states[layer]
 
     def _edited_parameters(self, edit: Edit, strength: float, layer: str) -> dict[str, Tensor]:
         """Compute the parameters that an edit changes, all of which must be at the layer or after it."""
@@ -319,24 +324,23 @@ def _batch_size_of_states(classifier: Classifier) -> int:
     return min(MOST_IMAGES, 2 * usual_batch_size(classifier))
 
 
-@torch.no_grad()
 def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> int:
-    """Count the bytes that caching an image `(1, 3, H, W)` at all cuts takes."""
-    return sum(CachedLayer(state, cuts[layer].output(state)).size for layer, state in states_at(cuts, image).items())
+    """Count the bytes of the states of an image `(1, 3, H, W)` at all cuts."""
+    return sum(_bytes_of(state) for state in states_at(cuts, image).values())
 
 
 def memory_for_states(device: torch.device) -> float:
     """Return how many bytes states may take.
 
-    It is `EDITTOOLS_MEMORY` in GB; by default half of the memory of a GPU, and otherwise 1 GB.
+    It is `EDITTOOLS_MEMORY` in GB; by default a quarter of the memory of a GPU, and otherwise 0.5 GB.
     """
     setting = os.environ.get("EDITTOOLS_MEMORY")
     if setting:
         number = float(setting) if setting.replace(".", "", 1).isdigit() else setting
         return 1e9 * check_amount(number, "EDITTOOLS_MEMORY", 0)
     if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory / 2
-    return 1e9
+        return torch.cuda.get_device_properties(device).total_memory / 4
+    return 0.5e9
 
 
 class SplitActivations(dict[str, CachedActivations]):
