@@ -17,7 +17,7 @@ from edittools.selection.evaluation import (
     CachedActivations,
     ConstraintCheck,
     Constraints,
-    OfOne,
+    CurrentTensors,
     StateMemory,
     bytes_of_states,
     cache_activations,
@@ -188,14 +188,14 @@ def test_several_sets_share_a_memory_and_each_has_its_own_states(tiny, data, edi
     torch.testing.assert_close(torch.cat([cached[name].logits(edit) for name in sets]), expected)
 
 
-def test_tensors_of_one_thing_leave_when_another_is_asked_for():
+def test_tensors_of_a_subject_are_replaced_by_those_of_another():
     computed = []
 
-    def value(thing, batch):
-        computed.append((thing, batch))
+    def value(subject, batch):
+        computed.append((subject, batch))
         return torch.full((4,), float(batch))  # 16 bytes
 
-    memory = OfOne(limit=40)
+    memory = CurrentTensors(limit=40)
     for _ in range(2):
         for batch in range(3):
             assert memory.get("a", batch, partial(value, "a", batch))[0] == batch

@@ -26,8 +26,8 @@ CONFIDENCE = 0.95
 """Confidence with which at most `max_retain_broken` percent of the retained images are broken."""
 
 
-class OfOne:
-    """Tensors of the batches of one thing, such as the outputs of one layer; they leave when another one is asked for.
+class CurrentTensors:
+    """The tensors of one subject, batch by batch, such as the outputs of one layer; those of another replace them.
 
     Args:
         limit: the number of bytes that are kept.
@@ -35,22 +35,19 @@ class OfOne:
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
-        self._thing: object = None
-        self._tensors: dict[int, Tensor] = {}
-        self._bytes = 0
+        self._current: tuple[object, dict[int, Tensor]] = (None, {})
 
-    def get(self, thing: object, batch: int, compute: Callable[[], Tensor]) -> Tensor:
-        """Return the tensor of a batch of a thing, from memory or computed."""
-        if thing != self._thing:
-            self._thing = thing
-            self._tensors = {}
-            self._bytes = 0
-        if batch in self._tensors:
-            return self._tensors[batch]
+    def get(self, subject: object, batch: int, compute: Callable[[], Tensor]) -> Tensor:
+        """Return the tensor of a batch of a subject, from memory or computed."""
+        known, tensors = self._current
+        if subject != known:
+            tensors = {}  # another thread may still fill the former one
+            self._current = (subject, tensors)
+        if batch in tensors:
+            return tensors[batch]
         tensor = compute()
-        if self._bytes + tensor.nbytes <= self.limit:
-            self._tensors[batch] = tensor
-            self._bytes += tensor.nbytes
+        if sum(kept.nbytes for kept in tensors.values()) + tensor.nbytes <= self.limit:
+            tensors[batch] = tensor
         return tensor
 
 
@@ -72,8 +69,8 @@ class StateMemory:
         self.limit = limit
         self.layers = tuple(layers)
         self.is_full = False
-        self.outputs = OfOne(limit / 8)
-        self.added = OfOne(limit / 8)
+        self.outputs = CurrentTensors(limit / 8)
+        self.added = CurrentTensors(limit / 8)
         self._states: dict[tuple[object, str, int], State] = {}
         self._bytes = 0
 
