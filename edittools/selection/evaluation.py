@@ -150,7 +150,7 @@ class CachedActivations:
         self._weights = Weights(self._classifier) if first_cut.weights is None else first_cut.weights
         self.cuts = {layer: cut.with_weights(self._weights) for layer, cut in cuts.items()}
         self._data = remap_labels("images to cache", data, self._classifier)
-        self._batch_size = _batch_size_of_states(self._classifier) if batch_size is None else batch_size
+        self._batch_size = batch_size_of_states(self._classifier) if batch_size is None else batch_size
         self.labels = self._data.labels
         self.memory = memory or StateMemory(memory_for_states(self._classifier.device), self.cuts)
         self._owner = object()  # whose states these are, in a memory of several sets
@@ -308,7 +308,7 @@ def cache_activations(
     classifier = next(iter(cuts.values())).classifier
     memory = memory or StateMemory(memory_for_states(classifier.device), cuts)
     for name, images in sets.items():
-        batch_size = _batch_size_of_states(classifier)
+        batch_size = batch_size_of_states(classifier)
         may_stop = name in early_stopping
         if may_stop:
             batch_size = min(batch_size, max(8, len(images) // 16))
@@ -316,7 +316,7 @@ def cache_activations(
     return cached
 
 
-def _batch_size_of_states(classifier: Classifier) -> int:
+def batch_size_of_states(classifier: Classifier) -> int:
     """Choose how many images to cache at once."""
     return min(MOST_IMAGES, 2 * usual_batch_size(classifier))
 

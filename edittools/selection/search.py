@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from edittools._checks import one_of
 from edittools._inference import refuse_inference_mode
 from edittools.baselines import BASELINES, OF_THE_HEAD, finetune, rewrite_at_random
-from edittools.classifiers import MOST_IMAGES, Classifier, check_classifier, check_size
+from edittools.classifiers import Classifier, check_classifier, check_size
 from edittools.cut import Cut, editable_layers, find_layer
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Exemplars, named_exemplars
@@ -47,6 +47,7 @@ from edittools.selection.evaluation import (
     Constraints,
     SplitActivations,
     StateMemory,
+    batch_size_of_states,
     bytes_of_states,
 )
 from edittools.selection.label_errors import LabelError, find_label_errors
@@ -748,7 +749,8 @@ class EditSearch:
         target = self.splits.target
         most_bytes = self.activations.memory.limit / 2
         size = int(most_bytes / bytes_of_states(cuts, pixels_of(target)[:1]))
-        groups = torch.arange(len(target)).split(min(max(size, FEWEST_AT_ONCE), MOST_IMAGES))
+        size = min(max(size, FEWEST_AT_ONCE), batch_size_of_states(self.classifier))
+        groups = torch.arange(len(target)).split(size)
         total = len(groups) * len(tried)
         losses = []
         wrong = []
