@@ -53,7 +53,7 @@ _IGNORED_ATTRIBUTES = {"training", "_edittools_applied", "_parameters", "_buffer
 _EXPORTED: WeakKeyDictionary[nn.Module, dict[tuple, "ExportedModel"]] = WeakKeyDictionary()
 _EXPORTING = threading.RLock()
 SLOW = 2.0
-"""An export that takes longer, in seconds, warns, except in `quiet_exports`."""
+"""Seconds after which an export warns that it is still running, except in `quiet_exports`."""
 _IS_QUIET: ContextVar[bool] = ContextVar("is_quiet", default=False)
 _BY_VALUE = {bool, int, float, str, bytes, type(None)}
 """Types of settings that a snapshot holds as they are, alone or in a tuple."""
@@ -71,7 +71,9 @@ class ExportedModel:
         self._model = weakref.ref(model)
         self.size = tuple(images.shape[2:])
         size_in_words = f"{self.size[0]} × {self.size[1]} pixels"
-        slow = threading.Timer(SLOW, warnings.warn, (f"exporting {self.name} for images of {size_in_words}, once",))
+        text = f"torch.export still reads {self.name} for images of {size_in_words}; it does so once per size"
+        slow = threading.Timer(SLOW, warnings.warn, (text,))
+        slow.daemon = True
         if not _IS_QUIET.get():
             slow.start()
         try:
@@ -101,6 +103,11 @@ class ExportedModel:
             with torch.no_grad():  # with gradients, attention is computed another way
                 logits = self.compute([self.logits], {self.images: batch})[0]
             check_logits(logits, model, batch, classes, f"the graph of {self.name} for {len(batch)} image(s)")
+
+    @property
+    def tensor_names(self) -> set[str]:
+        """The names of the tensors that the graph reads; a shared tensor has the first of its names."""
+        return {node.target for node in self._tensors}
 
     def invalidate(self) -> None:
         """Make the next `export_of` export the model again."""
@@ -266,7 +273,11 @@ class ExportedModel:
 
 @contextmanager
 def quiet_exports(is_quiet: bool = True) -> Iterator[None]:
-    """Export models of this thread without a warning if it takes long, since the caller shows what is going on."""
+    """Let slow exports of this thread not warn, for callers that show their own progress.
+
+    Args:
+        is_quiet: False lets them warn.
+    """
     token = _IS_QUIET.set(is_quiet)
     try:
         yield

@@ -15,7 +15,6 @@ import copy
 import operator
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -76,7 +75,7 @@ class Cut:
         self.model = classifier.model
         self.layer = find_layer(self.model, layer)
         self.weights = weights
-        self._preprocessing = (classifier.mean.clone(), classifier.std.clone(), classifier.channel_order)
+        self._preprocessing = _preprocessing_of(classifier)
         self._exported = export_of(self.classifier, size)
         self.size = self._exported.size
         self._find()
@@ -210,9 +209,10 @@ class Cut:
         return self._grids["output"].to_image(values, self.size)
 
     def with_weights(self, weights: Weights) -> "Cut":
-        """Return the same cut, which computes with a copy of the model's weights."""
+        """Return the same cut, which computes with a copy of the model's weights and with the present preprocessing."""
         cut = copy.copy(self)
         cut.weights = weights
+        cut._preprocessing = _preprocessing_of(self.classifier)
         return cut
 
     @property
@@ -281,31 +281,22 @@ class Cut:
             The logits, `(B, classes)`.
 
         Raises:
-            KeyError: if the model has no tensor of a name.
+            KeyError: if the model reads no tensor of a name.
         """
-        unknown = sorted(set(parameters or {}) - self._tensor_names)
+        unknown = sorted(set(parameters or {}) - self._exported.tensor_names)
         if unknown:
             raise KeyError(
-                f"{type(self.model).__name__} has no parameter {unknown[0]!r}; the weight of this layer is "
-                f"{self.layer + '.weight'!r}"
+                f"{type(self.model).__name__} reads no tensor {unknown[0]!r}; the weight of this layer is "
+                f"{self.layer + '.weight'!r}, and a shared tensor goes by the first of its names"
             )
         return self._compute(self._exported.logits, state, output, parameters)
 
     def _normalized(self, images: Tensor) -> Tensor:
-        """Normalize images as the classifier does; with a copy of the weights, as it did when the cut was made."""
+        """Normalize images as the classifier does; with a copy of the weights, as it did when the cut got the copy."""
         if self.weights is None:
             return self.classifier.normalize(images)
         mean, std, channel_order = self._preprocessing
         return normalize_images(images, mean, std, channel_order, self.weight.device, self.weight.dtype)
-
-    @cached_property
-    def _tensor_names(self) -> frozenset[str]:
-        """The names of the model's parameters and buffers, each name of a tied one included."""
-        named = [
-            *self.model.named_parameters(remove_duplicate=False),
-            *self.model.named_buffers(remove_duplicate=False),
-        ]
-        return frozenset(name for name, _ in named)
 
     def _compute(
         self, node: fx.Node, state: State, output: Tensor | None = None, parameters: Mapping[str, Tensor] | None = None
@@ -338,6 +329,11 @@ class Cut:
         own = {node.target for node in (*self._earlier, *self._node.all_input_nodes)}
         later = {node.target for node in self._exported.nodes} - own
         return [name for name, _ in self.model.named_parameters() if name in later]
+
+
+def _preprocessing_of(classifier: Classifier) -> tuple[Tensor, Tensor, str]:
+    """Copy the mean, the standard deviation and the channel order of a classifier."""
+    return classifier.mean.clone(), classifier.std.clone(), classifier.channel_order
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> str:

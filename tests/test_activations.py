@@ -68,6 +68,16 @@ def test_compare_does_not_depend_on_what_happens_to_the_model(tiny, data, edit, 
     assert torch.equal(compared.before, before) and torch.equal(compared.after, expected)
 
 
+def test_images_are_normalized_as_when_they_were_cached(tiny, data, edit):
+    cuts = cut_all(tiny, ["conv1"])
+    tiny.mean.add_(0.3)  # between the cut and the cache
+    with edit.applied(tiny):
+        expected = predict(tiny, data)
+    states = CachedActivations(cuts, data, memory=StateMemory(0, []))
+    tiny.mean.add_(0.3)
+    torch.testing.assert_close(states.logits(edit), expected)
+
+
 def test_compare_with_weights_copied_while_an_edit_was_applied(tiny, data, edit, late):
     with late.applied(tiny):
         states = CachedActivations(cut_all(tiny, ["conv1"]), data)
@@ -177,6 +187,16 @@ def test_states_at_other_layers_leave_when_there_is_no_room(tiny, data, edit, mo
     states.logits(edit, 0.25)
     states.logits(of_the_stem, 0.25)
     assert passes == [["stem"]]
+
+
+def test_states_in_the_order_of_the_first_run_are_not_kept(tiny, data, edit):
+    cuts = cut_all(tiny, ["conv1"])
+    memory = StateMemory(1e9, ["conv1"])
+    states = CachedActivations(cuts, data, 8, memory=memory, fragile_first=True)
+    expected = states.compare(edit).after
+    of_all = sum(bytes_of_states(cuts, image[None]) for image in data.images)
+    assert memory.used == of_all
+    assert torch.equal(CachedActivations(cuts, data).compare(edit).after, expected)
 
 
 def test_several_sets_share_a_memory_and_each_has_its_own_states(tiny, data, edit):

@@ -92,8 +92,11 @@ def test_evidence_map_of_a_class_against_itself_is_refused(tiny):
 
 @pytest.mark.parametrize("favored", [-1, 5, "ant"])
 def test_evidence_map_of_a_class_that_does_not_exist(tiny, favored):
-    with pytest.raises(IndexError, match=str(favored)):
-        evidence_map(Cut(tiny, "conv2"), torch.rand(3, 32, 32), favored, 0)
+    cut = Cut(tiny, "conv2")
+    with pytest.raises(IndexError, match=f"class {favored!r}"):
+        evidence_map(cut, torch.rand(3, 32, 32), favored, 0)
+    with pytest.raises(IndexError, match=f"class {favored!r}"):
+        evidence_map(cut, torch.rand(3, 32, 32), 0, favored)
 
 
 def test_evidence_for_a_polar_class_lies_on_the_snow_below_vehicles():

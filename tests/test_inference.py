@@ -19,7 +19,7 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.images import LabelledImages
 from edittools.metrics import predict
-from edittools.rewriting import rewrite
+from edittools.rewriting import rewrite, rewrite_at
 from edittools.selection.evaluation import CachedActivations
 from edittools.site import prepare
 
@@ -59,7 +59,8 @@ def test_cached_states_in_threads():
     data = LabelledImages(images, torch.zeros(64, dtype=torch.long), list("abcde"))
     exemplar = make_exemplar()
     site = prepare(classifier, "3", exemplar)
-    edits = [finetune(site, steps=3, scope="global", rate=rate)[0] for rate in (0.01, 0.1, 0.5)]
+    edits = [finetune(site, steps=3, scope=scope, rate=0.5)[0] for scope in ("global", "local")]
+    edits += rewrite_at(site, rank=None)
     states = CachedActivations(cut_all(classifier, ["3"]), data, batch_size=8)
     unedited = states.logits()
     expected = [states.logits(edit) for edit in edits]

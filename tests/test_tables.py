@@ -448,35 +448,61 @@ def test_figures_are_computed_again_from_stored_outcomes(tmp_path):
     assert 0 < p.value.item() < 1
 
 
+def results_of_networks(seed, methods, jobs=("a", "b")):
+    """Outcomes of a seed; what is misclassified before does not depend on it."""
+    rows = []
+    generator = np.random.default_rng(seed)
+    for method, job in itertools.product(methods, jobs):
+        before = np.random.default_rng(ord(job)).integers(2, size=40).tolist()
+        rows.append(row(job, method, before, generator.integers(2, size=40).tolist()))
+    results = Results("snow", "photos")
+    networks.add_networks(results, rows, snow.add_figures)
+    return results
+
+
+def p_values_in(folder):
+    table = read_results("a", folder).query("metric == 'p against the edit' and method != 'edit'")
+    return table.set_index(["network", "method"]).value.to_dict()
+
+
 def test_write_results_of_another_edit_tests_the_other_methods_against_it(tmp_path):
-    generator = np.random.default_rng(1)
-    before = {job: generator.integers(2, size=40).tolist() for job in ("a", "b")}
-
-    def run(seed, methods):
-        of_seed = np.random.default_rng(seed)
-        rows = []
-        for method, job in itertools.product(methods, before):
-            rows.append(row(job, method, before[job], of_seed.integers(2, size=40).tolist()))
-        results = Results("snow", "photos")
-        networks.add_networks(results, rows, snow.add_figures)
-        return results
-
-    def p_values():
-        table = read_results("a", tmp_path).query("metric == 'p against the edit' and method != 'edit'")
-        return table.set_index(["network", "method"]).value
-
     path = tmp_path / "a.csv"
-    write_results(path, run(0, ["editing", "full_rank", "projection"]), "python a.py", "2026-11-28")
-    former = p_values()
-    write_results(path, run(5, ["editing", "full_rank"]), "python a.py", "2026-11-29", ["editing", "full_rank"])
-    again = p_values()
-    assert list(again.index) == list(former.index)
-    assert (again - former).abs().max() > 0.01
-    expected = outcomes.p_of_methods(read_outcomes("a", tmp_path))
-    assert again.to_dict() == pytest.approx(expected[again.index].to_dict())
+    write_results(path, results_of_networks(0, ["editing", "full_rank", "projection"]), "a", "2026-11-28")
+    former = p_values_in(tmp_path)
+    write_results(path, results_of_networks(5, ["editing", "full_rank"]), "a", "2026-11-29", ["editing", "full_rank"])
+    again = p_values_in(tmp_path)
+    assert list(again) == list(former) and again != former
+    stored = read_outcomes("a", tmp_path)
+    table = read_results("a", tmp_path)
+    p_value = outcomes.p_against_edit(stored, set(zip(table.network, table.method, strict=True)))
+    assert again == pytest.approx({key: p_value(*key) for key in again})
     (tmp_path / "outcomes" / "a.csv").unlink()
-    write_results(path, run(7, ["editing"]), "python a.py", "2026-11-30", ["editing"])
-    assert p_values().empty
+    write_results(path, results_of_networks(7, ["editing"]), "a", "2026-11-30", ["editing"])
+    assert p_values_in(tmp_path) == {}
+
+
+@pytest.mark.parametrize("are_stored", [True, False])
+def test_write_results_of_another_edit_on_one_network(tmp_path, are_stored):
+    path = tmp_path / "a.csv"
+    write_results(path, results_of_networks(0, ["editing", "full_rank"]), "a", "2026-11-28")
+    former = p_values_in(tmp_path)
+    if not are_stored:
+        (tmp_path / "outcomes" / "a.csv").unlink()
+    write_results(path, results_of_networks(5, ["editing"], jobs="a"), "a", "2026-11-29", ["editing"])
+    again = p_values_in(tmp_path)
+    others = [key for key in former if key[0] != "a"]
+    assert {key: again[key] for key in others} == {key: former[key] for key in others}
+    assert (("a", "full rank") in again) == are_stored
+    assert again.get(("a", "full rank")) != former["a", "full rank"]
+
+
+def test_p_value_of_a_method_without_a_layer_on_one_network():
+    results = results_of_networks(0, ["editing", "full_rank"])
+    stored = pd.DataFrame(results.outcomes).query("network == 'a' or method == 'edit'")
+    measured = {("a", "edit"), ("b", "edit"), ("a", "full rank")}
+    p_value = outcomes.p_against_edit(stored, measured)
+    assert 0 < p_value("all", "full rank") < 1
+    assert np.isnan(outcomes.p_against_edit(stored, measured | {("b", "full rank")})("all", "full rank"))
 
 
 def test_add_networks_of_a_watermark_stores_which_photos(tmp_path):

@@ -1,6 +1,6 @@
 """The outcome of every image: as text in a file, and compared between methods."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,9 @@ from edittools.probing.effects import signed_rank
 
 Rows = Sequence[Mapping[str, Any]]
 """Rows of what a method did on a network: of each split, which images were misclassified before and after."""
+
+EDIT = "edit"
+"""The name of the method that others are tested against."""
 
 RIGHT, WRONG, CORRECTED, BROKEN, ABSENT = ".x+-_"
 """An image that is classified correctly before and after, never, only after, only before; and one not in the split."""
@@ -69,23 +72,28 @@ def p_between(edits: Rows, others: Rows) -> float:
     return mcnemar(int((apart > 0).sum()), int((apart < 0).sum()))
 
 
-def p_of_methods(outcomes: pd.DataFrame) -> pd.Series:
-    """Test stored outcomes of the test images again, each method against the edit, see `p_between`.
+def p_against_edit(outcomes: pd.DataFrame, measured: Collection[tuple[str, str]]) -> Callable[[str, str], float]:
+    """Return a function that tests a method against the edit again, from stored outcomes of the test images.
+
+    Args:
+        outcomes: the stored outcomes.
+        measured: the networks and the methods that were measured there, by their names. Elsewhere, a method had no
+            layer and changed nothing.
 
     Returns:
-        The p-values by network and method, by their names; "all" stands for all networks together. It is empty if
-        there is no test set, or no edit.
+        A function of the network, or "all" for all of them together, and of the method. It returns NaN if outcomes of
+        one of the two are not stored.
     """
-    if not len(outcomes) or not ((outcomes.method == "edit") & (outcomes.split == "target_test")).any():
-        return pd.Series(dtype=float)
-    known = {(row["job"], row["method"]): row for row in rows_of(outcomes)}
-    networks = list(dict.fromkeys(outcomes.network))
-    groups = {"all": networks} if len(networks) > 1 else {}
-    groups |= {name: [name] for name in networks}
-    p_values = {}
-    for group, members in groups.items():
-        edits = [known[name, "edit"] for name in members]
-        for method in dict.fromkeys(outcomes.method):
-            of_method = [known.get((name, method)) or unchanged(known[name, "edit"]) for name in members]
-            p_values[group, method] = p_between(edits, of_method)
-    return pd.Series(p_values)
+    stored = {(row["job"], row["method"]): row for row in rows_of(outcomes)} if len(outcomes) else {}
+    networks = list(dict.fromkeys(network for network, _ in measured if network != "all"))
+
+    def p_value(network: str, method: str) -> float:
+        members = networks if network == "all" else [network]
+        needed = [(name, one) for name in members for one in (EDIT, method) if (name, one) in measured]
+        if any("target_test" not in stored.get(key, ()) for key in needed):
+            return float("nan")
+        edits = [stored[name, EDIT] for name in members]
+        others = [stored.get((name, method)) or unchanged(stored[name, EDIT]) for name in members]
+        return p_between(edits, others)
+
+    return p_value

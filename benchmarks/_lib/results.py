@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from _lib.outcomes import encode, p_of_methods
+from _lib.outcomes import encode, p_against_edit
 from edittools._caching import atomic_path
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "results"
@@ -198,10 +198,11 @@ def write_results(path: Path, results: Results, command: str, day: str, methods:
     run = {"command": command, "date": day, "seconds": results.seconds, **results.notes, "selected": results.selected}
     if methods:
         names = [name_of(method) for method in methods]
+        networks = set(table.network)
         table = _replaced(read_results(path.stem, path.parent), table, names)
         outcomes = _replaced(read_outcomes(path.stem, path.parent), outcomes, names)
         if "editing" in methods:
-            table = _tested_again(table, outcomes, names)
+            table = _tested_again(table, outcomes, names, networks)
         stored = read_run(path.stem, path.parent)
         again = {key: run.pop(key) for key in ("command", "date", "seconds")}
         selected = [one for one in stored["selected"] if one["method"] not in names]
@@ -229,14 +230,15 @@ def _replaced(stored: pd.DataFrame, new: pd.DataFrame, names: Collection[str]) -
     return rows.iloc[order].reset_index(drop=True)
 
 
-def _tested_again(table: pd.DataFrame, outcomes: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
-    """Replace the p-values against the edit of all methods but those with the given names."""
-    is_former = (table.metric == "p against the edit") & ~table.method.isin(names)
-    p_values = p_of_methods(outcomes)
+def _tested_again(
+    table: pd.DataFrame, outcomes: pd.DataFrame, names: Collection[str], networks: Collection[str]
+) -> pd.DataFrame:
+    """Replace the p-values against the edit of all methods but those named, on networks where the edit is new."""
+    is_former = (table.metric == "p against the edit") & ~table.method.isin(names) & table.network.isin(networks)
+    p_value = p_against_edit(outcomes, set(zip(table.network, table.method, strict=True)))
     former = table[is_former]
-    again = [p_values.get(key, np.nan) for key in zip(former.network, former.method, strict=True)]
     table = table.copy()
-    table.loc[is_former, "value"] = again
+    table.loc[is_former, "value"] = [p_value(*key) for key in zip(former.network, former.method, strict=True)]
     return table[~is_former | table.value.notna()].reset_index(drop=True)
 
 

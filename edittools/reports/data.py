@@ -68,6 +68,6 @@ def package_versions() -> dict[str, str]:
     for package in PACKAGES:
         try:
             versions[package] = version(package)
-        except PackageNotFoundError:  # edittools itself, where it runs from a folder of its sources
-            versions[package] = "not installed"
+        except PackageNotFoundError:
+            versions[package] = "unknown (run from its sources)" if package == "edittools" else "not installed"
     return versions

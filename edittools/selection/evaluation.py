@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, log
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ CONFIDENCE = 0.95
 
 
 class CurrentTensors:
-    """The tensors of one subject, batch by batch, such as the outputs of one layer; those of another replace them.
+    """One tensor per batch, of one subject at a time, such as the outputs of a layer; asking for another discards them.
 
     Args:
         limit: the number of bytes that are kept.
@@ -39,14 +40,14 @@ class CurrentTensors:
 
     def get(self, subject: object, batch: int, compute: Callable[[], Tensor]) -> Tensor:
         """Return the tensor of a batch of a subject, from memory or computed."""
-        known, tensors = self._current
-        if subject != known:
+        current_subject, tensors = self._current
+        if subject != current_subject:
             tensors = {}  # another thread may still fill the former one
             self._current = (subject, tensors)
         if batch in tensors:
             return tensors[batch]
         tensor = compute()
-        if sum(kept.nbytes for kept in tensors.values()) + tensor.nbytes <= self.limit:
+        if sum(kept.nbytes for kept in list(tensors.values())) + tensor.nbytes <= self.limit:
             tensors[batch] = tensor
         return tensor
 
@@ -59,6 +60,7 @@ class StateMemory:
     Attributes:
         outputs: the outputs of the layer at which a set was last evaluated, without an edit.
         added: what the last edit adds to these outputs.
+        used: the number of bytes that the states take.
 
     Args:
         limit: the number of bytes of states; `outputs` and `added` take up to an eighth each on top.
@@ -72,7 +74,8 @@ class StateMemory:
         self.outputs = CurrentTensors(limit / 8)
         self.added = CurrentTensors(limit / 8)
         self._states: dict[tuple[object, str, int], State] = {}
-        self._bytes = 0
+        self.used = 0
+        self._lock = Lock()
 
     def keep(self, layers: Collection[str]) -> None:
         """Keep the states at other layers from now on; those at the former ones leave when there is no room."""
@@ -86,16 +89,19 @@ class StateMemory:
     def put(self, owner: object, layer: str, batch: int, state: State) -> None:
         """Keep the state of a batch of a set at a layer, if there is room."""
         size = _bytes_of(state)
-        former = [key for key in self._states if key[1] not in self.layers]
-        for key in former:
-            if self._bytes + size <= self.limit:
-                break
-            self._bytes -= _bytes_of(self._states.pop(key))
-        if self._bytes + size > self.limit:
-            self.is_full = True
-            return
-        self._states[owner, layer, batch] = state
-        self._bytes += size
+        with self._lock:
+            if (owner, layer, batch) in self._states:  # another thread was first
+                return
+            former = [key for key in self._states if key[1] not in self.layers]
+            for key in former:
+                if self.used + size <= self.limit:
+                    break
+                self.used -= _bytes_of(self._states.pop(key))
+            if self.used + size > self.limit:
+                self.is_full = True
+                return
+            self._states[owner, layer, batch] = state
+            self.used += size
 
 
 def _bytes_of(state: State) -> int:
@@ -152,7 +158,8 @@ class CachedActivations:
         self._data = remap_labels("images to cache", data, self._classifier)
         self._batch_size = batch_size_of_states(self._classifier) if batch_size is None else batch_size
         self.labels = self._data.labels
-        self.memory = memory or StateMemory(memory_for_states(self._classifier.device), self.cuts)
+        memory = memory or StateMemory(memory_for_states(self._classifier.device), self.cuts)
+        self.memory = StateMemory(0, ()) if fragile_first else memory  # states in another order are of no use
         self._owner = object()  # whose states these are, in a memory of several sets
         self._compared: dict[tuple[Edit, float], Comparison] = {}
         self._order = torch.arange(len(self.labels))
@@ -161,7 +168,7 @@ class CachedActivations:
         self.before = misclassified(self.original, self.labels)
         if fragile_first:
             self._order = label_margins(self.original, self.labels).argsort(stable=True)
-            self._owner = object()  # states of the batches in the former order are not used again
+            self.memory = memory
 
     @property
     def _batch_count(self) -> int:
@@ -170,7 +177,8 @@ class CachedActivations:
     def logits(self, edit: Edit | None = None, strength: float = 1.0) -> Tensor:
         """Return the logits `(N, classes)` with an edit, computed from the first layer that it changes.
 
-        Of an edit of one layer's weight, only what it adds to the layer's output is computed, once for all strengths.
+        Of an edit of one layer's weight, only what it adds to the layer's output is computed. Calls that follow one
+        another and differ in the strength share it, as far as it fits into the memory.
 
         Args:
             edit: the edit; None for the classifier as it was cached.
@@ -254,8 +262,8 @@ class CachedActivations:
             return kept
         wanted = [layer]
         if layer in self.memory.layers and not self.memory.is_full:
-            at_layers = [name for name in self.cuts if name in self.memory.layers]
-            wanted = [name for name in at_layers if self.memory.get(self._owner, name, batch) is None]
+            kept_layers = [name for name in self.cuts if name in self.memory.layers]
+            wanted = [name for name in kept_layers if self.memory.get(self._owner, name, batch) is None]
         first = batch * self._batch_size
         images = pixels_of(self._data)[self._order[first : first + self._batch_size]]
         states = states_at({name: self.cuts[name] for name in wanted}, images)

@@ -733,7 +733,7 @@ class EditSearch:
         """Score the default settings in each layer on the target images, see `Candidates.coarse`.
 
         The images are run in small groups: up to all layers at once, and from each layer on with its candidates. So
-        the states of few images are in memory at a time.
+        the states of few images, and their outputs at one layer, are in memory at a time.
 
         Args:
             candidates: see `candidates`.
@@ -941,19 +941,18 @@ class EditSearch:
             One row per `method` and `strength`: the share of `errors corrected` (eq. 2) in `target`, and the share of
             the images in `retain` that are `broken`.
         """
-        gains = self.activations[target]
-        losses = self.activations[retain]
         rows = []
-        for (method, edit), strength in product(edits.items(), strengths):
-            gained = gains.compare(edit, strength)
-            lost = losses.compare(edit, strength)
-            row = {
-                "method": method,
-                "strength": strength,
-                "errors corrected": gained.errors_corrected,
-                "broken": lost.broken / len(lost.before),
-            }
-            rows.append(row)
+        for method, edit in edits.items():
+            gains = [self.activations[target].compare(edit, strength) for strength in strengths]
+            losses = [self.activations[retain].compare(edit, strength) for strength in strengths]
+            for strength, gained, lost in zip(strengths, gains, losses, strict=True):
+                row = {
+                    "method": method,
+                    "strength": strength,
+                    "errors corrected": gained.errors_corrected,
+                    "broken": lost.broken / len(lost.before),
+                }
+                rows.append(row)
         return pd.DataFrame(rows)
 
     def trade_off(self, outcomes: Outcomes, most: int = MOST_WEIGHED) -> pd.DataFrame:
