@@ -19,7 +19,7 @@ from edittools._checks import check_number
 from edittools._ledger import Weights
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, rows, states_at
-from edittools.images import Images, check_images, in_batches, size_of
+from edittools.images import Images, in_batches, size_of
 
 LEAST_EIGENVALUE = 1e-4
 """Before a second moment is inverted, its eigenvalues are raised to at least this share of the largest one."""
@@ -212,7 +212,6 @@ def second_moments(
         TypeError: if `images` is not a set of images.
         ValueError: if there is no image, or a layer cannot be edited.
     """
-    check_images(images, "reference")
     cuts = cut_all(classifier, layers, Weights(classifier), size_of(images))
     return measure(cuts, images, progress) if cuts else {}
 

@@ -20,7 +20,7 @@ from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, State
 from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar, check_exemplars
-from edittools.images import Images, check_images, evenly_spaced, in_batches, size_of
+from edittools.images import Images, evenly_spaced, in_batches, size_of
 from edittools.moments import Reference, SecondMoment, measure
 
 MOST_PREDICTED = 256
@@ -171,7 +171,6 @@ def prepare(
         reference.check_fits(cut)
         return site_at(cut, listed, LayerReference(cut, moment=reference))
     if reference is not None:
-        check_images(reference, "reference")
         size_of(reference)  # refuses what is no set of images
     return site_at(cut, listed, LayerReference(cut, reference))
 

@@ -243,12 +243,6 @@ REWRITES = {
 }
 
 SEARCHES = {
-    "layers in another order": (
-        lambda w: w.search(layers=["conv2", "conv1"]),
-        ValueError,
-        r"\['conv2', 'conv1'\].*\['conv1', 'conv2'\]",
-    ),
-    "a layer twice": (lambda w: w.search(layers=["conv1", "conv1"]), ValueError, r"\['conv1', 'conv1'\].*\['conv1'\]"),
     "no layer": (lambda w: w.search(layers=[]), ValueError, r"layers=\[\]"),
     "a layer that is not there": (lambda w: w.search(layers=["conf2"]), KeyError, "'conf2'.*'conv2'"),
     "a layer that cannot be edited": (lambda w: w.search(layers=["grouped"]), ValueError, "'grouped'"),
@@ -277,11 +271,6 @@ SEARCHES = {
         lambda w: w.search(reference=w.images[..., 8:]),
         ValueError,
         r"reference.*\(32, 24\).*\(32, 32\)",
-    ),
-    "repair: layers in another order": (
-        lambda w: w.repair(layers=["conv2", "conv1"]),
-        ValueError,
-        r"\['conv2', 'conv1'\].*\['conv1', 'conv2'\]",
     ),
     "repair: inference mode": (lambda w: _in_inference_mode(w.repair), RuntimeError, "inference_mode"),
     "repair: an exemplar that is no square": (

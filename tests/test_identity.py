@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import torch
 from torch import nn
 
 from edittools._identity import identity
@@ -52,19 +51,3 @@ def test_identity_after_the_same_hook_is_registered_again():
     handle.remove()
     model.register_forward_hook(double)
     assert identity(classifier) == hooked != plain
-
-
-def test_identity_with_an_unfilled_closure_cell():
-    def make():
-        def step(x):
-            return recursive(x) if x is None else x
-
-        model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        model.step = step
-        classifier = Classifier(model, ["a", "b"], size=8)
-        before = identity(classifier)
-        recursive = torch.relu
-        return before, identity(classifier)
-
-    before, after = make()
-    assert before != after

@@ -102,6 +102,11 @@ def test_rewrite_at_random_is_the_same_each_time_and_orthonormal(tiny, photos32,
     assert torch.allclose(right @ right.T, torch.eye(2), atol=1e-5)
 
 
+def test_layers_of_a_search_are_in_the_order_of_the_network(tiny, exemplar, splits):
+    search = EditSearch(tiny, exemplar, splits, ["conv2", "stem", "conv2"])
+    assert list(search.cuts) == ["stem", "conv2"]
+
+
 def test_candidates_are_the_edits_of_the_public_function(tiny, search, exemplar, splits):
     settings = grid(rank=(1, 2), objective=("l1", "least_squares"), steps=(3,))
     candidates = list(search.candidates("rewrite", settings, (1.0,)))

@@ -202,7 +202,6 @@ class Audit:
 
 def write_rules(rules: pd.DataFrame, folder: Path) -> Path:
     """Write rules and suspicions into the file `rules.csv` of a folder, in one step, and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "rules.csv"
     table = rules.assign(evidence=["; ".join(names) for names in rules["evidence"]])
     with atomic_path(path) as temporary:

@@ -16,10 +16,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from edittools._caching import digest_tensors, load_or_compute
-from edittools._checks import check_amount, check_number, one_of
+from edittools._checks import check_amount, check_number
 from edittools._identity import identity
 from edittools._inference import eval_copy, without_autocast
 from edittools.classifiers import Classifier, check_classifier
@@ -30,7 +29,7 @@ Stylizer = Callable[[Tensor, Tensor], Tensor]
 """Images `(N, 3, H, W)` and a style image `(3, h, w)` to images `(N, 3, H, W)`."""
 
 MOST_STYLE_LAYERS = 4
-"""The largest number of layers that are compared by default."""
+"""The largest number of layers that are compared."""
 
 _COLOR_FLOOR = 1e-4
 """Is added to the variances of the image's colors, so that an image of one color can be recolored."""
@@ -43,55 +42,37 @@ class StyleTransfer:
     The style of an image is the Gram matrices of its features in several layers. The pixels of the concept start from
     its own, with the mean and the covariance of the style image's colors. From there on L-BFGS lowers the sum of
 
-    - the style loss: how far the concept's Gram matrices are from those of the style image;
-    - the content loss, times `content_weight`: how far the features of one layer are from those at the start;
-    - the total variation, times `tv_weight`: how far neighboring pixels differ, in the mean square.
+    - the style loss: how far the concept's Gram matrices are from those of the style image, in the last module at each
+      of the first four resolutions (for VGG16 the activations before the first four poolings);
+    - the content loss, times `content_weight`: how far the features of the last of these modules are from those at the
+      start.
 
     Losses are relative to the squared norm of what is aimed at, so that one setting serves any classifier. They are
-    computed at the mask only.
+    computed at the mask only. Results are kept in the cache folder.
 
     Args:
         classifier: a convolutional classifier, whose features are compared.
-        style_layers: names of the modules whose outputs are compared; by default the last one at each of the first four
-            resolutions (for VGG16 the activations before the first four poolings). A module that is called more than
-            once counts with its first output.
-        content_layer: name of the module of the content loss, by default the last of `style_layers`.
         content_weight: weight of the content loss.
-        tv_weight: weight of the total variation.
         steps: number of times that the losses are computed for an image.
-        cached: keep results in the cache folder, under all that they depend on.
-        progress: show a progress bar.
 
     Raises:
         TypeError: if `classifier` is not a `Classifier`.
-        KeyError: if the classifier has no layer of a name.
         ValueError: if a number is not allowed.
     """
 
     classifier: Classifier = field(repr=False)
-    style_layers: Sequence[str] = ()
-    content_layer: str | None = None
     content_weight: float = 0.1
-    tv_weight: float = 0.0
     steps: int = 60
-    cached: bool = True
-    progress: bool = False
 
     def __post_init__(self) -> None:
         check_classifier(self.classifier)
-        modules = dict(self.classifier.model.named_modules())
-        layers = [*self.style_layers, self.content_layer] if self.content_layer else self.style_layers
-        for layer in layers:
-            one_of(layer, modules, "layer", KeyError)
         check_amount(self.content_weight, "content_weight", 0)
-        check_amount(self.tv_weight, "tv_weight", 0)
         check_number(self.steps, 1, "steps")
 
     @property
     def cache_key(self) -> str:
         """Identify what the results depend on, besides the images: the classifier and all settings."""
-        settings = (list(self.style_layers), self.content_layer, self.content_weight, self.tv_weight, self.steps)
-        return f"style transfer {identity(self.classifier)} {settings}"
+        return f"style transfer {identity(self.classifier)} {self.content_weight} {self.steps}"
 
     def __call__(self, image: Tensor, mask: Tensor, style_images: Tensor) -> Tensor:
         """Restyle what the mask covers; pixels outside of the mask stay as they are.
@@ -111,12 +92,11 @@ class StyleTransfer:
         mask = check_mask(mask, image)
         check_image(style_images, "style image", 4 if style_images.ndim == 4 else 3)
         styles = style_images.reshape(-1, *style_images.shape[-3:])
-        settings = self.cache_key if self.cached else ""
+        settings = self.cache_key
         restyled = []
-        with tqdm(total=len(styles) * self.steps, desc="style transfer", disable=not self.progress, leave=False) as bar:
-            for style in styles:
-                pixels = self._pixels(image, mask, style, settings, bar)
-                restyled.append(paste_texture(image, mask, pixels, keep_shading=0))
+        for style in styles:
+            pixels = self._pixels(image, mask, style, settings)
+            restyled.append(paste_texture(image, mask, pixels, keep_shading=0))
         return torch.stack(restyled).reshape(*style_images.shape[:-3], *image.shape)
 
     def losses(self, image: Tensor, mask: Tensor, style_image: Tensor, changed: Tensor) -> dict[str, float]:
@@ -129,32 +109,29 @@ class StyleTransfer:
             changed: the image, changed at the mask, `(3, H, W)`.
 
         Returns:
-            The losses "style", "content" and "total variation", without their weights.
+            The losses "style" and "content", without their weights.
         """
         with _Features(self.classifier) as features, torch.no_grad():
             objective = self._objective(features, image, mask, style_image)
             return {name: float(loss) for name, loss in objective(changed[None].to(features.device)).items()}
 
-    def _pixels(self, image: Tensor, mask: Tensor, style: Tensor, settings: str, bar: tqdm) -> Tensor:
+    def _pixels(self, image: Tensor, mask: Tensor, style: Tensor, settings: str) -> Tensor:
         """Restyle an image `(3, H, W)` to one style, in 256 levels; the pixels outside of the mask stay."""
 
         def compute() -> dict[str, Tensor]:
             with _Features(self.classifier) as features:
-                restyled = self._descend(features, image, mask, style, bar)
+                restyled = self._descend(features, image, mask, style)
             at_mask = restyled.cpu()[:, mask > 0]
             return {"pixels": (at_mask * 255).round().byte().contiguous()}
 
-        if self.cached:
-            content = f"{settings} {digest_tensors([image, mask, style])}"
-            tensors = load_or_compute("style_transfer", content, compute)
-        else:
-            tensors = compute()
+        content = f"{settings} {digest_tensors([image, mask, style])}"
+        tensors = load_or_compute("style_transfer", content, compute)
         restyled = image.clone()
         restyled[:, mask > 0] = tensors["pixels"].to(image.dtype) / 255
         return restyled
 
     @without_autocast()
-    def _descend(self, features: "_Features", image: Tensor, mask: Tensor, style: Tensor, bar: tqdm) -> Tensor:
+    def _descend(self, features: "_Features", image: Tensor, mask: Tensor, style: Tensor) -> Tensor:
         """Minimize the losses over the pixels at the mask; return the image `(3, H, W)`."""
         objective = self._objective(features, image, mask, style)
         image = image[None].to(features.device)
@@ -176,10 +153,8 @@ class StyleTransfer:
             losses = objective(image + mask * (inside - image))
             outside_of_range = (pixels - inside).square().sum()
             total = losses["style"] + self.content_weight * losses["content"] + outside_of_range
-            total = total + self.tv_weight * losses["total variation"]
             (gradient,) = torch.autograd.grad(total, [pixels])
             pixels.grad = gradient.contiguous()
-            bar.update()
             return total.detach()
 
         optimizer.step(loss)
@@ -193,8 +168,8 @@ class StyleTransfer:
         mask = check_mask(mask, image).to(device)
         style = F.interpolate(style[None].to(device), image.shape[2:], mode="bilinear", antialias=True).clamp(0, 1)
         start = image + mask * (recolored(image[0], mask, style[0])[None] - image)
-        style_layers = tuple(self.style_layers) or features.default_layers(image)
-        content_layer = self.content_layer or style_layers[-1]
+        style_layers = features.compared_layers(image)
+        content_layer = style_layers[-1]
         style_maps = features(style, style_layers)
         return _Objective(
             features,
@@ -336,14 +311,7 @@ class _Objective:
         return {
             "style": torch.stack(style_losses).mean(),
             "content": _relative(share * moved, share * self.content_maps),
-            "total variation": self._total_variation(changed),
         }
-
-    def _total_variation(self, changed: Tensor) -> Tensor:
-        """Return the mean squared difference of pixels at the mask and their right and lower neighbors."""
-        down = changed.diff(dim=2).square() * self.mask[:, :, 1:]
-        right = changed.diff(dim=3).square() * self.mask[:, :, :, 1:]
-        return (down.sum() + right.sum()) / self.mask.sum()
 
 
 class _AllSeenError(Exception):
@@ -365,11 +333,6 @@ class _Features(ExitStack):
         wanted = set(layers)
 
         def keep(layer: str, output: Any) -> None:
-            if not _is_map(output):
-                raise ValueError(
-                    f"layer {layer!r} of {type(self.classifier.model).__name__} returns no feature map (B, C, h, w); "
-                    "pass layers that do, such as convolutions"
-                )
             if layer not in maps:  # a module may be called more than once
                 maps[layer] = output.clone()  # the next module may write into it
             if maps.keys() == wanted:
@@ -379,7 +342,7 @@ class _Features(ExitStack):
             self._model(self.classifier.normalize(images))
         return maps
 
-    def default_layers(self, images: Tensor) -> tuple[str, ...]:
+    def compared_layers(self, images: Tensor) -> tuple[str, ...]:
         """Name one module at each of the first resolutions of feature maps: of the outermost modules, the last.
 
         The last resolution, behind which a classifier only pools, is left out.
@@ -402,7 +365,7 @@ class _Features(ExitStack):
         if len(layers_at) < 2:
             raise ValueError(
                 f"{type(self.classifier.model).__name__} has maps (B, C, h, w) of {len(layers_at)} resolution(s); "
-                "pass style_layers, or use a convolutional classifier such as 'squeezenet1_1'"
+                "use a convolutional classifier such as 'squeezenet1_1'"
             )
         *earlier, _ = sorted(layers_at, reverse=True)
         selected = []

@@ -344,7 +344,7 @@ def repair(
             sets by name. Without labels, the current predictions serve as labels. Half of each set is used for
             selection, and half for evaluation. In the selection, one constraint applies to all sets together; in the
             verdict, one applies to each set.
-        layers: names of the layers to edit, in the network's order; by default all of `candidate_layers`.
+        layers: names of the layers to edit; by default all of `candidate_layers`.
         settings: settings of `rewrite` to try.
         strengths: factors α by which edits are scaled.
         baselines: also select the controls: five draws of random directions, local fine-tuning and logit correction.
@@ -363,9 +363,9 @@ def repair(
         RuntimeError: under `torch.inference_mode()`.
         TypeError: if a set of images is of another type.
         ValueError: if images or exemplars do not have the size of the classifier's input, if a label is not one of the
-            classifier's classes, if layers are not in the network's order, if there are fewer than two failing images
-            or three clean images, if no failing image is misclassified, if two sets share an image (only x of an
-            exemplar may be a failing image), or if there is no candidate.
+            classifier's classes, if there are fewer than two failing images or three clean images, if no failing image
+            is misclassified, if two sets share an image (only x of an exemplar may be a failing image), or if there is
+            no candidate.
         KeyboardInterrupt: if the search was ended before the first candidate.
 
     Warns:

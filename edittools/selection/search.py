@@ -99,15 +99,15 @@ def candidate_layers(classifier: Classifier) -> tuple[str, ...]:
 
 
 def check_layers(classifier: Classifier, layers: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Return the names of the layers of a search.
+    """Return the names of the layers of a search, each once and in the network's order.
 
     Args:
         classifier: the classifier.
-        layers: names of layers, in the network's order; None for `candidate_layers`.
+        layers: names of layers; None for `candidate_layers`.
 
     Raises:
         KeyError: if the model has no layer of that name.
-        ValueError: if there is no layer, if one cannot be edited or is given twice, or if they are in another order.
+        ValueError: if there is no layer, or if one cannot be edited.
     """
     if layers is None:
         return candidate_layers(classifier)
@@ -118,10 +118,7 @@ def check_layers(classifier: Classifier, layers: Sequence[str] | None = None) ->
     for name in names:
         if name not in in_order:
             Cut(classifier, name)  # refuses it, with the reason
-    ordered = sorted(set(names), key=in_order.index)
-    if names != ordered:
-        raise ValueError(f"layers={names} are not each given once in the network's order; pass layers={ordered}")
-    return tuple(names)
+    return tuple(sorted(set(names), key=in_order.index))
 
 
 def grid(**values: Iterable[Any]) -> list[dict[str, Any]]:
@@ -607,7 +604,7 @@ class EditSearch:
             classifier: the classifier; it is not changed.
             exemplars: one or several. Each is tried alone; in a mapping, a sequence of exemplars goes into one edit.
             splits: the image sets.
-            layers: names of the layers to edit, in the network's order; by default all of `candidate_layers`.
+            layers: names of the layers to edit; by default all of `candidate_layers`.
             constraints: what a selected edit may cost.
             progress: show progress bars.
             activations: cached activations of another search at the same layers; image sets that they already hold are
@@ -617,8 +614,8 @@ class EditSearch:
             KeyError: if the model has no layer of that name.
             RuntimeError: under `torch.inference_mode()`.
             ValueError: if images do not have the size of the classifier's input, if the label of an exemplar is not a
-                class index, if layers are not in the network's order, if two splits share an image, or if
-                `activations` are of another classifier or of other layers.
+                class index, if two splits share an image, or if `activations` are of another classifier or of other
+                layers.
         """
         refuse_inference_mode()
         self.classifier = check_classifier(classifier)
