@@ -8,7 +8,6 @@ _MODULES = {
     "LiveFigure": "widgets.live",
     "MaskEditor": "widgets.editor",
     "MaskPanel": "widgets.live",
-    "PredictionView": "widgets.views",
     "ProbeBrowser": "widgets.views",
     "alpha_slider": "widgets.views",
     "read_folder": "folders",
