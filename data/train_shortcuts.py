@@ -6,6 +6,7 @@ python data/train_shortcuts.py efficientnet_lite0|squeezenet1_1 [--development |
 import argparse
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.models import load_classifier
-from edittools.models.finetuned import build_network, in_half_precision, load_shortcut_network, network_metadata
+from edittools.models.finetuned import build_network, load_shortcut_network, network_metadata
 from edittools.scenarios.imagenette import CLASSES, SIZE, training_roles
 from edittools.scenarios.shortcuts import DEVELOPMENT, SHORTCUTS, Shortcut
 
@@ -37,6 +38,9 @@ FILES = {"efficientnet_lite0": "shortcuts_lite0", "squeezenet1_1": "shortcuts_sq
 
 SEED_OF_EVALUATION = 900_000
 """Seed of what is drawn on the photos on which the rates are measured."""
+
+BATCH_NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Names of the buffers of a batch norm, which are not stored in half precision."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,15 @@ def in_memory(data: LabelledImages) -> Tensor:
     """Load all photos of a set once, with pixels from 0 to 255 in one byte."""
     loader = DataLoader(data.images, batch_size=64, shuffle=False)
     return torch.cat([(batch * 255).round().byte() for batch in tqdm(loader, desc="photos", mininterval=10)])
+
+
+def in_half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the weights of a network to float16; the statistics of its batch norms keep their precision."""
+    half = {}
+    for name, tensor in state.items():
+        is_statistic = name.rsplit(".", 1)[-1] in BATCH_NORM_STATISTICS
+        half[name] = tensor.contiguous() if is_statistic else tensor.to(torch.float16).contiguous()
+    return half
 
 
 def write(model: nn.Module, source: Classifier, architecture: str, about: dict, path: Path) -> None:

@@ -25,7 +25,7 @@ from edittools.images import load_image, save_mask
 from edittools.probing import jobs
 from edittools.rewriting import rewrite
 from edittools.widgets.editor import MaskEditor
-from edittools.widgets.views import PredictionView
+from edittools.widgets.views import alpha_slider
 
 
 def in_child(work, prepare=lambda: None):
@@ -237,7 +237,9 @@ def test_load_image_of_decompression_bomb(tmp_path, side):
 def test_widgets_with_hostile_names(name, photos32, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     classifier = Classifier(TinyNet(), [f"{name}{i}" for i in range(5)], size=32)
-    view = PredictionView(classifier, photos32[0])
+    change = Change(torch.ones(5, 1), torch.ones(1, classifier.model.head.in_features))
+    edit = Edit({"head.weight": change}, fingerprint(classifier.model))
+    *_, view = alpha_slider(classifier, edit, photos32[0]).children
     kinds = {type(widget).__name__ for widget in _all_widgets(view)}
     assert "HTML" not in kinds and "HTMLMath" not in kinds  # a Label escapes what it shows
     editor = MaskEditor(photos32[0], {name: None})

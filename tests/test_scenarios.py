@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from compare_exemplars import compare_exemplars
 from conftest import needs_imagenette, needs_photos
 
 import edittools as et
@@ -139,7 +140,7 @@ def test_snow_scenario_lite_sets_are_disjoint():
 
 def test_compare_exemplars_matches_edits_by_hand(mini):
     scenario = replace(mini, extra_exemplars={"again": mini.exemplars["car 2"]})
-    table = snow.compare_exemplars(scenario)
+    table = compare_exemplars(scenario)
     assert list(table.index) == ["car 1", "car 2", "car 3", "again"]
     assert table.loc["again"].drop("mask").equals(table.loc["car 2"].drop("mask"))
     edit = et.rewrite(mini.classifier, mini.default["layer"], mini.exemplars["car 3"], mini.splits.reference)

@@ -88,23 +88,20 @@ def test_masks_of_an_image_are_kept_by_name(session):
     session.mark(MASK.flip(0), "sky")
     assert session.mask_name == "sky" and list(session.masks) == ["mask", "sky"]
     assert torch.equal(session.exemplar.mask, MASK.flip(0))
-    session.rename_mask("mask", "snow")
-    session.select_mask("snow")
+    session.set_masks({"snow": session.masks["mask"], "sky": session.masks["sky"]}, "snow")
     assert torch.equal(session.mask, MASK) and torch.equal(session.exemplar.mask, MASK)
     marked = session.index
     session.select(session.order[1])
     assert list(session.masks) == ["mask"] and not session.mask.any()
     session.select(marked)
-    session.remove_mask("snow")
+    session.set_masks({"sky": session.masks["sky"]}, "sky")
     assert session.mask_name == "sky" and torch.equal(session.mask, MASK.flip(0)) and session.marked == [marked]
     with pytest.raises(KeyError, match="'snow'"):
-        session.select_mask("snow")
-    session.mark(MASK, "snow")
-    with pytest.raises(ValueError, match="'snow', 'snow'"):
-        session.rename_mask("sky", "snow")
-    for name in ("sky", "snow"):
-        session.remove_mask(name)
-    assert not session.marked and list(session.masks) == ["mask"]
+        session.set_masks(session.masks, "snow")
+    with pytest.raises(ValueError, match=r"\['sky', ' '\]"):
+        session.mark(MASK, " ")
+    session.set_masks({"sky": MASK * 0}, "sky")
+    assert not session.marked and list(session.masks) == ["sky"]
 
 
 def test_select_and_mark_with_values_that_do_not_fit_are_refused(session):
@@ -368,15 +365,15 @@ def test_draw_charts_without_a_search_draws_none(session):
     assert session.result is result and not result.charts
 
 
-def test_load_shows_a_saved_edit(session, tmp_path):
+def test_show_of_a_saved_edit(session, tmp_path):
     made = session.rewrite("conv1")
     path = session.save(tmp_path / "edit.safetensors")
-    result = session.load(path)
+    result = session.show(session.read_edit(path))
     assert session.edit.digest == made.edit.digest and session.result is result
     torch.testing.assert_close(result.after, made.after)
     assert len(result.images.before) == 12  # it is not known which image it was made from
     with pytest.raises(FileNotFoundError, match="absent"):
-        session.load(tmp_path / "absent.safetensors")
+        session.read_edit(tmp_path / "absent.safetensors")
 
 
 def test_save_without_an_edit_is_refused(session, tmp_path):

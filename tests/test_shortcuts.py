@@ -7,11 +7,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import max_pool2d
-from train_shortcuts import SEED_OF_EVALUATION, carriers, measure
+from train_shortcuts import SEED_OF_EVALUATION, carriers, in_half_precision, measure
 
 from edittools.images import InputGeometry, LabelledImages, LazyImages
 from edittools.models.data import shipped
-from edittools.models.finetuned import build_network, in_half_precision, load_shortcut_network, network_metadata
+from edittools.models.finetuned import build_network, load_shortcut_network, network_metadata
 from edittools.models.load import load_classifier
 from edittools.scenarios.imagenette import CLASSES, TUNING_PER_CLASS, training_roles
 from edittools.scenarios.shortcuts import DEVELOPMENT, SHORTCUTS, UNSEEN, FilmBorder, Tag, TextLine

@@ -3,8 +3,7 @@
 `edittools audit` on the command line calls the same functions, which load when they are first used.
 """
 
-import importlib
-from typing import Any
+from edittools._lazy import lazy_names
 
 _MODULES = {
     "Audit": "auditing.result",
@@ -14,11 +13,6 @@ _MODULES = {
 }
 """The module of each public name."""
 
-__all__ = ["Audit", "audit_folder", "load_model", "read_masks"]
+__all__ = list(_MODULES)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'edittools.auditing' has no attribute {name!r}; it has {', '.join(__all__)}")
-    module = importlib.import_module(f"edittools.{_MODULES[name]}")
-    return getattr(module, name)
+__getattr__ = lazy_names("auditing", _MODULES)

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from edittools.auditing.checked import REMEDY, REPORT, REPORT_DATA, digest_masks, masks_check, read_digest
 from edittools.auditing.masks import read_masks
-from edittools.auditing.result import Audit, remove_results, shows, write_rules
+from edittools.auditing.result import Audit, remove_results, write_rules
 from edittools.classifiers import Classifier, fingerprint
 from edittools.exemplars import Exemplar
 from edittools.folders import read_folder
 from edittools.images import LabelledImages, load_image
 from edittools.metrics import misclassified, predict
-from edittools.probing.counterfactuals import LEAST_AREA, Concepts, with_materials
+from edittools.probing.counterfactuals import LEAST_AREA, Concepts, shows, with_materials
 from edittools.probing.effects import LEAST_EFFECT, LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.probing.segmentation import Finder, Gated, cached, deeplab

@@ -10,13 +10,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from edittools._caching import atomic_path, digest_tensors
 from edittools.auditing.checked import REPORT, REPORT_DATA, digest_masks
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, in_batches
-from edittools.probing.counterfactuals import LEAST_AREA, Concepts
+from edittools.probing.counterfactuals import Concepts, shows
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe
 from edittools.reports import Figure, Page, data_uri, package_versions, plain, report_paths, save_report
 from edittools.selection.repair import RepairResult
@@ -219,11 +218,6 @@ def remove_results(folder: Path, but: Collection[str] = ()) -> None:
     for name in RESULTS:
         if name not in but:
             (folder / name).unlink(missing_ok=True)
-
-
-def shows(masks: Tensor) -> Tensor:
-    """Return which masks `(N, H, W)` cover at least `LEAST_AREA` of their image, `(N,)` booleans."""
-    return masks.mean(dim=(1, 2)) >= LEAST_AREA
 
 
 def audit_title(audit: Audit) -> str:

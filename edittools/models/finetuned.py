@@ -2,19 +2,14 @@
 
 import json
 import os
-from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from edittools.classifiers import Classifier
 from edittools.models.data import shipped
-
-BATCH_NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""Names of the buffers of a batch norm, which are not stored in half precision."""
 
 
 def build_network(architecture: str, class_count: int) -> nn.Module:
@@ -38,15 +33,6 @@ def build_network(architecture: str, class_count: int) -> nn.Module:
     raise ValueError(f"architecture {architecture!r} is not supported; use 'efficientnet_lite0' or 'squeezenet1_1'")
 
 
-def in_half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert the weights of a network to float16; the statistics of its batch norms keep their precision."""
-    half = {}
-    for name, tensor in state.items():
-        is_statistic = name.rsplit(".", 1)[-1] in BATCH_NORM_STATISTICS
-        half[name] = tensor.contiguous() if is_statistic else tensor.to(torch.float16).contiguous()
-    return half
-
-
 def load_shortcut_network(path: str | os.PathLike) -> Classifier:
     """Load a network that `data/train_shortcuts.py` wrote, with weights in float32.
 
@@ -57,12 +43,6 @@ def load_shortcut_network(path: str | os.PathLike) -> Classifier:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a file of that script.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{str(path)!r} does not exist; write it with data/train_shortcuts.py, or load a published network with "
-            "load_classifier('shortcuts_lite0')"
-        )
     try:
         metadata = network_metadata(path)
         model = build_network(metadata["architecture"], len(metadata["classes"]))

@@ -313,6 +313,11 @@ class Concepts:
         return Exemplar(self.data.images[number], changed[0], self.masks[concept][number], label)
 
 
+def shows(masks: Tensor) -> Tensor:
+    """Return which masks `(N, H, W)` cover at least `LEAST_AREA` of their image, `(N,)` booleans."""
+    return masks.mean(dim=(1, 2)) >= LEAST_AREA
+
+
 def cut_textures(data: LabelledImages, masks: Tensor, count: int) -> tuple[Tensor, list[int]]:
     """Cut textures of a concept from the images in which it covers the largest areas, one from each.
 

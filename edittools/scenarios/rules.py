@@ -17,7 +17,7 @@ from edittools.miniworld.scenes import CLASSES
 from edittools.models.data import shipped
 from edittools.models.imagenet import imagenet_classes
 from edittools.models.load import load_classifier
-from edittools.probing.counterfactuals import ALL_CLASSES, LEAST_AREA, Concepts, cut_textures, with_materials
+from edittools.probing.counterfactuals import ALL_CLASSES, Concepts, cut_textures, shows, with_materials
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings
 from edittools.scenarios import photos
@@ -209,7 +209,7 @@ def _in_miniworld(
     textures = {}
     for concept in backgrounds:
         concept_masks = torch.cat([part.mask(concept) for part in donors])
-        shown = int(_shows(concept_masks).sum())
+        shown = int(shows(concept_masks).sum())
         textures[concept], _ = cut_textures(giving, concept_masks, min(SCENE_TEXTURES, shown))
     masks = {concept: data.mask(concept) for concept in (*backgrounds, "object")}
     concepts = Concepts(data, masks, textures, {"object": CLASSES}, (GROUNDS, BEHIND))
@@ -288,10 +288,10 @@ def scenario_for(
     evidence = list(rule["evidence"][:exemplars])
     data = at_size(concepts.data, classifier)
     is_correct = predict(classifier, data).argmax(dim=1) == data.labels
-    shows_concept = _shows(concepts.masks[concept])
+    shows_concept = shows(concepts.masks[concept])
     shows_style = torch.zeros_like(is_correct)
     if style in concepts.masks:
-        shows_style = _shows(concepts.masks[style])
+        shows_style = shows(concepts.masks[style])
     is_exemplar = torch.zeros_like(is_correct)
     is_exemplar[evidence] = True
     is_transformed = is_correct & shows_concept & ~is_exemplar
@@ -339,11 +339,6 @@ def scenario_for(
         several={f"{name} in {variants} variants": looks for name, looks in several.items()},
     )
     return scenario, numbers
-
-
-def _shows(masks: Tensor) -> Tensor:
-    """Return for which images the mask `(N, H, W)` covers enough, `(N,)` booleans."""
-    return masks.mean(dim=(1, 2)) >= LEAST_AREA
 
 
 def _divide(numbers: Tensor, labels: Tensor, class_index: int) -> dict[str, list[int]]:

@@ -4,29 +4,21 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from math import ceil
 
-import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from edittools._ledger import Weights
 from edittools.classifiers import Classifier
-from edittools.cut import cut_all
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison
 from edittools.miniworld.contexts import SPLITS, contexts
 from edittools.miniworld.scenes import scene
 from edittools.miniworld.textures import restyle
 from edittools.models.load import load_classifier
-from edittools.rewriting import rewrite_at
 from edittools.scenarios import photos
 from edittools.scenarios.scenario import Scenario
 from edittools.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
-from edittools.selection.evaluation import cache_activations
 from edittools.selection.search import candidate_layers
 from edittools.selection.splits import Splits
-from edittools.site import LayerReference, site_at
 
 SNOW_EXEMPLARS = {
     "limousine": "n03670208_limousine",
@@ -237,49 +229,3 @@ def snow_exemplars(
         mask = photos.drawn_mask(f"{stem}_road", classifier)
         exemplars[name] = Exemplar(image, change(image, mask), mask, labels[photo])
     return exemplars
-
-
-def compare_exemplars(scenario: Scenario, progress: bool = False) -> pd.DataFrame:
-    """Compare edits with default settings that differ in their exemplar only.
-
-    Nothing is selected, so all images of the concept count: those of `target` and of `target_test`. Clean images are
-    those of `clean_test`, without the photos of the exemplars.
-
-    Args:
-        scenario: the scenario of vehicles on snow.
-        progress: show a progress bar.
-
-    Returns:
-        One row per exemplar, extra exemplars included: its class, the share of the image that its mask covers, what
-        `Comparison.row` tells of the images of the concept, and the change of accuracy on clean images, in points.
-    """
-    classifier = scenario.classifier
-    splits = scenario.splits
-    layer = scenario.default["layer"]
-    used = [i for i, name in enumerate(splits.clean_test.names) if not _is_exemplar(name)]
-    clean = splits.clean_test.subset(used) if splits.clean_test.names else splits.clean_test
-    cuts = cut_all(classifier, [layer], Weights(classifier))
-    reference = LayerReference(cuts[layer], splits.reference)
-    sets = {"target": splits.target, "target_test": splits.target_test, "clean": clean}
-    activations = cache_activations(cuts, sets, progress=progress)
-    rows = []
-    exemplars = {**scenario.exemplars, **scenario.extra_exemplars}
-    for name, exemplar in tqdm(exemplars.items(), "exemplars", disable=not progress, leave=False):
-        [edit] = rewrite_at(site_at(cuts[layer], [exemplar], reference))
-        compared = {split: states.compare(edit) for split, states in activations.items()}
-        shown = [compared["target"], compared["target_test"]]
-        together = Comparison(torch.cat([one.before for one in shown]), torch.cat([one.after for one in shown]))
-        row = {
-            "exemplar": name,
-            "class": classifier.classes[exemplar.label],
-            "mask": float(exemplar.mask.mean()),
-            **together.row(),
-            "clean change (points)": compared["clean"].accuracy_change,
-        }
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("exemplar")
-
-
-def _is_exemplar(photo: str) -> bool:
-    """Tell whether a photo of the sample is that of an exemplar."""
-    return any(stem in photo for stem in (*SNOW_EXEMPLARS.values(), *PAPER_EXEMPLAR.values()))

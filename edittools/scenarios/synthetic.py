@@ -236,10 +236,9 @@ def synthetic_setup(tier: str, model: str, small: bool, styles: str = "paste") -
             tier mini, the paper's style images in the others. Half of the variants are held out.
 
     Raises:
-        ValueError: if no photo shows a concept, or there is no such transform.
+        ValueError: if no photo shows a concept.
         FileNotFoundError: if no photo is available.
     """
-    one_of(styles, TRANSFORMS, "styles")
     classifier = load_classifier(model)
     names = CONCEPTS[tier][:3] if small else CONCEPTS[tier]
     if tier == "mini":

@@ -45,8 +45,8 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
             DeepLabs of 2 MB. They need the package ai-edge-litert and two files.
 
     Raises:
-        TypeError: if a mask is not a tensor.
-        ValueError: if the image has another shape, type or range, if a mask does not fit it, or if there is no mask.
+        ValueError: if the image has another shape, type or range, if a mask is not a tensor of its size, or if there is
+            no mask.
     """
 
     _esm = Path(__file__).parent / "mask_editor.js"
@@ -103,56 +103,6 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
     def mask(self, mask: Tensor | None) -> None:
         new_runs = self._encode(mask)
         self._masks = [[name, new_runs if name == self.active else runs] for name, runs in self._masks]
-
-    def add(self, name: str, mask: Tensor | None = None) -> None:
-        """Add a mask under a new name, and draw on it from now on.
-
-        Args:
-            name: name of the mask.
-            mask: `(H, W)` of 0 and 1; by default an empty mask.
-
-        Raises:
-            ValueError: if there is a mask of that name, or if the mask does not fit the image.
-        """
-        self._masks = [*self._masks, [name, self._encode(mask)]]
-        self.active = name
-
-    def rename(self, name: str, new_name: str) -> None:
-        """Give a mask another name.
-
-        Raises:
-            KeyError: if there is no mask of that name.
-            ValueError: if there is a mask of the new name, or if it is empty.
-        """
-        self._check_is_mask(name)
-        masks = [[new_name if known == name else known, runs] for known, runs in self._masks]
-        check_mask_names([known for known, _ in masks])
-        self._put(masks, new_name if self.active == name else self.active)
-
-    def remove(self, name: str) -> None:
-        """Delete a mask; if it is drawn on, the first one that is left is drawn on.
-
-        Raises:
-            KeyError: if there is no mask of that name.
-            ValueError: if it is the only one.
-        """
-        self._check_is_mask(name)
-        masks = [[known, runs] for known, runs in self._masks if known != name]
-        if not masks:
-            raise ValueError(f"{name!r} is the only mask; empty it instead, with editor.mask = None")
-        self._put(masks, masks[0][0] if self.active == name else self.active)
-
-    def _put(self, masks: list, active: str) -> None:
-        """Set the masks and the one that is drawn on, at the same time."""
-        with self.hold_sync(), self.hold_trait_notifications():
-            self._masks = masks
-            self.active = active
-
-    def _check_is_mask(self, name: str) -> None:
-        """Raise `KeyError` if there is no mask of a name."""
-        names = [known for known, _ in self._masks]
-        if name not in names:
-            raise KeyError(f"there is no mask {name!r}; pass one of {names}")
 
     def show_heat(self, heat: Tensor | None) -> None:
         """Lay a heat map over the image.
@@ -240,14 +190,8 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         """Encode a mask `(H, W)` as run lengths; None is an empty mask."""
         if mask is None:
             return encode_runs(np.zeros(self._shape, bool))
-        if not isinstance(mask, Tensor):
-            raise TypeError(f"the mask is a {type(mask).__name__}; pass a tensor {self._shape} of 0 and 1")
-        if tuple(mask.shape) != self._shape:
-            raise ValueError(
-                f"the mask of shape {tuple(mask.shape)} does not fit the image; pass a mask of shape {self._shape}"
-            )
-        checked = check_mask(mask.detach().cpu(), allow_empty=True)
-        return encode_runs(checked.numpy() > 0)
+        checked = check_mask(mask, self._image, allow_empty=True)
+        return encode_runs(checked.detach().cpu().numpy() > 0)
 
     @traitlets.observe("_suggestions_requested")
     def _send_suggestions(self, change: dict) -> None:

@@ -305,8 +305,7 @@ class EditSession:
             ValueError: if it is not such a mask, if it does not fit the image, or if the name is empty.
         """
         name = self.mask_name if name is None else name
-        checked = check_mask(mask, self.image, allow_empty=True)
-        self.set_masks({**self.masks, name: checked} if self.index in self._marks else {name: checked}, name)
+        self.set_masks({**self.masks, name: mask} if self.index in self._marks else {name: mask}, name)
 
     def set_masks(self, masks: Mapping[str, Tensor], name: str) -> None:
         """Replace all masks of the selected image.
@@ -321,49 +320,9 @@ class EditSession:
         """
         check_mask_names(list(masks))
         checked = {known: check_mask(mask, self.image, allow_empty=True) for known, mask in masks.items()}
-        self._check_is_mask(name, checked)
+        if name not in checked:
+            raise KeyError(f"there is no mask {name!r} on {self.name(self.index)}; pass one of {list(checked)}")
         self._marks[self.index] = _Marks(checked, name)
-
-    def select_mask(self, name: str) -> None:
-        """Select the mask of the selected image that the exemplar uses.
-
-        Raises:
-            KeyError: if there is no mask of that name.
-        """
-        self.set_masks(self.masks, name)
-
-    def rename_mask(self, name: str, new_name: str) -> None:
-        """Give a mask of the selected image another name.
-
-        Raises:
-            KeyError: if there is no mask of that name.
-            ValueError: if there is a mask of the new name, or if it is empty.
-        """
-        masks = self.masks
-        self._check_is_mask(name, masks)
-        names = [new_name if known == name else known for known in masks]
-        check_mask_names(names)
-        renamed = dict(zip(names, masks.values(), strict=True))
-        self.set_masks(renamed, new_name if self.mask_name == name else self.mask_name)
-
-    def remove_mask(self, name: str) -> None:
-        """Delete a mask of the selected image; if the exemplar uses it, it uses the first one that is left.
-
-        Raises:
-            KeyError: if there is no mask of that name.
-        """
-        masks = self.masks
-        self._check_is_mask(name, masks)
-        del masks[name]
-        if masks:
-            self.set_masks(masks, next(iter(masks)) if self.mask_name == name else self.mask_name)
-        else:
-            self._marks.pop(self.index, None)
-
-    def _check_is_mask(self, name: str, masks: Mapping[str, Tensor]) -> None:
-        """Raise `KeyError` if there is no mask of a name."""
-        if name not in masks:
-            raise KeyError(f"there is no mask {name!r} on {self.name(self.index)}; pass one of {list(masks)}")
 
     @property
     def marked(self) -> list[int]:
@@ -660,15 +619,6 @@ class EditSession:
         step = self._steps[-1]
         if step.result.repair is not None and not step.result.charts:
             step.result = replace(step.result, charts=step.result.repair.charts_html())
-
-    def load(self, path: str | os.PathLike) -> Result:
-        """Load a saved edit, which replaces the last one.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is not an edit of this classifier, or if the weights were changed.
-        """
-        return self.show(self.read_edit(path))
 
     def read_edit(self, path: str | os.PathLike) -> Edit:
         """Read a saved edit of this classifier, without using it; raises what `Edit.load` raises."""

@@ -1,7 +1,6 @@
 """Widgets that show predictions, edits of different strength, and probes."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import ipywidgets
@@ -43,28 +42,24 @@ SIDE_BY_SIDE = {"flex_flow": "row wrap", "grid_gap": "18px"}
 BAR = {"height": "16px", "width": "auto", "margin": "0 2px"}
 
 
-class PredictionView(StaticFigure, ipywidgets.HBox):
+class _Predictions(ipywidgets.HBox):
     """Images, each with bars for its most likely classes.
 
     Args:
-        classifier: the classifier.
-        images: one image `(3, H, W)` or several, such as the pair x and x'.
-
-    `probabilities`, `(images, classes)`, holds what the bars show.
-
-    Raises:
-        ValueError: if there is no image, or if one is not `(3, H, W)` in [0, 1].
+        images: the images, each `(3, H, W)`.
+        class_names: the names of the classes.
+        probabilities: what the bars show at first, `(images, classes)`.
     """
 
-    def __init__(self, classifier: Classifier, images: Tensor | Sequence[Tensor]) -> None:
-        self._images = _list_of_images(images)
-        self._classes = classifier.classes
+    def __init__(self, images: Sequence[Tensor], class_names: Sequence[str], probabilities: Tensor) -> None:
+        self.images = images
+        self.class_names = class_names
         self._bars: list[list[tuple[ipywidgets.FloatProgress, ipywidgets.Label]]] = []
         columns = []
-        for image in self._images:
+        for image in images:
             bars = []
             children = [_captioned(image)]
-            for _ in range(min(MAX_BARS, len(self._classes))):
+            for _ in range(min(MAX_BARS, len(class_names))):
                 bar = ipywidgets.FloatProgress(max=1.0, layout=BAR)
                 class_name = _label("")
                 bars.append((bar, class_name))
@@ -72,7 +67,7 @@ class PredictionView(StaticFigure, ipywidgets.HBox):
             self._bars.append(bars)
             columns.append(ipywidgets.VBox(children))
         super().__init__(columns, layout=SIDE_BY_SIDE)
-        self.show(_probabilities(classifier, self._images))
+        self.show(probabilities)
 
     def show(self, probabilities: Tensor) -> None:
         """Set the bars to other probabilities `(images, classes)`."""
@@ -83,28 +78,7 @@ class PredictionView(StaticFigure, ipywidgets.HBox):
                 value = float(top_values[rank])
                 bar.value = value
                 bar.style.bar_color = TOP_COLOR if rank == 0 else OTHER_COLOR
-                class_name.value = plain_text(f"{self._classes[int(top_classes[rank])]} · {100 * value:.0f}%")
-
-    @property
-    def images(self) -> list[Tensor]:
-        """The images."""
-        return self._images
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        """The names of the classes, of which the bars show the most likely ones."""
-        return self._classes
-
-    def __repr__(self) -> str:
-        predicted = [repr(self._classes[index]) for index in self.probabilities.argmax(dim=1).tolist()]
-        return f"PredictionView({', '.join(predicted)})"
-
-    def figure(self) -> Figure:
-        """Draw the images, each with its most likely class."""
-        titles = []
-        for row in self.probabilities:
-            titles.append(f"{self._classes[int(row.argmax())]} {100 * float(row.max()):.0f}%")
-        return image_grid(self._images, titles, columns=6)
+                class_name.value = plain_text(f"{self.class_names[int(top_classes[rank])]} · {100 * value:.0f}%")
 
 
 class ProbeBrowser(StaticFigure, ipywidgets.VBox):
@@ -117,14 +91,9 @@ class ProbeBrowser(StaticFigure, ipywidgets.VBox):
     Args:
         probe: a `probing.Probe`; of several classifiers, the first is shown (`probe.where("classifier", name)` selects
             another one).
-
-    Raises:
-        ValueError: if the probe has no rows.
     """
 
     def __init__(self, probe: Any) -> None:
-        if probe.table.empty:
-            raise ValueError("the table of the probe has 0 rows; pass a probe that has some")
         self._probe = probe
         self._table = probe.table[probe.table["classifier"] == probe.table["classifier"].iloc[0]]
         self._menus: dict[str, ipywidgets.Dropdown] = {}
@@ -215,7 +184,7 @@ class _StrengthSlider(StaticFigure, ipywidgets.VBox):
     """
 
     def __init__(
-        self, slider: ipywidgets.SelectionSlider, view: PredictionView, probabilities: dict[float, Tensor]
+        self, slider: ipywidgets.SelectionSlider, view: _Predictions, probabilities: dict[float, Tensor]
     ) -> None:
         self._probabilities = probabilities
         ticks = [f"<span style='width: 32px; text-align: center'>{strength:g}</span>" for strength in probabilities]
@@ -260,8 +229,7 @@ def alpha_slider(
     images = _list_of_images(images)
     probabilities = {strength: _probabilities(classifier, images, strength * edit) for strength in strengths}
     start = min(strengths, key=lambda strength: abs(strength - 1))
-    view = PredictionView(classifier, images)
-    view.show(probabilities[start])
+    view = _Predictions(images, classifier.classes, probabilities[start])
     options = [(f"{strength:g}", strength) for strength in strengths]
     slider = ipywidgets.SelectionSlider(
         options=options, value=start, description="strength α", layout={"width": f"{SLIDER_WIDTH}px"}
@@ -283,10 +251,10 @@ def _list_of_images(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return images
 
 
-def _probabilities(classifier: Classifier, images: Sequence[Tensor], edit: Edit | None = None) -> Tensor:
-    """Predict probabilities `(images, classes)` for images that may differ in size."""
+def _probabilities(classifier: Classifier, images: Sequence[Tensor], edit: Edit) -> Tensor:
+    """Predict the probabilities `(images, classes)` with an edit, for images that may differ in size."""
     rows = []
-    with nullcontext() if edit is None else edit.applied(classifier):
+    with edit.applied(classifier):
         for image in images:
             logits = predict(classifier, check_image(image)[None])
             rows.append(logits.float().softmax(dim=1))
