@@ -52,7 +52,7 @@ _REASONS = {
 _IGNORED_ATTRIBUTES = {"training", "_edittools_applied", "_parameters", "_buffers", "_non_persistent_buffers_set"}
 _EXPORTED: WeakKeyDictionary[nn.Module, dict[tuple, "ExportedModel"]] = WeakKeyDictionary()
 _EXPORTING = threading.RLock()
-SLOW = 2.0
+SLOW = 10.0
 """Seconds after which an export warns that it is still running, except in `quiet_exports`."""
 _IS_QUIET: ContextVar[bool] = ContextVar("is_quiet", default=False)
 _BY_VALUE = {bool, int, float, str, bytes, type(None)}
