@@ -224,3 +224,25 @@ def test_logits_with_a_parameter_that_the_model_does_not_have(tiny, photos32):
     cut = Cut(tiny, "conv1")
     with pytest.raises(KeyError, match="'weight'.*'conv1.weight'"):
         cut.logits(cut.prefix(photos32[:2]), parameters={"weight": cut.weight})
+
+
+class _SharedWeight(nn.Module):
+    """Two linear layers after a convolution, with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.first = nn.Linear(4, 4, bias=False)
+        self.second = nn.Linear(4, 4, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.second(self.first(self.conv(x).relu().mean(dim=(2, 3))))
+
+
+def test_logits_with_a_shared_parameter_by_the_first_of_its_names(photos32):
+    cut = Cut(Classifier(_SharedWeight(), list("abcd"), size=32), "conv")
+    state = cut.prefix(photos32[:2])
+    assert not cut.logits(state, parameters={"first.weight": torch.zeros(4, 4)}).any()
+    with pytest.raises(KeyError, match="'second.weight'"):
+        cut.logits(state, parameters={"second.weight": torch.zeros(4, 4)})
