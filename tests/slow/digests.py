@@ -9,23 +9,28 @@ numbers says whether rounding has changed or more.
 
 import argparse
 import json
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
+from torchvision.utils import save_image
 from tqdm.auto import tqdm
 
 import edittools as et
 from edittools._caching import atomic_path, digest_tensors
+from edittools.auditing import audit_folder
 from edittools.cut import Cut
+from edittools.miniworld.textures import texture
 from edittools.probing import probe
 from edittools.scenarios import snow_scenario
 from edittools.scenarios.rules import probing_setup
-from edittools.selection import EditSearch, grid, repair
+from edittools.scenarios.tiers import SceneSet
+from edittools.selection import EditSearch, RepairResult, Selection, grid, repair
 
 LAYERS = {
     "mini_vgg": ("features.10", "features.15"),
@@ -48,6 +53,9 @@ SETTINGS = (
 SEARCHED = ("features.8", "features.10", "features.13", "features.15")
 """Layers of the small VGG that are searched."""
 
+SEARCHED_WHOLE = ("mini_vgg", "mini_vit")
+"""The networks in which all layers are searched."""
+
 BASELINES = {
     "random_direction": grid(rank=(1, 3)),
     "projection": grid(direction=("mean", "probe", "leace")),
@@ -60,6 +68,9 @@ BASELINES = {
     ),
 }
 """Settings of each baseline."""
+
+VARYING = ("created", "versions", "fingerprints")
+"""What `RepairResult.report_data` says that differs between two runs or versions of the same computation."""
 
 Entry = dict[str, Any]
 
@@ -115,7 +126,7 @@ def edits_and_maps(network: str) -> Iterator[tuple[str, Entry]]:
     for method, settings in BASELINES.items():
         for number, candidate in enumerate(search.candidates(method, settings, strengths=(1.0,))):
             params, edit = candidate if isinstance(candidate, tuple) else (candidate.params, candidate.edit)
-            yield f"{network} {method} {number} {params}", of_edit(edit)
+            yield f"{network} {method} {number} {without_method(params)}", of_edit(edit)
 
 
 def selections() -> Iterator[tuple[str, Entry]]:
@@ -140,6 +151,99 @@ def selections() -> Iterator[tuple[str, Entry]]:
     yield "repair", of_table(fix.table)
     yield "repair: summary", entry([], fix.summary())
     yield "repair: edit", of_edit(fix.edit)
+
+
+def without_method(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the name of the method, which the row or the entry has as well."""
+    return {name: value for name, value in params.items() if name not in ("method", "second method")}
+
+
+def parameters_of(selection: Selection) -> str:
+    """Write the parameters that were selected on all images and without each fold, and what the edits do."""
+    parts = [f"{without_method(selection.params)} {dict(selection.scores)}"]
+    parts += [str(without_method(of_fold.params)) for of_fold in selection.folds]
+    if selection.held_out is not None:
+        parts.append(f"held out {selection.held_out.after.int().tolist()}")
+    return "\n".join(parts)
+
+
+def all_layers(network: str) -> Iterator[tuple[str, Entry]]:
+    """Describe a search and a repair over all layers of a network, in two passes."""
+    scenario = snow_scenario("mini", network, most_scenes=160)
+    search = EditSearch(scenario.classifier, scenario.exemplars, scenario.splits)
+    settings = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
+    for method in ("rewrite", "random_direction", "projection"):
+        candidates = search.candidates(method, None if method == "projection" else settings)
+        best = search.select(candidates, cv=5)
+        yield f"{network} all layers {method}", of_edit(best.edit) | {"text": parameters_of(best)}
+        yield f"{network} all layers {method}: layers", of_table(best.layers)
+    for name, fix in repairs(network):
+        yield from of_repair(f"{network} {name}", fix)
+
+
+def sets_to_repair(network: str) -> tuple[et.Classifier, dict[str, Any]]:
+    """Make the arguments of `repair`: two exemplars, failing and clean scenes, and two retained sets by name."""
+    scenario = snow_scenario("mini", network, most_scenes=160)
+    splits = scenario.splits
+    is_wrong = et.misclassified(et.predict(scenario.classifier, splits.target), splits.target.labels)
+    is_first = torch.arange(len(splits.retain)) % 2 == 0
+    retained = {"first": splits.retain.subset(is_first), "second": splits.retain.subset(~is_first)}
+    sets = {
+        "exemplars": dict(list(scenario.exemplars.items())[:2]),
+        "failing": splits.target.subset(is_wrong.nonzero()[:16, 0]),
+        "clean": splits.clean,
+        "retain": retained,
+    }
+    return scenario.classifier, sets
+
+
+def repairs(network: str) -> Iterator[tuple[str, RepairResult]]:
+    """Repair in all layers: with all methods, and ended after k candidates."""
+    classifier, sets = sets_to_repair(network)
+    yield "repair", repair(classifier, **sets, finetuning=True, progress=False)
+    for most in (5, 150, 420):
+        tried = 0
+
+        def go_on(progress: Any, most: int = most) -> bool:
+            nonlocal tried
+            tried += 1
+            return tried <= most
+
+        yield f"repair ended after {most}", repair(classifier, **sets, callback=go_on, progress=False)
+
+
+def of_repair(name: str, fix: RepairResult) -> Iterator[tuple[str, Entry]]:
+    """Describe all that a repair says."""
+    yield f"{name}: table", of_table(fix.table)
+    yield f"{name}: summary", entry([], fix.summary())
+    yield f"{name}: edit", of_edit(fix.edit)
+    yield f"{name}: layers", of_table(fix.layers)
+    for row, selection in fix.selections.items():
+        yield f"{name}: {row}", of_edit(selection.edit) | {"text": parameters_of(selection)}
+    yield f"{name}: trade-off", of_table(fix.trade_off)
+    data = {key: value for key, value in fix.report_data().items() if key not in VARYING}
+    yield f"{name}: data", entry([], json.dumps(data, indent=1))
+
+
+def audited() -> Iterator[tuple[str, Entry]]:
+    """Describe a small audit of rendered scenes, with masks from files and one material."""
+    scenes = SceneSet(48, "validation", 500_000, ("car", "van", "bus", "truck"), "road").render()
+    masks = scenes.mask("road")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        save_image(texture("snow", 0, 64), root / "snow.png")
+        for number, label in enumerate(scenes.labels.tolist()):
+            name = f"{scenes.classes[label]}/{number:03}.png"
+            for place in (root / "images" / name, root / "masks" / "road" / name):
+                place.parent.mkdir(parents=True, exist_ok=True)
+            save_image(scenes.images[number], root / "images" / name)
+            et.save_mask(root / "masks" / "road" / name, masks[number])
+        classifier = et.load_classifier("mini_vgg")
+        sets = {"masks": root / "masks", "material": root / "snow.png", "layers": SEARCHED[-2:]}
+        audit = audit_folder(root / "images", classifier, **sets, masks_checked=True, progress=False)
+    yield "audit: rules", of_table(audit.rules)
+    yield "audit: verdict", entry([], str(audit.fix.verdict))
+    yield from of_repair("audit", audit.fix)
 
 
 def probed() -> Iterator[tuple[str, Entry]]:
@@ -187,7 +291,8 @@ def main() -> None:
     options = arguments.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     sections = {network: lambda network=network: edits_and_maps(network) for network in LAYERS}
-    entries = measured({**sections, "selections": selections, "probe": probed})
+    searched = {f"all layers of {network}": lambda network=network: all_layers(network) for network in SEARCHED_WHOLE}
+    entries = measured({**sections, "selections": selections, **searched, "probe": probed, "audit": audited})
     if options.write:
         with atomic_path(options.write) as temporary:
             temporary.write_text(json.dumps(entries, indent=1))
