@@ -201,7 +201,7 @@ def repairs(network: str) -> Iterator[tuple[str, RepairResult]]:
     """Repair in all layers: with all methods, and ended after k candidates."""
     classifier, sets = sets_to_repair(network)
     yield "repair", repair(classifier, **sets, finetuning=True, progress=False)
-    for most in (5, 150, 420):
+    for most in (250, 900, 1500):
         tried = 0
 
         def go_on(progress: Any, most: int = most) -> bool:
