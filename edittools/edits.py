@@ -14,8 +14,7 @@
 import copy
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -34,7 +33,7 @@ from edittools._ledger import Weights, ledger_of, locked
 from edittools.classifiers import Classifier, unwrapped
 from edittools.cut import Cut
 
-_FORMAT = "edittools edit 1"
+_FORMAT = "edittools edit 2"
 
 
 @dataclass(frozen=True)
@@ -144,8 +143,6 @@ class Edit:
         changes: the change of each parameter, by the parameter's name.
         fingerprint: the `fingerprint` of the model that the edit was made for, with the edits that were applied to it.
         record: how the edit was found; None if that is not known.
-        on_top_of: digests of edits that must be applied as well. Only files of version 0.3 have them: there,
-            `fingerprint` is that of the model without any edit.
         verdict: what `repair` says about the edit, beginning with "use", "unclear" or "do not use"; None if it was not
             judged, and for a multiple or a sum of edits.
     """
@@ -153,7 +150,6 @@ class Edit:
     changes: Mapping[str, Change]
     fingerprint: str
     record: Record | None = None
-    on_top_of: tuple[str, ...] = ()
     verdict: str | None = None
 
     def __post_init__(self) -> None:
@@ -169,8 +165,7 @@ class Edit:
     def digest(self) -> str:
         """A hash of the changes, by which the edit is recognized in a copy of the model and in a file."""
         factors = _factors(self.changes)
-        names = [name.replace("/left", "/l").replace("/right", "/r") for name in factors]  # as in files of version 0.3
-        return digest_tensors(factors.values(), names)
+        return digest_tensors(factors.values(), factors)
 
     def __repr__(self) -> str:
         if len(self.changes) > 3:
@@ -206,7 +201,7 @@ class Edit:
         """Add two edits of one model.
 
         Raises:
-            ValueError: if they belong to different models, or were made on top of different edits.
+            ValueError: if they were made for different weights.
         """
         if not isinstance(other, Edit):
             return NotImplemented
@@ -216,15 +211,10 @@ class Edit:
                 f"{other.fingerprint[:12]}, two models or one with other edits applied; add edits of the same weights, "
                 "or apply one after the other"
             )
-        if other.on_top_of != self.on_top_of:
-            raise ValueError(
-                f"The edits were made on top of {len(self.on_top_of)} and {len(other.on_top_of)} other edits, which "
-                "differ; apply one after the other instead"
-            )
         changes = dict(self.changes)
         for name, change in other.changes.items():
             changes[name] = changes[name] + change if name in changes else change
-        return Edit(changes, self.fingerprint, on_top_of=self.on_top_of)
+        return Edit(changes, self.fingerprint)
 
     def check_fits(self, model: nn.Module) -> None:
         """Check that the edit was made for this model.
@@ -235,14 +225,14 @@ class Edit:
             model: the model.
 
         Raises:
-            ValueError: if a parameter is missing or has another shape, if the edit was made for other weights, if
-                something else has changed the edited weights, or if an edit in `on_top_of` is not applied.
+            ValueError: if a parameter is missing or has another shape, if the edit was made for other weights, or if
+                something else has changed the edited weights.
         """
         with ledger_of(model) as ledger:
-            self._check_fits(ledger.model, ledger.fingerprints(), ledger.edits)
+            self._check_fits(ledger.model, ledger.fingerprints())
 
-    def _check_fits(self, model: nn.Module, fingerprints: Iterable[str], applied: "Sequence[Edit]") -> None:
-        """Check that the edit fits a model with these fingerprints, and these applied edits; see `check_fits`."""
+    def _check_fits(self, model: nn.Module, fingerprints: Iterable[str]) -> None:
+        """Check that the edit fits a model with these fingerprints; see `check_fits`."""
         kind = type(model).__name__
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for name, change in self.changes.items():
@@ -262,12 +252,6 @@ class Edit:
                 "or has other weights; apply the edit to the model that it was made for, with the edits that were "
                 "applied to it then, or make an edit of this model"
             )
-        missing = Counter(self.on_top_of) - Counter(edit.digest for edit in applied)
-        if missing:
-            raise ValueError(
-                f"{self} was made on top of {len(self.on_top_of)} edits, of which {missing.total()} are not applied to "
-                f"this {kind}; apply them first"
-            )
 
     def check_fits_copy(self, weights: Weights, model: nn.Module) -> None:
         """Check that the edit was made for a copy of a model's weights; see `check_fits`.
@@ -276,7 +260,7 @@ class Edit:
             weights: the copy.
             model: the model that was copied.
         """
-        self._check_fits(unwrapped(model), weights.fingerprints, weights.edits)
+        self._check_fits(unwrapped(model), weights.fingerprints)
 
     def apply_(self, model: nn.Module) -> "Edit":
         """Add the edit to the weights of a model, in place. Several edits can be applied at the same time.
@@ -291,7 +275,7 @@ class Edit:
             ValueError: if the edit does not fit the model, see `check_fits`.
         """
         with ledger_of(model) as ledger:
-            self._check_fits(ledger.model, ledger.fingerprints(), ledger.edits)
+            self._check_fits(ledger.model, ledger.fingerprints())
             ledger.replace_edits((*ledger.edits, self))
         return self
 
@@ -429,7 +413,6 @@ class Edit:
             "fingerprint": self.fingerprint,
             "changes": json.dumps(list(self.changes)),
             "record": json.dumps(record),
-            "on_top_of": json.dumps(self.on_top_of),
         }
         if self.verdict is not None:
             header["verdict"] = self.verdict
@@ -467,13 +450,13 @@ class Edit:
         """Read an edit from a file.
 
         Args:
-            path: a file that `save` wrote, in version 0.3 or later.
+            path: a file that `save` wrote.
             model: the model that the edit is meant for; if it is given, `check_fits(model)` is called.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if the file is not an edit, is damaged, or holds NaN or infinite numbers, or if the edit does
-                not fit the model.
+            ValueError: if the file is not an edit, has no digest, is damaged, or holds NaN or infinite numbers, or if
+                the edit does not fit the model.
         """
         try:
             header, tensors = _read_file(path)
@@ -481,7 +464,6 @@ class Edit:
                 changes=_read_changes(header, tensors),
                 fingerprint=header["fingerprint"],
                 record=_read_record(header),
-                on_top_of=tuple(json.loads(header.get("on_top_of", "[]"))),
                 verdict=header.get("verdict"),
             )
         except FileNotFoundError:
@@ -548,7 +530,9 @@ def _read_file(path: str | PathLike) -> tuple[dict[str, str], dict[str, Tensor]]
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if header.get("format") != _FORMAT:
         raise ValueError(f"its format is {header.get('format')!r} instead of {_FORMAT!r}")
-    if "digest" in header and header["digest"] != _file_digest(tensors, header):
+    if "digest" not in header:
+        raise ValueError("it has no digest, so nothing tells whether it is damaged")
+    if header["digest"] != _file_digest(tensors, header):
         raise ValueError(f"its contents do not match its digest {header['digest'][:12]!r}")
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():

@@ -11,7 +11,8 @@ import pytest
 import torch
 import torchvision
 from conftest import make_exemplar, randomise_norms
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edittools._ledger import Weights
@@ -26,7 +27,8 @@ from edittools.rewriting import rewrite, rewrite_at
 from edittools.scenarios.snow import car_exemplars
 from edittools.site import prepare
 
-FOLDER = Path(__file__).parent
+SAVED = Path(__file__).parent / "saved_edit"
+"""A network, edits of it, and their logits, as `Edit.save` wrote them."""
 
 
 @pytest.fixture
@@ -373,7 +375,6 @@ def test_apply_on_top_of_other_edits(tiny, photos32, exemplar, tmp_path):
                 below = Weights(tiny).fingerprints[1:]
     assert below == (first.fingerprint, second.fingerprint, third.fingerprint)
     assert len(set(below)) == 3 and first.fingerprint == fingerprint(tiny.model)
-    assert [edit.on_top_of for edit in (first, second, third)] == [(), (), ()]
     second.save(tmp_path / "second.safetensors")
     loaded = Edit.load(tmp_path / "second.safetensors")
     assert (loaded.digest, loaded.fingerprint) == (second.digest, second.fingerprint)
@@ -459,49 +460,65 @@ def test_load_with_flipped_bit(edit, tmp_path):
             refused.append(place)
         else:
             assert place < start
-            for part in ("digest", "fingerprint", "record", "on_top_of"):
+            for part in ("digest", "fingerprint", "record"):
                 assert getattr(loaded, part) == getattr(edit, part)
     assert set(range(start, len(contents), 29)) < set(refused)
 
 
-def _logits_with(classifier, edit):
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    with edit.applied(classifier):
-        return predict(classifier, images)
+def test_load_without_digest(edit, tmp_path):
+    path = tmp_path / "edit.safetensors"
+    edit.save(path)
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    header.pop("digest")
+    save_file(load_file(path), path, header)
+    with pytest.raises(ValueError, match=r"edit\.safetensors'.*no digest.*Edit\.save"):
+        Edit.load(path)
 
 
-def test_load_of_file_of_0_3(tmp_path):
-    """`edit_logits.json` holds the logits of two images with each edit, as they were when its file was written."""
-    classifier = load_classifier("mini_vgg")
-    expected = torch.tensor(json.loads((FOLDER / "edit_logits.json").read_text())["edit_with_digest"])
-    edit = Edit.load(FOLDER / "edit_with_digest.safetensors", classifier)
-    torch.testing.assert_close(_logits_with(classifier, edit), expected, rtol=0, atol=1e-3)
-    edit.save(tmp_path / "again.safetensors")
-    again = Edit.load(tmp_path / "again.safetensors", classifier)
-    assert again.digest == edit.digest and again.record == edit.record
+def _saved_network():
+    """The network in `saved_edit`, to which the edits in that folder belong."""
+    first, second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding=1)
+    model = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    model.load_state_dict(load_file(SAVED / "network.safetensors"))
+    return Classifier(model, ("ant", "bee", "cat"), size=16)
+
+
+def _assert_saved_logits(classifier, name):
+    """`logits.json` holds the logits of two images with each edit, as they were when its file was written."""
+    expected = torch.tensor(json.loads((SAVED / "logits.json").read_text())[name])
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(predict(classifier, images), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("is_saved_again", [False, True])
-def test_load_of_file_of_0_3_on_top_of_another(is_saved_again, tmp_path):
-    """Its fingerprint is that of the model without any edit; it names the edit that must be applied."""
-    classifier = load_classifier("mini_vgg")
-    expected = torch.tensor(json.loads((FOLDER / "edit_logits.json").read_text())["edit_on_top"])
-    below, on_top = (Edit.load(FOLDER / f"{name}.safetensors") for name in ("edit_with_digest", "edit_on_top"))
-    if is_saved_again:
-        on_top.save(tmp_path / "again.safetensors")
-        on_top = Edit.load(tmp_path / "again.safetensors")
+def test_load_of_committed_files(is_saved_again, tmp_path):
+    """Every later version loads these files: an edit by `rewrite`, and fine-tuning on top of it."""
+    classifier = _saved_network()
     before = _weights(classifier)
-    assert on_top.fingerprint == below.fingerprint and on_top.on_top_of == (below.digest,)
-    for edit in (on_top, 0.5 * on_top):
-        with pytest.raises(ValueError, match=r"features\.8\.weight.* 1 .* 1 .*VGG"):
-            edit.apply_(classifier)
-    with pytest.raises(ValueError, match=" 1 .* 1 .*VGG"):
-        Edit.load(FOLDER / "edit_on_top.safetensors", classifier)
-    with pytest.raises(ValueError, match=" 0 and 1 "):
-        below + on_top
-    with below.applied(classifier):
-        torch.testing.assert_close(_logits_with(classifier, on_top), expected, rtol=0, atol=1e-3)
+    edit, on_top = (Edit.load(SAVED / f"{name}.safetensors") for name in ("edit", "edit_on_top"))
+    if is_saved_again:
+        edit.save(tmp_path / "edit.safetensors")
+        on_top.save(tmp_path / "edit_on_top.safetensors")
+        edit, on_top = (Edit.load(tmp_path / f"{name}.safetensors") for name in ("edit", "edit_on_top"))
+    assert edit.verdict == "unclear: so few images"
+    assert edit.record.objective == "least_squares" and edit.record.response == pytest.approx(0.116, abs=1e-3)
+    assert on_top.verdict is None and on_top.layers == ("2", "6")
+    with edit.applied(classifier):
+        _assert_saved_logits(classifier, "edit")
+        with on_top.applied(classifier):
+            _assert_saved_logits(classifier, "edit_on_top")
     assert _has_weights(before, classifier)
+    for refused in (on_top, 0.5 * on_top):
+        with pytest.raises(ValueError, match=f"{on_top.fingerprint[:12]}.*{edit.fingerprint[:12]}"):
+            refused.apply_(classifier)
+
+
+def test_load_of_committed_file_for_another_network():
+    classifier = _saved_network()
+    classifier.model[0].bias.data[0] += 1e-3
+    with pytest.raises(ValueError, match=fingerprint(classifier.model)[:12]):
+        Edit.load(SAVED / "edit.safetensors", classifier)
 
 
 def test_apply_after_weights_were_permuted_through_data(tiny, edit):
@@ -618,15 +635,6 @@ def test_apply_on_top_of_edit_applied_twice(tiny, edit, exemplar, photos32):
             assert applied_edits(tiny) == (edit, edit, second)
 
 
-def test_apply_on_top_of_edit_applied_twice_in_0_3(tiny, edit, other):
-    on_top = replace(other, on_top_of=(edit.digest, edit.digest))
-    with edit.applied(tiny):
-        with pytest.raises(ValueError, match=" 2 .* 1 "):
-            on_top.apply_(tiny)
-        with edit.applied(tiny), on_top.applied(tiny):
-            assert applied_edits(tiny) == (edit, edit, on_top)
-
-
 def test_add_keeps_the_order_of_layers(tiny):
     first = Edit({"conv2.weight": Change(torch.ones(8, 12, 1, 1))}, fingerprint(tiny.model))
     second = Edit({"conv1.weight": Change(torch.ones(12, 8, 3, 3))}, fingerprint(tiny.model))
@@ -674,7 +682,7 @@ def test_weights_after_changes_of_the_model(tiny, edit, other):
     tiny.model.head.weight.data.mul_(2)
     tiny.model.norm.running_mean.add_(1)
     tiny.half()
-    assert weights.edits == (edit,) and weights.fingerprints == expected and weights.fingerprint == expected[0]
+    assert weights.fingerprints == expected and weights.fingerprint == expected[0]
     assert all(torch.equal(weights[name], tensor) for name, tensor in copied.items())
     edit.check_fits_copy(weights, tiny)
     with pytest.raises(ValueError, match=edit.fingerprint[:12]):

@@ -189,7 +189,7 @@ def test_cut_of_in_place_operations(name):
 
 
 class Scaled(Step):
-    """A step that reads a parameter of a module, which version 0.2 deleted together with what it could not trace."""
+    """A step that reads a parameter of a module of which nothing is called."""
 
     def __init__(self):
         super().__init__(lambda self, x: x * self.inner.pos)

@@ -1,6 +1,5 @@
 """Jobs: the same table on every executor; finished jobs are kept, and incomplete files are not read."""
 
-import hashlib
 import json
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -69,12 +68,3 @@ def test_run_with_store_without_about(tmp_path, about):
     with pytest.raises(ValueError, match=r"store='.*rows'.*about="):
         run(square, JOBS, tmp_path / "rows", **settings)
     assert not (tmp_path / "rows").exists()
-
-
-def test_run_with_store_of_0_2(tmp_path):
-    """The name of a file is a hash of `about` and the job's name; stores of 0.2 and of earlier commits have it."""
-    name = f"{hashlib.sha256(json.dumps(['seed 0', 'job 3']).encode()).hexdigest()[:32]}.json"
-    rows = [{"number": 3, "square": 9}]
-    (tmp_path / name).write_text(json.dumps({"about": "seed 0", "job": "job 3", "rows": rows}))
-    table = run(fails_at_three, {"job 3": 3}, tmp_path, about="seed 0")
-    assert table.to_dict("records") == [{"job": "job 3", **rows[0]}]

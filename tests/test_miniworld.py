@@ -44,8 +44,8 @@ def fingerprint(seed, label, ground):
     return float((rendered.image.numpy() * weights).sum()), zlib.crc32(rendered.things.numpy().tobytes())
 
 
-def test_scene_pixels_of_0_1():
-    """The numbers are those of version 0.1.0. A few pixels that are off by one show; the last bits of a sine do not."""
+def test_scene_pixels_are_those_committed():
+    """A few pixels that are off by one show in the numbers; the last bits of a sine do not."""
     table = json.loads((Path(__file__).parent / "scene_pixels.json").read_text())
     assert {label for _, label, *_ in table} == set(SKETCHES) and {ground for _, _, ground, *_ in table} == set(GROUNDS)
     for seed, label, ground, pixels, masks in table:
