@@ -386,12 +386,11 @@ def states_at(cuts: Mapping[str, Cut], images: Tensor) -> dict[str, State]:
     return {layer: tuple(values[node] for node in cut._state_nodes) for layer, cut in cuts.items()}
 
 
-def editable_layers(classifier: Classifier, size: tuple[int, int] | None = None) -> "pd.DataFrame":
+def editable_layers(classifier: Classifier) -> "pd.DataFrame":
     """List the layers that can be edited, from first to last.
 
     Args:
         classifier: the classifier.
-        size: size (H, W) of the images in pixels; by default that of the classifier.
 
     Returns:
         One row per layer, with the columns `layer` (its name), `kind`, `weight` (its shape), `value` (the operation
@@ -400,7 +399,7 @@ def editable_layers(classifier: Classifier, size: tuple[int, int] | None = None)
     """
     import pandas as pd
 
-    exported = export_of(classifier, size)
+    exported = export_of(classifier)
     table = []
     for node in exported.grids:
         with suppress(ValueError):

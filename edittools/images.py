@@ -463,12 +463,11 @@ class LabelledImages:
         names = tuple(self.names[i] for i in indices) if self.names else ()
         return replace(self, **selected, names=names)
 
-    def split(self, fraction: float, seed: int = 0) -> tuple["LabelledImages", "LabelledImages"]:
+    def split(self, fraction: float) -> tuple["LabelledImages", "LabelledImages"]:
         """Split the images at random into two sets, stratified by class.
 
         Args:
             fraction: share of the images in the first set, above 0 and below 1.
-            seed: seed of the random numbers.
 
         Returns:
             A set of about this share of the images, and a set of the others.
@@ -478,7 +477,7 @@ class LabelledImages:
         """
         if not 0 < fraction < 1:
             raise ValueError(f"the split fraction is {fraction}; pass a number between 0 and 1")
-        selected = stratified(self.labels, fraction, seed)
+        selected = stratified(self.labels, fraction, 0)
         return self.subset(selected), self.subset(~selected)
 
 

@@ -194,7 +194,7 @@ def offset_products(cut: Cut, keys: Tensor) -> Tensor:
 
 
 def second_moments(
-    classifier: Classifier, layers: Sequence[str | nn.Module], images: Images, progress: bool = False
+    classifier: Classifier, layers: Sequence[str | nn.Module], images: Images
 ) -> dict[str, SecondMoment]:
     """Measure the second moments of several layers over reference images, in one pass.
 
@@ -202,7 +202,6 @@ def second_moments(
         classifier: the classifier, with the edits that are applied to it now.
         layers: names of layers that can be edited, or the modules.
         images: the reference images; labels are not used.
-        progress: show a progress bar.
 
     Returns:
         The second moment of each layer, by name.
@@ -213,7 +212,7 @@ def second_moments(
         ValueError: if there is no image, or a layer cannot be edited.
     """
     cuts = cut_all(classifier, layers, Weights(classifier), size_of(images))
-    return measure(cuts, images, progress) if cuts else {}
+    return measure(cuts, images) if cuts else {}
 
 
 def fingerprint_of(classifier: Classifier, weights: Weights) -> str:

@@ -41,6 +41,9 @@ LEAST_SHARE = 1e-3
 REFERENCE_WEIGHT = 10.0
 """The recommended λ, see `benchmarks/default_settings.py`."""
 
+RIDGE = 1e-3
+"""The ridge of `solve_least_squares`, relative to the mean of the diagonal of XᵀX."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -244,7 +247,7 @@ def _in_solver_precision(state: State, cut: Cut) -> State:
     return tuple(tensor.to(precision) if tensor.is_floating_point() else tensor for tensor in state)
 
 
-def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
+def solve_least_squares(problem: Problem) -> Tensor:
     """Solve for Λ exactly, on the pre-activation: one ridge system that all output channels share.
 
     With X the projected keys under the kernel's window and R the residual of the unedited layer, both with rows
@@ -253,13 +256,12 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
 
         Λᵀ = (XᵀX + s λ M ⊗ O + ε I)⁻¹ XᵀR
 
-    At full rank the keys under the window are whitened, so M ⊗ O is the identity. This is the objective of MEMIT (Meng
-    et al., arXiv 2210.07229), and with fewer positions than unknowns, a system of the size of the positions gives the
-    same solution.
+    ε is `RIDGE` times the mean of the diagonal of XᵀX. At full rank the keys under the window are whitened, so M ⊗ O is
+    the identity. This is the objective of MEMIT (Meng et al., arXiv 2210.07229), and with fewer positions than
+    unknowns, a system of the size of the positions gives the same solution.
 
     Args:
         problem: eq. (1) at a layer.
-        ridge: ε, relative to the mean of the diagonal of XᵀX; `rewrite` uses the default.
 
     Returns:
         Λ, `(out, rank, kh, kw)`.
@@ -271,7 +273,7 @@ def solve_least_squares(problem: Problem, ridge: float = 1e-3) -> Tensor:
         design = (design.unflatten(1, (-1, len(problem.offsets))) @ problem.offset_whitener.to(design)).flatten(1)
     residual = problem.unedited_residual * weight
     unknowns = design.shape[1]
-    damping = ridge * design.square().sum() / unknowns + torch.finfo(torch.float32).tiny
+    damping = RIDGE * design.square().sum() / unknowns + torch.finfo(torch.float32).tiny
     if problem.is_whitened:
         damping = damping + share.sum() * problem.reference_weight
     is_shown = share > 0

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from edittools import miniworld, scenarios
 from edittools.baselines import finetune, rewrite_at_random
 from edittools.classifiers import Classifier, fingerprint
-from edittools.cut import Cut, cut_all, editable_layers, states_at
+from edittools.cut import Cut, cut_all, states_at
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import InputGeometry, LabelledImages, LazyImages, load_image, save_mask
@@ -145,7 +145,7 @@ LAYERS = {
         ValueError,
         "'conv1'",
     ),
-    "images too small": (lambda w: editable_layers(w.classifier, (1, 1)), ValueError, " 1 × 1 "),
+    "images too small": (lambda w: Cut(w.classifier, "conv1", (1, 1)), ValueError, " 1 × 1 "),
 }
 
 REWRITES = {
@@ -402,8 +402,6 @@ WIDGETS = {
     "saved as .jpg": (lambda w: MaskEditor(w.image).save(w.folder / "m.jpg"), ValueError, "jpg'.*png"),
     "loaded: no COCO": (lambda w: MaskEditor(w.image).load(w.folder / "bad.json"), ValueError, "COCO"),
     "a foreign edit": (lambda w: alpha_slider(w.classifier, w.other, w.image), ValueError, "layers"),
-    "slider: no strength": (lambda w: alpha_slider(w.classifier, w.edit, w.image, []), ValueError, r"\[\]"),
-    "slider: NaN": (lambda w: alpha_slider(w.classifier, w.edit, w.image, [NAN]), ValueError, "nan"),
     "a store that is an image": (
         lambda w: jobs.run(len, {"a": "a"}, w.folder / "good.png", about="lengths"),
         OSError,

@@ -252,8 +252,8 @@ def test_changes_weaker_rule_gains_on_transformed_images_only(edited_probe):
 
 
 def test_changes_not_comparable(edited_probe):
-    with pytest.raises(KeyError, match="'none'.*before, edited"):
-        edited_probe.changes("none")
+    with pytest.raises(KeyError, match="'before'.*edited, nothing"):
+        edited_probe.where("classifier", "edited", "nothing").changes()
     with pytest.raises(ValueError, match="'elsewhere'"):
         replace(edited_probe, control="elsewhere").changes()
     table = edited_probe.table

@@ -209,6 +209,34 @@ def test_guide_search_finds_rule():
     assert torch.equal(namespace["exemplar"].mask, below[0])
 
 
+class SeesRed(torch.nn.Module):
+    """A stand-in for the segmenter of the guide: what is red is class 4, a boat, and all else class 3, a bird."""
+
+    def forward(self, images):
+        is_red = images[:, 0] > images[:, 2]
+        scores = torch.zeros(len(images), 21, *images.shape[2:])
+        scores[:, 4] = is_red.float()
+        scores[:, 3] = (~is_red).float()
+        return {"out": scores}
+
+
+def test_guide_segmenter_finds_the_concepts_of_an_audit(tmp_path, monkeypatch):
+    [lines] = [block for block in blocks("docs/audit.md", "python") if "def find" in block]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("torchvision.models.segmentation.lraspp_mobilenet_v3_large", lambda weights: SeesRed())
+    below = (torch.arange(16) > 7).float()[:, None].expand(16, 16)
+    for number in range(20):
+        brightness = 0.75 + 0.01 * number
+        save_image(tmp_path / f"photos/red/{number}.png", torch.stack([below, 0 * below, 1 - below]) * brightness)
+    classifier = Classifier(RedBelow(), ("red", "blue"), (0, 0, 0), (1, 1, 1), 16)
+    names = {"et": edittools, "classifier": classifier}
+    exec(lines, names)
+    audit = names["audit"]
+    assert audit.is_rule and audit.rule["concept"] == "boat"
+    assert torch.equal(audit.concepts.masks["boat"], below.expand(20, 16, 16))
+
+
 def test_contributing_baseline_is_selected():
     """The ten lines of CONTRIBUTING, on rendered scenes."""
     namespace = {}

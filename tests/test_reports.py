@@ -28,8 +28,7 @@ from edittools.reports import (
     shade,
 )
 from edittools.reports.charts import Axis, plots_of
-from edittools.selection import Check, Constraints, EditSearch, Splits, grid, repair, write_report
-from edittools.selection.report import charts_html, first_exemplar
+from edittools.selection import Check, EditSearch, repair
 
 EVIL = "</style></script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">\"'"
 
@@ -272,12 +271,12 @@ def test_shade_is_brighter_where_the_map_is_stronger():
     assert shaded[0] < shaded[1] < shaded[2] <= 1
 
 
-# --- of searches ------------------------------------------------------------------------------------------------------
+# --- of repairs -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def evil():
-    """A search with class names and image names that hold tags."""
+    """Arguments of `repair`, in which the names of classes, images and sets hold tags."""
     from conftest import made_tiny
 
     tiny, *_ = made_tiny()
@@ -287,102 +286,70 @@ def evil():
     labels[:12] = (labels[:12] + 1) % 5
     names = tuple(f"{EVIL} {i}.png" for i in range(140))
     data = LabelledImages(images, labels, classifier.classes, names)
-    return classifier, make_exemplar(), data
+    return {
+        "classifier": classifier,
+        "exemplars": {EVIL: make_exemplar()},
+        "failing": data.subset(range(20)),
+        "clean": data.subset(range(60, 140)),
+        "retain": {EVIL: data.subset(range(20, 40)), "others": data.subset(range(40, 60))},
+        "layers": ["conv1", "conv2"],
+        "baselines": False,
+        "progress": False,
+    }
 
 
 @pytest.fixture(scope="module")
-def search(evil):
-    classifier, exemplar, data = evil
-    splits = Splits(
-        reference=data.images[80:],
-        target=data.subset(range(20)),
-        clean=data.subset(range(20, 50)),
-        retain=data.subset(range(50, 60)),
-        clean_test=data.subset(range(60, 80)),
-    )
-    loose = Constraints(max_accuracy_drop=100, max_retain_broken=100)
-    return EditSearch(classifier, {EVIL: exemplar}, splits, ["conv1", "conv2"], loose)
+def repaired(evil):
+    return repair(**evil)
 
 
-def selected(search, cv=None):
-    settings = grid(rank=(1, 3), objective=("least_squares",))
-    return search.select(search.candidates("rewrite", settings, (1.0, 3.0)), cv=cv)
+@pytest.fixture(scope="module")
+def not_repaired(evil):
+    """No candidate is feasible, since none changes a prediction."""
+    fix = repair(**evil, strengths=(1e-6,))
+    assert not fix.selection.feasible
+    return fix
 
 
-@pytest.mark.parametrize("cv", [None, 3])
-def test_report_of_a_search_is_harmless(search, cv, tmp_path):
-    selection = selected(search, cv)
-    control = search.select(search.candidates("random_direction", [{"objective": "least_squares"}]), cv=cv)
-    path = write_report(tmp_path / "report.html", search, selection, {"random direction": control})
-    assert path == tmp_path / "report.html" and list(tmp_path.iterdir()) == [path]
-    text = path.read_text()
-    assert harmless(text)
-    words = "".join(Elements(text).texts)
-    assert selection.edit.digest in words and selection.edit.fingerprint in words
-
-
-def test_report_shows_each_image_with_the_edit_that_was_selected_without_it(search, tmp_path):
+def test_report_shows_each_image_with_the_edit_that_was_selected_without_it(repaired):
     """By hand: the state of each card, from the comparison by cross-validation."""
-    selection = selected(search, 3)
-    held_out = selection.held_out
-    text = write_report(tmp_path / "report.html", search, selection).read_text()
-    states = [one["data-state"] for tag, one in Elements(text).elements if tag == "li" if "data-state" in one]
+    held_out = repaired.selection.held_out
+    page = Elements(render(repaired.page()))
+    states = [one["data-state"] for tag, one in page.elements if tag == "li" if "data-state" in one]
     assert len(states) >= 20
     assert states[:20].count("corrected") == held_out.corrected
     assert states[:20].count("broken") == held_out.broken
     assert states[:20].count("misclassified") == int((held_out.before & held_out.after).sum())
 
 
-def test_report_of_exemplars_that_the_search_does_not_have(search):
-    selection = replace(selected(search), params={"exemplar": "other"})
-    with pytest.raises(ValueError, match="'other'.*EditSearch"):
-        first_exemplar(search, selection)
-
-
-def test_report_without_a_feasible_candidate(evil, search, tmp_path):
-    strict = Constraints(max_accuracy_drop=0, max_retain_broken=0)
-    classifier, exemplar, data = evil
-    right = replace(search.splits, target=data.subset(range(13, 20)))  # nothing to correct
-    other = EditSearch(classifier, exemplar, right, ["conv1"], strict)
-    selection = selected(other, 3)
-    assert not selection.feasible
-    text = write_report(tmp_path / "report.html", other, selection).read_text()
+def test_report_without_a_feasible_candidate(not_repaired):
+    text = render(not_repaired.page())
     assert harmless(text) and "do not use" in text
 
 
-def test_report_of_repair(evil, tmp_path):
-    classifier, exemplar, data = evil
-    fix = repair(
-        classifier,
-        exemplar,
-        data.subset(range(20)),
-        data.subset(range(60, 140)),
-        {EVIL: data.subset(range(20, 40)), "others": data.subset(range(40, 60))},
-        layers=["conv1", "conv2"],
-        baselines=False,
-        progress=False,
-    )
-    path = fix.report(tmp_path / "report.html", EVIL)
+def test_report_of_repair(evil, repaired, tmp_path):
+    path = repaired.report(tmp_path / "report.html", EVIL)
+    assert path == tmp_path / "report.html"
     text = path.read_text()
     assert harmless(text) and EVIL in "".join(Elements(text).texts)
     [code] = re.findall(r"<pre.*?<code>(.*?)</code>", text, re.DOTALL)
     compile(code.replace("&#39;", "'").replace("&#34;", '"').replace("&lt;", "<").replace("&gt;", ">"), "code", "exec")
-    assert harmless(render(fix.page()))
+    assert harmless(render(repaired.page()))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
     data = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)  # no NaN
-    assert data["title"] == EVIL and data["verdict"]["word"] == fix.verdict.word
-    assert [check["status"] for check in data["checks"]] == [check.status for check in fix.checks]
-    assert [row["method"] for row in data["methods"]] == fix.table.index.tolist()
-    assert [row["corrected"] for row in data["methods"]] == fix.table.corrected.tolist()
+    assert data["title"] == EVIL and data["verdict"]["word"] == repaired.verdict.word
+    assert [check["status"] for check in data["checks"]] == [check.status for check in repaired.checks]
+    assert [row["method"] for row in data["methods"]] == repaired.table.index.tolist()
+    assert [row["corrected"] for row in data["methods"]] == repaired.table.corrected.tolist()
     assert data["settings"]["layers"] == ["conv1", "conv2"] and data["settings"]["baselines"] is False
-    assert data["fingerprints"]["weights"] == fingerprint(classifier.model)
-    assert data["fingerprints"]["edit"] == fix.edit.digest
+    assert data["fingerprints"]["weights"] == fingerprint(evil["classifier"].model)
+    assert data["fingerprints"]["edit"] == repaired.edit.digest
     assert data["fingerprints"]["images"]["target"]["count"] == 20
-    for digest in (fix.edit.digest, data["fingerprints"]["images"]["target"]["digest"]):
+    for digest in (repaired.edit.digest, data["fingerprints"]["images"]["target"]["digest"]):
         assert digest in text
     steps = []
     with pytest.raises(ValueError, match="report.json"):
-        fix.report(tmp_path / "report.json", callback=lambda done, total: steps.append(done))
+        repaired.report(tmp_path / "report.json", callback=lambda done, total: steps.append(done))
     assert not steps  # refused before anything is computed
 
 
@@ -424,15 +391,9 @@ def test_report_has_a_row_for_each_candidate_of_the_trade_off(which, request):
     assert len(rows) - len(fix.trade_off) in (0, 1)  # the selected one need not be among those that no other one beats
 
 
-def test_report_without_a_candidate_that_corrects_more_than_it_breaks_shows_no_trade_off(evil, search, tmp_path):
-    classifier, exemplar, data = evil
-    right = replace(search.splits, target=data.subset(range(13, 20)))  # nothing to correct
-    other = EditSearch(classifier, exemplar, right, ["conv1"])
-    selection = selected(other)
-    table = other.trade_off(selection.outcomes)
-    assert not len(table) and charts_html(other, selection, table) == ""
-    text = write_report(tmp_path / "report.html", other, selection).read_text()
-    assert not Elements(text).count("svg")
+def test_report_without_a_candidate_that_corrects_more_than_it_breaks_shows_no_trade_off(not_repaired):
+    assert not len(not_repaired.trade_off) and not_repaired.charts_html() == ""
+    assert not Elements(render(not_repaired.page())).count("svg")
 
 
 def test_trade_off_is_computed_once_and_only_for_a_report(snow, monkeypatch):
@@ -470,10 +431,10 @@ def test_charts_of_a_report_in_a_browser(two_passes, tmp_path, width, chromium):
 
 @needs_browser
 @pytest.mark.parametrize("width", [390, 1366])
-def test_report_in_a_browser(search, tmp_path, width, chromium):
+def test_report_in_a_browser(repaired, tmp_path, width, chromium):
     from web import browser_page
 
-    path = write_report(tmp_path / "report.html", search, selected(search, 3))
+    path = repaired.report(tmp_path / "report.html")
     outside = []
     with browser_page(chromium, path.as_uri(), outside) as page:
         errors = []

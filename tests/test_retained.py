@@ -75,11 +75,12 @@ def test_least_squares_with_two_terms_solves_the_normal_equations(tiny, photos32
     problem = pose(prepare(tiny, "conv1", exemplar), basis=basis)
     wanted = rows(problem.target_output - problem.base_output, False).double() * at_mask[:, None]
     scale = (0.5 * at_mask.square().sum() / len(keys)).sqrt()
-    stacked = torch.cat([top, scale * seen])
-    targets = torch.cat([wanted, torch.zeros(len(seen), wanted.shape[1]).double()])
+    ridge = 1e-3 * top.square().sum() / top.shape[1]
+    stacked = torch.cat([top, scale * seen, ridge.sqrt() * torch.eye(top.shape[1]).double()])
+    targets = torch.cat([wanted, torch.zeros(len(stacked) - len(wanted), wanted.shape[1]).double()])
     expected = torch.linalg.lstsq(stacked, targets, driver="gelsd").solution.T.reshape(problem.coefficients_shape)
     moment = keys.T @ keys / len(keys)
-    found = solve_least_squares(replace(problem, reference_weight=0.5, moment=moment, offsets=torch.eye(9)), ridge=0.0)
+    found = solve_least_squares(replace(problem, reference_weight=0.5, moment=moment, offsets=torch.eye(9)))
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)
 
 

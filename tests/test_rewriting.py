@@ -64,19 +64,18 @@ def test_rewrite_keeps_outputs_of_orthogonal_keys(tiny, photos32, exemplar, laye
 def test_solve_least_squares_against_lstsq(tiny, photos32, layer, rank, masked):
     exemplars = [make_exemplar(2), make_exemplar(5)]
     problem = _pose(tiny, photos32, layer, exemplars, rank, masked)
-    coefficients = solve_least_squares(problem, ridge=1e-9).double()
+    coefficients = solve_least_squares(problem).double()
     module = tiny.model.get_submodule(layer)
     columns = F.unfold(problem.projected_keys, module.kernel_size, padding=module.padding, stride=module.stride)
     design = columns.transpose(1, 2).flatten(0, 1).double()
     target = (problem.target_output - problem.base_output).permute(0, 2, 3, 1).flatten(0, 2).double()
     weight = F.adaptive_avg_pool2d(problem.masks, problem.base_output.shape[2:]).flatten().sqrt()[:, None].double()
-    expected = torch.linalg.lstsq(design * weight, target * weight, driver="gelsd").solution.T.reshape(
-        coefficients.shape
-    )
-    residual = lambda x: ((design @ x.flatten(1).T - target) * weight).square().sum()  # noqa: E731
-    assert residual(coefficients) <= residual(expected) * (1 + 1e-5) + 1e-9
-    if rank is not None:
-        assert torch.allclose(coefficients, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()))
+    unknowns = design.shape[1]
+    ridge = 1e-3 * (design * weight).square().sum() / unknowns
+    stacked = torch.cat([design * weight, ridge.sqrt() * torch.eye(unknowns).double()])
+    targets = torch.cat([target * weight, torch.zeros(unknowns, target.shape[1]).double()])
+    expected = torch.linalg.lstsq(stacked, targets).solution.T.reshape(coefficients.shape)
+    torch.testing.assert_close(coefficients, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 @torch.no_grad()
@@ -284,18 +283,19 @@ def test_rewrite_of_full_rank_with_penalty_against_lstsq(tiny, exemplar, side, k
     torch.testing.assert_close(edit.changes["conv1.weight"].delta(), expected, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("weight", [0.1, 10.0, 1000.0])
+@pytest.mark.parametrize("weight", [1.0, 10.0, 1000.0])
 @torch.no_grad()
 def test_rewrite_of_full_rank_is_the_one_of_as_many_directions_as_channels(tiny, photos32, exemplar, weight):
+    """They differ in their ridges only, which matter less the larger λ is."""
     tiny.double()
     site = prepare(tiny, "conv1", exemplar, photos32)
     all_directions = torch.linalg.qr(torch.rand(8, 8, generator=torch.Generator().manual_seed(0)).double()).Q
     changes = []
     for basis in (None, all_directions):
         problem = pose(site, rank=None, basis=basis, reference_weight=weight)
-        coefficients = solve_least_squares(problem, ridge=0.0)
+        coefficients = solve_least_squares(problem)
         changes.append(torch.einsum("orhw,rn->onhw", coefficients, problem.basis))
-    torch.testing.assert_close(changes[0], changes[1], rtol=1e-6, atol=1e-9)
+    assert (changes[0] - changes[1]).norm() < 0.01 / weight * changes[0].norm()
 
 
 def test_rewrite_of_full_rank_without_penalty_needs_no_reference(tiny, photos32, exemplar):

@@ -294,7 +294,7 @@ def test_script_from_a_folder_to_a_saved_report(tmp_path):
     session.mark(vans.mask("snow")[names.index(session.name(session.index))])
     session.material = "gravel"
     assert "misclassified" in session.rewrite("features.10").verdict
-    fix = session.search(layers=["features.8", "features.10"])
+    fix = session.search(callback=lambda progress: progress.share < 0.05)
     assert fix.selection.feasible and session.edit is fix.edit and session.result.held_out
     session.save(tmp_path / "edit.safetensors")
     page = session.save_report(tmp_path / "report.html")

@@ -30,11 +30,9 @@ from edittools.selection import Constraints, grid
 FEW = syn.CaseSettings(
     exemplars=2,
     least_errors=1,
-    budgets=(0.25, 100.0),
     strengths=(0.5,),
     editing={name: grid(rank=(1, 3), objective=("l1",), steps=(2,)) for name in syn.editing_grids()},
     finetuning=FinetuningRounds(rates=(1e-2,), momenta=(0.0,), steps=(2,), localities=(1.0,), top=1),
-    baselines=("projection",),
 )
 """Little is tried here."""
 
@@ -212,7 +210,7 @@ def test_figures_of_equal_those_of_full_forward_passes():
 def test_run_case_tries_every_method_within_the_constraints(table):
     rewriting = {*FEW.editing, "rank 1", "rank 3", "editing, variants", "random direction"}
     finetuning = {f"{scope} fine-tuning" for scope in SCOPES}
-    baselines = {name.replace("_", " ") for name in FEW.baselines}
+    baselines = {name.replace("_", " ") for name in syn.BASELINES_TRIED}
     assert set(table.method) == rewriting | finetuning | baselines
     assert (table[table.budget == 0.25].accuracy_change_budget >= -0.25).all()
     layers = table.set_index(["job", "method", "budget"]).layer.unstack()

@@ -54,7 +54,6 @@ def parser() -> argparse.ArgumentParser:
     audit.add_argument("--masks-checked", action="store_true", help=checked_help)
     audit.add_argument("--material", type=Path, help="image of the material that replaces concepts, such as snow.jpg")
     audit.add_argument("--out", type=Path, default=Path("audit"), help="folder for the results (default: audit)")
-    audit.add_argument("--device", help="such as cpu or cuda")
     apply = subparsers.add_parser("apply", help="write the weights of a model with an edit as a state dict")
     apply.add_argument("edit", type=Path, help="an edit that was saved, such as audit/edit.safetensors")
     apply.add_argument("--model", required=True, help=model_help)
@@ -102,7 +101,7 @@ def run_audit(options: argparse.Namespace) -> None:
     for file in (options.masks, options.material):
         if file is not None and not file.expanduser().exists():
             raise FileNotFoundError(f"{str(file)!r} does not exist; check the path")
-    classifier = load_model(options.model, options.device)
+    classifier = load_model(options.model)
     audit = audit_folder(
         options.folder,
         classifier,

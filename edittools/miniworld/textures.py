@@ -259,7 +259,7 @@ def _texture(style: str, variant: int, size: int) -> Tensor:
     return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32))
 
 
-def restyle(image: Tensor, mask: Tensor, style: str, variant: int = 0, keep_shading: float = 0.7) -> Tensor:
+def restyle(image: Tensor, mask: Tensor, style: str, variant: int = 0) -> Tensor:
     """Paste a texture of a style over a concept (section 4 of the paper).
 
     Args:
@@ -267,9 +267,8 @@ def restyle(image: Tensor, mask: Tensor, style: str, variant: int = 0, keep_shad
         mask: mask `(H, W)` of the concept.
         style: one of `STYLES`.
         variant: its variant, from 0.
-        keep_shading: how much of the light and shadow of the concept is kept, from 0 to 1.
 
     Returns:
         The image with the concept transformed, `(3, H, W)`.
     """
-    return paste_texture(image, mask, texture(style, variant, max(image.shape[1:])), keep_shading)
+    return paste_texture(image, mask, texture(style, variant, max(image.shape[1:])))

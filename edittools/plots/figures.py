@@ -477,18 +477,17 @@ def style_heat(effects: pd.DataFrame) -> Figure:
     return finished(figure)
 
 
-def counterfactuals(probe: Any, rule: pd.Series, count: int = 5) -> Figure:
-    """Draw the evidence of a rule: images, the same images with the concept transformed, and the controls.
+def counterfactuals(probe: Any, rule: pd.Series) -> Figure:
+    """Draw evidence of a rule: five images, the same images with the concept transformed, and the controls.
 
     Args:
         probe: a `probing.Probe`.
         rule: a row of its `rules()`.
-        count: number of images.
     """
     columns = ["classifier", "concept", "style"]
     rows = probe.table[(probe.table[columns] == rule[columns]).all(axis=1)]
     rows = rows.drop_duplicates("image").set_index("image", drop=False)
-    rows = rows.loc[list(rule["evidence"][:count])]
+    rows = rows.loc[list(rule["evidence"][:5])]
     views_by_image = [probe.views(row) for _, row in rows.iterrows()]
     classes = rows["class"].tolist()
     images = []

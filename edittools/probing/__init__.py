@@ -4,7 +4,7 @@ from edittools.probing.counterfactuals import Concepts, with_materials
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs, score
 from edittools.probing.evidence import evidence_map
 from edittools.probing.probe import ProbeSettings, probe
-from edittools.probing.style_transfer import StyleTransfer, Stylized
+from edittools.probing.style_transfer import StyleTransfer
 
 __all__ = [
     "FALSE_DISCOVERY_RATE",
@@ -14,7 +14,6 @@ __all__ = [
     "Probe",
     "ProbeSettings",
     "StyleTransfer",
-    "Stylized",
     "evidence_map",
     "pairs",
     "probe",

@@ -294,13 +294,10 @@ class Probe:
         images, _ = self.concepts.counterfactual(int(row["image"]), concept, [texture], control=False)
         return [View(f"another {concept}", images[0], control["after"], control["p_after"])]
 
-    def changes(self, before: str = "before") -> pd.DataFrame:
-        """Compare the probability of the correct class between one classifier and each of the others.
+    def changes(self) -> pd.DataFrame:
+        """Compare the probability of the correct class between the classifier named "before" and each of the others.
 
         An edit has weakened a rule if `changed` is positive, and `untouched` and `control` are not negative.
-
-        Args:
-            before: name of the classifier with which the others are compared, such as the unedited one.
 
         Returns:
             One row for each other classifier, over the images that were probed with both, with the columns
@@ -310,14 +307,18 @@ class Probe:
             `low`, `high`, `p`: 95% bootstrap interval of `changed`, and the two-sided p-value of Wilcoxon's signed-rank
             test;
             `effect before`, `effect after`: mean effect of the concepts on the probability, with the classifier
-            `before` and with the other one.
+            "before" and with the other one.
 
         Raises:
-            KeyError: if there is no classifier `before`.
+            KeyError: if no classifier is named "before".
             ValueError: if the correct class of an image differs between classifiers, or if no image has a control.
         """
         rows = self.table[~self.table["is_object"]]
-        one_of(before, rows["classifier"].unique(), "classifier", KeyError)
+        names = rows["classifier"].unique().tolist()
+        if "before" not in names:
+            raise KeyError(
+                f"no classifier is named 'before', only {', '.join(names)}; probe {{'before': classifier, 'edited': …}}"
+            )
         if (rows.groupby("image")["class"].nunique() > 1).any():
             raise ValueError(
                 "the correct class of an image differs between classifiers; use a probe with labels='given'"
@@ -327,9 +328,9 @@ class Probe:
             raise ValueError(f"no image has a control {self.control!r}; use a probe with the other kind of control")
         units = units.set_index("image")
         rng = np.random.default_rng(0)
-        first = units[units["classifier"] == before]
+        first = units[units["classifier"] == "before"]
         comparisons = {}
-        for name, second in units[units["classifier"] != before].groupby("classifier", sort=False):
+        for name, second in units[units["classifier"] != "before"].groupby("classifier", sort=False):
             images = first.index.intersection(second.index)
             scores_before = first.loc[images, ["untouched", "controlled", "paired"]]
             scores_after = second.loc[images, ["untouched", "controlled", "paired"]]

@@ -10,14 +10,12 @@ Cityscapes sees a street in images of anything: its masks are suggestions, to a 
 | --- | --- |
 | `deeplab` | Cityscapes' streets, Pascal's 20 things |
 | `mask_rcnn` | COCO's 80 things |
-| `transformers_segmenter` | of a segmenter of `transformers`: ADE20K's, COCO's things and stuff |
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +60,10 @@ PASCAL = _numbered(
 """Concepts by the numbers of the classes of Pascal VOC; 0 is the background."""
 
 STREET = ("road", "building", "wall", "fence", "pole", "traffic light", "sign", "tree", "truck")
+"""The concepts that `Gated` doubts."""
+
 GATING_VEHICLES = ("bicycle", "bus", "car", "motorbike", "train")
+"""The things that open its gate."""
 
 
 @dataclass(frozen=True)
@@ -235,145 +236,27 @@ def mask_rcnn(
     return Segmenter(partial(_run_mask_rcnn, network, least_score), concepts, about, least_area)
 
 
-def _class_scores(answer: Any, seen: tuple[float, float], size: Sequence[int]) -> Tensor:
-    """Compute the score of each class at each pixel from what a network of transformers returns.
-
-    Args:
-        answer: what the network returns.
-        seen: the shares of the rows and of the columns that show the images; what is behind them is padding.
-        size: (H, W) of the images.
-
-    Returns:
-        `(B, classes, H, W)`.
-
-    Raises:
-        ValueError: if it is not the answer of a semantic or panoptic segmenter.
-    """
-
-    def fitted(logits: Tensor) -> Tensor:
-        rows, columns = (round(length * share) for length, share in zip(logits.shape[2:], seen, strict=True))
-        return F.interpolate(logits[..., :rows, :columns], tuple(size), mode="bilinear", align_corners=False)
-
-    queries = getattr(answer, "class_queries_logits", None)
-    if queries is not None:  # masks of queries, and a distribution over classes for each; the last class is "nothing"
-        classes = queries.softmax(dim=-1)[..., :-1]
-        return torch.einsum("bqc,bqhw->bchw", classes, fitted(answer.masks_queries_logits).sigmoid())
-    logits = getattr(answer, "logits", None)
-    if isinstance(logits, Tensor) and logits.ndim == 4:
-        return fitted(logits).softmax(dim=1)
-    raise ValueError(
-        f"the network returned a {type(answer).__name__}, which has neither logits (B, classes, h, w) nor logits of "
-        "queries; pass a semantic or panoptic segmenter"
-    )
-
-
-def _run_transformers(
-    network: nn.Module, processor: Any, inputs: Mapping[str, Tensor], least_score: float, images: Tensor
-) -> Tensor:
-    """Run a segmenter of transformers: the class with the highest score at each pixel, −1 where that is too low."""
-    device = next(network.parameters()).device
-    pixels = (images.cpu() * 255).round().byte()
-    prepared = processor(images=list(pixels), return_tensors="pt")
-    repeated = {name: tensor.expand(len(images), *tensor.shape[1:]).to(device) for name, tensor in inputs.items()}
-    seen = (1.0, 1.0)
-    if "pixel_mask" in prepared:
-        shown = prepared["pixel_mask"][0].float()
-        seen = (float(shown.amax(dim=1).mean()), float(shown.amax(dim=0).mean()))
-    with eval_copy(network) as copied:
-        answer = copied(pixel_values=prepared["pixel_values"].to(device), **repeated)
-    scores = _class_scores(answer, seen, images.shape[-2:]).cpu()
-    best, class_map = scores.max(dim=1)
-    return class_map.masked_fill(best < least_score, -1)
-
-
-def transformers_segmenter(
-    network: str | nn.Module,
-    processor: Any = None,
-    wanted: Sequence[str] | Mapping[str, Sequence[str]] = (),
-    least_score: float = 0.0,
-    least_area: float = 0.01,
-    inputs: Mapping[str, Tensor] | None = None,
-) -> Segmenter:
-    """Load a semantic or panoptic segmenter of `transformers`, such as SegFormer, Mask2Former or OneFormer.
-
-    Each pixel counts for the class with the highest score there. Concepts have the names of the network's labels, in
-    lower case and without COCO's endings "-merged" and "-other".
-
-    Args:
-        network: a name on the Hugging Face hub, of which only safetensors are loaded, or a network.
-        processor: the network's image processor; by default the one of that name on the hub.
-        wanted: names of the concepts to find, or a mapping of concepts to the names that each consists of, such as
-            `{"road": ("road", "sidewalk")}`; by default all.
-        least_score: pixels whose highest score is lower show nothing. A score is at most about 1.
-        least_area: a mask that covers a smaller share of its image is dropped.
-        inputs: further inputs of the network, each `(1, …)`; for a OneFormer without a name on the hub its
-            `task_inputs`.
-
-    Raises:
-        ModuleNotFoundError: if `transformers` is not installed; `edittools[segmentation]` brings it.
-        KeyError: if the network does not know a concept.
-        ValueError: if a network comes without its processor.
-    """
-    inputs = dict(inputs or {})
-    if isinstance(network, str):
-        network, processor, inputs = _from_hub(network, processor, inputs)
-    elif processor is None:
-        raise ValueError(f"{type(network).__name__} came without a processor; pass its image processor as well")
-    numbers = {}
-    for number, label in network.config.id2label.items():
-        name = label.lower().removesuffix("-merged").removesuffix("-other")
-        numbers[name] = (*numbers.get(name, ()), int(number))
-    about = (
-        f"{fingerprint(network)} {network.config.to_json_string()} {processor.to_json_string()} "
-        f"{digest_tensors(inputs.values(), inputs)} {least_score!r}"
-    )
-    run = partial(_run_transformers, network, processor, inputs, least_score)
-    return Segmenter(run, _selected(numbers, wanted), about, least_area)
-
-
-def _from_hub(name: str, processor: Any, inputs: dict[str, Tensor]) -> tuple[nn.Module, Any, dict[str, Tensor]]:
-    """Load a segmenter, its image processor and its further inputs from the Hugging Face hub, or its cache."""
-    with extra("probing.segmentation", "segmentation"):
-        import transformers
-    config = transformers.AutoConfig.from_pretrained(name)
-    universal = transformers.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING
-    auto = transformers.AutoModelForSemanticSegmentation
-    if type(config) in universal:
-        auto = transformers.AutoModelForUniversalSegmentation
-    network = auto.from_pretrained(name, use_safetensors=True)
-    if config.model_type == "oneformer" and "task_inputs" not in inputs:
-        whole = transformers.AutoProcessor.from_pretrained(name)
-        blank = torch.zeros(3, 64, 64, dtype=torch.uint8)
-        inputs["task_inputs"] = whole(images=[blank], task_inputs=["semantic"], return_tensors="pt")["task_inputs"]
-        processor = processor or whole.image_processor
-    return network, processor or transformers.AutoImageProcessor.from_pretrained(name), inputs
-
-
 @dataclass(frozen=True)
 class Gated:
-    """Gate a finder: its doubtful concepts count only in images in which another finder sees one of some things.
+    """Gate a finder: the concepts of `STREET` count only in images in which another finder sees a vehicle.
 
     Args:
         finder: finds the concepts.
-        gate: finds the things that open the gate.
-        doubtful: the concepts that are gated.
-        things: the concepts of `gate` that open the gate.
+        gate: finds the vehicles that open the gate, those of `GATING_VEHICLES`.
     """
 
     finder: Segmenter
     gate: Segmenter
-    doubtful: Sequence[str] = STREET
-    things: Sequence[str] = GATING_VEHICLES
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Find the concepts; the masks of a doubtful one are empty in images in which the gate is closed."""
+        """Find the concepts; the masks of a gated one are empty in images in which the gate is closed."""
         is_open = torch.zeros(len(images), dtype=torch.bool)
         for thing, masks in self.gate(images).items():
-            if thing in self.things:
+            if thing in GATING_VEHICLES:
                 is_open = is_open | masks.flatten(1).any(dim=1).cpu()
         gated = {}
         for concept, masks in self.finder(images).items():
-            if concept in self.doubtful:
+            if concept in STREET:
                 masks = masks * is_open[:, None, None].to(masks)
             if masks.any():
                 gated[concept] = masks
@@ -382,7 +265,7 @@ class Gated:
     @property
     def cache_key(self) -> str:
         """Identify the masks: both finders, with all that decides their masks, and which concepts are gated by what."""
-        return f"{self.finder.cache_key} {self.gate.cache_key} {list(self.doubtful)} {list(self.things)}"
+        return f"{self.finder.cache_key} {self.gate.cache_key} {list(STREET)} {list(GATING_VEHICLES)}"
 
 
 def cached(finder: Finder, about: str | None = None) -> Finder:

@@ -5,7 +5,7 @@
     concepts = Concepts(data, masks, styles, transform=restyle)         # wherever a concept is transformed
 
 `exemplars.paste_texture` covers a concept with a material; `StyleTransfer` keeps what the concept shows and gives it
-the look of a style image. A network that stylizes in one pass (Ghiasi et al. 2017) can take its place, see `Stylized`.
+the look of a style image.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +24,6 @@ from edittools._inference import eval_copy, without_autocast
 from edittools.classifiers import Classifier, check_classifier
 from edittools.exemplars import paste_texture
 from edittools.images import check_image, check_mask
-
-Stylizer = Callable[[Tensor, Tensor], Tensor]
-"""Images `(N, 3, H, W)` and a style image `(3, h, w)` to images `(N, 3, H, W)`."""
 
 MOST_STYLE_LAYERS = 4
 """The largest number of layers that are compared."""
@@ -99,22 +96,6 @@ class StyleTransfer:
             restyled.append(paste_texture(image, mask, pixels, keep_shading=0))
         return torch.stack(restyled).reshape(*style_images.shape[:-3], *image.shape)
 
-    def losses(self, image: Tensor, mask: Tensor, style_image: Tensor, changed: Tensor) -> dict[str, float]:
-        """Measure how far a changed image is from a style.
-
-        Args:
-            image: `(3, H, W)` float in [0, 1].
-            mask: `(H, W)` of zeros and ones.
-            style_image: `(3, h, w)`.
-            changed: the image, changed at the mask, `(3, H, W)`.
-
-        Returns:
-            The losses "style" and "content", without their weights.
-        """
-        with _Features(self.classifier) as features, torch.no_grad():
-            objective = self._objective(features, image, mask, style_image)
-            return {name: float(loss) for name, loss in objective(changed[None].to(features.device)).items()}
-
     def _pixels(self, image: Tensor, mask: Tensor, style: Tensor, settings: str) -> Tensor:
         """Restyle an image `(3, H, W)` to one style, in 256 levels; the pixels outside of the mask stay."""
 
@@ -179,52 +160,6 @@ class StyleTransfer:
             content_layer,
             features(start, [content_layer])[content_layer],
         )
-
-
-@dataclass(frozen=True)
-class Stylized:
-    """Restyle concepts with any stylizer, such as a network that stylizes in one pass (Ghiasi et al. 2017).
-
-    The stylizer sees whole images; what it makes of them is pasted at the mask.
-
-    Args:
-        stylize: maps images `(N, 3, H, W)` and a style image `(3, h, w)` to images `(N, 3, H, W)`, all in [0, 1].
-        about: a text that identifies the stylizer and its weights.
-    """
-
-    stylize: Stylizer
-    about: str
-
-    @property
-    def cache_key(self) -> str:
-        """Identify what the results depend on, besides the images."""
-        return f"stylized {self.about}"
-
-    def __call__(self, image: Tensor, mask: Tensor, style_images: Tensor) -> Tensor:
-        """Restyle what the mask covers; pixels outside of the mask stay as they are.
-
-        Args:
-            image: `(3, H, W)` float in [0, 1].
-            mask: `(H, W)` of zeros and ones.
-            style_images: `(3, h, w)`, or several `(S, 3, h, w)`.
-
-        Returns:
-            `(3, H, W)`; with several style images `(S, 3, H, W)`.
-
-        Raises:
-            ValueError: if the stylizer returns images of another shape, or pixels outside of [0, 1].
-        """
-        restyled = []
-        for style in style_images.reshape(-1, *style_images.shape[-3:]):
-            with torch.no_grad():
-                stylized = self.stylize(image[None], style)
-            if tuple(stylized.shape) != (1, *image.shape):
-                raise ValueError(
-                    f"the stylizer returned shape {tuple(stylized.shape)} for one image of shape {tuple(image.shape)}; "
-                    "pass one that returns images of the size that it is given"
-                )
-            restyled.append(paste_texture(image, mask, stylized[0].cpu(), keep_shading=0))
-        return torch.stack(restyled).reshape(*style_images.shape[:-3], *image.shape)
 
 
 def gram(maps: Tensor, mask: Tensor | None = None) -> Tensor:

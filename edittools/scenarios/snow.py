@@ -171,7 +171,7 @@ def car_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
 def _snow_on_photos(name: str, tier: str, progress: bool, small: bool) -> Scenario:
     """Make the scenario on the paper's snow photos."""
     classifier = load_classifier(name)
-    target, target_test = photos.snow_photos(classifier, progress).split(0.3, seed=0)
+    target, target_test = photos.snow_photos(classifier, progress).split(0.3)
     reference = photos.unlabeled("msrc-v2/Images/", classifier, progress)
     clean_and_retained = clean_and_retained_photos(classifier, progress)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)

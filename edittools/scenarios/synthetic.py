@@ -84,6 +84,12 @@ TRANSFER_VARIANTS = 4
 SMALL_STYLES = ("graffiti", "snow")
 """The styles of a small setup."""
 
+BUDGETS = (Constraints().max_accuracy_drop, 1.0, 100.0)
+"""The accuracy constraints, in points; an edit is selected under each."""
+
+BASELINES_TRIED = ("projection", "null_space")
+"""Names of `BASELINES` that are tried, with their own settings."""
+
 EXEMPLAR_COUNTS = (1, 3, 10)
 """The numbers of exemplars that are compared, as in the paper."""
 
@@ -113,23 +119,19 @@ class CaseSettings:
     Args:
         exemplars: number of exemplars.
         least_errors: a case with fewer errors on target images is counted, but not scored.
-        budgets: the accuracy constraints, in points; an edit is selected under each.
         strengths: the strengths α of every method but fine-tuning.
         ranks: ranks of `editing["editing"]` that are also reported one by one.
         editing: grids of settings of `rewrite`, by name of the method; the random direction and the exemplars in
             several variants are tried with that of "editing".
         finetuning: the settings of fine-tuning.
-        baselines: names of `BASELINES`, tried with their own settings.
     """
 
     exemplars: int = 3
     least_errors: int = 3
-    budgets: Sequence[float] = (Constraints().max_accuracy_drop, 1.0, 100.0)
     strengths: Sequence[float] = (0.5, 1.0, 1.5)
     ranks: Sequence[int] = RANKS
     editing: Mapping[str, SettingsGrid] = field(default_factory=editing_grids)
     finetuning: FinetuningRounds = FINETUNING
-    baselines: Sequence[str] = ("projection", "null_space")
 
 
 DEFAULT_SETTINGS = CaseSettings()
@@ -491,7 +493,7 @@ def run_case(
         for method, outcomes in _outcomes(scenario, search, methods, settings).items():
             if not len(outcomes):
                 continue
-            for budget in settings.budgets:
+            for budget in BUDGETS:
                 constraints = replace(search.constraints, max_accuracy_drop=budget)
                 selection = search.select(outcomes, constraints=constraints)
                 row = {
@@ -526,7 +528,7 @@ def _outcomes(
         candidates[name] = search.candidates("rewrite", settings_grid, strengths, exemplars)
     plain = settings.editing["editing"]
     candidates["random direction"] = search.candidates("random_direction", plain, strengths, exemplars)
-    for name in settings.baselines:
+    for name in BASELINES_TRIED:
         candidates[name.replace("_", " ")] = search.candidates(name, None, strengths, exemplars)
     if variants:
         candidates["editing, variants"] = search.candidates("rewrite", plain, strengths, {"variants": variants})
@@ -569,9 +571,10 @@ def identity_of(source: SetupSource, settings: CaseSettings = DEFAULT_SETTINGS) 
     images = digest_tensors(chain(pixels_of(clean), pixels_of(clean_test), pixels_of(splits["reference"])))
     labels = digest_tensors([clean.labels, clean_test.labels])
     layers = setup.common_fields["layers"]
-    baseline_grids = [BASELINES[name][1] for name in settings.baselines]
+    baseline_grids = [BASELINES[name][1] for name in BASELINES_TRIED]
     return (
-        f"{identity(setup.classifier)} {setup.concepts.digest()} {images} {labels} {layers} {settings} {baseline_grids}"
+        f"{identity(setup.classifier)} {setup.concepts.digest()} {images} {labels} {layers} {settings} {BUDGETS} "
+        f"{baseline_grids}"
     )
 
 

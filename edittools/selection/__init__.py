@@ -3,7 +3,6 @@
 from edittools.selection.evaluation import CachedActivations, Constraints, SplitActivations, cache_activations
 from edittools.selection.judgment import Check, Evaluation, Verdict, judge
 from edittools.selection.repair import RepairResult, repair
-from edittools.selection.report import write_report
 from edittools.selection.search import (
     METHODS,
     REFERENCE_WEIGHTS,
@@ -41,5 +40,4 @@ __all__ = [
     "label_by_prediction",
     "repair",
     "split_clean",
-    "write_report",
 ]

@@ -1,10 +1,9 @@
-"""What is said about a selected edit: its sentences in a summary, the page that `write_report` writes, and its data."""
+"""What is said about the edit that `repair` selects: sentences of its summary, the page of its report, and its data."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from os import PathLike
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from pprint import pformat
 from typing import Any
 
@@ -30,7 +29,6 @@ from edittools.reports import (
     package_versions,
     plain,
     render_charts,
-    save_page,
     shade,
 )
 from edittools.selection.judgment import (
@@ -39,11 +37,7 @@ from edittools.selection.judgment import (
     RETAINED,
     Evaluation,
     Verdict,
-    checklist,
-    evaluate,
     used_exemplars,
-    verdict_of,
-    with_limit,
 )
 from edittools.selection.label_errors import has_cleanlab
 from edittools.selection.search import EditSearch, Selection, describe_params
@@ -70,45 +64,6 @@ SELECTED = "selected"
 """The name of the selected edit in a table of methods."""
 
 
-def write_report(
-    path: str | PathLike,
-    search: EditSearch,
-    selection: Selection,
-    controls: Mapping[str, Selection] | None = None,
-    title: str = "",
-) -> Path:
-    """Report on an edit that was selected in a search, as one HTML page that can be read offline.
-
-    The edit is evaluated and judged as in `judge`.
-
-    Args:
-        path: the page, which is written in one step.
-        search: the search.
-        selection: the selection in this search.
-        controls: selections of controls in the same search, by name.
-        title: the heading of the page.
-
-    Returns:
-        The path of the page.
-    """
-    evaluation = evaluate(search, selection)
-    of_controls = {name: evaluate(search, control) for name, control in (controls or {}).items()}
-    verdict = with_limit(verdict_of(checklist(search, selection, evaluation, of_controls)), search, selection)
-    rows = {name: one.row() for name, one in {SELECTED: evaluation, **of_controls}.items()}
-    page = make_page(
-        search,
-        selection,
-        verdict,
-        evaluation,
-        pd.DataFrame.from_dict(rows, orient="index"),
-        list(of_controls),
-        trade_off=search.trade_off(selection.outcomes),
-        fingerprints=fingerprints_of(search, selection),
-        title=title,
-    )
-    return save_page(page, path)
-
-
 def make_page(
     search: EditSearch,
     selection: Selection,
@@ -119,7 +74,7 @@ def make_page(
     *,
     trade_off: pd.DataFrame,
     fingerprints: Mapping[str, Any],
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any],
     title: str = "",
 ) -> Page:
     """Collect the content of a report.
@@ -133,12 +88,11 @@ def make_page(
         controls: the rows of the table that are controls.
         trade_off: what `EditSearch.trade_off` returns for the outcomes of the selection.
         fingerprints: what `fingerprints_of` returns.
-        settings: the arguments of `repair` that define the candidates, by name; None if another function made the
-            selection.
+        settings: the arguments of `repair` that define the candidates, by name.
         title: the heading of the page.
 
     Returns:
-        The content, to be written by `save_page` or `render`.
+        The content.
     """
     titles = {name: f"{name} (control)" for name in controls}
     table = table.rename(index=titles)
@@ -147,11 +101,7 @@ def make_page(
     maps, note = _maps(search, selection, shown)
     costs, costs_note = _costs(search, selection, evaluation)
     label_errors, label_errors_note = _label_errors(search)
-    held_out = "each with an edit that was selected without it"
-    if "target_test" in search.activations:
-        held_out = "none of which was used to select the edit"
-    elif selection.held_out is None:
-        held_out = "on which the edit was selected, so these figures are too optimistic"
+    count = f"{min(len(shown.data), MOST_CARDS)} of {len(shown.data)} images"
     return Page(
         title=title or f"An edit of {type(search.classifier.model).__name__}",
         subtitle=f"{search.classifier}: {text}.",
@@ -164,7 +114,7 @@ def make_page(
         maps=maps,
         map_note=note,
         cards=shown.cards(),
-        cards_note=f"{min(len(shown.data), MOST_CARDS)} of {len(shown.data)} images, {held_out}.",
+        cards_note=f"{count}, each with an edit that was selected without it.",
         costs=costs,
         costs_note=costs_note,
         label_errors=label_errors,
@@ -325,22 +275,15 @@ class _Shown:
 
 
 def _shown_images(search: EditSearch, selection: Selection) -> _Shown:
-    """Compute the logits of the images with the concept before and after the edit.
-
-    By cross-validation, each image has the logits of the edit that was selected without it.
-    """
-    name = "target_test" if "target_test" in search.activations else "target"
-    activations = search.activations[name]
-    data = search.splits.labeled[name]
+    """Compute the logits of the failing images before and after the edit, each with the edit selected without it."""
+    activations = search.activations["target"]
     before = activations.original
-    if name == "target_test" or selection.held_out is None or selection.fold is None:
-        return _Shown(_relabeled(data, activations.labels, search), before, activations.logits(selection.edit))
     after = before.clone()
     for number, of_fold in enumerate(selection.folds):
         if of_fold.feasible:
             in_fold = selection.fold == number
             after[in_fold] = activations.logits(of_fold.edit)[in_fold]
-    return _Shown(_relabeled(data, activations.labels, search), before, after)
+    return _Shown(_relabeled(search.splits.target, activations.labels, search), before, after)
 
 
 def _relabeled(data: LabelledImages, labels: Tensor, search: EditSearch) -> LabelledImages:
@@ -438,18 +381,8 @@ def _maps_of(search: EditSearch, edit: Edit, images: Tensor) -> Tensor:
 
 
 def first_exemplar(search: EditSearch, selection: Selection) -> Exemplar:
-    """Return the exemplar that the edit was made from, the first one of several.
-
-    Raises:
-        ValueError: if the search does not have the exemplars of the edit.
-    """
-    name = selection.params["exemplar"]
-    if name not in search.exemplars:
-        raise ValueError(
-            f"The edit was made from exemplars {name!r} that were passed to candidates; for a report, pass them to "
-            "EditSearch as well"
-        )
-    return search.exemplars[name][0]
+    """Return the exemplar that the edit was made from, the first one of several."""
+    return search.exemplars[selection.params["exemplar"]][0]
 
 
 def _maps(search: EditSearch, selection: Selection, shown: _Shown) -> tuple[list[Figure], str]:
@@ -596,16 +529,15 @@ def _selected_point(selection: Selection) -> Point:
 # --- settings, versions and code --------------------------------------------------------------------------------------
 
 
-def _settings(search: EditSearch, selection: Selection, settings: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def _settings(search: EditSearch, selection: Selection, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     """List the settings that were tried and those that were selected."""
     pairs = [(f"selected: {name}", str(value)) for name, value in selection.params.items()]
     pairs.append(("candidates", f"{selection.n_candidates:,}"))
     pairs.append(("layers tried", ", ".join(search.cuts)))
     pairs.append(("exemplars", ", ".join(map(str, search.exemplars))))
-    if settings is not None:
-        pairs.append(("settings of rewrite tried", _values(settings["settings"])))
-        pairs.append(("strengths tried", ", ".join(f"{value:g}" for value in settings["strengths"])))
-        pairs.append(("controls", "yes" if settings["baselines"] else "no"))
+    pairs.append(("settings of rewrite tried", _values(settings["settings"])))
+    pairs.append(("strengths tried", ", ".join(f"{value:g}" for value in settings["strengths"])))
+    pairs.append(("controls", "yes" if settings["baselines"] else "no"))
     pairs.append(("constraints in the selection", search.describe_constraints()))
     if selection.on_boundary:
         pairs.append(("on the boundary of the grid", ", ".join(selection.on_boundary)))
@@ -639,26 +571,19 @@ def _fingerprint_pairs(fingerprints: Mapping[str, Any]) -> list[tuple[str, str]]
     return pairs
 
 
-def _code(search: EditSearch, selection: Selection, settings: Mapping[str, Any] | None) -> str:
+def _code(search: EditSearch, selection: Selection, settings: Mapping[str, Any]) -> str:
     """Write the code that repeats the selection on the same images, and applies the edit."""
+    retain = ", retain" if search.splits.retain is not None else ""
     lines = ["import edittools as et", "", "# The same weights and images have the fingerprints above."]
-    if settings is not None:
-        retain = ", retain" if search.splits.retain is not None else ""
-        lines += ["fix = et.repair(", "    classifier,", f"    exemplars,  # {', '.join(map(str, search.exemplars))}"]
-        lines += [f"    failing, clean{retain},"]
-        for name, value in settings.items():
-            text = pformat(value, width=100, sort_dicts=False).replace("\n", "\n    " + " " * (len(name) + 1))
-            lines.append(f"    {name}={text},")
-        lines += [")", "print(fix.summary())", "edit = fix.edit"]
-    else:
-        constraints = f"et.selection.{search.constraints!r}"
-        lines.append(f"layers = {list(search.cuts)!r}")
-        lines.append("search = et.selection.EditSearch(classifier, exemplars, splits, layers,")
-        lines.append(f"                                 {constraints})")
-        lines.append("selection = search.select(search.candidates(...))  # the method, its grid and strengths")
-        lines.append(f"# selected: {dict(selection.params)!r}")
-        lines.append("edit = selection.edit")
+    lines += ["fix = et.repair(", "    classifier,", f"    exemplars,  # {', '.join(map(str, search.exemplars))}"]
+    lines += [f"    failing, clean{retain},"]
+    for name, value in settings.items():
+        text = pformat(value, width=100, sort_dicts=False).replace("\n", "\n    " + " " * (len(name) + 1))
+        lines.append(f"    {name}={text},")
     lines += [
+        ")",
+        "print(fix.summary())",
+        "edit = fix.edit",
         "",
         f"# edit.digest was {selection.edit.digest}",
         'edit.save("edit.safetensors")  # the change; et.Edit.load("edit.safetensors", classifier).apply_(classifier)',

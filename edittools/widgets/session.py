@@ -12,7 +12,7 @@ take long in a single thread, one after the other.
 """
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -498,7 +498,6 @@ class EditSession:
         exemplar: Exemplar | None = None,
         drawn_on: int | None = None,
         callback: Callback | None = None,
-        layers: Sequence[str] | None = None,
     ) -> RepairResult:
         """Search for the best edit with `repair`; if one is found, it replaces the last one.
 
@@ -507,7 +506,6 @@ class EditSession:
             drawn_on: index of the image that the exemplar was made from, which is not used; the selected one by
                 default.
             callback: is called with the `Progress` before each candidate; the search ends when it returns False.
-            layers: names of the layers to try; by default those that `repair` tries.
 
         Returns:
             The outcome. The verdict of `result` has the same figures, of images that were not used to select the edit.
@@ -528,7 +526,6 @@ class EditSession:
             target,
             self._sets["clean"],
             self.retain,
-            layers=layers,
             callback=callback,
             progress=False,
         )

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets
-import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -24,7 +23,7 @@ OTHER_COLOR = "#8c959f"
 """The color of the other bars."""
 
 SLIDER_STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-"""The strengths that `alpha_slider` offers by default."""
+"""The strengths that `alpha_slider` offers."""
 
 MAX_BARS = 5
 """The largest number of bars below an image."""
@@ -207,9 +206,7 @@ class _StrengthSlider(StaticFigure, ipywidgets.VBox):
         return image_grid(view.images, titles, columns=4, width=2.4)
 
 
-def alpha_slider(
-    classifier: Classifier, edit: Edit, images: Tensor | Sequence[Tensor], strengths: Sequence[float] = SLIDER_STRENGTHS
-) -> ipywidgets.VBox:
+def alpha_slider(classifier: Classifier, edit: Edit, images: Tensor | Sequence[Tensor]) -> ipywidgets.VBox:
     """Make a slider over the strength α of an edit, above the predictions for a few images, which follow it.
 
     The predictions at all strengths are made beforehand, so moving the slider neither runs nor changes the classifier.
@@ -218,21 +215,16 @@ def alpha_slider(
         classifier: the classifier.
         edit: an edit of it.
         images: one image `(3, H, W)` or several.
-        strengths: the values of α that the slider offers; it starts at the one nearest to 1.
 
     Raises:
-        ValueError: if there is no strength, if one is not finite, if there is no image, or if the edit was made for
-            another model.
+        ValueError: if there is no image, or if the edit was made for another model.
     """
-    if not len(strengths) or not np.isfinite(strengths).all():
-        raise ValueError(f"strengths {list(strengths)} cannot be used; pass at least one number, all of them finite")
     images = _list_of_images(images)
-    probabilities = {strength: _probabilities(classifier, images, strength * edit) for strength in strengths}
-    start = min(strengths, key=lambda strength: abs(strength - 1))
-    view = _Predictions(images, classifier.classes, probabilities[start])
-    options = [(f"{strength:g}", strength) for strength in strengths]
+    probabilities = {strength: _probabilities(classifier, images, strength * edit) for strength in SLIDER_STRENGTHS}
+    view = _Predictions(images, classifier.classes, probabilities[1.0])
+    options = [(f"{strength:g}", strength) for strength in SLIDER_STRENGTHS]
     slider = ipywidgets.SelectionSlider(
-        options=options, value=start, description="strength α", layout={"width": f"{SLIDER_WIDTH}px"}
+        options=options, value=1.0, description="strength α", layout={"width": f"{SLIDER_WIDTH}px"}
     )
     slider.observe(lambda change: view.show(probabilities[change["new"]]), "value")
     return _StrengthSlider(slider, view, probabilities)
