@@ -107,7 +107,7 @@ def candidates(layers: int, settings: syn.CaseSettings = syn.DEFAULT_SETTINGS) -
     """
     scaled = layers * len(settings.strengths)
     counts = {name: scaled * len(tried) for name, tried in settings.editing.items()}
-    counts |= {name.replace("_", " "): scaled * len(BASELINES[name][1]) for name in syn.BASELINES_TRIED}
+    counts |= {"projection": scaled * len(BASELINES["projection"][1])}
     counts |= {"random direction": counts["editing"], "editing, variants": counts["editing"]}
     counts |= {f"rank {rank}": counts["editing"] // len(settings.ranks) for rank in settings.ranks}
     rounds = settings.finetuning

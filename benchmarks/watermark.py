@@ -49,9 +49,9 @@ TRIED |= {"rates": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1), "momenta": (0.0, 
 TRIED |= {"steps": (20,), "localities": (10.0,), "top": 1}
 """What every method may try, see `Plan`."""
 
-FEWER = {"projection": slice(0, None, 4), "full_rank": slice(1, None, 2), "null_space": slice(3, 4)}
+FEWER = {"projection": slice(0, None, 4), "full_rank": slice(1, None, 2)}
 FEWER |= {"last_layer": slice(5, 7), "reactive": slice(0, None, 2)}
-"""Which settings of the baselines are tried: means and LEACE, three λ, a full-rank null space, two ridges."""
+"""Which settings of the baselines are tried: means and LEACE, three λ, two ridges."""
 
 DRAWS = 2000
 """Samples of the photos for an interval."""

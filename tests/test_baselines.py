@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from _lib.gated_projection import GATED_PROJECTIONS, project_where_shown, usual_key, with_gated_projection
-from conftest import condition, make_exemplar, moment_of
+from conftest import condition, make_exemplar
 from scipy.optimize import minimize
 from torch import nn
 
@@ -21,25 +21,23 @@ from edittools.baselines import (
     project_concept,
     projection,
     retrain_head,
-    rewrite_in_null_space,
 )
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, rows
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import predict
-from edittools.moments import RankError, second_moments
+from edittools.moments import second_moments
 from edittools.selection import CachedActivations
 from edittools.site import prepare
 
 METHODS = {
     "projection": ("projection", {}),
     "leace": ("projection", {"direction": "leace"}),
-    "null space": ("null_space", {"share": 0.9}),
     "head": ("last_layer", {}),
     "correction": ("logit_correction", {}),
 }
-OF_A_LAYER = ("projection", "leace", "null space")
+OF_A_LAYER = ("projection", "leace")
 UNCHANGED = replace(make_exemplar(), changed=make_exemplar().image)
 of_all = pytest.mark.parametrize("name", METHODS)
 of_a_layer = pytest.mark.parametrize("name", OF_A_LAYER)
@@ -136,15 +134,10 @@ def test_baseline_of_a_site_after_the_model_has_changed(tiny, photos32, exemplar
 def test_baseline_grid_gives_edits(tiny, photos32, exemplar, name):
     method, grid = BASELINES[name]
     site = prepare(tiny, "conv1", exemplar, photos32)
-    succeeded = 0
     assert 4 <= len(grid) <= 12
     for setting in grid:
-        try:
-            [edit] = method(site, **setting)
-        except RankError:
-            continue
-        succeeded += all(c.delta().isfinite().all() for c in edit.changes.values())
-    assert succeeded >= len(grid) // 3
+        [edit] = method(site, **setting)
+        assert all(change.delta().isfinite().all() for change in edit.changes.values())
 
 
 @of_a_layer
@@ -191,9 +184,8 @@ def test_finetune_in_half_precision(tiny, exemplar, scope):
         (project_concept, {"ridge": -1}, ValueError, "ridge -1"),
         (project_concept, {"exemplars": UNCHANGED}, ValueError, "'conv1'"),
         (project_concept, {"direction": "leace", "reference": None}, ValueError, "(?i)reference"),
-        (rewrite_in_null_space, {"share": 1.0}, ValueError, "share=1.0"),
-        (rewrite_in_null_space, {"reference": None}, ValueError, "(?i)reference"),
-        (rewrite_in_null_space, {"layer": "conv9"}, KeyError, "conv9"),
+        (project_concept, {"direction": "leace", "reference": None}, ValueError, "(?i)reference"),
+        (project_concept, {"layer": "conv9"}, KeyError, "conv9"),
         (retrain_head, {"share": 0}, ValueError, "share=0"),
         (retrain_head, {"ridge": 0}, ValueError, "ridge=0"),
         (retrain_head, {"exemplars": make_exemplar(label=None)}, ValueError, "label="),
@@ -363,34 +355,6 @@ def test_cached_states_of_gated_projection(tiny, photos32, exemplar, layer):
     states = CachedActivations({layer: cut}, LabelledImages(images, labels, tiny.classes))
     torch.testing.assert_close(states.logits(edit), predict(with_gated_projection(edit, cut), images))
     assert not torch.equal(states.logits(edit), states.original)
-
-
-# --- null space ---
-
-
-@pytest.mark.parametrize("rank", [None, 1])
-def test_rewrite_in_null_space_keeps_reference_outputs(double, exemplar, rank):
-    reference_basis = torch.linalg.qr(torch.rand(8, 3, generator=torch.Generator().manual_seed(0)).double()).Q.T
-    moment = moment_of(double, "conv1", reference_basis.T @ reference_basis)
-    edit = one_edit(rewrite_in_null_space, double, "conv1", exemplar, moment, rank=rank, share=0.999)
-    assert edit.record.objective == ("l1" if rank else "least_squares")
-    assert edit.changes["conv1.weight"].right.shape[0] == (5 if rank is None else rank)
-    keys = torch.einsum("brhw,rn->bnhw", torch.rand(2, 3, 6, 6).double(), reference_basis)
-    torch.testing.assert_close(output_of(double, "conv1", keys, edit), output_of(double, "conv1", keys))
-    assert edit.record.loss_after < edit.record.loss_before
-
-
-def test_rewrite_in_null_space_share_of_energy(double, exemplar):
-    rotation = torch.linalg.qr(torch.rand(8, 8, generator=torch.Generator().manual_seed(0)).double()).Q
-    energy = torch.tensor([8.0, 1.5, 0.4, 0.1, *[1e-9] * 4]).double()
-    moment = moment_of(double, "conv1", rotation @ torch.diag(energy) @ rotation.T)
-    for share, left in ((0.5, 7), (0.9, 6), (0.97, 5)):
-        edit = one_edit(rewrite_in_null_space, double, "conv1", exemplar, moment, share=share)
-        basis = edit.changes["conv1.weight"].right
-        torch.testing.assert_close(basis.T @ basis, rotation[:, 8 - left :] @ rotation[:, 8 - left :].T)
-    identity = moment_of(double, "conv1", torch.eye(8).double())
-    with pytest.raises(RankError, match="share=0.99.* 8 "):
-        one_edit(rewrite_in_null_space, double, "conv1", exemplar, identity, share=0.99)
 
 
 # --- the head ---

@@ -1,14 +1,12 @@
 """The methods that an edit is compared with: functions `method(site, **settings)` that return a list of edits."""
 
-from edittools.baselines import variants
 from edittools.baselines.finetuning import SCOPES, finetune
 from edittools.baselines.head import CORRECTIONS, RETRAININGS, correct_logits, retrain_head
 from edittools.baselines.projection import PROJECTIONS, project_concept
-from edittools.baselines.variants import rewrite_at_random, rewrite_in_null_space
+from edittools.baselines.variants import rewrite_at_random
 
 BASELINES = {
     "projection": (project_concept, PROJECTIONS),
-    "null_space": (rewrite_in_null_space, variants.NULL_SPACES),
     "last_layer": (retrain_head, RETRAININGS),
     "logit_correction": (correct_logits, CORRECTIONS),
 }
@@ -26,5 +24,4 @@ __all__ = [
     "project_concept",
     "retrain_head",
     "rewrite_at_random",
-    "rewrite_in_null_space",
 ]

@@ -47,7 +47,6 @@ METHOD_COLORS = {
     "full rank": VIOLET,
     "closed form": VIOLET,
     "projection": "#bf3989",
-    "null space": "#bf3989",
     "logit correction": AXIS,
     "default settings": "#54aeff",
     "editing, ": "#54aeff",

@@ -20,7 +20,8 @@ from torch import Tensor
 from edittools._caching import digest_tensors
 from edittools._checks import one_of
 from edittools._identity import identity
-from edittools.baselines import BASELINES, SCOPES
+from edittools.baselines import SCOPES
+from edittools.baselines.projection import PROJECTIONS
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.images import LabelledImages, pixels_of, stratified
@@ -86,9 +87,6 @@ SMALL_STYLES = ("graffiti", "snow")
 
 BUDGETS = (Constraints().max_accuracy_drop, 1.0, 100.0)
 """The accuracy constraints, in points; an edit is selected under each."""
-
-BASELINES_TRIED = ("projection", "null_space")
-"""Names of `BASELINES` that are tried, with their own settings."""
 
 EXEMPLAR_COUNTS = (1, 3, 10)
 """The numbers of exemplars that are compared, as in the paper."""
@@ -528,8 +526,7 @@ def _outcomes(
         candidates[name] = search.candidates("rewrite", settings_grid, strengths, exemplars)
     plain = settings.editing["editing"]
     candidates["random direction"] = search.candidates("random_direction", plain, strengths, exemplars)
-    for name in BASELINES_TRIED:
-        candidates[name.replace("_", " ")] = search.candidates(name, None, strengths, exemplars)
+    candidates["projection"] = search.candidates("projection", None, strengths, exemplars)
     if variants:
         candidates["editing, variants"] = search.candidates("rewrite", plain, strengths, {"variants": variants})
     outcomes = {name: search.score(of_method) for name, of_method in candidates.items() if is_selected(name)}
@@ -571,10 +568,9 @@ def identity_of(source: SetupSource, settings: CaseSettings = DEFAULT_SETTINGS) 
     images = digest_tensors(chain(pixels_of(clean), pixels_of(clean_test), pixels_of(splits["reference"])))
     labels = digest_tensors([clean.labels, clean_test.labels])
     layers = setup.common_fields["layers"]
-    baseline_grids = [BASELINES[name][1] for name in BASELINES_TRIED]
     return (
         f"{identity(setup.classifier)} {setup.concepts.digest()} {images} {labels} {layers} {settings} {BUDGETS} "
-        f"{baseline_grids}"
+        f"{PROJECTIONS}"
     )
 
 

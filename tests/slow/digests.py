@@ -59,7 +59,6 @@ SEARCHED_WHOLE = ("mini_vgg", "mini_vit")
 BASELINES = {
     "random_direction": grid(rank=(1, 3)),
     "projection": grid(direction=("mean", "probe", "leace")),
-    "null_space": ({"rank": None}, {"rank": 1}),
     "last_layer": ({"share": 0.5, "ridge": 0.1},),
     "logit_correction": grid(classes=("lowered", "both")),
     "finetune": (
