@@ -190,7 +190,7 @@ def test_load_classifier_memory_format():
     assert fingerprint(model) == fingerprint(contiguous)
 
 
-# --- the preprocessing of models of other libraries ---
+# --- the preprocessing of models of timm ---
 
 
 @pytest.fixture
@@ -201,71 +201,6 @@ def photo_file(tmp_path):
     path = tmp_path / "photo.png"
     save_image(path, photo[0])
     return path
-
-
-def _resnet(transformers):
-    config = transformers.ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5
-    )
-    return transformers.ResNetForImageClassification(config)
-
-
-def _convnext_crop(transformers):
-    return transformers.ConvNextImageProcessor(size={"shortest_edge": 96}, crop_pct=0.875)
-
-
-def _convnext_squash(transformers):
-    return transformers.ConvNextImageProcessor(size={"shortest_edge": 384})
-
-
-def _vit_squash(transformers):
-    return transformers.ViTImageProcessor(size={"height": 96, "width": 96})
-
-
-def _mobilevit_bgr(transformers):
-    crop = {"height": 96, "width": 96}
-    return transformers.MobileViTImageProcessor(size={"shortest_edge": 108}, crop_size=crop)
-
-
-def _efficientnet_twice(transformers):
-    sizes = {"size": {"shortest_edge": 108}, "crop_size": {"height": 96, "width": 96}, "do_center_crop": True}
-    return transformers.EfficientNetImageProcessor(image_mean=[0.485, 0.456, 0.406], image_std=[0.48] * 3, **sizes)
-
-
-def _efficientnet_offset(transformers):
-    sizes = {"size": {"shortest_edge": 108}, "crop_size": {"height": 96, "width": 96}, "do_center_crop": True}
-    return transformers.EfficientNetImageProcessor(rescale_factor=1 / 127.5, rescale_offset=True, **sizes)
-
-
-def saved_in_transformers(folder, make):
-    """Save a small model of transformers with an image processor; return both as transformers loads them."""
-    transformers = pytest.importorskip(
-        "transformers", reason="no transformers here: pip install 'edittools[segmentation]'"
-    )
-    torch.manual_seed(0)
-    _resnet(transformers).save_pretrained(folder)
-    make(transformers).save_pretrained(folder)
-    model = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
-    return model, transformers.AutoImageProcessor.from_pretrained(folder)
-
-
-@pytest.mark.parametrize("make", [_convnext_crop, _mobilevit_bgr, _efficientnet_twice])
-def test_load_model_of_transformers_with_its_own_preprocessing(make, tmp_path, photo_file):
-    model, processor = saved_in_transformers(tmp_path / "model", make)
-    classifier = load_model(f"hf:{tmp_path / 'model'}")
-    own = processor(images=Image.open(photo_file), return_tensors="pt")["pixel_values"]
-    images = load_image(photo_file, classifier)[None]
-    torch.testing.assert_close(classifier.normalize(images), own, atol=0.05, rtol=0)
-    with torch.no_grad():
-        expected = model(own).logits
-    torch.testing.assert_close(predict(classifier, images), expected, atol=1e-3, rtol=1e-3)
-
-
-@pytest.mark.parametrize("make", [_convnext_squash, _vit_squash, _efficientnet_offset])
-def test_load_model_of_transformers_with_other_preprocessing(make, tmp_path):
-    _, processor = saved_in_transformers(tmp_path / "model", make)
-    with pytest.raises(ValueError, match=rf"{type(processor).__name__}.* 300 × 400 .*differ.*FILE.py:FUNCTION"):
-        load_model(f"hf:{tmp_path / 'model'}")
 
 
 def saved_in_timm(folder, **settings):
@@ -311,12 +246,9 @@ def test_load_model_of_timm_with_other_preprocessing(settings, pattern, tmp_path
         load_model(f"timm:{tmp_path / 'model'}")
 
 
-@pytest.mark.parametrize(
-    ("source", "package"), [("timm:resnet10t", "timm"), ("hf:microsoft/resnet-50", "transformers")]
-)
-def test_load_model_without_network(source, package, monkeypatch, tmp_path):
-    pytest.importorskip(package, reason=f"{package} is not installed: pip install 'edittools[all]'")
+def test_load_model_without_network(monkeypatch, tmp_path):
+    pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[scenarios]'")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(FileNotFoundError, match=rf"{source} .*http://127.0.0.1:9 cannot be reached"):
-        load_model(source)
+    with pytest.raises(FileNotFoundError, match=r"timm:resnet10t .*http://127.0.0.1:9 cannot be reached"):
+        load_model("timm:resnet10t")

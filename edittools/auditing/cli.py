@@ -45,11 +45,11 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=layout,
     )
     audit.add_argument("folder", type=Path, help="images, in one subfolder per class")
-    model_help = "a name of edittools, timm:NAME, hf:NAME_OR_FOLDER, or file.py:function"
+    model_help = "a name of edittools, timm:NAME_OR_FOLDER, or file.py:function"
     audit.add_argument("--model", required=True, help=model_help)
     audit.add_argument("--clean", type=Path, help="folder of images whose accuracy must not drop")
     audit.add_argument("--retain", type=Path, help="folder of images that rely on the concept legitimately")
-    audit.add_argument("--masks", type=Path, help="masks of concepts: images, a COCO file, or Label Studio's export")
+    audit.add_argument("--masks", type=Path, help="masks of concepts: CONCEPT/IMAGE.png, or a COCO file")
     checked_help = "the masks are right: a person has looked at the report of the same masks in --out"
     audit.add_argument("--masks-checked", action="store_true", help=checked_help)
     audit.add_argument("--material", type=Path, help="image of the material that replaces concepts, such as snow.jpg")

@@ -1,12 +1,10 @@
-"""Read masks of concepts, drawn at the size of the photos, from files of common formats."""
+"""Read masks of concepts, drawn at the size of the photos, from image files or from a COCO file."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path, PurePath
 from typing import Any
-from urllib.parse import unquote
 
 import torch
 from torch import Tensor
@@ -16,87 +14,53 @@ from edittools.classifiers import Classifier
 from edittools.images import fit_mask, load_mask, photo_size
 from edittools.probing.coco import decode_segmentation
 
-LABEL_STUDIO_PNG = re.compile(r"task-(?P<task>\d+)-annotation-[^-]+-by-[^-]+-[^-]+-(?P<concept>.+)-\d+$")
-"""The name, without suffix, of a mask that Label Studio exports as PNG."""
-
-UPLOAD_PREFIX = re.compile(r"^(?!(19|20)\d{6}-)[0-9a-f]{8}-")
-"""The prefix that Label Studio adds to the name of an uploaded file; a date is none."""
-
-LAYOUTS = (
-    "CONCEPT/IMAGE.png, IMAGE_CONCEPT.png, a COCO file (.json), or Label Studio's PNG files with its JSON export next "
-    "to them"
-)
+LAYOUTS = "CONCEPT/IMAGE.png, in which IMAGE is the path of an image in its folder, or a COCO file (.json)"
 """The files that `read_masks` understands."""
 
 
 class _Names:
-    """Find images by their paths, or by the ends of their paths, with or without the suffix of the file."""
+    """Find images by their paths, with or without the suffix of the file, or by their names."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
-        self.folders = {folder for name in names for folder in PurePath(name).parent.parts}
         self.by_path: dict[PurePath, list[int]] = {}
-        self.by_end: dict[PurePath, list[int]] = {}
+        self.by_name: dict[str, list[int]] = {}
         for number, name in enumerate(names):
-            for path in (PurePath(name), PurePath(name).with_suffix("")):
-                self.by_path.setdefault(path, []).append(number)
-                for end in _ends(path):
-                    self.by_end.setdefault(end, []).append(number)
+            path = PurePath(name)
+            for key in {path, path.with_suffix("")}:
+                self.by_path.setdefault(key, []).append(number)
+            self.by_name.setdefault(path.name, []).append(number)
 
-    def find(self, name: str) -> list[int]:
-        """Return the numbers of the images that a path means.
-
-        These are the images of this path; otherwise, those whose path ends in it. A folder that is none of the images'
-        is dropped: `export/van/a` means `van/a.jpg`.
-        """
-        for end in _ends(PurePath(name)):
-            numbers = self.by_path.get(end) or self.by_end.get(end)
-            if numbers:
-                return numbers
-            if len(end.parts) > 1 and end.parts[0] in self.folders:
-                break
-        return []
-
-    def find_file(self, name: str) -> list[int]:
-        """Return the numbers of the images that a file name means, as it is or as Label Studio has changed it.
-
-        The image may have another suffix than the file.
-        """
-        path = PurePath(name)
-        uploaded = path.with_name(UPLOAD_PREFIX.sub("", path.name))
-        for candidate in (path, _without_suffix(path), uploaded, _without_suffix(uploaded)):
-            numbers = self.find(str(candidate))
-            if numbers:
-                return numbers
-        return []
-
-    def only(self, numbers: Sequence[int], name: str) -> int:
-        """Return the number of the only image that a name means.
+    def of_mask(self, path: PurePath) -> int:
+        """Return the number of the image of a mask file, by the file's path below its concept, without its suffix.
 
         Raises:
-            ValueError: if there is none, or if there are several.
+            ValueError: if there is no such image, or if there are several.
         """
+        numbers = self.by_path.get(path, [])
         if not numbers:
-            raise ValueError(f"no image is named {name!r}")
+            raise ValueError(f"no image has the path '{path}'; name mask files {LAYOUTS}")
         if len(numbers) > 1:
-            images = ", ".join(self.names[number] for number in numbers[:3])
-            path = self.names[numbers[0]]
-            raise ValueError(
-                f"{len(numbers)} images are named {name!r} ({images}); give the whole path, such as {path} or, as the "
-                f"name of a mask file, {path}.png"
-            )
+            first = self.names[numbers[0]]
+            raise ValueError(f"{self._listed(numbers)} have the path '{path}'; name the mask file {first}.png")
         return numbers[0]
 
+    def of_coco(self, file_name: str) -> int:
+        """Return the number of the image that a COCO file names: by its path, or by its name alone.
 
-def _without_suffix(path: PurePath) -> PurePath:
-    """Return a path without the suffix of an image file; `photo.1` has none."""
-    return path.with_suffix("") if path.suffix.lower() in IMG_EXTENSIONS else path
+        Raises:
+            ValueError: if there is no such image, or if there are several.
+        """
+        numbers = self.by_path.get(PurePath(file_name)) or self.by_name.get(file_name, [])
+        if not numbers:
+            raise ValueError(f"no image has the path or the name {file_name!r}; write its path into file_name")
+        if len(numbers) > 1:
+            raise ValueError(f"{self._listed(numbers)} are named {file_name!r}; write the path into file_name")
+        return numbers[0]
 
-
-def _ends(path: PurePath) -> list[PurePath]:
-    """Return a path, the path without its first folder, and so on until the name alone."""
-    parts = [part for part in path.parts if part != path.anchor]
-    return [PurePath(*parts[start:]) for start in range(len(parts))]
+    def _listed(self, numbers: Sequence[int]) -> str:
+        """Count images, and list the first ones."""
+        return f"{len(numbers)} images ({', '.join(self.names[number] for number in numbers[:3])})"
 
 
 def read_masks(
@@ -108,11 +72,10 @@ def read_masks(
     masks of the same concept, their union is used. An image without a mask of a concept does not show the concept.
 
     Args:
-        source: a folder of masks, or a COCO file (`.json`) with polygons or run lengths. A folder may hold image files
-            that are white where the concept is (see `load_mask`), named `CONCEPT/IMAGE.png` (IMAGE may be a path) or
-            `IMAGE_CONCEPT.png`; a COCO file; or the brush labels that Label Studio exports as PNG, next to its export
-            as JSON, which contains the image of each task. IMAGE is the path of an image, or the end of the path of
-            a single one, with or without its suffix.
+        source: a folder of image files `CONCEPT/IMAGE.png` that are white where the concept is (see `load_mask`), in
+            which IMAGE is the path of an image, with or without its suffix; or a COCO file (`.json`) with polygons or
+            run lengths, in which `file_name` is the path of an image, or the name of a single one. A folder may hold
+            COCO files as well.
         names: path of each image in the folder of images, such as `LabelledImages.names`.
         classifier: the classifier for which the images were loaded.
         folder: the folder of images. If it is given, masks that do not have the size of their photo are left out;
@@ -162,31 +125,20 @@ def _each_mask(root: Path, known: _Names) -> Iterator[tuple[str, Found]]:
     """Yield the source of each mask, and what was found there; hidden files are skipped."""
     base = root.parent if root.is_file() else root
     files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
-    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(base).parts)]
-    tasks = {}
     for path in files:
-        if path.suffix != ".json":
-            continue
-        where = str(path.relative_to(base))
-        content = _read_json(path)
-        if isinstance(content, Mapping) and "annotations" in content:
-            yield from _from_coco(where, content, known)
-            continue
-        exported = _label_studio_tasks(content)
-        tasks |= exported
-        if not exported:
-            yield where, "neither a COCO file nor an export of Label Studio"
-    for path in files:
-        if path.suffix == ".json":
-            continue
         where = path.relative_to(base)
+        if any(part.startswith(".") for part in where.parts):
+            continue
+        if path.suffix == ".json":
+            yield from _from_coco(str(where), _read_json(path), known)
+            continue
         try:
-            yield str(where), (*_concept_and_image(where, known, tasks), load_mask(path))
+            yield str(where), (*_concept_and_image(where, known), load_mask(path))
         except ValueError as error:
             yield str(where), str(error)
 
 
-def _concept_and_image(path: PurePath, known: _Names, tasks: Mapping[int, str]) -> tuple[str, int]:
+def _concept_and_image(path: PurePath, known: _Names) -> tuple[str, int]:
     """Return, from the path of an image file, the concept that it marks and the number of the image.
 
     Raises:
@@ -194,25 +146,10 @@ def _concept_and_image(path: PurePath, known: _Names, tasks: Mapping[int, str]) 
     """
     if path.suffix.lower() not in IMG_EXTENSIONS:
         raise ValueError("not an image file; save masks as PNG")
-    exported = LABEL_STUDIO_PNG.match(path.stem)
-    if exported is not None:
-        task = int(exported["task"])
-        if task not in tasks:
-            raise ValueError(f"task {task} is not in a JSON export of Label Studio in the same folder")
-        return exported["concept"], known.only(known.find_file(tasks[task]), tasks[task])
-    bare = path.with_suffix("")
-    if len(bare.parts) > 1:
-        image = str(PurePath(*bare.parts[1:]))
-        numbers = known.find(image)
-        if numbers:
-            return bare.parts[0], known.only(numbers, image)
-    for place in range(len(path.stem) - 1, 0, -1):
-        if path.stem[place] == "_":
-            image = str(bare.with_name(path.stem[:place]))
-            numbers = known.find(image)
-            if numbers:
-                return path.stem[place + 1 :], known.only(numbers, image)
-    raise ValueError(f"no image is named as in {LAYOUTS}")
+    concept, *image = path.with_suffix("").parts
+    if not image:
+        raise ValueError(f"it is in no folder of a concept; name mask files {LAYOUTS}")
+    return concept, known.of_mask(PurePath(*image))
 
 
 def _read_json(path: Path) -> Any:
@@ -223,25 +160,11 @@ def _read_json(path: Path) -> Any:
         raise ValueError(f"{str(path)!r} is not a JSON file: {error}") from error
 
 
-def _label_studio_tasks(content: Any) -> dict[int, str]:
-    """Map the numbers of Label Studio's tasks to the names of their images."""
-    tasks = {}
-    for task in content if isinstance(content, list) else []:
-        fields = task.get("data", task) if isinstance(task, Mapping) else {}
-        addresses = [value for value in fields.values() if isinstance(value, str) and PurePath(value).suffix]
-        if "id" in task and addresses:
-            tasks[int(task["id"])] = _file_of(addresses[0])
-    return tasks
-
-
-def _file_of(address: str) -> str:
-    """Return the path of a file from an address of Label Studio; of an uploaded file, its name."""
-    path = unquote(address.rpartition("?d=")[2])
-    return PurePath(path).name if "/upload/" in path else path
-
-
-def _from_coco(name: str, content: Mapping[str, Any], known: _Names) -> Iterator[tuple[str, Found]]:
+def _from_coco(name: str, content: Any, known: _Names) -> Iterator[tuple[str, Found]]:
     """Yield the masks of a COCO file, see `_each_mask`."""
+    if not isinstance(content, Mapping) or "annotations" not in content:
+        yield name, "not a COCO file"
+        return
     concepts = {category["id"]: category["name"] for category in content.get("categories", [])}
     images = {image["id"]: image for image in content.get("images", [])}
     for annotation in content["annotations"]:
@@ -254,10 +177,9 @@ def _from_coco(name: str, content: Mapping[str, Any], known: _Names) -> Iterator
         if not annotation.get("segmentation"):
             yield where, "it has no segmentation, and a box is not a mask; export polygons or run lengths"
             continue
-        file = _file_of(image["file_name"])
         size = (image["height"], image["width"])
         try:
-            number = known.only(known.find_file(file), file)
+            number = known.of_coco(image["file_name"])
             yield where, (concept, number, decode_segmentation(annotation.get("segmentation"), size))
         except ValueError as error:
             yield where, str(error)

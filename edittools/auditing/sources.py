@@ -4,7 +4,6 @@ import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_tensor
 
 from edittools._checks import extra
-from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, Classifier
+from edittools.classifiers import Classifier
 from edittools.images import InputGeometry
 from edittools.models.imagenet import imagenet_classes
 from edittools.models.load import current_device, load_classifier
@@ -27,13 +26,12 @@ pixels by 0.02.
 
 
 def load_model(source: str, device: str | torch.device | None = None) -> Classifier:
-    """Load a classifier by name, from another library, or from a Python file.
+    """Load a classifier by name, from timm, or from a Python file.
 
     Args:
         source: one of
             a name of `edittools.models`, such as "efficientnet_lite0";
             "timm:NAME", a model of timm, or a folder in which timm has saved one;
-            "hf:NAME", a model of transformers on the hub, or a folder in which transformers has saved one;
             "FILE.py:FUNCTION", a function without arguments that returns a `Classifier`, or a torch module and its
             class names.
         device: device on which it is loaded; by default that of `EDITTOOLS_DEVICE`.
@@ -44,18 +42,16 @@ def load_model(source: str, device: str | torch.device | None = None) -> Classif
     Raises:
         KeyError: if there is no classifier of that name.
         FileNotFoundError: if there is no such file, or if weights are neither on this machine nor can be downloaded.
-        ModuleNotFoundError: if timm or transformers is needed and not installed.
+        ModuleNotFoundError: if timm is needed and not installed.
         TypeError: if the function returns something else.
-        ValueError: if no classifier can be made from `source`, or if a model of timm or transformers comes with
-            preprocessing that a `Classifier` does not have, such as resizing without keeping proportions.
+        ValueError: if no classifier can be made from `source`, or if a model of timm comes with preprocessing that a
+            `Classifier` does not have, such as resizing without keeping proportions.
     """
     library, _, name = source.partition(":")
     path, _, function = source.rpartition(":")
     device = torch.device(current_device() if device is None else device)
     if library == "timm" and name:
         classifier = _from_timm(name)
-    elif library == "hf" and name:
-        classifier = _from_transformers(name)
     elif path.endswith(".py"):
         classifier = _from_file(Path(path).expanduser(), function)
     else:
@@ -98,52 +94,10 @@ def _timm_repository(name: str) -> str | None:
     return None if config is None else config.hf_hub_id
 
 
-def _from_transformers(name: str) -> Classifier:
-    """Load an image classifier of transformers with its weights, which must be safetensors."""
-    with extra("auditing", "segmentation"):
-        from transformers import AutoImageProcessor, AutoModelForImageClassification
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        _check_hub(f"hf:{name}", name)
-    address = str(folder) if folder.is_dir() else name
-    model = AutoModelForImageClassification.from_pretrained(address, use_safetensors=True)
-    processor = AutoImageProcessor.from_pretrained(address)
-    size, resize_to = _size_of(processor, name)
-    labels = model.config.id2label
-    classes = [str(labels[number]) for number in sorted(labels)]
-    mean = (0.0,) * 3
-    std = (1.0,) * 3
-    if getattr(processor, "do_normalize", True):
-        mean = processor.image_mean or IMAGENET_MEAN
-        std = processor.image_std or IMAGENET_STD
-        if getattr(processor, "include_top", False):  # EfficientNet's processor divides by std twice
-            std = [deviation**2 for deviation in std]
-    channel_order = "BGR" if getattr(processor, "do_flip_channel_order", False) else "RGB"
-    classifier = Classifier(model, classes, mean, std, size, resize_to, channel_order)
-
-    def prepare(photo: Image.Image) -> Tensor:
-        return processor(images=photo, return_tensors="pt")["pixel_values"][0]
-
-    settings = f"{type(processor).__name__}, size {dict(processor.size)}"
-    _check_preprocessing(f"hf:{name}", settings, prepare, classifier)
-    return classifier
-
-
-def _size_of(processor: Any, name: str) -> tuple[int, int]:
-    """Read the side of the input and the short side before the crop from an image processor, in pixels."""
-    size = dict(getattr(processor, "size", None) or {})
-    crop = dict(processor.crop_size) if getattr(processor, "do_center_crop", False) else {}
-    short_side = size.get("shortest_edge") or size.get("height")
-    if short_side is None or crop.get("height") != crop.get("width") or size.get("height") != size.get("width"):
-        raise ValueError(f"hf:{name} resizes images to {size} and crops them to {crop}; pass a model of square images")
-    resize_to = math.floor(short_side / (getattr(processor, "crop_pct", None) or 1))
-    return crop.get("height") or short_side, resize_to
-
-
 def _check_hub(source: str, repository: str | None) -> None:
     """Check that a model is in the cache of the Hugging Face hub, or that the hub can be reached.
 
-    Without this check, the libraries try to connect for a minute.
+    Without this check, timm tries to connect for a minute.
 
     Raises:
         FileNotFoundError: if neither is the case.
