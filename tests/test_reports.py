@@ -89,7 +89,6 @@ def page_of(text, count=3):
         checks=[Check(text, False, text, text), Check(text, None, text, text)],
         exemplars=[Figure(picture, text)],
         replaced=[Figure(picture, text)],
-        masks=text,
         maps=[Figure(picture, text)],
         map_note=text,
         cards=cards,

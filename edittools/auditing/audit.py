@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from edittools.auditing.checked import REMEDY, REPORT, REPORT_DATA, digest_masks, masks_check, read_digest
 from edittools.auditing.masks import read_masks
 from edittools.auditing.result import Audit, remove_results, write_rules
 from edittools.classifiers import Classifier, fingerprint
@@ -22,7 +21,7 @@ from edittools.probing.effects import LEAST_EFFECT, LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.probing.segmentation import Finder, Gated, cached, deeplab
 from edittools.scenarios.rules import classes_by_object, shown_rule
-from edittools.selection.judgment import verdict_of
+from edittools.selection.judgment import UNCLEAR, Check, verdict_of
 from edittools.selection.repair import repair
 from edittools.selection.report import SELECTED
 
@@ -47,7 +46,7 @@ def audit_folder(
     retain: str | PathLike | None = None,
     masks: str | PathLike | None = None,
     find: Finder | None = None,
-    masks_checked: bool | str | PathLike = False,
+    masks_checked: bool = False,
     material: str | PathLike | None = None,
     out: str | PathLike | None = None,
     layers: Sequence[str] | None = None,
@@ -74,15 +73,13 @@ def audit_folder(
         masks: masks of the concepts, see `read_masks`. By default, `find` finds the concepts.
         find: a function that finds concepts in images, see `edittools.probing.segmentation`; by default DeepLab for
             street scenes and for the things of Pascal VOC.
-        masks_checked: whether a person has looked at the masks, or they are exact; without that, the verdict is at most
-            "unclear", since neither files nor segmenters tell. Or the folder of an audit whose report a person has
-            looked at: it must show the masks of the rule that is repaired.
+        masks_checked: your statement that a person has looked at the masks, or that they are exact, which the report
+            repeats. Without it, the verdict is at most "unclear", since neither files nor segmenters tell.
         material: image file of the material that replaces concepts; a concept with the name of that file is not
             replaced. By default, concepts are replaced by the materials of other concepts, which are cut from the
             images themselves.
         out: folder for intermediate and final results: parts of the probe and `rules.csv`. A later call with the same
-            folder continues from there; it removes the edit of an earlier call and, unless it is the folder
-            `masks_checked`, the report with its data.
+            folder continues from there; it removes the edit of an earlier call, and the report with its data.
         layers: names of the layers to edit, see `repair`.
         callback: is called before each step with a description of the step.
         progress: show progress bars.
@@ -92,13 +89,10 @@ def audit_folder(
         None, and its `note` says so.
 
     Raises:
-        FileNotFoundError: if there is no such folder, if the folder `masks_checked` has no report, or if the weights of
-            the segmenter are not available.
+        FileNotFoundError: if there is no such folder, or if the weights of the segmenter are not available.
         ModuleNotFoundError: if a package of the segmenter is not installed.
-        ValueError: if there are too few images, if none of them shows a concept, or if the report in the folder
-            `masks_checked` shows other masks.
+        ValueError: if there are too few images, or if none of them shows a concept.
     """
-    reported = None if isinstance(masks_checked, bool) else read_digest(masks_checked)
     tell = callback or (lambda step: None)
     tell(f"Reading {fspath(folder)}")
     data, unread = read_folder(folder, classifier)
@@ -121,16 +115,9 @@ def audit_folder(
     if len(rules):
         rule, is_rule = shown_rule(probed, example=None, pooled=not per_class)
         rule["per class"] = per_class
-    if is_rule and reported is not None and reported != digest_masks(concepts, rule["concept"]):
-        raise ValueError(
-            f"the report in {fspath(masks_checked)!r} does not show these images with these masks of "
-            f"{rule['concept']!r}, so these were not checked; {REMEDY}"
-        )
     if out is not None:
         root = Path(out).expanduser()
-        looked_at = reported is not None and Path(masks_checked).expanduser() == root
-        kept = (REPORT, REPORT_DATA) if looked_at else ()  # they serve again if this audit is interrupted
-        remove_results(root, but=kept)
+        remove_results(root)
         write_rules(rules, root)
     weights = fingerprint(classifier.model)
     audit = Audit(classifier, data, left_out, rare, concepts, probed, rules, rule, is_rule, weights)
@@ -143,9 +130,28 @@ def audit_folder(
         fix = repair(classifier, exemplar, **sets, layers=layers, progress=progress)
     except ValueError as error:
         return replace(audit, note=f"Nothing was repaired. {error}.")
-    verdict = verdict_of([masks_check(masks_checked is not False), *fix.checks])
+    verdict = verdict_of([masks_check(masks_checked), *fix.checks])
     selection = replace(fix.selection, edit=replace(fix.edit, verdict=str(verdict)))
     return replace(audit, fix=replace(fix, selections={**fix.selections, SELECTED: selection}, verdict=verdict))
+
+
+def masks_check(checked: bool) -> Check:
+    """Check that the masks were checked: without that, the verdict of an audit is at most "unclear".
+
+    If the mask of a person covers a fish as well, the fish is replaced, too, and the audit finds a rule on persons that
+    does not exist. No figure shows this, but a look at the replaced images does.
+
+    Args:
+        checked: whether the caller says that they were.
+    """
+    return Check(
+        "the masks were checked",
+        checked or None,
+        "the caller says that the masks are right" if checked else "no person has looked at the masks",
+        "Look at the exemplar: is the object still in it? And in the other replaced images? If it is, audit again with "
+        "--masks-checked (masks_checked=True); if not, pass masks that do not cover it.",
+        UNCLEAR,
+    )
 
 
 def _find_concepts(

@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     audit.add_argument("--clean", type=Path, help="folder of images whose accuracy must not drop")
     audit.add_argument("--retain", type=Path, help="folder of images that rely on the concept legitimately")
     audit.add_argument("--masks", type=Path, help="masks of concepts: CONCEPT/IMAGE.png, or a COCO file")
-    checked_help = "the masks are right: a person has looked at the report of the same masks in --out"
+    checked_help = "say that the masks are right: you have looked at the images above the verdict of the report"
     audit.add_argument("--masks-checked", action="store_true", help=checked_help)
     audit.add_argument("--material", type=Path, help="image of the material that replaces concepts, such as snow.jpg")
     audit.add_argument("--out", type=Path, default=Path("audit"), help="folder for the results (default: audit)")
@@ -108,7 +108,7 @@ def run_audit(options: argparse.Namespace) -> None:
         clean=options.clean,
         retain=options.retain,
         masks=options.masks,
-        masks_checked=options.out if options.masks_checked else False,
+        masks_checked=options.masks_checked,
         material=options.material,
         out=options.out,
         callback=lambda step: print(f"{step} …", file=sys.stderr),

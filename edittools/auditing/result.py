@@ -1,9 +1,8 @@
 """The result of an audit: its summary, and the files that it writes."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,15 @@ import pandas as pd
 import torch
 
 from edittools._caching import atomic_path, digest_tensors
-from edittools.auditing.checked import REPORT, REPORT_DATA, digest_masks
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, in_batches
 from edittools.probing.counterfactuals import Concepts, shows
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe
 from edittools.reports import Figure, Page, data_uri, package_versions, plain, report_paths, save_report
 from edittools.selection.repair import RepairResult
+
+REPORT = "report.html"
+"""The name of the report of an audit in its folder."""
 
 NO_RULE = "no rule found"
 """The heading of the report of an audit that found no rule."""
@@ -51,7 +52,7 @@ REASONS = (
 )
 """Why no rule may be found, and what to do."""
 
-RESULTS = ("rules.csv", REPORT, REPORT_DATA, "edit.safetensors")
+RESULTS = ("rules.csv", REPORT, "report.json", "edit.safetensors")
 """The files of an audit in its folder."""
 
 MORE_IMAGES = 6
@@ -122,11 +123,6 @@ class Audit:
             lines.append(self.note)
         return lines
 
-    @cached_property
-    def masks_digest(self) -> str | None:
-        """The digest of the images with their masks of the concept of `rule`; None without one."""
-        return None if self.rule is None else digest_masks(self.concepts, self.rule["concept"])
-
     def _images_by_concept(self) -> dict[str, int]:
         """Count the images that show each probed concept."""
         return {concept: int(shows(masks).sum()) for concept, masks in self.concepts.masks.items()}
@@ -193,7 +189,7 @@ class Audit:
                 "materials": {style: len(textures) for style, textures in self.concepts.styles.items()},
             },
             "versions": package_versions(),
-            "fingerprints": {"weights": self.weights, "images": {"audited": images}, "masks": self.masks_digest},
+            "fingerprints": {"weights": self.weights, "images": {"audited": images}},
             "repair": None if self.fix is None else self.fix.report_data(audit_title(self)),
         }
         return plain(data)
@@ -208,16 +204,10 @@ def write_rules(rules: pd.DataFrame, folder: Path) -> Path:
     return path
 
 
-def remove_results(folder: Path, but: Collection[str] = ()) -> None:
-    """Remove the files of an earlier audit from a folder; other files and the parts of the probe stay.
-
-    Args:
-        folder: the folder.
-        but: names of files that stay as well.
-    """
+def remove_results(folder: Path) -> None:
+    """Remove the files of an earlier audit from a folder; other files and the parts of the probe stay."""
     for name in RESULTS:
-        if name not in but:
-            (folder / name).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
 
 
 def audit_title(audit: Audit) -> str:
@@ -247,7 +237,6 @@ def audit_page(audit: Audit) -> Page:
     content = {"findings_head": HEAD, "findings": _rows(audit), "findings_note": "\n".join(notes)}
     if audit.rule is not None:
         content["replaced"] = _more_images(audit)
-        content["masks"] = audit.masks_digest
     if audit.fix is not None:
         return replace(audit.fix.page(audit_title(audit)), **content)
     return Page(

@@ -94,7 +94,6 @@ class Page:
         checks: the checklist, each check with `name`, `status`, `figure` and `advice`.
         exemplars: pictures of x, x' and the mask.
         replaced: more images with the concept replaced; an audit shows them and the exemplar above the verdict.
-        masks: digest of the masks by which an audit has replaced the concept; may be empty.
         maps: pictures of where the edit acts.
         map_note: a note on `maps`.
         cards: images with the concept, before and after the edit.
@@ -127,7 +126,6 @@ class Page:
     checks: Sequence[Any] = ()
     exemplars: Sequence[Figure] = ()
     replaced: Sequence[Figure] = field(default=(), repr=False)
-    masks: str = ""
     maps: Sequence[Figure] = ()
     map_note: str = ""
     cards: Sequence[Card] = field(default=(), repr=False)
