@@ -31,7 +31,7 @@ from edittools.widgets import desk as desk_module
 from edittools.widgets import session as session_module
 from edittools.widgets.desk import FOUND, MAX_IMAGES
 from edittools.widgets.desk_panel import card, time_left
-from edittools.widgets.editor import encode_runs, strongest_heat
+from edittools.widgets.editor import strongest_heat
 from edittools.widgets.image_sets import MAX_PIXELS, read_set
 from edittools.widgets.materials import BLANK_STICKER, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
 from edittools.widgets.result import BEFORE_CHANGE, CROSS_VALIDATED, MEASURING, Result, with_held_out_verdict
@@ -94,8 +94,7 @@ def varied_desk(tiny):
 
 def card_of(desk, index):
     """The texts below an image in the gallery."""
-    [position] = [position for position in desk.gallery.order if desk.image_at(position) == index]
-    return desk.gallery.cards[position]
+    return desk.gallery.cards[dict(zip(desk.shown, desk.gallery.order, strict=True))[index]]
 
 
 def prediction_on(card):
@@ -350,7 +349,8 @@ def test_gallery_shows_the_largest_change_first_or_the_worst_prediction(varied_d
     desk = varied_desk
     assert desk.shown == desk.session.by_change(desk.result) != desk.order
     desk.controls.sort.value = "worst first"
-    assert desk.shown == desk.order == [desk.image_at(position) for position in desk.gallery.order]
+    assert desk.shown == desk.order
+    assert [card_of(desk, index)["name"] for index in desk.order] == [desk.session.name(index) for index in desk.order]
     desk.controls.sort.value = "changes first"
     desk.undo()
     assert desk.shown == desk.order
@@ -422,25 +422,6 @@ def test_marked_images_are_listed_with_their_masks(desk):
     assert torch.equal(desk.editor.mask, MASK.flip(0)) and torch.equal(desk.session.mask, MASK.flip(0))
     desk.editor.mask = None
     assert desk.shown == [first]
-
-
-def test_masks_of_an_image_on_the_desk_are_those_of_its_editor(desk):
-    sky = encode_runs(MASK.flip(0).numpy() > 0)
-    desk.editor._masks = [*desk.editor._masks, ["sky", sky]]  # the browser sets the masks and their names
-    desk.editor.active = "sky"
-    assert torch.equal(desk.exemplar.mask, MASK.flip(0)) and list(desk.session.masks) == ["mask", "sky"]
-    desk.editor.active = "mask"
-    desk.wait(60)
-    assert torch.equal(desk.pair.mask, MASK) and desk.session.mask_name == "mask"
-    desk.editor._masks = [desk.editor._masks[0], ["snow", sky]]
-    desk.choose(desk.order[1])
-    desk.session.mark(MASK.flip(1), "left")
-    desk.choose(desk.order[0])
-    assert list(desk.session.masks) == ["mask", "snow"] and torch.equal(desk.editor.mask, MASK)
-    desk.editor.mask = None
-    assert desk.index in desk.session.marked  # by the other mask
-    desk.editor._masks = desk.editor._masks[:1]
-    assert desk.index not in desk.session.marked
 
 
 def test_mask_that_was_marked_in_the_session_is_in_the_editor(desk):

@@ -375,42 +375,13 @@ def test_editor_is_as_wide_as_its_column_and_can_fill_the_window(desk, page):
     page.screenshot(path=web.ARTEFACTS / "desk-editor-enlarged.png")
     page.keyboard.press("Escape")
     assert web.wait_until(lambda: editor.canvas.bounding_box() == before)
+    assert not desk.root.locator(".et-masks").is_visible()  # an image has one mask
     editor.root.get_by_label("Opacity").fill("20")
     other = desk.images.nth(7)
     other.click()
     desk.wait()
     assert web.wait_until(lambda: desk.run("print(desk.editor.opacity)") == "0.2")
     desk.run("desk.editor.opacity = 0.45")
-
-
-def test_several_masks_of_an_image_are_listed_by_name(desk, page):
-    """A second mask of the image becomes that of x and x'; both are there when the image is selected again."""
-    desk.images.nth(0).click()
-    desk.wait()
-    page.wait_for_timeout(500)  # the editor of the other image is shown
-    editor = desk.editor
-    first = editor.count()
-    masks = desk.root.locator(".et-masks")
-    masks.get_by_role("button", name="New mask").click()
-    assert desk.shows(MARK_MESSAGE)
-    masks.get_by_role("button", name="Rename").click()
-    for key in (*"sky", "Enter"):
-        page.keyboard.press(key)
-    mark(desk, ((0, 0), (63, 9)))
-    assert desk.run("print(desk.session.mask_name, list(desk.session.masks))") == "sky ['mask', 'sky']"
-    assert desk.run("print(int(desk.exemplar.mask.sum()))") == "640"
-    page.screenshot(path=web.ARTEFACTS / "desk-masks.png")
-    desk.images.nth(3).click()
-    assert web.wait_until(lambda: masks.locator(".et-name-of-mask").all_text_contents() == ["mask"])
-    desk.images.nth(0).click()
-    assert web.wait_until(lambda: masks.locator(".et-name-of-mask").all_text_contents() == ["mask", "sky"])
-    page.wait_for_timeout(500)
-    masks.locator(".et-name-of-mask").first.click()
-    assert web.wait_until(lambda: desk.editor.count() == first)
-    masks.locator(".et-name-of-mask").last.click()
-    masks.get_by_role("button", name="Delete").click()
-    assert web.wait_until(lambda: masks.locator(".et-name-of-mask").all_text_contents() == ["mask"])
-    assert web.wait_until(lambda: desk.editor.count() == first)
 
 
 def test_desk_fits_into_a_small_screen(desk, page):

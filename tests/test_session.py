@@ -84,26 +84,6 @@ def test_mask_after_select_is_that_of_the_image(session):
     assert torch.equal(session.mask, MASK)
 
 
-def test_masks_of_an_image_are_kept_by_name(session):
-    session.mark(MASK.flip(0), "sky")
-    assert session.mask_name == "sky" and list(session.masks) == ["mask", "sky"]
-    assert torch.equal(session.exemplar.mask, MASK.flip(0))
-    session.set_masks({"snow": session.masks["mask"], "sky": session.masks["sky"]}, "snow")
-    assert torch.equal(session.mask, MASK) and torch.equal(session.exemplar.mask, MASK)
-    marked = session.index
-    session.select(session.order[1])
-    assert list(session.masks) == ["mask"] and not session.mask.any()
-    session.select(marked)
-    session.set_masks({"sky": session.masks["sky"]}, "sky")
-    assert session.mask_name == "sky" and torch.equal(session.mask, MASK.flip(0)) and session.marked == [marked]
-    with pytest.raises(KeyError, match="'snow'"):
-        session.set_masks(session.masks, "snow")
-    with pytest.raises(ValueError, match=r"\['sky', ' '\]"):
-        session.mark(MASK, " ")
-    session.set_masks({"sky": MASK * 0}, "sky")
-    assert not session.marked and list(session.masks) == ["sky"]
-
-
 def test_select_and_mark_with_values_that_do_not_fit_are_refused(session):
     with pytest.raises(IndexError, match="12"):
         session.select(12)

@@ -15,6 +15,7 @@ images; a script that uses the desk waits for it.
 
 import os
 import tempfile
+import textwrap
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -34,19 +35,25 @@ from edittools.classifiers import Classifier, check_classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import load_image
+from edittools.plots.figures import image_grid, titles_and_states
 from edittools.probing.segmentation import Finder
 from edittools.selection.judgment import DO_NOT_USE, UNCLEAR, USE
 from edittools.selection.repair import Progress
 from edittools.widgets import desk_panel as panel
-from edittools.widgets.desk_figure import desk_figure
 from edittools.widgets.editor import MaskEditor, strongest_heat
 from edittools.widgets.image_sets import ImageSource, Step, check_source
-from edittools.widgets.pixels import StaticFigure
+from edittools.widgets.pixels import StaticFigure, plain_text
 from edittools.widgets.result import Result
 from edittools.widgets.session import EditSession
 
 MAX_IMAGES = 60
 """The largest number of images that are shown, the first ones of the order that is selected."""
+
+FIGURE_IMAGES = 14
+"""The largest number of images of the gallery in the figure of the desk."""
+
+FIGURE_COLUMNS = 8
+"""The number of images side by side in the figure of the desk."""
 
 SENDING_SECONDS = 0.5
 """Images that are read within so many seconds are sent to the page together."""
@@ -226,10 +233,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """The exemplar that is shown as x and x'; None if nothing is marked, or until it is computed."""
         return self._displayed_exemplar if self.controls.pair.has_images else None
 
-    def image_at(self, position: int) -> int:
-        """Return the index of the image at a position of the gallery."""
-        return self._pictured[position]
-
     # --- actions ------------------------------------------------------------------------------------------------------
 
     def choose(self, index: int) -> None:
@@ -311,8 +314,25 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._last_request.result(seconds)
 
     def figure(self) -> Figure:
-        """Draw the desk as it looks now: the images, the mask, x and x', what is selected, and the verdict."""
-        return desk_figure(self)
+        """Draw x and x', the first images of the gallery with their predictions, and the verdict, as they are now."""
+        session = self.session
+        result = self.result
+        classes = session.classifier.classes
+        shown = self.shown[:FIGURE_IMAGES]
+        after = session.before if result is None else result.after
+        titles, states = titles_and_states(classes, session.images.labels[shown], session.before[shown], after[shown])
+        images = list(session.images.images[shown])
+        pair = self.pair
+        if pair is not None:
+            images = [pair.image, pair.changed, *images]
+            titles = ["x", "x'", *titles]
+            states = [*(card["state"] for card in self.controls.pair.cards), *states]
+        figure = image_grid(images, list(map(plain_text, titles)), columns=FIGURE_COLUMNS, width=1.5, states=states)
+        if result is not None:
+            lines = [self.controls.title_text, *result.verdict.split("\n")]
+            text = "\n".join(textwrap.fill(line, 150) for line in lines)
+            figure.text(0.01, 1.02, plain_text(text), va="bottom", size=9)
+        return figure
 
     # --- the worker ---------------------------------------------------------------------------------------------------
 
@@ -475,9 +495,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Put an image into the editor, with the mask that was drawn on it."""
         self._session.select(index)
         if index not in self._editors:
-            editor = MaskEditor(self._session.image, self._session.masks, finder=self._session.finder)
-            editor.active = self._session.mask_name
-            editor.observe(lambda change: self._show_exemplar(), ["_masks", "active"])
+            editor = MaskEditor(self._session.image, self._session.mask, finder=self._session.finder)
+            editor.observe(lambda change: self._show_exemplar(), "_masks")
             self._editors[index] = editor
         if self._editor is not None:
             self._editors[index].opacity = self._editor.opacity
@@ -577,7 +596,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Show x and x', and whether they are classified correctly."""
         self._displayed_exemplar = None
         marked = self._session.marked
-        self._session.set_masks(self._editor.masks, self._editor.active)
+        self._session.mark(self._editor.mask)
         self._session.material = self._controls.material.value
         if marked != self._session.marked:
             self._show()

@@ -27,7 +27,7 @@ from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, check_mask, check_mask_names
+from edittools.images import LabelledImages, check_mask
 from edittools.metrics import Comparison, label_margins, misclassified, predict, state_of
 from edittools.probing import evidence_map
 from edittools.probing.segmentation import Finder, suggest_masks
@@ -50,9 +50,6 @@ WRITING_REPORT = "Writing the report"
 
 ALL = "all"
 """The name of the group of all images."""
-
-MASK = "mask"
-"""The name of the mask of an image on which nothing was marked by name."""
 
 MOST_CLASSES = 5
 """The number of classes that `EditSession.likely_classes` names, without the label."""
@@ -77,14 +74,6 @@ class _Step:
     drawn_on: tuple[int, ...]
     result: Result
     strength: float = 1.0
-
-
-@dataclass
-class _Marks:
-    """The masks of an image by name, and the name of the one that the exemplar uses."""
-
-    masks: dict[str, Tensor]
-    active: str
 
 
 class EditSession:
@@ -143,7 +132,7 @@ class EditSession:
         self.material = self.material_names[0]
         self.finder = finder
         self.index = self.order[0]
-        self._marks: dict[int, _Marks] = {}
+        self._marks: dict[int, Tensor] = {}
         self._states: dict[str, _LayerStates] = {}
         self._steps: list[_Step] = []
 
@@ -277,57 +266,25 @@ class EditSession:
         return len(self.images) - 1
 
     @property
-    def masks(self) -> dict[str, Tensor]:
-        """The masks of the selected image by name, each `(H, W)` of 0 and 1; at first, an empty one."""
-        marks = self._marks.get(self.index)
-        return {MASK: torch.zeros(self.image.shape[1:])} if marks is None else dict(marks.masks)
-
-    @property
-    def mask_name(self) -> str:
-        """The name of the mask of the selected image that the exemplar uses."""
-        marks = self._marks.get(self.index)
-        return MASK if marks is None else marks.active
-
-    @property
     def mask(self) -> Tensor:
-        """The marked area of the selected image, `(H, W)` of 0 and 1: its mask of the name `mask_name`."""
-        return self.masks[self.mask_name]
+        """The marked area of the selected image, `(H, W)` of 0 and 1; at first, an empty one."""
+        return self._marks.get(self.index, torch.zeros(self.image.shape[1:]))
 
-    def mark(self, mask: Tensor, name: str | None = None) -> None:
+    def mark(self, mask: Tensor) -> None:
         """Mark the area that misleads the classifier on the selected image.
 
         Args:
             mask: `(H, W)` of 0 and 1; may be empty.
-            name: the name of the mask, which replaces one of the same name, and which the exemplar uses from now on; by
-                default `mask_name`.
 
         Raises:
-            ValueError: if it is not such a mask, if it does not fit the image, or if the name is empty.
+            ValueError: if it is not such a mask, or if it does not fit the image.
         """
-        name = self.mask_name if name is None else name
-        self.set_masks({**self.masks, name: mask} if self.index in self._marks else {name: mask}, name)
-
-    def set_masks(self, masks: Mapping[str, Tensor], name: str) -> None:
-        """Replace all masks of the selected image.
-
-        Args:
-            masks: the masks by name, each `(H, W)` of 0 and 1.
-            name: the name of the one that the exemplar uses.
-
-        Raises:
-            KeyError: if there is no mask of that name.
-            ValueError: if a mask does not fit the image, or if a name is empty.
-        """
-        check_mask_names(list(masks))
-        checked = {known: check_mask(mask, self.image, allow_empty=True) for known, mask in masks.items()}
-        if name not in checked:
-            raise KeyError(f"there is no mask {name!r} on {self.name(self.index)}; pass one of {list(checked)}")
-        self._marks[self.index] = _Marks(checked, name)
+        self._marks[self.index] = check_mask(mask, self.image, allow_empty=True)
 
     @property
     def marked(self) -> list[int]:
         """The indices of the images on which an area is marked, in the order in which they were marked first."""
-        return [index for index, marks in self._marks.items() if any(mask.any() for mask in marks.masks.values())]
+        return [index for index, mask in self._marks.items() if mask.any()]
 
     def suggest(self) -> dict[str, Tensor]:
         """Find concepts in the selected image: a mask `(H, W)` of 0 and 1 for each, by its name."""
