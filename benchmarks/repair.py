@@ -1,9 +1,8 @@
 """Claim: `repair` finds, in one call, an edit that corrects images that it was not selected on.
 
-Tier mini: MiniWorld's `mini_vgg`, one car whose road is replaced by snow, 24 failing vehicles on snow, 600 clean
-scenes, 150 scenes of classes that live on snow. Tier lite: EfficientNet-Lite0, one photo of a minivan, 12 failing
-photos of vehicles on snow, 300 clean photos. Figures are of images that the edit was not selected on; the test images
-of the scenario, which no call saw, are evaluated once at the end.
+MiniWorld's `mini_vgg`, one car whose road is replaced by snow, 24 failing vehicles on snow, 600 clean scenes, 150
+scenes of classes that live on snow. Figures are of images that the edit was not selected on; the test images of the
+scenario, which no call saw, are evaluated once at the end.
 """
 
 import argparse
@@ -17,10 +16,10 @@ from edittools.metrics import misclassified, predict
 from edittools.scenarios.snow import snow_scenario
 from edittools.selection import CachedActivations, repair
 
-FAILING = {"mini": 24, "lite": 12}
-CLEAN = {"mini": 600, "lite": 300}
+FAILING = 24
+CLEAN = 600
 RETAIN = 150
-NETWORKS = {"mini": "mini_vgg", "lite": "efficientnet_lite0"}
+NETWORK = "mini_vgg"
 
 
 def add_method(results: Results, row: dict, network: str, method: str) -> None:
@@ -40,28 +39,26 @@ def add_method(results: Results, row: dict, network: str, method: str) -> None:
 
 def experiment(options: argparse.Namespace) -> Results:
     """Repair, and evaluate once on the test images."""
-    network = NETWORKS[options.tier]
-    scenario = snow_scenario(options.tier, progress=True)
+    scenario = snow_scenario("mini", NETWORK, progress=True)
     exemplar = scenario.exemplars[scenario.default["exemplar"]]
     splits = scenario.splits
-    clean = splits.clean.subset(range(min(CLEAN[options.tier], len(splits.clean))))
-    retain = splits.retain.subset(range(min(RETAIN, len(splits.retain))))
+    clean = splits.clean.subset(range(CLEAN))
+    retain = splits.retain.subset(range(RETAIN))
     is_wrong = misclassified(predict(scenario.classifier, splits.target), splits.target.labels)
-    failing = splits.target.subset(is_wrong.nonzero()[: FAILING[options.tier], 0])
+    failing = splits.target.subset(is_wrong.nonzero()[:FAILING, 0])
     layers = (scenario.default["layer"],) if options.quick else None
     started = time.perf_counter()
     fix = repair(scenario.classifier, exemplar, failing, clean, retain, layers=layers)
     seconds = time.perf_counter() - started
     print(fix.summary(), "\n")
-    dataset = "MiniWorld" if options.tier == "mini" else "photos"
-    results = Results("repair", dataset, notes={"summary": fix.summary()}, seconds=seconds)
+    results = Results("repair", "MiniWorld", notes={"summary": fix.summary()}, seconds=seconds)
     for method, row in fix.table.to_dict(orient="index").items():
-        add_method(results, row, network, method)
-        results.add_selected(row["layer"], network, name_of(method.replace(" ", "_")))
+        add_method(results, row, NETWORK, method)
+        results.add_selected(row["layer"], NETWORK, name_of(method.replace(" ", "_")))
     cuts = cut_all(scenario.classifier, [layer for layer in fix.search.cuts if layer in fix.edit.layers])
     test = CachedActivations(cuts, splits.target_test).compare(fix.edit)
     errors = int(test.before.sum())
-    where = {"network": network, "method": "edit", "split": "target_test"}
+    where = {"network": NETWORK, "method": "edit", "split": "target_test"}
     results.add("errors before", errors, **where)
     results.add("corrected", test.corrected, **where)
     results.add("broken", test.broken, **where)
@@ -73,9 +70,7 @@ def experiment(options: argparse.Namespace) -> Results:
 
 def main() -> None:
     """Read the command line and run the experiment."""
-    arguments = parser(__doc__)
-    arguments.add_argument("--tier", choices=("mini", "lite"), default="mini")
-    run(arguments, experiment)
+    run(parser(__doc__), experiment)
 
 
 if __name__ == "__main__":

@@ -404,21 +404,6 @@ def default_settings(table: pd.DataFrame) -> str:
     return f"{markdown(columns)}\n\nSelected by the rule: {read_run(table.run.iloc[0])['recommended']}."
 
 
-def repair_composites(table: pd.DataFrame) -> str:
-    """Write one row per network and method; a network without errors to select on has one row."""
-    table = table.assign(case=table.network + " / " + table.method)
-    order = table.drop_duplicates("case").set_index("case")
-    columns = {
-        "network": order.network,
-        "method": order.method.where(order.method != "", "no error to select on"),
-        "errors": cells(table, "errors before", index="case"),
-        "corrected / broken": slash(table, "target_test", "case"),
-        "accuracy, points": cells(table, "accuracy change", "clean_test", index="case"),
-        "candidates": cells(table, "candidates", index="case"),
-    }
-    return markdown(columns)
-
-
 SAME_STYLE = ("other classes, same style", "target class, same style")
 """The splits of the experiment with several numbers of exemplars that its table and its figure show."""
 
@@ -457,78 +442,13 @@ def compare_exemplars(table: pd.DataFrame) -> str:
     return markdown(columns)
 
 
-def layer_search(table: pd.DataFrame) -> str:
-    """Write what the methods make of tagged and of clean photos, network by network, then what calls of `repair` do."""
-    whole = table[~table.condition.str.contains(DRAW)]
-    parts = []
-    for network, part in whole[whole.condition == ""].groupby("network", sort=False):
-        of_draws = table[(table.network == network) & table.condition.str.fullmatch(DRAW)]
-        columns = {
-            "method": pd.Series({name: bold_selected(name) for name in part.method.unique()}),
-            "draws with an edit": cells(part, "edits"),
-            "tagged photos correct": cells(part, "correct", "target_test"),
-            "by draw": lowest_to_highest(of_draws, "correct", "target_test"),
-            "clean photos correct": cells(part, "correct", "clean_test"),
-            "`repair` − method, points": cells(part, "difference", "target_test"),
-        }
-        parts.append(f"{short(network)}, photos of all draws:\n\n{markdown(columns)}")
-    calls = whole[whole.method.isin(whole[whole.metric == "CPU seconds"].method)]
-    index = ["network", "method", "condition"]
-    order = calls.loc[calls.metric == "CPU seconds", index].drop_duplicates()
-    rows = pd.MultiIndex.from_frame(order)
-    verdicts = [cells(calls, word, index=index, interval=False) for word in VERDICTS]
-    columns = {
-        "network": pd.Series([short(network) for network, _, _ in rows], rows),
-        "call of `repair`": pd.Series([called(method, condition) for _, method, condition in rows], rows),
-        "held out, corrected / broken": of_held_out(calls, index),
-        ", ".join(f"*{word}*" for word in VERDICTS): verdicts[0] + ", " + verdicts[1] + ", " + verdicts[2],
-        "CPU seconds": cells(calls, "CPU seconds", index=index),
-        "MB added": cells(calls, "peak memory added", index=index),
-    }
-    return "\n\n".join([*parts, "Calls of `repair`, sums and means of all draws:", markdown(columns)])
-
-
 DRAW = r"draw \d+"
 """What the condition of a row of a single draw holds."""
-
-VERDICTS = ("use", "unclear", "do not use")
 
 
 def of_held_out(table: pd.DataFrame, index: str | list[str]) -> pd.Series:
     """Write what cross-validation says."""
     return slash(table, "held out", index) + " of " + cells(table, "errors before", "held out", index=index)
-
-
-def lowest_to_highest(table: pd.DataFrame, metric: str, split: str) -> pd.Series:
-    """Write the lowest and the highest share of each method."""
-    shares = values(table, metric, split).groupby(level=0, sort=False)
-    return shares.min().map("{:.0%}".format) + " to " + shares.max().map("{:.0%}".format)
-
-
-def bold_selected(method: str) -> str:
-    """Write the name of a method; that of what `repair` selects is bold."""
-    return f"**{method}**" if method == METHODS["selected"] else method
-
-
-def called(method: str, condition: str) -> str:
-    """Say how `repair` was called."""
-    return condition or {METHODS["selected"]: "all layers", METHODS["former_layers"]: "former layers"}[method]
-
-
-def layer_search_passes(table: pd.DataFrame) -> str:
-    """Write one row per network and number of layers that go on to the second pass."""
-    whole = table[~table.condition.str.contains(DRAW)]
-    index = ["network", "condition"]
-    rows = pd.MultiIndex.from_frame(whole[index].drop_duplicates())
-    columns = {
-        "network": pd.Series([short(network) for network, _ in rows], rows),
-        "layers that go on": pd.Series([condition.split()[0] for _, condition in rows], rows),
-        "loss of the selected candidate": cells(whole, "loss", "target", index=index),
-        "held out, corrected / broken": of_held_out(whole, index),
-        "tagged photos correct": cells(whole, "correct", "target_test", index=index),
-        "CPU seconds": cells(whole, "CPU seconds", index=index),
-    }
-    return markdown(columns)
 
 
 def edit_speed(table: pd.DataFrame) -> str:
@@ -680,9 +600,9 @@ TABLES = {
     function.__name__: function
     for function in (
         *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
-        *(many_edits, random_directions, default_settings, repair_composites, edit_speed, paper_rehearsal),
+        *(many_edits, random_directions, default_settings, edit_speed, paper_rehearsal),
         *(exemplar_count, compare_exemplars, border_strip, batch_size, null_audits, null_verdicts),
-        *(layer_search, layer_search_passes, learned_shortcut, audit_shortcuts, shortcut_repair),
+        *(learned_shortcut, audit_shortcuts, shortcut_repair),
     )
 }
 """What makes the table of a run, by its experiment."""

@@ -1,19 +1,16 @@
 """What the experiments add to their results, on small exact cases."""
 
 import ast
-import itertools
 import json
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import audit_shortcuts
 import border_strip
 import found_rule
-import layer_search
 import learned_shortcut
 import null_verdicts
 import numpy as np
@@ -31,13 +28,13 @@ from _lib.shortcuts import failing_photos
 from scipy import stats
 
 from edittools._ledger import Weights
-from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, predict
 from edittools.probing.effects import Probe
 from edittools.selection.evaluation import CachedActivations
+from edittools.selection.judgment import WORDS
 from edittools.selection.search import EditSearch
 from edittools.selection.splits import Splits
 from edittools.site import LayerReference
@@ -202,32 +199,7 @@ def test_side_effects_counts_rules_kept_and_new(monkeypatch):
     assert values(results)["other concepts", "effect change"] == 0.75
 
 
-# --- layer_search ---
-
-
-def labels_of_classes(count_per_class=600, classes=10):
-    return torch.arange(classes).repeat_interleave(count_per_class)
-
-
-def test_sets_of_a_draw_are_disjoint_and_tests_are_those_of_no_other_draw():
-    labels = labels_of_classes()
-    sizes = layer_search.Sizes()
-    draws = [layer_search.divided(labels, 7, 10, draw, sizes) for draw in range(layer_search.DRAWS)]
-    for sets in draws:
-        together = torch.cat(list(sets.values()))
-        assert len(together.unique()) == len(together)
-        assert (labels[torch.cat([sets["retain"], sets["retain_test"]])] == 7).all()
-        assert not (labels[torch.cat([sets["target_test"], sets["pool"]])] == 7).any()
-        assert int((labels[sets["clean"]] == 7).sum()) == int((labels[sets["clean_test"]] == 7).sum()) == 60
-        assert (len(sets["clean"]), len(sets["clean_test"]), len(sets["target_test"])) == (600, 600, 540)
-    for split in ("target_test", "clean_test"):
-        together = torch.cat([sets[split] for sets in draws])
-        assert len(together.unique()) == len(together)
-
-
-def test_sets_of_a_draw_with_too_few_photos():
-    with pytest.raises(ValueError, match="1860"):
-        layer_search.divided(labels_of_classes(60), 7, 10, 0, layer_search.Sizes())
+# --- _lib ---
 
 
 def darkened(images, seed):
@@ -254,128 +226,16 @@ def test_failing_photos_are_correct_without_the_shortcut_and_of_its_class_with_i
         failing_photos(tiny, pool, shortcut, goal, 0, count=len(usable), exemplars=1)
 
 
-@pytest.mark.parametrize(
-    ("count", "expected"),
-    [(4, ["2", "3"]), (25, ["12", "14", "16", "18", "20", "22", "24"]), (60, [str(i) for i in range(32, 60, 3)])],
-)
-def test_former_layers_are_evenly_spaced_in_the_later_half(count, expected):
-    convolutions = [torch.nn.Conv2d(3, 3, 1) for _ in range(count)]
-    head = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2)]
-    classifier = Classifier(torch.nn.Sequential(*convolutions, *head), ("a", "b"), size=8)
-    assert list(layer_search.former_layers(classifier)) == expected
-
-
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read where Linux has it")
 def test_measured_memory_is_that_of_the_call():
     """In a new process, since memory that was given back before may be used again."""
-    script = "import layer_search, torch; print(layer_search.measured(lambda: len(torch.ones(2**26))))"
-    folder = Path(layer_search.__file__).parent
+    script = "import torch; from _lib import memory; print(memory.measured(lambda: len(torch.ones(2**26))))"
+    folder = Path(repair.__file__).parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
     told = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     count, cost = ast.literal_eval(told.stdout)
     assert count == 2**26 and cost["seconds"] >= 0
     assert 200 < cost["memory"] < 400  # 2**26 numbers of four bytes
-
-
-def call_of(kind, draw, method, target, clean, **more):
-    """Make a row of `layer_search`; a text holds "x" where a photo is misclassified."""
-    texts = {"target_test": target, "clean_test": clean, "retain_test": "."}
-    wrong = {split: [int(character == "x") for character in text] for split, text in texts.items()}
-    counts = {"failing": 24, "corrected": 20, "broken": 1, "candidates": 10 + draw, "loss": 0.5}
-    about = {"kind": kind, "draw": draw, "method": method, "settings": method, "feasible": method != "no edit"}
-    return {**about, "wrong": wrong, **counts, **more}
-
-
-@pytest.fixture
-def layer_search_results():
-    selected = layer_search.SELECTED
-    cost = {"verdict": "use", "advice": "", "seconds": 10.0, "memory": 100.0}
-    rows = [
-        call_of("all layers", 0, "no edit", "xxx.", ".."),
-        call_of("all layers", 0, selected, "...x", "x.", **cost),
-        call_of("all layers", 0, "rank 1", "x...", ".."),
-        call_of("retained photos", 0, selected, "xx..", "..", **cost | {"verdict": "unclear", "advice": "Wait"}),
-        call_of("all layers", 1, "no edit", "xx..", ".x"),
-        call_of("all layers", 1, selected, "....", ".x", **cost | {"verdict": "unclear", "seconds": 20.0}),
-        call_of("all layers", 1, "rank 1", "xx..", ".."),
-        call_of("retained photos", 1, selected, "xx..", "..", **cost),
-    ]
-    results = Results("layer_search", "photos")
-    layer_search.add_network(results, rows, "squeezenet1_1", retained=70)
-    return results
-
-
-def test_layer_search_pools_photos_of_all_draws(layer_search_results):
-    table = layer_search_results.frame().set_index(["method", "condition", "split", "metric"])
-    selected = layer_search.SELECTED
-    assert table.value[selected, "", "target_test", "correct"] == 7 / 8
-    assert table.n[selected, "", "target_test", "correct"] == 8
-    assert table.value[selected, "draw 2", "target_test", "correct"] == 1
-    assert table.value["rank 1", "", "target_test", "difference"] == 100 * (3 - 1) / 8
-    assert table.value["rank 1", "", "target_test", "p against the selected method"] == pytest.approx(0.625)
-    assert table.value["rank 1", "", "clean_test", "difference"] == -50
-    assert table.value[selected, "", "held out", "corrected"] == 40
-    assert [table.value[selected, "", "", word] for word in ("use", "unclear", "do not use")] == [1, 1, 0]
-    assert table.value[selected, "", "", "CPU seconds"] == 15
-    assert table.value[selected, "70 retained photos", "target_test", "correct"] == 0.5
-    assert (selected, "", "target_test", "difference") not in table.index
-    outcomes = {(one["method"], one["split"]): one["outcomes"] for one in layer_search_results.outcomes}
-    assert outcomes["rank 1", "target_test"] == "x++.xx.."
-    assert outcomes[selected, "target_test"] == "+++-++.."
-    advice = {one["condition"]: one.get("advice") for one in layer_search_results.selected if "70" in one["condition"]}
-    assert advice == {"70 retained photos, draw 1": "Wait", "70 retained photos, draw 2": ""}
-
-
-def test_layer_search_table_has_methods_by_network_and_calls(layer_search_results):
-    table = layer_search_results.frame().assign(run="layer_search")
-    text = tables.layer_search(table)
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
-    by_title = {row[0]: row[1:] for row in rows if row[0] != "squeezenet1_1"}
-    assert by_title["no edit"][:3] == ["0", "37.5%", "25% to 50%"]
-    assert by_title["rank 1"][0] == "2"
-    assert by_title["rank 1"][-1] == "+25.0"  # with its interval only for ten photos or more
-    assert by_title[f"**{layer_search.SELECTED}**"][-1] == ""
-    calls = [row[1:] for row in rows if row[0] == "squeezenet1_1"]
-    assert calls == [
-        ["all layers", "40 / 2 of 48", "1, 1, 0", "15", "100"],
-        ["70 retained photos", "40 / 2 of 48", "1, 1, 0", "10", "100"],
-    ]
-
-
-def test_layer_search_table_of_passes():
-    results = Results("layer_search_passes", "photos")
-    cost = {"verdict": "unclear", "advice": "", "seconds": 7.0, "memory": 100.0}
-    row = call_of("passes", 0, layer_search.SELECTED, "x...", "..", **cost)
-    where = {"network": "squeezenet1_1", "method": layer_search.SELECTED, "condition": "3 layers go on"}
-    layer_search.add_method(results, [row], layer_search.EVALUATED, where)
-    text = tables.layer_search_passes(results.frame().assign(run="layer_search_passes"))
-    cells = [cell.strip() for cell in text.splitlines()[-1].split("|")[1:-1]]
-    assert cells == ["squeezenet1_1", "3", "0.50", "20 / 1 of 24", "75.0%", "7"]
-
-
-def test_calls_of_layer_search_say_what_every_method_does(tiny, photos32, exemplar):
-    labels = predict(tiny, photos32).argmax(1)
-    labels[:8] = (labels[:8] + 1) % 5
-    data = LabelledImages(photos32, labels, tiny.classes)
-    failing, clean, retain, tests = (data.subset(range(*bounds)) for bounds in ((0, 8), (8, 24), (24, 30), (30, 40)))
-    splits = {"target_test": tests, "clean_test": tests, "retain_test": tests}
-    case = layer_search.Case(exemplar, failing, clean, retain, splits)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of so few images
-        rows = {kind: work(tiny, case) for kind, work in layer_search.KINDS.items()}
-    selected = layer_search.SELECTED
-    methods = {kind: [row["method"] for row in of_kind] for kind, of_kind in rows.items()}
-    assert methods["all layers"] == ["no edit", selected, *layer_search.RANKS, *layer_search.OTHERS]
-    assert methods["former layers"] == [layer_search.FORMER]
-    assert methods["failing photos"] == [layer_search.ON_FAILING]
-    assert methods["retained photos"] == methods["passes"] == [selected]
-    sizes = dict.fromkeys(splits, 10)
-    for row in itertools.chain.from_iterable(rows.values()):
-        assert row["failing"] == 8
-        assert {split: len(wrong) for split, wrong in row["wrong"].items()} == sizes
-    assert rows["all layers"][0]["wrong"]["target_test"] == [0] * 10
-    assert rows["all layers"][1]["verdict"] in layer_search.WORDS
-    json.dumps(rows)  # as a store of finished calls does
 
 
 # --- learned_shortcut ---
@@ -581,5 +441,5 @@ def test_shortcut_repair_says_what_repair_says(tiny, few_photos, exemplar, monke
     monkeypatch.setattr(shortcut_repair, "shared_photos", lambda classifier, goal, sizes: shared)
     monkeypatch.setattr(shortcut_repair, "draws_of", lambda *arguments: iter([([exemplar], failing)]))
     [row] = shortcut_repair.repaired(learned_shortcut.QUICK, learned_shortcut.Job("net", "church"))
-    assert row["failing"] == 8 and row["verdict"] in layer_search.WORDS and row["seconds"] > 0
+    assert row["failing"] == 8 and row["verdict"] in WORDS and row["seconds"] > 0
     json.dumps(row)

@@ -133,13 +133,7 @@ def test_one_method_has_one_name():
     """No name of a method is another's key or differs from it by punctuation alone."""
     known = {*METHODS.values(), *synthetic.METHODS.values(), *FORMER_METHODS, "", "no edit"}
     table = read_all()
-    others = {
-        "probing",
-        "segmentation",
-        "many_edits",
-        "default_settings",
-        "repair_composites",
-    }  # no methods, or settings
+    others = {"probing", "segmentation", "many_edits", "default_settings"}  # no methods, or settings
     assert set(table[~table.experiment.isin(others)].method) <= known
 
 

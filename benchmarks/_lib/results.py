@@ -53,8 +53,6 @@ METHODS = {
     "mark_blurred": "mark blurred, its position given",
     "mark_inpainted": "mark inpainted, its position given",
     "selected": "selected method",
-    "former_layers": "selected method, former layers",
-    "rank_1": "rank 1",
     "on_failing": "fine-tuning on the failing images",
     "rank_1_default": "rank 1, default settings",
     "editing_four": "edit, four exemplars",

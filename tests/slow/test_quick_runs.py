@@ -11,10 +11,9 @@ from conftest import needs_photos
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOOLS = ("demo", "digests", "tables")
-NEED_NETWORKS = ("layer_search",)  # of data/train_shortcuts.py --development, which are not in the repository
 OF_PHOTOS = ("snow_photos", "compare_exemplars", "border_strip", "watermark", "segmentation")
 NEED_IMAGENETTE = ("learned_shortcut", "audit_shortcuts", "shortcut_repair")  # which has to be downloaded
-LEFT_OUT = (*TOOLS, *NEED_NETWORKS, *NEED_IMAGENETTE)
+LEFT_OUT = (*TOOLS, *NEED_IMAGENETTE)
 SCRIPTS = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in LEFT_OUT]
 COMMON = "seconds chosen trials choice_seconds success near locality nearest locality_nearest date call budget"
 SNOW = f"""{COMMON} errors_before errors_after corrected broken errors_corrected errors_corrected_interval p
