@@ -199,35 +199,6 @@ def synthetic(table: pd.DataFrame) -> str:
     return markdown(left | columns(selected, index) | cost(selected, index))
 
 
-def found_rule(table: pd.DataFrame) -> str:
-    """Write a rule found by probing."""
-    untouched = cells(table, "probability change", "untouched")
-    columns = {
-        "errors corrected": cells(table, "errors corrected", "target_test"),
-        "corrected / broken": slash(table, "target_test"),
-        "probability": cells(table, "probability change", "changed") + " / " + untouched,
-        "accuracy": cells(table, "accuracy change", "clean_test"),
-        "retained errors": arrow(table, "errors", "retain_test"),
-        "accuracy elsewhere": cells(table, "accuracy change", "elsewhere", interval=False),
-        "candidates": cells(table, "candidates"),
-    }
-    return by_method(table, columns)
-
-
-def side_effects(table: pd.DataFrame) -> str:
-    """Write the rules of a network before and after an edit."""
-    columns = {
-        "rules before": cells(table, "rules before"),
-        "rules kept": cells(table, "rules kept"),
-        "new rules": cells(table, "new rules"),
-        "effect of the edited concept": arrow(table, "effect", "edited concept"),
-        "change of other effects": cells(table, "effect change", "other concepts"),
-        "largest rise": cells(table, "largest rise", "other concepts"),
-        "candidates": cells(table, "candidates"),
-    }
-    return by_method(table, columns)
-
-
 def probing(table: pd.DataFrame) -> str:
     """Write rules found against those planted and those shown exactly; effects where no rules are known."""
     if (table.metric == "effect").any():
@@ -322,30 +293,6 @@ def repair(table: pd.DataFrame) -> str:
     share = cells(table, "errors corrected", "target_test")[EDIT]
     said = f"The edit on all test images of the scenario: {share} of their errors corrected."
     return f"{summary}\n\n{by_method(table, columns)}\n\n{said}"
-
-
-def many_edits(table: pd.DataFrame) -> str:
-    """Write what is left of many edits in one network."""
-    index = ["method", "condition"]
-    order = pd.MultiIndex.from_frame(table[index].drop_duplicates())
-
-    def text(metric: str, split: str | None = None) -> pd.Series:
-        return cells(table, metric, split, index=index)
-
-    def of(metric: str, split: str) -> pd.Series:
-        return text(metric, split) + " of " + counts(table, metric, split, index)
-
-    errors = text("errors before", "target_test")
-    columns = {
-        "edits": pd.Series([how for how, _ in order], order),
-        "rules": text("rules"),
-        "errors corrected": text("errors corrected", "target_test"),
-        "corrected / broken": slash(table, "target_test", index) + " of " + errors,
-        "single edits' still correct": of("still corrected", "target_test"),
-        "accuracy": text("accuracy change", "clean_test"),
-        "retained images broken": of("share broken", "retain_test"),
-    }
-    return markdown(columns)
 
 
 def random_directions(table: pd.DataFrame) -> str:
@@ -599,8 +546,8 @@ def counted(table: pd.DataFrame, metric: str, index: str = "condition") -> pd.Se
 TABLES = {
     function.__name__: function
     for function in (
-        *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
-        *(many_edits, random_directions, default_settings, edit_speed, paper_rehearsal),
+        *(snow, typographic, watermark, synthetic, probing, segmentation, robustness, repair),
+        *(random_directions, default_settings, edit_speed, paper_rehearsal),
         *(exemplar_count, compare_exemplars, border_strip, batch_size, null_audits, null_verdicts),
         *(learned_shortcut, audit_shortcuts, shortcut_repair),
     )
@@ -655,8 +602,6 @@ HEADLINES = [
         )
         for run, dataset in {"miniworld": "MiniWorld", "photos": "photos"}.items()
     ),
-    Headline("found_rule_miniworld", "a rule found by probing, MiniWorld", "a rule found by probing, MiniWorld"),
-    Headline("found_rule_photos", "a rule found by probing, photos", "a rule found by probing, photos"),
 ]
 FIGURE_METHODS = [
     name_of(key)
@@ -771,8 +716,6 @@ SUMMARIES = {
         {
             "concepts replaced, photos": named("synthetic_photos"),
             "concepts replaced, rendered": named("synthetic_miniworld"),
-            "a rule found by probing, photos": named("found_rule_photos"),
-            "a rule found by probing, rendered": named("found_rule_miniworld"),
         },
         EDIT_ALONE | {"concept projection": [PROJECTION]} | CONTROLS,
     ),

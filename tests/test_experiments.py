@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import audit_shortcuts
 import border_strip
-import found_rule
 import learned_shortcut
 import null_verdicts
 import numpy as np
@@ -20,7 +19,6 @@ import random_directions
 import repair
 import segmentation
 import shortcut_repair
-import side_effects
 import tables
 import torch
 from _lib.results import Results
@@ -32,7 +30,6 @@ from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, predict
-from edittools.probing.effects import Probe
 from edittools.selection.evaluation import CachedActivations
 from edittools.selection.judgment import WORDS
 from edittools.selection.search import EditSearch
@@ -47,33 +44,6 @@ def compared(before, after):
 def values(results):
     table = results.frame()
     return table.set_index(["split", "metric"]).value
-
-
-def test_found_rule_adds_errors_and_outcomes():
-    results = Results("found_rule", "MiniWorld")
-    found_rule.add_target(results, compared("xxx.", "..xx"), "mini_vgg", "full_rank")
-    found_rule.add_comparison(results, compared("x...", "xx.."), "mini_vgg", "full_rank", "clean_test")
-    found = values(results)
-    assert [found["target_test", name] for name in ("errors before", "errors after", "corrected", "broken")] == [
-        3,
-        2,
-        2,
-        1,
-    ]
-    assert found["target_test", "errors corrected"] == pytest.approx(1 / 3)
-    assert found["clean_test", "accuracy change"] == -25
-    assert [one["outcomes"] for one in results.outcomes] == ["++x-", "x-.."]
-    assert set(results.frame().method) == {"full rank"}
-
-
-def test_found_rule_adds_changes_of_probability():
-    changes = {"changed": 0.3, "untouched": -0.01, "control": 0.02, "low": 0.2, "high": 0.4, "p": 0.01, "images": 9}
-    results = Results("found_rule", "MiniWorld")
-    row = pd.Series(changes | {"effect before": 0.4, "effect after": 0.1})
-    found_rule.add_probability(results, row, "mini_vgg", "editing")
-    table = results.frame().query("metric == 'probability change'").set_index("split")
-    assert table.value.to_dict() == {"changed": 0.3, "untouched": -0.01, "control": 0.02}
-    assert table.loc["changed", ["low", "high", "n"]].tolist() == [0.2, 0.4, 9]
 
 
 def test_repair_adds_a_row_of_its_table():
@@ -172,31 +142,6 @@ def test_add_kind_counts_the_words_of_cases_that_can_be_made():
     assert table.value[["use", "unclear", "do not use"]].tolist() == [1, 2, 0] and set(table.n) == {3}
     text = tables.null_verdicts(table.reset_index())
     assert "kind" in text and " 2 " in text
-
-
-def test_side_effects_counts_rules_kept_and_new(monkeypatch):
-    rules = {"before": {"road", "grass"}, "edit": {"grass", "sky"}}
-    effects = {"before": [2.0, 1.0, 0.0], "edit": [0.5, 1.5, 1.0]}
-
-    class OfOne:
-        def __init__(self, name):
-            self.name = name
-
-        def rules(self, pooled):
-            return pd.DataFrame({"concept": sorted(rules[self.name])})
-
-        def effects(self, keys, unit, least_images):
-            return pd.DataFrame({"concept": ["road", "grass", "sky"], "effect": effects[self.name]})
-
-    probe = Probe(pd.DataFrame({"classifier": ["before", "edit"]}), "in place", 1, None)
-    monkeypatch.setattr(Probe, "where", lambda self, column, name: OfOne(name))
-    row = side_effects.side_effects(probe, "road", pooled=True).loc["edit"]
-    assert [row[f"rules {name}"] for name in ("before", "kept")] == [2, 1] and row["new rules"] == 1
-    assert (row["effect before"], row["effect after"]) == (2.0, 0.5)
-    assert row["effect change"] == 0.75 and row["largest rise"] == 1.0
-    results = Results("side_effects", "MiniWorld")
-    side_effects.add_row(results, row, "mini_vgg", "edit")
-    assert values(results)["other concepts", "effect change"] == 0.75
 
 
 # --- _lib ---
