@@ -2,7 +2,6 @@
 
     python benchmarks/synthetic.py --tier mini                 MiniWorld, nothing is downloaded
     python benchmarks/synthetic.py --tier lite                 photos (see docs/tiers.md)
-    python benchmarks/synthetic.py --tier lite --models efficientnet_lite0 squeezenet1_1     one after the other
     python benchmarks/synthetic.py --tier lite --styles transfer     concepts are restyled, as in the paper
 
 With `--store FOLDER` finished cases are kept, and an interrupted run continues where it was. `--workers 0` computes in
@@ -205,20 +204,15 @@ def one_model(
 
 
 def experiment(options: argparse.Namespace) -> Results:
-    """Sweep one model or several."""
+    """Sweep the cases of one model."""
     results = Results("synthetic", "MiniWorld" if options.tier == "mini" else "photos")
-    found = {}
-    for model in options.models or [MODELS[options.tier][0]]:
-        source = syn.synthetic_source(options.tier, model, options.small or options.quick, options.styles)
-        settings = QUICK if options.quick else syn.DEFAULT_SETTINGS
-        found[model] = one_model(
-            model, source, options.targets, options.workers, options.store, settings, options.most_cases
-        )
-        add_methods(results, found[model], model)
-    results.notes = {"layers": {model: one["layers"] for model, one in found.items()}}
-    if not options.models:
-        results.notes["constraints"] = next(iter(found.values()))["budget"]
-    results.line = {"networks": found} if options.models else next(iter(found.values()))
+    model = options.model or MODELS[options.tier][0]
+    source = syn.synthetic_source(options.tier, model, options.quick, options.styles)
+    settings = QUICK if options.quick else syn.DEFAULT_SETTINGS
+    found = one_model(model, source, options.targets, options.workers, options.store, settings, options.most_cases)
+    add_methods(results, found, model)
+    results.notes = {"layers": {model: found["layers"]}, "constraints": found["budget"]}
+    results.line = found
     return results
 
 
@@ -226,8 +220,7 @@ def main() -> None:
     """Read the command line and run the experiment."""
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
-    arguments.add_argument("--models", nargs="+", metavar="MODEL", help="several classifiers; default: the tier's own")
-    arguments.add_argument("--small", action="store_true", help="fewer concepts, styles and images, as in notebook 03")
+    arguments.add_argument("--model", help="classifier; default: the tier's own")
     ways = "paste textures of materials, or restyle concepts by style transfer"
     arguments.add_argument("--styles", default="paste", choices=syn.TRANSFORMS, help=ways)
     arguments.add_argument("--targets", type=int, default=1, help="classes by concept and style")

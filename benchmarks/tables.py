@@ -170,40 +170,24 @@ def where(layers: str) -> str:
 
 
 def synthetic(table: pd.DataFrame) -> str:
-    """Write the synthetic benchmark, by method; of several networks the edit and its best baselines."""
-
-    def columns(part: pd.DataFrame, index: str | list[str] = "method") -> dict[str, pd.Series]:
-        splits = ("other classes, same style", "other classes, held-out style")
-        return {split: cells(part, "errors corrected", split, index=index) for split in splits}
-
-    def cost(part: pd.DataFrame, index: str | list[str] = "method") -> dict[str, pd.Series]:
-        change = cells(part, "accuracy change", "clean_test", index=index)
-        return {"accuracy, points": change, "candidates": cells(part, "candidates", index=index)}
+    """Write the synthetic benchmark, by method."""
 
     methods = table[table.method != ""]
-    if table.network.nunique() == 1:
-        target = {"target class": cells(methods, "errors corrected", "target class, same style")}
-        return by_method(methods, columns(methods) | target | cost(methods))
-    parts = []
-    for _, part in methods.groupby("network", sort=False):
-        parts.append(only(part, compared(part, "errors corrected", "other classes, same style")))
-    selected = pd.concat(parts)
-    index = ["network", "method"]
-    order = pd.MultiIndex.from_frame(selected[index].drop_duplicates())
-    cases = cells(table, "cases", index="network")
-    left = {
-        "network": pd.Series([network for network, _ in order], order),
-        "cases": pd.Series([cases[network] for network, _ in order], order),
-        "method": pd.Series([f"**{name}**" if name == EDIT else name for _, name in order], order),
+    columns = {
+        "other classes, same style": cells(methods, "errors corrected", "other classes, same style"),
+        "other classes, held-out style": cells(methods, "errors corrected", "other classes, held-out style"),
+        "target class": cells(methods, "errors corrected", "target class, same style"),
+        "accuracy, points": cells(methods, "accuracy change", "clean_test"),
+        "candidates": cells(methods, "candidates"),
     }
-    return markdown(left | columns(selected, index) | cost(selected, index))
+    return by_method(methods, columns)
 
 
 def probing(table: pd.DataFrame) -> str:
     """Write rules found against those planted and those shown exactly; effects where no rules are known."""
     if (table.metric == "effect").any():
         methods = table.method.unique()
-        return "\n\n".join(f"{KINDS_OF_PROBES[kind]}\n\n{by_concept(table[table.method == kind])}" for kind in methods)
+        return "\n\n".join(f"{REPLACED_BY[kind]}\n\n{by_concept(table[table.method == kind])}" for kind in methods)
 
     def text(metric: str, split: str) -> pd.Series:
         return cells(table, metric, split, index="network")
@@ -219,12 +203,9 @@ def probing(table: pd.DataFrame) -> str:
     return markdown(columns, rows="network")
 
 
-KINDS_OF_PROBES = {
+REPLACED_BY = {
     "styles": "Replaced by the paper's styles, minus the control elsewhere in the photo:",
     "materials": "Replaced by materials of other photos, minus another variant of its own material:",
-    "made": "MSRC's photos, masks made by hand:",
-    "found": "MSRC's photos and the ImageNet sample, masks found:",
-    "found, MSRC alone": "Of these MSRC's photos alone:",
 }
 FALSE_DISCOVERY_RATE = 0.05
 
@@ -245,38 +226,6 @@ def by_concept(table: pd.DataFrame) -> str:
     order = by_name.value.mean().sort_values(ascending=False, kind="stable").index
     photos = by_name.n.agg(lambda n: f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}")
     return markdown({"photos": photos, **{name: wide[name] for name in wide}}, order, rows="concept")
-
-
-def segmentation(table: pd.DataFrame) -> str:
-    """Write how well segmenters find concepts."""
-    index = ["method", "condition"]
-    order = pd.MultiIndex.from_frame(table[index].drop_duplicates())
-
-    def text(metric: str) -> pd.Series:
-        return cells(table, metric, index=index)
-
-    columns = {
-        "segmenter": pd.Series([segmenter for segmenter, _ in order], order),
-        "concept": pd.Series([concept for _, concept in order], order),
-        "IoU where shown, mean (median)": text("IoU, mean") + " (" + text("IoU, median") + ")",
-        "photos that show it": text("photos that show it"),
-        "found in": text("photos in which it is found"),
-        "precision, recall": text("precision") + ", " + text("recall"),
-    }
-    return markdown(columns)
-
-
-def robustness(table: pd.DataFrame) -> str:
-    """Write mean error rates on corrupted copies of clean images, next to accuracy and errors with the concept."""
-    corrupted = table[table.condition == "corrupted"]
-    table = table[table.condition == ""]
-    columns = {
-        "error rate, corrupted": cells(corrupted, "error rate", "clean_test"),
-        "accuracy, clean": cells(table, "accuracy", "clean_test"),
-        "errors with the concept": cells(table, "error rate", "target_test"),
-        "candidates": cells(table, "candidates"),
-    }
-    return by_method(table, columns)
 
 
 def repair(table: pd.DataFrame) -> str:
@@ -441,16 +390,6 @@ def border_strip(table: pd.DataFrame) -> str:
     return markdown(columns)
 
 
-def batch_size(table: pd.DataFrame) -> str:
-    """Write how much faster the usual batches are than batches of 64."""
-    known = table.set_index(["network", "metric"]).value.unstack("metric").reindex(table.network.unique())
-    columns = {
-        "images in a usual batch": known["usual batch size"].map("{:.0f}".format),
-        "times faster than one batch of 64": known["time ratio"].map("{:.1f}".format),
-    }
-    return markdown(columns, rows="network")
-
-
 def paper_rehearsal(table: pd.DataFrame) -> str:
     """Write which models of tier `paper` ran through which scenarios."""
     index = ["network", "condition"]
@@ -546,9 +485,9 @@ def counted(table: pd.DataFrame, metric: str, index: str = "condition") -> pd.Se
 TABLES = {
     function.__name__: function
     for function in (
-        *(snow, typographic, watermark, synthetic, probing, segmentation, robustness, repair),
+        *(snow, typographic, watermark, synthetic, probing, repair),
         *(random_directions, default_settings, edit_speed, paper_rehearsal),
-        *(exemplar_count, compare_exemplars, border_strip, batch_size, null_audits, null_verdicts),
+        *(exemplar_count, compare_exemplars, border_strip, null_audits, null_verdicts),
         *(learned_shortcut, audit_shortcuts, shortcut_repair),
     )
 }

@@ -17,7 +17,6 @@ import pandas as pd
 import pytest
 import random_directions
 import repair
-import segmentation
 import shortcut_repair
 import tables
 import torch
@@ -57,19 +56,6 @@ def test_repair_adds_a_row_of_its_table():
     assert set(results.frame().method) == {"concept projection"}
 
 
-def test_agreement_of_masks():
-    truth = torch.zeros(3, 10, 10, dtype=torch.bool)
-    truth[0, :4] = True
-    truth[1, :2] = True
-    found = torch.zeros_like(truth)
-    found[0, :2] = True  # half of it
-    found[2, 5:] = True  # nothing is there
-    figures = segmentation.agreement(list(found), list(truth))
-    assert figures["IoU, mean"] == 0.25 and figures["IoU, median"] == 0.25
-    assert [figures[f"photos {name}"] for name in ("that show it", "in which it is found")] == [2, 2]
-    assert (figures["found correctly"], figures["precision"], figures["recall"]) == (1, 0.5, 0.5)
-
-
 def test_strip_of_a_mask_is_in_the_lowest_eighth():
     mask = torch.zeros(16, 16)
     mask[8:, 2:5] = 1
@@ -87,16 +73,6 @@ def test_border_strip_measures_the_edit_of_each_part(tiny, photos32, exemplar: E
     assert set(figures) == {*border_strip.SHARES, *border_strip.PARTS}
     assert figures["share of the mask"] == 0.25  # the mask covers the lower half
     assert 0 < figures["share of the map"] < 1
-
-
-def test_add_segmenter_leaves_out_concepts_that_it_does_not_know():
-    truth = torch.ones(4, 4, dtype=torch.long)
-    concept = segmentation.MSRC[0]
-    results = Results("segmentation", "photos")
-    segmentation.add_segmenter(results, "all", [{concept: torch.ones(1, 4, 4)}, {}], [truth, truth])
-    table = results.frame().set_index("metric")
-    assert set(table.condition) == {concept}
-    assert table.value["precision"] == 1 and table.value["recall"] == 0.5 and table.value["IoU, mean"] == 0.5
 
 
 def test_add_draw_evaluates_the_selected_random_direction(tiny, photos32, exemplar: Exemplar):

@@ -133,7 +133,7 @@ def test_one_method_has_one_name():
     """No name of a method is another's key or differs from it by punctuation alone."""
     known = {*METHODS.values(), *synthetic.METHODS.values(), *FORMER_METHODS, "", "no edit"}
     table = read_all()
-    others = {"probing", "segmentation", "default_settings"}  # no methods, or settings
+    others = {"probing", "default_settings"}  # no methods, or settings
     assert set(table[~table.experiment.isin(others)].method) <= known
 
 
@@ -231,7 +231,7 @@ def test_results_folder_of_docs_holds_pages_only(folder):
     assert {path.suffix for path in (tables.DOCS / folder).iterdir()} == {".md"}
 
 
-@pytest.mark.parametrize("name", ["snow", "watermark", "typographic", "synthetic", "robustness", "repair"])
+@pytest.mark.parametrize("name", ["snow", "watermark", "typographic", "synthetic", "repair"])
 def test_every_table_of_methods_has_a_column_of_candidates(name):
     run = min(path.stem for path in FOLDER.glob(f"{name}*.csv"))
     assert "candidates" in tables.block(run)
