@@ -40,9 +40,9 @@ from edittools._caching import atomic_path
 DOCS = FOLDER.parent / "docs"
 EDIT, FULL_RANK, RANDOM = METHODS["editing"], METHODS["full_rank"], METHODS["random_direction"]
 CLOSED_FORM = FORMER_METHODS[0]
-NO_BASELINES = [METHODS[key] for key in ("untuned", "two_layers", "reactive", "text_blurred", "mark_blurred")]
+NO_BASELINES = [METHODS[key] for key in ("untuned", "two_layers", "text_blurred", "mark_blurred")]
 NO_BASELINES += [METHODS["mark_inpainted"]]
-"""Methods that are no baseline of the edit: other edits, and those that need their code to run with the model."""
+"""Methods that are no baseline of the edit: other edits, and those that change the image and no weight."""
 
 
 # --- tables of one experiment ---
@@ -320,24 +320,6 @@ def exemplar_count(table: pd.DataFrame) -> str:
     return f"{by_method(methods, columns)}\n\nCases: {numbers}.\n\n{picture}"
 
 
-def compare_exemplars(table: pd.DataFrame) -> str:
-    """Write one row per exemplar and network."""
-    index = ["network", "condition"]
-    order = pd.MultiIndex.from_frame(table[index].drop_duplicates())
-
-    def text(metric: str) -> pd.Series:
-        return cells(table, metric, index=index)
-
-    columns = {
-        "network": pd.Series([short(network) for network, _ in order], order),
-        "exemplar": pd.Series([exemplar for _, exemplar in order], order),
-        "mask, share of the image": text("share of the image"),
-        "corrected / broken": text("corrected") + " / " + text("broken") + " of " + text("errors before"),
-        "accuracy, points": text("accuracy change"),
-    }
-    return markdown(columns)
-
-
 DRAW = r"draw \d+"
 """What the condition of a row of a single draw holds."""
 
@@ -487,7 +469,7 @@ TABLES = {
     for function in (
         *(snow, typographic, watermark, synthetic, probing, repair),
         *(random_directions, default_settings, edit_speed, paper_rehearsal),
-        *(exemplar_count, compare_exemplars, border_strip, null_audits, null_verdicts),
+        *(exemplar_count, border_strip, null_audits, null_verdicts),
         *(learned_shortcut, audit_shortcuts, shortcut_repair),
     )
 }

@@ -50,7 +50,7 @@ TRIED |= {"steps": (20,), "localities": (10.0,), "top": 1}
 """What every method may try, see `Plan`."""
 
 FEWER = {"projection": slice(0, None, 4), "full_rank": slice(1, None, 2), "null_space": slice(3, 4)}
-FEWER |= {"last_layer": slice(5, 7), "reactive": slice(0, None, 2)}
+FEWER |= {"last_layer": slice(5, 7)}
 """Which settings of the baselines are tried: means and LEACE, three λ, a full-rank null space, two ridges."""
 
 DRAWS = 2000

@@ -258,7 +258,7 @@ def test_compared_names_the_best_baselines_once():
     columns = ("errors corrected", "target_test")
     tuned = "local fine-tuning, interpolated"
     assert tables.compared(table_of(results_of(shares)), *columns) == ["edit", "random direction", tuned]
-    shares |= {"concept projection": 0.6, "gated projection (R-ClArC)": 0.99}
+    shares |= {"concept projection": 0.6, "mark inpainted, its position given": 0.99}
     expected = ["edit", "concept projection", tuned, "random direction"]
     assert tables.compared(table_of(results_of(shares)), *columns) == expected
 

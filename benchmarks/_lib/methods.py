@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from _lib.gated_projection import GATED_PROJECTIONS, project_where_shown
 from _lib.results import Results
 from edittools.baselines import BASELINES, SCOPES
 from edittools.classifiers import remap_labels
@@ -44,10 +43,8 @@ SLOW = {"steps": (20, 100), "localities": (1.0, 10.0, 100.0), "top": 2}
 OTHERS = {
     "full_rank": ("rewrite", FULL_RANK),
     **{name: (name, settings) for name, (_, settings) in BASELINES.items()},
-    "reactive": (project_where_shown, GATED_PROJECTIONS),
 }
-"""The other methods, by key: the name of a method or a function, see `EditSearch.candidates`; and the settings to try.
-"""
+"""The other methods, by key: the name of a method of `EditSearch.candidates`, and the settings to try."""
 NOT_SELECTED = {"settings": "no weight", "candidates": 1, "seconds": 0.0, "success": None}
 """The effort of a method that changes the image and no weight."""
 MARGIN, NEAREST = 0.05, 50

@@ -48,7 +48,6 @@ METHODS = {
     "full_rank": "full rank",
     "last_layer": "last layer retrained",
     "logit_correction": "logit correction",
-    "reactive": "gated projection (R-ClArC)",
     "text_blurred": "word blurred, its position given",
     "mark_blurred": "mark blurred, its position given",
     "mark_inpainted": "mark inpainted, its position given",
