@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from _lib.command import parser, run
+from _lib.command import add_store, parser, run
 from _lib.results import Results, name_of
 from synthetic import METHODS as NAMES
 from synthetic import QUICK, SPLITS, at_most, evaluate, methods
@@ -65,6 +65,7 @@ def main() -> None:
     """Read the command line and run the experiment."""
     arguments = parser(__doc__)
     arguments.add_argument("--most-cases", type=int, help="run this many of the cases, drawn at random")
+    add_store(arguments)
     run(arguments, experiment)
 
 

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from _lib.command import code_digest, parser, run
+from _lib.command import add_store, code_digest, parser, run
 from _lib.pivots import holm
 from _lib.results import METHODS, Results
 from _lib.shortcuts import NAMES, NETWORKS, failing_photos
@@ -629,6 +629,7 @@ def main() -> None:
     arguments.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     arguments.add_argument("--draws", type=int, default=DRAWS, choices=range(1, MOST_DRAWS + 1), help="number of draws")
     arguments.add_argument("--again", action="store_true", help="repeat it with the other draws and photos")
+    add_store(arguments)
     options = arguments.parse_args()
     if options.again and 2 * options.draws > MOST_DRAWS:
         arguments.error(f"--again takes as many other draws, and there are {MOST_DRAWS}; pass a smaller --draws")

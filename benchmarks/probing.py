@@ -12,7 +12,7 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from _lib.command import parser, run
+from _lib.command import add_store, parser, run
 from _lib.results import Results
 
 from edittools.miniworld.contexts import GROUNDS, planted_rules
@@ -151,6 +151,7 @@ def main() -> None:
         "--split", default="test", choices=("validation", "test"), help="split of MiniWorld's scenes"
     )
     arguments.add_argument("--per-class", type=int, default=40, help="MiniWorld scenes of each class")
+    add_store(arguments)
     run(arguments, experiment)
 
 

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from _lib.command import add_methods, parser, run
+from _lib.command import parser, run
 from _lib.methods import ONE_EACH, QUICK, Plan, search_of, select_all, small, with_near
 from _lib.networks import add_networks
 from _lib.results import Results, name_of
@@ -43,7 +43,7 @@ def experiment(options: argparse.Namespace) -> Results:
     scenario = with_near(small(scenario) if options.quick else scenario)
     search = search_of(scenario)
     plan = QUICK if options.quick else Plan()
-    selections = select_all(scenario, search, plan, ONE_EACH if options.quick else None, options.methods)
+    selections = select_all(scenario, search, plan, ONE_EACH if options.quick else None)
     rows = [{"job": options.model, **row} for row in measure(scenario, search, selections)]
     results = Results("snow", "MiniWorld", notes={"constraints": search.describe_constraints()})
     add_networks(results, rows, add_figures)
@@ -57,7 +57,6 @@ def main() -> None:
     """Read the command line and run the experiment."""
     arguments = parser(__doc__)
     arguments.add_argument("--model", default="mini_vgg", choices=("mini_vgg", "mini_resnet", "mini_vit"))
-    add_methods(arguments)
     run(arguments, experiment)
 
 

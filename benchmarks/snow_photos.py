@@ -12,7 +12,7 @@ import time
 from functools import partial
 from typing import Any
 
-from _lib.command import add_methods, run
+from _lib.command import add_store, run
 from _lib.composites import snow_from_composites
 from _lib.methods import (
     FAST,
@@ -37,14 +37,14 @@ from edittools.selection.evaluation import Constraints
 NETWORKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "squeezenet1_1")
 
 
-def network(name: str, methods: tuple[str, ...] = (), quick: bool = False) -> list[dict[str, Any]]:
+def network(name: str, quick: bool = False) -> list[dict[str, Any]]:
     """Select and evaluate on one network."""
     started = time.perf_counter()
     scenario = snow_from_composites(name, progress=True)
     plan = Plan(settings=FAST, strengths=STRENGTHS, rates=RATES, **SLOW)
     scenario = with_near(small(scenario) if quick else scenario)
     search = search_of(scenario)
-    selections = select_all(scenario, search, QUICK if quick else plan, ONE_EACH if quick else None, methods)
+    selections = select_all(scenario, search, QUICK if quick else plan, ONE_EACH if quick else None)
     seconds = time.perf_counter() - started
     return [{**row, "network_seconds": seconds} for row in measure(scenario, search, selections)]
 
@@ -52,8 +52,8 @@ def network(name: str, methods: tuple[str, ...] = (), quick: bool = False) -> li
 def experiment(options: argparse.Namespace) -> Results:
     """Select for each network, evaluate once on the test photos, pool the networks."""
     others = {name: settings for name, (_, settings) in OTHERS.items()}
-    about = f"snow, rows 3 {photos()} {[SLOW, RATES, FAST, STRENGTHS, others, options.methods, options.quick]}"
-    work = partial(network, methods=tuple(options.methods), quick=options.quick)
+    about = f"snow, rows 3 {photos()} {[SLOW, RATES, FAST, STRENGTHS, others, options.quick]}"
+    work = partial(network, quick=options.quick)
     rows = sweep(work, options.networks[:1] if options.quick else options.networks, options.store, about)
     constraints = Constraints().describe(len(rows[0]["clean"][0]))
     seconds = sum(row["network_seconds"] for row in rows if row["method"] == "editing")
@@ -66,7 +66,7 @@ def experiment(options: argparse.Namespace) -> Results:
 def main() -> None:
     """Read the command line and run the experiment."""
     arguments = network_parser(__doc__, NETWORKS)
-    add_methods(arguments)
+    add_store(arguments)
     run(arguments, experiment)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _lib.command import parser, run
+from _lib.command import add_store, parser, run
 from _lib.methods import LOCALITY, locality, near, success_of
 from _lib.results import Results, name_of
 
@@ -226,6 +226,7 @@ def main() -> None:
     arguments.add_argument("--targets", type=int, default=1, help="classes by concept and style")
     arguments.add_argument("--most-cases", type=int, help="run this many of the cases, drawn at random")
     arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
+    add_store(arguments)
     run(arguments, experiment)
 
 

@@ -819,7 +819,6 @@ def block(name: str) -> str:
         return summary(name)
     run = read_run(name)
     said = f"{command(run)}; {run['constraints']}." if "constraints" in run else f"{command(run)}."
-    said += "".join(f" Then {command(later)}." for later in run.get("later", ()))
     table = read_results(name).assign(run=name)
     return f"{said}\n\n{TABLES[table.experiment.iloc[0]](table)}"
 

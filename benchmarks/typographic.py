@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import torch
 from _lib.blur import blurred
-from _lib.command import add_methods, parser, run
+from _lib.command import parser, run
 from _lib.methods import (
     LOCALITY,
     NOT_SELECTED,
@@ -181,11 +181,10 @@ def experiment(options: argparse.Namespace) -> Results:
     is_mini = options.tier == "mini"
     search = search_of(scenario)
     plan = QUICK if options.quick else Plan(settings=settings, **SLOW)
-    selections = select_all(scenario, search, plan, ONE_EACH if options.quick else None, options.methods)
+    selections = select_all(scenario, search, plan, ONE_EACH if options.quick else None)
     cached = search.activations
     logits: dict[str, LogitsOf] = {name: cache(logits_with(one, cached)) for name, one in selections.items()}
-    if not options.methods or "text_blurred" in options.methods:
-        logits["text_blurred"] = cache(logits_blurred(scenario, cached))
+    logits["text_blurred"] = cache(logits_blurred(scenario, cached))
     constraints = search.describe_constraints()
     results = Results("typographic", "MiniWorld" if is_mini else "photos", notes={"constraints": constraints})
     network = "mini_clip" if is_mini else "clip_rn50"
@@ -204,7 +203,6 @@ def main() -> None:
     """Read the command line and run the experiment."""
     arguments = parser(__doc__)
     arguments.add_argument("--tier", choices=("mini", "paper"), default="mini")
-    add_methods(arguments)
     run(arguments, experiment)
 
 

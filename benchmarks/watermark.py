@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from _lib.blur import blurred
-from _lib.command import add_methods, run
+from _lib.command import add_store, run
 from _lib.methods import LOCALITY, NOT_SELECTED, ONE_EACH, QUICK, Plan, effort, search_of, select_all, small, with_near
 from _lib.networks import (
     Rows,
@@ -57,7 +57,7 @@ DRAWS = 2000
 """Samples of the photos for an interval."""
 
 
-def network(name: str, methods: Sequence[str] = (), quick: bool = False) -> Rows:
+def network(name: str, quick: bool = False) -> Rows:
     """Make one row per method on a network: its effort; of each split, what was misclassified, and which photos."""
     started = time.perf_counter()
     scenario = watermark_scenario(name, progress=True)
@@ -70,12 +70,11 @@ def network(name: str, methods: Sequence[str] = (), quick: bool = False) -> Rows
     for_selection = replace(scenario, splits=replace(splits, target_test=None, clean_test=None, extra={}))
     search = search_of(for_selection)
     plan = QUICK if quick else Plan(**TRIED)
-    selections = select_all(for_selection, search, plan, ONE_EACH if quick else FEWER, methods)
+    selections = select_all(for_selection, search, plan, ONE_EACH if quick else FEWER)
     rows = {method: effort(selection, for_selection, search) for method, selection in selections.items()}
     for method, selection in selections.items():
         rows[method]["layer"] = ", ".join(selection.edit.layers) if selection.feasible else "nothing"
     ways = {"mark_blurred": blurred, "mark_inpainted": inpainted}
-    ways = {way: function for way, function in ways.items() if not methods or way in methods}
     rows |= {way: NOT_SELECTED | {"layer": "none"} for way in ways}
     evaluated = {"clean_test": clean, "target_test": splits.target_test, **splits.extra}
     for split, data in evaluated.items():
@@ -174,8 +173,8 @@ def add_restored(
 def experiment(options: argparse.Namespace) -> Results:
     """Select for each network, evaluate once on the test photos, pool the networks."""
     about = f"watermark, rows 3 {photos('imagenet-sample/')} {TRIED} {FEWER} {SPLIT_SIZES} {SHOWN_MARK} {UNSEEN}"
-    about += f" {options.methods} {options.quick}"
-    work = partial(network, methods=tuple(options.methods), quick=options.quick)
+    about += f" {options.quick}"
+    work = partial(network, quick=options.quick)
     rows = sweep(work, options.networks[:1] if options.quick else options.networks, options.store, about)
     constraints = Constraints().describe(SPLIT_SIZES["clean"])
     seconds = sum(row["network_seconds"] for row in rows if row["method"] == "editing")
@@ -188,7 +187,7 @@ def experiment(options: argparse.Namespace) -> Results:
 def main() -> None:
     """Read the command line and run the experiment."""
     arguments = network_parser(__doc__, NETWORKS)
-    add_methods(arguments)
+    add_store(arguments)
     run(arguments, experiment)
 
 

@@ -262,7 +262,7 @@ def test_benchmark_help(script, capsys, monkeypatch):
     output = capsys.readouterr().out
     assert caught.value.code == 0 and output.startswith(f"usage: {script.name}")
     if script in EXPERIMENTS:
-        assert all(option in output for option in ("--json", "--output", "--store", "--quick"))
+        assert all(option in output for option in ("--json", "--output", "--quick"))
 
 
 def test_pages_name_existing_api():

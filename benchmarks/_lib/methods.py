@@ -77,7 +77,6 @@ def select_all(
     search: EditSearch,
     plan: Plan | None = None,
     fewer: Mapping[str, slice] | None = None,
-    only: Sequence[str] = (),
 ) -> dict[str, Selection]:
     """Select for every method, by name, each in the same way, and print the sets, the constraints and the selections.
 
@@ -90,42 +89,26 @@ def select_all(
         search: its search.
         plan: what every method may try.
         fewer: which settings of `OTHERS` may be tried, by key.
-        only: keys of methods; if given, only these and the edit are selected.
     """
     plan = Plan() if plan is None else plan
     singles = scenario.exemplars
     several = exemplars_together(scenario)
-    selections = {}
+    selections = {"untuned": select_untuned(scenario, search)}
     interpolated = {}
-
-    def is_wanted(*methods: str) -> bool:
-        return not only or not {"editing", *only}.isdisjoint(methods)
-
-    if is_wanted("untuned"):
-        selections["untuned"] = select_untuned(scenario, search)
     for suffix, exemplars in {"": singles, "_several": several}.items():
         tried = (plan.settings, plan.strengths, exemplars)
-        needed = (f"editing{suffix}",) if suffix else ("editing", "two_layers")
-        if is_wanted(*needed):
-            selections[f"editing{suffix}"] = search.select(search.candidates("rewrite", *tried))
-        if is_wanted(f"random_direction{suffix}"):
-            selections[f"random_direction{suffix}"] = search.select(search.candidates("random_direction", *tried))
-    if is_wanted("two_layers"):
-        selections["two_layers"] = select_second_layer(search, selections["editing"])
+        selections[f"editing{suffix}"] = search.select(search.candidates("rewrite", *tried))
+        selections[f"random_direction{suffix}"] = search.select(search.candidates("random_direction", *tried))
+    selections["two_layers"] = select_second_layer(search, selections["editing"])
     for scope, (suffix, exemplars) in product(SCOPES, {"": singles, "_several": several}.items()):
-        needed = (f"finetune_{scope}{suffix}",) if suffix else (f"finetune_{scope}", f"interpolated_{scope}")
-        if not is_wanted(*needed):
-            continue
         tuned = select_finetuning(search, scope, plan, exemplars)
-        if not suffix and is_wanted(f"interpolated_{scope}"):
+        if not suffix:
             interpolated[f"interpolated_{scope}"] = _light(interpolate_finetuning(search, tuned))
         selections[f"finetune_{scope}{suffix}"] = _light(tuned)
     selections |= interpolated
     for name, (method, settings) in OTHERS.items():
-        if not is_wanted(name):
-            continue
-        some = settings[(fewer or {}).get(name, slice(None))]
-        of_method = search.candidates(method, some, plan.strengths)
+        tried = settings[(fewer or {}).get(name, slice(None))]
+        of_method = search.candidates(method, tried, plan.strengths)
         if len(of_method):
             selections[name] = search.select(of_method)
     sets = search.activations.items()

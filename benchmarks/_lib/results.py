@@ -8,7 +8,7 @@ A run of a benchmark has a name, such as `snow_miniworld`, and three files:
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from _lib.outcomes import encode, p_against_edit
+from _lib.outcomes import encode
 from edittools._caching import atomic_path
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "results"
@@ -179,7 +179,7 @@ class Results:
         return "\n\n".join(blocks)
 
 
-def write_results(path: Path, results: Results, command: str, day: str, methods: Collection[str] = ()) -> None:
+def write_results(path: Path, results: Results, command: str, day: str) -> None:
     """Write the files of a run.
 
     Args:
@@ -187,56 +187,14 @@ def write_results(path: Path, results: Results, command: str, day: str, methods:
         results: what was measured.
         command: the command that measured it.
         day: when.
-        methods: keys of methods. If given, only these are replaced, and the rows of all others stay. If the edit is one
-            of these, the others are tested against the new edit; without stored outcomes, they lose their p-value.
     """
-    table = results.frame()
     outcomes = pd.DataFrame(results.outcomes)
     run = {"command": command, "date": day, "seconds": results.seconds, **results.notes, "selected": results.selected}
-    if methods:
-        names = [name_of(method) for method in methods]
-        networks = set(table.network)
-        table = _replaced(read_results(path.stem, path.parent), table, names)
-        outcomes = _replaced(read_outcomes(path.stem, path.parent), outcomes, names)
-        if "editing" in methods:
-            table = _tested_again(table, outcomes, names, networks)
-        stored = read_run(path.stem, path.parent)
-        again = {key: run.pop(key) for key in ("command", "date", "seconds")}
-        selected = [one for one in stored["selected"] if one["method"] not in names]
-        selected += [one for one in run["selected"] if one["method"] in names]
-        run = stored | {"selected": selected, "later": [*stored.get("later", ()), again]}
-    _write(path, table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+    _write(path, results.frame().to_csv(index=False, float_format="%.10g", lineterminator="\n"))
     if len(outcomes):
         text = outcomes.to_csv(index=False, float_format="%.10g", lineterminator="\n")
         _write(path.parent / "outcomes" / path.name, text)
     _write(path.parent / "runs" / f"{path.stem}.json", _lines(run))
-
-
-def _replaced(stored: pd.DataFrame, new: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
-    """Replace the rows of some methods on the networks of which there are new rows, in the place of the old rows."""
-    if not len(new) or not len(stored):
-        return new if len(new) else stored
-    new = new[new.method.isin(names)]
-    is_replaced = stored.method.isin(names) & stored.network.isin(new.network)
-    old_places: dict[tuple[str, str], int] = {}
-    for place, key in enumerate(zip(stored.network, stored.method, strict=True)):
-        old_places.setdefault(key, place)
-    new_places = [old_places.get(key, len(stored)) for key in zip(new.network, new.method, strict=True)]
-    rows = pd.concat([stored[~is_replaced], new], ignore_index=True)
-    order = np.argsort([*np.flatnonzero(~is_replaced), *new_places], kind="stable")
-    return rows.iloc[order].reset_index(drop=True)
-
-
-def _tested_again(
-    table: pd.DataFrame, outcomes: pd.DataFrame, names: Collection[str], networks: Collection[str]
-) -> pd.DataFrame:
-    """Replace the p-values against the edit of all methods but those named, on networks where the edit is new."""
-    is_former = (table.metric == "p against the edit") & ~table.method.isin(names) & table.network.isin(networks)
-    p_value = p_against_edit(outcomes, set(zip(table.network, table.method, strict=True)))
-    former = table[is_former]
-    table = table.copy()
-    table.loc[is_former, "value"] = [p_value(*key) for key in zip(former.network, former.method, strict=True)]
-    return table[~is_former | table.value.notna()].reset_index(drop=True)
 
 
 def _write(path: Path, text: str) -> None:
