@@ -3,6 +3,10 @@
     python benchmarks/synthetic.py --tier mini                 MiniWorld, nothing is downloaded
     python benchmarks/synthetic.py --tier lite                 photos (see docs/tiers.md)
     python benchmarks/synthetic.py --tier lite --styles transfer     concepts are restyled, as in the paper
+    python benchmarks/synthetic.py --exemplars 1 3 10          numbers of exemplars are compared, as in the paper
+
+With `--exemplars`, edits of a case are selected and evaluated on the same images, whatever the number of exemplars; a
+smaller number of exemplars are the first ones of a larger number.
 
 With `--store FOLDER` finished cases are kept, and an interrupted run continues where it was. `--workers 0` computes in
 this process.
@@ -52,6 +56,8 @@ METHODS = {
     "rank 3": "edit, rank 3",
 }
 """Names of the methods of this experiment that others do not have; fine-tuning is always interpolated here."""
+METHODS_BY_COUNT = ("editing", "full rank", "local fine-tuning", "random direction")
+"""The methods that are compared with `--exemplars`."""
 QUICK = syn.CaseSettings(
     exemplars=1,
     least_errors=1,
@@ -79,6 +85,18 @@ def sweep(
     work = partial(syn.run_case, source, evaluate=evaluate, settings=settings)
     with pool as executor:
         return jobs.run(work, cases, store, executor, True, about)
+
+
+def sweep_of_count(
+    source: syn.SetupSource, cases: Sequence[syn.Case], count: int, options: argparse.Namespace
+) -> pd.DataFrame:
+    """Run cases, or some of them, with a number of exemplars."""
+    settings = replace(QUICK if options.quick else syn.DEFAULT_SETTINGS, exemplars=count)
+    drawn = at_most(cases, 1 if options.quick else options.most_cases)
+    named = {f"{case.name}, {count} exemplars": case for case in drawn}
+    work = partial(syn.run_case, source, methods=METHODS_BY_COUNT, evaluate=evaluate, settings=settings)
+    about = f"{syn.identity_of(source, settings)} {METHODS_BY_COUNT}"
+    return jobs.run(work, named, options.store, progress=True, about=about)
 
 
 def at_most(cases: Sequence[syn.Case], count: int | None) -> list[syn.Case]:
@@ -174,6 +192,22 @@ def add_methods(results: Results, found: dict[str, Any], network: str) -> None:
         results.outcomes.append({"network": network, **case, "method": method})
 
 
+def add_counts(results: Results, source: syn.SetupSource, model: str, options: argparse.Namespace) -> None:
+    """Add the mean over cases of each method and split, for each number of exemplars."""
+    for count, cases_of_count in syn.exemplar_cases(source, tuple(options.exemplars)).items():
+        table = sweep_of_count(source, cases_of_count, count, options)
+        scored = table[table.method != "undefined"]
+        cases = scored.job.nunique()
+        condition = {"condition": f"{count} exemplar" + "s" * (count > 1), "network": model}
+        results.add("cases", cases, **condition)
+        for key, row in methods(scored).items():
+            where = {"method": METHODS.get(key, name_of(key.replace(" ", "_"))), **condition}
+            for measure, split in SPLITS.items():
+                share, *interval = row[measure]
+                results.add("errors corrected", share, split=split, interval=interval, n=cases, **where)
+            results.add("accuracy change", row["accuracy_change_points"], split="clean_test", **where)
+
+
 def one_model(
     model: str,
     source: syn.SetupSource,
@@ -208,6 +242,9 @@ def experiment(options: argparse.Namespace) -> Results:
     results = Results("synthetic", "MiniWorld" if options.tier == "mini" else "photos")
     model = options.model or MODELS[options.tier][0]
     source = syn.synthetic_source(options.tier, model, options.quick, options.styles)
+    if options.exemplars:
+        add_counts(results, source, model, options)
+        return results
     settings = QUICK if options.quick else syn.DEFAULT_SETTINGS
     found = one_model(model, source, options.targets, options.workers, options.store, settings, options.most_cases)
     add_methods(results, found, model)
@@ -224,6 +261,7 @@ def main() -> None:
     ways = "paste textures of materials, or restyle concepts by style transfer"
     arguments.add_argument("--styles", default="paste", choices=syn.TRANSFORMS, help=ways)
     arguments.add_argument("--targets", type=int, default=1, help="classes by concept and style")
+    arguments.add_argument("--exemplars", nargs="+", type=int, metavar="COUNT", help="compare numbers of exemplars")
     arguments.add_argument("--most-cases", type=int, help="run this many of the cases, drawn at random")
     arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
     add_store(arguments)

@@ -1,6 +1,6 @@
 """The tables of README.md and of the pages in docs, and the figures, from the files in results.
 
-    python benchmarks/snow_miniworld.py --output results/snow_miniworld.csv
+    python benchmarks/snow.py --output results/snow_miniworld.csv
     python benchmarks/tables.py            writes the tables of all pages, and the figures in docs
     python benchmarks/tables.py --check    fails where a page or a figure is not what the files say
 
@@ -285,21 +285,6 @@ def null_verdicts(table: pd.DataFrame) -> str:
     return markdown({**columns, "cases": counted[words].sum(axis=1).map("{:.0f}".format)}, rows="exemplar and images")
 
 
-def default_settings(table: pd.DataFrame) -> str:
-    """Write one row per experiment and setting, then the default that the rule selects."""
-    table = table.assign(case=table.condition + " / " + table.method)
-    order = table.drop_duplicates("case").set_index("case")
-    columns = {
-        "experiment": order.condition,
-        "setting": order.method,
-        "errors corrected": cells(table, "errors corrected", "target", index="case", interval=False),
-        "corrected / broken": slash(table, "target", "case"),
-        "accuracy, clean images": cells(table, "accuracy change", "clean", index="case"),
-        "accuracy, retained images": cells(table, "accuracy change", "retain", index="case"),
-    }
-    return f"{markdown(columns)}\n\nSelected by the rule: {read_run(table.run.iloc[0])['recommended']}."
-
-
 SAME_STYLE = ("other classes, same style", "target class, same style")
 """The splits of the experiment with several numbers of exemplars that its table and its figure show."""
 
@@ -468,7 +453,7 @@ TABLES = {
     function.__name__: function
     for function in (
         *(snow, typographic, watermark, synthetic, probing, repair),
-        *(random_directions, default_settings, edit_speed, paper_rehearsal),
+        *(random_directions, edit_speed, paper_rehearsal),
         *(exemplar_count, border_strip, null_audits, null_verdicts),
         *(learned_shortcut, audit_shortcuts, shortcut_repair),
     )
@@ -824,9 +809,16 @@ def block(name: str) -> str:
 
 
 def command(run: dict[str, Any]) -> str:
-    """Write a command, its day and its seconds."""
+    """Write a command, the commit, its day and its seconds; of a former script or option, also the command of now."""
+    text = f"`{run['command']}`"
+    if "now" in run:
+        text = f"`{run['command'].replace('python benchmarks/', '')}`"
+    if "commit" in run:
+        text += f" at commit {run['commit']}"
+    if "now" in run:
+        text += f" (now `{run['now']}`)"
     seconds = f", {run['seconds']:.0f} s" if run.get("seconds") is not None else ""
-    return f"`{run['command']}`, {run['date']}{seconds}"
+    return f"{text}, {run['date']}{seconds}"
 
 
 def pages() -> dict[Path, str]:

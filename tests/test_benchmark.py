@@ -148,7 +148,7 @@ def selected(tiny_scenario):
     search = search_of(tiny_scenario)
     settings = grid(rank=(1,), objective=("l1", "least_squares"), steps=(5,))
     rounds = {"rates": (0.01, 0.1), "steps": (2, 3), "localities": (1.0, 5.0), "top": 1}
-    return search, select_all(tiny_scenario, search, Plan(settings=settings, **rounds))
+    return search, select_all(tiny_scenario, search, Plan(settings=settings, **rounds), draws=2)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_select_all_selects_for_every_method_under_the_same_constraints(selected
     edits = [f"{name}{suffix}" for suffix in ("", "_several") for name in ("editing", "random_direction")]
     tuned = [f"finetune_{scope}{suffix}" for scope in ("local", "global") for suffix in ("", "_several")]
     interpolated = ["interpolated_local", "interpolated_global"]
-    expected = ["untuned", *edits, "two_layers", *tuned, *interpolated, *OTHERS]
+    expected = ["untuned", *edits, "random_direction_2", "two_layers", *tuned, *interpolated, *OTHERS]
     assert list(selections) == expected
     assert all(selection.seconds > 0 for selection in selections.values())
     assert selections["editing"].n_candidates == selections["random_direction"].n_candidates == 2 * 1 * 2 * 3

@@ -10,14 +10,12 @@ from types import SimpleNamespace
 
 import audit_shortcuts
 import border_strip
+import calibration
 import learned_shortcut
-import null_verdicts
 import numpy as np
 import pandas as pd
 import pytest
-import random_directions
 import repair
-import shortcut_repair
 import tables
 import torch
 from _lib.results import Results
@@ -45,17 +43,6 @@ def values(results):
     return table.set_index(["split", "metric"]).value
 
 
-def test_repair_adds_a_row_of_its_table():
-    row = {"failing": 24, "corrected": 20, "broken": 0, "share": 20 / 24, "low": 0.6, "high": 0.95, "p": 1e-6}
-    row |= {"accuracy change": 0.0, "accuracy low": -1.8, "accuracy high": 1.8, "retained": 75, "retained broken": 1}
-    results = Results("repair", "MiniWorld")
-    repair.add_method(results, row | {"candidates": 144}, "mini_vgg", "projection")
-    found = values(results)
-    assert found["held out", "corrected"] == 20 and found["retain", "broken"] == 1
-    assert found["", "candidates"] == 144
-    assert set(results.frame().method) == {"concept projection"}
-
-
 def test_strip_of_a_mask_is_in_the_lowest_eighth():
     mask = torch.zeros(16, 16)
     mask[8:, 2:5] = 1
@@ -75,31 +62,9 @@ def test_border_strip_measures_the_edit_of_each_part(tiny, photos32, exemplar: E
     assert 0 < figures["share of the map"] < 1
 
 
-def test_add_draw_evaluates_the_selected_random_direction(tiny, photos32, exemplar: Exemplar):
-    labels = predict(tiny, photos32).argmax(1)
-    labels[::2] = (labels[::2] + 1) % 5
-    data = LabelledImages(photos32, labels, tiny.classes)
-    bounds = [0, 12, 20, 28, 36, 40]
-    names = ("target", "clean", "target_test", "clean_test", "retain_test")
-    parts = {name: data.subset(range(*bounds[i : i + 2])) for i, name in enumerate(names)}
-    search = EditSearch(tiny, {"one": exemplar}, Splits(1 - photos32, **parts), ["conv2"])
-    results = Results("random_directions", "MiniWorld")
-    random_directions.add_draw(results, search, 3, random_directions.SETTINGS[:2])
-    table = results.frame()
-    assert set(table.condition) == {"seed 3"}
-    assert table[table.metric == "candidates"].value.item() == 6
-    errors = table.query("metric == 'errors before' and split == 'target_test'").value.item()
-    assert errors == int(search.activations["target_test"].before.sum())
-    assert {one["split"]: len(one["outcomes"]) for one in results.outcomes} == {
-        "target_test": 8,
-        "clean_test": 8,
-        "retain_test": 4,
-    }
-
-
 def test_noise_exemplar_changes_the_prediction_inside_its_mask_only():
-    classifier = null_verdicts.plain_network(steps=30)
-    exemplar = null_verdicts.noise_exemplar(classifier, seed=100)
+    classifier = calibration.plain_network(steps=30)
+    exemplar = calibration.noise_exemplar(classifier, seed=100)
     original, changed = predict(classifier, torch.stack([exemplar.image, exemplar.changed])).argmax(1).tolist()
     assert original == exemplar.label != changed
     is_changed = (exemplar.image != exemplar.changed).any(dim=0)
@@ -107,13 +72,13 @@ def test_noise_exemplar_changes_the_prediction_inside_its_mask_only():
 
 
 def test_add_kind_counts_the_words_of_cases_that_can_be_made():
-    results = Results("null_verdicts", "squares")
+    results = Results("calibration", "squares")
     words = iter(["use", "unclear", "unclear"])
 
     def make(classifier, seed):
         return {"seed": seed} if seed % 20 else None
 
-    null_verdicts.add_kind(results, "kind", None, make, lambda classifier, case: next(words), 3, seed=0)
+    calibration.add_kind(results, "kind", None, make, lambda classifier, case: next(words), 3, seed=0)
     table = results.frame().set_index("metric")
     assert table.value[["use", "unclear", "do not use"]].tolist() == [1, 2, 0] and set(table.n) == {3}
     text = tables.null_verdicts(table.reset_index())
@@ -243,19 +208,6 @@ def test_learned_shortcut_adds_a_network(shortcuts_found):
     assert first["outcomes"] == "++x..." and first["split"] == "target_test tag, draw 1"
 
 
-def test_the_repeated_experiment_evaluates_the_photos_that_are_left(tiny, photos32, monkeypatch):
-    names = tuple(f"photo {number}" for number in range(len(photos32)))
-    named = LabelledImages(photos32, torch.zeros(len(photos32), dtype=torch.long), tiny.classes, names)
-    monkeypatch.setattr(learned_shortcut, "imagenette", lambda split, size: named)
-    halves = []
-    for first in (0, 1):
-        sizes = learned_shortcut.Sizes(first=first)
-        _, _, clean = next(learned_shortcut.evaluation_photos(tiny, sizes))
-        halves.append(set(clean.names))
-    assert halves[0] | halves[1] == set(names)
-    assert not halves[0] & halves[1]
-
-
 def test_sign_flips_of_a_known_case():
     equal = np.array([1.0, -1.0] * 4)
     assert learned_shortcut.sign_flip_p(np.zeros(5)) == 1
@@ -276,6 +228,15 @@ def test_photos_of_a_learned_shortcut_are_divided(tiny, photos32, monkeypatch):
     assert (shared.retain.labels == 2).all() and (shared.others.labels != 2).all()
     assert (predict(tiny, shared.retain.images).argmax(1) == 2).all() and len(shared.retain) <= 3
     assert len(shared.others) == 4 * 5
+
+
+def test_what_is_drawn_does_not_depend_on_the_groups(tiny, photos32):
+    photos = LabelledImages(photos32, torch.zeros(len(photos32), dtype=torch.long), tiny.classes)
+    shortcut = learned_shortcut.SHORTCUTS["church"]
+    data = learned_shortcut.EvaluationSet("church", "shortcut", photos, shortcut)
+    groups = torch.arange(len(photos)).split(16)
+    drawn = torch.cat([data.group(numbers).images for numbers in groups])
+    assert torch.equal(drawn, shortcut.on(photos, learned_shortcut.SEED_OF_TEST).images)
 
 
 # --- audit_shortcuts ---
@@ -320,7 +281,7 @@ def test_masks_of_an_audit_are_where_something_is_drawn(tiny, photos32, monkeypa
     torch.testing.assert_close(material, photos32[3, :, 8:-8, 8:-8], atol=1 / 255, rtol=0)
 
 
-# --- methods of learned_shortcut, and shortcut_repair ---
+# --- methods of learned_shortcut, and repair ---
 
 
 @pytest.fixture
@@ -356,11 +317,28 @@ def test_every_method_selects_on_the_failing_photos(tiny, few_photos, exemplar, 
 
 
 @pytest.mark.filterwarnings("ignore")  # of so few images
-def test_shortcut_repair_says_what_repair_says(tiny, few_photos, exemplar, monkeypatch):
+def test_repair_says_what_the_call_finds_and_costs(tiny, few_photos, exemplar, monkeypatch):
     failing, shared = few_photos
-    monkeypatch.setattr(shortcut_repair, "load_classifier", lambda network: tiny)
-    monkeypatch.setattr(shortcut_repair, "shared_photos", lambda classifier, goal, sizes: shared)
-    monkeypatch.setattr(shortcut_repair, "draws_of", lambda *arguments: iter([([exemplar], failing)]))
-    [row] = shortcut_repair.repaired(learned_shortcut.QUICK, learned_shortcut.Job("net", "church"))
-    assert row["failing"] == 8 and row["verdict"] in WORDS and row["seconds"] > 0
-    json.dumps(row)
+    case = repair.Case(tiny, exemplar, failing, shared.clean, shared.retain, ("conv2",), shared.others)
+    monkeypatch.setattr(repair, "shortcut_case", lambda job, quick: case)
+    job = repair.Job("net", "church")
+    found = json.loads(json.dumps(repair.repaired(True, job)))
+    assert found["verdict"] in WORDS and found["seconds"] > 0
+    results = Results("repair", "photos")
+    repair.add_call(results, found, job)
+    table = results.frame()
+    assert set(table.condition) == {"text"} and {"selected method", "edit", "random direction"} <= set(table.method)
+    selected = table[table.method == "selected method"].set_index(["split", "metric"]).value
+    assert selected["held out", "errors before"] == 8
+    assert selected["held out", "corrected"] == found["table"]["selected"]["corrected"]
+    before, after = found["test"]
+    assert selected["target_test", "broken"] == sum(one < two for one, two in zip(before, after, strict=True))
+
+
+def test_audits_without_rules_are_counted_by_control(monkeypatch):
+    found = iter([{("in place", "per class"): True}, {("in place", "per class"): False}] * 2)
+    monkeypatch.setattr(calibration, "rules_found", lambda classifier, seed: next(found))
+    results = Results("calibration", "squares")
+    calibration.add_audits(results, None, 4, 0)
+    [row] = results.rows
+    assert (row["value"], row["n"], row["condition"], row["split"]) == (2, 4, "in place", "per class")

@@ -77,6 +77,7 @@ def select_all(
     search: EditSearch,
     plan: Plan | None = None,
     fewer: Mapping[str, slice] | None = None,
+    draws: int = 1,
 ) -> dict[str, Selection]:
     """Select for every method, by name, each in the same way, and print the sets, the constraints and the selections.
 
@@ -89,6 +90,7 @@ def select_all(
         search: its search.
         plan: what every method may try.
         fewer: which settings of `OTHERS` may be tried, by key.
+        draws: the number of draws of random directions from one exemplar, each of which is selected on its own.
     """
     plan = Plan() if plan is None else plan
     singles = scenario.exemplars
@@ -99,6 +101,10 @@ def select_all(
         tried = (plan.settings, plan.strengths, exemplars)
         selections[f"editing{suffix}"] = search.select(search.candidates("rewrite", *tried))
         selections[f"random_direction{suffix}"] = search.select(search.candidates("random_direction", *tried))
+    for draw in range(1, draws):
+        seeded = [{**setting, "seed": draw} for setting in plan.settings]
+        candidates = search.candidates("random_direction", seeded, plan.strengths, singles)
+        selections[f"random_direction_{draw + 1}"] = search.select(candidates)
     selections["two_layers"] = select_second_layer(search, selections["editing"])
     for scope, (suffix, exemplars) in product(SCOPES, {"": singles, "_several": several}.items()):
         tuned = select_finetuning(search, scope, plan, exemplars)

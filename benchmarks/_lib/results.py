@@ -228,6 +228,27 @@ def read_results(name: str, folder: Path = FOLDER) -> pd.DataFrame:
     return table
 
 
+def parts_of(experiment: str, folder: Path = FOLDER) -> list[str]:
+    """List the runs that are parts of an experiment: `EXPERIMENT` and `EXPERIMENT_PART`."""
+    names = sorted(path.stem for path in folder.glob("*.csv"))
+    return [name for name in names if name == experiment or name.startswith(f"{experiment}_")]
+
+
+def read_parts(experiment: str, folder: Path = FOLDER) -> pd.DataFrame:
+    """Read all parts of an experiment as one table; the columns `run` and `part` have their names.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    tables = []
+    for name in parts_of(experiment, folder):
+        part = name.removeprefix(experiment).removeprefix("_")
+        tables.append(read_results(name, folder).assign(run=name, part=part))
+    if not tables:
+        raise FileNotFoundError(f"{folder} holds no {experiment}.csv; run benchmarks/{experiment}.py --output")
+    return pd.concat(tables, ignore_index=True)
+
+
 def read_all(folder: Path = FOLDER) -> pd.DataFrame:
     """Read the long tables of all runs as one; the column `run` has their names."""
     names = sorted(path.stem for path in folder.glob("*.csv"))

@@ -10,9 +10,9 @@ from _lib.results import COLUMNS, read_results, read_run
 from conftest import needs_photos
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-TOOLS = ("demo", "digests", "tables")
-OF_PHOTOS = ("snow_photos", "border_strip", "watermark")
-NEED_IMAGENETTE = ("learned_shortcut", "audit_shortcuts", "shortcut_repair")  # which has to be downloaded
+TOOLS = ("demo", "tables")
+OF_PHOTOS = ("snow_lite", "border_strip", "watermark")
+NEED_IMAGENETTE = ("learned_shortcut", "audit_shortcuts")  # which has to be downloaded
 LEFT_OUT = (*TOOLS, *NEED_IMAGENETTE)
 SCRIPTS = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in LEFT_OUT]
 COMMON = "seconds chosen trials choice_seconds success near locality nearest locality_nearest date call budget"
@@ -22,8 +22,8 @@ keep_errors_before keep_errors_after keep_images p_against_edit untuned random_d
 random_direction_several two_layers finetune_local finetune_local_several finetune_global finetune_global_several
 interpolated_local interpolated_global projection null_space full_rank last_layer logit_correction"""
 KEYS = {
-    "snow_miniworld": f"{SNOW} curve",
-    "snow_photos": f"{SNOW} changed_elsewhere networks",
+    "snow": f"{SNOW} networks",
+    "snow_lite": f"{SNOW} changed_elsewhere networks",
     "typographic": f"""{COMMON} clean_accuracy attack_success_before attack_success_after attacked attacks_corrected
         attacks_corrected_low attacks_corrected_high clean_accuracy_change_points clean_accuracy_change_points_interval
         clean_accuracy_change_points_budget other_words_success_before other_words_success_after other_words_corrected
@@ -49,16 +49,24 @@ KEYS = {
 }
 
 
-@pytest.mark.parametrize(
-    "script", [pytest.param(name, marks=needs_photos if name in OF_PHOTOS else ()) for name in SCRIPTS]
-)
-def test_quick_run_prints_the_keys_and_writes_the_results(script, tmp_path):
-    output = tmp_path / f"{script}.csv"
-    command = [sys.executable, ROOT / "benchmarks" / f"{script}.py", "--quick", "--json", "--output", output]
+RUNS = {
+    **{script: (script,) for script in SCRIPTS},
+    "snow_lite": ("snow", "--tier", "lite"),
+    "calibration_audits": ("calibration", "--audits"),
+    "synthetic_exemplars": ("synthetic", "--exemplars", "1", "3"),
+}
+"""The script and the options of each quick run."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=needs_photos if name in OF_PHOTOS else ()) for name in RUNS])
+def test_quick_run_prints_the_keys_and_writes_the_results(name, tmp_path):
+    script, *more = RUNS[name]
+    output = tmp_path / f"{name}.csv"
+    command = [sys.executable, ROOT / "benchmarks" / f"{script}.py", *more, "--quick", "--json", "--output", output]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     line = json.loads(done.stdout.splitlines()[-1])
-    assert set(KEYS.get(script, "seconds date call results").split()) <= set(line)
-    table = read_results(script, tmp_path)
+    assert set(KEYS.get(name, "seconds date call results").split()) <= set(line)
+    table = read_results(name, tmp_path)
     assert list(table.columns) == COLUMNS and len(table)
-    assert "--quick" in read_run(script, tmp_path)["command"]
+    assert "--quick" in read_run(name, tmp_path)["command"]

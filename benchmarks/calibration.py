@@ -1,24 +1,38 @@
-"""Claim: the verdict is rarely "use" where no edit can be right, and how often it is "use" where one can.
+"""Claim: an audit seldom finds a rule where there is none, and the verdict is seldom "use" where no edit can be right.
 
 Two small networks are trained on squares of five tints; the second one also relies on a stripe at the bottom of the
-image. Where nothing can be right, the exemplar shows noise in a random place, and the images fail for another reason.
-Where an edit can be right, the exemplar shows the stripe. Finally, random directions are judged against five others.
+image.
+
+Verdicts: where no edit can be right, the exemplar shows noise in a random place, and the images fail for another
+reason. Where one can be right, the exemplar shows the stripe. Finally, random directions are judged against five
+others.
+
+`--audits`: the two concepts of each audit are rectangles at random places, and a coin decides in each image which of
+them is A and which is B. What an audit finds is therefore chance: a rule of a class, or of all classes together. With
+the control "in place", the materials of A and B are cut from the images; with "elsewhere", both are replaced by a
+background. Each control may find a rule in at most 5% of the audits (section 5).
 """
 
 import argparse
+import tempfile
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from _lib.command import parser, run
 from _lib.results import Results
 from torch import Tensor, nn
+from torchvision.utils import save_image
 
+from edittools.auditing.audit import concepts_to_probe
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict, wilson
+from edittools.probing.effects import CONTROLS
+from edittools.probing.probe import probe
 from edittools.selection import Constraints, EditSearch, Splits, judge, repair
 from edittools.selection.judgment import DO_NOT_USE, DRAWS, UNCLEAR, USE
 from edittools.selection.repair import SETTINGS
@@ -31,6 +45,18 @@ CLEAN = 260
 STRIPED = 4
 """The class whose training images often have the stripe."""
 
+AUDITS = 200
+"""The number of audits with each control."""
+
+AUDITED = 110
+"""The number of images of an audit."""
+
+SIDE = 14
+"""The side of the rectangles of an audit, in pixels."""
+
+SEED_OF_AUDITS = 5_000
+"""The seed of the first audit, beyond that of the run."""
+
 Arguments = dict[str, object]
 """Arguments of `repair`."""
 
@@ -38,11 +64,16 @@ Arguments = dict[str, object]
 # --- the networks and their images ---
 
 
+def backgrounds(count: int, generator: torch.Generator) -> Tensor:
+    """Draw smooth random images `(count, 3, SIZE, SIZE)`."""
+    return 0.2 + 0.6 * F.interpolate(torch.rand(count, 3, 6, 6, generator=generator), SIZE, mode="bilinear")
+
+
 def squares(count: int, seed: int) -> LabelledImages:
     """Make noisy images of a square on a smooth background, whose class is the tint of the square."""
     generator = torch.Generator().manual_seed(seed)
     tints = 0.8 * torch.rand(len(CLASSES), 3, generator=torch.Generator().manual_seed(123))
-    images = 0.2 + 0.6 * F.interpolate(torch.rand(count, 3, 6, 6, generator=generator), SIZE, mode="bilinear")
+    images = backgrounds(count, generator)
     labels = torch.randint(len(CLASSES), (count,), generator=generator)
     for image, label in zip(images, labels, strict=True):
         top, left = torch.randint(2, SIZE - 16, (2,), generator=generator).tolist()
@@ -253,10 +284,56 @@ def add_kind(
     print(f"{kind}: {dict(words)} of {repetitions}", flush=True)
 
 
+# --- audits ---
+
+
+def rectangles(count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Draw masks `(count, SIZE, SIZE)` of two rectangles without overlap, and name them A and B by a coin."""
+    masks = torch.zeros(2, count, SIZE, SIZE)
+    for number in range(count):
+        top, left, other_top, other_left = torch.randint(0, SIZE - SIDE + 1, (4,), generator=generator).tolist()
+        first = int(torch.randint(0, 2, (1,), generator=generator))
+        masks[1 - first, number, other_top : other_top + SIDE, other_left : other_left + SIDE] = 1
+        masks[1 - first, number, top : top + SIDE, left : left + SIDE] = 0
+        masks[first, number, top : top + SIDE, left : left + SIDE] = 1
+    return {"A": masks[0], "B": masks[1]}
+
+
+def rules_found(classifier: Classifier, seed: int) -> dict[tuple[str, str], bool]:
+    """Audit images of one seed: whether there is a rule, by the control and by what is tested."""
+    generator = torch.Generator().manual_seed(seed + 1_000)  # no image has this seed
+    data = squares(AUDITED, seed)
+    masks = rectangles(AUDITED, generator)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        material = Path(folder, "background.png")
+        save_image(backgrounds(1, generator), material)
+        for control in CONTROLS:
+            asked = concepts_to_probe(data, masks, classifier, material if control == "elsewhere" else None)
+            probed = probe(classifier, *asked)
+            found[control, "per class"] = len(probed.rules()) > 0
+            found[control, "all classes"] = len(probed.rules(pooled=True)) > 0
+    return found
+
+
+def add_audits(results: Results, classifier: Classifier, audits: int, first: int) -> None:
+    """Count the audits that find a rule."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for seed in range(first, first + audits):
+        counts.update(rules_found(classifier, seed))
+    for (control, tested), count in counts.items():
+        low, high = wilson(count, audits)
+        where = {"split": tested, "condition": control}
+        results.add("audits with a rule", count, interval=(low * audits, high * audits), n=audits, **where)
+
+
 def experiment(options: argparse.Namespace) -> Results:
-    """Count the verdicts of every kind."""
-    results = Results("null_verdicts", "squares", notes={"seed": options.seed})
+    """Count the verdicts of every kind, or the audits that find a rule."""
+    results = Results("calibration", "squares", notes={"seed": options.seed})
     plain = plain_network(150 if options.quick else 250)
+    if options.audits:
+        add_audits(results, plain, 5 if options.quick else AUDITS, options.seed + SEED_OF_AUDITS)
+        return results
     striped = striped_network(200 if options.quick else 350)
     kinds = [(kind, plain, null_case(kind), verdict_of_repair, 24) for kind in NULL_KINDS]
     kinds += [
@@ -274,6 +351,7 @@ def experiment(options: argparse.Namespace) -> Results:
 def main() -> None:
     """Read the command line and run the experiment."""
     arguments = parser(__doc__)
+    arguments.add_argument("--audits", action="store_true", help="count audits that find a rule, instead of verdicts")
     arguments.add_argument("--seed", type=int, default=0, help="the first seed of the images")
     run(arguments, experiment)
 
