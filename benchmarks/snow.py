@@ -31,7 +31,6 @@ from _lib.methods import (
     search_of,
     select_all,
     small,
-    with_near,
 )
 from _lib.networks import add_networks, photos, sweep
 from _lib.results import Results
@@ -64,7 +63,7 @@ def network(tier: str, quick: bool, name: str) -> list[dict[str, Any]]:
     """Select and evaluate on one network."""
     started = time.perf_counter()
     scenario = scenario_of(tier, name)
-    scenario = with_near(small(scenario) if quick else scenario)
+    scenario = small(scenario) if quick else scenario
     search = search_of(scenario)
     plan = QUICK if quick else PLANS[tier]
     selections = select_all(scenario, search, plan, ONE_EACH if quick else None, draws=DRAWS)

@@ -26,12 +26,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from _lib.command import add_store, parser, run
-from _lib.methods import LOCALITY, locality, near, success_of
+from _lib.methods import success_of
 from _lib.results import Results, name_of
 
 from edittools.baselines import BASELINES, SCOPES
 from edittools.edits import Edit
-from edittools.metrics import Comparison
 from edittools.probing import jobs
 from edittools.scenarios import synthetic as syn
 from edittools.scenarios.finetuning import INTERPOLATION_WEIGHTS
@@ -81,7 +80,7 @@ def sweep(
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn) if workers else nullcontext()
     cases = {case.name: case for case in at_most(syn.cases(source, targets, settings), most_cases)}
-    about = f"{syn.identity_of(source, settings)} {LOCALITY}"
+    about = syn.identity_of(source, settings)
     work = partial(syn.run_case, source, evaluate=evaluate, settings=settings)
     with pool as executor:
         return jobs.run(work, cases, store, executor, True, about)
@@ -106,13 +105,9 @@ def at_most(cases: Sequence[syn.Case], count: int | None) -> list[syn.Case]:
 
 
 def evaluate(search: EditSearch, edit: Edit) -> dict[str, float | None]:
-    """Evaluate an edit on a case's sets, on its exemplars and near the boundary."""
-    clean = search.activations["clean_test"]
-    after = clean.compare(edit).after
-    close = near(clean.original, clean.labels)
-    local = locality({name: [Comparison(clean.before[some], after[some])] for name, some in close.items()})
+    """Evaluate an edit on a case's sets, and on its exemplars."""
     exemplars = [exemplar for members in search.exemplars.values() for exemplar in members]
-    return syn.figures_of(search, edit) | {"success": success_of(edit, exemplars, search.cuts)} | local
+    return syn.figures_of(search, edit) | {"success": success_of(edit, exemplars, search.cuts)}
 
 
 def candidates(layers: int, settings: syn.CaseSettings = syn.DEFAULT_SETTINGS) -> dict[str, int]:
@@ -135,7 +130,7 @@ def candidates(layers: int, settings: syn.CaseSettings = syn.DEFAULT_SETTINGS) -
 
 
 def methods(table: pd.DataFrame) -> dict[str, dict[str, object]]:
-    """Summarise cases by method: of each measure the mean with its interval, of standard editing metrics the mean.
+    """Summarise cases by method: of each measure the mean with its interval, of the exemplars' success the mean.
 
     Intervals resample concepts, since the cases of a concept share images.
     """
@@ -145,11 +140,10 @@ def methods(table: pd.DataFrame) -> dict[str, dict[str, object]]:
         cases = known[known.method == method].dropna(subset=measure)
         interval = interval_by_group(cases[measure].tolist(), cases.concept.tolist())
         result.loc[(method, measure), ["low", "high"]] = interval
-    means = known[["success", *LOCALITY, *LOCALITY.values()]].astype(float).groupby(known.method).mean()
+    success = known.success.astype(float).groupby(known.method).mean()
     return {
         method: {name: list(row) for name, row in part.droplevel(0)[["mean", "low", "high"]].iterrows()}
-        | {"accuracy_change_points": part.accuracy_change.iloc[0]}
-        | {name: None if mean != mean else mean for name, mean in means.loc[method].items()}
+        | {"accuracy_change_points": part.accuracy_change.iloc[0], "success": float(success[method])}
         for method, part in result.groupby(level=0, sort=False)
     }
 
@@ -184,8 +178,6 @@ def add_methods(results: Results, found: dict[str, Any], network: str) -> None:
             results.add("errors corrected", share, split=split, interval=interval, n=found["cases"], **where)
         results.add("accuracy change", row["accuracy_change_points"], split="clean_test", **where)
         results.add("success", row["success"], split="exemplars", **where)
-        for split, share in LOCALITY.items():
-            results.add("predictions kept", row[share], split=split, n=row[split], **where)
         results.add("candidates", row["candidates"], **where)
     for case in found.get("rows", ()):
         method = METHODS.get(case["method"], name_of(case["method"].replace(" ", "_")))

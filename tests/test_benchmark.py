@@ -1,6 +1,6 @@
 import pytest
 import torch
-from _lib.methods import MARGIN, NEAREST, OTHERS, Plan, locality, near, search_of, select_all, success, with_near
+from _lib.methods import OTHERS, Plan, search_of, select_all, success
 from conftest import TinyNet, make_exemplar, randomise_norms
 
 from edittools.baselines.finetuning import finetune
@@ -9,7 +9,7 @@ from edittools.cut import cut_all
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, misclassified, predict
+from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite, rewrite_at
 from edittools.scenarios import Scenario
 from edittools.selection import Splits, grid
@@ -101,25 +101,6 @@ def test_cache_activations_without_images(tiny, sets):
         _cached(tiny, LAYERS, {"none": sets["clean"].subset([])})
 
 
-def test_near_of_known_margins():
-    margins = torch.linspace(0.9, 0.001, 60)
-    shares = torch.stack([(1 - margins) / 2, (1 + margins) / 2, torch.zeros(60)], dim=1)
-    labels = torch.ones(60, dtype=torch.long)
-    labels[-1] = 0  # the closest of all is wrong
-    near_images = near(shares.log(), labels)
-    assert near_images["near"].tolist() == [i for i in range(58, -1, -1) if margins[i] < MARGIN] != []
-    assert near_images["nearest"].tolist() == list(range(58, 58 - NEAREST, -1))
-    assert near(shares[-1:].log(), labels[-1:])["nearest"].tolist() == []
-
-
-def test_locality_of_two_networks():
-    first, second = (
-        Comparison(torch.zeros(len(after)).bool(), torch.tensor(after).bool()) for after in ([0, 1], [0] * 6)
-    )
-    expected = {"near": 8, "locality": 7 / 8, "nearest": 0, "locality_nearest": None}
-    assert locality({"near": [first, second]}) == expected
-
-
 def test_success_of_exemplars(tiny, photos32, sets):
     predicted = predict(tiny, photos32[:2]).argmax(1).tolist()
     labels = {"right": predicted[0], "wrong": (predicted[1] + 1) % 5}
@@ -133,10 +114,6 @@ def test_success_of_exemplars(tiny, photos32, sets):
     assert [success(no_change, scenario, cuts, name) for name in ("right", "wrong", "both", None)] == [1, 0, 0.5, 0.5]
     constant = Edit({"head.bias": Change(1000 * torch.eye(5)[(predicted[0] + 1) % 5])}, fingerprint(tiny.model))
     assert success(constant, scenario, cuts, "right") == 0
-    with_nearest = with_near(scenario).splits.extra
-    assert len(with_nearest["nearest"]) == int(
-        (~misclassified(predict(tiny, sets["clean"]), sets["clean"].labels)).sum()
-    )
 
 
 # --- every method of a scenario ---

@@ -81,7 +81,7 @@ def test_add_kind_counts_the_words_of_cases_that_can_be_made():
     calibration.add_kind(results, "kind", None, make, lambda classifier, case: next(words), 3, seed=0)
     table = results.frame().set_index("metric")
     assert table.value[["use", "unclear", "do not use"]].tolist() == [1, 2, 0] and set(table.n) == {3}
-    text = tables.null_verdicts(table.reset_index())
+    text = tables.calibration_verdicts(table.reset_index())
     assert "kind" in text and " 2 " in text
 
 
@@ -254,7 +254,7 @@ def test_audits_with_shortcuts_are_counted():
     assert table["audits with another rule", "drawn"] == 1
     assert table["audits with a rule", "nothing drawn"] == 1
     assert table["maximum on it", "tag"] == 0.75
-    assert "1 of 4" in tables.audit_shortcuts(results.frame().assign(run="audit_shortcuts"))
+    assert "1 of 4" in tables.audit_shortcuts(results.frame().assign(run="audit_shortcuts", part=""))
 
 
 def test_masks_of_an_audit_are_where_something_is_drawn(tiny, photos32, monkeypatch):

@@ -353,8 +353,6 @@ def test_one_model_of_the_benchmark(tmp_path, capsys):
     mean = syn.summary(table).set_index(["method", "measure"]).loc[("editing", "other same"), "mean"]
     editing = found["methods"]["editing"]
     assert editing["other same"][0] == mean
-    assert editing["nearest"] > 0
-    assert 0 <= editing["locality_nearest"] <= 1
     assert 0 <= editing["success"] <= 1
     results = Results("synthetic", "MiniWorld")
     synthetic.add_methods(results, found, "one")

@@ -7,16 +7,13 @@ from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from _lib.results import Results
 from edittools.baselines import BASELINES, SCOPES
-from edittools.classifiers import remap_labels
 from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.rewriting import rewrite_at
 from edittools.scenarios.finetuning import (
     FinetuningRounds,
@@ -47,10 +44,6 @@ OTHERS = {
 """The other methods, by key: the name of a method of `EditSearch.candidates`, and the settings to try."""
 NOT_SELECTED = {"settings": "no weight", "candidates": 1, "seconds": 0.0, "success": None}
 """The effort of a method that changes the image and no weight."""
-MARGIN, NEAREST = 0.05, 50
-"""Near the boundary, the two likeliest classes differ by less than this share; the number of nearest images."""
-LOCALITY = {"near": "locality", "nearest": "locality_nearest"}
-"""Splits of clean images near the decision boundary, and the key of the share of each that stays correct."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,28 +137,22 @@ def effort(selection: Selection, scenario: Scenario, search: EditSearch) -> dict
 def add_effort(
     results: Results,
     row: Mapping[str, Any],
-    found: Mapping[str, Sequence[Comparison]],
     p_against_edit: float | None = None,
     *,
     network: str,
     method: str,
 ) -> None:
-    """Add the figures that every method has: its success and locality, and the effort of its selection.
+    """Add the figures that every method has: its success, and the effort of its selection.
 
     Args:
         results: the results.
         row: what `effort` returns.
-        found: the comparisons of the splits of `LOCALITY`, one per network.
         p_against_edit: whether the method misclassifies other images than the edit.
         network: the name of the network, or "all".
         method: the name of the method.
     """
     where = {"network": network, "method": method}
     results.add("success", row["success"], split="exemplars", key="success", **where)
-    kept = locality(found)
-    for split, key in LOCALITY.items():
-        results.add("predictions kept", kept[key], split=split, n=kept[split], key=key, **where)
-        results.add_keys(network, method, **{split: kept[split]})
     if p_against_edit is not None:
         results.add("p against the edit", p_against_edit, split="target_test", key="p_against_edit", **where)
     results.add("candidates", row["candidates"], key="trials", **where)
@@ -176,8 +163,7 @@ def add_effort(
 def success(edit: Edit, scenario: Scenario, cuts: Mapping[str, Cut], exemplar: str | None = None) -> float:
     """Give the share of its exemplars' images x' that are classified correctly with an edit.
 
-    Without the name of an exemplar, all single ones count. "Learning Where to Edit Vision Transformers" (NeurIPS 2024)
-    reports this success next to generalization and locality.
+    Without the name of an exemplar, all single ones count.
     """
     named = {name: [one] for name, one in scenario.exemplars.items()} | dict(scenario.several)
     return success_of(edit, named.get(exemplar) or list(scenario.exemplars.values()), cuts)
@@ -191,32 +177,6 @@ def success_of(edit: Edit, exemplars: Iterable[Exemplar], cuts: Mapping[str, Cut
     classes = next(iter(cuts.values())).classifier.classes
     compared = CachedActivations(cuts, LabelledImages(changed, labels, classes)).compare(edit)
     return 1 - float(compared.after.float().mean())
-
-
-def near(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Number the correct images near the decision boundary, and the nearest ones, from logits `(N, classes)`."""
-    is_right = ~misclassified(logits, labels)
-    margin = label_margins(logits.softmax(dim=1), labels).where(is_right, float("inf"))
-    order = margin.argsort(stable=True)[: int(margin.isfinite().sum())]
-    return {"near": order[margin[order] < MARGIN], "nearest": order[:NEAREST]}
-
-
-def with_near(scenario: Scenario) -> Scenario:
-    """Add the clean test images near the decision boundary to the splits of a scenario."""
-    clean = remap_labels("clean test images", scenario.splits.clean_test, scenario.classifier)
-    numbers = near(predict(scenario.classifier, clean), clean.labels)
-    sets = {name: clean.subset(some) for name, some in numbers.items() if len(some)}
-    return replace(scenario, splits=replace(scenario.splits, extra={**scenario.splits.extra, **sets}))
-
-
-def locality(found: Mapping[str, Sequence[Comparison]]) -> dict[str, float | None]:
-    """Count the images of each of `LOCALITY`, on one network or on several, and give the share that stays correct."""
-    figures = {}
-    for name, share in LOCALITY.items():
-        count = sum(len(one.before) for one in found.get(name, ()))
-        broken = sum(one.broken for one in found.get(name, ()))
-        figures |= {name: count, share: 1 - broken / count if count else None}
-    return figures
 
 
 def select_untuned(scenario: Scenario, search: EditSearch) -> Selection:

@@ -44,7 +44,6 @@ METHODS = {
     "interpolated_local": "local fine-tuning, interpolated",
     "interpolated_global": "global fine-tuning, interpolated",
     "projection": "concept projection",
-    "null_space": "null-space rewriting",
     "full_rank": "full rank",
     "last_layer": "last layer retrained",
     "logit_correction": "logit correction",
@@ -58,8 +57,6 @@ METHODS = {
     "finetune_shown": "fine-tuning on photos with and without the shortcut",
 }
 """The name of each method in results and on pages, by its key in the code and in JSON lines."""
-FORMER_METHODS = ("closed form", "edit of any rank")
-"""The names of edits of full rank in the results of earlier versions, which measured the penalty in other ways."""
 _KEYS = {name: key for key, name in METHODS.items()}
 
 

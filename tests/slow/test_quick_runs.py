@@ -15,12 +15,12 @@ OF_PHOTOS = ("snow_lite", "border_strip", "watermark")
 NEED_IMAGENETTE = ("learned_shortcut", "audit_shortcuts")  # which has to be downloaded
 LEFT_OUT = (*TOOLS, *NEED_IMAGENETTE)
 SCRIPTS = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in LEFT_OUT]
-COMMON = "seconds chosen trials choice_seconds success near locality nearest locality_nearest date call budget"
+COMMON = "seconds chosen trials choice_seconds success date call budget"
 SNOW = f"""{COMMON} errors_before errors_after corrected broken errors_corrected errors_corrected_interval p
 accuracy_change_points_budget accuracy_change_points_held_out accuracy_change_points_held_out_interval
 keep_errors_before keep_errors_after keep_images p_against_edit untuned random_direction editing_several
 random_direction_several two_layers finetune_local finetune_local_several finetune_global finetune_global_several
-interpolated_local interpolated_global projection null_space full_rank last_layer logit_correction"""
+interpolated_local interpolated_global projection full_rank last_layer logit_correction"""
 KEYS = {
     "snow": f"{SNOW} networks",
     "snow_lite": f"{SNOW} changed_elsewhere networks",
@@ -30,14 +30,14 @@ KEYS = {
         real_ipod_accuracy_before real_ipod_accuracy_after blank_sticker_accuracy_before blank_sticker_accuracy_after
         errors_before corrected broken errors_corrected errors_corrected_interval untuned random_direction
         editing_several random_direction_several two_layers finetune_local finetune_local_several finetune_global
-        finetune_global_several interpolated_local interpolated_global projection null_space full_rank
+        finetune_global_several interpolated_local interpolated_global projection full_rank
         text_blurred""",
     "watermark": f"""{COMMON} layers images errors_before corrected broken broken_by_the_mark share_restored
         share_restored_interval broken_by_unseen_marks share_restored_unseen_marks
         share_restored_unseen_marks_interval marks accuracy_change_points_held_out
         accuracy_change_points_held_out_interval p_against_edit untuned random_direction editing_several
         random_direction_several two_layers finetune_local finetune_local_several finetune_global
-        finetune_global_several interpolated_local interpolated_global projection null_space full_rank last_layer
+        finetune_global_several interpolated_local interpolated_global projection full_rank last_layer
         logit_correction mark_blurred mark_inpainted networks""",
     "synthetic": "seconds cases cases_without_errors budget layers methods date call",
     "probing": "seconds networks images date call",
