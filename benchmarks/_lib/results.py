@@ -1,6 +1,6 @@
 """Results in one schema: a long table of figures, what was selected, and the outcome of every image.
 
-A run of a benchmark has a name, such as `snow_miniworld`, and three files:
+A run of a benchmark has a name, such as `snow_mini`, and three files:
 
 - `results/NAME.csv`: one row per figure, with the columns `COLUMNS`;
 - `results/runs/NAME.json`: command, date, seconds, and the selected settings of each method;
