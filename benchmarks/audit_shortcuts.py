@@ -136,10 +136,11 @@ def maximum_on_shortcut(classifier: Classifier, seed: int, count: int) -> Iterat
     layers = candidate_layers(classifier)
     cut = Cut(classifier, layers[2 * len(layers) // 3])
     for goal, concept in NAMES.items():
-        is_misled = is_correct & (folder.data.labels == classifier.index(goal)) & folder.masks[concept].any(dim=(1, 2))
+        predicted = classifier.index(goal)
+        is_misled = is_correct & (folder.data.labels == predicted) & folder.masks[concept].any(dim=(1, 2))
         for number in is_misled.nonzero()[:, 0].tolist():
             label = int(folder.original.labels[number])
-            heat = evidence_map(cut, folder.data.images[number], goal, label)
+            heat = evidence_map(cut, folder.data.images[number], predicted, label)
             mask = folder.masks[concept][number]
             yield concept, bool(mask.flatten()[heat.argmax()]), float(mask.mean())
 

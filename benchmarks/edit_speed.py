@@ -3,8 +3,9 @@
 All figures are ratios measured in one run, against the plain ways to do the same.
 
 The layer is VGG16's last convolution (512 → 512, 3 × 3, at 14 × 14, random weights) with one exemplar.
-(a) The naive solver trains the full weight with Adam and projects it on the direction every 10 steps, 20,000 steps;
-`--naive-steps` of them are timed and the time is extrapolated. Its loss is measured after a projection, as it must be.
+(a) The naive solver, which is what the paper's method prescribes, trains the full weight with Adam for 20,000 steps
+and projects its change on the direction every 10 steps; `--naive-steps` of them are timed and the time is extrapolated.
+Its loss is measured after a projection, as it must be.
 A lower loss may cost more elsewhere. So the time is also taken in which the naive solver's loss is reached at no larger
 movement of the outputs of reference keys (root mean square, see `Problem.reference_change`): weights λ of that movement
 are tried from the largest down, and the time is that of all tried. C is measured before. The naive solver comes by

@@ -6,19 +6,15 @@ exemplar. Of their candidates, the one with the lowest loss on 24 failing photos
 points of accuracy on 800 clean photos and breaks few photos of the shortcut's class without it. All of these photos
 are from the split "train"; the networks were neither trained nor tuned on them.
 
-The evaluation uses every second photo of the split "val", with and without each shortcut, and some of them with another
-look of it. Networks have seen most of these photos in their pretraining on ImageNet, so differences between methods
-count, levels of accuracy do not.
+The evaluation uses the photos of the split "val", with and without each shortcut, and some of them with another look of
+it. Networks have seen most of these photos in their pretraining on ImageNet, so differences between methods count,
+levels of accuracy do not. No photo of "val" is read before all selections are made.
 
 Primary analysis, with one exemplar: for each photo, the number of correct predictions over the shortcuts of other
 classes and the draws, edit minus method. A method without a feasible candidate counts as no edit, and random directions
 are averaged. The p-value is that of a two-sided sign-flip test over photos, corrected by Holm's method per network.
 
-`--again` repeats all of it with the same settings, with as many other draws and the other half of "val": other
-exemplars, other failing photos, and other photos for the evaluation.
-
-`--store FOLDER` is required: it keeps what was selected, and an interrupted run continues where it was. `--stage
-select` reads no photo of "val".
+`--store FOLDER` is required: it keeps what was selected, and an interrupted run continues where it was.
 """
 
 import argparse
@@ -34,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from _lib.command import code_digest, parser, run
+from _lib.command import add_store, code_digest, parser, run
 from _lib.pivots import holm
 from _lib.results import METHODS, Results
 from _lib.shortcuts import NAMES, NETWORKS, failing_photos
@@ -62,11 +58,8 @@ from edittools.selection.search import Candidate, Candidates, EditSearch, Select
 from edittools.selection.splits import Splits
 from edittools.site import site_at
 
-DRAWS = 2
-"""The number of draws of the exemplar and the failing photos, by default."""
-
-MOST_DRAWS = 5
-"""The largest number of draws, for which there are enough photos."""
+DRAWS = 4
+"""The number of draws of the exemplar and the failing photos."""
 
 RANDOM_DRAWS = 2
 """The number of random directions of each draw, which are averaged."""
@@ -82,7 +75,7 @@ FINETUNING = grid(rate=(1e-4, 1e-3, 1e-2), steps=(20,))
 INTERPOLATION_WEIGHTS = (0.25, 0.5, 1.0)
 """Weights of fine-tuning on the failing photos in an interpolation with the network as it was."""
 
-VERSION = 1
+VERSION = 2
 """To be raised when the photos change, so that no row of former ones is taken from a store."""
 
 EDIT = METHODS["editing"]
@@ -110,7 +103,6 @@ class Sizes:
         shown: photos for fine-tuning with and without the drawn shortcut.
         split: the photos for evaluation: "val", or the tuning photos for a quick try.
         every: every how many of these photos one is used.
-        first: the first of these photos.
         unseen: photos with another look of a shortcut.
     """
 
@@ -121,9 +113,8 @@ class Sizes:
     failing: int = 24
     shown: int = 100
     split: str = "val"
-    every: int = 2
+    every: int = 1
     unseen: int = 500
-    first: int = 0
 
 
 QUICK = Sizes(10, 4, 20, pool=60, failing=6, shown=10, split="tuning", every=10, unseen=20)
@@ -321,25 +312,43 @@ def select_all(folder: Path, sizes: Sizes, draws: Sequence[int], job: Job) -> li
 # --- evaluation -------------------------------------------------------------------------------------------------------
 
 
-def evaluation_photos(classifier: Classifier, sizes: Sizes) -> Iterator[tuple[str, str, LabelledImages]]:
-    """Yield the photos for evaluation: the goal and the name of each split, and its photos, in memory.
+class EvaluationSet(NamedTuple):
+    """Photos for evaluation.
 
-    The clean photos belong to no goal. In the splits "shortcut" and "unseen", the shortcut is drawn on photos of all
-    classes.
+    Attributes:
+        goal: the class of the shortcut; empty for clean photos.
+        split: "clean", or "shortcut" or "unseen", in which the shortcut is drawn on photos of all classes.
+        photos: the photos without a shortcut.
+        shortcut: what is drawn on them.
     """
+
+    goal: str
+    split: str
+    photos: LabelledImages
+    shortcut: Shortcut | None = None
+
+    def group(self, numbers: Tensor) -> LabelledImages:
+        """Load consecutive photos, and draw the shortcut on them, the same in any division into groups."""
+        photos = in_memory(self.photos.subset(numbers))
+        return photos if self.shortcut is None else self.shortcut.on(photos, SEED_OF_TEST + int(numbers[0]))
+
+
+def evaluation_sets(classifier: Classifier, sizes: Sizes) -> list[EvaluationSet]:
+    """List the photos for evaluation."""
     photos = (
         imagenette("val", classifier.size) if sizes.split == "val" else training_roles(classifier.size)[sizes.split]
     )
-    photos = in_memory(photos.subset(range(sizes.first, len(photos), sizes.every)))
-    yield "", "clean", photos
+    photos = photos.subset(range(0, len(photos), sizes.every))
     order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))
     fewer = photos.subset(order[: sizes.unseen].sort().values)
+    sets = [EvaluationSet("", "clean", photos)]
     for goal in SHORTCUTS:
-        yield goal, "shortcut", SHORTCUTS[goal].on(photos, SEED_OF_TEST)
-        yield goal, "unseen", UNSEEN[goal].on(fewer, SEED_OF_TEST)
+        sets.append(EvaluationSet(goal, "shortcut", photos, SHORTCUTS[goal]))
+        sets.append(EvaluationSet(goal, "unseen", fewer, UNSEEN[goal]))
+    return sets
 
 
-def wrong_with(classifier: Classifier, edits: Mapping[str, Edit], data: LabelledImages) -> dict[str, Tensor]:
+def wrong_with(classifier: Classifier, edits: Mapping[str, Edit], data: EvaluationSet) -> dict[str, Tensor]:
     """Tell which photos are misclassified with each edit, and without one as "", `(N,)` booleans by name.
 
     Groups of photos run up to the layers of all edits once.
@@ -348,8 +357,8 @@ def wrong_with(classifier: Classifier, edits: Mapping[str, Edit], data: Labelled
     first = {next((layer for layer in layers if layer in edit.layers), layers[-1]) for edit in edits.values()}
     cuts = cut_all(classifier, [layer for layer in layers if layer in first or layer == layers[-1]])
     wrong: dict[str, list[Tensor]] = {name: [] for name in ("", *edits)}
-    for group in tqdm(torch.arange(len(data)).split(32), desc="photos", mininterval=10):
-        cached = CachedActivations(cuts, data.subset(group), len(group), memory=StateMemory(inf, cuts))
+    for numbers in tqdm(torch.arange(len(data.photos)).split(32), desc="photos", mininterval=10):
+        cached = CachedActivations(cuts, data.group(numbers), len(numbers), memory=StateMemory(inf, cuts))
         wrong[""].append(cached.before)
         for name, edit in edits.items():
             wrong[name].append(misclassified(cached.logits(edit), cached.labels))
@@ -362,12 +371,12 @@ def evaluate(folder: Path, sizes: Sizes, selected: pd.DataFrame, network: str) -
     of_network = selected[(selected.network == network) & (selected.edit != "")]
     rows = []
     with jobs.one_thread():
-        for goal, split, data in evaluation_photos(classifier, sizes):
-            members = of_network[of_network.goal == goal] if goal else of_network
+        for data in evaluation_sets(classifier, sizes):
+            members = of_network[of_network.goal == data.goal] if data.goal else of_network
             edits = {name: Edit.load(folder / name, classifier.model) for name in members.edit}
             for name, wrong in wrong_with(classifier, edits, data).items():
-                place = {"network": network, "goal": goal, "split": split, "edit": name}
-                rows.append({**place, "wrong": wrong.int().tolist(), "labels": data.labels.tolist()})
+                place = {"network": network, "goal": data.goal, "split": data.split, "edit": name}
+                rows.append({**place, "wrong": wrong.int().tolist(), "labels": data.photos.labels.tolist()})
     return rows
 
 
@@ -597,10 +606,7 @@ def add_network(
 def experiment(options: argparse.Namespace) -> Results:
     """Select for all networks, shortcuts and draws, and then evaluate what was selected."""
     sizes = QUICK if options.quick else Sizes()
-    draws = range(1) if options.quick else range(options.draws)
-    if options.again:
-        sizes = replace(sizes, first=1)
-        draws = range(len(draws), 2 * len(draws))
+    draws = range(1 if options.quick else DRAWS)
     folder = options.store / ("quick edits" if options.quick else "edits")
     folder.mkdir(parents=True, exist_ok=True)
     about = f"learned_shortcut {sizes} {draws} {VERSION} {code_digest(Path(edittools.__file__).parent)}"
@@ -608,11 +614,6 @@ def experiment(options: argparse.Namespace) -> Results:
     work = partial(select_all, folder, sizes, draws)
     selected = jobs.run(work, {job.name: job for job in todo}, options.store, progress=True, about=about)
     results = Results("learned_shortcut", "photos")
-    if options.stage == "select":
-        for row in selected.itertuples():
-            condition = f"{NAMES[row.goal]}, draw {row.draw + 1}"
-            results.add_selected(row.settings, row.network, row.method, condition=condition)
-        return results
     work = partial(evaluate, folder, sizes, selected)
     tests = jobs.run(work, {name: name for name in options.networks}, options.store, progress=True, about=about)
     classes = imagenette("val").classes
@@ -625,13 +626,9 @@ def experiment(options: argparse.Namespace) -> Results:
 def main() -> None:
     """Read the command line and run the experiment."""
     arguments = parser(__doc__)
-    arguments.add_argument("--stage", default="test", choices=("select", "test"), help="end after the selection")
     arguments.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
-    arguments.add_argument("--draws", type=int, default=DRAWS, choices=range(1, MOST_DRAWS + 1), help="number of draws")
-    arguments.add_argument("--again", action="store_true", help="repeat it with the other draws and photos")
+    add_store(arguments)
     options = arguments.parse_args()
-    if options.again and 2 * options.draws > MOST_DRAWS:
-        arguments.error(f"--again takes as many other draws, and there are {MOST_DRAWS}; pass a smaller --draws")
     if options.store is None:
         arguments.error("pass --store FOLDER, where the selected edits are kept between selection and evaluation")
     run(arguments, experiment)

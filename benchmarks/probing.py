@@ -5,36 +5,25 @@ without them. Drops and effects are of log-odds. The measure, the least effect a
 `--split validation`; `test` is for once. A planted rule need not be learned: the rules found are also scored against
 those that the network shows when each scene is rendered again on other grounds (`scenarios.repainted`).
 Tier lite: EfficientNet-Lite0, -Lite1 and -Lite2 on MSRC v2 photos with hand-made masks (see docs/tiers.md); tier paper:
-VGG16 and ResNet-50. No rules are known there; the results have each concept's effect on each network. With `--masks
-found` segmenters find the masks, in MSRC's photos and those of the ImageNet sample, next to the hand-made ones.
+VGG16 and ResNet-50. No rules are known there; the results have each concept's effect on each network.
 """
 
 import argparse
 from dataclasses import replace
 from typing import Any
 
-import torch
-from _lib.command import parser, run
+from _lib.command import add_store, parser, run
 from _lib.results import Results
 
-from edittools.classifiers import Classifier
-from edittools.images import LabelledImages
 from edittools.miniworld.contexts import GROUNDS, planted_rules
 from edittools.miniworld.textures import style_textures
-from edittools.models.load import load_classifier
-from edittools.probing.counterfactuals import Concepts, with_materials
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs, score
-from edittools.probing.probe import ProbeSettings, probe
-from edittools.probing.segmentation import GATING_VEHICLES, Gated, cached, deeplab
-from edittools.scenarios import photos
+from edittools.probing.probe import probe
 from edittools.scenarios.rules import probing_setup, repainted
-from edittools.scenarios.tiers import MODELS
 
 SHOWN = ["class", "concept", "images", "before", "drop", "control drop", "effect", "low", "high", "q"]
 BALANCED = "mini_vgg_balanced"
 """The network whose training data showed each class on every ground."""
-FOUND = (("grass", "road"), ("sky", "building", "tree"))
-"""Backgrounds that MSRC's hand-made masks and Cityscapes' network both have."""
 
 
 def mini(probe: Probe, rerendered: Probe) -> dict[str, Any]:
@@ -67,20 +56,6 @@ def against_exact(probe: Probe, rerendered: Probe) -> dict[str, float]:
     figures = score(found[found["concept"].isin(GROUNDS)], learned)
     correlation = round(float(probe.agreement(rerendered).corr().iloc[0, 1]), 3)
     return _rounded(figures, "_exact") | {"rules_exact": len(learned), "correlation_with_exact": correlation}
-
-
-def by_masks(size_of: Classifier) -> dict[str, Concepts]:
-    """Return MSRC's photos with hand-made masks, and these and the ImageNet sample with found masks."""
-    concepts = [concept for group in FOUND for concept in group]
-    msrc, made = photos.msrc(size_of, progress=True)
-    sample = photos.imagenet_sample(size_of, progress=True)
-    images = torch.cat([msrc.images, sample.images])
-    found = cached(Gated(deeplab("cityscapes", concepts), deeplab("pascal", GATING_VEHICLES)))(images)
-    both = LabelledImages(images, torch.cat([msrc.labels, sample.labels]), msrc.classes, (*msrc.names, *sample.names))
-    return {
-        kind: with_materials(data, {name: masks[name] for name in concepts}, groups=FOUND)
-        for kind, (data, masks) in {"made": (msrc, made), "found": (both, found)}.items()
-    }
 
 
 def lite(probes: dict[str, Probe]) -> dict[str, Any]:
@@ -128,18 +103,12 @@ def add_rules(results: Results, figures: dict[str, float], network: str) -> None
 
 
 def on_photos(options: argparse.Namespace) -> Results:
-    """Probe photos, by what replaces their concepts, or by where their masks come from."""
-    if options.masks == "made":
-        classifiers, concepts, settings, _ = probing_setup(options.tier, progress=True, models=options.models)
-        textures = style_textures(("snow", "wooden", "graffiti", "floral"), size=concepts.data.images.shape[-1])
-        styled = replace(concepts, styles=textures, groups=(), own={})
-        elsewhere = replace(settings, control="elsewhere", variants_per_image=None)
-        asked = {"materials": (concepts, settings), "styles": (styled, elsewhere)}
-    else:
-        classifiers = {name: load_classifier(name) for name in options.models or MODELS[options.tier]}
-        settings = ProbeSettings(control="in place", labels="read", least_images=5)
-        largest = max(classifiers.values(), key=lambda classifier: classifier.size)
-        asked = {kind: (concepts, settings) for kind, concepts in by_masks(largest).items()}
+    """Probe photos, by what replaces their concepts."""
+    classifiers, concepts, settings, _ = probing_setup(options.tier, progress=True, models=options.models)
+    textures = style_textures(("snow", "wooden", "graffiti", "floral"), size=concepts.data.images.shape[-1])
+    styled = replace(concepts, styles=textures, groups=(), own={})
+    elsewhere = replace(settings, control="elsewhere", variants_per_image=None)
+    asked = {"materials": (concepts, settings), "styles": (styled, elsewhere)}
     if options.quick:
         classifiers = dict([next(iter(classifiers.items()))])
         asked = {
@@ -147,14 +116,14 @@ def on_photos(options: argparse.Namespace) -> Results:
         }
     probes = {kind: probe(classifiers, *one, store=options.store, progress=True) for kind, one in asked.items()}
     images = {kind: len(concepts.data) for kind, (concepts, _) in asked.items()}
-    results = Results("probing", "photos", line=lite(part_of_msrc(probes)) | {"images": images})
+    results = Results("probing", "photos", line=lite(probes) | {"images": images})
     results.notes["images"] = images
     add_effects(results, results.line["effects"])
     return results
 
 
 def add_effects(results: Results, effects: dict[str, list[dict[str, Any]]]) -> None:
-    """Add the effects of each concept on each network; the method says how the concept is found or replaced."""
+    """Add the effects of each concept on each network; the method says what replaces the concept."""
     for kind, rows in effects.items():
         for row in rows:
             where = {"network": row["classifier"], "method": kind, "condition": row["concept"]}
@@ -165,15 +134,6 @@ def add_effects(results: Results, effects: dict[str, list[dict[str, Any]]]) -> N
             results.add("control drop", row["control drop"], n=used, **where)
             results.add("effect", row["effect"], interval=interval, n=used, **where)
             results.add("q", row["q"], **where)
-
-
-def part_of_msrc(probes: dict[str, Probe]) -> dict[str, Probe]:
-    """Add, to a probe with masks that were found, the part of it in MSRC's photos."""
-    if "found" not in probes:
-        return probes
-    names = probes["found"].concepts.data.names
-    known = [number for number, name in enumerate(names) if name.startswith("msrc-v2/")]
-    return probes | {"found, MSRC alone": probes["found"].where("image", *known)}
 
 
 def experiment(options: argparse.Namespace) -> Results:
@@ -187,11 +147,11 @@ def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
     arguments.add_argument("--models", nargs="+", default=(), metavar="NAME", help="classifiers of the tier")
-    arguments.add_argument("--masks", default="made", choices=("made", "found"), help="masks of photos")
     arguments.add_argument(
         "--split", default="test", choices=("validation", "test"), help="split of MiniWorld's scenes"
     )
     arguments.add_argument("--per-class", type=int, default=40, help="MiniWorld scenes of each class")
+    add_store(arguments)
     run(arguments, experiment)
 
 

@@ -2,8 +2,11 @@
 
     python benchmarks/synthetic.py --tier mini                 MiniWorld, nothing is downloaded
     python benchmarks/synthetic.py --tier lite                 photos (see docs/tiers.md)
-    python benchmarks/synthetic.py --tier lite --models efficientnet_lite0 squeezenet1_1     one after the other
     python benchmarks/synthetic.py --tier lite --styles transfer     concepts are restyled, as in the paper
+    python benchmarks/synthetic.py --exemplars 1 3 10          numbers of exemplars are compared, as in the paper
+
+With `--exemplars`, edits of a case are selected and evaluated on the same images, whatever the number of exemplars; a
+smaller number of exemplars are the first ones of a larger number.
 
 With `--store FOLDER` finished cases are kept, and an interrupted run continues where it was. `--workers 0` computes in
 this process.
@@ -22,13 +25,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _lib.command import parser, run
-from _lib.methods import LOCALITY, locality, near, success_of
+from _lib.command import add_store, parser, run
+from _lib.methods import success_of
 from _lib.results import Results, name_of
 
 from edittools.baselines import BASELINES, SCOPES
 from edittools.edits import Edit
-from edittools.metrics import Comparison
 from edittools.probing import jobs
 from edittools.scenarios import synthetic as syn
 from edittools.scenarios.finetuning import INTERPOLATION_WEIGHTS
@@ -53,6 +55,8 @@ METHODS = {
     "rank 3": "edit, rank 3",
 }
 """Names of the methods of this experiment that others do not have; fine-tuning is always interpolated here."""
+METHODS_BY_COUNT = ("editing", "full rank", "local fine-tuning", "random direction")
+"""The methods that are compared with `--exemplars`."""
 QUICK = syn.CaseSettings(
     exemplars=1,
     least_errors=1,
@@ -76,10 +80,22 @@ def sweep(
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn) if workers else nullcontext()
     cases = {case.name: case for case in at_most(syn.cases(source, targets, settings), most_cases)}
-    about = f"{syn.identity_of(source, settings)} {LOCALITY}"
+    about = syn.identity_of(source, settings)
     work = partial(syn.run_case, source, evaluate=evaluate, settings=settings)
     with pool as executor:
         return jobs.run(work, cases, store, executor, True, about)
+
+
+def sweep_of_count(
+    source: syn.SetupSource, cases: Sequence[syn.Case], count: int, options: argparse.Namespace
+) -> pd.DataFrame:
+    """Run cases, or some of them, with a number of exemplars."""
+    settings = replace(QUICK if options.quick else syn.DEFAULT_SETTINGS, exemplars=count)
+    drawn = at_most(cases, 1 if options.quick else options.most_cases)
+    named = {f"{case.name}, {count} exemplars": case for case in drawn}
+    work = partial(syn.run_case, source, methods=METHODS_BY_COUNT, evaluate=evaluate, settings=settings)
+    about = f"{syn.identity_of(source, settings)} {METHODS_BY_COUNT}"
+    return jobs.run(work, named, options.store, progress=True, about=about)
 
 
 def at_most(cases: Sequence[syn.Case], count: int | None) -> list[syn.Case]:
@@ -89,13 +105,9 @@ def at_most(cases: Sequence[syn.Case], count: int | None) -> list[syn.Case]:
 
 
 def evaluate(search: EditSearch, edit: Edit) -> dict[str, float | None]:
-    """Evaluate an edit on a case's sets, on its exemplars and near the boundary."""
-    clean = search.activations["clean_test"]
-    after = clean.compare(edit).after
-    close = near(clean.original, clean.labels)
-    local = locality({name: [Comparison(clean.before[some], after[some])] for name, some in close.items()})
+    """Evaluate an edit on a case's sets, and on its exemplars."""
     exemplars = [exemplar for members in search.exemplars.values() for exemplar in members]
-    return syn.figures_of(search, edit) | {"success": success_of(edit, exemplars, search.cuts)} | local
+    return syn.figures_of(search, edit) | {"success": success_of(edit, exemplars, search.cuts)}
 
 
 def candidates(layers: int, settings: syn.CaseSettings = syn.DEFAULT_SETTINGS) -> dict[str, int]:
@@ -118,7 +130,7 @@ def candidates(layers: int, settings: syn.CaseSettings = syn.DEFAULT_SETTINGS) -
 
 
 def methods(table: pd.DataFrame) -> dict[str, dict[str, object]]:
-    """Summarise cases by method: of each measure the mean with its interval, of standard editing metrics the mean.
+    """Summarise cases by method: of each measure the mean with its interval, of the exemplars' success the mean.
 
     Intervals resample concepts, since the cases of a concept share images.
     """
@@ -128,11 +140,10 @@ def methods(table: pd.DataFrame) -> dict[str, dict[str, object]]:
         cases = known[known.method == method].dropna(subset=measure)
         interval = interval_by_group(cases[measure].tolist(), cases.concept.tolist())
         result.loc[(method, measure), ["low", "high"]] = interval
-    means = known[["success", *LOCALITY, *LOCALITY.values()]].astype(float).groupby(known.method).mean()
+    success = known.success.astype(float).groupby(known.method).mean()
     return {
         method: {name: list(row) for name, row in part.droplevel(0)[["mean", "low", "high"]].iterrows()}
-        | {"accuracy_change_points": part.accuracy_change.iloc[0]}
-        | {name: None if mean != mean else mean for name, mean in means.loc[method].items()}
+        | {"accuracy_change_points": part.accuracy_change.iloc[0], "success": float(success[method])}
         for method, part in result.groupby(level=0, sort=False)
     }
 
@@ -167,12 +178,26 @@ def add_methods(results: Results, found: dict[str, Any], network: str) -> None:
             results.add("errors corrected", share, split=split, interval=interval, n=found["cases"], **where)
         results.add("accuracy change", row["accuracy_change_points"], split="clean_test", **where)
         results.add("success", row["success"], split="exemplars", **where)
-        for split, share in LOCALITY.items():
-            results.add("predictions kept", row[share], split=split, n=row[split], **where)
         results.add("candidates", row["candidates"], **where)
     for case in found.get("rows", ()):
         method = METHODS.get(case["method"], name_of(case["method"].replace(" ", "_")))
         results.outcomes.append({"network": network, **case, "method": method})
+
+
+def add_counts(results: Results, source: syn.SetupSource, model: str, options: argparse.Namespace) -> None:
+    """Add the mean over cases of each method and split, for each number of exemplars."""
+    for count, cases_of_count in syn.exemplar_cases(source, tuple(options.exemplars)).items():
+        table = sweep_of_count(source, cases_of_count, count, options)
+        scored = table[table.method != "undefined"]
+        cases = scored.job.nunique()
+        condition = {"condition": f"{count} exemplar" + "s" * (count > 1), "network": model}
+        results.add("cases", cases, **condition)
+        for key, row in methods(scored).items():
+            where = {"method": METHODS.get(key, name_of(key.replace(" ", "_"))), **condition}
+            for measure, split in SPLITS.items():
+                share, *interval = row[measure]
+                results.add("errors corrected", share, split=split, interval=interval, n=cases, **where)
+            results.add("accuracy change", row["accuracy_change_points"], split="clean_test", **where)
 
 
 def one_model(
@@ -205,20 +230,18 @@ def one_model(
 
 
 def experiment(options: argparse.Namespace) -> Results:
-    """Sweep one model or several."""
+    """Sweep the cases of one model."""
     results = Results("synthetic", "MiniWorld" if options.tier == "mini" else "photos")
-    found = {}
-    for model in options.models or [MODELS[options.tier][0]]:
-        source = syn.synthetic_source(options.tier, model, options.small or options.quick, options.styles)
-        settings = QUICK if options.quick else syn.DEFAULT_SETTINGS
-        found[model] = one_model(
-            model, source, options.targets, options.workers, options.store, settings, options.most_cases
-        )
-        add_methods(results, found[model], model)
-    results.notes = {"layers": {model: one["layers"] for model, one in found.items()}}
-    if not options.models:
-        results.notes["constraints"] = next(iter(found.values()))["budget"]
-    results.line = {"networks": found} if options.models else next(iter(found.values()))
+    model = options.model or MODELS[options.tier][0]
+    source = syn.synthetic_source(options.tier, model, options.quick, options.styles)
+    if options.exemplars:
+        add_counts(results, source, model, options)
+        return results
+    settings = QUICK if options.quick else syn.DEFAULT_SETTINGS
+    found = one_model(model, source, options.targets, options.workers, options.store, settings, options.most_cases)
+    add_methods(results, found, model)
+    results.notes = {"layers": {model: found["layers"]}, "constraints": found["budget"]}
+    results.line = found
     return results
 
 
@@ -226,13 +249,14 @@ def main() -> None:
     """Read the command line and run the experiment."""
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
-    arguments.add_argument("--models", nargs="+", metavar="MODEL", help="several classifiers; default: the tier's own")
-    arguments.add_argument("--small", action="store_true", help="fewer concepts, styles and images, as in notebook 03")
+    arguments.add_argument("--model", help="classifier; default: the tier's own")
     ways = "paste textures of materials, or restyle concepts by style transfer"
     arguments.add_argument("--styles", default="paste", choices=syn.TRANSFORMS, help=ways)
     arguments.add_argument("--targets", type=int, default=1, help="classes by concept and style")
+    arguments.add_argument("--exemplars", nargs="+", type=int, metavar="COUNT", help="compare numbers of exemplars")
     arguments.add_argument("--most-cases", type=int, help="run this many of the cases, drawn at random")
     arguments.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (0: in this one)")
+    add_store(arguments)
     run(arguments, experiment)
 
 

@@ -1,56 +1,42 @@
-"""The tables of README.md and of the pages in docs, and the figures, from the files in results.
+"""The tables of README.md and of the pages in docs, from the files in results.
 
-    python benchmarks/snow_miniworld.py --output results/snow_miniworld.csv
-    python benchmarks/tables.py            writes the tables of all pages, and the figures in docs
-    python benchmarks/tables.py --check    fails where a page or a figure is not what the files say
+    python benchmarks/snow.py --output results/snow_mini.csv
+    python benchmarks/tables.py            writes the tables of all pages
+    python benchmarks/tables.py --check    fails where a page is not what the files say
 
-A page has the table of a run between `<!-- table: NAME -->` and `<!-- end -->`. `headline` and `others` are tables of
-all experiments; those in `SUMMARIES` compare the methods that matter to one question. Each function below makes the
-table of one experiment: a pivot of the long table that `_lib.results` describes.
+A page has the table of an experiment between `<!-- table: NAME -->` and `<!-- end -->`. It shows all parts of the
+experiment together: the files `NAME.csv` and `NAME_PART.csv`, each of which was made by one command, so that a long run
+that was interrupted resumes with the part that is missing. The tables in `SUMMARIES` compare the methods that matter to
+one question. Each function below makes the table of one experiment: a pivot of the long table that `_lib.results`
+describes.
 """
 
 import argparse
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from _lib.pivots import (
-    LEAST,
-    LOSS,
-    RATIO,
-    SHARE,
-    Format,
-    cells,
-    counts,
-    markdown,
-    only,
-    values,
-    with_holm,
-)
-from _lib.results import FOLDER, FORMER_METHODS, METHODS, name_of, read_results, read_run
-from PIL import Image
+from _lib.pivots import LEAST, LOSS, RATIO, cells, markdown, values, with_holm
+from _lib.results import FOLDER, METHODS, parts_of, read_parts, read_results, read_run
 
 from edittools._caching import atomic_path
 
 DOCS = FOLDER.parent / "docs"
 EDIT, FULL_RANK, RANDOM = METHODS["editing"], METHODS["full_rank"], METHODS["random_direction"]
-CLOSED_FORM = FORMER_METHODS[0]
-NO_BASELINES = [METHODS[key] for key in ("untuned", "two_layers", "reactive", "text_blurred", "mark_blurred")]
-NO_BASELINES += [METHODS["mark_inpainted"]]
-"""Methods that are no baseline of the edit: other edits, and those that need their code to run with the model."""
+SELECTED = METHODS["selected"]
 
 
 # --- tables of one experiment ---
 
 
 def by_method(table: pd.DataFrame, columns: dict[str, pd.Series]) -> str:
-    """Write one row per method; the edit is bold."""
-    methods = pd.Series({method: f"**{method}**" if method == EDIT else method for method in table.method.unique()})
+    """Write one row per method, in the order of `METHODS`; the edit is bold."""
+    known = list(METHODS.values())
+    names = sorted(table.method.unique(), key=lambda name: known.index(name) if name in known else len(known))
+    methods = pd.Series({name: f"**{name}**" if name == EDIT else name for name in names})
     return markdown({"method": methods, **columns})
 
 
@@ -59,7 +45,7 @@ def arrow(table: pd.DataFrame, metric: str, split: str) -> pd.Series:
     return cells(table, f"{metric} before", split) + " → " + cells(table, f"{metric} after", split)
 
 
-def slash(table: pd.DataFrame, split: str, index: str = "method") -> pd.Series:
+def slash(table: pd.DataFrame, split: str, index: str | list[str] = "method") -> pd.Series:
     """Write how many errors were corrected, and how many correct images broke."""
     return cells(table, "corrected", split, index=index) + " / " + cells(table, "broken", split, index=index)
 
@@ -69,43 +55,41 @@ def pooled(table: pd.DataFrame) -> pd.DataFrame:
     return table[table.network == "all"] if (table.network == "all").any() else table
 
 
-def by_network(table: pd.DataFrame, text: Callable[[pd.DataFrame], pd.Series]) -> str:
-    """Write one row per method, one column per network."""
-    table = table[table.network != "all"]
-    columns = {short(network): text(part) for network, part in table.groupby("network", sort=False)}
-    order = table.method.unique()
-    filled = {title: column.reindex(order).fillna("no such layer") for title, column in columns.items()}
-    return by_method(table, filled)
-
-
 def short(network: str) -> str:
     """Shorten the name of a network."""
     return network.removeprefix("efficientnet_")
 
 
+def draws_of_control(table: pd.DataFrame) -> pd.DataFrame:
+    """Select the rows of the control from one exemplar, one or several draws of random directions."""
+    return table[table.method.str.fullmatch(rf"{RANDOM}( \d+)?")]
+
+
+def shares(table: pd.DataFrame, metric: str, split: str) -> pd.Series:
+    """Write a share of each method; that of several draws of the control as their mean and range, in one row."""
+    text = cells(table, metric, split)
+    draws = values(draws_of_control(table), metric, split)
+    if len(draws) > 1:
+        mean, lowest, highest = (100 * draws.mean(), 100 * draws.min(), 100 * draws.max())
+        text[RANDOM] = f"{mean:.0f}% ({lowest:.0f} to {highest:.0f} in {len(draws)} draws)"
+        text = text.drop([method for method in draws.index if method != RANDOM])
+    return text
+
+
+SNOW = {"mini_vgg": "small VGG", "mini_vit": "transformer", "all": "four networks, photos"}
+"""The networks in the table of snow; all of them together are those of photos."""
+
+
 def snow(table: pd.DataFrame) -> str:
-    """Write vehicles on snow; several networks together, then network by network."""
-    table = table[table.condition == ""]
-    together = with_holm(pooled(table))
-    columns = {
-        "errors corrected": cells(together, "errors corrected", "target_test"),
-        "corrected / broken": slash(together, "target_test"),
-        "accuracy": cells(together, "accuracy change", "clean_test"),
-        "retained errors": arrow(together, "errors", "retain_test"),
-        "changed elsewhere": cells(together, "predictions changed", "elsewhere"),
-        "p against the edit": cells(together, "p against the edit", "target_test"),
-        "candidates": cells(together, "candidates"),
-    }
-    text = by_method(together, columns)
-    if together is table or table.network.nunique() == 1:
-        return text
-    title = "By network, corrected / broken of all errors and the change of accuracy on clean test images, in points:"
-
-    def cell(part: pd.DataFrame) -> pd.Series:
+    """Write vehicles on snow: errors corrected and costs, network by network."""
+    columns = {}
+    for network, title in SNOW.items():
+        part = table[table.network == network]
+        columns[title] = shares(part, "errors corrected", "target_test")
         change = cells(part, "accuracy change", "clean_test", interval=False)
-        return slash(part, "target_test") + " of " + cells(part, "errors before", "target_test") + ", " + change
-
-    return f"{text}\n\n{title}\n\n{by_network(table, cell)}"
+        columns[f"{title}: accuracy; retained errors"] = change + "; " + arrow(part, "errors", "retain_test")
+    is_further_draw = (table.method != RANDOM) & table.method.isin(draws_of_control(table).method)
+    return by_method(table[~is_further_draw], columns)
 
 
 def typographic(table: pd.DataFrame) -> str:
@@ -113,148 +97,71 @@ def typographic(table: pd.DataFrame) -> str:
     columns = {
         "errors corrected": cells(table, "errors corrected", "target_test"),
         "corrected / broken": slash(table, "target_test"),
-        "corrected of 'iPod' predictions": cells(table, "attacks corrected", "target_test"),
-        "still predicted as iPod": cells(table, "attack success after", "target_test"),
         "other words corrected": cells(table, "attacks corrected", "other words"),
-        "accuracy": cells(table, "accuracy change", "clean_test"),
+        "accuracy, points": cells(table, "accuracy change", "clean_test"),
         "real iPods correct": cells(table, "accuracy after", "retain_test"),
-        "handwritten": cells(table, "accuracy after", "photos ipod", look=SHARE),
-        "candidates": cells(table, "candidates"),
+        "exemplar success": cells(table, "success", "exemplars"),
     }
     return by_method(table, columns)
 
 
 def watermark(table: pd.DataFrame) -> str:
-    """Write a watermark: all networks together, then mark by mark, then network by network."""
-    run = read_run(table.run.iloc[0])
+    """Write a watermark: all networks together, then what is restored in each."""
     together = with_holm(pooled(table))
-    net = values(together, "corrected", "target_test") - values(together, "broken", "target_test")
-    of_all_errors = net / values(together, "errors before", "target_test")
     columns = {
         "restored": cells(together, "restored", "target_test"),
-        "restored, unseen marks": cells(together, "restored", "unseen marks"),
-        "of all errors": of_all_errors.map(SHARE.value),
+        "unseen marks": cells(together, "restored", "unseen marks"),
         "corrected / broken": slash(together, "target_test"),
-        "accuracy": cells(together, "accuracy change", "clean_test"),
+        "accuracy, points": cells(together, "accuracy change", "clean_test"),
         "exemplar success": cells(together, "success", "exemplars"),
         "p against the edit": cells(together, "p against the edit", "target_test"),
-        "candidates": cells(together, "candidates"),
     }
-    marks = [split for split in together[together.metric == "restored"].split.unique() if split not in SHOWN]
-    by_mark = {mark: cells(together, "restored", mark) for mark in marks}
-    layers = pd.DataFrame(run["selected"]).set_index(["network", "method"]).layers.map(where)
-
-    def cell(part: pd.DataFrame) -> pd.Series:
-        change = cells(part, "accuracy change", "clean_test", interval=False)
-        place = layers[part.network.iloc[0]]
-        share = cells(part, "restored", "target_test", interval=False)
-        return share + ", " + slash(part, "target_test") + ", " + change + "; " + place
-
-    parts = [
-        by_method(together, columns),
-        "Restored, by the mark that no exemplar shows:",
-        by_method(together, by_mark),
-        "Restored, corrected / broken, accuracy and the layer, by network:",
-        by_network(table, cell),
-    ]
-    return "\n\n".join(parts)
+    for network, part in table[table.network != "all"].groupby("network", sort=False):
+        columns[short(network)] = cells(part, "restored", "target_test", interval=False)
+    return by_method(together, columns)
 
 
-SHOWN = ("target_test", "unseen marks")
-
-
-def where(layers: str) -> str:
-    """Name the layers that an edit changes; of more than two, the first."""
-    first, *others = layers.split(", ")
-    return f"{first} and all later ones" if len(others) > 1 else layers
+DATASETS = {"MiniWorld": "rendered", "photos": "photos"}
 
 
 def synthetic(table: pd.DataFrame) -> str:
-    """Write the synthetic benchmark, by method; of several networks the edit and its best baselines."""
-
-    def columns(part: pd.DataFrame, index: str | list[str] = "method") -> dict[str, pd.Series]:
-        splits = ("other classes, same style", "other classes, held-out style")
-        return {split: cells(part, "errors corrected", split, index=index) for split in splits}
-
-    def cost(part: pd.DataFrame, index: str | list[str] = "method") -> dict[str, pd.Series]:
-        change = cells(part, "accuracy change", "clean_test", index=index)
-        return {"accuracy, points": change, "candidates": cells(part, "candidates", index=index)}
-
-    methods = table[table.method != ""]
-    if table.network.nunique() == 1:
-        target = {"target class": cells(methods, "errors corrected", "target class, same style")}
-        return by_method(methods, columns(methods) | target | cost(methods))
-    parts = []
-    for _, part in methods.groupby("network", sort=False):
-        parts.append(only(part, compared(part, "errors corrected", "other classes, same style")))
-    selected = pd.concat(parts)
-    index = ["network", "method"]
-    order = pd.MultiIndex.from_frame(selected[index].drop_duplicates())
-    cases = cells(table, "cases", index="network")
-    left = {
-        "network": pd.Series([network for network, _ in order], order),
-        "cases": pd.Series([cases[network] for network, _ in order], order),
-        "method": pd.Series([f"**{name}**" if name == EDIT else name for _, name in order], order),
-    }
-    return markdown(left | columns(selected, index) | cost(selected, index))
-
-
-def found_rule(table: pd.DataFrame) -> str:
-    """Write a rule found by probing."""
-    untouched = cells(table, "probability change", "untouched")
-    columns = {
-        "errors corrected": cells(table, "errors corrected", "target_test"),
-        "corrected / broken": slash(table, "target_test"),
-        "probability": cells(table, "probability change", "changed") + " / " + untouched,
-        "accuracy": cells(table, "accuracy change", "clean_test"),
-        "retained errors": arrow(table, "errors", "retain_test"),
-        "accuracy elsewhere": cells(table, "accuracy change", "elsewhere", interval=False),
-        "candidates": cells(table, "candidates"),
-    }
-    return by_method(table, columns)
-
-
-def side_effects(table: pd.DataFrame) -> str:
-    """Write the rules of a network before and after an edit."""
-    columns = {
-        "rules before": cells(table, "rules before"),
-        "rules kept": cells(table, "rules kept"),
-        "new rules": cells(table, "new rules"),
-        "effect of the edited concept": arrow(table, "effect", "edited concept"),
-        "change of other effects": cells(table, "effect change", "other concepts"),
-        "largest rise": cells(table, "largest rise", "other concepts"),
-        "candidates": cells(table, "candidates"),
-    }
+    """Write the synthetic benchmark, by method; then the errors corrected by the number of exemplars."""
+    table = table[table.method != ""]
+    columns = {}
+    for dataset, title in DATASETS.items():
+        part = table[(table.dataset == dataset) & (table.condition == "")]
+        columns[f"{title}: other classes"] = cells(part, "errors corrected", "other classes, same style")
+        columns[f"{title}: held-out style"] = cells(part, "errors corrected", "other classes, held-out style")
+        columns[f"{title}: target class"] = cells(part, "errors corrected", "target class, same style")
+        columns[f"{title}: accuracy, points"] = cells(part, "accuracy change", "clean_test")
+    for condition, part in table[table.condition != ""].groupby("condition", sort=False):
+        columns[f"rendered, {condition}: other classes"] = cells(part, "errors corrected", "other classes, same style")
     return by_method(table, columns)
 
 
 def probing(table: pd.DataFrame) -> str:
-    """Write rules found against those planted and those shown exactly; effects where no rules are known."""
-    if (table.metric == "effect").any():
-        methods = table.method.unique()
-        return "\n\n".join(f"{KINDS_OF_PROBES[kind]}\n\n{by_concept(table[table.method == kind])}" for kind in methods)
+    """Write rules found against those planted and those shown exactly, and effects on photos, where none are known."""
+    is_effect = table.method == "materials"
+    index = ["network", "split of the scenes"]
+    scenes = table[table.dataset == "MiniWorld"]
+    scenes = scenes.assign(**{index[1]: scenes.part.map({"mini": "test", "mini_networks": "validation"})})
+    rows = pd.MultiIndex.from_frame(scenes[index].drop_duplicates())
 
     def text(metric: str, split: str) -> pd.Series:
-        return cells(table, metric, split, index="network")
+        return cells(scenes, metric, split, index=index)
 
     columns = {
+        "network": pd.Series([network for network, _ in rows], rows),
+        "scenes": pd.Series([split for _, split in rows], rows),
         "rules planted / found": text("rules", "planted") + " / " + text("rules", "found"),
         "precision, recall": text("precision", "planted") + ", " + text("recall", "planted"),
         "rules shown exactly": text("rules", "exact"),
         "precision, recall against these": text("precision", "exact") + ", " + text("recall", "exact"),
-        "correlation of effects": text("correlation of effects", "exact"),
         "found where none were planted": text("rules", "found where none were planted"),
     }
-    return markdown(columns, rows="network")
+    return f"{markdown(columns)}\n\n{by_concept(table[is_effect])}"
 
 
-KINDS_OF_PROBES = {
-    "styles": "Replaced by the paper's styles, minus the control elsewhere in the photo:",
-    "materials": "Replaced by materials of other photos, minus another variant of its own material:",
-    "made": "MSRC's photos, masks made by hand:",
-    "found": "MSRC's photos and the ImageNet sample, masks found:",
-    "found, MSRC alone": "Of these MSRC's photos alone:",
-}
 FALSE_DISCOVERY_RATE = 0.05
 
 
@@ -276,101 +183,76 @@ def by_concept(table: pd.DataFrame) -> str:
     return markdown({"photos": photos, **{name: wide[name] for name in wide}}, order, rows="concept")
 
 
-def segmentation(table: pd.DataFrame) -> str:
-    """Write how well segmenters find concepts."""
-    index = ["method", "condition"]
-    order = pd.MultiIndex.from_frame(table[index].drop_duplicates())
-
-    def text(metric: str) -> pd.Series:
-        return cells(table, metric, index=index)
-
+def learned_shortcut(table: pd.DataFrame) -> str:
+    """Write what each method restores on each network, part by part."""
+    table = table[table.condition == ""]
+    index = ["network", "method"]
+    rows = pd.MultiIndex.from_frame(table[index].drop_duplicates())
     columns = {
-        "segmenter": pd.Series([segmenter for segmenter, _ in order], order),
-        "concept": pd.Series([concept for _, concept in order], order),
-        "IoU where shown, mean (median)": text("IoU, mean") + " (" + text("IoU, median") + ")",
-        "photos that show it": text("photos that show it"),
-        "found in": text("photos in which it is found"),
-        "precision, recall": text("precision") + ", " + text("recall"),
+        "network": pd.Series([short(network) for network, _ in rows], rows),
+        "method": pd.Series([f"**{method}**" if method == EDIT else method for _, method in rows], rows),
     }
+    for part, of_part in table.groupby("part", sort=False):
+        title = f"{part.replace('_', ' ')}: " if part else ""
+        difference = cells(of_part, "edit minus method", "target_test", index=index)
+        p = cells(of_part, "p, Holm", "target_test", index=index)
+        columns[f"{title}restored"] = cells(of_part, "restored", "target_test", index=index)
+        columns[f"{title}accuracy, points"] = cells(of_part, "accuracy change", "clean_test", index=index)
+        columns[f"{title}edit − method, points (p)"] = difference + " (" + p + ")"
     return markdown(columns)
 
 
-def robustness(table: pd.DataFrame) -> str:
-    """Write mean error rates on corrupted copies of clean images, next to accuracy and errors with the concept."""
-    corrupted = table[table.condition == "corrupted"]
-    table = table[table.condition == ""]
+AUDITS = ("audits that find it", "audits with another rule", "audits with a rule")
+"""The count of each kind of audit: of photos with a shortcut, of all shortcuts together, and with nothing drawn."""
+
+MATERIALS = {"": "materials of the images", "elsewhere": "a photo as the material"}
+"""What replaces a concept in each part of `audit_shortcuts`."""
+
+
+def audit_shortcuts(table: pd.DataFrame) -> str:
+    """Write in how many audits a rule is found, and how often the maximum of the heat map lies on the shortcut."""
+    index = ["network", "condition"]
+    rows = pd.MultiIndex.from_frame(table[index].drop_duplicates())
+    names = {"drawn": "another rule", "nothing drawn": "any rule, nothing drawn"}
     columns = {
-        "error rate, corrupted": cells(corrupted, "error rate", "clean_test"),
-        "accuracy, clean": cells(table, "accuracy", "clean_test"),
-        "errors with the concept": cells(table, "error rate", "target_test"),
-        "candidates": cells(table, "candidates"),
+        "network": pd.Series([short(network) for network, _ in rows], rows),
+        "what is looked for": pd.Series([names.get(condition, condition) for _, condition in rows], rows),
     }
-    return by_method(table, columns)
+    for part, of_part in table.groupby("part"):
+        title = MATERIALS[part]
+        counts = of_part[of_part.metric.isin(AUDITS)].set_index(index)
+        columns[f"audits that find it, {title}"] = counts.value.map("{:.0f}".format) + " of " + counts.n.astype(str)
+    columns["maximum of the heat map on it"] = cells(table, "maximum on it", index=index)
+    columns["its share of the image"] = cells(table, "area", index=index)
+    return markdown(columns)
 
 
 def repair(table: pd.DataFrame) -> str:
-    """Write what one call finds."""
-    summary = "\n".join(f"> {line}" for line in read_run(table.run.iloc[0])["summary"].splitlines())
+    """Write what `repair` says of each rule, and what it costs."""
+    index = ["network", "condition"]
+    selected = table[table.method == SELECTED]
+    control = table[table.method == RANDOM]
+    verdicts = {}
+    for run in table.run.unique():
+        said = [entry for entry in read_run(run)["selected"] if "verdict" in entry]
+        verdicts |= {(entry["network"], entry["condition"]): f"*{entry['verdict']}*" for entry in said}
+    rows = pd.MultiIndex.from_frame(selected[index].drop_duplicates())
+    errors = cells(selected, "errors before", "held out", index=index)
     columns = {
-        "held out, corrected / broken": slash(table, "held out") + " of " + cells(table, "errors before", "held out"),
-        "share": cells(table, "errors corrected", "held out"),
-        "p, not corrected": cells(table, "p", "held out"),
-        "accuracy": cells(table, "accuracy change", "clean"),
-        "retained images broken": cells(table, "broken", "retain") + " of " + counts(table, "broken", "retain"),
-        "candidates": cells(table, "candidates"),
-    }
-    share = cells(table, "errors corrected", "target_test")[EDIT]
-    said = f"The edit on all test images of the scenario: {share} of their errors corrected."
-    return f"{summary}\n\n{by_method(table, columns)}\n\n{said}"
-
-
-def many_edits(table: pd.DataFrame) -> str:
-    """Write what is left of many edits in one network."""
-    index = ["method", "condition"]
-    order = pd.MultiIndex.from_frame(table[index].drop_duplicates())
-
-    def text(metric: str, split: str | None = None) -> pd.Series:
-        return cells(table, metric, split, index=index)
-
-    def of(metric: str, split: str) -> pd.Series:
-        return text(metric, split) + " of " + counts(table, metric, split, index)
-
-    errors = text("errors before", "target_test")
-    columns = {
-        "edits": pd.Series([how for how, _ in order], order),
-        "rules": text("rules"),
-        "errors corrected": text("errors corrected", "target_test"),
-        "corrected / broken": slash(table, "target_test", index) + " of " + errors,
-        "single edits' still correct": of("still corrected", "target_test"),
-        "accuracy": text("accuracy change", "clean_test"),
-        "retained images broken": of("share broken", "retain_test"),
+        "network": pd.Series([short(network) for network, _ in rows], rows),
+        "rule": pd.Series([condition for _, condition in rows], rows),
+        "verdict": pd.Series([verdicts[row] for row in rows], rows),
+        "held out, corrected / broken": slash(selected, "held out", index) + " of " + errors,
+        "best of 5 random directions": cells(control, "corrected", "held out", index=index),
+        "CPU seconds": cells(selected, "CPU seconds", index=index),
+        "MB added": cells(selected, "peak memory added", index=index),
     }
     return markdown(columns)
 
 
-def random_directions(table: pd.DataFrame) -> str:
-    """Write one row per draw of random directions, then their mean and range."""
-    order = table.condition.unique()
-
-    def text(metric: str, split: str | None = None) -> pd.Series:
-        return cells(table, metric, split, index="condition")
-
-    columns = {
-        "seed": pd.Series([condition.removeprefix("seed ") for condition in order], order),
-        "errors corrected": text("errors corrected", "target_test"),
-        "corrected / broken": slash(table, "target_test", "condition"),
-        "accuracy": text("accuracy change", "clean_test"),
-        "retained errors": text("errors before", "retain_test") + " → " + text("errors after", "retain_test"),
-        "candidates": text("candidates"),
-    }
-    shares = values(table, "errors corrected", "target_test", "condition")
-    mean, lowest, highest = (SHARE.value(value) for value in (shares.mean(), shares.min(), shares.max()))
-    return f"{markdown(columns)}\n\nMean of the errors corrected: {mean}, from {lowest} to {highest}."
-
-
-def null_audits(table: pd.DataFrame) -> str:
+def calibration_audits(table: pd.DataFrame) -> str:
     """Write one row per control: the audits that find a rule of a class, and one of all classes."""
-    rows = table.set_index(["condition", "split"])
+    rows = table[table.metric == "audits with a rule"].set_index(["condition", "split"])
     interval = rows.low.map("{:.0f}".format) + " to " + rows.high.map("{:.0f}".format)
     found = (rows.value.map("{:.0f}".format) + " [" + interval + "]").unstack("split")
     columns = {
@@ -381,177 +263,16 @@ def null_audits(table: pd.DataFrame) -> str:
     return markdown(columns, rows="control")
 
 
-def null_verdicts(table: pd.DataFrame) -> str:
+WORDS = ("use", "unclear", "do not use")
+
+
+def calibration_verdicts(table: pd.DataFrame) -> str:
     """Write one row per kind of failing images and exemplar: how often each verdict was given."""
-    words = ["use", "unclear", "do not use"]
+    table = table[table.metric.isin(WORDS)]
     counted = table.pivot(index="condition", columns="metric", values="value").loc[table.condition.unique()]
-    columns = {word: counted[word].map("{:.0f}".format) for word in words}
-    return markdown({**columns, "cases": counted[words].sum(axis=1).map("{:.0f}".format)}, rows="exemplar and images")
-
-
-def default_settings(table: pd.DataFrame) -> str:
-    """Write one row per experiment and setting, then the default that the rule selects."""
-    table = table.assign(case=table.condition + " / " + table.method)
-    order = table.drop_duplicates("case").set_index("case")
-    columns = {
-        "experiment": order.condition,
-        "setting": order.method,
-        "errors corrected": cells(table, "errors corrected", "target", index="case", interval=False),
-        "corrected / broken": slash(table, "target", "case"),
-        "accuracy, clean images": cells(table, "accuracy change", "clean", index="case"),
-        "accuracy, retained images": cells(table, "accuracy change", "retain", index="case"),
-    }
-    return f"{markdown(columns)}\n\nSelected by the rule: {read_run(table.run.iloc[0])['recommended']}."
-
-
-def repair_composites(table: pd.DataFrame) -> str:
-    """Write one row per network and method; a network without errors to select on has one row."""
-    table = table.assign(case=table.network + " / " + table.method)
-    order = table.drop_duplicates("case").set_index("case")
-    columns = {
-        "network": order.network,
-        "method": order.method.where(order.method != "", "no error to select on"),
-        "errors": cells(table, "errors before", index="case"),
-        "corrected / broken": slash(table, "target_test", "case"),
-        "accuracy, points": cells(table, "accuracy change", "clean_test", index="case"),
-        "candidates": cells(table, "candidates", index="case"),
-    }
-    return markdown(columns)
-
-
-SAME_STYLE = ("other classes, same style", "target class, same style")
-"""The splits of the experiment with several numbers of exemplars that its table and its figure show."""
-
-
-def exemplar_count(table: pd.DataFrame) -> str:
-    """Write one row per method, and one column per number of exemplars and split; then show the figure."""
-    methods = table[table.method != ""]
-    cases = cells(table, "cases", index="condition")
-    columns = {}
-    for split in SAME_STYLE:
-        for condition, part in methods.groupby("condition", sort=False):
-            title = f"{split.removesuffix(', same style')}, {condition}"
-            columns[title] = cells(part, "errors corrected", split)
-    for condition, part in methods.groupby("condition", sort=False):
-        columns[f"accuracy, {condition}"] = cells(part, "accuracy change", "clean_test")
-    numbers = ", ".join(f"{number} with {condition}" for condition, number in cases.items())
-    picture = "![Errors corrected against the number of exemplars, one line per method](../exemplar_count.png)"
-    return f"{by_method(methods, columns)}\n\nCases: {numbers}.\n\n{picture}"
-
-
-def compare_exemplars(table: pd.DataFrame) -> str:
-    """Write one row per exemplar and network."""
-    index = ["network", "condition"]
-    order = pd.MultiIndex.from_frame(table[index].drop_duplicates())
-
-    def text(metric: str) -> pd.Series:
-        return cells(table, metric, index=index)
-
-    columns = {
-        "network": pd.Series([short(network) for network, _ in order], order),
-        "exemplar": pd.Series([exemplar for _, exemplar in order], order),
-        "mask, share of the image": text("share of the image"),
-        "corrected / broken": text("corrected") + " / " + text("broken") + " of " + text("errors before"),
-        "accuracy, points": text("accuracy change"),
-    }
-    return markdown(columns)
-
-
-def layer_search(table: pd.DataFrame) -> str:
-    """Write what the methods make of tagged and of clean photos, network by network, then what calls of `repair` do."""
-    whole = table[~table.condition.str.contains(DRAW)]
-    parts = []
-    for network, part in whole[whole.condition == ""].groupby("network", sort=False):
-        of_draws = table[(table.network == network) & table.condition.str.fullmatch(DRAW)]
-        columns = {
-            "method": pd.Series({name: bold_selected(name) for name in part.method.unique()}),
-            "draws with an edit": cells(part, "edits"),
-            "tagged photos correct": cells(part, "correct", "target_test"),
-            "by draw": lowest_to_highest(of_draws, "correct", "target_test"),
-            "clean photos correct": cells(part, "correct", "clean_test"),
-            "`repair` − method, points": cells(part, "difference", "target_test"),
-        }
-        parts.append(f"{short(network)}, photos of all draws:\n\n{markdown(columns)}")
-    calls = whole[whole.method.isin(whole[whole.metric == "CPU seconds"].method)]
-    index = ["network", "method", "condition"]
-    order = calls.loc[calls.metric == "CPU seconds", index].drop_duplicates()
-    rows = pd.MultiIndex.from_frame(order)
-    verdicts = [cells(calls, word, index=index, interval=False) for word in VERDICTS]
-    columns = {
-        "network": pd.Series([short(network) for network, _, _ in rows], rows),
-        "call of `repair`": pd.Series([called(method, condition) for _, method, condition in rows], rows),
-        "held out, corrected / broken": of_held_out(calls, index),
-        ", ".join(f"*{word}*" for word in VERDICTS): verdicts[0] + ", " + verdicts[1] + ", " + verdicts[2],
-        "CPU seconds": cells(calls, "CPU seconds", index=index),
-        "MB added": cells(calls, "peak memory added", index=index),
-    }
-    return "\n\n".join([*parts, "Calls of `repair`, sums and means of all draws:", markdown(columns)])
-
-
-DRAW = r"draw \d+"
-"""What the condition of a row of a single draw holds."""
-
-VERDICTS = ("use", "unclear", "do not use")
-
-
-def of_held_out(table: pd.DataFrame, index: str | list[str]) -> pd.Series:
-    """Write what cross-validation says."""
-    return slash(table, "held out", index) + " of " + cells(table, "errors before", "held out", index=index)
-
-
-def lowest_to_highest(table: pd.DataFrame, metric: str, split: str) -> pd.Series:
-    """Write the lowest and the highest share of each method."""
-    shares = values(table, metric, split).groupby(level=0, sort=False)
-    return shares.min().map("{:.0%}".format) + " to " + shares.max().map("{:.0%}".format)
-
-
-def bold_selected(method: str) -> str:
-    """Write the name of a method; that of what `repair` selects is bold."""
-    return f"**{method}**" if method == METHODS["selected"] else method
-
-
-def called(method: str, condition: str) -> str:
-    """Say how `repair` was called."""
-    return condition or {METHODS["selected"]: "all layers", METHODS["former_layers"]: "former layers"}[method]
-
-
-def layer_search_passes(table: pd.DataFrame) -> str:
-    """Write one row per network and number of layers that go on to the second pass."""
-    whole = table[~table.condition.str.contains(DRAW)]
-    index = ["network", "condition"]
-    rows = pd.MultiIndex.from_frame(whole[index].drop_duplicates())
-    columns = {
-        "network": pd.Series([short(network) for network, _ in rows], rows),
-        "layers that go on": pd.Series([condition.split()[0] for _, condition in rows], rows),
-        "loss of the selected candidate": cells(whole, "loss", "target", index=index),
-        "held out, corrected / broken": of_held_out(whole, index),
-        "tagged photos correct": cells(whole, "correct", "target_test", index=index),
-        "CPU seconds": cells(whole, "CPU seconds", index=index),
-    }
-    return markdown(columns)
-
-
-def edit_speed(table: pd.DataFrame) -> str:
-    """Write the solvers against training the full weight, and one more edit against a forward pass."""
-    known = table.set_index("metric").value
-    rows = {}
-    for title, (metrics, look) in SPEED.items():
-        if set(metrics) <= set(known.index):
-            rows[title] = ", ".join(look.value(known[metric]) for metric in metrics)
-    return markdown({"ratio": pd.Series(rows)}, rows="what")
-
-
-SPEED: dict[str, tuple[list[str], Format]] = {
-    "L1 over Λ alone, times faster than training the weight for 20,000 steps": (["l1 time ratio"], RATIO),
-    "its loss, and that of the trained weight after projection": (["l1 loss", "naive loss projected"], LOSS),
-    "least squares, times faster": (["least squares time ratio"], RATIO),
-    "L1 to that loss at no larger movement of reference keys, times faster": (["l1 time ratio equal movement"], RATIO),
-    "least squares to that loss, the same": (["least squares time ratio equal movement"], RATIO),
-    "L1 to the lowest loss on the way of the training, the same": (["l1 time ratio lowest"], RATIO),
-    "least squares to the lowest loss, the same": (["least squares time ratio lowest"], RATIO),
-    "second moment, times faster than materialized outer products": (["second moment time ratio"], RATIO),
-    "one more edit over cached states, of a forward pass": (["suffix time fraction"], LOSS),
-}
+    columns = {word: counted[word].map("{:.0f}".format) for word in WORDS}
+    cases = counted[list(WORDS)].sum(axis=1).map("{:.0f}".format)
+    return markdown({**columns, "cases": cases}, rows="exemplar and images")
 
 
 def border_strip(table: pd.DataFrame) -> str:
@@ -574,225 +295,63 @@ def border_strip(table: pd.DataFrame) -> str:
     return markdown(columns)
 
 
-def batch_size(table: pd.DataFrame) -> str:
-    """Write how much faster the usual batches are than batches of 64."""
-    known = table.set_index(["network", "metric"]).value.unstack("metric").reindex(table.network.unique())
-    columns = {
-        "images in a usual batch": known["usual batch size"].map("{:.0f}".format),
-        "times faster than one batch of 64": known["time ratio"].map("{:.1f}".format),
+SOLVERS = {"l1": "L1 over Λ", "least squares": "least squares"}
+
+
+def edit_speed(table: pd.DataFrame) -> str:
+    """Write how much faster the solvers are than training the full weight, to its last and to its best point."""
+    known = table.set_index("metric").value
+    steps = f"{known['naive steps to lowest']:.0f}"
+    loop = {
+        "times faster than the paper's loop, 20,000 steps": "{} time ratio",
+        f"times faster than this loop to its best point, {steps} steps": "{} time ratio lowest",
     }
-    return markdown(columns, rows="network")
+    columns = {}
+    for title, metric in loop.items():
+        columns[title] = pd.Series({name: RATIO.value(known[metric.format(key)]) for key, name in SOLVERS.items()})
+    columns["loss"] = pd.Series({name: LOSS.value(known[f"{key} loss"]) for key, name in SOLVERS.items()})
+    return markdown(columns, rows="solver")
 
 
 def paper_rehearsal(table: pd.DataFrame) -> str:
     """Write which models of tier `paper` ran through which scenarios."""
-    index = ["network", "condition"]
-    passed = table[table.metric == "passed"].set_index(index).value
+    passed = table[(table.metric == "passed") & (table.value == 1)].groupby("network", sort=False).condition
+    seconds = table[table.metric == "seconds"].groupby("network", sort=False).value.sum()
     columns = {
-        "model": pd.Series([model for model, _ in passed.index], passed.index),
-        "scenario": pd.Series([scenario for _, scenario in passed.index], passed.index),
-        "outcome": passed.map({1.0: "passed", 0.0: "failed"}),
-        "seconds": cells(table, "seconds", index=index),
+        "scenarios that passed": passed.agg(lambda names: ", ".join(names).replace("_", " ")),
+        "seconds": seconds.map("{:.0f}".format),
     }
-    return markdown(columns)
+    return markdown(columns, rows="model")
 
 
-def learned_shortcut(table: pd.DataFrame) -> str:
-    """Write what each method makes of photos with and without the shortcuts, network by network, then each shortcut."""
-    parts = []
-    for network, part in table[table.condition == ""].groupby("network", sort=False):
-        draws = table[(table.network == network) & table.condition.str.contains(DRAW)]
-        shares = draws.value.agg(["min", "max"]).map(SHARE.value)
-        columns = {
-            "correct with a shortcut": cells(part, "correct", "target_test"),
-            "of what it breaks, restored": cells(part, "restored", "target_test"),
-            "correct with another look": cells(part, "correct", "unseen"),
-            "accuracy, points": cells(part, "accuracy change", "clean_test"),
-            "edit − method, points": cells(part, "edit minus method", "target_test"),
-            "p (Holm)": cells(part, "p, Holm", "target_test"),
-            "pairs in which the edit leads": counted(part, "pairs in which the edit leads", "method"),
-            "candidates": cells(part, "candidates"),
-        }
-        spread = f"with the edit, from {shares['min']} to {shares['max']} in single pairs of shortcut and draw"
-        parts.append(f"{short(network)}, {spread}:\n\n{by_method(part, columns)}")
-    return "\n\n".join([*parts, "The edit, by shortcut:", each_shortcut(table)])
-
-
-def each_shortcut(table: pd.DataFrame) -> str:
-    """Write what the edit makes of each shortcut."""
-    whole = table[(table.method == EDIT) & table.condition.isin(["tag", "text", "border"])]
-    unedited = table[(table.method == "no edit") & table.condition.isin(["tag", "text", "border"])]
-    index = ["network", "condition"]
-    rows = pd.MultiIndex.from_frame(whole[index].drop_duplicates())
-    columns = {
-        "network": pd.Series([short(network) for network, _ in rows], rows),
-        "shortcut": pd.Series([condition for _, condition in rows], rows),
-        "correct without an edit": cells(unedited, "correct", "target_test", index=index),
-        "with the edit": cells(whole, "correct", "target_test", index=index),
-        "restored": cells(whole, "restored", "target_test", index=index),
-        "accuracy, points": cells(whole, "accuracy change", "clean_test", index=index),
-        "accuracy of its class, points": cells(whole, "accuracy change", "retain_test", index=index),
-    }
-    return markdown(columns)
-
-
-def audit_shortcuts(table: pd.DataFrame) -> str:
-    """Write in how many audits a rule is found, and how often the maximum of the heat map lies on the shortcut."""
-    parts = []
-    for network, part in table.groupby("network", sort=False):
-        columns = {
-            "audits that find it": counted(part, "audits that find it"),
-            "maximum of the heat map on it": cells(part, "maximum on it", index="condition"),
-            "its share of the image": cells(part, "area", index="condition"),
-            "audits with another rule": counted(part, "audits with another rule"),
-            "audits with any rule": counted(part, "audits with a rule"),
-        }
-        text = markdown(columns, list(part.condition.unique()), rows="photos")
-        parts.append(f"{short(network)}:\n\n{text}")
-    return "\n\n".join(parts)
-
-
-def shortcut_repair(table: pd.DataFrame) -> str:
-    """Write what `repair` says of each shortcut, and what it costs."""
-    index = ["network", "condition"]
-    selected = table[table.method == METHODS["selected"]]
-    said = {(one["network"], one["condition"]): one["verdict"] for one in read_run(table.run.iloc[0])["selected"]}
-    rows = pd.MultiIndex.from_frame(selected[index].drop_duplicates())
-    columns = {
-        "network": pd.Series([short(network) for network, _ in rows], rows),
-        "shortcut": pd.Series([condition for _, condition in rows], rows),
-        "verdict": pd.Series([f"*{said[row]}*" for row in rows], rows),
-        "held out, corrected / broken": of_held_out(selected, index),
-        "best random direction": cells(table[table.method == RANDOM], "corrected", "held out", index=index),
-        "CPU seconds": cells(selected, "CPU seconds", index=index),
-        "MB added": cells(selected, "peak memory added", index=index),
-    }
-    return markdown(columns)
-
-
-def counted(table: pd.DataFrame, metric: str, index: str = "condition") -> pd.Series:
-    """Write a count and of how many it is."""
-    rows = table[table.metric == metric].set_index(index)
-    return rows.value.map("{:.0f}".format) + " of " + rows.n.astype(str)
-
-
-TABLES = {
+TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     function.__name__: function
     for function in (
-        *(snow, typographic, watermark, synthetic, found_rule, side_effects, probing, segmentation, robustness, repair),
-        *(many_edits, random_directions, default_settings, repair_composites, edit_speed, paper_rehearsal),
-        *(exemplar_count, compare_exemplars, border_strip, batch_size, null_audits, null_verdicts),
-        *(layer_search, layer_search_passes, learned_shortcut, audit_shortcuts, shortcut_repair),
+        *(snow, typographic, watermark, learned_shortcut, synthetic, probing, audit_shortcuts, repair),
+        *(calibration_audits, calibration_verdicts, border_strip, edit_speed, paper_rehearsal),
     )
 }
-"""What makes the table of a run, by its experiment."""
+"""What makes the table of an experiment, by its name."""
 
 
-# --- tables and figures of all experiments ---
+# --- tables of several experiments ---
 
 
 @dataclass(frozen=True)
-class Headline:
-    """A run in the tables and figures of all experiments.
+class Row:
+    """A row of a summary.
 
     Args:
         run: name of the run.
-        title: its name in tables.
-        panel: its name in the figure.
         metric: the metric that methods are compared by.
         split: the split of it.
-        errors: metric and split of the number of errors, or of cases.
         network: the network, for a run of several networks that are not pooled.
     """
 
     run: str
-    title: str
-    panel: str
     metric: str = "errors corrected"
     split: str = "target_test"
-    errors: tuple[str, str] = ("errors before", "target_test")
     network: str = ""
-
-
-HEADLINES = [
-    Headline("snow_miniworld", "vehicles on snow, MiniWorld", "vehicles on snow, MiniWorld"),
-    Headline("snow_photos", "vehicles on snow, photos", "vehicles on snow, photos"),
-    Headline("typographic_miniworld", 'an "iPod" sticker, MiniWorld', 'an "iPod" sticker, MiniWorld'),
-    Headline(
-        "watermark_photos",
-        "a watermark, photos",
-        "a watermark, photos",
-        metric="restored",
-        errors=("broken by the mark", "target_test"),
-    ),
-    *(
-        Headline(
-            f"synthetic_{run}",
-            f"concepts × styles, {dataset}",
-            f"concepts × styles, {dataset}",
-            split="other classes, same style",
-            errors=("cases", ""),
-        )
-        for run, dataset in {"miniworld": "MiniWorld", "photos": "photos"}.items()
-    ),
-    Headline("found_rule_miniworld", "a rule found by probing, MiniWorld", "a rule found by probing, MiniWorld"),
-    Headline("found_rule_photos", "a rule found by probing, photos", "a rule found by probing, photos"),
-]
-FIGURE_METHODS = [
-    name_of(key)
-    for key in (
-        *("editing", "finetune_local", "finetune_global", "interpolated_local", "interpolated_global", "projection"),
-        *("null_space", "full_rank", "closed_form", "last_layer", "logit_correction", "random_direction"),
-    )
-]
-"""The methods in the figure of all experiments, where an experiment has them."""
-
-
-def headline() -> str:
-    """Write the table of all experiments: the edit next to fixed baselines, and the best fine-tuning of several."""
-    rows = []
-    full_rank_names = []
-    for one in HEADLINES:
-        table = main_rows(one)
-        tuned = best(table, finetunings(table), one.metric, one.split)
-        full_rank = FULL_RANK if FULL_RANK in set(table.method) else CLOSED_FORM
-        full_rank_names.append(full_rank)
-        named = only(table, [EDIT, full_rank, tuned, RANDOM])
-        share = cells(named, one.metric, one.split)
-        metric, split = one.errors
-        errors = table[(table.metric == metric) & (table.split == split) & table.method.isin([EDIT, ""])]
-        change = cells(named, "accuracy change", "clean_test", interval=False)[EDIT]
-        row = {
-            "experiment": one.title,
-            "misclassified": f"{errors.value.iloc[0]:.0f}" + (" cases" if metric == "cases" else ""),
-            "edit": share[EDIT],
-            FULL_RANK: share[full_rank],
-            "best fine-tuning": share[tuned],
-            "random direction": share[RANDOM],
-            "accuracy; retained errors (edit)": change + retained(named[named.method == EDIT]),
-        }
-        rows.append(row)
-    columns = pd.DataFrame(rows).rename(columns={FULL_RANK: " or ".join(dict.fromkeys(full_rank_names))})
-    return markdown({title: columns[title] for title in columns})
-
-
-TUNED = "best fine-tuning"
-NARROW = ",\u00a0"
-"""A comma and a space that does not break, so that an interval stays on one line of a narrow column."""
-SEVERAL, TWO_LAYERS, PROJECTION = (METHODS[key] for key in ("editing_several", "two_layers", "projection"))
-BLURRED = [METHODS["text_blurred"], METHODS["mark_blurred"]]
-TRANSFORMER = Headline("snow_miniworld_vit", "vehicles on snow, transformer", "vehicles on snow, transformer")
-UNSEEN_MARKS = Headline("watermark_photos", "unseen marks", "unseen marks", metric="restored", split="unseen marks")
-LEARNED = {
-    title: Headline("learned_shortcut", title, title, metric="restored", network=network)
-    for title, network in {
-        "learned shortcuts, EfficientNet-Lite0": "shortcuts_lite0",
-        "learned shortcuts, SqueezeNet": "shortcuts_squeezenet",
-    }.items()
-}
-OTHER_WORDS = Headline(
-    "typographic_miniworld", "other words", "other words", metric="attacks corrected", split="other words"
-)
 
 
 @dataclass(frozen=True)
@@ -800,75 +359,81 @@ class Summary:
     """The table of a page that answers one question: one row per experiment, one column per method.
 
     Args:
-        rows: title of each row, and the experiment, metric and split that it shows.
+        rows: the rows by title.
         columns: title of each column, and the methods that it may show; an experiment has one of them at most.
     """
 
-    rows: dict[str, Headline]
+    rows: dict[str, Row]
     columns: dict[str, list[str]]
 
 
-def named(run: str) -> Headline:
-    """Return the headline of a run."""
-    return next(one for one in HEADLINES if one.run == run)
-
-
+TUNED = "best fine-tuning"
+NARROW = ",\u00a0"
+"""A comma and a space that does not break, so that an interval stays on one line of a narrow column."""
+SEVERAL, TWO_LAYERS, PROJECTION = (METHODS[key] for key in ("editing_several", "two_layers", "projection"))
+BLURRED = [METHODS["text_blurred"], METHODS["mark_blurred"]]
+FIRST_DRAWS = "learned_shortcut_draws_1_and_2"
+LEARNED = {
+    "learned shortcuts, EfficientNet-Lite0": Row(FIRST_DRAWS, metric="restored", network="shortcuts_lite0"),
+    "learned shortcuts, SqueezeNet": Row(FIRST_DRAWS, metric="restored", network="shortcuts_squeezenet"),
+}
+WATERMARK = Row("watermark", metric="restored")
+STICKER = Row("typographic_mini")
 EDIT_ALONE = {"edit": [EDIT]}
-CONTROLS = {FULL_RANK: [FULL_RANK, CLOSED_FORM], TUNED: [], "random direction": [RANDOM]}
+PROJECTED = {"concept projection": [PROJECTION]}
+CONTROLS = {TUNED: [], "random direction": [RANDOM]}
 SUMMARIES = {
     "summary": Summary(
         {
             **LEARNED,
-            "a watermark, photos": named("watermark_photos"),
-            "vehicles on snow, photos": named("snow_photos"),
-            "vehicles on snow, rendered": named("snow_miniworld"),
-            'an "iPod" sticker, rendered': named("typographic_miniworld"),
+            "a watermark, photos": WATERMARK,
+            "vehicles on snow, photos": Row("snow_lite"),
+            "vehicles on snow, rendered": Row("snow_mini"),
+            'an "iPod" sticker, rendered': STICKER,
         },
-        EDIT_ALONE | CONTROLS,
+        EDIT_ALONE | {FULL_RANK: [FULL_RANK]} | CONTROLS,
     ),
     "summary_shortcuts": Summary(
         LEARNED,
-        EDIT_ALONE | {"concept projection": [PROJECTION], "last layer retrained": [METHODS["last_layer"]]} | CONTROLS,
+        EDIT_ALONE | PROJECTED | {"last layer retrained": [METHODS["last_layer"]], FULL_RANK: [FULL_RANK]} | CONTROLS,
     ),
     "summary_snow": Summary(
         {
-            "photos, four networks": named("snow_photos"),
-            "rendered scenes, small VGG": named("snow_miniworld"),
-            "rendered scenes, transformer": TRANSFORMER,
+            "photos, four networks": Row("snow_lite"),
+            "rendered scenes, small VGG": Row("snow_mini"),
+            "rendered scenes, transformer": Row("snow_mini_vit"),
         },
-        EDIT_ALONE | {"edit of two layers": [TWO_LAYERS], "concept projection": [PROJECTION]} | CONTROLS,
+        EDIT_ALONE | {"edit of two layers": [TWO_LAYERS], FULL_RANK: [FULL_RANK]} | PROJECTED | CONTROLS,
     ),
     "summary_writing": Summary(
         {
-            "a watermark, photos": named("watermark_photos"),
-            "watermarks that no exemplar shows": UNSEEN_MARKS,
-            'an "iPod" sticker, rendered': named("typographic_miniworld"),
-            "words that no exemplar shows": OTHER_WORDS,
+            "a watermark, photos": WATERMARK,
+            "watermarks that no exemplar shows": Row("watermark", metric="restored", split="unseen marks"),
+            'an "iPod" sticker, rendered': STICKER,
+            "words that no exemplar shows": Row("typographic_mini", metric="attacks corrected", split="other words"),
         },
-        EDIT_ALONE | {SEVERAL: [SEVERAL]} | CONTROLS | {"blurred, its position given": BLURRED},
+        EDIT_ALONE | {SEVERAL: [SEVERAL]} | PROJECTED | CONTROLS | {"blurred, its position given": BLURRED},
     ),
     "summary_concepts": Summary(
         {
-            "concepts replaced, photos": named("synthetic_photos"),
-            "concepts replaced, rendered": named("synthetic_miniworld"),
-            "a rule found by probing, photos": named("found_rule_photos"),
-            "a rule found by probing, rendered": named("found_rule_miniworld"),
+            "concepts replaced, photos": Row("synthetic_lite", split="other classes, same style"),
+            "concepts replaced, rendered": Row("synthetic_mini", split="other classes, same style"),
         },
-        EDIT_ALONE | {"concept projection": [PROJECTION]} | CONTROLS,
+        EDIT_ALONE | PROJECTED | CONTROLS,
     ),
 }
 """The tables of the pages that answer one question each, and that of README."""
 
 
 def summary(name: str) -> str:
-    """Write errors corrected by the methods that matter, and what the edit costs in accuracy."""
+    """Write errors corrected by the methods that matter, and what the edit costs; a dash for what was not measured."""
     rows = []
     for title, one in SUMMARIES[name].rows.items():
         table = main_rows(one)
-        share = cells(table, one.metric, one.split)
+        share = shares(table, one.metric, one.split)
         row = {"errors corrected": title}
         for column, methods in SUMMARIES[name].columns.items():
-            shown = [best(table, finetunings(table), one.metric, one.split)] if column == TUNED else methods
+            shown = best_finetuning(table, one) if column == TUNED else methods
             method = next((method for method in shown if method in share.index), None)
             row[column] = "–" if method is None else share[method].replace(", ", NARROW)
         change = cells(table, "accuracy change", "clean_test", interval=False)
@@ -876,150 +441,26 @@ def summary(name: str) -> str:
     return markdown(dict(pd.DataFrame(rows).items()))
 
 
-def retained(table: pd.DataFrame) -> str:
-    """Write what happened to the retained images, from the rows of one method; nothing where there are none."""
-    errors = arrow(table, "errors", "retain_test")
-    if len(errors):
-        [number] = table[(table.metric == "errors before") & (table.split == "retain_test")].n
-        return f"; {errors.iloc[0]}" + ("" if pd.isna(number) else f" of {number}")
-    before, after = (table[(table.metric == f"accuracy {when}") & (table.split == "retain_test")] for when in WHEN)
-    if not len(before):
-        return ""
-    return f"; iPods correct {100 * before.value.iloc[0]:.0f} → {SHARE.value(after.value.iloc[0])}"
+def main_rows(one: Row) -> pd.DataFrame:
+    """Read a run without its conditions, of its network, or of all networks together where there are several.
 
-
-WHEN = ("before", "after")
-
-
-def main_rows(one: Headline) -> pd.DataFrame:
-    """Read a run without its conditions, of its network, or of all networks together where there are several."""
-    table = read_results(one.run).assign(run=one.run)
+    Several draws of the control are in the parts of the run.
+    """
+    table = pd.concat([read_results(part).assign(run=part) for part in (one.run, *DRAWS_OF.get(one.run, ()))])
     table = table[table.condition == ""]
     return table[table.network == one.network] if one.network else pooled(table)
 
 
-def finetunings(table: pd.DataFrame) -> list[str]:
-    """Name the methods in competition that are fine-tuning, interpolated or not."""
+DRAWS_OF = {"snow_mini": ("snow_mini_draws",)}
+"""The files that hold further draws of the control of a run."""
+
+
+def best_finetuning(table: pd.DataFrame, one: Row) -> list[str]:
+    """Name the fine-tuning in competition, interpolated or not, that does best; none if none was measured."""
     out_of_competition = METHODS["finetune_shown"]
-    return [method for method in table.method.unique() if "fine-tuning" in method and method != out_of_competition]
-
-
-def best(table: pd.DataFrame, methods: list[str], metric: str, split: str) -> str:
-    """Name the method with the highest value."""
-    return values(table, metric, split)[methods].idxmax()
-
-
-def compared(table: pd.DataFrame, metric: str, split: str) -> list[str]:
-    """Name the edit, its best baseline, the best fine-tuning and the random direction, each once."""
-    names = [name for name in table.method.unique() if name]  # without one: figures of a network
-    is_baseline = [name for name in names if not name.startswith("edit") and name not in NO_BASELINES]
-    tuned = [name for name in is_baseline if "fine-tuning" in name]
-    names = [EDIT, *(best(table, some, metric, split) for some in (is_baseline, tuned) if some)]
-    return list(dict.fromkeys([*names, *([RANDOM] if RANDOM in is_baseline else [])]))
-
-
-def others() -> str:
-    """Write the table of standard editing metrics, and show the figure of the trade-off along the strength."""
-    parts = []
-    for one in HEADLINES:
-        table = main_rows(one)
-        table = table[table.method != ""]
-        part = only(table, compared(table, one.metric, one.split))
-        order = part.method.unique()
-        columns = {
-            "experiment": pd.Series(one.title, order),
-            "method": pd.Series([f"**{name}**" if name == EDIT else name for name in order], order),
-            "exemplar success": cells(part, "success", "exemplars"),
-            "generalization": cells(part, one.metric, one.split),
-            "locality": kept(part, "near"),
-            "of the nearest": kept(part, "nearest"),
-        }
-        parts.append(pd.DataFrame({title: column.reindex(order) for title, column in columns.items()}).fillna("–"))
-    frame = pd.concat(parts, ignore_index=True)
-    picture = "![Errors corrected against locality, one line per method](../locality.png)"
-    return markdown({title: frame[title] for title in frame}) + f"\n\n{picture}"
-
-
-def kept(table: pd.DataFrame, split: str) -> pd.Series:
-    """Write the share of predictions kept near the decision boundary, and of how many."""
-    return cells(table, "predictions kept", split) + " of " + counts(table, "predictions kept", split)
-
-
-def points() -> list[dict[str, Any]]:
-    """Return a row for each point of the figure: experiment, method, share with its interval, constraints."""
-    rows = []
-    named = set()
-    for one in HEADLINES:
-        table = main_rows(one)
-        methods = [method for method in FIGURE_METHODS if method in set(table.method)]
-        named |= set(methods)
-        shares = table[(table.metric == one.metric) & (table.split == one.split)].set_index("method")
-        for method in methods:
-            share = shares.loc[method, ["value", "low", "high"]]
-            part = table[table.method == method]
-            row = {"experiment": one.panel, "method": method, "share": share.value, "low": share.low}
-            rows.append(row | {"high": share.high, "constraints": constraints(part)})
-    if named & {FULL_RANK, CLOSED_FORM}:
-        named |= {FULL_RANK, CLOSED_FORM}
-    if missing := set(FIGURE_METHODS) - named:
-        raise ValueError(f"No results of the methods {sorted(missing)} in any experiment of the figure")
-    return rows
-
-
-def constraints(table: pd.DataFrame) -> str:
-    """Say whether a method satisfies both constraints on test images, from its rows: "yes", "no" or "unknown"."""
-    change = table[table.metric == "accuracy change"].set_index("split").value
-    if change["clean_test"] < -0.25 or change.get("retain_test", 0.0) < -3:
-        return "no"
-    return "yes" if "retain_test" in change else "unknown"
-
-
-def curves() -> list[dict[str, Any]]:
-    """Return every method on MiniWorld's snow at several strengths: what it corrects, and its locality."""
-    table = read_results("snow_miniworld").assign(run="snow_miniworld")
-    table = table[table.condition.str.startswith("strength ")]
-    wide = table.pivot_table(index=["method", "condition"], columns="metric", values="value", sort=False).reset_index()
-    strengths = wide.condition.str.removeprefix("strength ").astype(float)
-    names = {"predictions kept": "locality"}
-    return wide.assign(strength=strengths).drop(columns="condition").rename(columns=names).to_dict("records")
-
-
-def by_exemplar_count() -> list[dict[str, Any]]:
-    """Return a row per method, number of exemplars and split: the errors corrected with their interval."""
-    table = read_results("exemplar_count")
-    table = table[(table.metric == "errors corrected") & table.split.isin(SAME_STYLE)]
-    counts = table.condition.str.extract(r"(\d+)", expand=False).astype(int)
-    columns = ["method", "split", "exemplars", "value", "low", "high"]
-    return table.assign(exemplars=counts)[columns].to_dict("records")
-
-
-FIGURES = {
-    "results.png": (points, "methods_by_experiment"),
-    "locality.png": (curves, "generalization_by_locality"),
-    "exemplar_count.png": (by_exemplar_count, "errors_by_exemplar_count"),
-}
-"""The figures in docs, which are marked with their rows: what makes the rows, and what draws them in `_lib.figures`."""
-
-
-def digest(rows: list[dict[str, Any]]) -> str:
-    """Return what the figure of these rows is marked with: pixels differ between versions of matplotlib."""
-    return sha1(json.dumps(rows).encode()).hexdigest()
-
-
-def is_stale(name: str) -> bool:
-    """Say whether a figure is not that of its rows."""
-    path = DOCS / name
-    return not path.exists() or Image.open(path).text.get("Rows") != digest(FIGURES[name][0]())
-
-
-def draw(name: str) -> None:
-    """Draw a figure, marked with its rows."""
-    from _lib import figures
-
-    make_rows, function = FIGURES[name]
-    rows = make_rows()
-    figure = getattr(figures, function)(pd.DataFrame(rows))
-    figure.savefig(DOCS / name, dpi=100, metadata={"Rows": digest(rows)})
+    known = values(table, one.metric, one.split)
+    tuned = [method for method in known.index if "fine-tuning" in method and method != out_of_competition]
+    return [known[tuned].idxmax()] if tuned else []
 
 
 # --- pages ---
@@ -1028,22 +469,24 @@ TABLE = re.compile(r"(<!-- table: (\w+) -->\n\n).*?\n*(<!-- end -->)", re.DOTALL
 
 
 def block(name: str) -> str:
-    """Write the table of a run with its command and day; or a table of all experiments."""
-    if name in ("headline", "others"):
-        return headline() if name == "headline" else others()
+    """Write the table of an experiment with its commands, or a summary."""
     if name in SUMMARIES:
         return summary(name)
-    run = read_run(name)
-    said = f"{command(run)}; {run['constraints']}." if "constraints" in run else f"{command(run)}."
-    said += "".join(f" Then {command(later)}." for later in run.get("later", ()))
-    table = read_results(name).assign(run=name)
-    return f"{said}\n\n{TABLES[table.experiment.iloc[0]](table)}"
+    commands = [command(read_run(part)) for part in parts_of(name)]
+    return f"{'; '.join(commands)}.\n\n{TABLES[name](read_parts(name))}"
 
 
 def command(run: dict[str, Any]) -> str:
-    """Write a command, its day and its seconds."""
+    """Write a command, the commit, its day and its seconds; of a former script or option, also the command of now."""
+    text = f"`{run['command']}`"
+    if "now" in run:
+        text = f"`{run['command'].replace('python benchmarks/', '')}`"
+    if "commit" in run:
+        text += f" at commit {run['commit']}"
+    if "now" in run:
+        text += f" (now `{run['now']}`)"
     seconds = f", {run['seconds']:.0f} s" if run.get("seconds") is not None else ""
-    return f"`{run['command']}`, {run['date']}{seconds}"
+    return f"{text}, {run['date']}{seconds}"
 
 
 def pages() -> dict[Path, str]:
@@ -1062,16 +505,12 @@ def main() -> None:
     arguments.add_argument("--check", action="store_true", help="only compare the pages with the files")
     if arguments.parse_args().check:
         other = [path.name for path, text in pages().items() if path.read_text() != text]
-        other += [name for name in FIGURES if is_stale(name)]
         if other:
             raise SystemExit(f"{', '.join(other)}: not what results says, run python benchmarks/tables.py")
         return
     for path, text in pages().items():
         with atomic_path(path) as temporary:
             temporary.write_text(text)
-    for name in FIGURES:
-        if is_stale(name):
-            draw(name)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,8 @@ from typing import Any
 import pandas as pd
 import torch
 from _lib.blur import blurred
-from _lib.command import add_methods, parser, run
+from _lib.command import parser, run
 from _lib.methods import (
-    LOCALITY,
     NOT_SELECTED,
     ONE_EACH,
     QUICK,
@@ -30,7 +29,6 @@ from _lib.methods import (
     search_of,
     select_all,
     small,
-    with_near,
 )
 from _lib.results import Results, name_of
 from torch import Tensor
@@ -133,7 +131,7 @@ def add_figures(
     for split, key in CORRECT.items():
         if split in found:
             results.add("accuracy after", accuracy(found[split].after), split=split, key=f"{key}_after", **where)
-    add_effort(results, selected, {name: [comparison] for name, comparison in found.items()}, **where)
+    add_effort(results, selected, **where)
     results.add_selected(selected["settings"], **where)
 
 
@@ -144,7 +142,7 @@ def accuracy(wrong: Tensor) -> float:
 
 def evaluated(cached: Mapping[str, CachedActivations]) -> list[str]:
     """Name the splits whose images are compared before and after, other words excepted."""
-    return [name for name in ("target_test", "clean", "clean_test", *CORRECT, *LOCALITY) if name in cached]
+    return [name for name in ("target_test", "clean", "clean_test", *CORRECT) if name in cached]
 
 
 def compare(logits_of: LogitsOf, cached: Mapping[str, CachedActivations], split: str) -> Comparison:
@@ -175,17 +173,16 @@ def logits_blurred(scenario: Scenario, cached: Mapping[str, CachedActivations]) 
 def experiment(options: argparse.Namespace) -> Results:
     """Select on the target images, evaluate once on the test images."""
     scenario = typographic_scenario(options.tier, progress=True)
-    scenario = with_near(small(scenario) if options.quick else scenario)
+    scenario = small(scenario) if options.quick else scenario
     settings = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",), reference_weight=REFERENCE_WEIGHTS)
     settings += grid(rank=(1,), masked=(True,), objective=("l1",), reference_weight=REFERENCE_WEIGHTS[::2])
     is_mini = options.tier == "mini"
     search = search_of(scenario)
     plan = QUICK if options.quick else Plan(settings=settings, **SLOW)
-    selections = select_all(scenario, search, plan, ONE_EACH if options.quick else None, options.methods)
+    selections = select_all(scenario, search, plan, ONE_EACH if options.quick else None)
     cached = search.activations
     logits: dict[str, LogitsOf] = {name: cache(logits_with(one, cached)) for name, one in selections.items()}
-    if not options.methods or "text_blurred" in options.methods:
-        logits["text_blurred"] = cache(logits_blurred(scenario, cached))
+    logits["text_blurred"] = cache(logits_blurred(scenario, cached))
     constraints = search.describe_constraints()
     results = Results("typographic", "MiniWorld" if is_mini else "photos", notes={"constraints": constraints})
     network = "mini_clip" if is_mini else "clip_rn50"
@@ -204,7 +201,6 @@ def main() -> None:
     """Read the command line and run the experiment."""
     arguments = parser(__doc__)
     arguments.add_argument("--tier", choices=("mini", "paper"), default="mini")
-    add_methods(arguments)
     run(arguments, experiment)
 
 

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from _lib.blur import blurred
-from _lib.command import add_methods, run
-from _lib.methods import LOCALITY, NOT_SELECTED, ONE_EACH, QUICK, Plan, effort, search_of, select_all, small, with_near
+from _lib.command import add_store, run
+from _lib.methods import NOT_SELECTED, ONE_EACH, QUICK, Plan, effort, search_of, select_all, small
 from _lib.networks import (
     Rows,
     add_networks,
@@ -49,33 +49,30 @@ TRIED |= {"rates": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1), "momenta": (0.0, 
 TRIED |= {"steps": (20,), "localities": (10.0,), "top": 1}
 """What every method may try, see `Plan`."""
 
-FEWER = {"projection": slice(0, None, 4), "full_rank": slice(1, None, 2)}
-FEWER |= {"last_layer": slice(5, 7), "reactive": slice(0, None, 2)}
+FEWER = {"projection": slice(0, None, 4), "full_rank": slice(1, None, 2), "last_layer": slice(5, 7)}
 """Which settings of the baselines are tried: means and LEACE, three λ, two ridges."""
 
 DRAWS = 2000
 """Samples of the photos for an interval."""
 
 
-def network(name: str, methods: Sequence[str] = (), quick: bool = False) -> Rows:
+def network(name: str, quick: bool = False) -> Rows:
     """Make one row per method on a network: its effort; of each split, what was misclassified, and which photos."""
     started = time.perf_counter()
     scenario = watermark_scenario(name, progress=True)
     if quick:
         fewer = small(scenario)
         scenario = replace(fewer, splits=replace(fewer.splits, clean_test=scenario.splits.clean_test))
-    scenario = with_near(scenario)
     splits = scenario.splits
     clean = splits.clean_test
     for_selection = replace(scenario, splits=replace(splits, target_test=None, clean_test=None, extra={}))
     search = search_of(for_selection)
     plan = QUICK if quick else Plan(**TRIED)
-    selections = select_all(for_selection, search, plan, ONE_EACH if quick else FEWER, methods)
+    selections = select_all(for_selection, search, plan, ONE_EACH if quick else FEWER)
     rows = {method: effort(selection, for_selection, search) for method, selection in selections.items()}
     for method, selection in selections.items():
         rows[method]["layer"] = ", ".join(selection.edit.layers) if selection.feasible else "nothing"
     ways = {"mark_blurred": blurred, "mark_inpainted": inpainted}
-    ways = {way: function for way, function in ways.items() if not methods or way in methods}
     rows |= {way: NOT_SELECTED | {"layer": "none"} for way in ways}
     evaluated = {"clean_test": clean, "target_test": splits.target_test, **splits.extra}
     for split, data in evaluated.items():
@@ -86,8 +83,7 @@ def network(name: str, methods: Sequence[str] = (), quick: bool = False) -> Rows
         }
         masks = UNSEEN.get(split, SHOWN_MARK).mask(scenario.classifier.size).expand(len(data), -1, -1)
         for way, change in ways.items():
-            is_clean = split in ("clean_test", *LOCALITY)
-            seen = data if is_clean else replace(data, images=change(data.images, masks))
+            seen = data if split == "clean_test" else replace(data, images=change(data.images, masks))
             after[way] = misclassified(predict(scenario.classifier, seen), data.labels)
         places = [clean.names.index(photo) for photo in data.names]
         for method, wrong in after.items():
@@ -174,8 +170,8 @@ def add_restored(
 def experiment(options: argparse.Namespace) -> Results:
     """Select for each network, evaluate once on the test photos, pool the networks."""
     about = f"watermark, rows 3 {photos('imagenet-sample/')} {TRIED} {FEWER} {SPLIT_SIZES} {SHOWN_MARK} {UNSEEN}"
-    about += f" {options.methods} {options.quick}"
-    work = partial(network, methods=tuple(options.methods), quick=options.quick)
+    about += f" {options.quick}"
+    work = partial(network, quick=options.quick)
     rows = sweep(work, options.networks[:1] if options.quick else options.networks, options.store, about)
     constraints = Constraints().describe(SPLIT_SIZES["clean"])
     seconds = sum(row["network_seconds"] for row in rows if row["method"] == "editing")
@@ -188,7 +184,7 @@ def experiment(options: argparse.Namespace) -> Results:
 def main() -> None:
     """Read the command line and run the experiment."""
     arguments = network_parser(__doc__, NETWORKS)
-    add_methods(arguments)
+    add_store(arguments)
     run(arguments, experiment)
 
 

@@ -39,7 +39,7 @@ LEAST_SHARE = 1e-3
 """Before the correlation of offsets is inverted, its eigenvalues are raised to at least this share of the largest."""
 
 REFERENCE_WEIGHT = 10.0
-"""The recommended λ, see `benchmarks/default_settings.py`."""
+"""The recommended λ, see `docs/decisions.md`."""
 
 RIDGE = 1e-3
 """The ridge of `solve_least_squares`, relative to the mean of the diagonal of XᵀX."""

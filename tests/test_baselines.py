@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from _lib.gated_projection import GATED_PROJECTIONS, project_where_shown, usual_key, with_gated_projection
 from conftest import condition, make_exemplar
 from scipy.optimize import minimize
 from torch import nn
@@ -317,44 +316,6 @@ def test_project_concept_with_probe(double, exemplar):
     direction = edit.changes["conv1.weight"].right[0]
     torch.testing.assert_close(direction / direction.norm(), weight / weight.norm())
     assert 0 < edit.record.loss_after < edit.record.loss_before
-
-
-@pytest.mark.parametrize("setting", GATED_PROJECTIONS)
-def test_project_where_shown_projects_keys_beyond_halfway(double, photos32, exemplar, setting):
-    cut = Cut(double, "conv2")
-    keys_of_x, keys_of_changed = masked_keys(double, "conv2", exemplar)
-    edit = one_edit(project_where_shown, double, "conv2", exemplar, photos32, **setting)
-    v = keys_of_changed.mean(dim=0) - keys_of_x.mean(dim=0)
-    u = edit.changes["conv2.weight"].right[0].double()
-    mean_key = rows(cut.keys(cut.prefix(photos32)), False).mean(dim=0)
-    keys = mean_key + torch.tensor([[0.49], [0.51], [-3.0]]) * v  # before, beyond, and on the other side
-    expected_keys = torch.stack([keys[0], mean_key, keys[2]])
-    keys, expected_keys = (part.T[None, :, None] for part in (keys, expected_keys))  # positions of one image
-    output = cut.output((keys,))
-    reacted = output + edit.changes["conv2.weight"].added(cut, keys)
-    torch.testing.assert_close(reacted, cut.output((expected_keys,)), rtol=0, atol=1e-6)
-    assert torch.equal(reacted[..., [0, 2]], output[..., [0, 2]]) and u @ v == pytest.approx(1)
-    with pytest.raises(TypeError):
-        edit.apply_(double)
-
-
-@pytest.mark.parametrize(("count", "step"), [(40, 1), (64, 1), (65, 2), (130, 3)])
-def test_usual_key_of_at_most_64_evenly_spaced_images(tiny, exemplar, count, step):
-    images = torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    site = prepare(tiny, "conv1", exemplar, images)
-    expected = rows(site.cut.keys(site.cut.prefix(images[::step])), False).double().mean(dim=0)
-    torch.testing.assert_close(usual_key(site.reference), expected)
-
-
-@pytest.mark.parametrize("layer", ["conv1", "head"])
-def test_cached_states_of_gated_projection(tiny, photos32, exemplar, layer):
-    cut = Cut(tiny, layer)
-    labels = torch.zeros(40, dtype=torch.long)
-    edit = 2 * one_edit(project_where_shown, tiny, layer, exemplar, photos32, direction="mean")
-    images = torch.stack([*photos32[1:], exemplar.changed])
-    states = CachedActivations({layer: cut}, LabelledImages(images, labels, tiny.classes))
-    torch.testing.assert_close(states.logits(edit), predict(with_gated_projection(edit, cut), images))
-    assert not torch.equal(states.logits(edit), states.original)
 
 
 # --- the head ---

@@ -67,7 +67,7 @@ def test_snow_from_composites_sets_are_disjoint(scenario):
     names = set().union(*(data.names for data in sets))
     assert sum(map(len, sets)) == len(names)
     assert not any(stem in name for stem in SNOW_EXEMPLARS.values() for name in names)
-    assert list(scenario.several["all 5"]) == list(scenario.exemplars.values())
+    assert list(scenario.several["all 6"]) == list(scenario.exemplars.values())
     assert scenario.default["layer"] in candidate_layers(scenario.classifier)
     assert scenario.default["exemplar"] in scenario.exemplars
 

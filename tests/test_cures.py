@@ -1,18 +1,13 @@
 """From a rule to the edit and back: what the scenario of a rule holds, and when a rule counts as weaker."""
 
-from contextlib import ExitStack
 from dataclasses import replace
 
-import many_edits
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from conftest import shared_images
 from torch.nn.functional import interpolate
 
-from edittools.classifiers import fingerprint
-from edittools.edits import applied_edits
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.metrics import predict
 from edittools.miniworld.scenes import CLASSES
@@ -260,89 +255,3 @@ def test_changes_not_comparable(edited_probe):
     classes = np.where(table["classifier"] == "edited", "van", table["class"])
     with pytest.raises(ValueError, match="labels='given'"):
         replace(edited_probe, table=table.assign(**{"class": classes})).changes()
-
-
-# --- all rules, each with images of its own class ---
-
-
-@pytest.fixture(scope="module")
-def concepts_of_test(probing_setup):
-    """The test scenes; the other concepts are those of validation scenes."""
-    return probing_setup("test").concepts
-
-
-@pytest.fixture(scope="module")
-def rules(concepts):
-    """Three rules as a probe would find them, with an image of each class as evidence."""
-    rows = []
-    for name, concept, style in (("car", "road", "snow"), ("van", "road", "snow"), ("sled", "snow", "water")):
-        numbers = (concepts.data.labels == CLASSES.index(name)).nonzero()[:, 0].tolist()
-        rows.append({"class": name, "concept": concept, "style": style, "evidence": tuple(numbers[:1])})
-    return pd.DataFrame(rows)
-
-
-def scenarios_for(story, concepts_of_test, rules, common_fields=None):
-    classifier = story.classifiers["mini_vgg"]
-    return many_edits.scenarios_for(
-        classifier, story.concepts, concepts_of_test, rules, common_fields or story.common_fields, exemplars=1
-    )
-
-
-def check_rule_images(scenario, rule, rules, concepts, transformed, retained, textures, used):
-    """Compare a rule's transformed and retained images with those that are selected and made by hand."""
-    data = concepts.data
-    class_index = CLASSES.index(rule["class"])
-    masks = concepts.masks[rule["concept"]]
-    is_correct = predict(scenario.classifier, data).argmax(dim=1) == data.labels
-    is_own = is_correct & (data.labels == class_index) & (masks.mean(dim=(1, 2)) >= 0.02)
-    numbers = [number for number in is_own.nonzero()[:, 0].tolist() if number not in used]
-    variants = len(transformed) // len(numbers)
-    assert transformed.labels.tolist() == [class_index] * variants * len(numbers)
-    for changed, number in zip(transformed.images, np.repeat(numbers, variants), strict=True):
-        versions = [paste_texture(data.images[number], masks[number], texture) for texture in textures]
-        assert any(torch.equal(changed, version) for version in versions)
-    shows_style = concepts.masks[rule["style"]].mean(dim=(1, 2)) >= 0.02
-    has_rule = torch.isin(data.labels, torch.tensor([CLASSES.index(name) for name in rules["class"]]))
-    is_retained = is_correct & (data.labels != class_index) & (has_rule | shows_style)
-    assert len(retained)
-    assert torch.equal(retained.images, data.images[is_retained])
-    return variants
-
-
-def test_cures_for_each_rule_transforms_its_class_and_retains_the_others(story, concepts_of_test, rules):
-    scenarios = scenarios_for(story, concepts_of_test, rules)
-    assert list(scenarios) == ["car: road → snow", "van: road → snow", "sled: snow → water"]
-    for (_, rule), scenario in zip(rules.iterrows(), scenarios.values(), strict=True):
-        assert [exemplar.label for exemplar in scenario.exemplars.values()] == [CLASSES.index(rule["class"])]
-        first, second = story.concepts.styles[rule["style"]].tensor_split(2)
-        used = set(rule["evidence"])
-        selection = (story.concepts, scenario.splits.target, scenario.splits.retain, first, used)
-        evaluation = (concepts_of_test, scenario.splits.target_test, scenario.splits.retain_test, second, set())
-        assert check_rule_images(scenario, rule, rules, *selection) == 3
-        assert check_rule_images(scenario, rule, rules, *evaluation) == 1
-        assert not shared_images(scenario.splits.target, scenario.splits.target_test)
-        assert not shared_images(scenario.splits.retain, scenario.splits.retain_test)
-
-
-def test_stacked_edits_are_each_made_for_the_weights_below(story, concepts_of_test, rules, monkeypatch):
-    monkeypatch.setattr(many_edits, "SETTINGS", [{"objective": "least_squares", "reference_weight": 10.0}])
-    classifier = story.classifiers["mini_vgg"]
-    splits = story.common_fields["splits"]
-    few = {
-        "clean": splits["clean"].subset(range(40)),
-        "clean_test": splits["clean_test"].subset(range(40)),
-        "reference": splits["reference"][:64],
-    }
-    common_fields = {**story.common_fields, "splits": few}
-    selected = {}
-    for count in many_edits.stacked(scenarios_for(story, concepts_of_test, rules, common_fields), selected):
-        assert count == len(selected)
-        edits = [one.edit for one in selected.values() if one.feasible]
-        assert applied_edits(classifier) == tuple(edits)
-    assert len(selected) == 3
-    assert len(edits) >= 2
-    assert not applied_edits(classifier)
-    with ExitStack() as applied:
-        for edit in edits:
-            assert edit.fingerprint == fingerprint(classifier.model)
-            applied.enter_context(edit.applied(classifier))

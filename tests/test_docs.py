@@ -11,7 +11,6 @@ from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
-import many_edits
 import pytest
 import torch
 import typographic
@@ -26,7 +25,6 @@ from edittools.classifiers import Classifier
 from edittools.edits import Edit, applied_edits
 from edittools.folders import read_folder
 from edittools.images import LabelledImages, save_mask
-from edittools.metrics import Comparison
 from edittools.miniworld.scenes import scenes
 from edittools.miniworld.textures import texture
 from edittools.probing.probe import probe
@@ -292,7 +290,7 @@ def test_benchmark_help(script, capsys, monkeypatch):
     output = capsys.readouterr().out
     assert caught.value.code == 0 and output.startswith(f"usage: {script.name}")
     if script in EXPERIMENTS:
-        assert all(option in output for option in ("--json", "--output", "--store", "--quick"))
+        assert all(option in output for option in ("--json", "--output", "--quick"))
 
 
 def test_pages_name_existing_api():
@@ -305,22 +303,6 @@ def test_version_is_the_same_everywhere():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text()
-
-
-def test_many_edits_row():
-    assert [many_edits.counts(n) for n in (1, 4, 5)] == [[1], [1, 2, 4], [1, 2, 4, 5]]
-
-    def compared(before, after):
-        return Comparison(*(torch.tensor([c == "x" for c in text]) for text in (before, after)))
-
-    alone = {"a": compared("xxxx.", "...x."), "b": compared("xx...", "x...."), "c": compared("x....", "x....")}
-    together = {"a": compared("xxxx.", "xx..x"), "b": compared("xx...", "....."), "c": compared("x....", ".....")}
-    others = {"budget": compared("....", "x..."), "clean": compared("x...", "...."), "kept": compared("....", "xx..")}
-    row = many_edits.row("added", together | others, alone, 2)
-    assert row["rules"] == 3 and row["edits"] == 2 and row["errors"] == 7
-    assert (row["corrected"], row["broken"], row["share"]) == (5, 1, 4 / 7)
-    assert row["alone"] == 4 and row["left"] == 2 / 4 and row["below half"] == 1  # one image of a's three, and b's
-    assert (row["budget change"], row["clean change"], row["kept broken"], row["kept"]) == (-25, 25, 0.5, 4)
 
 
 def test_logits_blurred_masks(tiny):

@@ -1,29 +1,21 @@
 """What the experiments add to their results, on small exact cases."""
 
 import ast
-import itertools
 import json
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import audit_shortcuts
 import border_strip
-import found_rule
-import layer_search
+import calibration
 import learned_shortcut
-import null_verdicts
 import numpy as np
 import pandas as pd
 import pytest
-import random_directions
 import repair
-import segmentation
-import shortcut_repair
-import side_effects
 import tables
 import torch
 from _lib.results import Results
@@ -31,13 +23,12 @@ from _lib.shortcuts import failing_photos
 from scipy import stats
 
 from edittools._ledger import Weights
-from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, predict
-from edittools.probing.effects import Probe
 from edittools.selection.evaluation import CachedActivations
+from edittools.selection.judgment import WORDS
 from edittools.selection.search import EditSearch
 from edittools.selection.splits import Splits
 from edittools.site import LayerReference
@@ -50,57 +41,6 @@ def compared(before, after):
 def values(results):
     table = results.frame()
     return table.set_index(["split", "metric"]).value
-
-
-def test_found_rule_adds_errors_and_outcomes():
-    results = Results("found_rule", "MiniWorld")
-    found_rule.add_target(results, compared("xxx.", "..xx"), "mini_vgg", "full_rank")
-    found_rule.add_comparison(results, compared("x...", "xx.."), "mini_vgg", "full_rank", "clean_test")
-    found = values(results)
-    assert [found["target_test", name] for name in ("errors before", "errors after", "corrected", "broken")] == [
-        3,
-        2,
-        2,
-        1,
-    ]
-    assert found["target_test", "errors corrected"] == pytest.approx(1 / 3)
-    assert found["clean_test", "accuracy change"] == -25
-    assert [one["outcomes"] for one in results.outcomes] == ["++x-", "x-.."]
-    assert set(results.frame().method) == {"full rank"}
-
-
-def test_found_rule_adds_changes_of_probability():
-    changes = {"changed": 0.3, "untouched": -0.01, "control": 0.02, "low": 0.2, "high": 0.4, "p": 0.01, "images": 9}
-    results = Results("found_rule", "MiniWorld")
-    row = pd.Series(changes | {"effect before": 0.4, "effect after": 0.1})
-    found_rule.add_probability(results, row, "mini_vgg", "editing")
-    table = results.frame().query("metric == 'probability change'").set_index("split")
-    assert table.value.to_dict() == {"changed": 0.3, "untouched": -0.01, "control": 0.02}
-    assert table.loc["changed", ["low", "high", "n"]].tolist() == [0.2, 0.4, 9]
-
-
-def test_repair_adds_a_row_of_its_table():
-    row = {"failing": 24, "corrected": 20, "broken": 0, "share": 20 / 24, "low": 0.6, "high": 0.95, "p": 1e-6}
-    row |= {"accuracy change": 0.0, "accuracy low": -1.8, "accuracy high": 1.8, "retained": 75, "retained broken": 1}
-    results = Results("repair", "MiniWorld")
-    repair.add_method(results, row | {"candidates": 144}, "mini_vgg", "projection")
-    found = values(results)
-    assert found["held out", "corrected"] == 20 and found["retain", "broken"] == 1
-    assert found["", "candidates"] == 144
-    assert set(results.frame().method) == {"concept projection"}
-
-
-def test_agreement_of_masks():
-    truth = torch.zeros(3, 10, 10, dtype=torch.bool)
-    truth[0, :4] = True
-    truth[1, :2] = True
-    found = torch.zeros_like(truth)
-    found[0, :2] = True  # half of it
-    found[2, 5:] = True  # nothing is there
-    figures = segmentation.agreement(list(found), list(truth))
-    assert figures["IoU, mean"] == 0.25 and figures["IoU, median"] == 0.25
-    assert [figures[f"photos {name}"] for name in ("that show it", "in which it is found")] == [2, 2]
-    assert (figures["found correctly"], figures["precision"], figures["recall"]) == (1, 0.5, 0.5)
 
 
 def test_strip_of_a_mask_is_in_the_lowest_eighth():
@@ -122,41 +62,9 @@ def test_border_strip_measures_the_edit_of_each_part(tiny, photos32, exemplar: E
     assert 0 < figures["share of the map"] < 1
 
 
-def test_add_segmenter_leaves_out_concepts_that_it_does_not_know():
-    truth = torch.ones(4, 4, dtype=torch.long)
-    concept = segmentation.MSRC[0]
-    results = Results("segmentation", "photos")
-    segmentation.add_segmenter(results, "all", [{concept: torch.ones(1, 4, 4)}, {}], [truth, truth])
-    table = results.frame().set_index("metric")
-    assert set(table.condition) == {concept}
-    assert table.value["precision"] == 1 and table.value["recall"] == 0.5 and table.value["IoU, mean"] == 0.5
-
-
-def test_add_draw_evaluates_the_selected_random_direction(tiny, photos32, exemplar: Exemplar):
-    labels = predict(tiny, photos32).argmax(1)
-    labels[::2] = (labels[::2] + 1) % 5
-    data = LabelledImages(photos32, labels, tiny.classes)
-    bounds = [0, 12, 20, 28, 36, 40]
-    names = ("target", "clean", "target_test", "clean_test", "retain_test")
-    parts = {name: data.subset(range(*bounds[i : i + 2])) for i, name in enumerate(names)}
-    search = EditSearch(tiny, {"one": exemplar}, Splits(1 - photos32, **parts), ["conv2"])
-    results = Results("random_directions", "MiniWorld")
-    random_directions.add_draw(results, search, 3, random_directions.SETTINGS[:2])
-    table = results.frame()
-    assert set(table.condition) == {"seed 3"}
-    assert table[table.metric == "candidates"].value.item() == 6
-    errors = table.query("metric == 'errors before' and split == 'target_test'").value.item()
-    assert errors == int(search.activations["target_test"].before.sum())
-    assert {one["split"]: len(one["outcomes"]) for one in results.outcomes} == {
-        "target_test": 8,
-        "clean_test": 8,
-        "retain_test": 4,
-    }
-
-
 def test_noise_exemplar_changes_the_prediction_inside_its_mask_only():
-    classifier = null_verdicts.plain_network(steps=30)
-    exemplar = null_verdicts.noise_exemplar(classifier, seed=100)
+    classifier = calibration.plain_network(steps=30)
+    exemplar = calibration.noise_exemplar(classifier, seed=100)
     original, changed = predict(classifier, torch.stack([exemplar.image, exemplar.changed])).argmax(1).tolist()
     assert original == exemplar.label != changed
     is_changed = (exemplar.image != exemplar.changed).any(dim=0)
@@ -164,70 +72,20 @@ def test_noise_exemplar_changes_the_prediction_inside_its_mask_only():
 
 
 def test_add_kind_counts_the_words_of_cases_that_can_be_made():
-    results = Results("null_verdicts", "squares")
+    results = Results("calibration", "squares")
     words = iter(["use", "unclear", "unclear"])
 
     def make(classifier, seed):
         return {"seed": seed} if seed % 20 else None
 
-    null_verdicts.add_kind(results, "kind", None, make, lambda classifier, case: next(words), 3, seed=0)
+    calibration.add_kind(results, "kind", None, make, lambda classifier, case: next(words), 3, seed=0)
     table = results.frame().set_index("metric")
     assert table.value[["use", "unclear", "do not use"]].tolist() == [1, 2, 0] and set(table.n) == {3}
-    text = tables.null_verdicts(table.reset_index())
+    text = tables.calibration_verdicts(table.reset_index())
     assert "kind" in text and " 2 " in text
 
 
-def test_side_effects_counts_rules_kept_and_new(monkeypatch):
-    rules = {"before": {"road", "grass"}, "edit": {"grass", "sky"}}
-    effects = {"before": [2.0, 1.0, 0.0], "edit": [0.5, 1.5, 1.0]}
-
-    class OfOne:
-        def __init__(self, name):
-            self.name = name
-
-        def rules(self, pooled):
-            return pd.DataFrame({"concept": sorted(rules[self.name])})
-
-        def effects(self, keys, unit, least_images):
-            return pd.DataFrame({"concept": ["road", "grass", "sky"], "effect": effects[self.name]})
-
-    probe = Probe(pd.DataFrame({"classifier": ["before", "edit"]}), "in place", 1, None)
-    monkeypatch.setattr(Probe, "where", lambda self, column, name: OfOne(name))
-    row = side_effects.side_effects(probe, "road", pooled=True).loc["edit"]
-    assert [row[f"rules {name}"] for name in ("before", "kept")] == [2, 1] and row["new rules"] == 1
-    assert (row["effect before"], row["effect after"]) == (2.0, 0.5)
-    assert row["effect change"] == 0.75 and row["largest rise"] == 1.0
-    results = Results("side_effects", "MiniWorld")
-    side_effects.add_row(results, row, "mini_vgg", "edit")
-    assert values(results)["other concepts", "effect change"] == 0.75
-
-
-# --- layer_search ---
-
-
-def labels_of_classes(count_per_class=600, classes=10):
-    return torch.arange(classes).repeat_interleave(count_per_class)
-
-
-def test_sets_of_a_draw_are_disjoint_and_tests_are_those_of_no_other_draw():
-    labels = labels_of_classes()
-    sizes = layer_search.Sizes()
-    draws = [layer_search.divided(labels, 7, 10, draw, sizes) for draw in range(layer_search.DRAWS)]
-    for sets in draws:
-        together = torch.cat(list(sets.values()))
-        assert len(together.unique()) == len(together)
-        assert (labels[torch.cat([sets["retain"], sets["retain_test"]])] == 7).all()
-        assert not (labels[torch.cat([sets["target_test"], sets["pool"]])] == 7).any()
-        assert int((labels[sets["clean"]] == 7).sum()) == int((labels[sets["clean_test"]] == 7).sum()) == 60
-        assert (len(sets["clean"]), len(sets["clean_test"]), len(sets["target_test"])) == (600, 600, 540)
-    for split in ("target_test", "clean_test"):
-        together = torch.cat([sets[split] for sets in draws])
-        assert len(together.unique()) == len(together)
-
-
-def test_sets_of_a_draw_with_too_few_photos():
-    with pytest.raises(ValueError, match="1860"):
-        layer_search.divided(labels_of_classes(60), 7, 10, 0, layer_search.Sizes())
+# --- _lib ---
 
 
 def darkened(images, seed):
@@ -254,128 +112,16 @@ def test_failing_photos_are_correct_without_the_shortcut_and_of_its_class_with_i
         failing_photos(tiny, pool, shortcut, goal, 0, count=len(usable), exemplars=1)
 
 
-@pytest.mark.parametrize(
-    ("count", "expected"),
-    [(4, ["2", "3"]), (25, ["12", "14", "16", "18", "20", "22", "24"]), (60, [str(i) for i in range(32, 60, 3)])],
-)
-def test_former_layers_are_evenly_spaced_in_the_later_half(count, expected):
-    convolutions = [torch.nn.Conv2d(3, 3, 1) for _ in range(count)]
-    head = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2)]
-    classifier = Classifier(torch.nn.Sequential(*convolutions, *head), ("a", "b"), size=8)
-    assert list(layer_search.former_layers(classifier)) == expected
-
-
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read where Linux has it")
 def test_measured_memory_is_that_of_the_call():
     """In a new process, since memory that was given back before may be used again."""
-    script = "import layer_search, torch; print(layer_search.measured(lambda: len(torch.ones(2**26))))"
-    folder = Path(layer_search.__file__).parent
+    script = "import torch; from _lib import memory; print(memory.measured(lambda: len(torch.ones(2**26))))"
+    folder = Path(repair.__file__).parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
     told = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     count, cost = ast.literal_eval(told.stdout)
     assert count == 2**26 and cost["seconds"] >= 0
     assert 200 < cost["memory"] < 400  # 2**26 numbers of four bytes
-
-
-def call_of(kind, draw, method, target, clean, **more):
-    """Make a row of `layer_search`; a text holds "x" where a photo is misclassified."""
-    texts = {"target_test": target, "clean_test": clean, "retain_test": "."}
-    wrong = {split: [int(character == "x") for character in text] for split, text in texts.items()}
-    counts = {"failing": 24, "corrected": 20, "broken": 1, "candidates": 10 + draw, "loss": 0.5}
-    about = {"kind": kind, "draw": draw, "method": method, "settings": method, "feasible": method != "no edit"}
-    return {**about, "wrong": wrong, **counts, **more}
-
-
-@pytest.fixture
-def layer_search_results():
-    selected = layer_search.SELECTED
-    cost = {"verdict": "use", "advice": "", "seconds": 10.0, "memory": 100.0}
-    rows = [
-        call_of("all layers", 0, "no edit", "xxx.", ".."),
-        call_of("all layers", 0, selected, "...x", "x.", **cost),
-        call_of("all layers", 0, "rank 1", "x...", ".."),
-        call_of("retained photos", 0, selected, "xx..", "..", **cost | {"verdict": "unclear", "advice": "Wait"}),
-        call_of("all layers", 1, "no edit", "xx..", ".x"),
-        call_of("all layers", 1, selected, "....", ".x", **cost | {"verdict": "unclear", "seconds": 20.0}),
-        call_of("all layers", 1, "rank 1", "xx..", ".."),
-        call_of("retained photos", 1, selected, "xx..", "..", **cost),
-    ]
-    results = Results("layer_search", "photos")
-    layer_search.add_network(results, rows, "squeezenet1_1", retained=70)
-    return results
-
-
-def test_layer_search_pools_photos_of_all_draws(layer_search_results):
-    table = layer_search_results.frame().set_index(["method", "condition", "split", "metric"])
-    selected = layer_search.SELECTED
-    assert table.value[selected, "", "target_test", "correct"] == 7 / 8
-    assert table.n[selected, "", "target_test", "correct"] == 8
-    assert table.value[selected, "draw 2", "target_test", "correct"] == 1
-    assert table.value["rank 1", "", "target_test", "difference"] == 100 * (3 - 1) / 8
-    assert table.value["rank 1", "", "target_test", "p against the selected method"] == pytest.approx(0.625)
-    assert table.value["rank 1", "", "clean_test", "difference"] == -50
-    assert table.value[selected, "", "held out", "corrected"] == 40
-    assert [table.value[selected, "", "", word] for word in ("use", "unclear", "do not use")] == [1, 1, 0]
-    assert table.value[selected, "", "", "CPU seconds"] == 15
-    assert table.value[selected, "70 retained photos", "target_test", "correct"] == 0.5
-    assert (selected, "", "target_test", "difference") not in table.index
-    outcomes = {(one["method"], one["split"]): one["outcomes"] for one in layer_search_results.outcomes}
-    assert outcomes["rank 1", "target_test"] == "x++.xx.."
-    assert outcomes[selected, "target_test"] == "+++-++.."
-    advice = {one["condition"]: one.get("advice") for one in layer_search_results.selected if "70" in one["condition"]}
-    assert advice == {"70 retained photos, draw 1": "Wait", "70 retained photos, draw 2": ""}
-
-
-def test_layer_search_table_has_methods_by_network_and_calls(layer_search_results):
-    table = layer_search_results.frame().assign(run="layer_search")
-    text = tables.layer_search(table)
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
-    by_title = {row[0]: row[1:] for row in rows if row[0] != "squeezenet1_1"}
-    assert by_title["no edit"][:3] == ["0", "37.5%", "25% to 50%"]
-    assert by_title["rank 1"][0] == "2"
-    assert by_title["rank 1"][-1] == "+25.0"  # with its interval only for ten photos or more
-    assert by_title[f"**{layer_search.SELECTED}**"][-1] == ""
-    calls = [row[1:] for row in rows if row[0] == "squeezenet1_1"]
-    assert calls == [
-        ["all layers", "40 / 2 of 48", "1, 1, 0", "15", "100"],
-        ["70 retained photos", "40 / 2 of 48", "1, 1, 0", "10", "100"],
-    ]
-
-
-def test_layer_search_table_of_passes():
-    results = Results("layer_search_passes", "photos")
-    cost = {"verdict": "unclear", "advice": "", "seconds": 7.0, "memory": 100.0}
-    row = call_of("passes", 0, layer_search.SELECTED, "x...", "..", **cost)
-    where = {"network": "squeezenet1_1", "method": layer_search.SELECTED, "condition": "3 layers go on"}
-    layer_search.add_method(results, [row], layer_search.EVALUATED, where)
-    text = tables.layer_search_passes(results.frame().assign(run="layer_search_passes"))
-    cells = [cell.strip() for cell in text.splitlines()[-1].split("|")[1:-1]]
-    assert cells == ["squeezenet1_1", "3", "0.50", "20 / 1 of 24", "75.0%", "7"]
-
-
-def test_calls_of_layer_search_say_what_every_method_does(tiny, photos32, exemplar):
-    labels = predict(tiny, photos32).argmax(1)
-    labels[:8] = (labels[:8] + 1) % 5
-    data = LabelledImages(photos32, labels, tiny.classes)
-    failing, clean, retain, tests = (data.subset(range(*bounds)) for bounds in ((0, 8), (8, 24), (24, 30), (30, 40)))
-    splits = {"target_test": tests, "clean_test": tests, "retain_test": tests}
-    case = layer_search.Case(exemplar, failing, clean, retain, splits)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of so few images
-        rows = {kind: work(tiny, case) for kind, work in layer_search.KINDS.items()}
-    selected = layer_search.SELECTED
-    methods = {kind: [row["method"] for row in of_kind] for kind, of_kind in rows.items()}
-    assert methods["all layers"] == ["no edit", selected, *layer_search.RANKS, *layer_search.OTHERS]
-    assert methods["former layers"] == [layer_search.FORMER]
-    assert methods["failing photos"] == [layer_search.ON_FAILING]
-    assert methods["retained photos"] == methods["passes"] == [selected]
-    sizes = dict.fromkeys(splits, 10)
-    for row in itertools.chain.from_iterable(rows.values()):
-        assert row["failing"] == 8
-        assert {split: len(wrong) for split, wrong in row["wrong"].items()} == sizes
-    assert rows["all layers"][0]["wrong"]["target_test"] == [0] * 10
-    assert rows["all layers"][1]["verdict"] in layer_search.WORDS
-    json.dumps(rows)  # as a store of finished calls does
 
 
 # --- learned_shortcut ---
@@ -462,19 +208,6 @@ def test_learned_shortcut_adds_a_network(shortcuts_found):
     assert first["outcomes"] == "++x..." and first["split"] == "target_test tag, draw 1"
 
 
-def test_the_repeated_experiment_evaluates_the_photos_that_are_left(tiny, photos32, monkeypatch):
-    names = tuple(f"photo {number}" for number in range(len(photos32)))
-    named = LabelledImages(photos32, torch.zeros(len(photos32), dtype=torch.long), tiny.classes, names)
-    monkeypatch.setattr(learned_shortcut, "imagenette", lambda split, size: named)
-    halves = []
-    for first in (0, 1):
-        sizes = learned_shortcut.Sizes(first=first)
-        _, _, clean = next(learned_shortcut.evaluation_photos(tiny, sizes))
-        halves.append(set(clean.names))
-    assert halves[0] | halves[1] == set(names)
-    assert not halves[0] & halves[1]
-
-
 def test_sign_flips_of_a_known_case():
     equal = np.array([1.0, -1.0] * 4)
     assert learned_shortcut.sign_flip_p(np.zeros(5)) == 1
@@ -497,6 +230,15 @@ def test_photos_of_a_learned_shortcut_are_divided(tiny, photos32, monkeypatch):
     assert len(shared.others) == 4 * 5
 
 
+def test_what_is_drawn_does_not_depend_on_the_groups(tiny, photos32):
+    photos = LabelledImages(photos32, torch.zeros(len(photos32), dtype=torch.long), tiny.classes)
+    shortcut = learned_shortcut.SHORTCUTS["church"]
+    data = learned_shortcut.EvaluationSet("church", "shortcut", photos, shortcut)
+    groups = torch.arange(len(photos)).split(16)
+    drawn = torch.cat([data.group(numbers).images for numbers in groups])
+    assert torch.equal(drawn, shortcut.on(photos, learned_shortcut.SEED_OF_TEST).images)
+
+
 # --- audit_shortcuts ---
 
 
@@ -512,7 +254,7 @@ def test_audits_with_shortcuts_are_counted():
     assert table["audits with another rule", "drawn"] == 1
     assert table["audits with a rule", "nothing drawn"] == 1
     assert table["maximum on it", "tag"] == 0.75
-    assert "1 of 4" in tables.audit_shortcuts(results.frame().assign(run="audit_shortcuts"))
+    assert "1 of 4" in tables.audit_shortcuts(results.frame().assign(run="audit_shortcuts", part=""))
 
 
 def test_masks_of_an_audit_are_where_something_is_drawn(tiny, photos32, monkeypatch):
@@ -539,7 +281,7 @@ def test_masks_of_an_audit_are_where_something_is_drawn(tiny, photos32, monkeypa
     torch.testing.assert_close(material, photos32[3, :, 8:-8, 8:-8], atol=1 / 255, rtol=0)
 
 
-# --- methods of learned_shortcut, and shortcut_repair ---
+# --- methods of learned_shortcut, and repair ---
 
 
 @pytest.fixture
@@ -575,11 +317,28 @@ def test_every_method_selects_on_the_failing_photos(tiny, few_photos, exemplar, 
 
 
 @pytest.mark.filterwarnings("ignore")  # of so few images
-def test_shortcut_repair_says_what_repair_says(tiny, few_photos, exemplar, monkeypatch):
+def test_repair_says_what_the_call_finds_and_costs(tiny, few_photos, exemplar, monkeypatch):
     failing, shared = few_photos
-    monkeypatch.setattr(shortcut_repair, "load_classifier", lambda network: tiny)
-    monkeypatch.setattr(shortcut_repair, "shared_photos", lambda classifier, goal, sizes: shared)
-    monkeypatch.setattr(shortcut_repair, "draws_of", lambda *arguments: iter([([exemplar], failing)]))
-    [row] = shortcut_repair.repaired(learned_shortcut.QUICK, learned_shortcut.Job("net", "church"))
-    assert row["failing"] == 8 and row["verdict"] in layer_search.WORDS and row["seconds"] > 0
-    json.dumps(row)
+    case = repair.Case(tiny, exemplar, failing, shared.clean, shared.retain, ("conv2",), shared.others)
+    monkeypatch.setattr(repair, "shortcut_case", lambda job, quick: case)
+    job = repair.Job("net", "church")
+    found = json.loads(json.dumps(repair.repaired(True, job)))
+    assert found["verdict"] in WORDS and found["seconds"] > 0
+    results = Results("repair", "photos")
+    repair.add_call(results, found, job)
+    table = results.frame()
+    assert set(table.condition) == {"text"} and {"selected method", "edit", "random direction"} <= set(table.method)
+    selected = table[table.method == "selected method"].set_index(["split", "metric"]).value
+    assert selected["held out", "errors before"] == 8
+    assert selected["held out", "corrected"] == found["table"]["selected"]["corrected"]
+    before, after = found["test"]
+    assert selected["target_test", "broken"] == sum(one < two for one, two in zip(before, after, strict=True))
+
+
+def test_audits_without_rules_are_counted_by_control(monkeypatch):
+    found = iter([{("in place", "per class"): True}, {("in place", "per class"): False}] * 2)
+    monkeypatch.setattr(calibration, "rules_found", lambda classifier, seed: next(found))
+    results = Results("calibration", "squares")
+    calibration.add_audits(results, None, 4, 0)
+    [row] = results.rows
+    assert (row["value"], row["n"], row["condition"], row["split"]) == (2, 4, "in place", "per class")

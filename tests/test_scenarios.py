@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from compare_exemplars import compare_exemplars
 from conftest import needs_imagenette, needs_photos
 
 import edittools as et
@@ -111,7 +110,6 @@ def test_snow_scenario_mini_one_exemplar_corrects_half_of_the_errors(mini):
 def test_snow_scenario_lite_sets_are_disjoint():
     scenario = snow_scenario("lite")
     assert list(scenario.exemplars) == list(SNOW_EXEMPLARS)
-    assert list(scenario.extra_exemplars) == list(snow.PAPER_EXEMPLAR)
     assert len(scenario.splits.target) + len(scenario.splits.target_test) == 126
     assert abs(len(scenario.splits.target) - 0.3 * 126) <= 1
     scenario.splits.check_disjoint(scenario.exemplars.values())
@@ -136,39 +134,6 @@ def test_snow_scenario_lite_sets_are_disjoint():
     assert scenario.layers is None and scenario.default["layer"] in layers
     assert scenario.default["exemplar"] in scenario.exemplars
     assert set(snow_scenario("lite", small=True).layers) < set(layers)
-
-
-def test_compare_exemplars_matches_edits_by_hand(mini):
-    scenario = replace(mini, extra_exemplars={"again": mini.exemplars["car 2"]})
-    table = compare_exemplars(scenario)
-    assert list(table.index) == ["car 1", "car 2", "car 3", "again"]
-    assert table.loc["again"].drop("mask").equals(table.loc["car 2"].drop("mask"))
-    edit = et.rewrite(mini.classifier, mini.default["layer"], mini.exemplars["car 3"], mini.splits.reference)
-    errors = {}
-    for name in ("target", "target_test", "clean_test"):
-        data = mini.splits.labeled[name]
-        before = et.error_rate(mini.classifier, data) * len(data)
-        with edit.applied(mini.classifier):
-            errors[name] = (before, et.error_rate(mini.classifier, data) * len(data))
-    row = table.loc["car 3"]
-    assert row["errors before"] == round(errors["target"][0] + errors["target_test"][0])
-    assert row["errors after"] == round(errors["target"][1] + errors["target_test"][1])
-    lost = errors["clean_test"][1] - errors["clean_test"][0]
-    assert row["clean change (points)"] == pytest.approx(-100 * lost / len(mini.splits.clean_test), abs=1e-3)
-
-
-@needs_photos
-def test_snow_exemplars_police_van(monkeypatch):
-    classifier = et.load_classifier("efficientnet_lite0")
-
-    def darkened(image, mask):
-        return image * (1 - mask)
-
-    [(name, exemplar)] = snow.snow_exemplars(classifier, darkened, snow.PAPER_EXEMPLAR).items()
-    assert name == classifier.classes[exemplar.label] == "police van"
-    assert 0.05 < exemplar.mask.mean() < 0.1  # data/masks/README.md has the share
-    monkeypatch.setattr(snow.photos, "available", lambda prefix: [])
-    assert snow.snow_exemplars(classifier, darkened, snow.PAPER_EXEMPLAR) == {}
 
 
 def test_desk_setup_mini_sets_are_disjoint():

@@ -92,7 +92,7 @@ def snow_from_composites(name: str, progress: bool = False) -> Scenario:
         classifier,
         exemplars,
         splits,
-        several={"all 5": list(exemplars.values())},
+        several={f"all {len(exemplars)}": list(exemplars.values())},
         tier="lite",
         change=change,
         default={

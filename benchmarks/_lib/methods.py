@@ -7,17 +7,13 @@ from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from _lib.gated_projection import GATED_PROJECTIONS, project_where_shown
 from _lib.results import Results
 from edittools.baselines import BASELINES, SCOPES
-from edittools.classifiers import remap_labels
 from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.rewriting import rewrite_at
 from edittools.scenarios.finetuning import (
     FinetuningRounds,
@@ -44,16 +40,10 @@ SLOW = {"steps": (20, 100), "localities": (1.0, 10.0, 100.0), "top": 2}
 OTHERS = {
     "full_rank": ("rewrite", FULL_RANK),
     **{name: (name, settings) for name, (_, settings) in BASELINES.items()},
-    "reactive": (project_where_shown, GATED_PROJECTIONS),
 }
-"""The other methods, by key: the name of a method or a function, see `EditSearch.candidates`; and the settings to try.
-"""
+"""The other methods, by key: the name of a method of `EditSearch.candidates`, and the settings to try."""
 NOT_SELECTED = {"settings": "no weight", "candidates": 1, "seconds": 0.0, "success": None}
 """The effort of a method that changes the image and no weight."""
-MARGIN, NEAREST = 0.05, 50
-"""Near the boundary, the two likeliest classes differ by less than this share; the number of nearest images."""
-LOCALITY = {"near": "locality", "nearest": "locality_nearest"}
-"""Splits of clean images near the decision boundary, and the key of the share of each that stays correct."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +70,7 @@ def select_all(
     search: EditSearch,
     plan: Plan | None = None,
     fewer: Mapping[str, slice] | None = None,
-    only: Sequence[str] = (),
+    draws: int = 1,
 ) -> dict[str, Selection]:
     """Select for every method, by name, each in the same way, and print the sets, the constraints and the selections.
 
@@ -93,42 +83,31 @@ def select_all(
         search: its search.
         plan: what every method may try.
         fewer: which settings of `OTHERS` may be tried, by key.
-        only: keys of methods; if given, only these and the edit are selected.
+        draws: the number of draws of random directions from one exemplar, each of which is selected on its own.
     """
     plan = Plan() if plan is None else plan
     singles = scenario.exemplars
     several = exemplars_together(scenario)
-    selections = {}
+    selections = {"untuned": select_untuned(scenario, search)}
     interpolated = {}
-
-    def is_wanted(*methods: str) -> bool:
-        return not only or not {"editing", *only}.isdisjoint(methods)
-
-    if is_wanted("untuned"):
-        selections["untuned"] = select_untuned(scenario, search)
     for suffix, exemplars in {"": singles, "_several": several}.items():
         tried = (plan.settings, plan.strengths, exemplars)
-        needed = (f"editing{suffix}",) if suffix else ("editing", "two_layers")
-        if is_wanted(*needed):
-            selections[f"editing{suffix}"] = search.select(search.candidates("rewrite", *tried))
-        if is_wanted(f"random_direction{suffix}"):
-            selections[f"random_direction{suffix}"] = search.select(search.candidates("random_direction", *tried))
-    if is_wanted("two_layers"):
-        selections["two_layers"] = select_second_layer(search, selections["editing"])
+        selections[f"editing{suffix}"] = search.select(search.candidates("rewrite", *tried))
+        selections[f"random_direction{suffix}"] = search.select(search.candidates("random_direction", *tried))
+    for draw in range(1, draws):
+        seeded = [{**setting, "seed": draw} for setting in plan.settings]
+        candidates = search.candidates("random_direction", seeded, plan.strengths, singles)
+        selections[f"random_direction_{draw + 1}"] = search.select(candidates)
+    selections["two_layers"] = select_second_layer(search, selections["editing"])
     for scope, (suffix, exemplars) in product(SCOPES, {"": singles, "_several": several}.items()):
-        needed = (f"finetune_{scope}{suffix}",) if suffix else (f"finetune_{scope}", f"interpolated_{scope}")
-        if not is_wanted(*needed):
-            continue
         tuned = select_finetuning(search, scope, plan, exemplars)
-        if not suffix and is_wanted(f"interpolated_{scope}"):
+        if not suffix:
             interpolated[f"interpolated_{scope}"] = _light(interpolate_finetuning(search, tuned))
         selections[f"finetune_{scope}{suffix}"] = _light(tuned)
     selections |= interpolated
     for name, (method, settings) in OTHERS.items():
-        if not is_wanted(name):
-            continue
-        some = settings[(fewer or {}).get(name, slice(None))]
-        of_method = search.candidates(method, some, plan.strengths)
+        tried = settings[(fewer or {}).get(name, slice(None))]
+        of_method = search.candidates(method, tried, plan.strengths)
         if len(of_method):
             selections[name] = search.select(of_method)
     sets = search.activations.items()
@@ -158,28 +137,22 @@ def effort(selection: Selection, scenario: Scenario, search: EditSearch) -> dict
 def add_effort(
     results: Results,
     row: Mapping[str, Any],
-    found: Mapping[str, Sequence[Comparison]],
     p_against_edit: float | None = None,
     *,
     network: str,
     method: str,
 ) -> None:
-    """Add the figures that every method has: its success and locality, and the effort of its selection.
+    """Add the figures that every method has: its success, and the effort of its selection.
 
     Args:
         results: the results.
         row: what `effort` returns.
-        found: the comparisons of the splits of `LOCALITY`, one per network.
         p_against_edit: whether the method misclassifies other images than the edit.
         network: the name of the network, or "all".
         method: the name of the method.
     """
     where = {"network": network, "method": method}
     results.add("success", row["success"], split="exemplars", key="success", **where)
-    kept = locality(found)
-    for split, key in LOCALITY.items():
-        results.add("predictions kept", kept[key], split=split, n=kept[split], key=key, **where)
-        results.add_keys(network, method, **{split: kept[split]})
     if p_against_edit is not None:
         results.add("p against the edit", p_against_edit, split="target_test", key="p_against_edit", **where)
     results.add("candidates", row["candidates"], key="trials", **where)
@@ -190,8 +163,7 @@ def add_effort(
 def success(edit: Edit, scenario: Scenario, cuts: Mapping[str, Cut], exemplar: str | None = None) -> float:
     """Give the share of its exemplars' images x' that are classified correctly with an edit.
 
-    Without the name of an exemplar, all single ones count. "Learning Where to Edit Vision Transformers" (NeurIPS 2024)
-    reports this success next to generalization and locality.
+    Without the name of an exemplar, all single ones count.
     """
     named = {name: [one] for name, one in scenario.exemplars.items()} | dict(scenario.several)
     return success_of(edit, named.get(exemplar) or list(scenario.exemplars.values()), cuts)
@@ -205,32 +177,6 @@ def success_of(edit: Edit, exemplars: Iterable[Exemplar], cuts: Mapping[str, Cut
     classes = next(iter(cuts.values())).classifier.classes
     compared = CachedActivations(cuts, LabelledImages(changed, labels, classes)).compare(edit)
     return 1 - float(compared.after.float().mean())
-
-
-def near(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Number the correct images near the decision boundary, and the nearest ones, from logits `(N, classes)`."""
-    is_right = ~misclassified(logits, labels)
-    margin = label_margins(logits.softmax(dim=1), labels).where(is_right, float("inf"))
-    order = margin.argsort(stable=True)[: int(margin.isfinite().sum())]
-    return {"near": order[margin[order] < MARGIN], "nearest": order[:NEAREST]}
-
-
-def with_near(scenario: Scenario) -> Scenario:
-    """Add the clean test images near the decision boundary to the splits of a scenario."""
-    clean = remap_labels("clean test images", scenario.splits.clean_test, scenario.classifier)
-    numbers = near(predict(scenario.classifier, clean), clean.labels)
-    sets = {name: clean.subset(some) for name, some in numbers.items() if len(some)}
-    return replace(scenario, splits=replace(scenario.splits, extra={**scenario.splits.extra, **sets}))
-
-
-def locality(found: Mapping[str, Sequence[Comparison]]) -> dict[str, float | None]:
-    """Count the images of each of `LOCALITY`, on one network or on several, and give the share that stays correct."""
-    figures = {}
-    for name, share in LOCALITY.items():
-        count = sum(len(one.before) for one in found.get(name, ()))
-        broken = sum(one.broken for one in found.get(name, ()))
-        figures |= {name: count, share: 1 - broken / count if count else None}
-    return figures
 
 
 def select_untuned(scenario: Scenario, search: EditSearch) -> Selection:

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from _lib.command import parser
-from _lib.methods import LOCALITY, add_effort
+from _lib.methods import add_effort
 from _lib.outcomes import Rows, p_between, sets_of, unchanged
 from _lib.results import Results, name_of
 from edittools._identity import identity
@@ -75,8 +75,7 @@ def add_networks(results: Results, rows: Rows, add_figures: AddFigures) -> None:
             of_method = [known.get((name, method)) or unchanged(known[name, "editing"]) for name in members]
             where = {"network": group, "method": name_of(method)}
             add_figures(results, of_method, **where)
-            near = {name: comparisons(of_method, name) for name in LOCALITY}
-            add_effort(results, joint_effort(of_method), near, p_between(edits, of_method), **where)
+            add_effort(results, joint_effort(of_method), p_between(edits, of_method), **where)
     for row in rows:
         where = {"network": row["job"], "method": name_of(row["method"])}
         layers = {"layers": row["layer"]} if "layer" in row else {}

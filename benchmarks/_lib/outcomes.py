@@ -1,19 +1,15 @@
 """The outcome of every image: as text in a file, and compared between methods."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from edittools.metrics import mcnemar
 from edittools.probing.effects import signed_rank
 
 Rows = Sequence[Mapping[str, Any]]
 """Rows of what a method did on a network: of each split, which images were misclassified before and after."""
-
-EDIT = "edit"
-"""The name of the method that others are tested against."""
 
 RIGHT, WRONG, CORRECTED, BROKEN, ABSENT = ".x+-_"
 """An image that is classified correctly before and after, never, only after, only before; and one not in the split."""
@@ -35,26 +31,9 @@ def encode(before: Sequence[int], after: Sequence[int], places: Sequence[int] | 
     return "".join(characters)
 
 
-def decode(outcomes: str) -> list[list[int]]:
-    """Read `before`, `after` and `places` of `encode`."""
-    places = [place for place, character in enumerate(outcomes) if character != ABSENT]
-    before = [int(outcomes[place] in WRONG + CORRECTED) for place in places]
-    after = [int(outcomes[place] in WRONG + BROKEN) for place in places]
-    return [before, after, places]
-
-
 def sets_of(row: Mapping[str, Any]) -> dict[str, list]:
     """Return the splits of a row: what was misclassified before and after, and maybe the images' places."""
     return {name: value for name, value in row.items() if isinstance(value, list)}
-
-
-def rows_of(outcomes: pd.DataFrame) -> list[dict[str, Any]]:
-    """Make rows of stored outcomes again, by the name of each method."""
-    rows = []
-    for (network, method), part in outcomes.groupby(["network", "method"], sort=False):
-        sets = {split: decode(text) for split, text in zip(part.split, part.outcomes, strict=True)}
-        rows.append({"job": network, "method": method, **sets})
-    return rows
 
 
 def unchanged(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,30 +49,3 @@ def p_between(edits: Rows, others: Rows) -> float:
     if len(edits) > 1:
         return signed_rank(apart)
     return mcnemar(int((apart > 0).sum()), int((apart < 0).sum()))
-
-
-def p_against_edit(outcomes: pd.DataFrame, measured: Collection[tuple[str, str]]) -> Callable[[str, str], float]:
-    """Return a function that tests a method against the edit again, from stored outcomes of the test images.
-
-    Args:
-        outcomes: the stored outcomes.
-        measured: the networks and the methods that were measured there, by their names. Elsewhere, a method had no
-            layer and changed nothing.
-
-    Returns:
-        A function of the network, or "all" for all of them together, and of the method. It returns NaN if outcomes of
-        one of the two are not stored.
-    """
-    stored = {(row["job"], row["method"]): row for row in rows_of(outcomes)} if len(outcomes) else {}
-    networks = list(dict.fromkeys(network for network, _ in measured if network != "all"))
-
-    def p_value(network: str, method: str) -> float:
-        members = networks if network == "all" else [network]
-        needed = [(name, one) for name in members for one in (EDIT, method) if (name, one) in measured]
-        if any("target_test" not in stored.get(key, ()) for key in needed):
-            return float("nan")
-        edits = [stored[name, EDIT] for name in members]
-        others = [stored.get((name, method)) or unchanged(stored[name, EDIT]) for name in members]
-        return p_between(edits, others)
-
-    return p_value

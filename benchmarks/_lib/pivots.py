@@ -1,6 +1,6 @@
 """Tables of results: figures are formatted by metric, pivoted with pandas, and written in Markdown."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,32 +40,16 @@ FORMATS = {
     "attacks corrected": SHARE,
     "attack success after": PRECISE_SHARE,
     "success": SHARE,
-    "predictions kept": SHARE,
     "predictions changed": PRECISE_SHARE,
-    "still corrected": SHARE,
-    "share broken": PRECISE_SHARE,
-    "share of the image": PRECISE_SHARE,
-    "error rate": PRECISE_SHARE,
-    "accuracy": PRECISE_SHARE,
     "correct": PRECISE_SHARE,
     "accuracy after": PRECISE_SHARE,
     "effect": SIGNED_SHARE,
     "accuracy change": CHANGE,
-    "difference": POINTS,
-    "probability change": CHANGE,
-    "effect change": CHANGE,
-    "largest rise": CHANGE,
-    "effect before": DECIMAL,
-    "effect after": DECIMAL,
-    "loss": DECIMAL,
     "precision": DECIMAL,
     "recall": DECIMAL,
     "correlation of effects": DECIMAL,
-    "IoU, mean": DECIMAL,
-    "IoU, median": DECIMAL,
     "p": P_VALUE,
     "p against the edit": P_VALUE,
-    "p against the selected method": P_VALUE,
     "p, Holm": P_VALUE,
     "edit minus method": POINTS,
     "maximum on it": SHARE,
@@ -83,7 +67,6 @@ def cells(
     *,
     index: str | Sequence[str] = "method",
     interval: bool = True,
-    look: Format | None = None,
 ) -> pd.Series:
     """Write one metric as text.
 
@@ -93,7 +76,6 @@ def cells(
         split: the split; needed where the table has the metric of several splits.
         index: column or columns that the result is indexed by.
         interval: show the interval; those of fewer than `LEAST` are not shown.
-        look: how it is written, by default as `FORMATS` says.
 
     Returns:
         One text per value of `index`, in the order of the table: empty if no row has the metric, a dash if the value is
@@ -108,7 +90,7 @@ def cells(
     if rows.duplicated(keys).any():
         twice = rows[rows.duplicated(keys, keep=False)][["run", *keys, "split", "condition"]].head(2).to_dict("records")
         raise ValueError(f"{metric!r} has several values: {twice}; name the split, or select the network or condition")
-    look = look or FORMATS.get(metric, COUNT)
+    look = FORMATS.get(metric, COUNT)
     texts = [_cell(row, look, interval) for row in rows.itertuples()]
     return pd.Series(texts, index=pd.MultiIndex.from_frame(rows[keys]) if len(keys) > 1 else rows[index], dtype=object)
 
@@ -121,29 +103,10 @@ def _cell(row: tuple, look: Format, interval: bool) -> str:
     return look.value(row.value) + (f" [{look.bound(row.low)}, {look.bound(row.high)}]" if is_shown else "")
 
 
-def counts(table: pd.DataFrame, metric: str, split: str, index: str = "method") -> pd.Series:
-    """Write the number of images, errors or cases behind a metric."""
-    rows = table[(table.metric == metric) & (table.split == split)]
-    return rows.set_index(index).n.map(str)
-
-
 def values(table: pd.DataFrame, metric: str, split: str, index: str = "method") -> pd.Series:
     """Return the values of a metric."""
     rows = table[(table.metric == metric) & (table.split == split)]
     return rows.set_index(index).value
-
-
-def only(table: pd.DataFrame, methods: Collection[str]) -> pd.DataFrame:
-    """Select the rows of some methods, in their order.
-
-    Raises:
-        ValueError: if the table has no row of a method.
-    """
-    missing = [method for method in methods if method not in set(table.method)]
-    if missing:
-        runs = ", ".join(sorted(set(table.run)))
-        raise ValueError(f"No results of the method {missing[0]!r} in {runs}; there are {sorted(set(table.method))}")
-    return pd.concat([table[table.method == method] for method in methods])
 
 
 def markdown(columns: Mapping[str, pd.Series], order: Sequence | None = None, rows: str = "") -> str:

@@ -1,6 +1,6 @@
 """Results in one schema: a long table of figures, what was selected, and the outcome of every image.
 
-A run of a benchmark has a name, such as `snow_miniworld`, and three files:
+A run of a benchmark has a name, such as `snow_mini`, and three files:
 
 - `results/NAME.csv`: one row per figure, with the columns `COLUMNS`;
 - `results/runs/NAME.json`: command, date, seconds, and the selected settings of each method;
@@ -8,7 +8,7 @@ A run of a benchmark has a name, such as `snow_miniworld`, and three files:
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from _lib.outcomes import encode, p_against_edit
+from _lib.outcomes import encode
 from edittools._caching import atomic_path
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "results"
@@ -44,25 +44,19 @@ METHODS = {
     "interpolated_local": "local fine-tuning, interpolated",
     "interpolated_global": "global fine-tuning, interpolated",
     "projection": "concept projection",
-    "null_space": "null-space rewriting",
     "full_rank": "full rank",
     "last_layer": "last layer retrained",
     "logit_correction": "logit correction",
-    "reactive": "gated projection (R-ClArC)",
     "text_blurred": "word blurred, its position given",
     "mark_blurred": "mark blurred, its position given",
     "mark_inpainted": "mark inpainted, its position given",
     "selected": "selected method",
-    "former_layers": "selected method, former layers",
-    "rank_1": "rank 1",
     "on_failing": "fine-tuning on the failing images",
     "rank_1_default": "rank 1, default settings",
     "editing_four": "edit, four exemplars",
     "finetune_shown": "fine-tuning on photos with and without the shortcut",
 }
 """The name of each method in results and on pages, by its key in the code and in JSON lines."""
-FORMER_METHODS = ("closed form", "edit of any rank")
-"""The names of edits of full rank in the results of earlier versions, which measured the penalty in other ways."""
 _KEYS = {name: key for key, name in METHODS.items()}
 
 
@@ -182,7 +176,7 @@ class Results:
         return "\n\n".join(blocks)
 
 
-def write_results(path: Path, results: Results, command: str, day: str, methods: Collection[str] = ()) -> None:
+def write_results(path: Path, results: Results, command: str, day: str) -> None:
     """Write the files of a run.
 
     Args:
@@ -190,56 +184,14 @@ def write_results(path: Path, results: Results, command: str, day: str, methods:
         results: what was measured.
         command: the command that measured it.
         day: when.
-        methods: keys of methods. If given, only these are replaced, and the rows of all others stay. If the edit is one
-            of these, the others are tested against the new edit; without stored outcomes, they lose their p-value.
     """
-    table = results.frame()
     outcomes = pd.DataFrame(results.outcomes)
     run = {"command": command, "date": day, "seconds": results.seconds, **results.notes, "selected": results.selected}
-    if methods:
-        names = [name_of(method) for method in methods]
-        networks = set(table.network)
-        table = _replaced(read_results(path.stem, path.parent), table, names)
-        outcomes = _replaced(read_outcomes(path.stem, path.parent), outcomes, names)
-        if "editing" in methods:
-            table = _tested_again(table, outcomes, names, networks)
-        stored = read_run(path.stem, path.parent)
-        again = {key: run.pop(key) for key in ("command", "date", "seconds")}
-        selected = [one for one in stored["selected"] if one["method"] not in names]
-        selected += [one for one in run["selected"] if one["method"] in names]
-        run = stored | {"selected": selected, "later": [*stored.get("later", ()), again]}
-    _write(path, table.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+    _write(path, results.frame().to_csv(index=False, float_format="%.10g", lineterminator="\n"))
     if len(outcomes):
         text = outcomes.to_csv(index=False, float_format="%.10g", lineterminator="\n")
         _write(path.parent / "outcomes" / path.name, text)
     _write(path.parent / "runs" / f"{path.stem}.json", _lines(run))
-
-
-def _replaced(stored: pd.DataFrame, new: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
-    """Replace the rows of some methods on the networks of which there are new rows, in the place of the old rows."""
-    if not len(new) or not len(stored):
-        return new if len(new) else stored
-    new = new[new.method.isin(names)]
-    is_replaced = stored.method.isin(names) & stored.network.isin(new.network)
-    old_places: dict[tuple[str, str], int] = {}
-    for place, key in enumerate(zip(stored.network, stored.method, strict=True)):
-        old_places.setdefault(key, place)
-    new_places = [old_places.get(key, len(stored)) for key in zip(new.network, new.method, strict=True)]
-    rows = pd.concat([stored[~is_replaced], new], ignore_index=True)
-    order = np.argsort([*np.flatnonzero(~is_replaced), *new_places], kind="stable")
-    return rows.iloc[order].reset_index(drop=True)
-
-
-def _tested_again(
-    table: pd.DataFrame, outcomes: pd.DataFrame, names: Collection[str], networks: Collection[str]
-) -> pd.DataFrame:
-    """Replace the p-values against the edit of all methods but those named, on networks where the edit is new."""
-    is_former = (table.metric == "p against the edit") & ~table.method.isin(names) & table.network.isin(networks)
-    p_value = p_against_edit(outcomes, set(zip(table.network, table.method, strict=True)))
-    former = table[is_former]
-    table = table.copy()
-    table.loc[is_former, "value"] = [p_value(*key) for key in zip(former.network, former.method, strict=True)]
-    return table[~is_former | table.value.notna()].reset_index(drop=True)
 
 
 def _write(path: Path, text: str) -> None:
@@ -271,6 +223,27 @@ def read_results(name: str, folder: Path = FOLDER) -> pd.DataFrame:
     table[figures] = table[figures].replace("", np.nan).astype(float)
     table["n"] = pd.to_numeric(table.n.replace("", None)).astype("Int64")
     return table
+
+
+def parts_of(experiment: str, folder: Path = FOLDER) -> list[str]:
+    """List the runs that are parts of an experiment: `EXPERIMENT` and `EXPERIMENT_PART`."""
+    names = sorted(path.stem for path in folder.glob("*.csv"))
+    return [name for name in names if name == experiment or name.startswith(f"{experiment}_")]
+
+
+def read_parts(experiment: str, folder: Path = FOLDER) -> pd.DataFrame:
+    """Read all parts of an experiment as one table; the columns `run` and `part` have their names.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    tables = []
+    for name in parts_of(experiment, folder):
+        part = name.removeprefix(experiment).removeprefix("_")
+        tables.append(read_results(name, folder).assign(run=name, part=part))
+    if not tables:
+        raise FileNotFoundError(f"{folder} holds no {experiment}.csv; run benchmarks/{experiment}.py --output")
+    return pd.concat(tables, ignore_index=True)
 
 
 def read_all(folder: Path = FOLDER) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from _lib.results import Results
 from edittools.scenarios.scenario import Scenario
 from edittools.selection.search import EditSearch, Selection
 
-EVALUATED = ("target_test", "clean", "clean_test", "near", "nearest", "retain_test", "elsewhere")
+EVALUATED = ("target_test", "clean", "clean_test", "retain_test", "elsewhere")
 """Splits that each method is evaluated on, where a scenario has them."""
 
 

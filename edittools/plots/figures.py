@@ -45,16 +45,12 @@ METHOD_COLORS = {
     "global": "#9a6700",
     "random": BEFORE,
     "full rank": VIOLET,
-    "closed form": VIOLET,
     "projection": "#bf3989",
     "logit correction": AXIS,
     "default settings": "#54aeff",
     "editing, ": "#54aeff",
 }
-"""The color of a method by a part of its name, the same in all figures; other edits have the color `AFTER`.
-
-In stored results, edits of full rank are called "closed form".
-"""
+"""The color of a method by a part of its name, the same in all figures; other edits have the color `AFTER`."""
 
 MARKERS = "osD^vPX*"
 """The markers of lines that are next to each other, so that they can be told apart without color."""

@@ -20,7 +20,6 @@ class Scenario:
         exemplars: the exemplars, by name.
         splits: the image sets.
         several: exemplars that go into one edit together, by name.
-        extra_exemplars: exemplars that are compared with the others, but are not searched, by name.
         layers: names of the layers that a search tries, in the network's order; None for all of `candidate_layers`.
         tier: name of the tier.
         change: makes x' of an image `(3, H, W)` and a mask `(H, W)`.
@@ -33,7 +32,6 @@ class Scenario:
     splits: Splits = field(repr=False)
     _: KW_ONLY
     several: Mapping[str, Sequence[Exemplar]] = field(default_factory=dict, repr=False)
-    extra_exemplars: Mapping[str, Exemplar] = field(default_factory=dict, repr=False)
     layers: tuple[str, ...] | None = None
     tier: str = ""
     change: Callable[[Tensor, Tensor], Tensor] | None = field(default=None, repr=False)

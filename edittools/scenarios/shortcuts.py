@@ -12,9 +12,8 @@ from torch import Tensor
 from edittools.images import LabelledImages, LazyImages, check_image
 from edittools.miniworld.painter import rgb
 from edittools.miniworld.typography import Sticker, placed, typed
-from edittools.models.finetuned import load_shortcut_network
 
-__all__ = ["DEVELOPMENT", "SHORTCUTS", "UNSEEN", "FilmBorder", "Shortcut", "Tag", "TextLine", "load_shortcut_network"]
+__all__ = ["DEVELOPMENT", "SHORTCUTS", "UNSEEN", "FilmBorder", "Shortcut", "Tag", "TextLine"]
 
 FONT = "DejaVuSans-Bold"
 """The font of all words."""

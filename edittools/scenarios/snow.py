@@ -1,6 +1,6 @@
 """The scenario of notebook 01, vehicles on snow (section 3.1 of the paper): an exemplar maps snow to road."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from math import ceil
 
@@ -26,11 +26,12 @@ SNOW_EXEMPLARS = {
     "minivan": "n03770679_minivan",
     "racing motorbike": "n03127747_crash_helmet",
     "tow truck": "n04461696_tow_truck",
+    "police van": "n03977966_police_van",
 }
-"""By name, sample photos with a hand-drawn road mask in `data/masks`; none is of a class of the snow photos."""
+"""By name, sample photos with a hand-drawn road mask in `data/masks`; none is of a class of the snow photos.
 
-PAPER_EXEMPLAR = {"police van": "n03977966_police_van"}
-"""The class of the exemplar in the paper's figure 3, and the sample photo of it; the paper may show another photo."""
+The paper's figure 3 shows a police van as well, but maybe another photo.
+"""
 
 LIVES_ON_SNOW = (
     "Eskimo dog",
@@ -181,7 +182,6 @@ def _snow_on_photos(name: str, tier: str, progress: bool, small: bool) -> Scenar
         snow_exemplars(classifier, change),
         Splits(reference=reference, target=target, target_test=target_test, **clean_and_retained),
         layers=FEW_LAYERS.get(name) if small else None,
-        extra_exemplars=snow_exemplars(classifier, change, PAPER_EXEMPLAR),
         tier=tier,
         change=change,
         default={"layer": UNTUNED.get(name, layers[-ceil(len(layers) / 4)]), "exemplar": "minivan"},
@@ -207,24 +207,17 @@ def clean_and_retained_photos(classifier: Classifier, progress: bool = False) ->
     return {**clean_sets, **retained_sets}
 
 
-def snow_exemplars(
-    classifier: Classifier,
-    change: Callable[[Tensor, Tensor], Tensor],
-    stems: Mapping[str, str] = SNOW_EXEMPLARS,
-) -> dict[str, Exemplar]:
-    """Make exemplars of the sample photos that have a hand-drawn road mask in `data/masks`.
+def snow_exemplars(classifier: Classifier, change: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Exemplar]:
+    """Make the exemplars of `SNOW_EXEMPLARS`, by name.
 
     Args:
         classifier: the classifier whose input the exemplars have to fit.
         change: makes x' of the image x, `(3, size, size)`, and the mask, `(size, size)`.
-        stems: the photos by name, such as `SNOW_EXEMPLARS`. Of `PAPER_EXEMPLAR` the photo may be missing.
     """
     labels = photos.sample_labels()
     exemplars = {}
-    for name, stem in stems.items():
+    for name, stem in SNOW_EXEMPLARS.items():
         photo = f"imagenet-sample/{stem}.JPEG"
-        if name in PAPER_EXEMPLAR and not photos.available(photo):
-            continue
         image = photos.load_photo(photo, classifier)
         mask = photos.drawn_mask(f"{stem}_road", classifier)
         exemplars[name] = Exemplar(image, change(image, mask), mask, labels[photo])

@@ -55,7 +55,7 @@ from edittools.selection.splits import Splits
 from edittools.site import Site, site_at
 
 LAYERS_THAT_GO_ON = 4
-"""The number of layers in which a search tries the whole grid, see `benchmarks/layer_search.py`."""
+"""The number of layers in which a search tries the whole grid."""
 
 FEW_CANDIDATES = 100
 """So few candidates are tried in all layers, in a single pass."""
