@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 DONE = $(VENV)/.installed
 DEMO = $(VENV)/.installed-demo
+# The few packages of the extra `notebooks` that the demo and README's lines import.
+DEMO_PACKAGES = matplotlib pooch scikit-image seaborn
 # Without a GPU the build of torch for CPUs is taken: 0.2 GB to download instead of several.
 CPU_BUILDS = https://download.pytorch.org/whl/cpu
 PIP = $(BIN)/python -m pip install --progress-bar on
@@ -30,11 +32,11 @@ $(VENV)/.torch:
 	touch $@
 
 $(DEMO): pyproject.toml | $(VENV)/.torch
-	$(PIP) --editable '.[demo]'
+	$(PIP) --editable . $(DEMO_PACKAGES)
 	touch $(DEMO)
 
 $(DONE): pyproject.toml | $(VENV)/.torch
-	$(PIP) --editable '.[all,test,lint]'
+	$(PIP) --editable '.[dev]'
 	touch $(DEMO) $(DONE)
 
 install: $(DONE) ## create .venv and install the package with all it needs

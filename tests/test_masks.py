@@ -211,7 +211,7 @@ def test_read_masks_by_path_before_name(file, names, expected, classifier, tmp_p
     ],
 )
 def test_read_masks_of_coco_by_path_before_name(file_name, names, expected, classifier, tmp_path):
-    pytest.importorskip("pycocotools", reason="no pycocotools here: pip install 'edittools[coco]'")
+    pytest.importorskip("pycocotools", reason="no pycocotools here: pip install 'edittools[notebooks]'")
     write_coco(tmp_path / "road.json", [file_name])
     masks, left_out = read_masks(tmp_path / "road.json", names, classifier)
     assert left_out == []
@@ -219,7 +219,7 @@ def test_read_masks_of_coco_by_path_before_name(file_name, names, expected, clas
 
 
 def test_read_masks_lists_each_mask_that_is_not_used(classifier, tmp_path):
-    pytest.importorskip("pycocotools", reason="no pycocotools here: pip install 'edittools[coco]'")
+    pytest.importorskip("pycocotools", reason="no pycocotools here: pip install 'edittools[notebooks]'")
     names = ["van/a.jpg", "van/b.jpg", "bus/b.jpg", "van/c.jpg", "van/c.png"]
     write_mask(tmp_path / "road" / "van" / "a.png")
     not_used = {

@@ -240,7 +240,7 @@ def _efficientnet_offset(transformers):
 def saved_in_transformers(folder, make):
     """Save a small model of transformers with an image processor; return both as transformers loads them."""
     transformers = pytest.importorskip(
-        "transformers", reason="no transformers here: pip install 'edittools[segmentation]'"
+        "transformers", reason="no transformers here: pip install 'edittools[segmenters]'"
     )
     torch.manual_seed(0)
     _resnet(transformers).save_pretrained(folder)
@@ -270,7 +270,7 @@ def test_load_model_of_transformers_with_other_preprocessing(make, tmp_path):
 
 def saved_in_timm(folder, **settings):
     """Save a small model of timm with settings of its preprocessing, and return the model."""
-    timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[scenarios]'")
+    timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[notebooks]'")
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
@@ -315,7 +315,7 @@ def test_load_model_of_timm_with_other_preprocessing(settings, pattern, tmp_path
     ("source", "package"), [("timm:resnet10t", "timm"), ("hf:microsoft/resnet-50", "transformers")]
 )
 def test_load_model_without_network(source, package, monkeypatch, tmp_path):
-    pytest.importorskip(package, reason=f"{package} is not installed: pip install 'edittools[all]'")
+    pytest.importorskip(package, reason=f"{package} is not installed: pip install 'edittools[notebooks]'")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(FileNotFoundError, match=rf"{source} .*http://127.0.0.1:9 cannot be reached"):

