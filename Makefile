@@ -61,9 +61,11 @@ notebooks: $(DONE) ## run every notebook, compare its outputs with the committed
 refresh: $(DONE) ## execute the notebooks in tier mini and store their outputs
 	EDITTOOLS_TIER=mini EDITTOOLS_DEVICE=cpu $(ONE_THREAD) $(BIN)/python notebooks/refresh.py
 
-lint: $(DONE) ## ruff: style, imports, docstrings, types
+lint: $(DONE) ## style, docstrings, and types (ruff), which module may import which, declared packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/deptry edittools data benchmarks notebooks tests
 
 wheel: $(DONE) ## build the wheel, install it without the checkout and use it from an empty folder
 	$(BIN)/python tests/check_wheel.py
