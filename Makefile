@@ -67,8 +67,8 @@ lint: $(DONE) ## style, docstrings, and types (ruff), which module may import wh
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/deptry edittools data benchmarks notebooks tests
 
-wheel: $(DONE) ## build the wheel, install it without the checkout and use it from an empty folder
-	$(BIN)/python tests/check_wheel.py
+wheel: ## build the wheel, install it into an empty environment and use it from an empty folder
+	$(PYTHON) tests/check_wheel.py
 
 docs: $(DONE) ## write the site to out/site: notebooks as pages, results, reference; broken links fail
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'

@@ -92,15 +92,3 @@ def test_extras_that_messages_and_pages_name_exist():
     in_pages = {name for names in re.findall(r"'(?:edittools|\.)\[([\w,]+)\]'", pages) for name in names.split(",")}
     assert "segmenters" in in_code & in_pages
     assert in_code | in_pages <= set(PROJECT["project"]["optional-dependencies"])
-
-
-def test_wheel_contains_all_files():
-    tools = PROJECT["tool"]["setuptools"]
-    packaged = set()
-    for package in tools["packages"]:
-        folder = ROOT / tools["package-dir"].get(package, package.replace(".", "/"))
-        for pattern in ["*.py", *tools["package-data"].get(package, ())]:
-            packaged |= set(folder.glob(pattern))
-    files = {path for folder in ("edittools", "data") for path in (ROOT / folder).rglob("*") if path.is_file()}
-    assert {path for path in files - packaged if path.parent.name != "__pycache__"} == set()
-    assert (ROOT / "data" / "mini_vgg.safetensors") in packaged and "edittools.data" in tools["packages"]
