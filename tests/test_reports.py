@@ -124,12 +124,6 @@ def test_render_escapes_every_text():
     assert any(EVIL in text for text in Elements(render(page)).texts)
 
 
-def test_harmless_sees_what_is_not():
-    assert not harmless("<script></script><script></script>")
-    assert not harmless("<script></script><p onclick='x'>")
-    assert not harmless("<script></script><img src='https://example.org/a.png'>")
-
-
 def test_render_leaves_out_empty_parts():
     texts = "".join(Elements(render(Page("a", "b", "do not use", "c"))).texts)
     assert "do not use" in texts and "Checks" not in texts and "Repeat it" not in texts
