@@ -159,18 +159,6 @@ def test_corrected_interval_of_extreme_counts():
     assert all(map(math.isnan, _with_cells(0, 0, 3, 4).corrected_interval()))
 
 
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=3, max_size=40))
-def test_pooled_row_of_one_classifier(pairs):
-    comparison = Comparison(*torch.tensor(pairs).T)
-    pooled = pooled_row([comparison])
-    single_row = comparison.row()
-    low, high = comparison.accuracy_interval()
-    share_low, share_high = comparison.corrected_interval()
-    intervals = {"accuracy low": low, "accuracy high": high, "low": share_low, "high": share_high}
-    expected = single_row | intervals
-    assert {name: pooled[name] for name in expected} == pytest.approx(expected, nan_ok=True)
-
-
 def test_pooled_row_of_equal_and_different_classifiers():
     """The same errors in four classifiers say no more than in one; four different ones say more."""
     generator = torch.Generator().manual_seed(0)
