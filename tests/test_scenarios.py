@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from compare_exemplars import compare_exemplars
 from conftest import needs_imagenette, needs_photos
 
 import edittools as et
@@ -136,25 +135,6 @@ def test_snow_scenario_lite_sets_are_disjoint():
     assert scenario.layers is None and scenario.default["layer"] in layers
     assert scenario.default["exemplar"] in scenario.exemplars
     assert set(snow_scenario("lite", small=True).layers) < set(layers)
-
-
-def test_compare_exemplars_matches_edits_by_hand(mini):
-    scenario = replace(mini, extra_exemplars={"again": mini.exemplars["car 2"]})
-    table = compare_exemplars(scenario)
-    assert list(table.index) == ["car 1", "car 2", "car 3", "again"]
-    assert table.loc["again"].drop("mask").equals(table.loc["car 2"].drop("mask"))
-    edit = et.rewrite(mini.classifier, mini.default["layer"], mini.exemplars["car 3"], mini.splits.reference)
-    errors = {}
-    for name in ("target", "target_test", "clean_test"):
-        data = mini.splits.labeled[name]
-        before = et.error_rate(mini.classifier, data) * len(data)
-        with edit.applied(mini.classifier):
-            errors[name] = (before, et.error_rate(mini.classifier, data) * len(data))
-    row = table.loc["car 3"]
-    assert row["errors before"] == round(errors["target"][0] + errors["target_test"][0])
-    assert row["errors after"] == round(errors["target"][1] + errors["target_test"][1])
-    lost = errors["clean_test"][1] - errors["clean_test"][0]
-    assert row["clean change (points)"] == pytest.approx(-100 * lost / len(mini.splits.clean_test), abs=1e-3)
 
 
 @needs_photos

@@ -339,35 +339,6 @@ def test_style_images_of_the_paper():
         photos.style_images(("wooden",))
 
 
-def test_one_model_of_the_benchmark_several_models(tmp_path, capsys):
-    import synthetic
-    import tables as pages
-    from _lib.results import Results
-
-    source = syn.SetupSource(tiny_setup, (("road",), ("graffiti",)))
-    store = tmp_path / "a.store"
-    networks = {name: synthetic.one_model(name, source, 1, 0, store, FEW) for name in ("one", "two")}
-    assert "layers conv1, conv2" in capsys.readouterr().out
-    table = swept(syn.cases(source, settings=FEW), source=source)
-    assert networks["one"]["cases"] == table.job.nunique() == 1
-    assert networks["one"]["cases_without_errors"] == 0
-    mean = syn.summary(table).set_index(["method", "measure"]).loc[("editing", "other same"), "mean"]
-    assert networks["two"]["methods"]["editing"]["other same"][0] == mean
-    results = Results("synthetic", "MiniWorld")
-    for name, found in networks.items():
-        synthetic.add_methods(results, found, name)
-    table = results.frame().assign(run="synthetic")
-    rows = pages.synthetic(table).splitlines()[2:]
-    compared = pages.compared(table[table.network == "one"], "errors corrected", "other classes, same style")
-    assert [row.split()[1] for row in rows] == ["one"] * len(compared) + ["two"] * len(compared)
-    editing = networks["one"]["methods"]["editing"]
-    assert editing["nearest"] > 0
-    assert 0 <= editing["locality_nearest"] <= 1
-    assert 0 <= editing["success"] <= 1
-    assert rows[0].split()[5:9] == ["**edit**", "|", f"{100 * mean:.0f}%".replace("-", "−"), "|"]  # no interval
-    assert len(networks["one"]["rows"]) == len(networks["one"]["methods"]) == len(results.outcomes) / 2
-
-
 @needs_photos
 def test_cases_msrc_classes_are_not_the_concept(monkeypatch):
     monkeypatch.setattr(photos, "clean_and_reference", lambda classifier: {})  # cases are made of MSRC's photos alone
