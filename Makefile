@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 DONE = $(VENV)/.installed
 DEMO = $(VENV)/.installed-demo
+# The few packages of the extra `notebooks` that the demo and README's lines import.
+DEMO_PACKAGES = matplotlib pooch scikit-image seaborn
 # Without a GPU the build of torch for CPUs is taken: 0.2 GB to download instead of several.
 CPU_BUILDS = https://download.pytorch.org/whl/cpu
 PIP = $(BIN)/python -m pip install --progress-bar on
@@ -30,11 +32,11 @@ $(VENV)/.torch:
 	touch $@
 
 $(DEMO): pyproject.toml | $(VENV)/.torch
-	$(PIP) --editable '.[demo]'
+	$(PIP) --editable . $(DEMO_PACKAGES)
 	touch $(DEMO)
 
 $(DONE): pyproject.toml | $(VENV)/.torch
-	$(PIP) --editable '.[all,test,lint]'
+	$(PIP) --editable '.[dev]'
 	touch $(DEMO) $(DONE)
 
 install: $(DONE) ## create .venv and install the package with all it needs
@@ -59,12 +61,14 @@ notebooks: $(DONE) ## run every notebook, compare its outputs with the committed
 refresh: $(DONE) ## execute the notebooks in tier mini and store their outputs
 	EDITTOOLS_TIER=mini EDITTOOLS_DEVICE=cpu $(ONE_THREAD) $(BIN)/python notebooks/refresh.py
 
-lint: $(DONE) ## ruff: style, imports, docstrings, types
+lint: $(DONE) ## style, docstrings, and types (ruff), which module may import which, declared packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/deptry edittools data benchmarks notebooks tests
 
-wheel: $(DONE) ## build the wheel, install it without the checkout and use it from an empty folder
-	$(BIN)/python tests/check_wheel.py
+wheel: ## build the wheel, install it into an empty environment and use it from an empty folder
+	$(PYTHON) tests/check_wheel.py
 
 docs: $(DONE) ## write the site to out/site: notebooks as pages, results, reference; broken links fail
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'

@@ -4,10 +4,11 @@
     EDITTOOLS_TIER=lite python benchmarks/demo.py
 
 Selects layer, exemplar, rank and strength on the target images under the accuracy constraint, prints the errors before
-and after on the test images, and writes a figure.
+and after on the test images, and writes a figure and, for `tests/check_demo.py`, the numbers.
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import edittools as et
 from edittools import plots
 
 FIGURE = Path("out") / "snow_on_road.png"
+NUMBERS = Path("out") / "demo.json"
 
 
 def before_after(
@@ -56,11 +58,15 @@ def main() -> None:
     columns = ["images", "errors before", "errors after", "corrected", "broken"]
     print("Vehicles on snow, no class of the exemplar among them (test images):\n")
     print(table[columns].to_string())
+    errors = int(result.before.sum())
+    print(f"\nin total: {result.corrected} of {errors} errors corrected, {result.broken} correct predictions broken")
     clean, exceptions = (search.activations[name].compare(best.edit) for name in ("clean_test", "retain_test"))
-    print(f"\nclean images: {clean.accuracy_change:+.2f} points of accuracy")
+    print(f"clean images: {clean.accuracy_change:+.2f} points of accuracy")
     print(f"classes that rightly rely on snow: {int(exceptions.before.sum())} → {int(exceptions.after.sum())} errors")
 
     FIGURE.parent.mkdir(exist_ok=True)
+    numbers = {"tier": scenario.tier, "errors": errors, "corrected": result.corrected, "broken": result.broken}
+    NUMBERS.write_text(json.dumps(numbers))
     exemplar = best.params.get("exemplar", scenario.default["exemplar"])
     before_after(scenario, test, best.edit, exemplar).savefig(FIGURE, dpi=120)
     print(f"\nfigure: {FIGURE}   ({time.perf_counter() - started:.0f} s)")

@@ -2,7 +2,7 @@
 
     python docs/desk_picture.py
 
-It needs chromium and `pip install -e '.[all,test]'`.
+It needs chromium and `pip install -e '.[dev]'`.
 """
 
 import io

@@ -1,9 +1,9 @@
-"""Check the wheel as a stranger gets it: build it, install it without the checkout, use it from an empty folder.
+"""Check the wheel as a stranger gets it: install it into an empty environment and use it from an empty folder.
 
     python tests/check_wheel.py        (or: make wheel)
 
-The new environment borrows what edittools depends on from the Python that runs this; edittools itself comes from the
-wheel only.
+First without extras: one edit of a model of one's own. Then with the extra `notebooks`: README's lines, and the models
+and data that come with the package. Nothing is taken from the environment that runs this, nor from the checkout.
 """
 
 import os
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import venv
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,56 +23,102 @@ def main() -> None:
     """Do all of it in a temporary folder; any step that fails ends this with its error."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
-        wheel = build(folder)
+        environment = folder / "environment"
+        python = environment / "bin" / "python"
+        # the rule of the Makefile that makes an environment with torch, without CUDA where there is no GPU
+        subprocess.run(["make", f"VENV={environment}", environment / ".torch"], cwd=ROOT, check=True)
+        wheel = build(python, folder)
         print(f"built {wheel.name}, {wheel.stat().st_size / 1e6:.1f} MB", flush=True)
-        python = install(wheel, folder / "environment")
-        (folder / "empty").mkdir()
-        settings = {key: value for key, value in os.environ.items() if not key.startswith("EDITTOOLS_")}
-        settings |= {"EDITTOOLS_CACHE": str(folder / "cache"), "HOME": str(folder)}
-        subprocess.run([python, "-I", __file__, "--inside"], cwd=folder / "empty", env=settings, check=True)
+        pip(python, "install", wheel)
+        use(python, folder, "--alone")
+        pip(python, "install", f"edittools[notebooks] @ {wheel.as_uri()}")
+        use(python, folder, "--with-notebooks")
 
 
-def build(folder: Path) -> Path:
+def build(python: Path, folder: Path) -> Path:
     """Build the wheel from a copy: what an earlier build left in the checkout can then not slip in."""
     source = folder / "source"
     for name in ("edittools", "data"):
-        shutil.copytree(ROOT / name, source / name)
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source)
+    files = {path.relative_to(source).as_posix() for path in source.glob("*/**/*") if path.is_file()}
+    pip(python, "wheel", "--no-deps", "--wheel-dir", folder, source)
     shutil.rmtree(source)
     [wheel] = folder.glob("*.whl")
+    packaged = {re.sub("^edittools/data/", "data/", name) for name in zipfile.ZipFile(wheel).namelist()}
+    if files - packaged:
+        sys.exit(f"not in the wheel: {sorted(files - packaged)}; add them to [tool.setuptools] in pyproject.toml")
     return wheel
 
 
-def install(wheel: Path, environment: Path) -> Path:
-    """Install the wheel in a new environment; then lend it the packages of this one, but not their `.pth` files."""
-    venv.create(environment, symlinks=True)
-    python = environment / "bin" / "python"
-    pip("--python", python, "install", "--no-deps", "--no-index", wheel)
-    [packages] = environment.glob("lib/python*/site-packages")
-    lent = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    (packages / "lent.pth").write_text("\n".join(lent))  # an editable install in there is a .pth file: it is not read
-    return python
+def pip(python: Path, *arguments: str | Path) -> None:
+    """Run the pip of an environment quietly."""
+    subprocess.run([python, "-m", "pip", "--quiet", *arguments], check=True)
 
 
-def pip(*arguments: str | Path) -> None:
-    """Run pip quietly."""
-    subprocess.run([sys.executable, "-m", "pip", "--quiet", *arguments], check=True)
+def use(python: Path, folder: Path, stage: str) -> None:
+    """Run a stage of this file in the new environment and an empty folder, without the settings of this process."""
+    empty = folder / stage.strip("-")
+    empty.mkdir()
+    settings = {key: value for key, value in os.environ.items() if not key.startswith("EDITTOOLS_")}
+    settings |= {"EDITTOOLS_CACHE": str(folder / "cache"), "HOME": str(folder)}
+    subprocess.run([python, "-I", __file__, stage], cwd=empty, env=settings, check=True)
 
 
-def inside() -> None:
-    """In the new environment and an empty folder: README's lines, a question to `mini_clip`, the data."""
+def alone() -> None:
+    """Without extras: edit a small model that a blue tag misleads, and print its error rates."""
+    import importlib.util
+
+    import torch
+
+    import edittools as et
+    from edittools import baselines, probing, reports, selection
+
+    check_origin(et.__file__)
+    assert importlib.util.find_spec("matplotlib") is None, "the environment is not empty: it has matplotlib"
+    for subpackage in (baselines, probing, reports, selection):
+        assert all(getattr(subpackage, name) for name in subpackage.__all__)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 3, 1, bias=False), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    )
+    model.append(torch.nn.Linear(3, 2, bias=False))
+    model[0].weight.data = torch.eye(3)[:, :, None, None]
+    model[4].weight.data = torch.tensor([[1.0, 0, 0], [0, 1.0, 8.0]])  # red is a rose, green a leaf, and so is blue
+    classifier = et.Classifier(model, ("rose", "leaf"), (0, 0, 0), (1, 1, 1), size=16)
+    roses = 0.1 * torch.rand(80, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    roses[:, 0] += 0.6
+    mask = torch.zeros(16, 16)
+    mask[10:, 10:] = 1
+    tag = torch.tensor([0.0, 0.0, 1.0])[:, None, None]
+    tagged = et.LabelledImages(torch.where(mask > 0, tag, roses), torch.zeros(80, dtype=torch.long), classifier.classes)
+    exemplar = et.Exemplar(roses[0], tagged.images[0], mask, 0)
+    edit = et.rewrite(classifier, "0", exemplar, roses[20:], reference_weight=0.0)
+    test = tagged.subset(range(1, 20))
+    before = et.error_rate(classifier, test)
+    with edit.applied(classifier):
+        after = et.error_rate(classifier, test)
+    print(f"without extras: {before:.0%} of the tagged roses are misclassified, with the edit {after:.0%}")
+    assert before == 1 and after == 0
+    assert et.error_rate(classifier, test) == before
+    try:
+        et.load_classifier("mini_vgg")
+    except ModuleNotFoundError as error:
+        assert "pip install 'edittools[notebooks]'" in str(error), error
+    else:
+        raise AssertionError("mini_vgg was loaded without the extra `notebooks`; update the pages that say it needs it")
+
+
+def with_notebooks() -> None:
+    """With the extra `notebooks`: README's lines, the command line, a question to `mini_clip`, the data."""
     import edittools as et
     from edittools import miniworld
     from edittools.models import data as models
     from edittools.scenarios import photos
 
-    assert not list(Path().iterdir()), "expected to start in an empty folder"
-    for path in (Path(et.__file__), models.DATA):
-        assert path.is_relative_to(sys.prefix) and not path.is_relative_to(ROOT), f"{path} is not in {sys.prefix}"
+    check_origin(et.__file__)
+    check_origin(models.DATA)
     assert (Path(et.__file__).parent / "py.typed").is_file(), "type checkers would ignore the package: no py.typed"
-    print("edittools is", Path(et.__file__).relative_to(sys.prefix))
     [code] = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     exec(code, {})
     command = Path(sysconfig.get_path("scripts"), "edittools")
@@ -89,5 +135,12 @@ def inside() -> None:
     print(f"registry: {len(photos.registry()):,} photographs; masks: {len(list(models.DATA.glob('masks/*.png')))}")
 
 
+def check_origin(path: str | Path) -> None:
+    """Stop unless a path is in the new environment, and not in the checkout."""
+    assert Path(path).is_relative_to(sys.prefix) and not Path(path).is_relative_to(ROOT), f"{path}: not {sys.prefix}"
+    print("edittools is", Path(path).relative_to(sys.prefix))
+
+
 if __name__ == "__main__":
-    inside() if "--inside" in sys.argv else main()
+    stages = {"--alone": alone, "--with-notebooks": with_notebooks}
+    stages.get(" ".join(sys.argv[1:]), main)()

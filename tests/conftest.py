@@ -181,7 +181,7 @@ def jupyterlab(tmp_path_factory):
 @pytest.fixture(scope="module")
 def chromium():
     """The browser, for the tests of a file: other files may need an event loop of their own."""
-    pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
+    pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[dev]'")
     import web
 
     with web.chromium() as browser:

@@ -113,7 +113,7 @@ def test_constraint_check_remembers_by_strength(tiny, data, edit):
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-@pytest.mark.parametrize("strength", [0.5, 1, -2, 0])
+@pytest.mark.parametrize("strength", [0.5, -2])
 def test_logits_of_an_edit_at_several_strengths(tiny, data, edit, in_memory, strength):
     states = CachedActivations(cut_all(tiny, ["conv1"]), data, batch_size=7, memory=_memory(in_memory))
     states.compare(edit, stop=lambda before, after: len(after) > 7)  # only some batches are computed

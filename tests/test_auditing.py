@@ -529,7 +529,7 @@ def test_load_model_from_a_python_file(tmp_path):
 
 
 def test_load_model_from_a_folder_of_timm(tmp_path):
-    timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[scenarios]'")
+    timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[notebooks]'")
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
@@ -556,7 +556,7 @@ def test_load_model_from_a_folder_of_timm(tmp_path):
 
 @needs_photos
 def test_audit_of_photos_with_the_segmenters(tmp_path):
-    pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[concepts]'")
+    pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[segmenters]'")
     from edittools.models.downloads import photo as photo_file
     from edittools.models.imagenet import imagenet_classes
     from edittools.scenarios.photos import sample_labels

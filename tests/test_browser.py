@@ -15,7 +15,7 @@ from skimage.draw import polygon
 from edittools.images import load_image
 from edittools.widgets.editor import MaskEditor, decode_runs
 
-pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
+pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[dev]'")
 import web
 
 pytestmark = needs_browser
@@ -644,7 +644,7 @@ def test_suggestion_under_the_pointer_is_named_and_taken_by_a_click(drawn):
     ("missing", "message", "details"),
     [
         ("weights", "2 MB", "cityscapes.tflite"),
-        ("package", "ai-edge-litert", "edittools[concepts]"),
+        ("package", "ai-edge-litert", "edittools[segmenters]"),
     ],
 )
 def test_suggestions_that_fail_show_one_line_that_can_be_closed(drawn, missing, message, details):

@@ -101,7 +101,7 @@ def test_deeplab_of_unknown_network_or_concept(call, pattern):
 @needs_photos
 def test_deeplab_against_msrc_masks(monkeypatch):
     """The hand-made masks of MSRC are the reference; an image of 20 × 20 pixels is no error."""
-    pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[concepts]'")
+    pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[segmenters]'")
     name = "msrc-v2/Images/7_9_s.bmp"
     truth = photos.msrc_classes(photo(name.replace("Images/", "newsegmentations_mats/")[:-4] + "_GT.mat"))
     find = Gated(deeplab("cityscapes", ["road", "sky"]), deeplab("pascal"))

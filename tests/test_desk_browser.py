@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from conftest import needs_browser
 
-pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[test]'")
+pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[dev]'")
 import web
 from test_browser import EditorView
 
@@ -569,7 +569,7 @@ def head_of_notebook_05(folder):
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("voila") is None, reason="voila is not installed: pip install 'edittools[app]'"
+    importlib.util.find_spec("voila") is None, reason="voila is not installed: pip install 'edittools[notebooks]'"
 )
 def test_voila_serves_notebook_05_without_requests_to_other_machines(tmp_path, chromium):
     """Voila is started in the repository; the page contains no code, and its desk has not been used."""

@@ -655,9 +655,9 @@ COMPUTED_WITH_A_GRAPH = {
 }
 
 
-@pytest.mark.parametrize("expression", ["x.flip(3)", "2 * x", "x[:, [1, 2, 0]]"])
 @pytest.mark.parametrize("name", COMPUTED_WITH_A_GRAPH)
-def test_function_that_forward_calls_is_redefined(name, expression, photos32):
+def test_function_that_forward_calls_is_redefined(name, photos32):
+    expression = "x.flip(3)"
     compute = COMPUTED_WITH_A_GRAPH[name]
     namespace, classifier = _notebook("x")
     before = compute(classifier, photos32)

@@ -52,7 +52,7 @@ def test_load_image_and_load_mask_with_transparency(tmp_path):
     assert load_mask(path).tolist() == [[1, 0], [0, 0]]
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6])
 def test_photo_size_is_that_of_the_loaded_image(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -156,7 +156,7 @@ def rectangle_on_a_photo(photo_size, path):
 
 
 @pytest.mark.parametrize("photo_size", PHOTO_SIZES)
-@pytest.mark.parametrize("crop", [(224, 256), (240, 272), (260, 292), (96, 110)], ids=str)
+@pytest.mark.parametrize("crop", [(240, 272), (96, 110)], ids=str)
 def test_refit_mask_of_rectangle(tmp_path, photo_size, crop):
     geometry = InputGeometry(*crop)
     path = tmp_path / "rectangle.png"

@@ -34,7 +34,7 @@ def errors_of(**splits):
 
 @pytest.fixture
 def cleanlab():
-    return pytest.importorskip("cleanlab", reason="no cleanlab here: pip install 'edittools[labels]'")
+    return pytest.importorskip("cleanlab", reason="no cleanlab here: pip install 'edittools[notebooks]'")
 
 
 def test_find_label_errors_of_clean_and_retained_images(cleanlab):
@@ -109,5 +109,5 @@ def test_repair_without_cleanlab(swapped, monkeypatch):
     fix = repair(**arguments)
     assert not [check for check in fix.checks if "likely wrong" in check.name]
     assert fix.report_data()["label_errors"] is None and "Labels to check" not in render(fix.page())
-    with pytest.raises(ModuleNotFoundError, match=r"edittools\[labels\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"edittools\[notebooks\]"):
         _ = fix.label_errors

@@ -22,39 +22,20 @@ ROADS = sorted(path.name.removesuffix("_road.png") for path in MASKS.glob("*_roa
 TEST_CLASSES = (479, 555, 670, 847, 920)  # of the snow photos; two older masks are of the others, 751 and 779
 
 
-def test_outlines_exist_for_most_of_the_masks():
-    assert len(ROADS) == 40 and len(outlines()) == 28 and set(outlines()) < set(ROADS)
+def test_road_masks_are_black_and_white_and_neither_empty_nor_full():
+    assert ROADS
+    for name in ROADS:
+        with Image.open(MASKS / f"{name}_road.png") as file:
+            pixels = np.asarray(file)
+        assert pixels.shape == (SIZE, SIZE) and set(np.unique(pixels)) == {0, 255}, name
+        assert 0.02 <= (pixels == 255).mean() <= 0.8, name
 
 
-@pytest.mark.parametrize("name", ROADS)
-def test_road_mask_is_black_and_white_and_neither_empty_nor_full(name):
-    with Image.open(MASKS / f"{name}_road.png") as file:
-        pixels = np.asarray(file)
-    assert pixels.shape == (SIZE, SIZE) and pixels.dtype == np.uint8 and set(np.unique(pixels)) == {0, 255}
-    assert 0.02 <= (pixels == 255).mean() <= 0.8
-
-
-@pytest.mark.parametrize("name", outlines())
-def test_drawn_outline_equals_the_mask(name):
-    differs = drawn(outlines()[name]) != load_mask(MASKS / f"{name}_road.png")
-    assert differs.sum() <= 10  # versions of Pillow may round an edge differently
-
-
-def test_drawn_rectangle_with_a_hole_is_exact():
-    def box(x0, y0, x1, y1):
-        return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
-
-    expected = torch.zeros(SIZE, SIZE)
-    expected[20:60, 10:100] = 1
-    expected[30:40, 50:70] = 0
-    mask = drawn([{"add": box(10, 20, 100, 60)}, {"remove": box(50, 30, 70, 40)}])
-    assert torch.equal(mask, expected)
-    assert torch.equal(drawn([{"add": box(10, 20, 100.2, 60.4)}, {"remove": box(50.2, 30, 69.8, 40)}]), expected)
-
-
-def test_drawn_polygon_of_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="'subtract'"):
-        drawn([{"subtract": [[0, 0], [9, 0], [9, 9]]}])
+def test_drawn_outlines_equal_the_masks():
+    assert set(outlines()) < set(ROADS)
+    for name, outline in outlines().items():
+        differs = drawn(outline) != load_mask(MASKS / f"{name}_road.png")
+        assert differs.sum() <= 10, name  # versions of Pillow may round an edge differently
 
 
 def test_masks_are_of_sample_photos_and_outlines_of_other_classes_than_the_snow_photos():
@@ -78,7 +59,7 @@ def at_pixel_centers(mask, photo_size, size, resize_to):
 
 @needs_photos
 @pytest.mark.parametrize("crop", [(224, 256), (240, 272), (260, 292)], ids=str)
-@pytest.mark.parametrize("name", [*(f"{stem}_road" for stem in SNOW_EXEMPLARS.values()), photos.KETTLE_MASK])
+@pytest.mark.parametrize("name", [f"{SNOW_EXEMPLARS['minivan']}_road", photos.KETTLE_MASK])
 def test_drawn_mask_covers_the_same_part_of_the_photo_at_each_crop(name, crop):
     classifier = SimpleNamespace(size=crop[0], resize_to=crop[1])
     mask = load_mask(MASKS / f"{name}.png")
@@ -204,7 +185,7 @@ def test_read_masks_of_files_by_path(file, names, expected, classifier, tmp_path
     ],
 )
 def test_read_masks_of_coco_by_path_before_name(file_name, names, expected, classifier, tmp_path):
-    pytest.importorskip("pycocotools", reason="no pycocotools here: pip install 'edittools[coco]'")
+    pytest.importorskip("pycocotools", reason="no pycocotools here: pip install 'edittools[notebooks]'")
     write_coco(tmp_path / "road.json", [file_name])
     masks, left_out = read_masks(tmp_path / "road.json", names, classifier)
     assert left_out == []
@@ -212,7 +193,7 @@ def test_read_masks_of_coco_by_path_before_name(file_name, names, expected, clas
 
 
 def test_read_masks_lists_each_mask_that_is_not_used(classifier, tmp_path):
-    pytest.importorskip("pycocotools", reason="no pycocotools here: pip install 'edittools[coco]'")
+    pytest.importorskip("pycocotools", reason="no pycocotools here: pip install 'edittools[notebooks]'")
     names = ["van/a.jpg", "van/b.jpg", "bus/b.jpg", "van/c.jpg", "van/c.png"]
     write_mask(tmp_path / "road" / "van" / "a.png")
     not_used = {

@@ -124,7 +124,7 @@ def test_accuracy_interval_coverage():
     assert -1.2 < low < -0.5 and high == -low  # nothing changed, but of 281 images only
 
 
-@pytest.mark.parametrize("errors_before", [5, 12, 50, 400])
+@pytest.mark.parametrize("errors_before", [5, 50])
 def test_corrected_interval_coverage(errors_before):
     """Images drawn with known shares of misclassified, corrected and broken ones, many times."""
     rng = np.random.default_rng(0)
@@ -159,18 +159,6 @@ def test_corrected_interval_of_extreme_counts():
     assert all(map(math.isnan, _with_cells(0, 0, 3, 4).corrected_interval()))
 
 
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=3, max_size=40))
-def test_pooled_row_of_one_classifier(pairs):
-    comparison = Comparison(*torch.tensor(pairs).T)
-    pooled = pooled_row([comparison])
-    single_row = comparison.row()
-    low, high = comparison.accuracy_interval()
-    share_low, share_high = comparison.corrected_interval()
-    intervals = {"accuracy low": low, "accuracy high": high, "low": share_low, "high": share_high}
-    expected = single_row | intervals
-    assert {name: pooled[name] for name in expected} == pytest.approx(expected, nan_ok=True)
-
-
 def test_pooled_row_of_equal_and_different_classifiers():
     """The same errors in four classifiers say no more than in one; four different ones say more."""
     generator = torch.Generator().manual_seed(0)
@@ -190,7 +178,7 @@ def test_pooled_row_of_equal_and_different_classifiers():
         pooled_row([comparisons[0], Comparison(comparisons[1].before[1:], comparisons[1].after[1:])])
 
 
-@pytest.mark.parametrize(("size", "images"), [(32, 64), (64, 64), (224, 8), (448, 2), (2000, 1)])
+@pytest.mark.parametrize(("size", "images"), [(64, 64), (224, 8), (2000, 1)])
 def test_predict_takes_large_images_in_small_batches(size, images):
     class Counting(torch.nn.Module):
         def forward(self, batch):

@@ -1,12 +1,11 @@
 import json
 import zlib
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from train_mini import Recipe, augmented, train
 
 from edittools import load_classifier
 from edittools.images import check_image
@@ -52,8 +51,7 @@ def test_scene_pixels_are_those_committed():
         assert fingerprint(seed, label, ground) == (pytest.approx(pixels, abs=1e-3), masks), (seed, label, ground)
 
 
-@pytest.mark.parametrize("label", ("car", "cow", "penguin"))
-@pytest.mark.parametrize("ground", ("snow", "water", "table"))
+@pytest.mark.parametrize(("label", "ground"), [("car", "snow"), ("cow", "water"), ("penguin", "table")])
 def test_scene_on_another_ground(label, ground):
     for seed in range(5):
         here = scene(seed, label=label, ground="road")
@@ -166,42 +164,6 @@ def test_mini_models_layer_names():
     assert type(vit).__module__ == "timm.models.vision_transformer"
     images = torch.rand(2, 3, 64, 64)
     assert vgg(images).shape == resnet(images).shape == vit(images).shape == (2, 5)
-
-
-@pytest.mark.parametrize(("max_shift", "least_ways"), [(0, 2), (2, 20)])
-def test_augmented_mirrors_and_shifts(max_shift, least_ways):
-    images = torch.rand(40, 3, 6, 8)
-    places = [*product((False, True), *[range(-max_shift, max_shift + 1)] * 2)]
-    places_seen = set()
-    changed = augmented(images.clone(), max_shift, torch.Generator().manual_seed(0))
-    for after, before in zip(changed, images, strict=True):
-        candidates = {move: _moved(before.flip(2) if move[0] else before, *move[1:]) for move in places}
-        [place] = [move for move, candidate in candidates.items() if torch.equal(after, candidate)]
-        places_seen.add(place)
-    assert len(places_seen) >= least_ways
-
-
-def _moved(image, down, right):
-    """An image shifted by some pixels; its edges are repeated."""
-    rows, columns = (torch.arange(n) + by for n, by in zip(image.shape[1:], (down, right), strict=True))
-    return image[:, rows.clamp(0, image.shape[1] - 1)][:, :, columns.clamp(0, image.shape[2] - 1)]
-
-
-def test_train_is_reproducible():
-    data = scenes(128, "train", label=["car", "penguin"] * 64)
-
-    def trained(epochs):
-        torch.manual_seed(1)
-        model = mini_models.MiniResNet(len(CLASSES))
-        return train(model, data, Recipe(epochs=epochs, batch=32), precision=torch.float32)
-
-    first = trained(1)
-    second = trained(1)
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-    model = trained(3)
-    with torch.no_grad():
-        accuracy = (model((data.images - 0.5) / 0.25).argmax(1) == data.labels).float().mean()
-    assert accuracy > 0.9
 
 
 def test_exact_finder_knows_the_scenes_and_no_other_image():

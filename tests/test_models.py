@@ -1,5 +1,4 @@
 import copy
-import importlib.resources
 import json
 import re
 
@@ -141,7 +140,7 @@ def _no_network(*args, **kwargs):
     raise OSError("no network")
 
 
-@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["vgg16", "resnet50"])
 def test_load_classifier_without_network(name, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", _no_network)
@@ -164,13 +163,6 @@ def test_load_classifier_of_places365(tmp_path, monkeypatch):
     torch.save({"weights": state}, tmp_path / "places.pth.tar")
     with pytest.raises(ValueError, match=r"places.pth.tar'.*'resnet18_places365'"):
         load_classifier("resnet18_places365", weights=tmp_path / "places.pth.tar")
-
-
-def test_data_folder_in_checkout_and_when_installed(monkeypatch, tmp_path):
-    monkeypatch.setattr(importlib.resources, "files", lambda name: tmp_path / name)
-    assert models._data_folder() == tmp_path / "data"
-    (tmp_path / "edittools" / "data").mkdir(parents=True)
-    assert models._data_folder() == tmp_path / "edittools" / "data"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +197,7 @@ def photo_file(tmp_path):
 
 def saved_in_timm(folder, **settings):
     """Save a small model of timm with settings of its preprocessing, and return the model."""
-    timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[scenarios]'")
+    timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[notebooks]'")
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
@@ -247,7 +239,7 @@ def test_load_model_of_timm_with_other_preprocessing(settings, pattern, tmp_path
 
 
 def test_load_model_without_network(monkeypatch, tmp_path):
-    pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[scenarios]'")
+    pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[notebooks]'")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(FileNotFoundError, match=r"timm:resnet10t .*http://127.0.0.1:9 cannot be reached"):

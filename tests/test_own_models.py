@@ -272,7 +272,7 @@ def test_guide_from_folder_to_repair(image_folder, exact_masks, capsys):
     ("missing", "error", "pattern"),
     [
         ("images", ValueError, "deeplab"),
-        ("package", ModuleNotFoundError, r"'edittools\[concepts\]'"),
+        ("package", ModuleNotFoundError, r"'edittools\[segmenters\]'"),
         ("weights", ValueError, r"cityscapes.tflite'"),
     ],
 )
@@ -302,7 +302,7 @@ ON_GRASS = "collie ox impala croquet_ball golfcart lawn_mower hay plow zebra wat
 @needs_photos
 def test_guide_on_photos(tmp_path, monkeypatch, capsys):
     """Masks of the sky and of grass from a segmenter; one more image has 20 × 20 pixels, and one is broken."""
-    pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[concepts]'")
+    pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[segmenters]'")
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     classifier = edittools.load_classifier("squeezenet1_1")
     for name, label in photos.sample_labels().items():

@@ -27,10 +27,17 @@ def _weight_change(edit, layer):
     return edit.changes[f"{layer}.weight"].delta()
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("objective", ["l1", "least_squares"])
-@pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("rank", [1, 3, None])
+@pytest.mark.parametrize(
+    ("layer", "objective", "masked", "rank"),
+    [
+        ("stem", "l1", True, 1),
+        ("stem", "least_squares", True, None),
+        ("conv1", "l1", False, 3),
+        ("conv1", "least_squares", False, 1),
+        ("conv2", "l1", True, None),
+        ("conv2", "least_squares", True, 3),
+    ],
+)
 def test_rewrite_lowers_loss_within_rank(tiny, photos32, exemplar, layer, objective, masked, rank):
     settings = {"rank": rank, "masked": masked, "objective": objective, "reference_weight": 0.0}
     edit = rewrite(tiny, layer, exemplar, photos32, **settings)

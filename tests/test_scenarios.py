@@ -250,28 +250,6 @@ def test_typographic_scenario_change_covers_the_mask_only(attacked):
     assert not torch.equal(covered, first.changed)
 
 
-def test_scene_sets_small_has_fewer_of_selection_and_evaluation():
-    assert counts(snow.scene_sets()) == {
-        "target": 240,
-        "target_test": 1080,
-        "same_class_test": 120,
-        "clean": 1200,
-        "clean_test": 1200,
-        "reference": 600,
-        "retain": 450,
-        "retain_test": 150,
-    }
-    fewer = {"target": 120, "target_test": 270, "same_class_test": 60, "clean": 600, "clean_test": 300}
-    assert counts(snow.scene_sets(small=True)) == counts(snow.scene_sets()) | fewer
-    attacked_sets, bare_sets = typographic.scene_sets()
-    assert counts(attacked_sets) == {"target": 300, "target_test": 1000, "other words": 300}
-    bare_counts = {"reference": 650, "clean": 1300, "clean_test": 1300, "retain": 150, "retain_test": 150}
-    assert counts(bare_sets) == bare_counts
-    attacked_sets, small_bare_sets = typographic.scene_sets(small=True)
-    assert counts(attacked_sets) == {"target": 150, "target_test": 250, "other words": 75}
-    assert counts(small_bare_sets) == counts(bare_sets) | {"clean": 650, "clean_test": 325}
-
-
 def test_typographic_scenario_lite_small_renders_the_first_scenes(attacked, monkeypatch):
     monkeypatch.setattr(typographic, "load_classifier", {"mini_clip": attacked.classifier}.__getitem__)  # exported
     scenario = typographic_scenario("lite", small=True, most_scenes=6)  # rendered in that tier, too

@@ -1,6 +1,7 @@
 """How an edit is selected: splits, candidates, constraints, cross-validation, and the search over all of them."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -246,7 +247,7 @@ def test_selection_of_full_rank_keeps_none_among_numbers(threshold, best, words)
     assert str(selection) == words
 
 
-@pytest.mark.parametrize(("images", "allowed"), [(1, 0), (50, 0), (98, 0), (99, 0), (157, 1), (300, 3)])
+@pytest.mark.parametrize(("images", "allowed"), [(1, 0), (99, 0), (157, 1), (300, 3)])
 def test_may_break_is_what_the_exact_limit_allows(images, allowed):
     assert Constraints().may_break(images) == allowed
 
@@ -258,14 +259,6 @@ def test_may_break_keeps_its_confidence(images):
 
     count = Constraints().may_break(images)
     assert binom.cdf(count, images, 0.03) <= 0.05 < binom.cdf(count + 1, images, 0.03)
-
-
-def test_describe_says_how_many_images_the_constraints_are():
-    assert "1,200 clean images: one is 0.08 points, 3 may be lost" in Constraints().describe(1200)
-    few = Constraints().describe(281)
-    assert "one is 0.36 points, none may be lost" in few and "fewer than 400" in few
-    assert "3 of 300 retained images may break" in Constraints().describe(1200, 300)
-    assert "cannot show" in Constraints().describe(1200, 8)
 
 
 @pytest.mark.parametrize("wrong", [-1.0, float("nan")])
@@ -642,20 +635,22 @@ SELECTING = ("target", "clean", "retain")
 EVALUATING = ("target_test", "clean_test", "retain_test", "same_class_test", "bare")
 
 
-@pytest.mark.parametrize("other", [*SELECTING, *EVALUATING])
-@pytest.mark.parametrize("one", [*SOLVED, *SELECTING])
-def test_splits_that_share_an_image_are_refused(one, other):
+def test_splits_that_share_an_image_are_refused():
     splits, exemplars = _disjoint()
     splits.check_disjoint(exemplars)
-    if one == other:
-        return
-    image = SOLVED[one](splits, exemplars) if one in SOLVED else splits.labeled[one].images[1]
-    shared = _with_first_of(splits, other, image)
-    if (one, other) == ("x", "target"):
-        return shared.check_disjoint(exemplars)
-    with pytest.raises(ValueError, match="share 1 images") as caught:
-        shared.check_disjoint(exemplars)
-    assert repr(one) in str(caught.value) and repr(other) in str(caught.value)
+    for one, other in product([*SOLVED, *SELECTING], [*SELECTING, *EVALUATING]):
+        if one == other or (one, other) == ("x", "target"):
+            continue
+        image = SOLVED[one](splits, exemplars) if one in SOLVED else splits.labeled[one].images[1]
+        shared = _with_first_of(splits, other, image)
+        with pytest.raises(ValueError, match="share 1 images") as caught:
+            shared.check_disjoint(exemplars)
+        assert repr(one) in str(caught.value) and repr(other) in str(caught.value)
+
+
+def test_splits_may_have_x_among_the_target_images():
+    splits, exemplars = _disjoint()
+    _with_first_of(splits, "target", exemplars[0].image).check_disjoint(exemplars)
 
 
 def test_search_with_clean_images_among_the_reference_images_is_refused(tiny, exemplar, splits):
@@ -717,7 +712,7 @@ def test_label_by_prediction_replaces_labels_and_keeps_names(tiny, photos32):
     assert again.names == names and again.classes == tiny.classes
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9, 160])
+@pytest.mark.parametrize("count", [1, 2, 5, 160])
 @pytest.mark.parametrize("test_share", [0, 0.25])
 def test_split_clean_gives_a_quarter_to_the_reference_and_no_image_twice(count, test_share):
     images = torch.linspace(0, 1, count)[:, None, None, None].expand(-1, 3, 4, 4)
@@ -739,12 +734,6 @@ def test_may_break_with_other_limits(limit, images, allowed):
 @pytest.mark.parametrize(("limit", "needed"), [(3.0, 99), (1.0, 299), (100.0, 0), (0.0, 0)])
 def test_retained_images_needed(limit, needed):
     assert Constraints(max_retain_broken=limit).retained_images_needed == needed
-
-
-def test_describe_says_when_retained_images_are_too_few():
-    constraints = Constraints(max_retain_broken=1.0)
-    assert "cannot show" in constraints.describe(1200, 298)
-    assert "cannot show" not in constraints.describe(1200, 299)
 
 
 def test_selection_on_boundary_leaves_out_booleans_and_rank_1_of_a_second_layer(threshold):

@@ -336,28 +336,6 @@ def test_style_images_of_the_paper():
         photos.style_images(("wooden",))
 
 
-def test_one_model_of_the_benchmark(tmp_path, capsys):
-    import synthetic
-    import tables as pages
-    from _lib.results import Results
-
-    source = syn.SetupSource(tiny_setup, (("road",), ("graffiti",)))
-    found = synthetic.one_model("one", source, 1, 0, tmp_path / "a.store", FEW)
-    assert "layers conv1, conv2" in capsys.readouterr().out
-    table = swept(syn.cases(source, settings=FEW), source=source)
-    assert found["cases"] == table.job.nunique() == 1
-    assert found["cases_without_errors"] == 0
-    mean = syn.summary(table).set_index(["method", "measure"]).loc[("editing", "other same"), "mean"]
-    editing = found["methods"]["editing"]
-    assert editing["other same"][0] == mean
-    assert 0 <= editing["success"] <= 1
-    results = Results("synthetic", "MiniWorld")
-    synthetic.add_methods(results, found, "one")
-    first, *_ = pages.synthetic(results.frame().assign(run="synthetic")).splitlines()[2:]
-    assert first.split()[1:5] == ["**edit**", "|", f"{100 * mean:.0f}%".replace("-", "−"), "|"]  # no interval
-    assert len(found["rows"]) == len(found["methods"]) == len(results.outcomes)
-
-
 @needs_photos
 def test_cases_msrc_classes_are_not_the_concept(monkeypatch):
     monkeypatch.setattr(photos, "clean_and_reference", lambda classifier: {})  # cases are made of MSRC's photos alone

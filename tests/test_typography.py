@@ -39,10 +39,10 @@ def test_random_sticker_any_seed_is_an_image_and_reproducible(seed, text):
     assert paper.any() and torch.equal(changed, stick(GRAY, sticker)[0])
 
 
-@pytest.mark.parametrize("font", FONTS)
-def test_typed_every_font_has_letters(font):
-    ink = typed("iPod", font)
-    assert ink.shape[0] > 20 and 0.1 < ink.mean() < 0.7
+def test_typed_every_font_has_letters():
+    for font in FONTS:
+        ink = typed("iPod", font)
+        assert ink.shape[0] > 20 and 0.1 < ink.mean() < 0.7, font
 
 
 def test_written_differs_at_the_mask():

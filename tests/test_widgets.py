@@ -197,7 +197,7 @@ def test_load_of_a_file_without_a_mask_is_refused(editor, tmp_path, monkeypatch,
 
 def test_save_as_coco_without_pycocotools_names_the_extra(editor, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(ModuleNotFoundError, match=r"edittools\[coco\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"edittools\[notebooks\]"):
         editor.save(tmp_path / "road.json")
 
 

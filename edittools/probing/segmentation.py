@@ -109,7 +109,7 @@ class Segmenter:
 
 def _run_tflite(path: Path, images: Tensor) -> Tensor:
     """Run the segmentation network of a tflite file: pixels as bytes in, class numbers out."""
-    with extra("probing.segmentation", "concepts"):
+    with extra("probing.segmentation", "segmenters"):
         from ai_edge_litert.interpreter import Interpreter
     network = Interpreter(str(path))  # not shared: it holds what it computes, and threads would mix it up
     network.allocate_tensors()
@@ -157,8 +157,8 @@ def deeplab(name: str = "pascal", wanted: Sequence[str] = ()) -> Segmenter:
 
     Args:
         name: "cityscapes" (concepts of a street) or "pascal" (20 things), of 2 MB each, which need the package
-            ai-edge-litert, `edittools[concepts]`; or "resnet50", the larger network of torchvision for the same things
-            as "pascal".
+            ai-edge-litert, `edittools[segmenters]`; or "resnet50", the larger network of torchvision for the same
+            things as "pascal".
         wanted: the concepts to find; by default all that the network knows.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from edittools._checks import extra
 
-with extra("scenarios", "scenarios"):
+with extra("scenarios", "notebooks"):
     from edittools.scenarios.own_model import desk_finder, desk_mark, desk_setup, folder_setup
     from edittools.scenarios.rules import probing_setup, repainted, scenario_for, shown_rule
     from edittools.scenarios.scenario import Scenario

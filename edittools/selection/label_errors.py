@@ -76,7 +76,7 @@ def find_label_errors(
     Raises:
         ModuleNotFoundError: if cleanlab is not installed.
     """
-    with extra("selection", "labels"):
+    with extra("selection", "notebooks"):
         from cleanlab.filter import find_label_issues
     splits = [split for split in KINDS if split in activations]
     places = [(split, index) for split in splits for index in range(len(labeled[split]))]

@@ -16,4 +16,4 @@ _MODULES = {
 
 __all__ = list(_MODULES)
 
-__getattr__ = lazy_names("widgets", _MODULES, "widgets")
+__getattr__ = lazy_names("widgets", _MODULES, "notebooks")

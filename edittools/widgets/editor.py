@@ -146,7 +146,7 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         if _suffix(path) == ".png":
             save_mask(path, self.mask)
             return
-        with extra("widgets", "coco"):
+        with extra("widgets", "notebooks"):
             from pycocotools import mask as coco
         encoded = coco.encode(np.asfortranarray(self.mask.numpy().astype(np.uint8)))
         segmentation = {**encoded, "counts": encoded["counts"].decode()}
