@@ -308,7 +308,11 @@ def edit_speed(table: pd.DataFrame) -> str:
     }
     columns = {}
     for title, metric in loop.items():
-        columns[title] = pd.Series({name: RATIO.value(known[metric.format(key)]) for key, name in SOLVERS.items()})
+        texts = {}
+        for key, name in SOLVERS.items():
+            ratio = known.get(metric.format(key))
+            texts[name] = "–" if ratio is None else RATIO.value(ratio)  # a dash where the loss was not reached
+        columns[title] = pd.Series(texts)
     columns["loss"] = pd.Series({name: LOSS.value(known[f"{key} loss"]) for key, name in SOLVERS.items()})
     return markdown(columns, rows="solver")
 
