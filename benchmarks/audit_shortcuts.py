@@ -26,9 +26,12 @@ from _lib.results import Results
 from _lib.shortcuts import NAMES, NETWORKS
 from torch import Tensor
 from torchvision.utils import save_image
+from tqdm.auto import tqdm
 
 from edittools.auditing.audit import concepts_to_probe
 from edittools.classifiers import Classifier
+from edittools.course.scenarios.imagenette import in_memory, training_roles
+from edittools.course.scenarios.shortcuts import SHORTCUTS, Tag
 from edittools.cut import Cut
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict, predicted_classes, wilson
@@ -36,8 +39,6 @@ from edittools.models import load_classifier
 from edittools.probing import Concepts, ProbeSettings, evidence_map, jobs
 from edittools.probing.effects import CONTROLS
 from edittools.probing.probe import probe
-from edittools.scenarios.imagenette import in_memory, training_roles
-from edittools.scenarios.shortcuts import SHORTCUTS, Tag
 from edittools.selection import candidate_layers
 
 MOVABLE = ("tag", "text")
@@ -195,7 +196,7 @@ def experiment(options: argparse.Namespace) -> Results:
     """Audit with both networks."""
     count, audits, nulls = (20, 1, 2) if options.quick else (options.photos, options.audits, options.nulls)
     work = partial(measure, count, audits, nulls, options.control)
-    table = jobs.run(work, {name: name for name in options.networks}, progress=True)
+    table = jobs.run(work, {name: name for name in options.networks}, progress=tqdm)
     results = Results("audit_shortcuts", "photos", notes={"photos of each shortcut": count})
     for network in options.networks:
         rows = table[table.network == network].to_dict("records")

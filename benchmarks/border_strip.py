@@ -20,16 +20,15 @@ from tqdm.auto import tqdm
 
 from edittools._ledger import Weights
 from edittools.classifiers import Classifier
+from edittools.course.scenarios import photos
+from edittools.course.scenarios.tiers import UNTUNED
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.models.data import DATA
 from edittools.models.downloads import available
 from edittools.models.load import load_classifier
 from edittools.rewriting import rewrite_at
-from edittools.scenarios import photos
-from edittools.scenarios.tiers import UNTUNED
-from edittools.selection import candidate_layers
-from edittools.selection.evaluation import CachedActivations
+from edittools.selection import CachedActivations, candidate_layers
 from edittools.site import LayerReference, site_at
 
 NETWORKS = ("efficientnet_lite0", "squeezenet1_1", "efficientnet_lite1")

@@ -4,7 +4,7 @@ Two small networks are trained on squares of five tints; the second one also rel
 image.
 
 Verdicts: where no edit can be right, the exemplar shows noise in a random place, and the images fail for another
-reason. Where one can be right, the exemplar shows the stripe. Finally, random directions are judged against five
+reason. Where one can be right, the exemplar shows the stripe. Finally, a random direction is compared with five
 others.
 
 `--audits`: the two concepts of each audit are rectangles at random places, and a coin decides in each image which of
@@ -30,12 +30,14 @@ from edittools.auditing.audit import concepts_to_probe
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
+from edittools.methods import METHODS, RANDOM
 from edittools.metrics import misclassified, predict, wilson
 from edittools.probing.effects import CONTROLS
 from edittools.probing.probe import probe
-from edittools.selection import Constraints, EditSearch, Splits, judge, repair
-from edittools.selection.judgment import DO_NOT_USE, DRAWS, UNCLEAR, USE
+from edittools.selection import Assessment, Constraints, Search, Splits, repair, stratified_folds
+from edittools.selection.checks import DRAWS
 from edittools.selection.repair import SETTINGS
+from edittools.selection.verdict import DO_NOT_USE, UNCLEAR, USE
 
 CLASSES = ("a", "b", "c", "d", "e")
 SIZE = 32
@@ -237,11 +239,11 @@ def unrelated_case(classifier: Classifier, seed: int) -> Arguments | None:
 
 def verdict_of_repair(classifier: Classifier, case: Arguments) -> str:
     """Repair, and return the word of the verdict."""
-    return repair(classifier, **case, layers=LAYERS, progress=False).verdict.word
+    return repair(classifier, **case, layers=LAYERS, progress=None).verdict.word
 
 
 def verdict_of_random_direction(classifier: Classifier, case: Arguments) -> str:
-    """Judge a random direction against five others that were selected in the same search; return the word."""
+    """Assess a random direction next to five others that were selected in the same search; return the word."""
     clean = case["clean"]
     part = CLEAN // 4
     splits = Splits(
@@ -251,14 +253,14 @@ def verdict_of_random_direction(classifier: Classifier, case: Arguments) -> str:
         clean_test=clean.subset(range(3 * part, CLEAN)),
     )
     constraints = Constraints(max_accuracy_drop=100 / len(splits.clean))
-    search = EditSearch(classifier, case["exemplars"], splits, LAYERS, constraints)
-    draws = {}
+    search = Search(classifier, case["exemplars"], splits, LAYERS, constraints)
+    folds = stratified_folds(search.target.labels)
+    selections = {}
     for seed in range(DRAWS + 1):
-        seeded = [{**setting, "seed": seed} for setting in SETTINGS]
-        candidates = search.candidates("random_direction", seeded, STRENGTHS)
-        draws[f"random direction {seed}"] = search.select(candidates, cv=5)
-    judged = draws.pop("random direction 0")
-    return judge(search, judged, draws).word
+        draw = METHODS[RANDOM].trying(SETTINGS, STRENGTHS).draw(seed)
+        outcomes = search.score(draw, folds=folds)
+        selections[draw.name] = search.cross_validated(outcomes, folds)
+    return Assessment(search, selections).verdict.word
 
 
 def add_kind(
@@ -266,7 +268,7 @@ def add_kind(
     kind: str,
     classifier: Classifier,
     make: Callable[[Classifier, int], Arguments | None],
-    judged: Callable[[Classifier, Arguments], str],
+    word_of: Callable[[Classifier, Arguments], str],
     repetitions: int,
     seed: int,
 ) -> None:
@@ -276,7 +278,7 @@ def add_kind(
         seed += 10
         case = make(classifier, seed)
         if case is not None:
-            words[judged(classifier, case)] += 1
+            words[word_of(classifier, case)] += 1
     for word in (USE, UNCLEAR, DO_NOT_USE):
         interval = wilson(words[word], repetitions)
         shares = [repetitions * share for share in interval]
@@ -342,9 +344,9 @@ def experiment(options: argparse.Namespace) -> Results:
         ("the right exemplar", striped, stripe_case, verdict_of_repair, 20),
         ("the right exemplar, 120 failing images", striped, large_stripe_case, verdict_of_repair, 20),
     ]
-    for number, (kind, classifier, make, judged, repetitions) in enumerate(kinds):
+    for number, (kind, classifier, make, word_of, repetitions) in enumerate(kinds):
         count = 1 if options.quick else repetitions
-        add_kind(results, kind, classifier, make, judged, count, options.seed + 10_000 * (number + 1))
+        add_kind(results, kind, classifier, make, word_of, count, options.seed + 10_000 * (number + 1))
     return results
 
 

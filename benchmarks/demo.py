@@ -14,16 +14,18 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from tqdm.auto import tqdm
 
 import edittools as et
-from edittools import plots
+from edittools.course import plots
+from edittools.methods import METHODS
 
 FIGURE = Path("out") / "snow_on_road.png"
 NUMBERS = Path("out") / "demo.json"
 
 
 def before_after(
-    scenario: et.scenarios.Scenario, test: et.selection.CachedActivations, edit: et.Edit, exemplar: str
+    scenario: et.course.scenarios.Scenario, test: et.selection.CachedActivations, edit: et.Edit, exemplar: str
 ) -> Figure:
     """Draw the exemplar, some test images with the predictions before → after, and the edit map of each."""
     example = scenario.exemplars[exemplar]
@@ -45,11 +47,12 @@ def main() -> None:
     """Run notebook 01 in short."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     started = time.perf_counter()
-    scenario = et.scenarios.snow_scenario(progress=True)
+    scenario = et.course.scenarios.snow_scenario(progress=tqdm)
     print(f"tier {scenario.tier}: {scenario.classifier}")
-    search = et.selection.EditSearch(scenario.classifier, scenario.exemplars, scenario.splits, progress=True)
+    search = et.selection.Search(scenario.classifier, scenario.exemplars, scenario.splits, progress=tqdm)
     settings = et.selection.grid(rank=(1, 3), objective=("least_squares",), reference_weight=(0.0, 30.0))
-    best = search.select(search.candidates("rewrite", settings, strengths=(0.5, 1.0, 1.5)))
+    method = METHODS["edit"].trying(settings, strengths=(0.5, 1.0, 1.5))
+    best = search.select(search.score(method))
     test = search.activations["target_test"]
     print(f"selected on target images: {best}\n")
 

@@ -22,7 +22,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,30 +31,38 @@ import pandas as pd
 import torch
 from _lib.command import add_store, code_digest, parser, run
 from _lib.pivots import holm
-from _lib.results import METHODS, Results
+from _lib.results import Results, name_of
 from _lib.shortcuts import NAMES, NETWORKS, failing_photos
 from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
 import edittools
-from edittools.baselines import retrain_head
-from edittools.baselines.head import RETRAININGS
 from edittools.classifiers import Classifier
+from edittools.course.scenarios.imagenette import imagenette, in_memory, training_roles
+from edittools.course.scenarios.shortcuts import SHORTCUTS, UNSEEN, Shortcut
 from edittools.cut import cut_all
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
+from edittools.methods import EDIT, METHODS, RANDOM, SCOPES
 from edittools.metrics import misclassified, predict
 from edittools.models import load_classifier
 from edittools.probing import jobs
-from edittools.scenarios.imagenette import imagenette, in_memory, training_roles
-from edittools.scenarios.shortcuts import SHORTCUTS, UNSEEN, Shortcut
-from edittools.selection import candidate_layers
-from edittools.selection.evaluation import CachedActivations, SplitActivations, StateMemory
+from edittools.selection import (
+    CachedActivations,
+    Candidate,
+    Outcomes,
+    Search,
+    Selection,
+    SplitActivations,
+    Splits,
+    candidate_layers,
+    grid,
+)
+from edittools.selection.activations import StateMemory
+from edittools.selection.outcomes import SECOND, SINGLE
 from edittools.selection.repair import FINETUNING_ON_FAILING, SETTINGS, finetunings
-from edittools.selection.search import Candidate, Candidates, EditSearch, Selection, grid
-from edittools.selection.splits import Splits
 from edittools.site import site_at
 
 DRAWS = 4
@@ -69,8 +76,8 @@ SEED_OF_TEST = 3_000_000
 """The first seeds of what is drawn on photos for selection and for evaluation; those of training are smaller."""
 
 STRENGTHS = (0.5, 1.0, 1.5)
-FINETUNING = grid(rate=(1e-4, 1e-3, 1e-2), steps=(20,))
-"""Settings of fine-tuning on the exemplar; those of the other methods are the defaults of `repair` and of a search."""
+FINETUNING_RATES = (1e-4, 1e-3, 1e-2)
+"""Rates of fine-tuning on the exemplar; the settings of the other methods are those of `repair` and of `METHODS`."""
 
 INTERPOLATION_WEIGHTS = (0.25, 0.5, 1.0)
 """Weights of fine-tuning on the failing photos in an interpolation with the network as it was."""
@@ -78,11 +85,9 @@ INTERPOLATION_WEIGHTS = (0.25, 0.5, 1.0)
 VERSION = 2
 """To be raised when the photos change, so that no row of former ones is taken from a store."""
 
-EDIT = METHODS["editing"]
 NO_EDIT = "no edit"
-RANDOM = METHODS["random_direction"]
-FOUR = METHODS["editing_four"]
-SHOWN = METHODS["finetune_shown"]
+FOUR = name_of("editing_four")
+SHOWN = name_of("finetune_shown")
 OUT_OF_COMPETITION = (FOUR, SHOWN)
 """Methods that get more than one exemplar and 24 failing photos; they have no p-value."""
 
@@ -190,65 +195,73 @@ def draws_of(
         yield failing_photos(classifier, pool, SHORTCUTS[goal], goal_index, seed, sizes.failing, EXEMPLARS)
 
 
-def searches(
-    classifier: Classifier, goal: str, photos: Shared, sizes: Sizes, draws: Iterable[int]
-) -> Iterator[EditSearch]:
+def searches(classifier: Classifier, goal: str, photos: Shared, sizes: Sizes, draws: Iterable[int]) -> Iterator[Search]:
     """Make the search of each draw; clean, retained and reference photos run through the network only once."""
     activations: SplitActivations | None = None
     for exemplars, failing in draws_of(classifier, goal, photos, sizes, draws):
         splits = Splits(photos.reference, failing, photos.clean, photos.retain)
-        search = EditSearch(classifier, {"one": exemplars[0], "four": exemplars}, splits, activations=activations)
+        search = Search(classifier, {"one": exemplars[0], "four": exemplars}, splits, activations=activations)
         activations = search.activations
         yield search
 
 
-def selections_of(search: EditSearch) -> Iterator[tuple[str, Selection]]:
+def selections_of(search: Search) -> Iterator[tuple[str, Selection]]:
     """Select for every method, by name; random directions several times.
 
     Methods of the last layer are left out if that is not linear.
     """
+    edit = METHODS[EDIT].trying(SETTINGS, STRENGTHS)
     one = {"one": search.exemplars["one"]}
-    yield from edits_of(search, search.candidates("rewrite", SETTINGS, STRENGTHS, one))
-    tried = {
-        METHODS["projection"]: search.candidates("projection", exemplars=one),
-        METHODS["logit_correction"]: search.candidates("logit_correction", exemplars=one),
-    }
-    for scope, settings in product(("local", "global"), [FINETUNING]):
-        of_scope = [{"scope": scope, **setting} for setting in settings]
-        tried[METHODS[f"finetune_{scope}"]] = search.candidates("finetune", of_scope, STRENGTHS[:2], one)
-    tried[FOUR] = search.candidates("rewrite", SETTINGS, STRENGTHS, {"four": search.exemplars["four"]})
-    for method, candidates in tried.items():
-        if len(candidates):
-            yield method, search.select(candidates)
+    yield from edits_of(search, search.score(edit, one))
+    tried = {name_of("projection"): METHODS["projection"], "logit correction": METHODS["logit correction"]}
+    for scope in SCOPES:
+        method = METHODS[f"{scope} fine-tuning"]
+        settings = grid(scope=(scope,), rate=FINETUNING_RATES, steps=(20,))
+        tried[method.name] = method.trying(settings, STRENGTHS[:2])
+    for name, method in tried.items():
+        outcomes = search.score(method, one)
+        if len(outcomes):
+            yield name, search.select(outcomes)
+    yield FOUR, search.select(search.score(edit, {"four": search.exemplars["four"]}))
     for seed in range(RANDOM_DRAWS):
-        seeded = [{**setting, "seed": seed} for setting in SETTINGS]
-        yield RANDOM, search.select(search.candidates("random_direction", seeded, STRENGTHS, one))
-    if len(tried[METHODS["logit_correction"]]):
-        yield METHODS["last_layer"], search.select(heads_on_failing(search))
-    yield METHODS["on_failing"], search.select(interpolated(search, search.splits.target))
+        draw = METHODS[RANDOM].trying(SETTINGS, STRENGTHS).draw(seed)
+        yield RANDOM, search.select(search.score(draw, one))
+    if len(search.candidates(METHODS["last layer"])):
+        yield name_of("last_layer"), search.select(heads_on_failing(search))
+    yield name_of("on_failing"), search.select(interpolated(search, search.splits.target))
 
 
-def edits_of(search: EditSearch, candidates: Candidates) -> Iterator[tuple[str, Selection]]:
+def edits_of(search: Search, outcomes: Outcomes) -> Iterator[tuple[str, Selection]]:
     """Select among all edits, among those of the default settings in each layer, and among those of full rank."""
-    scored = search.score_in_passes(candidates)
-    tried = search.finalists(scored)
-    selected = {
-        EDIT: range(len(tried)),
-        METHODS["rank_1_default"]: [k for k, one in enumerate(tried.candidates) if "rank" not in one.params],
-        METHODS["full_rank"]: [k for k, one in enumerate(tried.candidates) if one.params.get("rank", 1) is None],
-    }
-    for method, indices in selected.items():
-        yield method, search.select_on(tried.of_candidates(indices), slice(None))
+    yield EDIT, search.select(outcomes)
+    default = outcomes.where(lambda candidate: "rank" not in candidate.params)
+    yield name_of("rank_1_default"), search.select(default)
+    full_rank = outcomes.where(lambda candidate: candidate.params.get("rank", 1) is None)
+    yield name_of("full_rank"), search.select(in_all_layers(full_rank))
 
 
-def interpolated(search: EditSearch, photos: LabelledImages) -> Iterator[Candidate]:
+def in_all_layers(outcomes: Outcomes) -> Outcomes:
+    """Let the candidates of a second pass count wherever they were tried.
+
+    Otherwise, they would count in the layers that are best by the first pass of these candidates alone.
+    """
+    candidates = []
+    for candidate in outcomes.candidates:
+        tried_in = SINGLE if candidate.tried_in == SECOND else candidate.tried_in
+        candidates.append(replace(candidate, tried_in=tried_in))
+    return replace(outcomes, candidates=candidates)
+
+
+def interpolated(search: Search, photos: LabelledImages) -> Outcomes:
     """Fine-tune on labeled photos, and interpolate with the network as it was (WiSE-FT)."""
+    candidates = []
     for tuned in finetunings(search, photos, FINETUNING_ON_FAILING):
         for strength in INTERPOLATION_WEIGHTS:
-            yield Candidate({**tuned.params, "strength": strength}, tuned.edit, strength)
+            candidates.append(Candidate({**tuned.params, "strength": strength}, tuned.edit, strength))
+    return search.score_candidates(candidates)
 
 
-def heads_on_failing(search: EditSearch) -> Iterator[Candidate]:
+def heads_on_failing(search: Search) -> Outcomes:
     """Retrain the last layer on the failing photos, as DFR does, while predictions on reference photos are kept."""
     layer = list(search.cuts)[-1]
     target = search.splits.target
@@ -257,12 +270,14 @@ def heads_on_failing(search: EditSearch) -> Iterator[Candidate]:
         Exemplar(image, image, whole, label) for image, label in zip(target.images, target.labels.tolist(), strict=True)
     ]
     site = site_at(search.cuts[layer], shown, search.activations.reference[layer])
-    for setting in RETRAININGS:
-        [edit] = retrain_head(site, **setting)
-        yield Candidate({"layer": search.cuts[layer].head, **setting}, edit)
+    candidates = []
+    for setting in METHODS["last layer"].settings:
+        [edit] = METHODS["last layer"].edits(site, **setting)
+        candidates.append(Candidate({"layer": search.cuts[layer].head, **setting}, edit))
+    return search.score_candidates(candidates)
 
 
-def finetuned_on_shown(search: EditSearch, photos: Shared, shortcut: Shortcut, sizes: Sizes) -> Selection:
+def finetuned_on_shown(search: Search, photos: Shared, shortcut: Shortcut, sizes: Sizes) -> Selection:
     """Fine-tune on photos with and without the drawn shortcut, which only its author can do."""
     data = in_memory(photos.others.subset(range(len(photos.others) - sizes.shown, len(photos.others))))
     drawn = shortcut.on(data, SEED_OF_SELECTION + len(photos.others))
@@ -383,7 +398,7 @@ def evaluate(folder: Path, sizes: Sizes, selected: pd.DataFrame, network: str) -
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-class Outcomes:
+class CorrectPhotos:
     """Which photos are correct with the edit that a method has selected.
 
     Args:
@@ -419,12 +434,12 @@ class Outcomes:
         return np.mean([self._correct[place, split, name] for name in self.edits(method, goal, draw)], axis=0)
 
 
-def on_others(found: Outcomes, classes: Sequence[str], goal: str, split: str, values: np.ndarray) -> np.ndarray:
+def on_others(found: CorrectPhotos, classes: Sequence[str], goal: str, split: str, values: np.ndarray) -> np.ndarray:
     """Return one value per photo, and NaN for the photos of the class of a shortcut."""
     return np.where(found.labels[goal, split] == classes.index(goal), np.nan, values)
 
 
-def gains(found: Outcomes, classes: Sequence[str], method: str) -> np.ndarray:
+def gains(found: CorrectPhotos, classes: Sequence[str], method: str) -> np.ndarray:
     """Return the correct predictions of each photo, averaged over draws, edit minus method.
 
     Returns:
@@ -468,7 +483,7 @@ def mean_with_interval(values: np.ndarray) -> tuple[float, tuple[float, float]]:
     return float(mean), (float(mean - half), float(mean + half))
 
 
-def add_method(results: Results, found: Outcomes, classes: Sequence[str], network: str, method: str) -> None:
+def add_method(results: Results, found: CorrectPhotos, classes: Sequence[str], network: str, method: str) -> None:
     """Add the figures of a method for each shortcut, and for all of them together."""
     where = {"network": network, "method": method}
     of_all: dict[str, list[np.ndarray]] = {}
@@ -495,7 +510,7 @@ METRICS = {
 """The metric and the split of each figure of a method in the results."""
 
 
-def figures_of(found: Outcomes, classes: Sequence[str], method: str, goal: str) -> dict[str, np.ndarray]:
+def figures_of(found: CorrectPhotos, classes: Sequence[str], method: str, goal: str) -> dict[str, np.ndarray]:
     """Compute the figures of a method for a shortcut: shares, or changes of accuracy in points.
 
     Returns:
@@ -524,7 +539,7 @@ def add_figure(results: Results, name: str, values: np.ndarray, where: Mapping[s
     results.add(metric, mean, split=split, interval=interval, n=photos, **where)
 
 
-def add_comparisons(results: Results, found: Outcomes, classes: Sequence[str], network: str) -> None:
+def add_comparisons(results: Results, found: CorrectPhotos, classes: Sequence[str], network: str) -> None:
     """Add the primary analysis of a network, and in how many pairs of shortcut and draw the edit leads."""
     competing = [name for name in methods_of(found) if name not in (EDIT, *OUT_OF_COMPETITION)]
     p_values = []
@@ -541,12 +556,12 @@ def add_comparisons(results: Results, found: Outcomes, classes: Sequence[str], n
         results.add("p, Holm", corrected, n=len(competing), **where)
 
 
-def pairs(found: Outcomes) -> list[tuple[str, int]]:
+def pairs(found: CorrectPhotos) -> list[tuple[str, int]]:
     """List the pairs of a shortcut's class and a draw."""
     return sorted({(row.goal, row.draw) for row in found.selected.itertuples()})
 
 
-def leads(found: Outcomes, classes: Sequence[str], method: str) -> int:
+def leads(found: CorrectPhotos, classes: Sequence[str], method: str) -> int:
     """Count the pairs of shortcut and draw in which more photos are correct with the edit than with a method."""
     count = 0
     for goal, draw in pairs(found):
@@ -555,12 +570,12 @@ def leads(found: Outcomes, classes: Sequence[str], method: str) -> int:
     return count
 
 
-def methods_of(found: Outcomes) -> list[str]:
+def methods_of(found: CorrectPhotos) -> list[str]:
     """List the methods, no edit first."""
     return [NO_EDIT, *dict.fromkeys(found.selected.method)]
 
 
-def add_draws(results: Results, found: Outcomes, classes: Sequence[str], network: str) -> None:
+def add_draws(results: Results, found: CorrectPhotos, classes: Sequence[str], network: str) -> None:
     """Add the share of correct photos with the edit of each draw, and what was selected."""
     for goal, draw in pairs(found):
         values = on_others(found, classes, goal, "shortcut", found.correct(EDIT, goal, "shortcut", draw))
@@ -576,7 +591,7 @@ def add_draws(results: Results, found: Outcomes, classes: Sequence[str], network
         results.add("CPU seconds", rows.seconds.mean(), **where)
 
 
-def add_outcomes(results: Results, found: Outcomes, network: str) -> None:
+def add_outcomes(results: Results, found: CorrectPhotos, network: str) -> None:
     """Add the outcome of each photo with each edit of one exemplar."""
     for row in found.selected.itertuples():
         if row.method in OUT_OF_COMPETITION or row.method == RANDOM:
@@ -592,7 +607,7 @@ def add_network(
 ) -> None:
     """Add all figures of a network."""
     [network] = selected.network.unique()
-    found = Outcomes(selected, evaluated)
+    found = CorrectPhotos(selected, evaluated)
     for method in methods_of(found):
         add_method(results, found, classes, network, method)
     add_comparisons(results, found, classes, network)
@@ -612,10 +627,10 @@ def experiment(options: argparse.Namespace) -> Results:
     about = f"learned_shortcut {sizes} {draws} {VERSION} {code_digest(Path(edittools.__file__).parent)}"
     todo = [Job(network, goal) for network in options.networks for goal in SHORTCUTS]
     work = partial(select_all, folder, sizes, draws)
-    selected = jobs.run(work, {job.name: job for job in todo}, options.store, progress=True, about=about)
+    selected = jobs.run(work, {job.name: job for job in todo}, options.store, progress=tqdm, about=about)
     results = Results("learned_shortcut", "photos")
     work = partial(evaluate, folder, sizes, selected)
-    tests = jobs.run(work, {name: name for name in options.networks}, options.store, progress=True, about=about)
+    tests = jobs.run(work, {name: name for name in options.networks}, options.store, progress=tqdm, about=about)
     classes = imagenette("val").classes
     for network in options.networks:
         evaluated = tests[tests.network == network].to_dict("records")

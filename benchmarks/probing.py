@@ -14,12 +14,13 @@ from typing import Any
 
 from _lib.command import add_store, parser, run
 from _lib.results import Results
+from tqdm.auto import tqdm
 
-from edittools.miniworld.contexts import GROUNDS, planted_rules
-from edittools.miniworld.textures import style_textures
+from edittools.course.miniworld.contexts import GROUNDS, planted_rules
+from edittools.course.scenarios.rules import probing_setup, repainted
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs, score
 from edittools.probing.probe import probe
-from edittools.scenarios.rules import probing_setup, repainted
+from edittools.probing.textures import style_textures
 
 SHOWN = ["class", "concept", "images", "before", "drop", "control drop", "effect", "low", "high", "q"]
 BALANCED = "mini_vgg_balanced"
@@ -77,8 +78,8 @@ def on_miniworld(options: argparse.Namespace) -> Results:
     """Probe scenes whose concepts are replaced by materials, and render them again."""
     names = options.models or ("mini_vgg", BALANCED)
     per_class = 12 if options.quick else options.per_class
-    searched, concepts, settings, _ = probing_setup("mini", options.split, per_class, True, names)
-    found = probe(searched, concepts, settings, store=options.store, progress=True)
+    searched, concepts, settings, _ = probing_setup("mini", options.split, per_class, tqdm, names)
+    found = probe(searched, concepts, settings, store=options.store, progress=tqdm)
     rerendered = repainted(searched, concepts, options.split, settings.least_images)
     print(f"{len(found.table):,} counterfactual predictions\n")
     results = Results("probing", "MiniWorld", line=mini(found, rerendered) | {"images": len(concepts.data)})
@@ -104,7 +105,7 @@ def add_rules(results: Results, figures: dict[str, float], network: str) -> None
 
 def on_photos(options: argparse.Namespace) -> Results:
     """Probe photos, by what replaces their concepts."""
-    classifiers, concepts, settings, _ = probing_setup(options.tier, progress=True, models=options.models)
+    classifiers, concepts, settings, _ = probing_setup(options.tier, progress=tqdm, models=options.models)
     textures = style_textures(("snow", "wooden", "graffiti", "floral"), size=concepts.data.images.shape[-1])
     styled = replace(concepts, styles=textures, groups=(), own={})
     elsewhere = replace(settings, control="elsewhere", variants_per_image=None)
@@ -114,7 +115,7 @@ def on_photos(options: argparse.Namespace) -> Results:
         asked = {
             kind: (concepts.subset(range(0, len(concepts.data), 10)), one) for kind, (concepts, one) in asked.items()
         }
-    probes = {kind: probe(classifiers, *one, store=options.store, progress=True) for kind, one in asked.items()}
+    probes = {kind: probe(classifiers, *one, store=options.store, progress=tqdm) for kind, one in asked.items()}
     images = {kind: len(concepts.data) for kind, (concepts, _) in asked.items()}
     results = Results("probing", "photos", line=lite(probes) | {"images": images})
     results.notes["images"] = images

@@ -21,19 +21,20 @@ from typing import Any, NamedTuple
 import torch
 from _lib.command import parser, run
 from _lib.memory import measured
-from _lib.results import METHODS, Results, name_of
+from _lib.results import Results, name_of
 from _lib.shortcuts import NAMES, NETWORKS
 from learned_shortcut import QUICK, SHORTCUTS, Sizes, draws_of, shared_photos
+from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier
+from edittools.course.scenarios.snow import snow_scenario
 from edittools.cut import cut_all
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, misclassified, predict
 from edittools.models import load_classifier
 from edittools.probing import jobs
-from edittools.scenarios.snow import snow_scenario
-from edittools.selection import CachedActivations, RepairResult, repair
+from edittools.selection import Assessment, CachedActivations, repair
 
 MINI = "mini_vgg"
 """The network of tier mini."""
@@ -81,7 +82,7 @@ class Case(NamedTuple):
 
 def snow_case(quick: bool) -> Case:
     """Make the case of tier mini."""
-    scenario = snow_scenario("mini", MINI, progress=True)
+    scenario = snow_scenario("mini", MINI, progress=tqdm)
     splits = scenario.splits
     is_wrong = misclassified(predict(scenario.classifier, splits.target), splits.target.labels)
     return Case(
@@ -109,7 +110,7 @@ def repaired(quick: bool, job: Job) -> dict[str, Any]:
     with jobs.one_thread():
         case = snow_case(quick) if job.rule == SNOW else shortcut_case(job, quick)
         images = (case.failing, case.clean, case.retain)
-        work = partial(repair, case.classifier, case.exemplar, *images, layers=case.layers, progress=False)
+        work = partial(repair, case.classifier, case.exemplar, *images, layers=case.layers, progress=None)
         fix, cost = measured(work)
     print(f"{job.network}, {job.rule}:\n{fix.summary()}\n", flush=True)
     return {
@@ -122,7 +123,7 @@ def repaired(quick: bool, job: Job) -> dict[str, Any]:
     }
 
 
-def outcomes_of(case: Case, fix: RepairResult) -> list[list[int]]:
+def outcomes_of(case: Case, fix: Assessment) -> list[list[int]]:
     """Tell which test images are misclassified before and after the edit."""
     cuts = cut_all(case.classifier, [layer for layer in fix.search.cuts if layer in fix.edit.layers])
     found = CachedActivations(cuts, case.test).compare(fix.edit)
@@ -166,7 +167,7 @@ def add_call(results: Results, found: Mapping[str, Any], job: Job) -> None:
     where = {"network": job.network, "condition": NAMES.get(job.rule, job.rule)}
     for method, row in found["table"].items():
         add_method(results, row, method=name_of(method.replace(" ", "_")), **where)
-    selected = {"method": METHODS["selected"], **where}
+    selected = {"method": name_of("selected"), **where}
     if found["test"] is not None:
         add_test(results, *found["test"], **selected)
     results.add("CPU seconds", found["seconds"], **selected)

@@ -35,9 +35,10 @@ from _lib.methods import (
 from _lib.networks import add_networks, photos, sweep
 from _lib.results import Results
 from _lib.snow import add_figures, measure
+from tqdm.auto import tqdm
 
-from edittools.scenarios.scenario import Scenario
-from edittools.scenarios.snow import snow_scenario
+from edittools.course.scenarios.scenario import Scenario
+from edittools.course.scenarios.snow import snow_scenario
 
 NETWORKS = {
     "mini": ("mini_vgg",),
@@ -55,8 +56,8 @@ DRAWS = 5
 def scenario_of(tier: str, name: str) -> Scenario:
     """Make the scenario of a network."""
     if tier == "mini":
-        return snow_scenario("mini", name, progress=True)
-    return snow_from_composites(name, progress=True)
+        return snow_scenario("mini", name, progress=tqdm)
+    return snow_from_composites(name, progress=tqdm)
 
 
 def network(tier: str, quick: bool, name: str) -> list[dict[str, Any]]:
@@ -76,7 +77,7 @@ def experiment(options: argparse.Namespace) -> Results:
     """Select for each network, evaluate once on the test images, pool the networks."""
     tier = options.tier
     networks = options.networks or NETWORKS[tier]
-    settings = {name: settings for name, (_, settings) in OTHERS.items()}
+    settings = {name: method.settings for name, method in OTHERS.items()}
     about = f"snow, rows 4 {tier} {photos()} {PLANS[tier]} {settings} {DRAWS} {options.quick}"
     work = partial(network, tier, options.quick)
     rows = sweep(work, networks[:1] if options.quick else networks, options.store, about)

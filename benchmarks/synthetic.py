@@ -25,18 +25,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from _lib.cases import exemplar_cases, identity_of
 from _lib.command import add_store, parser, run
 from _lib.methods import success_of
 from _lib.results import Results, name_of
+from tqdm.auto import tqdm
 
-from edittools.baselines import BASELINES, SCOPES
+from edittools.course.scenarios import synthetic as syn
+from edittools.course.scenarios.finetuning import INTERPOLATION_WEIGHTS
+from edittools.course.scenarios.tiers import MODELS
 from edittools.edits import Edit
+from edittools.methods import SCOPES
+from edittools.methods.projection import PROJECTIONS
 from edittools.probing import jobs
-from edittools.scenarios import synthetic as syn
-from edittools.scenarios.finetuning import INTERPOLATION_WEIGHTS
-from edittools.scenarios.tiers import MODELS
-from edittools.selection.evaluation import Constraints
-from edittools.selection.search import EditSearch, grid
+from edittools.selection import Constraints, Search, grid
 
 SPLITS = {
     "other same": "other classes, same style",
@@ -80,10 +82,10 @@ def sweep(
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn) if workers else nullcontext()
     cases = {case.name: case for case in at_most(syn.cases(source, targets, settings), most_cases)}
-    about = syn.identity_of(source, settings)
+    about = identity_of(source, settings)
     work = partial(syn.run_case, source, evaluate=evaluate, settings=settings)
     with pool as executor:
-        return jobs.run(work, cases, store, executor, True, about)
+        return jobs.run(work, cases, store, executor, tqdm, about)
 
 
 def sweep_of_count(
@@ -94,8 +96,8 @@ def sweep_of_count(
     drawn = at_most(cases, 1 if options.quick else options.most_cases)
     named = {f"{case.name}, {count} exemplars": case for case in drawn}
     work = partial(syn.run_case, source, methods=METHODS_BY_COUNT, evaluate=evaluate, settings=settings)
-    about = f"{syn.identity_of(source, settings)} {METHODS_BY_COUNT}"
-    return jobs.run(work, named, options.store, progress=True, about=about)
+    about = f"{identity_of(source, settings)} {METHODS_BY_COUNT}"
+    return jobs.run(work, named, options.store, progress=tqdm, about=about)
 
 
 def at_most(cases: Sequence[syn.Case], count: int | None) -> list[syn.Case]:
@@ -104,7 +106,7 @@ def at_most(cases: Sequence[syn.Case], count: int | None) -> list[syn.Case]:
     return [cases[number] for number in sorted(drawn)]
 
 
-def evaluate(search: EditSearch, edit: Edit) -> dict[str, float | None]:
+def evaluate(search: Search, edit: Edit) -> dict[str, float | None]:
     """Evaluate an edit on a case's sets, and on its exemplars."""
     exemplars = [exemplar for members in search.exemplars.values() for exemplar in members]
     return syn.figures_of(search, edit) | {"success": success_of(edit, exemplars, search.cuts)}
@@ -119,7 +121,7 @@ def candidates(layers: int, settings: syn.CaseSettings = syn.DEFAULT_SETTINGS) -
     """
     scaled = layers * len(settings.strengths)
     counts = {name: scaled * len(tried) for name, tried in settings.editing.items()}
-    counts |= {"projection": scaled * len(BASELINES["projection"][1])}
+    counts |= {"projection": scaled * len(PROJECTIONS)}
     counts |= {"random direction": counts["editing"], "editing, variants": counts["editing"]}
     counts |= {f"rank {rank}": counts["editing"] // len(settings.ranks) for rank in settings.ranks}
     rounds = settings.finetuning
@@ -186,7 +188,7 @@ def add_methods(results: Results, found: dict[str, Any], network: str) -> None:
 
 def add_counts(results: Results, source: syn.SetupSource, model: str, options: argparse.Namespace) -> None:
     """Add the mean over cases of each method and split, for each number of exemplars."""
-    for count, cases_of_count in syn.exemplar_cases(source, tuple(options.exemplars)).items():
+    for count, cases_of_count in exemplar_cases(source, tuple(options.exemplars)).items():
         table = sweep_of_count(source, cases_of_count, count, options)
         scored = table[table.method != "undefined"]
         cases = scored.job.nunique()

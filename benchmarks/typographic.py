@@ -32,13 +32,13 @@ from _lib.methods import (
 )
 from _lib.results import Results, name_of
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from edittools.course.miniworld.typography import grow
+from edittools.course.scenarios.scenario import Scenario
+from edittools.course.scenarios.typographic import ATTACK, OTHER_ATTACKS, typographic_scenario
 from edittools.metrics import Comparison, attack_row, misclassified, predict
-from edittools.miniworld.typography import grow
-from edittools.scenarios.scenario import Scenario
-from edittools.scenarios.typographic import ATTACK, OTHER_ATTACKS, typographic_scenario
-from edittools.selection.evaluation import CachedActivations
-from edittools.selection.search import REFERENCE_WEIGHTS, Selection, grid
+from edittools.selection import CachedActivations, Selection, grid
 
 LogitsOf = Callable[[str], Tensor]
 """The logits of a split by its name."""
@@ -172,10 +172,15 @@ def logits_blurred(scenario: Scenario, cached: Mapping[str, CachedActivations]) 
 
 def experiment(options: argparse.Namespace) -> Results:
     """Select on the target images, evaluate once on the test images."""
-    scenario = typographic_scenario(options.tier, progress=True)
+    scenario = typographic_scenario(options.tier, progress=tqdm)
     scenario = small(scenario) if options.quick else scenario
-    settings = grid(rank=(1, 3, 10), masked=(True,), objective=("least_squares",), reference_weight=REFERENCE_WEIGHTS)
-    settings += grid(rank=(1,), masked=(True,), objective=("l1",), reference_weight=REFERENCE_WEIGHTS[::2])
+    settings = grid(
+        rank=(1, 3, 10),
+        masked=(True,),
+        objective=("least_squares",),
+        reference_weight=(0.0, 10.0, 30.0, 100.0),
+    )
+    settings += grid(rank=(1,), masked=(True,), objective=("l1",), reference_weight=(0.0, 30.0))
     is_mini = options.tier == "mini"
     search = search_of(scenario)
     plan = QUICK if options.quick else Plan(settings=settings, **SLOW)

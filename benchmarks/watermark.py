@@ -33,11 +33,11 @@ from _lib.networks import (
 )
 from _lib.results import Results
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from edittools.course.scenarios.watermark import SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 from edittools.metrics import misclassified, predict
-from edittools.scenarios.watermark import SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
-from edittools.selection.evaluation import CachedActivations, Constraints
-from edittools.selection.search import grid
+from edittools.selection import CachedActivations, Constraints, grid
 
 NETWORKS = ("efficientnet_lite0", "squeezenet1_1", "efficientnet_lite1", "efficientnet_lite2")
 
@@ -59,7 +59,7 @@ DRAWS = 2000
 def network(name: str, quick: bool = False) -> Rows:
     """Make one row per method on a network: its effort; of each split, what was misclassified, and which photos."""
     started = time.perf_counter()
-    scenario = watermark_scenario(name, progress=True)
+    scenario = watermark_scenario(name, progress=tqdm)
     if quick:
         fewer = small(scenario)
         scenario = replace(fewer, splits=replace(fewer.splits, clean_test=scenario.splits.clean_test))

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from edittools.images import save_mask
+from edittools.image_files import save_mask
 
 MASKS = Path(__file__).parent / "masks"
 SIZE = 224

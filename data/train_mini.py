@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 from tqdm.auto import tqdm
 
+from edittools._caching import atomic_path
+from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages, atomic_path
+from edittools.course.embedded import MEAN, MINI, SIZE, STD
+from edittools.course.miniworld.contexts import SPLITS, contexts
+from edittools.course.miniworld.scenes import CLASSES, scenes
+from edittools.images import LabelledImages
 from edittools.metrics import error_rate
-from edittools.miniworld.contexts import SPLITS, contexts
-from edittools.miniworld.scenes import CLASSES, scenes
-from edittools.models.embedded import MEAN, MINI, SIZE, STD
 
 VEHICLES = tuple(contexts().query("family == 'vehicle'").index)
 POLAR = tuple(contexts().query("family == 'polar'").index)
@@ -34,7 +36,7 @@ CARD = {  # set: what it holds
 
 
 def training_scenes(
-    count: int = 16_000, rare: int = 1_200, workers: int = 1, progress: bool = False, balanced: bool = False
+    count: int = 16_000, rare: int = 1_200, workers: int = 1, progress: Progress | None = None, balanced: bool = False
 ) -> LabelledImages:
     """Paint the training set: `count` scenes as in `contexts()`, and `rare` more of the classes that live on snow.
 
@@ -91,7 +93,7 @@ def train(
     recipe: Recipe | None = None,
     seed: int = 0,
     precision: torch.dtype = torch.bfloat16,
-    progress: bool = False,
+    progress: Progress | None = None,
 ) -> nn.Module:
     """Train in place as the recipe says (default: `Recipe()`); returns the model in eval mode.
 
@@ -104,7 +106,7 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
     batch, steps = recipe.batch, recipe.epochs * (len(data) // recipe.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps, pct_start=recipe.warm_up)
-    bar = tqdm(total=steps, desc="training", disable=not progress)
+    bar = bar_of(progress, total=steps, desc="training")
     for _ in range(recipe.epochs):
         order = torch.randperm(len(data), generator=generator)
         for chosen in order[: len(order) // batch * batch].split(batch):
@@ -158,14 +160,14 @@ def main() -> None:
     started = time.perf_counter()
     names = tuple(MINI) if options.model == "all" else (options.model,)
     kinds = {name.endswith("_balanced") for name in names}
-    painted = {kind: training_scenes(workers=options.workers, progress=True, balanced=kind) for kind in kinds}
+    painted = {kind: training_scenes(workers=options.workers, progress=tqdm, balanced=kind) for kind in kinds}
     sets = {split: evaluation_sets(split, options.workers) for split in ("validation", "test")}
     print(f"painted in {time.perf_counter() - started:.0f} s")
     for name in names:
         started = time.perf_counter()
         model, recipe = untrained(name), RECIPES.get(name, Recipe())
         precision = torch.float32 if options.float32 else torch.bfloat16
-        train(model, painted[name.endswith("_balanced")], recipe, precision=precision, progress=True)
+        train(model, painted[name.endswith("_balanced")], recipe, precision=precision, progress=tqdm)
         if recipe.half:
             model.half().float()
         seconds = time.perf_counter() - started

@@ -27,9 +27,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from edittools.images import LabelledImages, atomic_path
-from edittools.metrics import error_rate, predict
-from edittools.miniworld.attacks import (
+from edittools._caching import atomic_path
+from edittools._progress import Progress, bar_of
+from edittools.course.embedded import mini_clip
+from edittools.course.miniworld.attacks import (
     ATTACK_CLASSES,
     ATTACKED,
     MEAN,
@@ -40,10 +41,11 @@ from edittools.miniworld.attacks import (
     attacks,
     sticker_on,
 )
-from edittools.miniworld.contexts import SPLITS
-from edittools.miniworld.scenes import Scene, scene, scenes
-from edittools.miniworld.typography import random_sticker, stick
-from edittools.models.embedded import mini_clip
+from edittools.course.miniworld.contexts import SPLITS
+from edittools.course.miniworld.scenes import Scene, scene, scenes
+from edittools.course.miniworld.typography import random_sticker, stick
+from edittools.images import LabelledImages
+from edittools.metrics import error_rate, predict
 from edittools.models.zero_shot import ByteTokenizer, zero_shot_classifier
 
 MEASURED = ("iPod", "orange", "pizza", "toaster", "library", "piano")
@@ -88,13 +90,13 @@ def _pictures(seeds: Sequence[int]) -> list:
 
 
 def training_pictures(
-    count: int = 30_000, workers: int = 1, progress: bool = False
+    count: int = 30_000, workers: int = 1, progress: Progress | None = None
 ) -> tuple[Tensor, list[tuple[str | None, str | None]]]:
     """Paint the training set: images `(N, 3, 96, 96)` uint8, and for each the object and the word on it."""
     first = SPLITS["train"].start + 700_000
     chunks = [range(first + i, first + min(i + 100, count)) for i in range(0, count, 100)]
     with ProcessPoolExecutor(workers) as pool:
-        done = tqdm(pool.map(_pictures, chunks), "pictures", len(chunks), disable=not progress)
+        done = bar_of(progress, pool.map(_pictures, chunks), desc="pictures", total=len(chunks))
         painted = [picture for chunk in done for picture in chunk]
     return torch.from_numpy(np.stack([p for p, _, _ in painted])), [(o, w) for _, o, w in painted]
 
@@ -198,7 +200,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     started = time.perf_counter()
-    pixels, seen = training_pictures(options.count, options.workers, progress=True)
+    pixels, seen = training_pictures(options.count, options.workers, progress=tqdm)
     print(f"painted in {time.perf_counter() - started:.0f} s")
     started = time.perf_counter()
     torch.manual_seed(0)

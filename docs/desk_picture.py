@@ -19,7 +19,8 @@ import web  # noqa: E402
 
 DESK = """
 import torch
-from edittools import scenarios, widgets
+from edittools import widgets
+from edittools.course import scenarios
 classifier, sets = scenarios.desk_setup("mini")
 desk = widgets.Desk(classifier, sets["images"], sets["clean"], sets["retain"])
 mask = torch.zeros(64, 64)
@@ -32,7 +33,7 @@ desk
 """
 EDITOR = """
 from edittools import MaskEditor
-from edittools.miniworld import scene
+from edittools.course.miniworld import scene
 shown = scene(11, label="tractor", ground="snow")
 MaskEditor(shown.image, finder=lambda images: {name: mask[None] for name, mask in shown.masks.items()})
 """

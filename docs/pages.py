@@ -56,7 +56,7 @@ def _with_modules(nav: list | dict | str) -> list | dict | str:
         return {title: _with_modules(entry) for title, entry in nav.items()}
     if not nav.startswith("api/"):
         return nav
-    subpackage = Path(nav).stem
+    subpackage = nav.removeprefix("api/").removesuffix(".md")
     modules = [{name: f"api/{subpackage}/{name}.md"} for name in modules_of(subpackage)]
     return {_name(subpackage): [f"api/{subpackage}/index.md", *modules]}
 
@@ -66,8 +66,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Take the repository's own pages in place of the folder's, and add the reference."""
     found = [path for pattern in PAGES for path in sorted(ROOT.glob(pattern))]
     pages = [File(str(path.relative_to(ROOT)), str(ROOT), config.site_dir, config.use_directory_urls) for path in found]
-    subpackages = ["top", *(path.name for path in sorted(PACKAGE.iterdir()) if (path / "__init__.py").exists())]
-    for subpackage in subpackages:
+    folders = sorted(path.parent for path in PACKAGE.rglob("*/__init__.py"))
+    for subpackage in ["top", *(folder.relative_to(PACKAGE).as_posix() for folder in folders)]:
         pages.append(File.generated(config, f"api/{subpackage}/index.md", content=overview(subpackage)))
         for module in modules_of(subpackage):
             page = File.generated(config, f"api/{subpackage}/{module}.md", content=reference(subpackage, module))
@@ -144,7 +144,7 @@ def _folder(subpackage: str) -> Path:
 
 
 def _name(subpackage: str) -> str:
-    return "edittools" if subpackage == "top" else f"edittools.{subpackage}"
+    return "edittools" if subpackage == "top" else f"edittools.{subpackage.replace('/', '.')}"
 
 
 def _docstring(path: Path) -> str:

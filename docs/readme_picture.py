@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt
 import torch
 
 import edittools as et
-from edittools.miniworld import restyle, scene, scenes
-from edittools.plots import RIGHT
-from edittools.plots.figures import WRONG
+from edittools.course.miniworld import restyle, scene, scenes
+from edittools.course.plots import RIGHT
+from edittools.course.plots.figures import WRONG
 
 VEHICLES = ("tractor", "bicycle", "bus")
 

@@ -3,11 +3,10 @@
 After "Editing a Classifier by Rewriting Its Prediction Rules" (Santurkar, Tsipras et al., NeurIPS 2021). The names here
 are the paper; everything else is in subpackages. Both load when they are first used:
 
-    baselines   what an edit is compared with          probing     what a prediction relies on
+    methods     what makes an edit                     probing     what a prediction relies on
     selection   how an edit is selected                widgets     mask editor, desk, views
-    models      classifiers by name                    plots       figures
-    scenarios   what each notebook needs, by tier      miniworld   rendered scenes with planted rules
-    reports     a page about an edit                   auditing    from a folder of images to a report
+    models      classifiers by name                    reports     a page about an edit
+    auditing    from a folder of images to a report    course      what the notebooks show: scenes, scenarios, figures
 """
 
 import importlib
@@ -18,20 +17,20 @@ if TYPE_CHECKING:
     from edittools.cut import Cut, editable_layers
     from edittools.edits import Change, Edit, Record, applied_edits
     from edittools.exemplars import Exemplar, paste_texture
-    from edittools.images import InputGeometry, LabelledImages, LazyImages, load_image, load_mask, save_mask
+    from edittools.geometry import InputGeometry
+    from edittools.image_files import load_image, load_mask, save_mask
+    from edittools.images import LabelledImages, LazyImages
     from edittools.metrics import Comparison, attack_row, by_class, error_rate, mcnemar, misclassified, predict
     from edittools.moments import SecondMoment, second_moments
     from edittools.rewriting import rewrite
 
 SUBPACKAGES = (
     "auditing",
-    "baselines",
-    "miniworld",
+    "course",
+    "methods",
     "models",
-    "plots",
     "probing",
     "reports",
-    "scenarios",
     "selection",
     "widgets",
 )
@@ -42,7 +41,9 @@ _NAMES = {
     "cut": ("Cut", "editable_layers"),
     "edits": ("Change", "Edit", "Record", "applied_edits"),
     "exemplars": ("Exemplar", "paste_texture"),
-    "images": ("InputGeometry", "LabelledImages", "LazyImages", "load_image", "load_mask", "save_mask"),
+    "geometry": ("InputGeometry",),
+    "image_files": ("load_image", "load_mask", "save_mask"),
+    "images": ("LabelledImages", "LazyImages"),
     "metrics": ("Comparison", "attack_row", "by_class", "error_rate", "mcnemar", "misclassified", "predict"),
     "moments": ("SecondMoment", "second_moments"),
     "rewriting": ("rewrite",),

@@ -1,6 +1,8 @@
 """Checks of plain values and of installed packages; errors quote the value and say what to pass instead."""
 
 import difflib
+import sys
+import warnings
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from math import inf, isfinite
@@ -80,6 +82,20 @@ def suggestion(value: Any, names: Iterable[str]) -> str:
     if not similar:
         return ""
     return f"did you mean {' or '.join(repr(by_lower[lower]) for lower in similar[:MOST_SUGGESTED])}?"
+
+
+def warn(message: str) -> None:
+    """Warn at the line that called this library, whichever of its functions found the reason.
+
+    Warns:
+        UserWarning: with the message.
+    """
+    level = 2
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "edittools":
+        level += 1
+        frame = frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 @contextmanager

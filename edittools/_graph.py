@@ -13,7 +13,6 @@ import operator
 import threading
 import warnings
 import weakref
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -49,16 +48,11 @@ _REASONS = {
     "data-dependent": "its forward pass branches on the values of tensors",
     "onstraints violated": "its forward pass fixes the number of images (as len(x), or a number in a reshape)",
 }
-_IGNORED_ATTRIBUTES = {"training", "_edittools_applied", "_parameters", "_buffers", "_non_persistent_buffers_set"}
 _EXPORTED: WeakKeyDictionary[nn.Module, dict[tuple, "ExportedModel"]] = WeakKeyDictionary()
 _EXPORTING = threading.RLock()
 SLOW = 10.0
 """Seconds after which an export warns that it is still running, except in `quiet_exports`."""
 _IS_QUIET: ContextVar[bool] = ContextVar("is_quiet", default=False)
-_BY_VALUE = {bool, int, float, str, bytes, type(None)}
-"""Types of settings that a snapshot holds as they are, alone or in a tuple."""
-_HOOKS = {dict, OrderedDict}
-"""Types of a module's dictionaries of hooks, buffers and modules, most of which are empty."""
 
 
 class ExportedModel:
@@ -67,7 +61,6 @@ class ExportedModel:
     def __init__(self, model: nn.Module, images: Tensor, classes: int) -> None:
         """Export `model` for images like these two and check it on them; raise `ValueError` where that fails."""
         self.name = type(model).__name__
-        self.snapshot = _snapshot_of(model)
         self._model = weakref.ref(model)
         self.size = tuple(images.shape[2:])
         size_in_words = f"{self.size[0]} × {self.size[1]} pixels"
@@ -100,18 +93,31 @@ class ExportedModel:
         self._subgraphs: dict[tuple, tuple[fx.GraphModule, tuple[str, ...]]] = {}
         self._grids: tuple[list, dict[fx.Node, dict[Place, Grid] | str]] | None = None
         for batch in (images, images[:1]):
-            with torch.no_grad():  # with gradients, attention is computed another way
-                logits = self.compute([self.logits], {self.images: batch})[0]
-            check_logits(logits, model, batch, classes, f"the graph of {self.name} for {len(batch)} image(s)")
+            self._check(batch, classes)
 
     @property
     def tensor_names(self) -> set[str]:
         """The names of the tensors that the graph reads; a shared tensor has the first of its names."""
         return {node.target for node in self._tensors}
 
-    def invalidate(self) -> None:
-        """Make the next `export_of` export the model again."""
-        self.snapshot = None
+    def is_current(self, classes: int) -> bool:
+        """Tell whether the graph, with the weights that the model has now, gives the logits of the model's own code.
+
+        If not, something has changed that the graph does not read, such as a setting, a hook or a module.
+        """
+        like = self.images.meta["val"]
+        images = probe_images(self.size).to(like.device, like.dtype)
+        try:
+            self._check(images, classes)
+        except Exception:  # a stale graph fails in any way: its tensors are gone, or have other shapes
+            return False
+        return True
+
+    @torch.no_grad()  # with gradients, attention is computed another way
+    def _check(self, images: Tensor, classes: int) -> None:
+        """Check that the graph gives the logits of the model's own code for normalized images."""
+        [logits] = self.compute([self.logits], {self.images: images})
+        check_logits(logits, self._model(), images, classes, f"the graph of {self.name} for {len(images)} image(s)")
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor of the graph by name: the model's own, as it is now, or a constant of its forward pass."""
@@ -286,7 +292,9 @@ def quiet_exports(is_quiet: bool = True) -> Iterator[None]:
 
 
 def export_of(classifier: Classifier, size: tuple[int, int] | None = None) -> ExportedModel:
-    """Give the exported model of a classifier for images of a size, exported again where it has changed.
+    """Give the exported model of a classifier for images of a size, which gives the logits of the model's own code.
+
+    It is exported once per size, precision and device, and again if its logits are no longer those of the model.
 
     Args:
         classifier: the classifier.
@@ -305,7 +313,7 @@ def export_of(classifier: Classifier, size: tuple[int, int] | None = None) -> Ex
     with _EXPORTING:
         exports = _EXPORTED.setdefault(model, {})
         exported = exports.get(key)
-        if exported is None or exported.snapshot != _snapshot_of(model):
+        if exported is None or not exported.is_current(len(classifier.classes)):
             images = classifier.normalize(probe_images(size))
             exported = ExportedModel(model, images, len(classifier.classes))
             exports[key] = exported
@@ -353,71 +361,9 @@ def _reason_of(error: Exception) -> str:
     return first_line if isinstance(error, NotIsolatedError) else f"{type(error).__name__}: {first_line}"
 
 
-class _Reference:
-    """Compare an object by identity, through a weak reference: a new object at the same address is another one."""
-
-    def __init__(self, held: Any) -> None:
-        try:
-            self._held = weakref.ref(held)
-        except TypeError:
-            self._held = lambda: held
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Reference) and self._held() is not None and self._held() is other._held()
-
-    __hash__ = None
-
-
-def _snapshot_of(model: nn.Module) -> list:
-    """Note what a graph depends on: the modules, their hooks and settings, and the kinds of their tensors.
-
-    Snapshots are compared within one process; `_identity.py` describes the same for a cache on disk.
-    """
-    state: list = []
-    numbers: dict[int, int] = {}
-    noted: set[int] = set()
-    for module in model.modules():
-        state.append(_Reference(module))
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            kind = None if tensor is None else (tuple(tensor.shape), tensor.dtype, tensor.device)
-            state.append((name, kind, numbers.setdefault(id(tensor), len(numbers))))
-        remade = {getattr(hook, "name", None) for hook in module._forward_pre_hooks.values() if _is_of_torch(hook)}
-        for name, value in vars(module).items():
-            if name in _IGNORED_ATTRIBUTES or name in remade:
-                continue
-            state.append(name)
-            if type(value) in _BY_VALUE or (type(value) is tuple and _BY_VALUE.issuperset(map(type, value))):
-                state.append(value)
-            elif type(value) in _HOOKS and not value:
-                state.append(())
-            else:
-                state.append(_noted(value, noted))
-    return state
-
-
 def _is_of_torch(hook: Any) -> bool:
     """Tell whether a hook is one of torch's own, such as that of `weight_norm`, which makes a weight from others."""
     return type(hook).__module__.startswith("torch.nn.utils")
-
-
-def _noted(value: Any, noted: set[int], depth: int = 3) -> Any:
-    """Note a setting so that a change of it shows: numbers and text by value, containers by item, the rest by object.
-
-    The attributes of an object that many modules hold, such as a configuration, are noted once.
-    """
-    if isinstance(value, int | float | str | bytes | type(None)):
-        return value
-    if isinstance(value, Tensor):
-        return (_Reference(value), value.data_ptr())
-    if not depth or isinstance(value, nn.Module | type) or callable(value) or id(value) in noted:
-        return _Reference(value)
-    if isinstance(value, dict):
-        return [(str(key), _noted(item, noted, depth - 1)) for key, item in value.items()]
-    if isinstance(value, list | tuple):
-        return [_noted(item, noted, depth - 1) for item in value]
-    noted.add(id(value))
-    attributes = getattr(value, "__dict__", {})
-    return (_Reference(value), [(name, _noted(item, noted, depth - 1)) for name, item in attributes.items()])
 
 
 class _Logits(nn.Module):

@@ -47,8 +47,8 @@ class Ledger:
     def replace_edits(self, edits: Sequence[AppliedEdit]) -> None:
         """Apply these edits and no others.
 
-        If that fails, the edits that both the old and the new list have are applied: an edit that was to be applied is
-        not, and one that was to be undone is.
+        If writing fails, the edits that both lists have are applied: an edit that was to be applied is not applied, and
+        an edit that was to be undone is undone.
         """
         before = self.edits
         after = tuple(edits)
@@ -76,7 +76,11 @@ class Ledger:
             yield fingerprint(self.model, self._values_below(count))
 
     def changed_parameter(self) -> str | None:
-        """Name a parameter that no longer has the value that the edits gave it; None if each has."""
+        """Name a parameter that is gone, or no longer has the value that the edits gave it; None if each has."""
+        changed_by_edits = [name for edit in self.edits for name in edit.changes]
+        for name in [*self.originals, *changed_by_edits]:
+            if not _has_parameter(self.model, name):
+                return name
         changes = _changes_of_each(self.model, self.originals, self.edits)
         for name, original in self.originals.items():
             if not _holds(self.model, name, _changed(original, changes[name])):
@@ -187,8 +191,19 @@ def _changed(original: Tensor, changes: Iterable[Any]) -> Tensor:
     return weight
 
 
+def _has_parameter(model: nn.Module, name: str) -> bool:
+    """Tell whether a model has a parameter of a name; not if the module of a layer was replaced."""
+    try:
+        model.get_parameter(name)
+    except AttributeError:
+        return False
+    return True
+
+
 def _holds(model: nn.Module, name: str, weight: Tensor) -> bool:
     """Tell whether a parameter has a value, in the precision and on the device that the parameter has now."""
+    if not _has_parameter(model, name):
+        return False
     parameter = model.get_parameter(name)
     weight = weight.to(parameter)
     if torch.equal(parameter, weight):  # much faster, but False where both are NaN

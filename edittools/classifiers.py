@@ -1,5 +1,6 @@
-"""Classifiers: any torch model with its normalization and class names."""
+"""Classifiers: any torch model with its normalization and class names; their fingerprints, and labels by name."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -8,8 +9,10 @@ from torch import Tensor, nn
 
 from edittools._caching import digest_tensors
 from edittools._checks import one_of, suggestion
-from edittools._inference import logits_of
-from edittools.images import Images, InputGeometry, LabelledImages, check_image, numbered, size_of
+from edittools._image_checks import check_image
+from edittools._inference import eval_copy, logits_of, without_autocast
+from edittools.geometry import InputGeometry
+from edittools.images import Images, LabelledImages, numbered, size_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -75,10 +78,9 @@ class Classifier(nn.Module):
         _check_batch_norms(model)
         if mean is None or std is None:
             raise ValueError(f"mean {mean} and std {std} do not fit; pass three numbers each, or leave them out")
-        if len(mean) != 3 or len(std) != 3 or not all(deviation > 0 for deviation in std):
-            raise ValueError(
-                f"mean {tuple(mean)} and std {tuple(std)} do not fit; pass three numbers each, std above 0"
-            )
+        has_three = torch.as_tensor(mean).shape == (3,) and torch.as_tensor(std).shape == (3,)
+        if not has_three or not all(deviation > 0 for deviation in std):
+            raise ValueError(f"mean {mean} and std {std} do not fit; pass three numbers each, std above 0")
         if not all(value <= 1 for value in (*mean, *std)):
             raise ValueError(
                 f"mean {tuple(mean)} and std {tuple(std)} are not those of images in [0, 1]; if they belong to pixels "
@@ -94,8 +96,8 @@ class Classifier(nn.Module):
         self.size = geometry.size
         self.resize_to = geometry.resize_to
         self.channel_order = one_of(channel_order, ("RGB", "BGR"), "channel_order")
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.eval()
 
     @property
@@ -232,18 +234,62 @@ def check_size(what: str, images: Images, classifier: Classifier) -> None:
 
 
 def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> str:
-    """Compute the SHA-256 of the names, shapes, types and values of all weights, by which an edit recognizes its model.
+    """Compute the SHA-256 of what identifies a classifier, or the weights of a bare model.
+
+    For a bare model, these are the names, shapes, types and values of all weights, by which an edit recognizes its
+    model. For a `Classifier`, these are all that its predictions depend on: weights, buffers that are not saved with
+    them, preprocessing, class names, and modules as torch prints them. What none of these shows, such as a hook or
+    another forward pass, shows in the logits of two images, of which three coarse statistics are hashed as well.
 
     Args:
-        model: the model.
-        base: values, by name, that replace those of the model, such as the values before an edit.
+        model: the classifier, or a bare model.
+        base: values, by name, that replace weights of a bare model, such as the values before an edit.
 
     Returns:
         The hash, in hexadecimal digits.
     """
+    if isinstance(model, Classifier):
+        parts = (
+            fingerprint(model.model),
+            fingerprint_beside_weights(model),
+            f"{model.classes} {model.size} {model.resize_to}",
+            str(model.model),
+            _logit_statistics(model),
+        )
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
     weights = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     values = [(base or {}).get(name, tensor) for name, tensor in weights.items()]
     return digest_tensors(values, [f"{name} " for name in weights])
+
+
+def fingerprint_beside_weights(classifier: Classifier, weights: Mapping[str, Tensor] | None = None) -> str:
+    """Hash what the fingerprint of the bare model leaves out: buffers that are not saved, and the normalization.
+
+    Args:
+        classifier: the classifier.
+        weights: a copy of its parameters and buffers, by name; by default, those that it has now.
+    """
+    saved = classifier.model.state_dict()
+    tensors = dict(classifier.model.named_buffers()) if weights is None else weights
+    names = [name for name, _ in classifier.model.named_buffers() if name not in saved]
+    buffers = {name: tensors[name] for name in names}
+    normalization = f"{classifier.mean.flatten().tolist()} {classifier.std.flatten().tolist()}"
+    content = f"{digest_tensors(buffers.values(), buffers)} {normalization} {classifier.channel_order}"
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+@torch.no_grad()
+@without_autocast()
+def _logit_statistics(classifier: Classifier) -> str:
+    """Summarize the logits of two images by three numbers, so coarse that rounding errors hardly ever show."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, classifier.size, classifier.size, generator=generator)
+    with eval_copy(classifier.model) as copied:
+        answer = copied(classifier.normalize(images))
+    logits = getattr(answer, "logits", answer).float()
+    spread = float(logits.std())
+    mean = round(float(logits.mean()) / max(spread, 1e-12), 2)
+    return f"{mean + 0.0:.2f} {spread:.2e} {float(logits.abs().max()):.2e}"
 
 
 def remap_labels(what: str, data: LabelledImages, classifier: Classifier) -> LabelledImages:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edittools._checks import suggestion
-from edittools._graph import LINEAR, check_logits, export_of, probe_images, shape_of
+from edittools._graph import LINEAR, ExportedModel, export_of, shape_of
 from edittools._inference import without_autocast
 from edittools._ledger import Weights
 from edittools._positions import Place
@@ -48,7 +48,8 @@ class Cut:
     """A classifier that is cut at one layer, so that the part before it and the part after it can be run separately.
 
     The part before the layer is computed in the precision of the model, the part from the layer on in the precision of
-    the state. When the cut is made, it is compared with the model on two images, see `check_logits`.
+    the state. When the cut is made, the graph that it is a part of is compared with the model on two images, see
+    `export_of`.
 
     Args:
         classifier: the classifier.
@@ -56,12 +57,12 @@ class Cut:
         size: size (H, W) of the images in pixels; by default that of the classifier.
         weights: a copy of the model's weights to compute with; by default, each computation takes those that the model
             has at that moment.
+        exported: the exported model that is cut, for several cuts of one; by default that of `export_of`.
 
     Raises:
         KeyError: if the model has no layer of that name.
         TypeError: if the module is not one of the model's.
-        ValueError: if the layer cannot be edited, if the model cannot be exported, or if the cut does not reproduce the
-            model's logits.
+        ValueError: if the layer cannot be edited, or if the model cannot be exported.
     """
 
     def __init__(
@@ -70,22 +71,16 @@ class Cut:
         layer: str | nn.Module,
         size: tuple[int, int] | None = None,
         weights: Weights | None = None,
+        exported: ExportedModel | None = None,
     ) -> None:
         self.classifier = check_classifier(classifier)
         self.model = classifier.model
         self.layer = find_layer(self.model, layer)
         self.weights = weights
         self._preprocessing = _preprocessing_of(classifier)
-        self._exported = export_of(self.classifier, size)
+        self._exported = export_of(self.classifier, size) if exported is None else exported
         self.size = self._exported.size
         self._find()
-        try:
-            self._check()
-        except ValueError:  # the graph is stale: something changed that cannot be compared, such as a class attribute
-            self._exported.invalidate()
-            self._exported = export_of(self.classifier, self.size)
-            self._find()
-            self._check()
 
     def _find(self) -> None:
         """Find the layer, its state and the end of its block in the graph."""
@@ -103,16 +98,6 @@ class Cut:
         after = exported.image_dependent - self._earlier
         handed_on = [n for n in exported.nodes if n in exported.image_dependent - after and after.intersection(n.users)]
         self._state_nodes = list(dict.fromkeys([keys, *handed_on]))
-
-    @torch.no_grad()
-    def _check(self) -> None:
-        """Check that both parts, with the weights that the model has now, give its logits."""
-        images = self.classifier.normalize(probe_images(self.size))
-        exported = self._exported
-        state = exported.compute(self._state_nodes, {exported.images: images})
-        [logits] = exported.compute([exported.logits], dict(zip(self._state_nodes, state, strict=True)))
-        what = f"{type(self.model).__name__} cut at {self.layer!r}"
-        check_logits(logits, self.model, images, len(self.classifier.classes), what)
 
     def tensor(self, name: str) -> Tensor:
         """Return a parameter or buffer by name: that of `weights`, or the one that the model has now."""
@@ -427,6 +412,10 @@ def cut_all(
     weights: Weights | None = None,
     size: tuple[int, int] | None = None,
 ) -> dict[str, Cut]:
-    """Cut a classifier at several layers, and return the cuts by the layer's name; the arguments are those of `Cut`."""
-    cuts = [Cut(classifier, layer, size, weights) for layer in layers]
+    """Cut a classifier at several layers, and return the cuts by the layer's name; the arguments are those of `Cut`.
+
+    The graph that they are parts of is compared with the model once.
+    """
+    exported = export_of(classifier, size) if layers else None
+    cuts = [Cut(classifier, layer, size, weights, exported) for layer in layers]
     return {cut.layer: cut for cut in cuts}

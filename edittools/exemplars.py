@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from edittools._image_checks import check_image, check_mask
 from edittools.classifiers import Classifier, check_size
-from edittools.images import check_image, check_mask, resized
+from edittools.images import resized
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Exemplar:
         image: x, `(3, H, W)` float in [0, 1].
         changed: x', the changed image, of the same shape.
         mask: `(H, W)` of zeros and ones; it is 1 where x and x' differ.
-        label: index of the class of both images. Only fine-tuning needs it; editing uses no labels.
+        label: index of the class of both images. Fine-tuning and retraining the head need it; editing uses no labels.
 
     Raises:
         ValueError: if the images or the mask are not valid, or do not have the same size.
@@ -51,7 +52,7 @@ class Exemplar:
             image: x, `(3, H, W)` float in [0, 1].
             mask: `(H, W)` of zeros and ones; the texture is pasted where it is 1.
             texture: `(3, h, w)` float in [0, 1], of any size; it is resized to cover the image.
-            label: index of the class of the image, for fine-tuning only.
+            label: index of the class of the image, see `Exemplar`.
             keep_shading: how much of the light and shadow under the mask is kept: 0 for none, 1 for all.
 
         Raises:
@@ -121,15 +122,18 @@ def named_exemplars(exemplars: Exemplars, classifier: Classifier) -> dict[str, l
 
     Raises:
         TypeError: if one of them is not an `Exemplar`.
-        ValueError: if there is none, if one does not have the size of the classifier's images, or if a label is not a
-            class index.
+        ValueError: if there is none, if two names are equal as text, if one does not have the size of the classifier's
+            images, or if a label is not a class index.
     """
     if not isinstance(exemplars, Mapping):
         sequence = [exemplars] if isinstance(exemplars, Exemplar) else list(exemplars)
         exemplars = {f"exemplar {number}": exemplar for number, exemplar in enumerate(sequence, start=1)}
     if not exemplars:
         raise ValueError("no exemplar was given; pass at least one, Exemplar(image, changed, mask)")
-    named = {str(name): check_exemplars(members, classifier) for name, members in exemplars.items()}
+    names = [str(name) for name in exemplars]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two exemplars have the same name among {names}; give each a name of its own")
+    named = dict(zip(names, [check_exemplars(members, classifier) for members in exemplars.values()], strict=True))
     for name, members in named.items():
         check_size(name, members[0].image[None], classifier)
     return named

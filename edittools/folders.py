@@ -13,12 +13,15 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from edittools._checks import suggestion
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages, load_image
+from edittools.image_files import load_image
+from edittools.images import LabelledImages
 from edittools.metrics import predict
 
 
 def image_files(folder: str | os.PathLike) -> list[Path]:
-    """List the image files below a folder, sorted; links to folders are followed once, hidden files are skipped.
+    """List the image files below a folder, sorted; hidden files are skipped.
+
+    A link to a folder is followed, unless it leads to a folder that is listed by its own path or by an earlier link.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -30,16 +33,19 @@ def image_files(folder: str | os.PathLike) -> list[Path]:
         )
     paths = []
     visited = set()
-    for directory, subfolders, files in os.walk(root, followlinks=True):
-        real_path = os.path.realpath(directory)
-        if real_path in visited:  # a link to a folder that was visited
-            subfolders.clear()
-            continue
-        visited.add(real_path)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and name.lower().endswith(IMG_EXTENSIONS):
-                paths.append(Path(directory, name))
+    linked = [root]
+    while linked:  # first all folders below the root, then those behind links, in the order of their names
+        for directory, subfolders, files in os.walk(linked.pop(0)):
+            real_path = os.path.realpath(directory)
+            if real_path in visited:
+                subfolders.clear()
+                continue
+            visited.add(real_path)
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            linked += [Path(directory, name) for name in subfolders if os.path.islink(os.path.join(directory, name))]
+            for name in files:
+                if not name.startswith(".") and name.lower().endswith(IMG_EXTENSIONS):
+                    paths.append(Path(directory, name))
     return sorted(paths)
 
 
@@ -71,7 +77,7 @@ def read_files(
     folder: str | os.PathLike,
     paths: Sequence[Path],
     classifier: Classifier,
-    callback: Callable[[int, int, Tensor], None] | None = None,
+    on_images: Callable[[Tensor], None] | None = None,
 ) -> tuple[LabelledImages, Tensor, list[str]]:
     """Load image files of a folder as `read_folder` does, without predictions.
 
@@ -79,7 +85,7 @@ def read_files(
         folder: the folder.
         paths: those of its files to load, see `image_files`.
         classifier: gives the size and the class names.
-        callback: is called for each image with the number of files that are done, their number, and the image.
+        on_images: is called with each image `(1, 3, H, W)` that was read.
 
     Returns:
         The images, with the label 0 for those without one; whether each image has a label, `(N,)` booleans; and one
@@ -93,7 +99,7 @@ def read_files(
     labels = []
     names = []
     left_out = []
-    for number, path in enumerate(paths, 1):
+    for path in paths:
         name = str(path.relative_to(root))
         label = None
         if path.parent != root:
@@ -106,14 +112,13 @@ def read_files(
         try:
             image = load_image(path, classifier)
         except (ValueError, OSError) as error:
-            reason = str(error).partition(": ")[2]
-            left_out.append(f"{name}: {reason or error}")
+            left_out.append(f"{name}: {_reason_of(error, path)}")
             continue
         images.append(image)
         labels.append(label)
         names.append(name)
-        if callback is not None:
-            callback(number, len(paths), image)
+        if on_images is not None:
+            on_images(image[None])
     if not images:
         content = f"{len(paths)} images, none of which can be used ({left_out[0]})" if paths else "no images"
         raise ValueError(f"folder {os.fspath(folder)!r} contains {content}; pass a folder with .png or .jpg files")
@@ -136,6 +141,12 @@ def _class_of_subfolder(name: str, classifier: Classifier) -> int | None:
     if name.isdecimal() and int(name) < len(classifier.classes):
         return int(name)
     return None
+
+
+def _reason_of(error: Exception, path: Path) -> str:
+    """Say why a file cannot be read, without its path, which the line about the file begins with."""
+    reason = getattr(error, "strerror", None)
+    return reason or str(error).removeprefix(f"{os.fspath(path)!r}").lstrip()
 
 
 def _simplified(name: str) -> str:

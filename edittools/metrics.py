@@ -1,6 +1,6 @@
-"""How often a classifier errs, and what an edit changes: error rates, errors corrected, intervals, paired tests."""
+"""Predictions and error rates; what an edit changes, with intervals and paired tests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot, nan, sqrt
 from statistics import NormalDist
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from edittools._inference import eval_copy, logits_of, without_autocast
+from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_classifier, remap_labels, usual_batch_size
 from edittools.images import Images, LabelledImages, in_batches
 
@@ -26,8 +27,8 @@ def predict(
     classifier: Classifier,
     images: Images,
     batch_size: int | None = None,
-    progress: bool = False,
-    callback: Callable[[int], None] | None = None,
+    bar: str = "predictions",
+    progress: Progress | None = None,
 ) -> Tensor:
     """Compute the logits of images, not their classes: `predict(…).argmax(dim=1)` is the predicted class.
 
@@ -38,8 +39,8 @@ def predict(
         classifier: the classifier.
         images: `(N, 3, H, W)` in [0, 1], with or without labels.
         batch_size: images per batch; by default 64, and fewer large images on a CPU, see `usual_batch_size`.
-        progress: show a progress bar.
-        callback: is called after each batch with the number of images that are done.
+        bar: the name of the progress bar.
+        progress: a class like `tqdm.tqdm`, for a bar.
 
     Returns:
         The logits `(N, classes)`, on the CPU.
@@ -53,13 +54,9 @@ def predict(
         batch_size = usual_batch_size(classifier)
     classes = len(classifier.classes)
     logits = []
-    done = 0
     with eval_copy(model) as copied:
-        for batch in in_batches(images, batch_size, "predictions", progress):
+        for batch in in_batches(images, batch_size, bar, progress):
             logits.append(logits_of(copied, classifier.normalize(batch), classes).cpu())
-            done += len(batch)
-            if callback is not None:
-                callback(done)
     return torch.cat(logits) if logits else torch.zeros(0, classes)
 
 
@@ -113,7 +110,7 @@ def error_rate(classifier: Classifier, images: LabelledImages) -> float:
         TypeError: if the images have no labels.
         ValueError: if the class name of a label is not among those of the classifier.
     """
-    images = remap_labels("images", images, classifier)
+    images = remap_labels("images", images, check_classifier(classifier))
     logits = predict(classifier, images)
     return float(misclassified(logits, images.labels).float().mean())
 
@@ -326,7 +323,7 @@ def by_class(comparison: Comparison, labels: Tensor, classes: Sequence[str]) -> 
         row = {"class": name, **part.row()}
         for time in ("before", "after"):
             errors = row[f"errors {time}"]
-            row[f"error rate {time}"] = errors / row["images"]
+            row[f"error rate {time}"] = errors / row["images"] if row["images"] else nan
             low, high = wilson(errors, row["images"])
             row[f"low {time}"] = low
             row[f"high {time}"] = high

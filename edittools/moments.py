@@ -5,7 +5,6 @@ typical keys as little as possible (section 2.1 of the paper). `second_moments` 
 pass over the images.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,10 +13,10 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from edittools._caching import digest_tensors
 from edittools._checks import check_number
 from edittools._ledger import Weights
-from edittools.classifiers import Classifier
+from edittools._progress import Progress
+from edittools.classifiers import Classifier, fingerprint_beside_weights
 from edittools.cut import Cut, cut_all, rows, states_at
 from edittools.images import Images, in_batches, size_of
 
@@ -35,7 +34,7 @@ class SecondMoment:
     Attributes:
         matrix: `(n, n)` float64, symmetric and positive semi-definite, for keys of n channels.
         layer: name of the layer.
-        fingerprint: hash of the classifier that the keys were measured with, see `fingerprint_of`.
+        fingerprint: hash of the classifier that the keys were measured with, applied edits included.
         offsets: the mean product of the keys that the layer's kernel sees at two offsets at once, relative to that of a
             key with itself, `(kh * kw, kh * kw)` float64.
 
@@ -80,15 +79,15 @@ class SecondMoment:
             raise ValueError(
                 f"The second moment was measured at {self.layer!r}, but the layer is {cut.layer!r}; measure it there"
             )
-        if self.fingerprint != fingerprint_of(cut.classifier, cut.weights):
+        if self.fingerprint != fingerprint_at(cut):
             raise ValueError(
                 f"The second moment was measured at {self.layer!r} with other weights or buffers, other applied edits, "
                 f"or another mean or std than the {type(cut.model).__name__} has now; measure it again"
             )
 
 
-class RankError(ValueError):
-    """The rank exceeds the number of independent keys at the mask. A search skips settings that raise this error."""
+class NoEditError(ValueError):
+    """The settings give no edit at this site, such as a rank that is too high for its keys. A search skips them."""
 
 
 def directions(keys: Tensor, weights: Tensor, rank: int, whitener: Tensor) -> Tensor:
@@ -108,7 +107,7 @@ def directions(keys: Tensor, weights: Tensor, rank: int, whitener: Tensor) -> Te
         Orthonormal rows `(rank, n)`.
 
     Raises:
-        RankError: if the keys span fewer directions than `rank`.
+        NoEditError: if the keys span fewer directions than `rank`.
         ValueError: if the rank is not a whole number of at least 1.
     """
     wanted = check_number(rank, 1, "rank")
@@ -117,7 +116,7 @@ def directions(keys: Tensor, weights: Tensor, rank: int, whitener: Tensor) -> Te
     _, values, vectors = torch.linalg.svd(weighted @ whitener, full_matrices=False)
     available = int((values > 1e-9 * values[0]).sum()) if values[0] > 0 else 0
     if wanted > available:
-        raise RankError(
+        raise NoEditError(
             f"rank {rank!r} is more than the {available} directions that the keys at the mask span; "
             "lower the rank or enlarge the mask"
         )
@@ -125,13 +124,13 @@ def directions(keys: Tensor, weights: Tensor, rank: int, whitener: Tensor) -> Te
 
 
 @torch.no_grad()
-def measure(cuts: Mapping[str, Cut], images: Images, progress: bool = False) -> dict[str, SecondMoment]:
+def measure(cuts: Mapping[str, Cut], images: Images, progress: Progress | None = None) -> dict[str, SecondMoment]:
     """Measure the second moments of several layers in one pass over images, in float64.
 
     Args:
         cuts: the classifier, cut at each layer, with one copy of its weights; by the layer's name.
         images: the reference images; labels are not used.
-        progress: show a progress bar.
+        progress: a class like `tqdm.tqdm`, for a bar.
 
     Returns:
         The second moment of each layer, by name.
@@ -153,7 +152,7 @@ def measure(cuts: Mapping[str, Cut], images: Images, progress: bool = False) -> 
             counts[layer] += len(flat)
             products[layer] = products[layer] + offset_products(cut, keys)
     first_cut = next(iter(cuts.values()))
-    fingerprint = fingerprint_of(first_cut.classifier, first_cut.weights)
+    fingerprint = fingerprint_at(first_cut)
     moments = {}
     for layer in cuts:
         with_itself = products[layer][0, 0].clamp_min(torch.finfo(torch.float64).tiny)
@@ -215,12 +214,10 @@ def second_moments(
     return measure(cuts, images) if cuts else {}
 
 
-def fingerprint_of(classifier: Classifier, weights: Weights) -> str:
-    """Hash what the keys of a classifier depend on: its weights, all buffers, and the mean and std of its images."""
-    buffers = [weights[name] for name, _ in classifier.model.named_buffers()]
-    scaling = f"{classifier.mean.flatten().tolist()} {classifier.std.flatten().tolist()} {classifier.channel_order}"
-    return hashlib.sha256(f"{weights.fingerprint} {digest_tensors(buffers)} {scaling}".encode()).hexdigest()
-
-
 Reference = Images | SecondMoment
 """What defines which keys are typical: reference images, or the second moment of their keys."""
+
+
+def fingerprint_at(cut: Cut) -> str:
+    """Identify what the keys at a cut depend on: its copy of the weights, the other buffers, and the normalization."""
+    return f"{cut.weights.fingerprint} {fingerprint_beside_weights(cut.classifier, cut.weights)}"

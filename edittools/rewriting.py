@@ -6,8 +6,8 @@ Eq. (1) asks for the change of the layer's weight that maps the keys k* of x' at
 
 The columns of D are an orthonormal basis of the directions C⁻¹d, for the top keys d at the mask. Λ has the shape
 `(out, rank, kh, kw)`. So the keys are convolved with W once and projected on D once, and a step of the solver convolves
-`rank` channels instead of all input channels. At full rank, D is C^(-1/2): the keys are whitened, and all directions
-are free.
+`rank` channels instead of all input channels. At full rank, all directions are free: D is the identity or,
+with a penalty, C^(-1/2), which whitens the keys.
 
 `rewrite` takes four steps: prepare the site (`site.prepare`), pose the problem (`pose`), solve it for Λ (`solve_l1` or
 `solve_least_squares`), and return Λ and Dᵀ as an `Edit`.
@@ -191,7 +191,7 @@ def pose(
 
     Raises:
         ValueError: if reference images are needed and there are none.
-        RankError: if `rank` exceeds the number of independent keys at the mask.
+        NoEditError: if `rank` exceeds the number of independent keys at the mask.
     """
     cut = site.cut
     reference_weight = _reference_weight(site, reference_weight)
@@ -396,7 +396,7 @@ def rewrite(
 
     The defaults are the recommended settings. The paper's setting is `objective="l1", reference_weight=0.0`. It takes
     longer and breaks more images that the edit should leave alone; on typographic attacks, it also corrects more
-    errors. To compare settings, see `edittools.selection.EditSearch`.
+    errors. To compare settings, see `edittools.selection.Search`.
 
     Examples:
         >>> edit = rewrite(classifier, "features.10", exemplar, images)  # images (N, 3, H, W) in [0, 1], at least 50
@@ -430,7 +430,7 @@ def rewrite(
         TypeError: if an exemplar is not an `Exemplar`, or `reference` is neither images nor a `SecondMoment`.
         ValueError: if there is no exemplar, exemplars differ in size, a label is not a class index, a mask covers no
             key, the layer cannot be edited, or an argument has a value that is not allowed.
-        RankError: if `rank` exceeds the number of independent keys at the mask.
+        NoEditError: if `rank` exceeds the number of independent keys at the mask.
 
     Warns:
         UserWarning: if x and x' do not differ at the mask, so that there is nothing to edit, or if fewer than 50

@@ -1,7 +1,7 @@
 """A site: a layer of a classifier with everything that a method needs to edit it.
 
     site = prepare(classifier, "features.10", exemplars, reference)   # checks its arguments, and runs the images once
-    [edit] = rewrite_at(site, rank=3)                                 # and so do all methods in `edittools.baselines`
+    [edit] = rewrite_at(site, rank=3)                                 # and so do all methods in `edittools.methods`
 
 A method is a function `method(site, **settings)` that returns a list of edits. It does not check again what a site
 holds.
@@ -188,7 +188,7 @@ def site_at(cut: Cut, exemplars: Sequence[Exemplar], reference: LayerReference) 
     """
     masks = torch.stack([exemplar.mask for exemplar in exemplars])
     covered_keys = cut.pool_mask(masks).reshape(len(masks), -1).sum(dim=1)
-    for number, covered in enumerate(covered_keys):
+    for number, covered in enumerate(covered_keys, start=1):
         if covered == 0:
             raise ValueError(
                 f"the mask of exemplar {number} covers no key of layer {cut.layer!r}, since the model crops that part "

@@ -73,11 +73,11 @@ def alone() -> None:
     import torch
 
     import edittools as et
-    from edittools import baselines, probing, reports, selection
+    from edittools import methods, probing, reports, selection
 
     check_origin(et.__file__)
     assert importlib.util.find_spec("matplotlib") is None, "the environment is not empty: it has matplotlib"
-    for subpackage in (baselines, probing, reports, selection):
+    for subpackage in (methods, probing, reports, selection):
         assert all(getattr(subpackage, name) for name in subpackage.__all__)
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 3, 1, bias=False), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
@@ -112,9 +112,9 @@ def alone() -> None:
 def with_notebooks() -> None:
     """With the extra `notebooks`: README's lines, the command line, a question to `mini_clip`, the data."""
     import edittools as et
-    from edittools import miniworld
+    from edittools.course import miniworld
+    from edittools.course.scenarios import photos
     from edittools.models import data as models
-    from edittools.scenarios import photos
 
     check_origin(et.__file__)
     check_origin(models.DATA)

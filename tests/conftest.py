@@ -9,19 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from snapshot import snapshot_of
 from torch import nn
+from tqdm import tqdm
 
 from edittools._caching import digest_tensors
-from edittools._graph import _snapshot_of
 from edittools._ledger import ATTRIBUTE, Weights
 from edittools.classifiers import Classifier
+from edittools.course.miniworld.scenes import scenes
+from edittools.course.scenarios import rules
+from edittools.course.scenarios.snow import car_exemplars
+from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.metrics import misclassified, predict
-from edittools.miniworld.scenes import scenes
 from edittools.models import load_classifier
-from edittools.moments import SecondMoment, fingerprint_of
-from edittools.scenarios import rules
-from edittools.scenarios.snow import car_exemplars
+from edittools.moments import SecondMoment, fingerprint_at
 from edittools.selection import grid, repair
 from edittools.selection.splits import SAME_IMAGE, thumbnails
 
@@ -115,7 +117,7 @@ def condition(classifier):
     values = digest_tensors([*classifier.parameters(), *classifier.buffers()])
     flags = [(parameter.requires_grad, parameter.grad is None) for parameter in classifier.parameters()]
     modes = [(module.training, ATTRIBUTE in vars(module)) for module in classifier.modules()]
-    return values, _snapshot_of(classifier), flags, modes
+    return values, snapshot_of(classifier), flags, modes
 
 
 @pytest.fixture
@@ -131,7 +133,7 @@ def tiny():
 
 def moment_of(classifier, layer, matrix):
     """A second moment with a given matrix, as if it had been measured, of keys that are independent at all offsets."""
-    fingerprint = fingerprint_of(classifier, Weights(classifier))
+    fingerprint = fingerprint_at(Cut(classifier, layer, weights=Weights(classifier)))
     kernel = classifier.model.get_submodule(layer).weight.shape[2:]
     return SecondMoment(matrix, layer, fingerprint, torch.eye(kernel.numel()).double())
 
@@ -139,6 +141,32 @@ def moment_of(classifier, layer, matrix):
 @pytest.fixture
 def photos32():
     return torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def bars_that_call(function):
+    """Make a class of bars that show nothing, and call a function with the bar when something is counted."""
+
+    class Bar(tqdm):
+        counts = None
+
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options, disable=True)
+
+        def set_postfix(self, counts, refresh=True):
+            self.counts = counts
+
+        def update(self, n=1):
+            self.n += n
+            function(self)
+
+    return Bar
+
+
+def let_layers_go_on(monkeypatch, layers, few_candidates=0):
+    """Let so many layers go on to the second pass of a search, for methods with more than a few candidates."""
+    for module in ("outcomes", "search"):
+        monkeypatch.setattr(f"edittools.selection.{module}.LAYERS_THAT_GO_ON", layers)
+    monkeypatch.setattr("edittools.selection.outcomes.FEW_CANDIDATES", few_candidates)
 
 
 @pytest.fixture(scope="session")
@@ -156,7 +184,7 @@ def snow():
         "layers": ["features.10"],
         "settings": grid(rank=(1,), objective=("least_squares",), reference_weight=(10.0,)),
         "strengths": (1.0,),
-        "progress": False,
+        "progress": None,
     }
 
 

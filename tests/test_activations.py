@@ -13,15 +13,14 @@ from edittools.edits import Change, Edit
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite
-from edittools.selection.evaluation import (
+from edittools.selection.activations import (
     CachedActivations,
-    ConstraintCheck,
-    Constraints,
     CurrentTensors,
     StateMemory,
     bytes_of_states,
     cache_activations,
 )
+from edittools.selection.constraints import ConstraintCheck, Constraints
 
 
 @pytest.fixture
@@ -156,7 +155,7 @@ def _passes(monkeypatch):
         passes.append(sorted(cuts))
         return states_at(cuts, images)
 
-    monkeypatch.setattr("edittools.selection.evaluation.states_at", recorded)
+    monkeypatch.setattr("edittools.selection.activations.states_at", recorded)
     return passes
 
 

@@ -20,12 +20,14 @@ from edittools.auditing import audit_folder, load_model, read_masks
 from edittools.auditing.audit import concepts_to_probe, masks_check
 from edittools.auditing.cli import main
 from edittools.classifiers import fingerprint
-from edittools.images import LabelledImages, fit_mask, load_image, load_mask
-from edittools.miniworld.scenes import CLASSES
-from edittools.miniworld.textures import texture
+from edittools.course.miniworld.scenes import CLASSES
+from edittools.course.scenarios.tiers import SceneSet
+from edittools.image_files import fit_mask, load_image, load_mask
+from edittools.images import LabelledImages
 from edittools.probing.coco import decode_segmentation
-from edittools.scenarios.tiers import SceneSet
-from edittools.selection.judgment import Check, verdict_of
+from edittools.probing.textures import texture
+from edittools.selection import Assessment
+from edittools.selection.verdict import Check, verdict_of
 
 
 def write_scenes(root, count=80, classes=("car", "van", "bus", "truck"), ground="road", offset=500_000):
@@ -83,11 +85,11 @@ def test_audit_goes_on_from_finished_parts(audited, scenes):
     finished = {path: path.stat().st_mtime_ns for path in (out / "parts").rglob("*.json")}
     assert finished
     settings = {"masks": scenes / "masks", "material": scenes / "snow.png", "layers": ["features.10"]}
-    audit = audit_folder(scenes / "images", et.load_classifier("mini_vgg"), out=out, progress=False, **settings)
+    audit = audit_folder(scenes / "images", et.load_classifier("mini_vgg"), out=out, progress=None, **settings)
     assert audit.is_rule and audit.fix.selection.feasible
     assert "edit.safetensors" in {path.name for path in audit.write(out)}
     nothing = replace(audit.fix.selection, params={})
-    without_edit = replace(audit, fix=replace(audit.fix, selections={**audit.fix.selections, "selected": nothing}))
+    without_edit = replace(audit, fix=Assessment(audit.fix.search, {**audit.fix.selections, "selected": nothing}))
     assert len(without_edit.findings()) == len(audit.findings()) - 1  # nothing is said about an edit
     assert {path: path.stat().st_mtime_ns for path in (out / "parts").rglob("*.json")} == finished
 
@@ -96,7 +98,7 @@ def test_audit_without_a_rule_names_the_strongest_suspicion(tmp_path):
     classifier = et.load_classifier("mini_vgg_balanced")
     root = write_scenes(tmp_path, count=48)
     save_image(tmp_path / "snow.png", texture("snow", 0, 64))
-    settings = {"masks": root / "masks", "material": tmp_path / "snow.png", "progress": False}
+    settings = {"masks": root / "masks", "material": tmp_path / "snow.png", "progress": None}
     audit = audit_folder(root / "images", classifier, **settings)
     assert not audit.is_rule and audit.fix is None
     assert "suspicion" in audit.summary() or "no concept" in audit.summary()
@@ -148,7 +150,7 @@ def write_bands(root, classes=("car", "bus", "cat"), masks_of=lambda number: ("r
             for concept in masks_of(number):
                 et.save_mask(root / "masks" / concept / name / f"{name}{number}.png", mask)
     save_image(root / "snow.png", torch.full((3, 32, 32), brightness))
-    return {"masks": root / "masks", "material": root / "snow.png", "layers": ["conv"], "progress": False}
+    return {"masks": root / "masks", "material": root / "snow.png", "layers": ["conv"], "progress": None}
 
 
 def test_audit_repairs_the_strongest_rule(tmp_path):
@@ -557,9 +559,9 @@ def test_load_model_from_a_folder_of_timm(tmp_path):
 @needs_photos
 def test_audit_of_photos_with_the_segmenters(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[segmenters]'")
+    from edittools.course.scenarios.photos import sample_labels
     from edittools.models.downloads import photo as photo_file
     from edittools.models.imagenet import imagenet_classes
-    from edittools.scenarios.photos import sample_labels
 
     classes = imagenet_classes()
     for number, (name, label) in enumerate(sorted(sample_labels().items())[::20]):
@@ -568,7 +570,7 @@ def test_audit_of_photos_with_the_segmenters(tmp_path):
         Image.open(photo_file(name)).save(folder / f"{number}.png")
     classifier = et.load_classifier("squeezenet1_1")
     assert len(classifier.classes) == len(classes)
-    audit = audit_folder(tmp_path / "images", classifier, layers=["features.9.squeeze"], progress=False)
+    audit = audit_folder(tmp_path / "images", classifier, layers=["features.9.squeeze"], progress=None)
     assert isinstance(audit.data, LabelledImages) and len(audit.data) > 40
     assert len(audit.rules) and set(audit.rules.concept) <= set(audit.concepts.masks)
     assert CLASSES  # MiniWorld's classes are not ImageNet's

@@ -9,7 +9,6 @@ import hashlib
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from conftest import TinyNet, make_exemplar, moment_of, randomise_norms
@@ -17,25 +16,23 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from edittools import miniworld, scenarios
-from edittools.baselines import finetune, rewrite_at_random
 from edittools.classifiers import Classifier, fingerprint
+from edittools.course import miniworld, scenarios
+from edittools.course.finetuned import build_network, load_shortcut_network
+from edittools.course.scenarios import imagenette, photos
 from edittools.cut import Cut, cut_all, states_at
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar, paste_texture
-from edittools.images import InputGeometry, LabelledImages, LazyImages, load_image, save_mask
+from edittools.geometry import InputGeometry
+from edittools.image_files import load_image, save_mask
+from edittools.images import LabelledImages, LazyImages
+from edittools.methods import METHODS, Method, finetune, rewrite_at_random
 from edittools.metrics import Comparison, error_rate, misclassified, predict
-from edittools.miniworld import textures
-from edittools.models.finetuned import build_network, load_shortcut_network
 from edittools.models.load import load_classifier
 from edittools.moments import second_moments
-from edittools.probing import jobs
+from edittools.probing import jobs, textures
 from edittools.rewriting import rewrite
-from edittools.scenarios import imagenette, photos
-from edittools.selection import repair
-from edittools.selection.evaluation import CachedActivations, ConstraintCheck, Constraints
-from edittools.selection.search import EditSearch, select_best
-from edittools.selection.splits import Splits
+from edittools.selection import CachedActivations, Outcomes, Search, Splits, repair
 from edittools.site import prepare
 from edittools.widgets.editor import MaskEditor
 from edittools.widgets.views import alpha_slider
@@ -102,6 +99,7 @@ IMAGES = {
     "classified: an array": (lambda w: w.classifier(w.images.numpy()), ValueError, "ndarray"),
     "predicted: a list": (lambda w: predict(w.classifier, list(w.images)), TypeError, "list.*torch.stack"),
     "predicted: a DataLoader": (lambda w: predict(w.classifier, _loader(w)), TypeError, "DataLoader.*torch.cat"),
+    "compared: a bare model": (lambda w: error_rate(TinyNet(), w.data), TypeError, "TinyNet"),
     "no labels to compare with": (lambda w: error_rate(w.classifier, w.images), TypeError, "Tensor.*LabelledImages"),
     "lazily: a file that is gone": (_predict_missing_file, FileNotFoundError, "gone.png"),
 }
@@ -244,6 +242,12 @@ REWRITES = {
 
 SEARCHES = {
     "no layer": (lambda w: w.search(layers=[]), ValueError, r"layers=\[\]"),
+    "a method of an unknown role": (
+        lambda w: Method("mine", finetune, role="baseline"),
+        ValueError,
+        "'baseline'.*control",
+    ),
+    "a layer as text": (lambda w: w.search(layers="conv2"), TypeError, "layers='conv2'.*list"),
     "a layer that is not there": (lambda w: w.search(layers=["conf2"]), KeyError, "'conf2'.*'conv2'"),
     "a layer that cannot be edited": (lambda w: w.search(layers=["grouped"]), ValueError, "'grouped'"),
     "inference mode": (lambda w: _in_inference_mode(w.search), RuntimeError, "inference_mode"),
@@ -253,7 +257,7 @@ SEARCHES = {
         r"exemplar 2.*\(24, 24\).*\(32, 32\).*sized\(32\)",
     ),
     "an exemplar of another size among candidates": (
-        lambda w: w.search().candidates(exemplars={"small": make_exemplar(size=24)}),
+        lambda w: w.search().candidates(METHODS["edit"], {"small": make_exemplar(size=24)}),
         ValueError,
         r"small.*\(24, 24\).*\(32, 32\)",
     ),
@@ -298,6 +302,22 @@ SEARCHES = {
         ValueError,
         r"retain\['huskies'\].*\(24, 24\).*\(32, 32\)",
     ),
+    "repair: exemplars whose names are equal as text": (
+        lambda w: w.repair(exemplars={1: w.exemplar, "1": make_exemplar(3)}),
+        ValueError,
+        "exemplars .*'1'",
+    ),
+    "exemplars whose names are equal as text": (
+        lambda w: w.search(exemplars={1: w.exemplar, "1": make_exemplar(3)}),
+        ValueError,
+        "exemplars .*'1'",
+    ),
+    "repair: retained sets whose names are equal as text": (
+        lambda w: w.repair(retain={1: w.images[:1], "1": w.images[1:2]}),
+        ValueError,
+        "retained sets .*'1'",
+    ),
+    "repair: progress that is no class": (lambda w: w.repair(progress=True), TypeError, "progress=True .*tqdm"),
 }
 
 EDITS = {
@@ -364,7 +384,7 @@ METRICS = {
     "splits: a list as reference": (lambda w: Splits(list(w.images), w.data, w.data), TypeError, "list.*torch.stack"),
     "splits: no labels": (lambda w: Splits(w.images, w.images, w.data), TypeError, "'target'.*Tensor"),
     "selected from no candidate": (
-        lambda w: select_best(pd.DataFrame(), ConstraintCheck(w.cached()), Constraints()),
+        lambda w: w.search().select(Outcomes.collected([], torch.ones(3, dtype=torch.bool))),
         ValueError,
         "(?i)no candidates",
     ),
@@ -419,11 +439,11 @@ def _in_inference_mode(call):
 
 def _search(w, exemplars, reference, target, layers):
     splits = Splits(reference=reference, target=target, clean=w.data.subset([3, 4, 5]))
-    return EditSearch(w.classifier, exemplars, splits, layers)
+    return Search(w.classifier, exemplars, splits, layers)
 
 
-def _repair(w, exemplars, failing, clean, retain, layers):
-    return repair(w.classifier, exemplars, failing, clean, retain, layers=layers, baselines=False, progress=False)
+def _repair(w, exemplars, failing, clean, retain, layers, progress):
+    return repair(w.classifier, exemplars, failing, clean, retain, layers=layers, baselines=False, progress=progress)
 
 
 def _rewrite_with_moment_of_other(w):
@@ -533,8 +553,8 @@ def inputs(tmp_path, monkeypatch, classifier_and_edits):
     w.search = lambda exemplars=exemplar, reference=1 - images, target=failing, layers=None: _search(
         w, exemplars, reference, target, layers
     )
-    w.repair = lambda exemplars=exemplar, failing=failing, clean=images[3:], retain=None, layers=None: _repair(
-        w, exemplars, failing, clean, retain, layers
+    w.repair = lambda exemplars=exemplar, failing=failing, clean=images[3:], retain=None, layers=None, progress=None: (
+        _repair(w, exemplars, failing, clean, retain, layers, progress)
     )
     w.finetune = lambda exemplars=exemplar, reference=None, **options: finetune(w.site(exemplars, reference), **options)
     w.other.save(w.folder / "other.safetensors")

@@ -3,18 +3,18 @@ import torch
 from _lib.methods import OTHERS, Plan, search_of, select_all, success
 from conftest import TinyNet, make_exemplar, randomise_norms
 
-from edittools.baselines.finetuning import finetune
 from edittools.classifiers import Classifier, fingerprint
+from edittools.course.scenarios import Scenario
 from edittools.cut import cut_all
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
+from edittools.methods import finetune
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite, rewrite_at
-from edittools.scenarios import Scenario
 from edittools.selection import Splits, grid
-from edittools.selection import evaluation as bench
-from edittools.selection.evaluation import cache_activations, memory_for_states
+from edittools.selection import activations as bench
+from edittools.selection.activations import cache_activations, memory_for_states
 from edittools.site import prepare
 
 LAYERS = ["stem", "conv1", "conv2"]
@@ -97,7 +97,7 @@ def test_memory_for_states_is_that_of_the_environment(monkeypatch):
 
 
 def test_cache_activations_without_images(tiny, sets):
-    with pytest.raises(ValueError, match="(?i)no images"):
+    with pytest.raises(ValueError, match="none: 0 images"):
         _cached(tiny, LAYERS, {"none": sets["clean"].subset([])})
 
 

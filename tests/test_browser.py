@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from skimage.draw import polygon
 
-from edittools.images import load_image
+from edittools.image_files import load_image
 from edittools.widgets.editor import MaskEditor, decode_runs
 
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[dev]'")
@@ -22,7 +22,7 @@ pytestmark = needs_browser
 WIDTH, HEIGHT = 96, 64
 HOSTILE = "<img src=x onerror='window.hacked=1'>"
 CELLS = (
-    "from edittools.images import load_image\nfrom edittools import MaskEditor\n"
+    "from edittools import MaskEditor, load_image\n"
     f"editor = MaskEditor(load_image('scene.png'), {{'road': None, \"{HOSTILE}\": None}})\neditor",
     "editor",
     "large = MaskEditor(load_image('large.png'))\nlarge",

@@ -10,10 +10,10 @@ from _lib.networks import add_networks
 from _lib.results import Results
 from conftest import needs_photos, shared_images
 
+from edittools.course.scenarios import photos
+from edittools.course.scenarios.snow import SNOW_EXEMPLARS
 from edittools.images import LabelledImages
 from edittools.metrics import error_rate
-from edittools.scenarios import photos
-from edittools.scenarios.snow import SNOW_EXEMPLARS
 from edittools.selection import candidate_layers
 
 

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap, wilcoxon
 from torch import nn
 
-from edittools import plots
 from edittools.classifiers import Classifier
+from edittools.course import plots
+from edittools.course.miniworld.contexts import GROUNDS
+from edittools.course.miniworld.scenes import CLASSES, scene, scenes
+from edittools.course.scenarios.rules import repainted
 from edittools.images import LabelledImages
 from edittools.metrics import predict
-from edittools.miniworld.contexts import GROUNDS
-from edittools.miniworld.scenes import CLASSES, scene, scenes
 from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts, control_mask, cut_textures, with_materials
 from edittools.probing.effects import Probe, pairs, score
 from edittools.probing.probe import ProbeSettings, probe
-from edittools.scenarios.rules import repainted
 from edittools.widgets.views import ProbeBrowser
 
 SIZE = 16

@@ -8,12 +8,12 @@ import torch
 from conftest import shared_images
 from torch.nn.functional import interpolate
 
+from edittools.course.miniworld.scenes import CLASSES
+from edittools.course.scenarios.rules import scenario_for
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.metrics import predict
-from edittools.miniworld.scenes import CLASSES
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.rewriting import rewrite
-from edittools.scenarios.rules import scenario_for, shown_rule
 
 CAR = {"class": "car", "concept": "road", "style": "snow"}
 
@@ -188,20 +188,20 @@ def probed(story):
     return probe(story.classifiers["mini_vgg"], story.concepts, settings)
 
 
-def test_shown_rule_prefers_the_example(probed):
+def test_strongest_rule_prefers_the_example(probed):
     significant = probed.rules()
     rules = probed.rules(fdr=1, least_effect=0) if significant.empty else significant
-    of_cars, cars_are_significant = shown_rule(probed, "car")
-    strongest, strongest_is_significant = shown_rule(probed, "ufo")
+    of_cars, cars_are_significant = probed.strongest_rule("car")
+    strongest, strongest_is_significant = probed.strongest_rule("ufo")
     assert of_cars.equals(rules[rules["class"] == "car"].iloc[0])
     assert strongest.equals(rules.iloc[0])
     assert cars_are_significant is strongest_is_significant is not significant.empty
 
 
-def test_shown_rule_too_few_images(probed):
+def test_strongest_rule_too_few_images(probed):
     for table in (probed.table[:0], probed.table):
         with pytest.raises(ValueError, match="99"):
-            shown_rule(replace(probed, table=table, least_images=99))
+            replace(probed, table=table, least_images=99).strongest_rule()
 
 
 @pytest.fixture(scope="module")

@@ -13,21 +13,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import TinyNet, make_exemplar, save_image
+from conftest import TinyNet, bars_that_call, make_exemplar, save_image
 from PIL import Image
 
 import edittools as et
 from edittools import widgets
 from edittools.classifiers import Classifier, fingerprint
+from edittools.course.miniworld import exact_finder, scenes
+from edittools.course.miniworld.typography import blanked
 from edittools.cut import Cut
 from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import Comparison, label_margins, misclassified, predict
-from edittools.miniworld import exact_finder, scenes
-from edittools.miniworld.typography import blanked
 from edittools.selection import Constraints
-from edittools.selection.judgment import completeness_check, generality_check, retained_check, verdict_of
-from edittools.selection.repair import METHODS, Progress
-from edittools.widgets import desk as desk_module
+from edittools.selection.checks import completeness_check, generality_check, retained_check
+from edittools.selection.verdict import verdict_of
 from edittools.widgets import session as session_module
 from edittools.widgets.desk import FOUND, MAX_IMAGES
 from edittools.widgets.desk_panel import card, time_left
@@ -614,12 +613,13 @@ def found(edit, complete=True):
     )
 
 
-def instant_repair(tiny, report=lambda callback: None):
-    """A `repair` that finds an edit at once; `report` is called with its `callback`."""
+def instant_repair(tiny, report=lambda bar: None):
+    """A `repair` that finds an edit at once; `report` is called with its bar, of 100 candidates."""
     edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
 
-    def repair(classifier, exemplar, target, clean, retain, *, callback, **options):
-        report(callback)
+    def repair(classifier, exemplar, target, clean, retain, *, progress, **options):
+        with progress(total=100, unit="candidate", leave=False) as bar:
+            report(bar)
         assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
         return found(edit)
 
@@ -659,7 +659,7 @@ def test_find_best_shows_the_verdict_of_repair(tiny, sources):
     desk = widgets.Desk(tiny, *sources)
     desk.editor.mask = MASK
     target = desk.session.images.subset([i for i in range(12) if i != desk.index])
-    fix = et.repair(tiny, desk.exemplar, target, *sources[1:], progress=False)
+    fix = et.repair(tiny, desk.exemplar, target, *sources[1:], progress=None)
     desk.find_best()
     desk.wait(300)
     if fix.selection.feasible:
@@ -675,8 +675,9 @@ def test_find_best_tries_every_method_of_repair(tiny, sources):
     desk = widgets.Desk(tiny, *sources)
     desk.editor.mask = MASK
     methods = []
-    desk.session.search(desk.exemplar, desk.index, lambda progress: methods.append(progress.method))
-    assert {*METHODS} <= {*methods}
+    fix = desk.session.search(desk.exemplar, desk.index, bars_that_call(lambda bar: methods.append(bar.desc)))
+    tried = {f"{name}: " for name in fix.search.methods}
+    assert {"edit: ", "projection: ", "random direction 5: ", "logit correction: "} <= tried <= {*methods}
 
 
 def test_label_corrected_after_a_search_leaves_its_verdict_on_the_desk(desk, tiny, monkeypatch):
@@ -702,12 +703,12 @@ def test_verdict_of_a_search_says_if_it_was_stopped(tiny):
 
 
 def test_stop_ends_a_search(desk, tiny, monkeypatch):
-    def report(callback):
-        assert callback(Progress("edit", 1, 2, 0.25))
+    def report(bar):
+        bar.update(25)
+        bar.refresh()
         assert desk.controls.progress.value == 0.25 and desk.controls.rewrite.disabled
         desk.controls.stop.click()
-        if callback(Progress("edit", 2, 2, 0.5)) is False:
-            raise KeyboardInterrupt
+        bar.update()
 
     monkeypatch.setattr(session_module, "repair", instant_repair(tiny, report))
     desk.find_best()
@@ -717,21 +718,22 @@ def test_stop_ends_a_search(desk, tiny, monkeypatch):
 
 
 def test_search_shows_the_time_left_and_the_best_candidate_so_far(desk, tiny, monkeypatch):
-    seconds = iter([100, 101, 140, 145, 160])  # when the search starts, and at each report
     shown = []
 
-    def report(callback):
-        for progress in (
-            Progress("edit, every layer", 0, 4, 0.0),
-            Progress("edit", 3, 50, 0.1),
-            Progress("edit", 9, 50, 0.25, 4, 1),
-            Progress("edit", 12, 50, 0.4, 4, 1),
-        ):
-            callback(progress)
+    def report(bar):
+        counts = {"corrected": 4, "broken": 1}
+        steps = [("edit, every layer", 0, 1, None), ("edit", 10, 40, None), ("edit", 25, 45, counts)]
+        for what, done, seconds, best in [*steps, ("edit", 40, 60, counts)]:
+            bar.start_t = time.time() - seconds
+            bar.set_description(what, refresh=False)
+            if best is not None:
+                bar.set_postfix(best, refresh=False)
+            bar.update(done - bar.n)
+            bar.refresh()
             shown.append(desk.controls.status.value)
+            assert what in shown[-1]
         assert not desk.controls.status.layout.display
 
-    monkeypatch.setattr(desk_module, "monotonic", lambda: next(seconds))
     monkeypatch.setattr(session_module, "repair", instant_repair(tiny, report))
     desk.find_best()
     desk.wait(60)
@@ -956,6 +958,14 @@ def test_rewrite_after_weights_changed_shows_the_error(desk, tiny):
     with pytest.raises(ValueError, match="TinyNet"):
         desk.wait(60)
     assert desk.controls.message.alarm and "TinyNet" in desk.controls.message.text
+
+
+def test_bars_of_the_desk_print_nothing(desk, tiny, monkeypatch, capfd):
+    monkeypatch.setattr(session_module, "repair", instant_repair(tiny, lambda bar: bar.update(100)))
+    desk.controls.layer.value = "conv2"
+    desk.find_best()
+    desk.wait(60)
+    assert desk.controls.layer.value == "conv2" and capfd.readouterr() == ("", "")
 
 
 SCRIPT = """

@@ -25,7 +25,8 @@ OVERFLOWING = """root => { const right = (e) => e.getBoundingClientRect().right,
 SETUP = """
 import torch
 import edittools as et
-from edittools import scenarios, widgets
+from edittools import widgets
+from edittools.course import scenarios
 
 classifier, sets = scenarios.desk_setup("mini")
 images = sets["images"]

@@ -16,12 +16,13 @@ import edittools
 from edittools.auditing.audit import concepts_to_probe
 from edittools.auditing.masks import read_masks
 from edittools.classifiers import Classifier
+from edittools.course.miniworld.scenes import scenes
 from edittools.edits import Edit, applied_edits
 from edittools.folders import read_folder
-from edittools.images import LabelledImages, save_mask
-from edittools.miniworld.scenes import scenes
-from edittools.miniworld.textures import texture
+from edittools.image_files import save_mask
+from edittools.images import LabelledImages
 from edittools.probing.probe import probe
+from edittools.probing.textures import texture
 
 ROOT = Path(__file__).resolve().parent.parent
 PATTERNS = ("*.md", "docs/**/*.md", "data/**/*.md", "benchmarks/*.md", "results/*.md")
@@ -235,12 +236,12 @@ def test_contributing_baseline_is_selected():
     for block in blocks("CONTRIBUTING.md", "python")[:2]:
         exec(block, namespace)
     classifier = edittools.load_classifier("mini_vgg")
-    exemplar = edittools.scenarios.snow.car_exemplars(classifier)["car 1"]
+    exemplar = edittools.course.scenarios.snow.car_exemplars(classifier)["car 1"]
     names = ("target", "clean", "target_test", "clean_test")
-    rendered = {name: edittools.miniworld.scenes(20, 100 * i) for i, name in enumerate(names)}
-    splits = edittools.selection.Splits(reference=edittools.miniworld.scenes(20, 900).images, **rendered)
-    search = edittools.selection.EditSearch(classifier, exemplar, splits, ["features.10"])
-    selected = search.select(namespace["bias_candidates"](search))
+    rendered = {name: edittools.course.miniworld.scenes(20, 100 * i) for i, name in enumerate(names)}
+    splits = edittools.selection.Splits(reference=edittools.course.miniworld.scenes(20, 900).images, **rendered)
+    search = edittools.selection.Search(classifier, exemplar, splits, ["features.10"])
+    selected = search.select(search.score(namespace["method"]))
     assert selected.n_candidates == 2 and set(selected.edit.changes) == {"features.10.bias"}
 
 

@@ -16,15 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edittools._ledger import Weights
-from edittools.baselines import finetune
 from edittools.classifiers import Classifier, fingerprint
+from edittools.course.miniworld import scenes
+from edittools.course.scenarios.snow import car_exemplars
 from edittools.cut import Cut
 from edittools.edits import Change, Edit, applied_edits
+from edittools.methods import finetune
 from edittools.metrics import predict
-from edittools.miniworld import scenes
 from edittools.models import load_classifier
 from edittools.rewriting import rewrite, rewrite_at
-from edittools.scenarios.snow import car_exemplars
 from edittools.site import prepare
 
 SAVED = Path(__file__).parent / "saved_edit"
@@ -114,6 +114,28 @@ def test_undo_after_other_change_of_weights(tiny, edit, photos32, change):
         edit.undo_(tiny)
     with pytest.raises(ValueError, match="'conv1.weight'"):
         rewrite(tiny, "conv2", make_exemplar(7), photos32)
+
+
+LEDGER_CALLS = {
+    "applied_edits": lambda classifier, edit, other, photos: applied_edits(classifier),
+    "undo_": lambda classifier, edit, other, photos: edit.undo_(classifier),
+    "apply_": lambda classifier, edit, other, photos: other.apply_(classifier),
+    "rewrite": lambda classifier, edit, other, photos: rewrite(classifier, "conv2", make_exemplar(7), photos),
+}
+
+
+@pytest.mark.parametrize("module", [nn.Identity(), nn.Conv2d(8, 12, 3, padding=1)])
+@pytest.mark.parametrize("call", LEDGER_CALLS)
+def test_call_after_an_edited_layer_was_replaced(tiny, edit, other, photos32, call, module):
+    before = _weights(tiny)
+    edited_layer = tiny.model.conv1
+    edit.apply_(tiny)
+    tiny.model.conv1 = module
+    with pytest.raises(ValueError, match="'conv1.weight'"):
+        LEDGER_CALLS[call](tiny, edit, other, photos32)
+    tiny.model.conv1 = edited_layer
+    edit.undo_(tiny)
+    assert _has_weights(before, tiny)
 
 
 def _pickled(classifier):

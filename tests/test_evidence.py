@@ -8,9 +8,9 @@ from torch import nn
 
 import edittools as et
 from edittools.classifiers import Classifier, fingerprint
+from edittools.course.miniworld import scenes
 from edittools.cut import Cut
 from edittools.metrics import predict
-from edittools.miniworld import scenes
 from edittools.probing import evidence_map
 
 

@@ -20,6 +20,7 @@ import tables
 import torch
 from _lib.results import Results
 from _lib.shortcuts import failing_photos
+from conftest import let_layers_go_on
 from scipy import stats
 
 from edittools._ledger import Weights
@@ -27,10 +28,8 @@ from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, predict
-from edittools.selection.evaluation import CachedActivations
-from edittools.selection.judgment import WORDS
-from edittools.selection.search import EditSearch
-from edittools.selection.splits import Splits
+from edittools.selection import CachedActivations, Search, Splits
+from edittools.selection.verdict import WORDS
 from edittools.site import LayerReference
 
 
@@ -157,7 +156,7 @@ def shortcuts_found():
             rows.append(evaluated("", "clean", edits[learned_shortcut.EDIT], ".....x"))
         rows += [evaluated(goal, split, f"{goal} control", ".xx...") for split in ("shortcut", "unseen")]
         rows.append(evaluated("", "clean", f"{goal} control", "......"))
-    return learned_shortcut.Outcomes(pd.DataFrame(selected), rows)
+    return learned_shortcut.CorrectPhotos(pd.DataFrame(selected), rows)
 
 
 def test_learned_shortcut_counts_correct_predictions_over_the_shortcuts_of_other_classes(shortcuts_found):
@@ -298,10 +297,10 @@ def few_photos(tiny, photos32):
 
 @pytest.mark.filterwarnings("ignore")  # of so few images
 def test_every_method_selects_on_the_failing_photos(tiny, few_photos, exemplar, monkeypatch):
-    monkeypatch.setattr("edittools.selection.search.LAYERS_THAT_GO_ON", 2)
+    let_layers_go_on(monkeypatch, 2, few_candidates=100)
     failing, shared = few_photos
     splits = Splits(shared.reference, failing, shared.clean, shared.retain)
-    search = EditSearch(tiny, {"one": exemplar, "four": [exemplar] * 2}, splits)
+    search = Search(tiny, {"one": exemplar, "four": [exemplar] * 2}, splits)
     selected = list(learned_shortcut.selections_of(search))
     names = [method for method, _ in selected]
     assert names.count(learned_shortcut.RANDOM) == learned_shortcut.RANDOM_DRAWS

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from edittools import edits
 from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit, _file_digest, applied_edits
-from edittools.images import load_image, save_mask
+from edittools.image_files import load_image, save_mask
 from edittools.probing import jobs
 from edittools.rewriting import rewrite
 from edittools.widgets.editor import MaskEditor

@@ -5,20 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from edittools._image_checks import check_image
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import (
-    InputGeometry,
-    LabelledImages,
-    LazyImages,
-    check_image,
-    load_image,
-    load_mask,
-    photo_size,
-    refit_mask,
-    save_mask,
-    stratified,
-)
+from edittools.geometry import InputGeometry, refit_mask
+from edittools.image_files import load_image, load_mask, photo_size, save_mask
+from edittools.images import LabelledImages, LazyImages, stratified
 
 
 def _write(path, array, **options):
@@ -224,6 +216,25 @@ def test_labelled_images_with_lazy_images(tmp_path):
     for subset in (lazy.subset([4, 1]), eager.subset([4, 1])):
         assert subset.names == ("4", "1") and subset.labels.tolist() == [1, 1]
         assert torch.allclose(subset.images[0], torch.full((3, 8, 8), 80 / 255))
+
+
+WHOLE = [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64]
+
+
+@pytest.mark.parametrize("dtype", WHOLE)
+def test_labelled_images_with_labels_of_each_whole_number_type(dtype):
+    labels = torch.tensor([2, 0, 1, 2])
+    data = LabelledImages(torch.rand(4, 3, 8, 8), labels.to(dtype), "abc")
+    assert data.labels.dtype == torch.int64 and torch.equal(data.labels, labels)
+    assert data.subset([3, 1]).labels.tolist() == [2, 0]
+    with pytest.raises(ValueError, match="3.*2 class names"):
+        LabelledImages(torch.rand(4, 3, 8, 8), (labels + 1).to(dtype), "ab")
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.complex64])
+def test_labelled_images_with_labels_that_are_not_whole_numbers(dtype):
+    with pytest.raises(ValueError, match=f"labels .*{dtype}"):
+        LabelledImages(torch.rand(4, 3, 8, 8), torch.tensor([1, 0, 1, 1]).to(dtype), "abc")
 
 
 INDICES = [3, np.int64(-7), torch.tensor(2), slice(None, None, 3), slice(5, 2), [4, 1], [-1, 0, 0], range(1, 4), []]

@@ -15,7 +15,7 @@ from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, attack_row, by_class, error_rate, mcnemar, misclassified, predict, wilson
 from edittools.probing.effects import signed_rank
-from edittools.selection.evaluation import CachedActivations
+from edittools.selection.activations import CachedActivations
 
 
 def _flags(text):
@@ -77,6 +77,15 @@ def test_by_class_adds_up(pairs):
     assert table.loc["all", "corrected"] == table.corrected[:-1].sum() == comparison.corrected
     assert (table["low after"] <= table["error rate after"] + 1e-9).all()
     assert (table["error rate after"] <= table["high after"] + 1e-9).all()
+
+
+def test_by_class_of_no_images():
+    none = torch.zeros(0, dtype=torch.bool)
+    table = by_class(Comparison(none, none), torch.zeros(0, dtype=torch.long), ["even", "odd"])
+    assert table.index.tolist() == ["all"] and table.loc["all", "images"] == 0
+    for time in ("before", "after"):
+        assert math.isnan(table.loc["all", f"error rate {time}"])
+        assert (table.loc["all", f"low {time}"], table.loc["all", f"high {time}"]) == (0, 1)
 
 
 def test_error_rate_in_training_mode(tiny, photos32):

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from edittools import load_classifier
-from edittools.images import check_image
+from edittools._image_checks import check_image
+from edittools.course import embedded
+from edittools.course.miniworld.contexts import GROUNDS, SPLITS, contexts, planted_rules
+from edittools.course.miniworld.scenes import CLASSES, draw_layout, exact_finder, scene, scenes
+from edittools.course.miniworld.sketches import SKETCHES
 from edittools.metrics import error_rate
-from edittools.miniworld.contexts import GROUNDS, SPLITS, contexts, planted_rules
-from edittools.miniworld.scenes import CLASSES, draw_layout, exact_finder, scene, scenes
-from edittools.miniworld.sketches import SKETCHES
-from edittools.models import embedded as mini_models
 
 VEHICLES = tuple(contexts().query("family == 'vehicle'").index)
 
@@ -157,7 +157,7 @@ def test_mini_models_error_rates(evaluation_scenes, name):
 
 
 def test_mini_models_layer_names():
-    vgg, resnet, vit = (mini_models.MINI[name](5) for name in ("mini_vgg", "mini_resnet", "mini_vit"))
+    vgg, resnet, vit = (embedded.MINI[name](5) for name in ("mini_vgg", "mini_resnet", "mini_vit"))
     assert isinstance(vgg.get_submodule("features.10"), torch.nn.Conv2d)
     assert isinstance(resnet.get_submodule("layer3.0.conv2"), torch.nn.Conv2d)
     assert isinstance(vit.get_submodule("blocks.3.mlp.fc2"), torch.nn.Linear)

@@ -12,17 +12,23 @@ from torch import nn
 from edittools._checks import suggestion
 from edittools.auditing import load_model
 from edittools.classifiers import Classifier, fingerprint, unwrapped
-from edittools.images import load_image
+from edittools.course.scenarios import photos
+from edittools.image_files import load_image
 from edittools.metrics import misclassified, predict
 from edittools.models import data as models
 from edittools.models.load import current_device, load_classifier
-from edittools.scenarios import photos
 
 
 def test_classifier_normalizes_images(tiny, photos32):
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.no_grad():
         assert torch.allclose(tiny(photos32), tiny.model((photos32 - mean) / std), atol=1e-6)
+
+
+def test_fingerprint_of_a_mean_in_another_type(tiny):
+    zeros = [[0, 0, 0], torch.zeros(3).double(), (0.0, 0.0, 0.0)]
+    same = {fingerprint(Classifier(tiny.model, tiny.classes, mean, (1, 1, 1), size=32)) for mean in zeros}
+    assert len(same) == 1
 
 
 def test_classifier_of_channel_order(photos32):

@@ -10,7 +10,7 @@ from edittools._ledger import Weights
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all
 from edittools.images import LabelledImages
-from edittools.moments import RankError, SecondMoment, directions, measure, offset_products, second_moments
+from edittools.moments import NoEditError, SecondMoment, directions, measure, offset_products, second_moments
 from edittools.rewriting import rewrite
 
 
@@ -113,11 +113,11 @@ def test_directions_of_rank_one_and_four():
 
 @pytest.mark.parametrize("rank", [2, np.int64(7), 0, -1, 1.5, "1", True, None])
 def test_directions_of_bad_rank(rank):
-    """A sweep leaves out ranks that are too high (`RankError`); any other bad rank is an error of the caller."""
+    """A sweep leaves out ranks that are too high (`NoEditError`); any other bad rank is an error of the caller."""
     whitener = torch.eye(6, dtype=torch.float64)
     with pytest.raises(ValueError, match=re.escape(f"rank {rank!r}")) as caught:
         directions(torch.ones(5, 6), torch.ones(5), rank, whitener)
-    assert caught.type is (RankError if rank in (2, 7) else ValueError)
+    assert caught.type is (NoEditError if rank in (2, 7) else ValueError)
 
 
 def _rewritten(classifier, exemplar, moment, layer="conv1"):

@@ -15,8 +15,8 @@ CHECK = runpy.run_path(str(FOLDER / "check_outputs.py"))
 
 REDUCED_SCENARIO = """
 from dataclasses import replace
-from edittools import scenarios
-from edittools.scenarios import photos
+from edittools.course import scenarios
+from edittools.course.scenarios import photos
 
 all_photos = photos.available
 full_scenario = scenarios.snow_scenario
@@ -65,7 +65,7 @@ ONE_LAYER = """
 from functools import partial
 import edittools as et
 
-et.repair = partial(et.repair, layers=["blocks.4.2.conv_pwl"], progress=False)
+et.repair = partial(et.repair, layers=["blocks.4.2.conv_pwl"], progress=None)
 """
 
 

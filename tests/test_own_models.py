@@ -1,5 +1,7 @@
 """Models as people have them: the usual workflow runs, or the error says why it does not and what to do."""
 
+import errno
+import os
 import re
 import sys
 import unicodedata
@@ -12,18 +14,18 @@ from conftest import TinyNet, needs_photos, randomise_norms, save_image
 from torch import nn
 
 import edittools
-from edittools.baselines.finetuning import finetune
 from edittools.classifiers import Classifier, fingerprint
+from edittools.course.miniworld import scene
+from edittools.course.scenarios import photos
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
-from edittools.folders import read_folder
+from edittools.folders import image_files, read_folder
 from edittools.images import LabelledImages
+from edittools.methods import finetune
 from edittools.metrics import error_rate, predict
-from edittools.miniworld import scene
 from edittools.probing import segmentation
 from edittools.probing.segmentation import Segmenter
 from edittools.rewriting import rewrite
-from edittools.scenarios import photos
 from edittools.selection import repair
 from edittools.selection.search import candidate_layers
 from edittools.site import prepare
@@ -183,6 +185,40 @@ def test_read_folder_matches_class_names(tmp_path, photos32):
     assert labels[unicodedata.normalize("NFD", "café")] == 2
 
 
+LINKS = {"before the folder": "bee", "after the folder": "elk"}
+"""Names of links to the folder `cat`, which come before or after it in the order of names."""
+
+
+@pytest.mark.parametrize("is_link_first", [True, False])
+@pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
+def test_read_folder_with_link_to_a_folder_next_to_it(link, is_link_first, tmp_path, photos32, tiny):
+    """The images have the label of the folder that they lie in, whichever was made first."""
+    folder = tmp_path / "cat"
+    if is_link_first:
+        (tmp_path / link).symlink_to(folder)
+    for number in range(3):
+        save_image(folder / f"{number}.png", photos32[number])
+    if not is_link_first:
+        (tmp_path / link).symlink_to(folder)
+    data, left_out = read_folder(tmp_path, tiny)
+    assert data.names == ("cat/0.png", "cat/1.png", "cat/2.png") and not left_out
+    assert data.labels.tolist() == [tiny.index("cat")] * 3
+
+
+@pytest.mark.parametrize("is_first_made_first", [True, False])
+def test_image_files_behind_links_to_one_folder(is_first_made_first, tmp_path, photos32):
+    """A folder outside is listed once, by the first of its links in the order of names; files are sorted."""
+    outside = tmp_path / "outside"
+    root = tmp_path / "root"
+    for name in ("b.png", "a.png"):
+        save_image(outside / name, photos32[0])
+        save_image(root / "dog" / name, photos32[0])
+    for name in ("bee", "elk") if is_first_made_first else ("elk", "bee"):
+        (root / name).symlink_to(outside)
+    listed = [path.relative_to(root).as_posix() for path in image_files(root)]
+    assert listed == ["bee/a.png", "bee/b.png", "dog/a.png", "dog/b.png"]
+
+
 def _transformers_vit():
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -260,7 +296,7 @@ def exact_masks(image_folder, monkeypatch, tmp_path):
 
 def test_guide_from_folder_to_repair(image_folder, exact_masks, capsys):
     classifier = edittools.load_classifier("mini_vgg")
-    run_guide(image_folder[0], classifier, edittools.miniworld.scenes(120, "validation"))
+    run_guide(image_folder[0], classifier, edittools.course.miniworld.scenes(120, "validation"))
     output = capsys.readouterr().out
     assert "it corrects more than it breaks" in output or "do not use: " in output
     exact_masks.update({concept: 0 * concept_masks for concept, concept_masks in exact_masks.items()})
@@ -297,6 +333,17 @@ volcano seashore valley lakeside barn boathouse worm_fence
 """
 
 ON_GRASS = "collie ox impala croquet_ball golfcart lawn_mower hay plow zebra water_buffalo ram African_elephant"
+
+
+def test_read_folder_names_the_reason_of_each_file_that_is_left_out(tmp_path, photos32, tiny):
+    save_image(tmp_path / "good.png", photos32[0])
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere: absent.png")
+    (tmp_path / "broken: one.png").write_bytes(b"broken")
+    data, left_out = read_folder(tmp_path, tiny)
+    assert data.names == ("good.png",)
+    reasons = {line.partition(".png: ")[0]: line.partition(".png: ")[2] for line in left_out}
+    assert reasons["gone"] == os.strerror(errno.ENOENT)
+    assert reasons["broken: one"].startswith("is not a readable image: ")
 
 
 @needs_photos

@@ -14,9 +14,9 @@ from PIL import Image
 from test_faults import in_child, quota
 
 from edittools.classifiers import Classifier
+from edittools.course.scenarios import photos
 from edittools.models import downloads
 from edittools.models.load import load_classifier
-from edittools.scenarios import photos
 from edittools.selection.splits import without_duplicates
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from edittools import plots
+from edittools.course import plots
 from edittools.images import LabelledImages
 
 

@@ -1,31 +1,33 @@
 """`repair` on a small network: its splits, what it refuses, the method it selects, and what its summary says."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import save_image, shared_images
+from conftest import bars_that_call, let_layers_go_on, save_image, shared_images
 from torch import nn
 
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
-from edittools.images import InputGeometry, LabelledImages, LazyImages, resized
+from edittools.geometry import InputGeometry
+from edittools.images import LabelledImages, LazyImages, resized
+from edittools.methods import METHODS
 from edittools.metrics import predict
 from edittools.rewriting import pose
-from edittools.selection import grid, repair
-from edittools.selection.evaluation import ConstraintCheck
-from edittools.selection.judgment import verdict_of
-from edittools.selection.repair import METHODS, SETTINGS
-from edittools.selection.search import stratified_folds
-from edittools.selection.splits import check_disjoint
+from edittools.selection import CachedActivations, check_disjoint, grid, repair, stratified_folds
+from edittools.selection.constraints import ConstraintCheck
+from edittools.selection.outcomes import FIRST, SECOND
+from edittools.selection.verdict import verdict_of
 from edittools.site import prepare
 
 CLASSES = ("ant", "bee", "cat", "dog")
 EXACT = {"objective": ("least_squares",)}
-ROWS = ["selected", *METHODS]
-QUICK = {"layers": ["6"], "baselines": False, "progress": False}
+CANDIDATES = ["edit", "projection"]
+ROWS = ["selected", *CANDIDATES]
+QUICK = {"layers": ["6"], "baselines": False, "progress": None}
 
 
 def _network():
@@ -60,8 +62,17 @@ def case():
     return SimpleNamespace(**locals())
 
 
+def test_repair_of_a_network_whose_last_layer_has_no_bias(case):
+    """Only the correction of its bias is left out of the comparison."""
+    without_bias = copy.deepcopy(case.classifier)
+    without_bias.model[-1].bias = None
+    failing = replace(case.failing, labels=(predict(without_bias, case.failing).argmax(1) + 1) % 4)
+    fix = repair(without_bias, case.exemplar, failing, case.clean, layers=["6"], settings=({"rank": 1},), progress=None)
+    assert "local fine-tuning" in fix.table.index and "logit correction" not in fix.table.index
+
+
 def _repaired(case, exemplar=None, **options):
-    options = {"layers": ["6"], "baselines": False, "progress": False, **options}
+    options = {"layers": ["6"], "baselines": False, "progress": None, **options}
     return repair(case.classifier, exemplar or case.exemplar, case.failing, case.clean, **options)
 
 
@@ -127,10 +138,13 @@ def test_record_says_what_loss_the_edit_leaves_at_its_strength(case, strength):
 def test_repair_selects_the_candidate_of_lowest_loss_among_all_methods(repaired):
     assert list(repaired.table.index) == ROWS
     selected = repaired.selection.scores["loss"]
-    alone = {name: repaired.selections[name].scores["loss"] for name in METHODS if repaired.selections[name].feasible}
+    alone = {
+        name: repaired.selections[name].scores["loss"] for name in CANDIDATES if repaired.selections[name].feasible
+    }
     assert selected <= min(alone.values())
-    assert repaired.edit is repaired.selection.edit
-    assert repaired.table.loc["selected", "candidates"] >= sum(repaired.table.loc[list(METHODS), "candidates"])
+    assert repaired.edit.digest == repaired.selection.edit.digest
+    assert repaired.edit.verdict == str(repaired.verdict)
+    assert repaired.table.loc["selected", "candidates"] >= sum(repaired.table.loc[CANDIDATES, "candidates"])
 
 
 def test_repair_selects_the_method_without_each_fold(case, repaired):
@@ -152,7 +166,7 @@ def test_repair_selects_the_method_without_each_fold(case, repaired):
 
 def test_repair_adds_a_second_layer_only_if_the_loss_is_lower(case):
     fix = _repaired(case, layers=["0", "3", "6"])
-    alone = min(fix.selections[name].scores["loss"] for name in METHODS if fix.selections[name].feasible)
+    alone = min(fix.selections[name].scores["loss"] for name in CANDIDATES if fix.selections[name].feasible)
     assert fix.selection.scores["loss"] <= alone
     is_sum = "second layer" in fix.selection.params
     assert is_sum == (len(fix.edit.layers) == 2)
@@ -248,7 +262,7 @@ def test_same_images_are_found_in_any_file_precision_and_size(case, tmp_path):
         check_disjoint({"one": one[:2], "other": other[2:]})
     failing = LabelledImages(files[:], case.failing.labels[:5], CLASSES)
     with pytest.raises(ValueError, match="'failing' and 'clean' .* 5 "):
-        repair(case.classifier, case.exemplar, failing, files, progress=False)
+        repair(case.classifier, case.exemplar, failing, files, progress=None)
 
 
 def _with_x_changed(case):
@@ -274,7 +288,7 @@ REFUSED = [
 def test_sets_with_an_exemplar_and_of_another_type_are_refused(case, name, images, error, words):
     sets = {"failing": case.failing, "clean": case.clean, name: images(case)}
     with pytest.raises(error, match=words):
-        repair(case.classifier, case.exemplar, **sets, progress=False)
+        repair(case.classifier, case.exemplar, **sets, progress=None)
 
 
 def test_image_that_occurs_twice_is_used_once(case, repaired):
@@ -290,63 +304,75 @@ def test_image_that_occurs_twice_is_used_once(case, repaired):
 # --- a search that is ended early -------------------------------------------------------------------------------------
 
 
-def test_callback_is_called_before_each_candidate_and_ends_the_search(case):
+def _bars_that_end(what, count, error=InterruptedError):
+    """Make a class of bars that raise an error when so many candidates of a kind were tried."""
+    tried = []
+
+    def end(bar):
+        tried.append(bar.desc)
+        if tried.count(f"{what}: ") == count:
+            raise error
+
+    return bars_that_call(end)
+
+
+def test_bar_counts_each_candidate_and_ends_the_search(case):
     calls = []
 
-    def stop_at_fourth(progress):
-        calls.append((progress.method, progress.done, progress.total))
-        return progress.done < 3
+    def stop_at_fourth(bar):
+        calls.append((bar.desc, bar.n, bar.total))
+        if bar.n == 4:
+            raise InterruptedError
 
-    fix = _repaired(case, callback=stop_at_fourth)
-    total = len(fix.search.candidates("rewrite", SETTINGS, (0.5, 1.0, 1.5)))
-    assert calls == [("edit", done, total) for done in range(4)]
+    fix = _repaired(case, progress=bars_that_call(stop_at_fourth))
+    total = sum(len(fix.search.candidates(fix.search.methods[name])) for name in CANDIDATES)
+    assert calls == [("edit: ", done, total) for done in range(1, 5)]
     assert not fix.complete and list(fix.table.index) == ["selected", "edit"]
-    assert fix.selection.n_candidates == 3
+    assert fix.selection.n_candidates == 4
     assert "interrupted" in fix.summary()
 
 
-def test_callback_that_ends_the_search_in_a_control_leaves_the_selected_edit(case, repaired):
-    fix = _repaired(case, baselines=True, callback=lambda progress: progress.method != "random direction 2")
-    assert not fix.complete and fix.edit.digest == repaired.edit.digest
-    assert list(fix.table.index) == [*ROWS, "random direction"]
-
-
-def test_callback_that_ends_the_search_in_the_second_layer_leaves_the_first(case):
-    fix = _repaired(case, layers=["0", "3", "6"], callback=lambda progress: progress.method != "second layer")
-    assert not fix.complete and len(fix.edit.layers) == 1
-
-
-@pytest.mark.parametrize("answer", [False, KeyboardInterrupt])
-def test_search_that_is_ended_before_the_first_candidate_raises(case, answer):
-    def end(*_):
-        if answer is KeyboardInterrupt:
-            raise answer
-        return answer
-
-    with pytest.raises(KeyboardInterrupt):
-        _repaired(case, callback=end)
-
-
-def test_interrupt_in_the_callback_leaves_the_best_so_far(case):
-    def interrupted(progress):
-        if progress.done == 3:
-            raise KeyboardInterrupt
-
-    fix = _repaired(case, callback=interrupted)
-    assert not fix.complete and list(fix.table.index) == ["selected", "edit"]
-
-
-def test_progress_tells_the_best_so_far_and_the_share_that_is_done(case):
+def test_bar_tells_the_best_so_far_and_the_share_that_is_done(case):
     told = []
-    fix = _repaired(case, callback=lambda progress: told.append(progress))
-    shares = [progress.share for progress in told]
-    assert shares[0] == 0 and 0.5 < shares[-1] <= 1 and min(shares) >= 0
-    assert told[0].corrected is None
-    best = [progress for progress in told if progress.corrected is not None]
-    assert best and all(progress.corrected > progress.broken for progress in best)
+    fix = _repaired(case, progress=bars_that_call(lambda bar: told.append((bar.n / bar.total, bar.counts))))
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares) and 0 < shares[0] < shares[-1] <= 1
+    best = [counts for _, counts in told if counts is not None]
+    assert best and all(counts["corrected"] > counts["broken"] for counts in best)
     outcomes = fix.selection.outcomes
     lowest = next(index for index in outcomes.by_loss if outcomes.net[index] > 0)
-    assert (best[-1].corrected, best[-1].broken) == (outcomes.corrected[lowest], outcomes.broken[lowest])
+    expected = {"corrected": int(outcomes.corrected[lowest]), "broken": int(outcomes.broken[lowest])}
+    assert expected in best
+
+
+def test_bar_that_raises_in_a_control_leaves_the_selected_edit(case, repaired):
+    fix = _repaired(case, baselines=True, progress=_bars_that_end("random direction 2", 3))
+    assert not fix.complete and fix.edit.digest == repaired.edit.digest
+    assert list(fix.selections) == [*ROWS, "random direction 1"]
+    assert list(fix.table.index) == [*ROWS, "random direction"]
+    assert fix.verdict.word != "use"
+
+
+def test_bar_that_raises_in_fine_tuning_leaves_the_selected_edit(case, repaired):
+    fix = _repaired(case, finetuning=True, progress=_bars_that_end("candidates", 2))
+    assert not fix.complete and fix.edit.digest == repaired.edit.digest
+    assert list(fix.table.index) == ROWS
+
+
+def test_search_that_is_ended_scores_nothing_more(case):
+    search = _repaired(case, progress=_bars_that_end("edit", 4)).search
+    assert search.is_ended
+    assert not len(search.score(METHODS["projection"]))
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_interrupt_before_the_first_candidate_raises(case, monkeypatch):
+    monkeypatch.setattr(CachedActivations, "logits", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _repaired(case)
 
 
 # --- two passes, and what limits an edit ------------------------------------------------------------------------------
@@ -355,8 +381,7 @@ def test_progress_tells_the_best_so_far_and_the_share_that_is_done(case):
 @pytest.fixture
 def one_goes_on(monkeypatch):
     """Let one of three layers go on to the second pass."""
-    monkeypatch.setattr("edittools.selection.search.LAYERS_THAT_GO_ON", 1)
-    monkeypatch.setattr("edittools.selection.search.FEW_CANDIDATES", 0)
+    let_layers_go_on(monkeypatch, 1)
 
 
 LAYERS = ["0", "3", "6"]
@@ -369,10 +394,11 @@ def test_repair_without_a_fold_does_not_depend_on_its_images(case, one_goes_on):
     others = LabelledImages(torch.where(in_fold, noise, case.failing.images), case.failing.labels, CLASSES)
     found = []
     for failing in (case.failing, others):
-        options = {"layers": LAYERS, "finetuning": True, "progress": False}
+        options = {"layers": LAYERS, "finetuning": True, "progress": None}
         found.append(repair(case.classifier, case.exemplar, failing, case.clean, **options))
     assert list(found[0].selections) == list(found[1].selections)
-    for name in set(found[0].selections) - {"random direction"}:  # the best of five draws on all images
+    assert {f"random direction {number}" for number in range(1, 6)} < set(found[0].selections)
+    for name in found[0].selections:
         first, second = (fix.selections[name].folds[1] for fix in found)
         assert first.params == second.params and first.edit.digest == second.edit.digest
         assert str(first.scores) == str(second.scores)
@@ -381,16 +407,53 @@ def test_repair_without_a_fold_does_not_depend_on_its_images(case, one_goes_on):
 def test_repair_in_two_passes_shows_what_each_layer_gives(case, one_goes_on):
     fix = _repaired(case, layers=LAYERS)
     assert list(fix.layers.layer) == LAYERS
-    assert fix.selections["edit"].first is not None
+    assert len(fix.selections["edit"].outcomes.tried_in(FIRST)) == 2 * len(LAYERS)  # of rank 1, and of full rank
     assert fix.layers["goes on"].any() and not fix.layers["goes on"].all()
     best = fix.layers.loc[fix.layers.loss.idxmin()]
     assert best["goes on"] and best.layer in set(fix.selections["edit"].results["layer"])
 
 
-def test_search_that_is_ended_after_the_first_pass_selects_among_its_candidates(case, one_goes_on):
-    fix = _repaired(case, layers=LAYERS, callback=lambda progress: progress.method != "edit")
-    assert not fix.complete and fix.selection.n_candidates >= 3
-    assert len(fix.selection.outcomes) < len(fix.search.candidates("rewrite", SETTINGS))
+def _without_second_layer(fix, *parts):
+    """Select among parts of all outcomes, as a search does that was ended when these were scored."""
+    first, *others = parts
+    for other in others:
+        first = first.joined(other)
+    return fix.search.cross_validated(first)
+
+
+def _same_selection(one, other):
+    """Compare all that was selected: on all images, and without each fold."""
+    assert one.params == other.params and one.edit.digest == other.edit.digest
+    assert [fold.params for fold in one.folds] == [fold.params for fold in other.folds]
+    assert torch.equal(one.held_out.after, other.held_out.after)
+
+
+@pytest.mark.parametrize("error", [InterruptedError, KeyboardInterrupt])
+@pytest.mark.parametrize(("what", "count"), [("edit", 1), ("edit", 7), ("projection", 3), ("second layer", 2)])
+def test_search_that_is_ended_selects_the_best_of_what_was_tried(case, one_goes_on, what, count, error):
+    whole = _repaired(case, layers=LAYERS)
+    outcomes = whole.search.score([whole.search.methods[name] for name in CANDIDATES])
+    edits = outcomes.of("edit")
+    projections = outcomes.of("projection")
+    tried = {
+        "edit": [edits.tried_in(SECOND).of_candidates(range(count)), edits.tried_in(FIRST)],
+        "projection": [
+            edits,
+            projections.tried_in(SECOND).of_candidates(range(count)),
+            projections.tried_in(FIRST),
+        ],
+        "second layer": [outcomes],
+    }
+    fix = _repaired(case, layers=LAYERS, progress=_bars_that_end(what, count, error))
+    assert not fix.complete and list(fix.table.index) == ["selected", "edit"]
+    _same_selection(fix.selections["selected"], _without_second_layer(whole, *tried[what]))
+    assert len(fix.edit.layers) == 1 and fix.verdict.word != "use"
+
+
+@pytest.mark.parametrize("error", [InterruptedError, KeyboardInterrupt])
+def test_search_that_is_ended_in_its_first_pass_raises(case, one_goes_on, error):
+    with pytest.raises(KeyboardInterrupt):
+        _repaired(case, layers=LAYERS, progress=_bars_that_end("edit, every layer", 2, error))
 
 
 def test_repair_compares_with_fine_tuning_on_the_failing_images_on_request(case, repaired):
@@ -420,7 +483,7 @@ def test_advice_begins_with_the_constraint_that_limits_the_edit(case):
         relying,
         layers=LAYERS,
         baselines=False,
-        progress=False,
+        progress=None,
     )
     alone = free.selection.scores["corrected"]
     limited = fix.selection.scores["corrected"]

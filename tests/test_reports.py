@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from conftest import make_exemplar, needs_browser
+from conftest import bars_that_call, let_layers_go_on, make_exemplar, needs_browser
 
 from edittools.classifiers import Classifier, fingerprint
 from edittools.images import LabelledImages
@@ -28,7 +28,7 @@ from edittools.reports import (
     shade,
 )
 from edittools.reports.charts import Axis, plots_of
-from edittools.selection import Check, EditSearch, repair
+from edittools.selection import Check, Search, repair
 
 EVIL = "</style></script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">\"'"
 
@@ -287,7 +287,7 @@ def evil():
         "retain": {EVIL: data.subset(range(20, 40)), "others": data.subset(range(40, 60))},
         "layers": ["conv1", "conv2"],
         "baselines": False,
-        "progress": False,
+        "progress": None,
     }
 
 
@@ -321,7 +321,9 @@ def test_report_without_a_feasible_candidate(not_repaired):
 
 
 def test_report_of_repair(evil, repaired, tmp_path):
-    path = repaired.report(tmp_path / "report.html", EVIL)
+    steps = []
+    bars = bars_that_call(lambda bar: steps.append((bar.n, bar.total)))
+    path = repaired.report(tmp_path / "report.html", EVIL, bars)
     assert path == tmp_path / "report.html"
     text = path.read_text()
     assert harmless(text) and EVIL in "".join(Elements(text).texts)
@@ -340,9 +342,10 @@ def test_report_of_repair(evil, repaired, tmp_path):
     assert data["fingerprints"]["images"]["target"]["count"] == 20
     for digest in (repaired.edit.digest, data["fingerprints"]["images"]["target"]["digest"]):
         assert digest in text
-    steps = []
+    assert steps == [(done, len(steps)) for done in range(1, len(steps) + 1)] and len(steps) > 1
+    steps.clear()
     with pytest.raises(ValueError, match="report.json"):
-        repaired.report(tmp_path / "report.json", callback=lambda done, total: steps.append(done))
+        repaired.report(tmp_path / "report.json", progress=bars)
     assert not steps  # refused before anything is computed
 
 
@@ -350,7 +353,7 @@ def test_report_of_repair(evil, repaired, tmp_path):
 def two_passes(snow):
     """What `repair` finds in all layers, in two passes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edittools.selection.search.FEW_CANDIDATES", 0)
+        let_layers_go_on(patch, 4)
         return repair(**{**snow, "layers": None}, baselines=False)
 
 
@@ -391,8 +394,8 @@ def test_report_without_a_candidate_that_corrects_more_than_it_breaks_shows_no_t
 
 def test_trade_off_is_computed_once_and_only_for_a_report(snow, monkeypatch):
     calls = []
-    compute = EditSearch.trade_off
-    monkeypatch.setattr(EditSearch, "trade_off", lambda *args: calls.append(args) or compute(*args))
+    compute = Search.trade_off
+    monkeypatch.setattr(Search, "trade_off", lambda *args: calls.append(args) or compute(*args))
     fix = repair(**snow, baselines=False)
     fix.summary()
     assert not calls

@@ -11,9 +11,8 @@ from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.moments import second_moments
 from edittools.rewriting import pose, rewrite, rewrite_at, solve_least_squares
-from edittools.selection import Constraints, repair
-from edittools.selection.evaluation import ConstraintCheck
-from edittools.selection.search import stratified_folds
+from edittools.selection import Constraints, repair, stratified_folds
+from edittools.selection.constraints import ConstraintCheck
 from edittools.site import prepare
 
 EXACT = {"objective": "least_squares"}
@@ -126,7 +125,7 @@ def test_repair_gives_the_same_edit_again(snow, fix):
 
 def test_repair_does_not_measure_an_empty_retained_set(snow):
     sleds = snow["retain"]["sleds"]
-    with pytest.warns(UserWarning, match=r"retain\['huskies'\].* 0 |retain\['huskies'\]"):
+    with pytest.warns(UserWarning, match=r"retain\['huskies'\]"):
         fix = repair(**{**snow, "retain": {"sleds": sleds, "huskies": sleds.subset([])}, "baselines": False})
     [check] = [check for check in fix.checks if "'huskies'" in check.name]
     assert check.holds is None

@@ -10,7 +10,8 @@ from torch import nn
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, rows
 from edittools.exemplars import Exemplar
-from edittools.images import InputGeometry, LazyImages
+from edittools.geometry import InputGeometry
+from edittools.images import LazyImages
 from edittools.metrics import predict
 from edittools.moments import LEAST_EIGENVALUE, second_moments
 from edittools.rewriting import REFERENCE_WEIGHT, pose, rewrite, rewrite_at, solve_least_squares

@@ -1,5 +1,7 @@
 """The scenarios of notebooks 01 and 02: which scenes and photos their sets hold, and that the sets are disjoint."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,14 +10,15 @@ import torch
 from conftest import needs_imagenette, needs_photos
 
 import edittools as et
-from edittools.miniworld.attacks import ATTACKED
-from edittools.miniworld.contexts import contexts
-from edittools.miniworld.scenes import Scenes
-from edittools.scenarios import own_model, rules, snow, snow_scenario, typographic, typographic_scenario
-from edittools.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
-from edittools.scenarios.tiers import UNTUNED
-from edittools.scenarios.typographic import OTHER_ATTACKS
-from edittools.selection import Constraints, EditSearch, candidate_layers, grid
+from edittools.course.miniworld.attacks import ATTACKED
+from edittools.course.miniworld.contexts import contexts
+from edittools.course.miniworld.scenes import Scenes
+from edittools.course.scenarios import own_model, rules, snow, snow_scenario, typographic, typographic_scenario
+from edittools.course.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
+from edittools.course.scenarios.tiers import UNTUNED
+from edittools.course.scenarios.typographic import OTHER_ATTACKS
+from edittools.methods import METHODS
+from edittools.selection import Constraints, Search, candidate_layers, grid
 
 SPLITS = ("target", "retain", "clean", "target_test", "clean_test", "retain_test", "same_class_test")
 
@@ -58,7 +61,19 @@ def test_current_tier_unknown(monkeypatch):
 
 def test_current_tier_default(monkeypatch):
     monkeypatch.delenv("EDITTOOLS_TIER", raising=False)
-    assert et.scenarios.current_tier() == "mini"
+    assert et.course.scenarios.current_tier() == "mini"
+
+
+@pytest.mark.parametrize("name", et.course.__all__)
+def test_course_imports_a_subpackage_when_it_is_first_used(name):
+    script = f"import edittools; print(edittools.course.{name}.__name__)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == f"edittools.course.{name}", done.stderr
+
+
+def test_course_has_no_other_name():
+    with pytest.raises(AttributeError, match="'scenes'.*scenarios"):
+        _ = et.course.scenes
 
 
 def test_snow_scenario_mini_sets_are_disjoint(mini):
@@ -96,10 +111,10 @@ def test_snow_scenario_mini_one_exemplar_corrects_half_of_the_errors(mini):
     )
     layers = [layer for layer in et.editable_layers(scenario.classifier).layer if layer != "fc"]
     exemplar = {"car 2": scenario.exemplars["car 2"]}
-    search = EditSearch(scenario.classifier, exemplar, scenario.splits, layers[len(layers) // 3 :: 2])
+    search = Search(scenario.classifier, exemplar, scenario.splits, layers[len(layers) // 3 :: 2])
     assert search.activations["target_test"].before.float().mean() > 0.3
     settings = grid(objective=("l1", "least_squares"))
-    best = search.select(search.candidates("rewrite", settings, (0.5, 1.0)))
+    best = search.select(search.score(METHODS["edit"].trying(settings, (0.5, 1.0))))
     assert best.feasible
     assert best.retain.broken <= search.constraints.may_break(len(best.retain.before))
     assert best.accuracy_change >= -search.constraints.max_accuracy_drop

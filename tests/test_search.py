@@ -1,38 +1,29 @@
-"""How an edit is selected: splits, candidates, constraints, cross-validation, and the search over all of them."""
+"""How an edit is selected: candidates, outcomes, constraints, cross-validation, and the search over all of them."""
 
 from dataclasses import replace
-from itertools import product
 
 import pytest
 import torch
-from conftest import make_exemplar
+from conftest import bars_that_call, let_layers_go_on, make_exemplar
 from torch import nn
+from torch.nn.functional import cross_entropy
 
-from edittools.baselines import BASELINES, rewrite_at_random
 from edittools.classifiers import Classifier, fingerprint
+from edittools.course.scenarios.finetuning import FinetuningRounds, select_finetuning
 from edittools.cut import cut_all
-from edittools.edits import Change, Edit
+from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
+from edittools.methods import METHODS, Method, rewrite_at_random
 from edittools.metrics import misclassified, predict
-from edittools.rewriting import rewrite
-from edittools.scenarios.finetuning import FinetuningRounds, select_finetuning
-from edittools.selection.evaluation import CachedActivations, ConstraintCheck, Constraints, cache_activations
-from edittools.selection.search import (
-    Candidate,
-    EditSearch,
-    Outcome,
-    Outcomes,
-    cross_validate,
-    grid,
-    select_best,
-    stratified_folds,
-)
-from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean, thumbnails
+from edittools.rewriting import rewrite, rewrite_at
+from edittools.selection import Assessment, Constraints, Search, Splits, cache_activations, grid, stratified_folds
+from edittools.selection.outcomes import FIRST, SECOND, SINGLE, Candidate, Outcome, Outcomes
 from edittools.site import prepare
 
 LAYERS = ["stem", "conv1", "conv2"]
-EXACT = grid(rank=(1,), objective=("least_squares",))
+EDIT = METHODS["edit"]
+EXACT = EDIT.trying(grid(rank=(1,), objective=("least_squares",)))
 
 
 @pytest.fixture
@@ -57,7 +48,7 @@ def splits(sets, photos32):
 
 @pytest.fixture
 def search(tiny, exemplar, splits):
-    return EditSearch(tiny, {"one": exemplar}, splits, ["conv1", "conv2"])
+    return Search(tiny, {"one": exemplar}, splits, ["conv1", "conv2"])
 
 
 # --- candidates and their scores ---
@@ -66,33 +57,105 @@ def search(tiny, exemplar, splits):
 def test_score_of_each_candidate_is_what_it_changes(tiny, photos32, sets, exemplar):
     both = {"one": exemplar, "two": [exemplar, make_exemplar(8)]}
     splits = Splits(reference=1 - photos32, **sets)
-    search = EditSearch(tiny, both, splits, LAYERS)
+    search = Search(tiny, both, splits, LAYERS)
     settings = grid(rank=(1, 2), masked=(True, False), objective=("least_squares",))
-    candidates = search.candidates("rewrite", settings)
-    outcomes = search.score(candidates)
-    assert len(outcomes) == len(candidates) == 3 * 2 * 4 * 2
+    outcomes = search.score(EDIT.trying(settings))
+    assert len(outcomes) == len(search.candidates(EDIT.trying(settings))) == 3 * 2 * 4 * 2
     row = outcomes.table().iloc[16]
     candidate = outcomes.candidates[16]
     target = search.activations["target"]
     compared = target.compare(candidate.edit, candidate.strength)
-    assert (row.layer, row.exemplar, row.strength) == ("conv1", "one", 0.5) and candidate.strength == 0.5
+    assert (row.method, row.layer, row.exemplar, row.strength) == ("edit", "conv1", "one", 0.5)
+    assert candidate.strength == 0.5
     assert (row.corrected, row.broken) == (compared.corrected, compared.broken)
     assert row.net == compared.corrected - compared.broken
     assert torch.equal(outcomes.wrong[16], compared.after)
     logits = target.logits(candidate.edit, candidate.strength)
-    expected_loss = torch.nn.functional.cross_entropy(logits, sets["target"].labels)
+    expected_loss = cross_entropy(logits, sets["target"].labels)
     assert row.loss == pytest.approx(float(expected_loss))
 
 
 def test_outcomes_on_some_images_are_those_of_these_images_alone(tiny, photos32, sets, exemplar):
-    search = EditSearch(tiny, exemplar, Splits(reference=1 - photos32, **sets), LAYERS)
-    outcomes = search.score(search.candidates("rewrite", EXACT))
+    search = Search(tiny, exemplar, Splits(reference=1 - photos32, **sets), LAYERS)
+    outcomes = search.score(EXACT)
     some = torch.arange(20) % 3 > 0
     part = outcomes.on_images(some)
     alone = Splits(reference=1 - photos32, target=sets["target"].subset(some), clean=sets["clean"])
-    expected = EditSearch(tiny, exemplar, alone, LAYERS).score(outcomes.candidates)
+    expected = Search(tiny, exemplar, alone, LAYERS).score_candidates(outcomes.candidates)
     assert torch.equal(part.corrected, expected.corrected) and torch.equal(part.broken, expected.broken)
     torch.testing.assert_close(part.loss, expected.loss, rtol=1e-5, atol=0)
+
+
+def _same_outcomes(one, other):
+    assert [candidate.params for candidate in one.candidates] == [candidate.params for candidate in other.candidates]
+    digests = [[candidate.edit.digest for candidate in outcomes.candidates] for outcomes in (one, other)]
+    assert digests[0] == digests[1]
+    assert torch.equal(one.losses, other.losses) and torch.equal(one.wrong, other.wrong)
+    assert torch.equal(one.before, other.before)
+
+
+def test_outcomes_of_several_methods_are_those_of_each_alone(tiny, exemplar, splits, two_go_on):
+    methods = [WHOLE, METHODS["projection"], METHODS["random direction"].draw(1), METHODS["logit correction"]]
+    search = Search(tiny, exemplar, splits, LAYERS)
+    outcomes = search.score(methods)
+    names = ["edit", "projection", "random direction 2", "logit correction"]
+    assert outcomes.methods == list(search.methods) == list(outcomes.seconds) == names
+    for method in methods:
+        alone = Search(tiny, exemplar, splits, LAYERS).score(method)
+        of_method = outcomes.of(method.name)
+        _same_outcomes(of_method, alone)
+        assert of_method.methods == list(of_method.seconds) == [method.name]
+    _same_outcomes(outcomes.of("edit", "logit correction"), outcomes.of("edit").joined(outcomes.of("logit correction")))
+
+
+def test_bar_of_two_passes_ends_at_its_total(tiny, exemplar, splits, two_go_on, monkeypatch):
+    """In the first pass, the 20 images are run in three groups; each candidate counts in each of them."""
+    monkeypatch.setattr("edittools.selection.search.batch_size_of_states", lambda classifier: 7)
+    counted = []
+    bars = bars_that_call(lambda bar: counted.append((bar.n, bar.total)))
+    Search(tiny, exemplar, splits, LAYERS, progress=bars).score(WHOLE)
+    total = 3 * len(LAYERS) + 2 * len(WHOLE_GRID) * len(WHOLE.strengths)
+    assert counted == [(count, total) for count in range(1, total + 1)]
+
+
+def test_outcomes_of_a_pass_are_those_of_its_candidates(tiny, exemplar, splits, two_go_on):
+    outcomes = Search(tiny, exemplar, splits, LAYERS).score([WHOLE, METHODS["logit correction"]])
+    assert len(outcomes.tried_in(FIRST)) == len(LAYERS)
+    assert len(outcomes.tried_in(SECOND)) == 2 * len(WHOLE_GRID) * 2
+    assert outcomes.tried_in(SINGLE).methods == ["logit correction"]
+    assert len(outcomes.tried_in(FIRST, SECOND, SINGLE)) == len(outcomes)
+    in_stem = outcomes.where(lambda candidate: candidate.params["layer"] == "stem")
+    indices = [index for index, one in enumerate(outcomes.candidates) if one.params["layer"] == "stem"]
+    _same_outcomes(in_stem, outcomes.of_candidates(indices))
+
+
+def test_assessment_of_a_method_that_is_not_the_edit(tiny, exemplar, curable, tmp_path):
+    """Nothing is held out, no edit of `rewrite` was scored, and a setting of the method is a tuple."""
+
+    def rewrite_scaled(site, scale=(1.0, 1.0)):
+        return [scale[0] * scale[1] * rewrite_at(site, rank=2, reference_weight=0.0)[0]]
+
+    method = Method("scaled", rewrite_scaled, ({"scale": (2.0, 2.0)}, {"scale": (2.0, 1.0)}))
+    splits = replace(curable, target_test=None)
+    search = Search(tiny, exemplar, splits, ["conv1"], Constraints(100.0, 100.0))
+    best = search.select(search.score(method))
+    assert best.feasible and "scale (2.0, " in str(best) and "strength" in best.on_boundary
+    assessment = Assessment(search, {"selected": best})
+    assert "scaled" in assessment.summary() and "(2.0, " in assessment.report(tmp_path / "report.html").read_text()
+    of_finetuning = search.select(search.score_candidates([Candidate({"layer": "conv1"}, best.edit)]))
+    assert Assessment(search, {"selected": of_finetuning}).page()
+
+
+def test_method_of_ones_own_is_scored_as_those_of_the_table(search):
+    def shift_bias(site, amount=1.0):
+        shift = Change(amount * torch.eye(5)[0])
+        return [site.edit({"head.bias": shift}, Record("shift", 1.0, 0.0, 1))]
+
+    outcomes = search.score(Method("shift bias", shift_bias, grid(amount=(1.0, 5.0)), (0.5, 2.0)), layers=["conv2"])
+    assert [one.params["amount"] for one in outcomes.candidates] == [1.0, 1.0, 5.0, 5.0]
+    assert outcomes.methods == ["shift bias"]
+    for index, candidate in enumerate(outcomes.candidates):
+        assert torch.equal(outcomes.wrong[index], search.target.compare(candidate.scaled).after)
 
 
 def test_rewrite_at_random_is_the_same_each_time_and_orthonormal(tiny, photos32, exemplar):
@@ -104,13 +167,13 @@ def test_rewrite_at_random_is_the_same_each_time_and_orthonormal(tiny, photos32,
 
 
 def test_layers_of_a_search_are_in_the_order_of_the_network(tiny, exemplar, splits):
-    search = EditSearch(tiny, exemplar, splits, ["conv2", "stem", "conv2"])
+    search = Search(tiny, exemplar, splits, ["conv2", "stem", "conv2"])
     assert list(search.cuts) == ["stem", "conv2"]
 
 
 def test_candidates_are_the_edits_of_the_public_function(tiny, search, exemplar, splits):
     settings = grid(rank=(1, 2), objective=("l1", "least_squares"), steps=(3,))
-    candidates = list(search.candidates("rewrite", settings, (1.0,)))
+    candidates = list(search.candidates(EDIT.trying(settings, (1.0,))))
     assert len(candidates) == 8
     alone = rewrite(tiny, "conv2", exemplar, splits.reference, **settings[-1])
     delta = candidates[-1].edit.changes["conv2.weight"].delta()
@@ -118,22 +181,22 @@ def test_candidates_are_the_edits_of_the_public_function(tiny, search, exemplar,
 
 
 def test_candidates_of_a_random_direction_have_no_full_rank(search):
-    settings = [*EXACT, {"rank": None}]
-    assert len(search.candidates("random_direction", settings)) == len(search.candidates("rewrite", EXACT))
+    random = METHODS["random direction"].trying([*EXACT.settings, {"rank": None}])
+    assert len(search.candidates(random)) == len(search.candidates(EXACT))
 
 
-def test_candidates_of_an_unknown_method_or_with_a_test_image_are_refused(search, splits):
-    with pytest.raises(KeyError, match="rewrit'.*rewrite"):
-        search.candidates("rewrit")
+def test_candidates_in_an_unknown_layer_or_with_a_test_image_are_refused(search, splits):
+    with pytest.raises(KeyError, match="'stem'.*conv1"):
+        search.candidates(EDIT, layers=["stem"])
     leaked = replace(make_exemplar(), image=splits.target_test.images[0])
     with pytest.raises(ValueError, match="'x' and 'target_test' share 1 images"):
-        search.candidates("rewrite", exemplars=leaked)
+        search.candidates(EDIT, leaked)
 
 
-@pytest.mark.parametrize("method", BASELINES)
-def test_candidates_of_each_baseline_are_scored_as_all_others(search, method):
-    outcomes = search.score(search.candidates(method, layers=["conv2"]))
-    assert len(outcomes)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_candidates_of_each_method_are_scored_as_all_others(search, method):
+    outcomes = search.score(method, layers=["conv2"])
+    assert len(outcomes) == len(method.settings) * len(method.strengths)
     selection = search.select(outcomes)
     assert not selection.feasible or selection.scores["loss"] >= float(outcomes.loss[outcomes.net > 0].min())
 
@@ -161,16 +224,28 @@ def threshold():
     return Classifier(model, ("zero", "red", "green"), mean=(0, 0, 0), std=(1, 1, 1), size=4)
 
 
-def _check(threshold, retained=0):
-    """Make a constraint check of 400 clean images, all correct, and of some retained images."""
+def _images(channel, count, blue):
+    """Make images of all brightnesses of a channel; images of another amount of blue are other images."""
+    images = torch.zeros(count, 3, 4, 4)
+    images[:, channel] = ((torch.arange(count) + 0.5) / count)[:, None, None]
+    images[:, 2] = blue
+    return images
 
-    def cached(channel, count):
-        images = torch.zeros(count, 3, 4, 4)
-        images[:, channel] = ((torch.arange(count) + 0.5) / count)[:, None, None]
-        data = LabelledImages(images, torch.zeros(count).long(), threshold.classes)
-        return CachedActivations(cut_all(threshold, ["2"]), data)
 
-    return ConstraintCheck(cached(0, COUNT), cached(1, retained) if retained else None)
+def _search(threshold, retained=0, targets=10):
+    """Search with 400 clean images and some retained images, all correct, and target images that are all wrong."""
+
+    def labeled(images, label):
+        return LabelledImages(images, torch.full((len(images),), label), threshold.classes)
+
+    splits = Splits(
+        reference=_images(0, 10, 0.2),
+        target=labeled(_images(0, targets, 0.4), 1),
+        clean=labeled(_images(0, COUNT, 0.0), 0),
+        retain=labeled(_images(1, retained, 0.6), 0) if retained else None,
+    )
+    [image], [changed] = _images(0, 1, 0.8), _images(0, 1, 1.0)
+    return Search(threshold, Exemplar(image, changed, torch.ones(4, 4)), splits, ["2"])
 
 
 def _breaking(threshold, clean=0, retained=0.0):
@@ -187,45 +262,46 @@ def _outcomes(edits, losses, net=None, **params):
         named = {"layer": "conv1", **{name: values[number] for name, values in params.items()}}
         wrong = torch.arange(10) >= net[number]
         outcomes.append(Outcome(Candidate(named, edit), torch.full((10,), float(losses[number])), wrong))
-    return Outcomes.of(outcomes, torch.ones(10, dtype=torch.bool))
+    return Outcomes.collected(outcomes, torch.ones(10, dtype=torch.bool))
 
 
-def test_select_best_takes_the_lowest_loss_with_a_net_gain_under_the_constraints(threshold):
+def test_select_takes_the_lowest_loss_with_a_net_gain_under_the_constraints(threshold):
     losses = [0.9, 1.0, 1.1, 1.2, 0.1]
     net = [4, 5, 4, 1, 0]
 
-    def selected(check, constraints=Constraints(), **broken):  # noqa: B008
+    def selected(search, constraints=None, **broken):
         edits = [_breaking(threshold, **broken.get(name, {})) for name in "abcde"]
-        selection = select_best(_outcomes(edits, losses, net), check, constraints)
+        selection = search.select(_outcomes(edits, losses, net), constraints=constraints)
         return "abcde"[edits.index(selection.edit)], selection
 
-    check = _check(threshold)
-    name, selection = selected(check, a={"clean": 2}, b={"clean": 1})
+    search = _search(threshold)
+    name, selection = selected(search, a={"clean": 2}, b={"clean": 1})
     assert name == "b" and selection.accuracy_change == -0.25 and selection.n_candidates == 5
-    assert selected(check, Constraints(max_accuracy_drop=0.5), a={"clean": 2})[0] == "a"
-    assert selected(check, a={"clean": 4}, b={"clean": 4}, c={"clean": 4})[0] == "d"
-    with_retained = _check(threshold, retained=157)  # one may break
+    assert selected(search, Constraints(max_accuracy_drop=0.5), a={"clean": 2})[0] == "a"
+    assert selected(search, a={"clean": 4}, b={"clean": 4}, c={"clean": 4})[0] == "d"
+    with_retained = _search(threshold, retained=157)  # one may break
     assert selected(with_retained, a={"retained": 2 / 157}, b={"retained": 1 / 157})[0] == "b"
 
 
-def test_select_best_without_a_feasible_candidate_changes_nothing(threshold):
-    check = _check(threshold)
-    selection = select_best(_outcomes([_breaking(threshold, 3)], [1.0], [0]), check, Constraints())
+def test_select_without_a_feasible_candidate_changes_nothing(threshold):
+    search = _search(threshold)
+    selection = search.select(_outcomes([_breaking(threshold, 3)], [1.0], [0]))
     assert not selection.feasible
     assert selection.accuracy_change == 0
     assert str(selection) == "nothing"
-    assert torch.equal(check.clean.logits(selection.edit), check.clean.logits())
+    clean = search.activations["clean"]
+    assert torch.equal(clean.logits(selection.edit), clean.original)
 
 
-def test_select_best_without_candidates_is_refused(threshold):
+def test_select_without_candidates_is_refused(threshold):
     with pytest.raises(ValueError, match="No candidates"):
-        select_best(_outcomes([], []), _check(threshold), Constraints())
+        _search(threshold).select(_outcomes([], []))
 
 
 def test_selection_names_its_parameters_and_those_on_the_boundary(threshold):
     tried = {"rate": [0.1, 0.2, 0.3], "rank": [2, 1, 3], "locality": [0.0, 1.0, 9.0], "strength": [1.0, 1.0, 0.5]}
     outcomes = _outcomes([_breaking(threshold)] * 3, [1.0, 2.0, 3.0], layer=["x", "y", "z"], **tried)
-    selection = select_best(outcomes, _check(threshold), Constraints())
+    selection = _search(threshold).select(outcomes)
     assert selection.on_boundary == ("rate", "strength")  # not rank 2, nor locality 0, below which there is nothing
     assert str(selection) == "x, rate 0.1, rank 2, locality 0, α 1 (boundary of the grid: rate, strength)"
     assert not replace(selection, params={"rank": 1}).on_boundary
@@ -241,10 +317,16 @@ def test_selection_of_full_rank_keeps_none_among_numbers(threshold, best, words)
     ranks = [1, 2, 3, None]
     losses = [2.0 - (rank == best) for rank in ranks]
     outcomes = _outcomes([_breaking(threshold)] * 4, losses, rank=ranks)
-    selection = select_best(outcomes, _check(threshold), Constraints())
+    selection = _search(threshold).select(outcomes)
     assert selection.params == {"layer": "conv1", "rank": best}
     assert selection.results["rank"].tolist() == ranks
     assert str(selection) == words
+
+
+def test_selection_on_boundary_leaves_out_booleans_and_rank_1_of_a_second_layer(threshold):
+    tried = {"masked": [True, False, True], "second masked": [True, False, True], "second rank": [1, 3, 3]}
+    outcomes = _outcomes([_breaking(threshold)] * 3, [1.0, 2.0, 3.0], **tried)
+    assert not _search(threshold).select(outcomes).on_boundary
 
 
 @pytest.mark.parametrize(("images", "allowed"), [(1, 0), (99, 0), (157, 1), (300, 3)])
@@ -261,6 +343,16 @@ def test_may_break_keeps_its_confidence(images):
     assert binom.cdf(count, images, 0.03) <= 0.05 < binom.cdf(count + 1, images, 0.03)
 
 
+@pytest.mark.parametrize(("limit", "images", "allowed"), [(99.9, 10, 9), (100.0, 10, 10), (3.0, 0, 0)])
+def test_may_break_with_other_limits(limit, images, allowed):
+    assert Constraints(max_retain_broken=limit).may_break(images) == allowed
+
+
+@pytest.mark.parametrize(("limit", "needed"), [(3.0, 99), (1.0, 299), (100.0, 0), (0.0, 0)])
+def test_retained_images_needed(limit, needed):
+    assert Constraints(max_retain_broken=limit).retained_images_needed == needed
+
+
 @pytest.mark.parametrize("wrong", [-1.0, float("nan")])
 def test_constraints_that_are_no_amounts_are_refused(wrong):
     with pytest.raises(ValueError, match="max_accuracy_drop"):
@@ -275,22 +367,21 @@ FOLDS = torch.tensor([0, 0, 1, 1])
 RIGHT, WRONG = (2.0, 0.0), (0.0, 2.0)  # logits of an image of class 0
 
 
-def _crossed(check, *logits_of_each, edits=None):
+def _crossed(search, *logits_of_each, edits=None):
     """Cross-validate candidates on four images of class 0; each candidate gives them its own logits."""
     labels = torch.zeros(4, dtype=torch.long)
     before = torch.ones(4, dtype=torch.bool)
     outcomes = []
     for number, logits in enumerate(map(torch.tensor, logits_of_each)):
-        losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-        edit = _breaking(check.clean.cuts["2"].classifier) if edits is None else edits[number]
+        losses = cross_entropy(logits, labels, reduction="none")
+        edit = _breaking(search.classifier) if edits is None else edits[number]
         outcomes.append(Outcome(Candidate({"candidate": number}, edit), losses, misclassified(logits, labels)))
-    all_outcomes = Outcomes.of(outcomes, before)
-    return cross_validate(lambda some: select_best(all_outcomes, check, Constraints(), some), before, FOLDS)
+    return search.cross_validated(Outcomes.collected(outcomes, before), FOLDS)
 
 
-def test_cross_validate_evaluates_each_fold_with_the_edit_selected_on_the_others(threshold):
+def test_cross_validated_evaluates_each_fold_with_the_edit_selected_on_the_others(threshold):
     """By hand: without fold 0 only the second edit helps, without fold 1 the first; each fails on its own fold."""
-    crossed = _crossed(_check(threshold), (RIGHT, RIGHT, WRONG, WRONG), (WRONG, WRONG, RIGHT, (1.0, 0.0)))
+    crossed = _crossed(_search(threshold, targets=4), (RIGHT, RIGHT, WRONG, WRONG), (WRONG, WRONG, RIGHT, (1.0, 0.0)))
     assert [fold.params["candidate"] for fold in crossed.folds] == [1, 0]
     assert [fold.scores["corrected"] for fold in crossed.folds] == [2, 2]
     assert crossed.params["candidate"] == 0
@@ -300,53 +391,51 @@ def test_cross_validate_evaluates_each_fold_with_the_edit_selected_on_the_others
     assert crossed.folds[0].scores["loss"] == pytest.approx(loss)
 
 
-def test_cross_validate_leaves_a_fold_without_a_feasible_candidate_as_it_was(threshold):
-    check = _check(threshold)
-    crossed = _crossed(check, (WRONG, RIGHT, WRONG, WRONG))
+def test_cross_validated_leaves_a_fold_without_a_feasible_candidate_as_it_was(threshold):
+    search = _search(threshold, targets=4)
+    crossed = _crossed(search, (WRONG, RIGHT, WRONG, WRONG))
     assert [fold.feasible for fold in crossed.folds] == [False, True]
     assert crossed.held_out.corrected == 0
-    assert _crossed(check, (WRONG, RIGHT, RIGHT, WRONG)).held_out.after.tolist() == [True, False, False, True]
+    assert _crossed(search, (WRONG, RIGHT, RIGHT, WRONG)).held_out.after.tolist() == [True, False, False, True]
 
 
 @pytest.mark.parametrize("broken", [{"clean": 10}, {"retained": 1 / 9}])
-def test_cross_validate_selects_no_edit_that_violates_a_constraint(threshold, broken):
+def test_cross_validated_selects_no_edit_that_violates_a_constraint(threshold, broken):
     edits = [_breaking(threshold), _breaking(threshold, **broken)]
-    crossed = _crossed(_check(threshold, retained=9), [(1.0, 0.0)] * 4, [RIGHT] * 4, edits=edits)
+    crossed = _crossed(_search(threshold, retained=9, targets=4), [(1.0, 0.0)] * 4, [RIGHT] * 4, edits=edits)
     assert {fold.edit for fold in crossed.folds} == {edits[0]} and crossed.edit is edits[0]
     assert crossed.held_out.corrected == 4
 
 
-def test_stratified_folds_are_of_equal_size_and_hold_every_class():
-    labels = torch.tensor([0] * 12 + [1] * 5 + [2] * 3)[torch.randperm(20, generator=torch.Generator().manual_seed(4))]
-    folds = stratified_folds(labels)
-    assert folds.bincount().tolist() == [4] * 5
-    assert torch.equal(folds, stratified_folds(labels))
-    for label, most in ((0, 3), (1, 2), (2, 1)):
-        assert folds[labels == label].bincount().max() <= most
-    assert sorted(stratified_folds(labels[:2]).tolist()) == [0, 1]
-
-
-@pytest.mark.parametrize("cv", [4, torch.arange(20) % 4])
-def test_select_with_cv_holds_each_fold_out(tiny, exemplar, splits, cv):
+@pytest.mark.parametrize("are_of_the_splits", [False, True])
+def test_cross_validated_holds_each_fold_out(tiny, exemplar, splits, are_of_the_splits):
     labels = (predict(tiny, splits.target).argmax(1) + 1) % 5
+    folds = stratified_folds(labels, 4)
     all_wrong = replace(splits, target=replace(splits.target, labels=labels))
-    search = EditSearch(tiny, exemplar, all_wrong, ["conv1"])
+    if are_of_the_splits:
+        all_wrong = replace(all_wrong, folds=folds)
+    search = Search(tiny, exemplar, all_wrong, ["conv1"], Constraints(100.0, 100.0))
     biases = [Edit({"head.bias": Change(1000 * torch.eye(5)[label])}, fingerprint(tiny.model)) for label in range(5)]
-    outcomes = search.score([Candidate({"label": label}, edit) for label, edit in enumerate(biases)])
-    free = Constraints(100.0, 100.0)
-    selection = search.select(outcomes, cv, free)
+    outcomes = search.score_candidates([Candidate({"label": label}, edit) for label, edit in enumerate(biases)])
+    selection = search.cross_validated(outcomes, None if are_of_the_splits else folds)
     assert selection.feasible and len(selection.folds) == 4
     assert len(selection.held_out.before) == 20 and selection.held_out.before.all()
-    alone = search.select(outcomes, constraints=free)
+    assert torch.equal(selection.fold, folds)
+    alone = search.select(outcomes)
     assert alone.edit is selection.edit and alone.held_out is None
+
+
+def test_cross_validated_without_folds_is_refused(search):
+    with pytest.raises(ValueError, match="folds=None"):
+        search.cross_validated(search.score(EXACT))
 
 
 # --- the search ---
 
 
 def test_select_takes_the_first_by_loss_that_satisfies_the_constraints(search):
-    for method in ("rewrite", "random_direction", "projection"):
-        selection = search.select(search.candidates(method))
+    for method in ("edit", "random direction", "projection"):
+        selection = search.select(search.score(METHODS[method]))
         outcomes = selection.outcomes
         helping = [outcomes.candidates[index] for index in outcomes.by_loss if outcomes.net[index] > 0]
         clean = search.activations["clean"]
@@ -357,8 +446,33 @@ def test_select_takes_the_first_by_loss_that_satisfies_the_constraints(search):
         assert selection.seconds > 0 and selection.n_candidates == len(selection.results)
 
 
+def test_select_among_several_methods_takes_the_best_of_all(tiny, exemplar, curable, two_go_on):
+    """Each method goes on in its own layers, as if it were alone."""
+    search = Search(tiny, exemplar, curable, LAYERS, Constraints(100.0, 100.0))
+    outcomes = search.score([WHOLE, METHODS["projection"]])
+    alone = {name: search.select(outcomes.of(name)) for name in outcomes.methods}
+    best = min((one for one in alone.values() if one.feasible), key=lambda one: one.scores["loss"])
+    selection = search.select(outcomes)
+    assert selection.params == best.params and selection.edit is best.edit
+    assert selection.n_candidates == sum(one.n_candidates for one in alone.values())
+    assert selection.layers.equals(alone["edit"].layers) and len(selection.layers) == len(LAYERS)
+
+
+def test_select_with_a_second_layer_lowers_the_loss_within_the_constraints(tiny, exemplar, curable):
+    one, other = (4 * rewrite(tiny, layer, exemplar, curable.reference, reference_weight=0.0) for layer in LAYERS[1:])
+    target = replace(curable.target, labels=predict((one + other).edited(tiny), curable.target).argmax(1))
+    search = Search(tiny, exemplar, replace(curable, target=target), LAYERS, Constraints(100.0, 100.0))
+    outcomes = search.score(EDIT.trying(WHOLE_GRID, (2.0,)))
+    first = search.select(outcomes)
+    both = search.select(outcomes, second_layer=True)
+    assert first.feasible and "second layer" in both.params
+    assert both.scores["loss"] < first.scores["loss"]
+    assert both.params["layer"] != both.params["second layer"] and len(both.edit.layers) == 2
+    assert torch.equal(both.wrong, search.target.compare(both.edit).after)
+
+
 def test_select_under_other_constraints_than_those_of_the_search(search):
-    outcomes = search.score(search.candidates("rewrite", EXACT))
+    outcomes = search.score(EXACT)
     free = search.select(outcomes, constraints=Constraints(100.0, 100.0))
     helping = outcomes.loss[outcomes.net > 0]
     assert free.feasible == bool(len(helping))
@@ -366,7 +480,7 @@ def test_select_under_other_constraints_than_those_of_the_search(search):
 
 
 def test_evaluate_agrees_with_the_comparisons(tiny, photos32, splits, exemplar):
-    search = EditSearch(tiny, exemplar, splits, LAYERS)
+    search = Search(tiny, exemplar, splits, LAYERS)
     edit = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
     row = search.evaluate({"edit": edit}).loc["edit"]
     test = search.activations["target_test"].compare(edit)
@@ -374,31 +488,31 @@ def test_evaluate_agrees_with_the_comparisons(tiny, photos32, splits, exemplar):
     assert row["p"] == test.row()["p"]
     assert row["clean change"] == search.activations["clean"].compare(edit).accuracy_change
     assert row.notna().all()
-    without_test = EditSearch(tiny, exemplar, replace(splits, target_test=None), LAYERS)
+    without_test = Search(tiny, exemplar, replace(splits, target_test=None), LAYERS)
     assert "errors after" not in without_test.evaluate({"edit": edit})
 
 
 def test_search_with_activations_of_another(tiny, search, splits, photos32):
     test = replace(splits.target_test, images=photos32.flip(2)[30:])
     others = {"two": make_exemplar(8)}, replace(splits, target_test=test), ["conv1", "conv2"]
-    second = EditSearch(tiny, *others, activations=search.activations)
+    second = Search(tiny, *others, activations=search.activations)
     assert second.activations["clean"] is search.activations["clean"]
     assert second.activations["target_test"] is not search.activations["target_test"]
     assert all(second.cuts[layer] is cut for layer, cut in search.cuts.items())
-    fresh = EditSearch(tiny, *others)
-    alone, together = (one.select(one.candidates("rewrite", EXACT)) for one in (fresh, second))
+    fresh = Search(tiny, *others)
+    alone, together = (one.select(one.score(EXACT)) for one in (fresh, second))
     assert str(alone) == str(together) and alone.results.loss.equals(together.results.loss)
     assert torch.equal(fresh.activations["target_test"].original, second.activations["target_test"].original)
     with pytest.raises(ValueError, match="'conv1'"):
-        EditSearch(tiny, others[0], splits, ["conv1"], activations=search.activations)
+        Search(tiny, others[0], splits, ["conv1"], activations=search.activations)
 
 
 def test_search_does_not_depend_on_edits_that_are_applied_meanwhile(tiny, search, splits, exemplar):
-    expected = search.select(search.candidates("rewrite", EXACT))
-    second = EditSearch(tiny, {"one": exemplar}, splits, ["conv1", "conv2"])
+    expected = search.select(search.score(EXACT))
+    second = Search(tiny, {"one": exemplar}, splits, ["conv1", "conv2"])
     shift = Edit({"stem.weight": Change(torch.ones(8, 3, 3, 3))}, fingerprint(tiny.model))
     with shift.applied(tiny):
-        selection = second.select(second.candidates("rewrite", EXACT))
+        selection = second.select(second.score(EXACT))
         table = second.evaluate({"edit": selection.edit})
     assert selection.edit.digest == expected.edit.digest
     assert table.equals(search.evaluate({"edit": expected.edit}))
@@ -422,6 +536,41 @@ def test_cache_activations_with_early_stopping_uses_small_batches(tiny, sets):
         assert seen == counts
 
 
+# --- a search that is ended early ---
+
+
+def _ending_after(count):
+    def end(bar):
+        if bar.n == count:
+            raise InterruptedError
+
+    return bars_that_call(end)
+
+
+def test_score_that_is_ended_returns_what_was_scored(tiny, exemplar, splits):
+    whole = Search(tiny, exemplar, splits, LAYERS).score([EXACT, METHODS["projection"]])
+    for count in (1, 4, len(whole.of("edit")) + 2):
+        search = Search(tiny, exemplar, splits, LAYERS, progress=_ending_after(count))
+        outcomes = search.score([EXACT, METHODS["projection"], METHODS["logit correction"]])
+        assert search.is_ended
+        _same_outcomes(outcomes, whole.of_candidates(range(count)))
+        assert not len(search.score(METHODS["projection"]))
+
+
+def test_score_candidates_that_is_ended_raises(tiny, exemplar, splits):
+    candidates = list(Search(tiny, exemplar, splits, LAYERS).candidates(EXACT))
+    search = Search(tiny, exemplar, splits, LAYERS, progress=_ending_after(2))
+    with pytest.raises(KeyboardInterrupt):
+        search.score_candidates(candidates)
+    assert search.is_ended
+
+
+def test_score_that_is_ended_before_the_first_candidate_raises(tiny, exemplar, splits, two_go_on):
+    search = Search(tiny, exemplar, splits, LAYERS, progress=_ending_after(1))
+    with pytest.raises(KeyboardInterrupt):
+        search.score(WHOLE)  # the first pass runs some of the images with every candidate
+
+
 # --- two passes ---
 
 
@@ -439,16 +588,16 @@ def curable(tiny, exemplar, splits):
 @pytest.fixture
 def two_go_on(monkeypatch):
     """Let two layers go on to the second pass."""
-    monkeypatch.setattr("edittools.selection.search.LAYERS_THAT_GO_ON", 2)
-    monkeypatch.setattr("edittools.selection.search.FEW_CANDIDATES", 0)
+    let_layers_go_on(monkeypatch, 2)
 
 
 WHOLE_GRID = grid(rank=(1, 2), objective=("least_squares",), reference_weight=(0.0, 100.0))
+WHOLE = EDIT.trying(WHOLE_GRID)
 
 
 def test_first_pass_is_the_default_edit_in_each_layer(tiny, exemplar, splits, two_go_on):
-    search = EditSearch(tiny, {"one": exemplar, "two": make_exemplar(8)}, splits, LAYERS)
-    first = search.first_pass(search.candidates("rewrite", WHOLE_GRID, (0.5, 1.0)))
+    search = Search(tiny, {"one": exemplar, "two": make_exemplar(8)}, splits, LAYERS)
+    first = search.score(EDIT.trying(WHOLE_GRID, (0.5, 1.0))).tried_in(FIRST)
     assert len(first) == 3 * 2
     for index, candidate in enumerate(first.candidates):
         members = search.exemplars[candidate.params["exemplar"]]
@@ -457,9 +606,7 @@ def test_first_pass_is_the_default_edit_in_each_layer(tiny, exemplar, splits, tw
         compared = search.activations["target"].compare(expected)
         assert torch.equal(first.wrong[index], compared.after)
         labels = splits.target.labels
-        losses = torch.nn.functional.cross_entropy(
-            predict(expected.edited(tiny), splits.target), labels, reduction="none"
-        )
+        losses = cross_entropy(predict(expected.edited(tiny), splits.target), labels, reduction="none")
         torch.testing.assert_close(first.losses[index], losses, rtol=1e-4, atol=1e-5)
 
 
@@ -467,8 +614,8 @@ def test_first_pass_in_small_groups_of_images_is_that_of_all_at_once(tiny, exemp
     at_once, in_groups = [], []
     for found, memory in ((at_once, ""), (in_groups, "0.000001")):
         monkeypatch.setenv("EDITTOOLS_MEMORY", memory)
-        search = EditSearch(tiny, exemplar, splits, LAYERS)
-        found.append(search.first_pass(search.candidates("rewrite", WHOLE_GRID)))
+        search = Search(tiny, exemplar, splits, LAYERS)
+        found.append(search.score(WHOLE).tried_in(FIRST))
     torch.testing.assert_close(at_once[0].losses, in_groups[0].losses, rtol=1e-4, atol=1e-5)
     assert torch.equal(at_once[0].wrong, in_groups[0].wrong)
 
@@ -484,16 +631,16 @@ def test_first_pass_in_small_groups_of_images_is_that_of_all_at_once(tiny, exemp
         (grid(rank=(2,), reference_weight=(0.0,)), (0.5,), ([{"rank": 2, "reference_weight": 0.0}], 0.5)),
     ],
 )
-def test_coarse_candidates_keep_what_the_whole_grid_shares(search, settings, strengths, expected):
-    candidates = search.candidates("rewrite", settings, strengths).coarse()
-    assert (list(candidates.settings), list(candidates.strengths)) == (expected[0], [expected[1]])
+def test_first_pass_keeps_what_the_whole_grid_shares(search, settings, strengths, expected):
+    tried = search.candidates(EDIT.trying(settings, strengths)).first_pass().method
+    assert (list(tried.settings), list(tried.strengths)) == (expected[0], [expected[1]])
 
 
 def test_whole_grid_is_tried_in_the_best_layers(tiny, exemplar, splits, two_go_on):
-    search = EditSearch(tiny, exemplar, splits, LAYERS)
-    candidates = search.candidates("rewrite", WHOLE_GRID)
-    first = search.first_pass(candidates)
-    selection = search.select(candidates)
+    search = Search(tiny, exemplar, splits, LAYERS)
+    outcomes = search.score(WHOLE)
+    first = outcomes.tried_in(FIRST)
+    selection = search.select(outcomes)
     in_order = [first.candidates[index] for index in first.by_loss]
     helpful = [first.candidates[index] for index in first.by_loss if first.net[index] > 0]
     lowest = in_order[0].params["layer"]
@@ -508,8 +655,8 @@ def test_whole_grid_is_tried_in_the_best_layers(tiny, exemplar, splits, two_go_o
     assert list(table.layer) == LAYERS
     assert set(table[table["goes on"]].layer) == best
     assert table.loss.min() == pytest.approx(float(first.loss.min()))
-    alone = EditSearch(tiny, exemplar, splits, [layer for layer in LAYERS if layer in best])
-    same = alone.select(alone.candidates("rewrite", WHOLE_GRID))
+    alone = Search(tiny, exemplar, splits, [layer for layer in LAYERS if layer in best])
+    same = alone.select(alone.score(WHOLE))
     torch.testing.assert_close(selection.outcomes.losses[: len(same.outcomes)], same.outcomes.losses)
     assert same.layers.empty and not same.going_on
 
@@ -520,10 +667,10 @@ def candidate_with(layer, losses):
 
 
 def test_half_of_the_layers_that_go_on_satisfy_the_constraints(search, monkeypatch):
-    monkeypatch.setattr("edittools.selection.search.LAYERS_THAT_GO_ON", 4)
+    let_layers_go_on(monkeypatch, 4)
     monkeypatch.setattr(search, "is_feasible", lambda edit, strength: edit in "ef")
     losses = {"a": [0.1, 0.9], "b": [0.2, 0.8], "c": [0.3, 0.7], "d": [0.4, 0.6], "e": [0.5, 0.5], "f": [0.6, 0.3]}
-    first = Outcomes.of([candidate_with(*item) for item in losses.items()], torch.ones(2, dtype=torch.bool))
+    first = Outcomes.collected([candidate_with(*item) for item in losses.items()], torch.ones(2, dtype=torch.bool))
     assert search.best_layers(first, torch.tensor([True, False])) == ["a", "b", "e", "f"]
     assert search.best_layers(first, torch.tensor([False, True])) == ["f", "e", "d", "c"]
 
@@ -532,8 +679,9 @@ def test_select_finetuning_selects_in_the_layers_that_went_on(tiny, exemplar, cu
     """Let only the layer that is worst by loss satisfy the constraints, so that it goes on for that reason alone."""
     goal = (int(predict(tiny, curable.target).argmax(1)[0]) + 1) % 5
     target = replace(curable.target, labels=torch.full_like(curable.target.labels, goal))
-    search = EditSearch(tiny, replace(exemplar, label=goal), replace(curable, target=target), LAYERS)
-    first = search.first_pass(search.candidates("finetune", grid(scope=("local",), rate=(1.0,), steps=((2,),))))
+    search = Search(tiny, replace(exemplar, label=goal), replace(curable, target=target), LAYERS)
+    method = METHODS["local fine-tuning"].trying(grid(scope=("local",), rate=(1.0,), steps=((2,),)))
+    first = search.score(method).tried_in(FIRST)
     helpful = [index for index in first.by_loss if first.net[index] > 0]
     last = first.candidates[helpful[-1]].params["layer"]
     assert last != first.candidates[first.by_loss[0]].params["layer"]
@@ -545,27 +693,26 @@ def test_select_finetuning_selects_in_the_layers_that_went_on(tiny, exemplar, cu
 
 
 def test_few_candidates_are_tried_in_all_layers(tiny, exemplar, splits, monkeypatch):
-    monkeypatch.setattr("edittools.selection.search.LAYERS_THAT_GO_ON", 1)
-    search = EditSearch(tiny, exemplar, splits, LAYERS)
-    selection = search.select(search.candidates("rewrite", WHOLE_GRID))
+    let_layers_go_on(monkeypatch, 1, few_candidates=100)
+    search = Search(tiny, exemplar, splits, LAYERS)
+    selection = search.select(search.score(WHOLE))
     assert len(selection.results) == selection.n_candidates == len(LAYERS) * len(WHOLE_GRID) * 2
     assert selection.layers.empty
 
 
-@pytest.mark.parametrize("method", ["rewrite", "projection", "random_direction", "finetune"])
-def test_selection_without_a_fold_does_not_depend_on_its_images(tiny, photos32, exemplar, curable, method, monkeypatch):
-    monkeypatch.setattr("edittools.selection.search.LAYERS_THAT_GO_ON", 1)
-    monkeypatch.setattr("edittools.selection.search.FEW_CANDIDATES", 0)
-    settings = {"finetune": grid(rate=(0.1, 1.0)), "projection": None}.get(method, grid(rank=(1, 2)))
+@pytest.mark.parametrize("name", ["edit", "projection", "random direction", "local fine-tuning"])
+def test_selection_without_a_fold_does_not_depend_on_its_images(tiny, photos32, exemplar, curable, name, monkeypatch):
+    let_layers_go_on(monkeypatch, 1)
+    settings = {"local fine-tuning": grid(rate=(0.1, 1.0)), "projection": None}.get(name, grid(rank=(1, 2)))
+    method = METHODS[name].trying(settings, (1.0, 4.0))
     target = curable.target
     folds = torch.arange(20) % 4
     in_fold = (folds == 2)[:, None, None, None]
     others = replace(target, images=torch.where(in_fold, photos32[20:].flip(2), target.images))
     found = []
     for data in (target, others):
-        search = EditSearch(tiny, exemplar, replace(curable, target=data), LAYERS)
-        candidates = search.candidates(method, settings, (1.0, 4.0))
-        found.append(search.select(candidates, cv=folds, constraints=Constraints(100, 100)))
+        search = Search(tiny, exemplar, replace(curable, target=data), LAYERS, Constraints(100, 100))
+        found.append(search.cross_validated(search.score(method, folds=folds), folds))
     first, second = (selection.folds[2] for selection in found)
     assert first.params == second.params and first.edit.digest == second.edit.digest
     assert str(first.scores) == str(second.scores) and first.n_candidates == second.n_candidates
@@ -577,8 +724,8 @@ def test_selection_without_a_fold_does_not_depend_on_its_images(tiny, photos32, 
 
 
 def test_trade_off_has_the_candidates_that_no_other_one_beats(tiny, exemplar, curable):
-    search = EditSearch(tiny, exemplar, replace(curable, retain=curable.target_test, target_test=None), LAYERS)
-    outcomes = search.score(search.candidates("rewrite", WHOLE_GRID, (0.5, 1.0, 4.0)))
+    search = Search(tiny, exemplar, replace(curable, retain=curable.target_test, target_test=None), LAYERS)
+    outcomes = search.score(EDIT.trying(WHOLE_GRID, (0.5, 1.0, 4.0)))
     table = search.trade_off(outcomes, most=1000)
     assert len(table)
     rows = set()
@@ -600,143 +747,5 @@ def test_trade_off_has_the_candidates_that_no_other_one_beats(tiny, exemplar, cu
 
 def test_trade_off_without_a_net_gain_is_empty(tiny, exemplar, splits):
     labels = predict(tiny, splits.target).argmax(1)
-    search = EditSearch(tiny, exemplar, replace(splits, target=replace(splits.target, labels=labels)), LAYERS)
-    assert search.trade_off(search.score(search.candidates("rewrite", EXACT))).empty
-
-
-# --- splits ---
-
-
-def _disjoint(count=13):
-    """Splits of two images each, and exemplars; each image is of another brightness."""
-    pairs = iter(torch.linspace(0, 1, 2 * count)[:, None, None, None].expand(-1, 3, 8, 8).split(2))
-
-    def labeled():
-        return LabelledImages(next(pairs), torch.zeros(2).long(), ["a", "b"])
-
-    names = ("target", "clean", "retain", "target_test", "clean_test", "retain_test", "same_class_test")
-    exemplars = [Exemplar(*next(pairs), torch.ones(8, 8)), Exemplar(*next(pairs), torch.ones(8, 8))]
-    sets = {name: labeled() for name in names}
-    return Splits(reference=labeled().images, extra={"bare": labeled()}, **sets), exemplars
-
-
-def _with_first_of(splits, name, image):
-    data = splits.labeled[name]
-    changed = replace(data, images=torch.cat([image[None], data.images[1:]]))
-    return replace(splits, extra={"bare": changed}) if name == "bare" else replace(splits, **{name: changed})
-
-
-SOLVED = {
-    "reference": lambda splits, exemplars: splits.reference[1],
-    "x": lambda splits, exemplars: exemplars[0].image,
-    "x'": lambda splits, exemplars: exemplars[1].changed,
-}
-SELECTING = ("target", "clean", "retain")
-EVALUATING = ("target_test", "clean_test", "retain_test", "same_class_test", "bare")
-
-
-def test_splits_that_share_an_image_are_refused():
-    splits, exemplars = _disjoint()
-    splits.check_disjoint(exemplars)
-    for one, other in product([*SOLVED, *SELECTING], [*SELECTING, *EVALUATING]):
-        if one == other or (one, other) == ("x", "target"):
-            continue
-        image = SOLVED[one](splits, exemplars) if one in SOLVED else splits.labeled[one].images[1]
-        shared = _with_first_of(splits, other, image)
-        with pytest.raises(ValueError, match="share 1 images") as caught:
-            shared.check_disjoint(exemplars)
-        assert repr(one) in str(caught.value) and repr(other) in str(caught.value)
-
-
-def test_splits_may_have_x_among_the_target_images():
-    splits, exemplars = _disjoint()
-    _with_first_of(splits, "target", exemplars[0].image).check_disjoint(exemplars)
-
-
-def test_search_with_clean_images_among_the_reference_images_is_refused(tiny, exemplar, splits):
-    with pytest.raises(ValueError, match="'reference' and 'clean' share 10 images"):
-        EditSearch(tiny, exemplar, replace(splits, reference=splits.clean), ["conv1"])
-
-
-def test_extra_split_with_the_name_of_another_is_refused(splits):
-    with pytest.raises(ValueError, match="'clean_test'"):
-        replace(splits, extra={"clean_test": splits.clean})
-
-
-def test_check_disjoint_of_sets_compares_all_pairs(photos32):
-    sets = {"a": photos32[:3], "b": photos32[3:6], "c": photos32[5:8]}
-    with pytest.raises(ValueError, match="'b' and 'c' share 1 images"):
-        check_disjoint(sets)
-    check_disjoint(sets, [("a", "b"), ("a", "c")])
-
-
-def test_check_disjoint_names_at_most_three_shared_images(photos32):
-    names = tuple(f"photo {number}.jpg" for number in range(10))
-    named = LabelledImages(photos32[:10], torch.zeros(10).long(), ["a"], names)
-    with pytest.raises(ValueError, match=r"share 2 images \('photo 3.jpg', 'photo 4.jpg'\)"):
-        check_disjoint({"one": named, "other": photos32[[3, 20, 4]]})
-    with pytest.raises(ValueError, match=r"share 10 images \('photo 0.jpg', 'photo 1.jpg', 'photo 2.jpg', …\)"):
-        check_disjoint({"one": photos32, "other": named})
-
-
-def test_splits_that_share_a_named_image_name_it(splits):
-    named = replace(splits.clean, names=tuple(f"{number}.jpg" for number in range(10)))
-    with pytest.raises(ValueError, match=r"'0\.jpg'"):
-        replace(splits, reference=splits.clean.images, clean=named).check_disjoint()
-
-
-def test_thumbnails_of_a_tensor_are_made_again_only_if_it_has_changed(photos32):
-    images = photos32.clone()
-    labeled = LabelledImages(images, torch.zeros(40).long(), ["a"])
-    first = thumbnails(images)
-    assert thumbnails(labeled) is first
-    images[0] = 1 - images[0]
-    changed = thumbnails(labeled)
-    assert torch.equal(changed, thumbnails(images.clone()))
-    assert not torch.equal(changed[0], first[0]) and torch.equal(changed[1:], first[1:])
-
-
-def test_thumbnails_of_a_tensor_made_in_inference_mode(photos32):
-    with torch.inference_mode():
-        images = photos32.clone()
-    assert torch.equal(thumbnails(images), thumbnails(photos32))
-
-
-def test_label_by_prediction_replaces_labels_and_keeps_names(tiny, photos32):
-    expected = predict(tiny, photos32).argmax(1)
-    assert torch.equal(label_by_prediction(photos32, tiny).labels, expected)
-    names = tuple(str(i) for i in range(40))
-    labeled = LabelledImages(photos32, torch.zeros(40).long(), ["other"], names)
-    again = label_by_prediction(labeled, tiny)
-    assert torch.equal(again.labels, expected)
-    assert again.names == names and again.classes == tiny.classes
-
-
-@pytest.mark.parametrize("count", [1, 2, 5, 160])
-@pytest.mark.parametrize("test_share", [0, 0.25])
-def test_split_clean_gives_a_quarter_to_the_reference_and_no_image_twice(count, test_share):
-    images = torch.linspace(0, 1, count)[:, None, None, None].expand(-1, 3, 4, 4)
-    for labels in (torch.arange(count) % 4, torch.zeros(count).long()):
-        parts = split_clean(LabelledImages(images, labels, list("abcd")), test_share)
-        sizes = [len(part) for part in parts]
-        assert sum(sizes) == count and sizes[0] >= 1
-        shares = (0.25, 0.75 - test_share, test_share)
-        assert count < 3 or all(abs(size - share * count) <= 1 for size, share in zip(sizes, shares, strict=True))
-        values = torch.cat([part.images[:, 0, 0, 0] for part in parts])
-        assert torch.equal(values.sort().values, images[:, 0, 0, 0])
-
-
-@pytest.mark.parametrize(("limit", "images", "allowed"), [(99.9, 10, 9), (100.0, 10, 10), (3.0, 0, 0)])
-def test_may_break_with_other_limits(limit, images, allowed):
-    assert Constraints(max_retain_broken=limit).may_break(images) == allowed
-
-
-@pytest.mark.parametrize(("limit", "needed"), [(3.0, 99), (1.0, 299), (100.0, 0), (0.0, 0)])
-def test_retained_images_needed(limit, needed):
-    assert Constraints(max_retain_broken=limit).retained_images_needed == needed
-
-
-def test_selection_on_boundary_leaves_out_booleans_and_rank_1_of_a_second_layer(threshold):
-    tried = {"masked": [True, False, True], "second masked": [True, False, True], "second rank": [1, 3, 3]}
-    outcomes = _outcomes([_breaking(threshold)] * 3, [1.0, 2.0, 3.0], **tried)
-    assert not select_best(outcomes, _check(threshold), Constraints()).on_boundary
+    search = Search(tiny, exemplar, replace(splits, target=replace(splits.target, labels=labels)), LAYERS)
+    assert search.trade_off(search.score(EXACT)).empty

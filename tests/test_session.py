@@ -7,15 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import make_exemplar, save_image
+from conftest import bars_that_call, make_exemplar, save_image
+from tqdm import tqdm
 
 import edittools as et
+from edittools.course.miniworld import scenes
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
-from edittools.miniworld import scenes
 from edittools.rewriting import REFERENCE_WEIGHT
-from edittools.selection.judgment import Check, verdict_of
-from edittools.selection.repair import Progress
+from edittools.selection.verdict import Check, verdict_of
 from edittools.widgets import session as session_module
 from edittools.widgets.materials import MATERIALS, replace_by_material
 from edittools.widgets.result import BEFORE_CHANGE
@@ -214,8 +214,8 @@ def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, ti
     edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
     drawn = []
 
-    def repair(classifier, exemplar, target, clean, retain, *, callback, **options):
-        callback(Progress("edit", 1, 2, 0.5))
+    def repair(classifier, exemplar, target, clean, retain, *, progress, **options):
+        progress(total=2).update()
         assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
         verdict = verdict_of(
             [Check("it corrects more than it breaks", False, "4 of 6 images", "Pass more.", "unclear")]
@@ -231,8 +231,8 @@ def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, ti
 
     monkeypatch.setattr(session_module, "repair", repair)
     calls = []
-    session.search(callback=calls.append)
-    assert calls == [Progress("edit", 1, 2, 0.5)]
+    session.search(progress=bars_that_call(lambda bar: calls.append((bar.n, bar.total))))
+    assert calls == [(1, 2)]
     assert not session.result.charts and not drawn
     session.draw_charts()
     session.draw_charts()
@@ -274,8 +274,13 @@ def test_script_from_a_folder_to_a_saved_report(tmp_path):
     session.mark(vans.mask("snow")[names.index(session.name(session.index))])
     session.material = "gravel"
     assert "misclassified" in session.rewrite("features.10").verdict
-    fix = session.search(callback=lambda progress: progress.share < 0.05)
-    assert fix.selection.feasible and session.edit is fix.edit and session.result.held_out
+
+    def end(bar):
+        if bar.n >= 0.05 * bar.total:
+            raise InterruptedError
+
+    fix = session.search(progress=bars_that_call(end))
+    assert not fix.complete and fix.selection.feasible and session.edit is fix.edit and session.result.held_out
     session.save(tmp_path / "edit.safetensors")
     page = session.save_report(tmp_path / "report.html")
 
@@ -287,18 +292,38 @@ def test_script_from_a_folder_to_a_saved_report(tmp_path):
     assert et.fingerprint(classifier) == before
 
 
-def test_callback_of_a_session_is_told_each_step_and_the_images(tiny):
-    steps = []
-    session = EditSession(tiny, noise(12), noise(40, seed=3), callback=steps.append)
-    assert torch.equal(torch.cat([step.images for step in steps if step.images is not None]), session.images.images)
-    counted = [step for step in steps if step.total]
-    for what in {step.what for step in counted}:
-        done = [step.done for step in counted if step.what == what]
-        [total] = {step.total for step in counted if step.what == what}
-        assert done == sorted(done) and done[-1] == total in (12, 40)
-    steps.clear()
-    session.prepare("conv1", steps.append)
-    assert steps and all("conv1" in step.what for step in steps)
+def bars_that_note(drawn):
+    """Make a class of bars that print nothing, but note their name, what is done, and the total instead."""
+
+    class Bar(tqdm):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options, mininterval=0)
+
+        def display(self, *arguments, **options):
+            drawn.append((self.desc.removesuffix(": "), self.n, self.total))
+
+    return Bar
+
+
+def test_bars_of_a_session_count_what_is_read_and_classified(tiny):
+    read = []
+    drawn = []
+    bars = bars_that_note(drawn)
+    session = EditSession(tiny, noise(12), noise(40, seed=3), progress=bars, on_images=read.append)
+    assert torch.equal(torch.cat(read), session.images.images)
+    names = list(dict.fromkeys(name for name, _, _ in drawn))
+    assert names == ["reading images", "reading clean", "classifying images", "classifying clean", "reading the model"]
+    totals = {"reading images": 12, "reading clean": 40, "classifying images": 1, "classifying clean": 1}
+    for name, expected in totals.items():
+        done = [count for what, count, _ in drawn if what == name]
+        [total] = {total for what, _, total in drawn if what == name}
+        assert done == sorted(done) and done[0] == 0 and done[-1] == total == expected
+    drawn.clear()
+    session.prepare("conv1", bars)
+    assert {name for name, _, _ in drawn} == {"caching images", "caching clean"}
+    drawn.clear()
+    session.prepare("conv1", bars)
+    assert not drawn  # the states are kept
 
 
 def test_groups_divide_the_images_by_state_pair_and_class(session):

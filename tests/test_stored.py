@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from edittools import miniworld
 from edittools._caching import digest_tensors, remove_least_recent
-from edittools.miniworld.attacks import attacks
-from edittools.miniworld.scenes import scenes
-from edittools.miniworld.stored import render_set, source_digest
+from edittools.course import miniworld
+from edittools.course.miniworld.attacks import attacks
+from edittools.course.miniworld.scenes import scenes
+from edittools.course.miniworld.stored import render_set, source_digest
 
 SIZE = 16
 SETS = {

@@ -12,11 +12,11 @@ from torchvision.models import vgg16
 from edittools.classifiers import Classifier
 from edittools.exemplars import paste_texture
 from edittools.images import LabelledImages
-from edittools.miniworld.textures import texture
 from edittools.models.load import load_classifier
 from edittools.probing import style_transfer
 from edittools.probing.counterfactuals import Concepts
 from edittools.probing.style_transfer import StyleTransfer, gram, recolored
+from edittools.probing.textures import texture
 
 
 @pytest.fixture(autouse=True)

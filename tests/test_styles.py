@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edittools._image_checks import check_image
+from edittools.course.miniworld.scenes import scene
 from edittools.exemplars import paste_texture, shading
-from edittools.images import check_image
-from edittools.miniworld.scenes import scene
-from edittools.miniworld.textures import STYLES, VARIANTS, restyle, texture
+from edittools.probing.textures import STYLES, VARIANTS, restyle, texture
 
 
 @pytest.mark.parametrize("style", STYLES)

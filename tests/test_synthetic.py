@@ -11,21 +11,22 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from _lib.cases import exemplar_cases, identity_of
 from conftest import TinyNet, needs_photos, randomise_norms
 from torch.nn.functional import interpolate
 
-from edittools.baselines import SCOPES
 from edittools.classifiers import Classifier
+from edittools.course.scenarios import photos
+from edittools.course.scenarios import synthetic as syn
+from edittools.course.scenarios.finetuning import FinetuningRounds
+from edittools.course.scenarios.tiers import SceneSet
 from edittools.images import LabelledImages
+from edittools.methods import METHODS, SCOPES
 from edittools.metrics import misclassified, predict
-from edittools.miniworld.textures import style_textures
 from edittools.models.data import shipped
 from edittools.probing import Concepts, StyleTransfer, jobs
-from edittools.scenarios import photos
-from edittools.scenarios import synthetic as syn
-from edittools.scenarios.finetuning import FinetuningRounds
-from edittools.scenarios.tiers import SceneSet
-from edittools.selection import Constraints, grid
+from edittools.probing.textures import style_textures
+from edittools.selection import grid
 
 FEW = syn.CaseSettings(
     exemplars=2,
@@ -78,7 +79,7 @@ def tiny_setup(concepts=("road", "building", "speck"), styles=("graffiti", "snow
 
 SOURCE = syn.SetupSource(tiny_setup)
 PROCESSES = multiprocessing.get_context("forkserver")  # new processes that need not load torch again
-PROCESSES.set_forkserver_preload(["edittools.scenarios.synthetic", "distributed"])
+PROCESSES.set_forkserver_preload(["edittools.course.scenarios.synthetic", "distributed"])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,7 +104,7 @@ def run(case, source=SOURCE, settings=FEW):
 def swept(cases, store=None, executor=None, source=SOURCE, settings=FEW):
     work = partial(run, source=source, settings=settings)
     named = {case.name: case for case in cases}
-    return jobs.run(work, named, store, executor, about=syn.identity_of(source, settings))
+    return jobs.run(work, named, store, executor, about=identity_of(source, settings))
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def test_cases_images_are_correct_and_exemplars_are_of_the_target():
 def test_exemplar_cases_differ_in_the_exemplars_only():
     setup = syn.setup_of(SOURCE)
     data = setup.concepts.data
-    by_count = syn.exemplar_cases(SOURCE, counts=(1, 2, 4))
+    by_count = exemplar_cases(SOURCE, counts=(1, 2, 4))
     assert len(by_count[1]) == len(by_count[2]) == len(by_count[4]) == 2 * 2  # concepts, styles
     for one, two, four in zip(*by_count.values(), strict=True):
         assert one.name == two.name == four.name
@@ -154,7 +155,7 @@ def test_exemplar_cases_differ_in_the_exemplars_only():
 
 
 def test_exemplar_cases_are_searched_on_the_same_images():
-    by_count = syn.exemplar_cases(SOURCE, counts=(1, 4))
+    by_count = exemplar_cases(SOURCE, counts=(1, 4))
     splits = []
     for count, listed in by_count.items():
         settings = replace(FEW, exemplars=count)
@@ -168,7 +169,7 @@ def test_exemplar_cases_are_searched_on_the_same_images():
 
 
 def test_exemplar_cases_too_few_images():
-    assert syn.exemplar_cases(SOURCE, counts=(1, 100)) == {1: [], 100: []}
+    assert exemplar_cases(SOURCE, counts=(1, 100)) == {1: [], 100: []}
 
 
 def test_case_search_shares_the_common_activations():
@@ -194,9 +195,8 @@ def test_case_search_also_has_the_variant_of_the_exemplars():
 def test_figures_of_equal_those_of_full_forward_passes():
     scenario, search = syn.case_search(SOURCE, road()[0], FEW)
     classifier = scenario.classifier
-    settings = grid(scope=("global",), rate=(0.05,), steps=(3,))
-    free = Constraints(max_accuracy_drop=100.0)
-    edit = search.select(search.candidates("finetune", settings), constraints=free).outcomes.candidates[0].edit
+    finetuning = METHODS["global fine-tuning"].trying(grid(scope=("global",), rate=(0.05,), steps=(3,)))
+    edit = search.score(finetuning).candidates[0].edit
     figures = syn.figures_of(search, edit)
     for measure, name in syn.MEASURES.items():
         data = scenario.splits.labeled[name]
@@ -230,15 +230,15 @@ def test_run_case_process_pool_and_resumed_store(table, tmp_path):
 
 
 def test_identity_of_other_model_images_or_settings():
-    identity = syn.identity_of(SOURCE, FEW)
-    assert identity == syn.identity_of(syn.SetupSource(tiny_setup), replace(FEW))
+    identity = identity_of(SOURCE, FEW)
+    assert identity == identity_of(syn.SetupSource(tiny_setup), replace(FEW))
     usual = (("road", "building", "speck"), ("graffiti", "snow"))
     other_weights = syn.SetupSource(tiny_setup, (*usual, 1.0))
     other_images = syn.SetupSource(tiny_setup, (*usual, 0.0, 200))
     other_settings = replace(FEW, editing={"editing": [{"rank": 2}]})
-    assert syn.identity_of(other_weights, FEW) != identity
-    assert syn.identity_of(other_images, FEW) != identity
-    assert syn.identity_of(SOURCE, other_settings) != identity
+    assert identity_of(other_weights, FEW) != identity
+    assert identity_of(other_images, FEW) != identity
+    assert identity_of(SOURCE, other_settings) != identity
 
 
 def run_and_die_once(marker, case):
@@ -262,7 +262,7 @@ def test_run_case_dask_worker_killed(table, tmp_path):
     ):
         work = partial(run_and_die_once, str(marker))
         executor = client.get_executor()
-        resumed = jobs.run(work, named, store, executor, about=syn.identity_of(SOURCE, FEW))
+        resumed = jobs.run(work, named, store, executor, about=identity_of(SOURCE, FEW))
     assert marker.exists()
     pd.testing.assert_frame_equal(resumed, table)
     pd.testing.assert_frame_equal(swept(road(), store), table)  # all of it is in the store

@@ -27,16 +27,16 @@ from _lib.results import (
 )
 from synthetic import interval_by_group
 
-from edittools.baselines import rewrite_at_random
 from edittools.classifiers import fingerprint
+from edittools.course.scenarios.finetuning import FinetuningRounds, best_of_each_layer, select_finetuning
+from edittools.course.scenarios.scenario import Scenario
+from edittools.course.scenarios.synthetic import CaseSettings
 from edittools.edits import Change, Edit
 from edittools.images import LabelledImages
+from edittools.methods import rewrite_at_random
 from edittools.metrics import predict
-from edittools.scenarios.finetuning import FinetuningRounds, best_of_each_layer, select_finetuning
-from edittools.scenarios.scenario import Scenario
-from edittools.scenarios.synthetic import CaseSettings
-from edittools.selection.search import Candidate, EditSearch, Outcome, Outcomes, grid
-from edittools.selection.splits import Splits
+from edittools.selection import Candidate, Outcomes, Search, Splits, grid
+from edittools.selection.outcomes import Outcome
 from edittools.site import prepare
 
 # --- the schema ---
@@ -281,7 +281,7 @@ def scenario(tiny, photos32, exemplar):
 
 @pytest.fixture
 def search(scenario):
-    return EditSearch(scenario.classifier, scenario.exemplars, scenario.splits, scenario.layers)
+    return Search(scenario.classifier, scenario.exemplars, scenario.splits, scenario.layers)
 
 
 def test_select_finetuning_continues_the_best_feasible_candidate_as_well(search, monkeypatch):
@@ -309,7 +309,7 @@ def test_best_of_each_layer_returns_one_candidate_per_layer(search):
     for loss, (layer, edit) in enumerate([("a", costly), ("b", free), ("a", free), ("c", costly), ("c", free)]):
         candidate = Candidate({"layer": layer}, edit)
         outcomes.append(Outcome(candidate, torch.full((20,), float(loss)), torch.zeros(20, dtype=torch.bool)))
-    all_outcomes = Outcomes.of(outcomes, torch.ones(20, dtype=torch.bool))
+    all_outcomes = Outcomes.collected(outcomes, torch.ones(20, dtype=torch.bool))
     assert best_of_each_layer(all_outcomes, 2, search) == [1, 2]
     assert best_of_each_layer(all_outcomes, 9, search) == [1, 2, 4]
     assert best_of_each_layer(all_outcomes, 2) == [0, 1] and best_of_each_layer(all_outcomes, 9) == [0, 1, 3]

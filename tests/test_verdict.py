@@ -8,36 +8,48 @@ from itertools import product
 
 import pytest
 import torch
+from conftest import bars_that_call
 from scipy.stats import binomtest
 
+from edittools.course.miniworld.scenes import scenes
+from edittools.course.scenarios.snow import car_exemplars
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
+from edittools.methods import METHODS
 from edittools.metrics import Comparison, accuracy_interval, mcnemar, misclassified, predict, wilson
-from edittools.miniworld.scenes import scenes
 from edittools.moments import second_moments
 from edittools.rewriting import rewrite
-from edittools.scenarios.snow import car_exemplars
-from edittools.selection import Check, Constraints, EditSearch, Evaluation, Splits, judge, repair
-from edittools.selection.judgment import (
-    DO_NOT_USE,
+from edittools.selection import (
+    Assessment,
+    Check,
+    Constraints,
+    Evaluation,
+    Search,
+    Splits,
+    repair,
+    stratified_folds,
+)
+from edittools.selection.checks import (
     DRAWS,
     FEWEST_ERRORS,
-    POWER,
-    UNCLEAR,
-    USE,
-    WORDS,
     accuracy_check,
     baseline_check,
     change_inside_mask,
     completeness_check,
-    evaluate,
     evaluation_checks,
-    images_needed,
-    power,
     random_check,
     reliability_check,
     retained_check,
     used_exemplars,
+)
+from edittools.selection.verdict import (
+    DO_NOT_USE,
+    POWER,
+    UNCLEAR,
+    USE,
+    WORDS,
+    images_needed,
+    power,
     verdict_of,
 )
 
@@ -108,7 +120,7 @@ def lost(images, total):
 
 
 def draws(*comparisons):
-    """Controls that are draws of random directions, by name."""
+    """Draws of random directions, by name."""
     return {f"random direction {number}": one for number, one in enumerate(comparisons, 1)}
 
 
@@ -121,29 +133,32 @@ CASES = {
     "no retained images": ({"retained": {}}, {}, "use"),
     "too few images": (
         {"target": comparison(4, 0, 5)},
-        {"controls": draws(*[comparison(0, 0, 5, 4)] * DRAWS)},
+        {"drawn": draws(*[comparison(0, 0, 5, 4)] * DRAWS)},
         "unclear",
     ),
-    "no control": ({}, {"controls": {}}, "unclear"),
+    "no draw": ({}, {"drawn": {}}, "unclear"),
     "no clean image held out": ({"clean": None}, {}, "unclear"),
-    "no image held out": ({"target": None}, {"controls": {}}, "unclear"),
+    "no image held out": ({"target": None}, {"drawn": {}}, "unclear"),
     "a retained set too small": ({"retained": {"huskies": lost(10, 1000), "ski slopes": None}}, {}, "unclear"),
     "interrupted": ({}, {"complete": False}, "unclear"),
     "one random direction corrects more": (
         {},
-        {"controls": RANDOM | draws(comparison(20, 0, 30, 24))},
+        {"drawn": RANDOM | draws(comparison(20, 0, 30, 24))},
         "do not use",
     ),
     "one random direction corrects hardly less": (
         {},
-        {"controls": RANDOM | draws(comparison(18, 0, 30, 24))},
+        {"drawn": RANDOM | draws(comparison(18, 0, 30, 24))},
         "unclear",
     ),
-    "fewer than five random directions": ({}, {"controls": draws(*[CONTROL] * (DRAWS - 1))}, "unclear"),
-    "a baseline corrects more": ({}, {"controls": RANDOM | {"logit correction": comparison(22, 0, 30, 24)}}, "use"),
-    "a baseline corrects significantly more": (
+    "fewer than five random directions": ({}, {"drawn": draws(*[CONTROL] * (DRAWS - 1))}, "unclear"),
+    "an alternative corrects more": ({}, {"alternatives": {"logit correction": comparison(22, 0, 30, 24)}}, "use"),
+    "an alternative corrects significantly more": (
         {"target": comparison(14, 1, 30, 24)},
-        {"controls": draws(*[comparison(3, 0, 30, 24)] * DRAWS) | {"logit correction": comparison(24, 0, 30, 24)}},
+        {
+            "drawn": draws(*[comparison(3, 0, 30, 24)] * DRAWS),
+            "alternatives": {"logit correction": comparison(24, 0, 30, 24)},
+        },
         "do not use",
     ),
     "accuracy is lost": ({"clean": lost(60, 10_000)}, {}, "do not use"),
@@ -158,20 +173,20 @@ CASES = {
         {},
         "unclear",
     ),
-    "it breaks as many as it corrects": ({"target": comparison(3, 3, 24)}, {"controls": {}}, "do not use"),
-    "few images and a control corrects as many": (
+    "it breaks as many as it corrects": ({"target": comparison(3, 3, 24)}, {"drawn": {}}, "do not use"),
+    "few images and a draw corrects more": (
         {"target": comparison(2, 0, 22)},
-        {"controls": draws(*[comparison(7, 0, 22)] * DRAWS)},
+        {"drawn": draws(*[comparison(7, 0, 22)] * DRAWS)},
         "do not use",
     ),
 }
 
 
-def judged(changes, controls=None, complete=True):
+def judged(changes, drawn=RANDOM, alternatives=None, complete=True):
     """The verdict if the evaluation was as in `GOOD`, but for some changes."""
-    targets = RANDOM if controls is None else controls
-    evaluations = {name: Evaluation(target, None) for name, target in targets.items()}
-    checks = evaluation_checks(replace(GOOD, **changes), evaluations, Constraints())
+    found = replace(GOOD, **changes)
+    others = alternatives or {}
+    checks = evaluation_checks(found.target, found.clean, found.retained, drawn, others, Constraints())
     return verdict_of([completeness_check(100, complete), *checks])
 
 
@@ -185,14 +200,15 @@ def test_verdict_on_constructed_cases(changes, options, word):
 def test_verdict_names_the_numbers_behind_it():
     retained = {"huskies": lost(0, 1000), "ski slopes": lost(31, 1000)}
     assert "'ski slopes'" in judged({"retained": retained}).reason
-    controls = RANDOM | {"logit correction": comparison(2, 0, 30, 24)} | draws(comparison(24, 0, 30, 24))
-    assert "random directions corrects 24 net" in judged({}, controls).reason
+    drawn = RANDOM | draws(comparison(24, 0, 30, 24))
+    others = {"logit correction": comparison(2, 0, 30, 24)}
+    assert "random directions corrects 24 net" in judged({}, drawn, others).reason
     both = judged({"clean": lost(200, 10_000)}, RANDOM | draws(comparison(24, 0, 30, 24)))
     assert "-2.00" in both.reason and "24" in both.reason
 
 
 def test_verdict_to_use_gives_the_intervals_and_names_the_best_baseline():
-    verdict = judged({}, RANDOM | {"logit correction": comparison(22, 0, 30, 24)})
+    verdict = judged({}, alternatives={"logit correction": comparison(22, 0, 30, 24)})
     low, high = GOOD.clean.accuracy_interval()
     assert verdict.word == "use"
     assert f"[{low:+.2f}, {high:+.2f}]" in verdict.reason  # accuracy
@@ -204,8 +220,8 @@ def test_verdict_to_use_gives_the_intervals_and_names_the_best_baseline():
 def test_verdict_at_the_boundary_of_the_exact_test(corrected, word):
     """5 of 5 have p 0.0625, 6 of 6 have p 0.03125; 6 is what the check before the search asks for."""
     few = {"target": comparison(corrected, 0, corrected)}
-    controls = draws(*[comparison(0, 0, corrected, corrected)] * DRAWS)
-    assert judged(few, controls).word == word
+    drawn = draws(*[comparison(0, 0, corrected, corrected)] * DRAWS)
+    assert judged(few, drawn).word == word
     assert mcnemar(FEWEST_ERRORS, 0) <= 0.05 < mcnemar(FEWEST_ERRORS - 1, 0)
 
 
@@ -474,15 +490,20 @@ def test_repair_without_controls_is_unclear_at_best(snow):
 
 def test_random_direction_in_the_table_is_the_best_of_five_draws(snow, fix):
     """By hand: for each seed, the same selection as for the edit, in a search of the same sets."""
-    settings = [{**setting, "seed": seed} for seed in range(DRAWS) for setting in snow["settings"]]
+    search = Search(snow["classifier"], snow["exemplars"], fix.search.splits, snow["layers"], fix.search.constraints)
     folds = fix.selection.fold
     nets = []
-    for seeded in settings:
-        draw = fix.search.select(fix.search.candidates("random_direction", [seeded], snow["strengths"]), cv=folds)
-        nets.append(draw.held_out.corrected - draw.held_out.broken)
+    for seed in range(DRAWS):
+        seeded = [{**setting, "seed": seed} for setting in snow["settings"]]
+        outcomes = search.score(METHODS["random direction"].trying(seeded, snow["strengths"]))
+        held_out = search.cross_validated(outcomes, folds).held_out
+        nets.append(held_out.corrected - held_out.broken)
+        of_repair = fix.selections[f"random direction {seed + 1}"]
+        assert torch.equal(of_repair.held_out.after, held_out.after)
+        assert {candidate.params["seed"] for candidate in of_repair.outcomes.candidates} == {seed}
     row = fix.table.loc["random direction"]
     assert row.corrected - row.broken == max(nets)
-    assert fix.selections["random direction"].params["seed"] == nets.index(max(nets))
+    assert fix.rows["random direction"] == f"random direction {nets.index(max(nets)) + 1}"
     [check] = [check for check in fix.checks if "random directions" in check.name]
     assert f"best of 5 random directions corrects {max(nets)} net" in check.figure
 
@@ -500,6 +521,56 @@ def test_edit_of_repair_has_its_verdict(fix, tmp_path):
     loaded = Edit.load(tmp_path / "edit.safetensors")
     assert loaded.verdict == fix.edit.verdict == str(fix.verdict)
     assert loaded.digest == fix.edit.digest
+
+
+def test_check_of_ones_own_comes_first_and_counts_in_the_verdict(fix):
+    looked = Check("a person has looked", None, "nobody has", "Look at the images.", UNCLEAR)
+    harmful = Check("it does no harm", False, "it does", "Do not use it.", DO_NOT_USE)
+    assert fix.with_check(replace(looked, holds=True)).verdict.word == fix.verdict.word
+    assert fix.with_check(looked).verdict.word == min("unclear", fix.verdict.word, key=WORDS.index)
+    both = fix.with_check(looked).with_check(harmful)
+    assert both.checks == both.verdict.checks == (harmful, looked, *fix.checks)
+    assert both.verdict.word == "do not use" and both.verdict.reason.startswith("it does")
+    assert both.edit.verdict == str(both.verdict) and both.edit.digest == fix.edit.digest
+    lines = both.summary().splitlines()
+    assert lines[0] == str(both.verdict) and lines[-len(both.checks) :] == [str(check) for check in both.checks]
+    assert [check["name"] for check in both.report_data()["checks"][:2]] == [harmful.name, looked.name]
+    assert both.table.equals(fix.table) and looked not in fix.checks  # the original stays as it was
+
+
+@pytest.fixture(scope="module")
+def whole(snow):
+    """What `repair` finds with two strengths and without controls, when nothing ends it."""
+    return repair(**{**snow, "strengths": (0.5, 1.0), "baselines": False})
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
+def test_repair_that_a_bar_ends_gives_the_best_so_far_and_is_unclear_at_best(snow, whole, part):
+    """After the first candidate, half of them, or all but one."""
+    outcomes = whole.selection.outcomes
+    count = max(1, round(part * (len(outcomes) - 1)))
+
+    def end(bar):
+        if bar.n == count:
+            raise InterruptedError
+
+    fix = repair(**{**snow, "strengths": (0.5, 1.0), "progress": bars_that_call(end)})
+    tried = outcomes.of_candidates(range(count))
+    expected = whole.search.cross_validated(tried, whole.search.splits.folds)
+    assert not fix.complete and fix.selection.n_candidates == count < len(outcomes)
+    assert fix.selection.params == expected.params and fix.edit.digest == expected.edit.digest
+    assert torch.equal(fix.evaluation.target.after, expected.held_out.after)
+    assert statuses(fix.checks)["the search is complete"] == "fail"
+    assert fix.verdict.word in ("unclear", "do not use") and fix.edit.verdict == str(fix.verdict)
+    assert fix.summary() and fix.report_data()["complete"] is False
+
+
+def test_bar_without_a_method_of_tqdm_raises_and_does_not_end_the_repair(snow):
+    class Bar(bars_that_call(lambda bar: None)):
+        set_postfix = None
+
+    with pytest.raises(TypeError, match="not callable"):
+        repair(**{**snow, "progress": Bar, "baselines": False})
 
 
 def test_swapped_exemplar_is_not_used_and_asks_whether_it_is(snow):
@@ -522,6 +593,21 @@ def test_clean_images_with_wrong_labels_are_doubted(snow):
 # --- searches ---------------------------------------------------------------------------------------------------------
 
 
+def scored(search, snow, name="edit"):
+    """The outcomes of a method with the settings of `snow`."""
+    return search.score(METHODS[name].trying(snow["settings"]))
+
+
+def selected(search, snow):
+    """The best edit of a search with the settings of `snow`."""
+    return search.select(scored(search, snow))
+
+
+def assessed(search, selection):
+    """The assessment of a selection that is compared with no other one."""
+    return Assessment(search, {"selected": selection})
+
+
 @pytest.fixture(scope="module")
 def search(snow):
     vehicles = scenes(90, 7_500_000, [("van", "tractor", "bicycle")[i % 3] for i in range(90)], ground="snow")
@@ -534,57 +620,83 @@ def search(snow):
         clean_test=scenes(20, 7_600_000),
     )
     loose = Constraints(max_accuracy_drop=5.0)
-    return EditSearch(snow["classifier"], snow["exemplars"], splits, ["features.10"], loose)
+    return Search(snow["classifier"], snow["exemplars"], splits, ["features.10"], loose)
 
 
 @pytest.fixture(scope="module")
 def selection(snow, search):
-    return search.select(search.candidates("rewrite", snow["settings"]))
+    return selected(search, snow)
 
 
-def test_evaluate_uses_the_test_splits(search, selection):
-    evaluation = evaluate(search, selection)
+def test_evaluation_uses_the_test_splits(search, selection):
+    evaluation = Evaluation.of(search, selection)
     test = search.activations["target_test"]
     assert torch.equal(evaluation.target.after, test.compare(selection.edit).after)
     assert torch.equal(evaluation.clean.after, search.activations["clean_test"].compare(selection.edit).after)
 
 
-def test_judge_compares_the_edit_with_controls_of_the_same_search(snow, search, selection):
-    settings = [{**setting, "seed": seed} for seed in range(DRAWS) for setting in snow["settings"]]
-    controls = {}
-    for seeded in settings:
-        candidates = search.candidates("random_direction", [seeded])
-        controls[f"random direction {seeded['seed']}"] = search.select(candidates)
-    verdict = judge(search, selection, controls)
-    of_controls = [evaluate(search, control).target for control in controls.values()]
-    most = max(one.corrected - one.broken for one in of_controls)
-    [check] = [check for check in verdict.checks if "random directions" in check.name]
+@pytest.fixture(scope="module")
+def others(snow, search):
+    """Selections of five draws of random directions, an alternative, and another candidate, by name."""
+    random = METHODS["random direction"].trying(snow["settings"])
+    methods = [random.draw(seed) for seed in range(DRAWS)]
+    methods += [METHODS["logit correction"], METHODS["projection"]]
+    outcomes = search.score(methods)
+    return {name: search.select(outcomes.of(name)) for name in outcomes.methods}
+
+
+def test_assessment_compares_the_edit_with_draws_of_the_same_search(search, selection, others):
+    assessment = Assessment(search, {"selected": selection, **others})
+    names = [f"random direction {number}" for number in range(1, DRAWS + 1)]
+    nets = {}
+    for name in names:
+        target = Evaluation.of(search, others[name]).target
+        nets[name] = target.corrected - target.broken
+    most = max(nets.values())
+    [check] = [check for check in assessment.checks if "random directions" in check.name]
     assert check.status != "not measured" and f"{most} net" in check.figure
-    [alone] = [
-        check for check in judge(search, selection, dict([*controls.items()][:1])).checks if "random" in check.name
-    ]
+    assert nets[assessment.rows["random direction"]] == most
+    row = assessment.table.loc["random direction"]
+    assert row.corrected - row.broken == most
+    one_draw = Assessment(search, {"selected": selection, names[0]: others[names[0]]})
+    [alone] = [check for check in one_draw.checks if "random" in check.name]
     assert alone.allows != "use"
-    assert verdict.word in WORDS
+    assert assessment.verdict.word in WORDS
 
 
-def test_judge_without_held_out_images_is_unclear(snow, search):
+def test_assessment_compares_each_selection_by_the_role_of_its_method(search, selection, others):
+    assessment = Assessment(search, {"selected": selection, "of my own": selection, **others})
+    draws_by_name = [f"random direction {number}" for number in range(1, DRAWS + 1)]
+    assert list(assessment.compared("control")) == draws_by_name
+    assert list(assessment.compared("alternative")) == ["logit correction"]
+    rows = ["selected", "of my own", "random direction", "logit correction", "projection"]
+    assert list(assessment.table.index) == list(assessment.rows) == rows
+    assert assessment.compared_rows == ["random direction", "logit correction"]
+    unknown = {f"mine {number}": other for number, other in enumerate(others.values())}
+    checks = statuses(Assessment(search, {"selected": selection, **unknown}).checks)
+    assert checks["it corrects more than random directions, with p ≤ 0.05"] == "not measured"
+    assert checks["no baseline corrects significantly more"] == "not measured"
+
+
+def test_assessment_without_held_out_images_is_unclear(snow, search):
     splits = replace(search.splits, target_test=None, clean_test=None)
-    other = EditSearch(snow["classifier"], snow["exemplars"], splits, ["features.10"], search.constraints)
-    selection = other.select(other.candidates("rewrite", snow["settings"]))
-    assert selection.feasible and judge(other, selection).word == "unclear"
-    evaluation = evaluate(other, selection)
-    assert evaluation.target is None and evaluation.clean is None
-    cv = other.select(other.candidates("rewrite", snow["settings"]), cv=3)
-    assert torch.equal(evaluate(other, cv).target.after, cv.held_out.after)
+    other = Search(snow["classifier"], snow["exemplars"], splits, ["features.10"], search.constraints)
+    outcomes = scored(other, snow)
+    selection = other.select(outcomes)
+    assessment = assessed(other, selection)
+    assert selection.feasible and assessment.verdict.word == "unclear"
+    assert assessment.evaluation.target is None and assessment.evaluation.clean is None
+    crossed = other.cross_validated(outcomes, stratified_folds(splits.target.labels, 3))
+    assert torch.equal(Evaluation.of(other, crossed).target.after, crossed.held_out.after)
 
 
 def test_infeasible_selection_is_not_used_and_says_what_stands_in_the_way(snow, search):
     target = search.splits.target
     correct = ~misclassified(predict(snow["classifier"], target), target.labels)
     splits = replace(search.splits, target=target.subset(correct.nonzero()[:, 0]))  # nothing to correct
-    other = EditSearch(snow["classifier"], snow["exemplars"], splits, ["features.10"], search.constraints)
-    nothing = other.select(other.candidates("rewrite", snow["settings"]))
-    verdict = judge(other, nothing)
+    other = Search(snow["classifier"], snow["exemplars"], splits, ["features.10"], search.constraints)
+    nothing = selected(other, snow)
+    verdict = assessed(other, nothing).verdict
     assert not nothing.feasible and verdict.word == "do not use"
     assert f"{nothing.n_candidates} candidates" in verdict.reason and verdict.advice
     assert statuses(verdict.checks)["a candidate is feasible"] == "fail"
@@ -592,15 +704,14 @@ def test_infeasible_selection_is_not_used_and_says_what_stands_in_the_way(snow, 
 
 def test_exemplars_that_go_into_one_edit_are_all_counted(snow, search):
     pair = list(car_exemplars(snow["classifier"]).values())[:2]
-    both = EditSearch(snow["classifier"], {"pair": pair}, search.splits, ["features.10"], search.constraints)
-    selection = both.select(both.candidates("rewrite", snow["settings"]))
+    both = Search(snow["classifier"], {"pair": pair}, search.splits, ["features.10"], search.constraints)
+    selection = selected(both, snow)
     assert selection.feasible and used_exemplars(both, selection) == [0, 1]
     assert [name for name, _ in both.exemplar_members] == ["pair", "pair"]
-    assert any("2 exemplars" in check.figure for check in judge(both, selection).checks)
+    assert any("2 exemplars" in check.figure for check in assessed(both, selection).checks)
 
 
 def test_check_of_x_without_labels_is_not_measured(snow, search):
     unlabeled = replace(snow["exemplars"], label=None)
-    other = EditSearch(snow["classifier"], unlabeled, search.splits, ["features.10"], search.constraints)
-    selection = other.select(other.candidates("rewrite", snow["settings"]))
-    assert statuses(judge(other, selection).checks)["x is classified correctly"] == "not measured"
+    other = Search(snow["classifier"], unlabeled, search.splits, ["features.10"], search.constraints)
+    assert statuses(assessed(other, selected(other, snow)).checks)["x is classified correctly"] == "not measured"

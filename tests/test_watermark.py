@@ -4,9 +4,9 @@ import pytest
 import torch
 from conftest import needs_photos
 
+from edittools.course.scenarios.watermark import OPACITY, SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 from edittools.images import LabelledImages
 from edittools.rewriting import rewrite
-from edittools.scenarios.watermark import OPACITY, SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 
 
 @pytest.mark.parametrize("name", ["shown", "Latin letters", "three at once"])

@@ -13,14 +13,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from edittools._progress import Progress
 from edittools.classifiers import Classifier
+from edittools.course.scenarios import photos
+from edittools.course.scenarios.scenario import Scenario
+from edittools.course.scenarios.snow import clean_and_retained_photos, snow_exemplars
 from edittools.exemplars import paste_texture
 from edittools.images import LabelledImages
-from edittools.miniworld.textures import VARIANTS, restyle
 from edittools.models.load import load_classifier
-from edittools.scenarios import photos
-from edittools.scenarios.scenario import Scenario
-from edittools.scenarios.snow import clean_and_retained_photos, snow_exemplars
+from edittools.probing.textures import VARIANTS, restyle
 from edittools.selection.search import candidate_layers
 from edittools.selection.splits import Splits
 
@@ -45,7 +46,7 @@ def composed(data: LabelledImages, masks: Tensor, looks: Sequence[Look]) -> Labe
 
 
 def masked_photos(
-    classifier: Classifier, concept: str, progress: bool = False
+    classifier: Classifier, concept: str, progress: Progress | None = None
 ) -> tuple[LabelledImages, Tensor, Tensor]:
     """Find the MSRC photos that show a `concept`, on `LEAST` of them, and are predicted with a probability of `SURE`.
 
@@ -72,7 +73,7 @@ def snow_looks() -> list[Look]:
     ]
 
 
-def snow_from_composites(name: str, progress: bool = False) -> Scenario:
+def snow_from_composites(name: str, progress: Progress | None = None) -> Scenario:
     """Make the scenario of notebook 01 on photos, with a classifier by name; selection needs no photo of snow.
 
     `target` are composites: roads of MSRC photos in each of `snow_looks`. So all 126 photos are the `target_test`.

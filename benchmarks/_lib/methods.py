@@ -7,30 +7,20 @@ from itertools import product
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
-from _lib.results import Results
-from edittools.baselines import BASELINES, SCOPES
+from _lib.results import Results, key_of
+from edittools.course.scenarios.finetuning import FinetuningRounds, interpolate_finetuning, select_finetuning
+from edittools.course.scenarios.scenario import Scenario
+from edittools.course.scenarios.synthetic import FULL_RANK
 from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
+from edittools.methods import EDIT, METHODS, RANDOM, SCOPES
 from edittools.rewriting import rewrite_at
-from edittools.scenarios.finetuning import (
-    FinetuningRounds,
-    interpolate_finetuning,
-    select_finetuning,
-)
-from edittools.scenarios.scenario import Scenario
-from edittools.scenarios.synthetic import FULL_RANK
-from edittools.selection.evaluation import CachedActivations
-from edittools.selection.search import (
-    REFERENCE_WEIGHTS,
-    Candidate,
-    EditSearch,
-    Selection,
-    grid,
-)
-from edittools.selection.splits import EVALUATING, SELECTING, Splits
+from edittools.selection import CachedActivations, Candidate, Search, Selection, Splits, grid
+from edittools.selection.splits import EVALUATING, SELECTING
 
 FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
 """Settings of least-squares edits: without the penalty on reference keys, and with it."""
@@ -38,10 +28,12 @@ STRENGTHS, RATES = (0.5, 1.0), (1e-4, 1e-3, 1e-2, 1e-1)
 SLOW = {"steps": (20, 100), "localities": (1.0, 10.0, 100.0), "top": 2}
 """Rounds of fine-tuning on photographs, where a step takes a second."""
 OTHERS = {
-    "full_rank": ("rewrite", FULL_RANK),
-    **{name: (name, settings) for name, (_, settings) in BASELINES.items()},
+    "full_rank": METHODS[EDIT].trying(FULL_RANK),
+    "projection": METHODS["projection"],
+    "last_layer": METHODS["last layer"],
+    "logit_correction": METHODS["logit correction"],
 }
-"""The other methods, by key: the name of a method of `EditSearch.candidates`, and the settings to try."""
+"""The other methods, with the settings to try, by key."""
 NOT_SELECTED = {"settings": "no weight", "candidates": 1, "seconds": 0.0, "success": None}
 """The effort of a method that changes the image and no weight."""
 
@@ -52,22 +44,32 @@ class Plan(FinetuningRounds):
 
     settings: Sequence[Mapping[str, Any]] = field(
         default_factory=lambda: [
-            *grid(rank=(1, 3), masked=(True, False), objective=("l1",), reference_weight=REFERENCE_WEIGHTS[::2]),
-            *grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=REFERENCE_WEIGHTS),
+            *grid(
+                rank=(1, 3),
+                masked=(True, False),
+                objective=("l1",),
+                reference_weight=(0.0, 30.0),
+            ),
+            *grid(
+                rank=(1, 3),
+                masked=(True, False),
+                objective=("least_squares",),
+                reference_weight=(0.0, 10.0, 30.0, 100.0),
+            ),
         ]
     )
     strengths: Sequence[float] = (0.5, 1.0, 1.5)
 
 
-def search_of(scenario: Scenario, layers: Sequence[str] | None = None) -> EditSearch:
+def search_of(scenario: Scenario, layers: Sequence[str] | None = None) -> Search:
     """Make the search of a scenario: in some layers, or else in those of the scenario, which are usually all."""
     layers = scenario.layers if layers is None else layers
-    return EditSearch(scenario.classifier, scenario.exemplars, scenario.splits, layers, progress=True)
+    return Search(scenario.classifier, scenario.exemplars, scenario.splits, layers, progress=tqdm)
 
 
 def select_all(
     scenario: Scenario,
-    search: EditSearch,
+    search: Search,
     plan: Plan | None = None,
     fewer: Mapping[str, slice] | None = None,
     draws: int = 1,
@@ -88,16 +90,16 @@ def select_all(
     plan = Plan() if plan is None else plan
     singles = scenario.exemplars
     several = exemplars_together(scenario)
+    edit = METHODS[EDIT].trying(plan.settings, plan.strengths)
+    random = METHODS[RANDOM].trying(plan.settings, plan.strengths)
     selections = {"untuned": select_untuned(scenario, search)}
     interpolated = {}
     for suffix, exemplars in {"": singles, "_several": several}.items():
-        tried = (plan.settings, plan.strengths, exemplars)
-        selections[f"editing{suffix}"] = search.select(search.candidates("rewrite", *tried))
-        selections[f"random_direction{suffix}"] = search.select(search.candidates("random_direction", *tried))
-    for draw in range(1, draws):
-        seeded = [{**setting, "seed": draw} for setting in plan.settings]
-        candidates = search.candidates("random_direction", seeded, plan.strengths, singles)
-        selections[f"random_direction_{draw + 1}"] = search.select(candidates)
+        selections[f"editing{suffix}"] = search.select(search.score(edit, exemplars))
+        selections[f"random_direction{suffix}"] = search.select(search.score(random, exemplars))
+    for seed in range(1, draws):
+        draw = random.draw(seed)
+        selections[key_of(draw.name)] = search.select(search.score(draw, singles))
     selections["two_layers"] = select_second_layer(search, selections["editing"])
     for scope, (suffix, exemplars) in product(SCOPES, {"": singles, "_several": several}.items()):
         tuned = select_finetuning(search, scope, plan, exemplars)
@@ -105,11 +107,11 @@ def select_all(
             interpolated[f"interpolated_{scope}"] = _light(interpolate_finetuning(search, tuned))
         selections[f"finetune_{scope}{suffix}"] = _light(tuned)
     selections |= interpolated
-    for name, (method, settings) in OTHERS.items():
-        tried = settings[(fewer or {}).get(name, slice(None))]
-        of_method = search.candidates(method, tried, plan.strengths)
-        if len(of_method):
-            selections[name] = search.select(of_method)
+    for name, method in OTHERS.items():
+        tried = method.settings[(fewer or {}).get(name, slice(None))]
+        outcomes = search.score(method.trying(tried, plan.strengths))
+        if len(outcomes):
+            selections[name] = search.select(outcomes)
     sets = search.activations.items()
     print("Images:", ", ".join(f"{name} {len(one.labels)} ({int(one.before.sum())} errors)" for name, one in sets))
     print(search.describe_constraints(), "\n")
@@ -123,7 +125,7 @@ def exemplars_together(scenario: Scenario) -> dict[str, Sequence[Exemplar]]:
     return {f"all {len(singles)}": list(singles.values()), **scenario.several}
 
 
-def effort(selection: Selection, scenario: Scenario, search: EditSearch) -> dict[str, Any]:
+def effort(selection: Selection, scenario: Scenario, search: Search) -> dict[str, Any]:
     """Say what was selected, in words, among how many candidates, in how many seconds, and its `success`."""
     exemplar = selection.params.get("exemplar")
     return {
@@ -179,14 +181,14 @@ def success_of(edit: Edit, exemplars: Iterable[Exemplar], cuts: Mapping[str, Cut
     return 1 - float(compared.after.float().mean())
 
 
-def select_untuned(scenario: Scenario, search: EditSearch) -> Selection:
+def select_untuned(scenario: Scenario, search: Search) -> Selection:
     """Make the edit in the paper's setting, L1 without a penalty on reference keys; nothing is tuned."""
     started = time.perf_counter()
     settings = {**scenario.default, "objective": "l1", "reference_weight": 0.0}
     layer = settings.pop("layer")
     exemplar = scenario.exemplars[settings.pop("exemplar")]
     [edit] = rewrite_at(search.site(layer, [exemplar]), **settings)
-    outcomes = search.score([Candidate(dict(scenario.default), edit)])
+    outcomes = search.score_candidates([Candidate(dict(scenario.default), edit)])
     clean = search.activations["clean"].compare(edit)
     retain = search.activations["retain"].compare(edit) if "retain" in search.activations else None
     scores = outcomes.table()[["corrected", "broken", "loss"]].iloc[0].to_dict()
@@ -194,13 +196,13 @@ def select_untuned(scenario: Scenario, search: EditSearch) -> Selection:
     return Selection(edit, scenario.default, scores, clean, retain, outcomes, 1, seconds, outcomes.wrong[0])
 
 
-def select_second_layer(search: EditSearch, first: Selection, among: int = 40) -> Selection:
+def select_second_layer(search: Search, first: Selection, among: int = 40) -> Selection:
     """Add to a selected edit the candidate of another layer that helps most on top of it, of the best ones."""
     outcomes = first.outcomes
     best = [outcomes.candidates[index] for index in outcomes.by_loss if outcomes.net[index] > 0]
     others = [candidate for candidate in best if candidate.params["layer"] not in first.edit.layers][:among]
     added = [Candidate(candidate.params, first.edit + candidate.scaled) for candidate in others]
-    selection = search.select(search.score([Candidate({"layer": ""}, first.edit), *added]))
+    selection = search.select(search.score_candidates([Candidate({"layer": ""}, first.edit), *added]))
     layer = f"{first} + {selection}" if selection.params.get("layer") else f"{first}, alone"
     return replace(
         selection,

@@ -18,7 +18,7 @@ from _lib.command import parser
 from _lib.methods import add_effort
 from _lib.outcomes import Rows, p_between, sets_of, unchanged
 from _lib.results import Results, name_of
-from edittools._identity import identity
+from edittools.classifiers import fingerprint
 from edittools.metrics import Comparison, corrected_interval
 from edittools.models.downloads import available, registry
 from edittools.models.load import load_classifier
@@ -45,7 +45,7 @@ def sweep(work: Callable[[str], Rows], networks: Sequence[str], store: Path | No
     """Do each network after the other; `about` says what the rows depend on except for the network's weights."""
     rows: list[dict[str, Any]] = []
     for name in networks:
-        weights = identity(load_classifier(name))
+        weights = fingerprint(load_classifier(name))
         rows += run(work, {name: name}, store, about=f"{about} {weights}").to_dict("records")
         print(f"{name} is finished", flush=True)
     return rows

@@ -18,6 +18,7 @@ import pandas as pd
 
 from _lib.outcomes import encode
 from edittools._caching import atomic_path
+from edittools.methods import EDIT, RANDOM
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "results"
 
@@ -31,9 +32,9 @@ in points. A value that is missing in a row is undefined, such as a share of no 
 """
 
 METHODS = {
-    "editing": "edit",
+    "editing": EDIT,
     "untuned": "paper's setting, not tuned",
-    "random_direction": "random direction",
+    "random_direction": RANDOM,
     "editing_several": "edit, several exemplars",
     "random_direction_several": "random direction, several exemplars",
     "two_layers": "edit of two layers",

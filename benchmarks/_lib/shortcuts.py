@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from edittools.classifiers import Classifier
+from edittools.course.scenarios.shortcuts import Shortcut
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict, predicted_classes
-from edittools.scenarios.shortcuts import Shortcut
 
 NETWORKS = ("shortcuts_lite0", "shortcuts_squeezenet")
 """The networks that learned shortcuts, by their names for `load_classifier`."""

@@ -7,14 +7,14 @@ from typing import Any
 from _lib.methods import effort
 from _lib.networks import Rows, comparisons, pooled_row
 from _lib.results import Results
-from edittools.scenarios.scenario import Scenario
-from edittools.selection.search import EditSearch, Selection
+from edittools.course.scenarios.scenario import Scenario
+from edittools.selection import Search, Selection
 
 EVALUATED = ("target_test", "clean", "clean_test", "retain_test", "elsewhere")
 """Splits that each method is evaluated on, where a scenario has them."""
 
 
-def measure(scenario: Scenario, search: EditSearch, selections: Mapping[str, Selection]) -> list[dict[str, Any]]:
+def measure(scenario: Scenario, search: Search, selections: Mapping[str, Selection]) -> list[dict[str, Any]]:
     """Evaluate each selected edit once: one row per method, see `networks`."""
     rows = []
     for method, selection in selections.items():

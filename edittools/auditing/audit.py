@@ -8,22 +8,24 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from edittools._progress import Progress
 from edittools.auditing.masks import read_masks
 from edittools.auditing.result import Audit, remove_results, write_rules
 from edittools.classifiers import Classifier, fingerprint
 from edittools.exemplars import Exemplar
 from edittools.folders import read_folder
-from edittools.images import LabelledImages, load_image
+from edittools.image_files import load_image
+from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
+from edittools.models.imagenet import classes_by_object
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts, shows, with_materials
 from edittools.probing.effects import LEAST_EFFECT, LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.probing.segmentation import Finder, Gated, cached, deeplab
-from edittools.scenarios.rules import classes_by_object, shown_rule
-from edittools.selection.judgment import UNCLEAR, Check, verdict_of
 from edittools.selection.repair import repair
-from edittools.selection.report import SELECTED
+from edittools.selection.verdict import UNCLEAR, Check
 
 LEAST_PROBED = 5
 """A concept that is shown by fewer images is not probed."""
@@ -51,7 +53,7 @@ def audit_folder(
     out: str | PathLike | None = None,
     layers: Sequence[str] | None = None,
     callback: Callable[[str], None] | None = None,
-    progress: bool = True,
+    progress: Progress | None = tqdm,
 ) -> Audit:
     """Find the concepts that a classifier relies on in a folder of images, and repair the strongest rule.
 
@@ -82,7 +84,7 @@ def audit_folder(
             folder continues from there; it removes the edit of an earlier call, and the report with its data.
         layers: names of the layers to edit, see `repair`.
         callback: is called before each step with a description of the step.
-        progress: show progress bars.
+        progress: a class like `tqdm.tqdm`, for bars; None for no bars.
 
     Returns:
         The audit: the concepts, the rules, and the repair of the strongest rule. If nothing was repaired, its `fix` is
@@ -113,7 +115,7 @@ def audit_folder(
     rules = _rules(probed, per_class)
     rule, is_rule = None, False
     if len(rules):
-        rule, is_rule = shown_rule(probed, example=None, pooled=not per_class)
+        rule, is_rule = probed.strongest_rule(pooled=not per_class)
         rule["per class"] = per_class
     if out is not None:
         root = Path(out).expanduser()
@@ -130,9 +132,7 @@ def audit_folder(
         fix = repair(classifier, exemplar, **sets, layers=layers, progress=progress)
     except ValueError as error:
         return replace(audit, note=f"Nothing was repaired. {error}.")
-    verdict = verdict_of([masks_check(masks_checked), *fix.checks])
-    selection = replace(fix.selection, edit=replace(fix.edit, verdict=str(verdict)))
-    return replace(audit, fix=replace(fix, selections={**fix.selections, SELECTED: selection}, verdict=verdict))
+    return replace(audit, fix=fix.with_check(masks_check(masks_checked)))
 
 
 def masks_check(checked: bool) -> Check:

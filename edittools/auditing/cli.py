@@ -128,7 +128,7 @@ def run_apply(options: argparse.Namespace) -> None:
     """
     from edittools.auditing.sources import load_model
     from edittools.edits import Edit
-    from edittools.selection.judgment import DO_NOT_USE
+    from edittools.selection.verdict import DO_NOT_USE
 
     edit = Edit.load(options.edit)
     if edit.verdict is not None and edit.verdict.startswith(DO_NOT_USE) and not options.anyway:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from edittools.classifiers import Classifier
-from edittools.images import fit_mask, load_mask, photo_size
+from edittools.image_files import fit_mask, load_mask, photo_size
 from edittools.probing.coco import decode_segmentation
 
 LAYOUTS = "CONCEPT/IMAGE.png, in which IMAGE is the path of an image in its folder, or a COCO file (.json)"

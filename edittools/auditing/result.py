@@ -16,7 +16,7 @@ from edittools.images import LabelledImages, in_batches
 from edittools.probing.counterfactuals import Concepts, shows
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe
 from edittools.reports import Figure, Page, data_uri, package_versions, plain, report_paths, save_report
-from edittools.selection.repair import RepairResult
+from edittools.selection.assessment import Assessment
 
 REPORT = "report.html"
 """The name of the report of an audit in its folder."""
@@ -89,7 +89,7 @@ class Audit:
     rule: pd.Series | None
     is_rule: bool
     weights: str = field(repr=False)
-    fix: RepairResult | None = field(default=None, repr=False)
+    fix: Assessment | None = field(default=None, repr=False)
     note: str = ""
 
     def summary(self) -> str:

@@ -13,7 +13,7 @@ from torchvision.transforms.functional import to_tensor
 
 from edittools._checks import extra
 from edittools.classifiers import Classifier
-from edittools.images import InputGeometry
+from edittools.geometry import InputGeometry
 from edittools.models.imagenet import imagenet_classes
 from edittools.models.load import current_device, load_classifier
 

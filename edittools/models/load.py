@@ -1,5 +1,6 @@
 """Load classifiers by name, with their weights."""
 
+import importlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -7,32 +8,31 @@ from typing import Any
 import torch
 
 from edittools._checks import suggestion
+from edittools._progress import Progress
 from edittools.classifiers import Classifier
-from edittools.models.embedded import load_mini, load_mini_clip
-from edittools.models.finetuned import load_published_shortcuts
 from edittools.models.imagenet import load_efficientnet_lite, load_places365, load_squeezenet, load_torchvision
 from edittools.models.zero_shot import load_clip
 
-ZOO: dict[str, Callable[..., Classifier]] = {
-    "mini_vgg": load_mini,
-    "mini_resnet": load_mini,
-    "mini_vit": load_mini,
-    "mini_vgg_balanced": load_mini,
-    "mini_clip": load_mini_clip,
+ZOO: dict[str, Callable[..., Classifier] | str] = {
+    "mini_vgg": "course.embedded:load_mini",
+    "mini_resnet": "course.embedded:load_mini",
+    "mini_vit": "course.embedded:load_mini",
+    "mini_vgg_balanced": "course.embedded:load_mini",
+    "mini_clip": "course.embedded:load_mini_clip",
     "clip_rn50": load_clip,
     "efficientnet_lite0": load_efficientnet_lite,
     "efficientnet_lite1": load_efficientnet_lite,
     "efficientnet_lite2": load_efficientnet_lite,
     "squeezenet1_1": load_squeezenet,
-    "shortcuts_lite0": load_published_shortcuts,
-    "shortcuts_squeezenet": load_published_shortcuts,
+    "shortcuts_lite0": "course.finetuned:load_published_shortcuts",
+    "shortcuts_squeezenet": "course.finetuned:load_published_shortcuts",
     "vgg16": load_torchvision,
     "vgg16_bn": load_torchvision,
     "resnet18": load_torchvision,
     "resnet50": load_torchvision,
     "resnet18_places365": load_places365,
 }
-"""The function that loads each classifier, by name."""
+"""The function that loads each classifier, by name; those of the course are named, and imported when they are used."""
 
 
 def current_device() -> torch.device:
@@ -57,7 +57,7 @@ def load_classifier(
     device: str | torch.device | None = None,
     *,
     weights: str | os.PathLike | None = None,
-    progress: bool = False,
+    progress: Progress | None = None,
 ) -> Classifier:
     """Load a classifier by name, with its weights, in eval mode.
 
@@ -65,7 +65,7 @@ def load_classifier(
         name: one of `ZOO`.
         device: where it is loaded; `current_device` by default.
         weights: a local file of weights, for "resnet18_places365" and "clip_rn50".
-        progress: show the progress of embedding the class names, for "mini_clip" and "clip_rn50".
+        progress: a class like `tqdm.tqdm`, for a bar while embedding the class names, for "mini_clip" and "clip_rn50".
 
     Raises:
         KeyError: if there is no classifier of that name.
@@ -83,10 +83,19 @@ def load_classifier(
     options: dict[str, Any] = {}
     if weights is not None:
         options["weights"] = weights
-    if progress:
+    if progress is not None:
         options["progress"] = progress
     device = torch.device(current_device() if device is None else device)
-    classifier = ZOO[name](name, **options).to(device)
+    classifier = _loader(name)(name, **options).to(device)
     if device.type == "cpu":  # pooling and convolutions take up to half the time with the channels last
         classifier.to(memory_format=torch.channels_last)
     return classifier
+
+
+def _loader(name: str) -> Callable[..., Classifier]:
+    """Return the function that loads a classifier; import its module if it is named by text."""
+    loader = ZOO[name]
+    if isinstance(loader, str):
+        module, _, function = loader.partition(":")
+        loader = getattr(importlib.import_module(f"edittools.{module}"), function)
+    return loader

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from edittools._caching import digest_tensors, load_or_compute
+from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier, fingerprint
 from edittools.models.imagenet import imagenet_classes
 
@@ -74,7 +74,7 @@ def text_embeddings(
     clip: nn.Module,
     tokenizer: Callable[[list[str]], Tensor],
     class_names: Sequence[str],
-    progress: bool = False,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Embed class names: the mean over the prompts, scaled to length 1. Embeddings are kept in the cache folder.
 
@@ -82,7 +82,7 @@ def text_embeddings(
         clip: the open_clip model.
         tokenizer: its tokenizer.
         class_names: the names of the classes.
-        progress: show a progress bar.
+        progress: a class like `tqdm.tqdm`, for a bar.
 
     Returns:
         The embeddings, `(classes, D)`.
@@ -96,7 +96,7 @@ def text_embeddings(
 
     def embed() -> dict[str, Tensor]:
         device = next(clip.parameters()).device
-        bar = tqdm(tokens.split(256), desc="class names", unit="batch", disable=not progress, leave=False)
+        bar = bar_of(progress, tokens.split(256), desc="class names", unit="batch")
         batches = [clip.encode_text(batch.to(device)).float().cpu() for batch in bar]
         embeddings = F.normalize(torch.cat(batches), dim=-1)
         means = embeddings.view(len(class_names), len(TEMPLATES), -1).mean(dim=1)
@@ -109,7 +109,7 @@ def zero_shot_classifier(
     clip: nn.Module,
     tokenizer: Callable[[list[str]], Tensor],
     class_names: Sequence[str],
-    progress: bool = False,
+    progress: Progress | None = None,
 ) -> Classifier:
     """Make a classifier of an open_clip model; its logits are the cosines times the learned scale, usually 100.
 
@@ -119,8 +119,8 @@ def zero_shot_classifier(
         clip: the open_clip model.
         tokenizer: open_clip's tokenizer for the model.
         class_names: the names of the classes.
-        progress: show the progress of embedding the names. A large text tower takes minutes for a thousand names on a
-            CPU, once for its weights.
+        progress: a class like `tqdm.tqdm`, for a bar while embedding the names. A large text tower takes
+            minutes for a thousand names on a CPU, once for its weights.
 
     Raises:
         ValueError: if there are no names, or repeated names.
@@ -143,14 +143,14 @@ def zero_shot_classifier(
 def load_clip(
     name: str,
     weights: str | os.PathLike | None = None,
-    progress: bool = False,
+    progress: Progress | None = None,
 ) -> Classifier:
     """Load OpenAI's CLIP RN50 through open_clip, for the classes of ImageNet. It was trained with QuickGELU.
 
     Args:
         name: the name of the classifier, for error messages.
         weights: a file of weights; by default they come from open_clip's hub.
-        progress: show the progress of embedding the names.
+        progress: a class like `tqdm.tqdm`, for a bar while embedding the names.
 
     Raises:
         FileNotFoundError: if the weights cannot be loaded.

@@ -230,6 +230,32 @@ class Probe:
         )
         return rules.drop(columns="strongest")
 
+    def strongest_rule(self, preferred: str | None = None, pooled: bool = False) -> tuple[pd.Series, bool]:
+        """Return the strongest rule of a class, or the strongest of all rules if that class has none.
+
+        Args:
+            preferred: the class whose rule is preferred; None prefers no class.
+            pooled: pool the classes, see `rules`.
+
+        Returns:
+            The rule, and whether it is significant. Where no rule is, it is the one with the largest measured effect.
+
+        Raises:
+            ValueError: if no concept has an effect at all.
+        """
+        significant = self.rules(pooled=pooled)
+        rules = significant
+        if significant.empty:
+            rules = self.rules(fdr=1, least_effect=0, pooled=pooled)
+        if rules.empty:
+            raise ValueError(
+                f"no concept that {self.least_images} images or more show has an effect on predictions; probe more "
+                "images"
+            )
+        of_class = rules[rules["class"] == preferred]
+        strongest = rules if of_class.empty else of_class
+        return strongest.iloc[0], not significant.empty
+
     def _evidence(self, rule: pd.Series) -> tuple[str, tuple[int, ...]]:
         """Find the style that lowers the probability most, and the correctly classified images.
 

@@ -9,8 +9,8 @@ The map is a suggestion where to look. Whether the place misleads is tested by r
 import torch
 from torch import Tensor
 
+from edittools._image_checks import check_image
 from edittools.cut import Cut
-from edittools.images import check_image
 
 
 def evidence_map(cut: Cut, image: Tensor, favored: int, against: int) -> Tensor:

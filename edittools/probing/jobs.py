@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from edittools._caching import atomic_path
+from edittools._progress import Progress, bar_of
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -26,7 +26,7 @@ def run(
     jobs: Mapping[str, Any],
     store: str | os.PathLike | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: Progress | None = None,
     about: str = "",
 ) -> pd.DataFrame:
     """Run all jobs and return their rows as one table, in the order of `jobs`, with the job's name in column `job`.
@@ -37,7 +37,7 @@ def run(
         store: folder that keeps the rows of each job as soon as it is finished. A job whose rows are there is not run
             again.
         executor: runs the jobs; `work` and the jobs must be picklable. Without one they run in this process.
-        progress: show a progress bar.
+        progress: a class like `tqdm.tqdm`, for a bar.
         about: identifies everything that the rows depend on except the job's name: the function and its settings, the
             models and the images. Required with a `store`, which keeps the rows under it: a run with another `about`
             does not see them. Neither `work` nor the jobs are compared.
@@ -60,7 +60,7 @@ def run(
                 finished[name] = json.loads(paths[name].read_text())["rows"]
     missing = {name: job for name, job in jobs.items() if name not in finished}
     results = _run_here(work, missing) if executor is None else _run_on(executor, work, missing)
-    bar = tqdm(results, "parts", len(jobs), initial=len(jobs) - len(missing), disable=not progress, leave=False)
+    bar = bar_of(progress, results, desc="parts", total=len(jobs), initial=len(jobs) - len(missing))
     for name, rows in bar:
         stored_rows = json.loads(json.dumps([dict(row) for row in rows]))  # the same as when read from a file
         if paths:

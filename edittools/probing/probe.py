@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from edittools._checks import one_of
-from edittools._identity import identity
-from edittools.classifiers import Classifier
+from edittools._progress import Progress
+from edittools.classifiers import Classifier, fingerprint
 from edittools.images import resized
 from edittools.metrics import predict
 from edittools.probing import jobs
@@ -62,7 +62,7 @@ def probe(
     settings: ProbeSettings | None = None,
     *,
     store: str | os.PathLike | None = None,
-    progress: bool = False,
+    progress: Progress | None = None,
 ) -> Probe:
     """Predict each image again with each concept that it shows transformed.
 
@@ -73,7 +73,7 @@ def probe(
         concepts: the images, the masks of their concepts, and the styles to transform them to.
         settings: what is transformed and compared.
         store: folder that keeps finished parts.
-        progress: show a progress bar.
+        progress: a class like `tqdm.tqdm`, for a bar.
 
     Raises:
         KeyError: if a concept to transform has no masks.
@@ -91,7 +91,7 @@ def probe(
             parts[f"{', '.join(group)}: images from {part.numbers.start}"] = part
     about = ""
     if store is not None:
-        weights = {name: identity(classifier) for name, classifier in named.items()}
+        weights = {name: fingerprint(classifier) for name, classifier in named.items()}
         about = f"probe {weights} {concepts.digest()} {settings}"
     work = partial(_probe_part, classifiers=named, settings=settings)
     table = jobs.run(work, parts, store, progress=progress, about=about)

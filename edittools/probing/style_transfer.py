@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from edittools._caching import digest_tensors, load_or_compute
 from edittools._checks import check_amount, check_number
-from edittools._identity import identity
+from edittools._image_checks import check_image, check_mask
 from edittools._inference import eval_copy, without_autocast
-from edittools.classifiers import Classifier, check_classifier
+from edittools.classifiers import Classifier, check_classifier, fingerprint
 from edittools.exemplars import paste_texture
-from edittools.images import check_image, check_mask
 
 MOST_STYLE_LAYERS = 4
 """The largest number of layers that are compared."""
@@ -69,7 +68,7 @@ class StyleTransfer:
     @property
     def cache_key(self) -> str:
         """Identify what the results depend on, besides the images: the classifier and all settings."""
-        return f"style transfer {identity(self.classifier)} {self.content_weight} {self.steps}"
+        return f"style transfer {fingerprint(self.classifier)} {self.content_weight} {self.steps}"
 
     def __call__(self, image: Tensor, mask: Tensor, style_images: Tensor) -> Tensor:
         """Restyle what the mask covers; pixels outside of the mask stay as they are.

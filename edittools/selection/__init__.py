@@ -1,33 +1,24 @@
 """How an edit is selected: disjoint splits, constraints, a search over candidates, `repair` in one call, a verdict."""
 
-from edittools.selection.evaluation import CachedActivations, Constraints, SplitActivations, cache_activations
-from edittools.selection.judgment import Check, Evaluation, Verdict, judge
-from edittools.selection.repair import RepairResult, repair
-from edittools.selection.search import (
-    METHODS,
-    REFERENCE_WEIGHTS,
-    Candidate,
-    Candidates,
-    EditSearch,
-    Outcomes,
-    Selection,
-    candidate_layers,
-    grid,
-)
-from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean
+from edittools.selection.activations import CachedActivations, SplitActivations, cache_activations
+from edittools.selection.assessment import Assessment, Evaluation
+from edittools.selection.constraints import Constraints
+from edittools.selection.outcomes import Candidate, Candidates, Outcomes, grid
+from edittools.selection.repair import repair
+from edittools.selection.search import Search, Selection, candidate_layers
+from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean, stratified_folds
+from edittools.selection.verdict import Check, Verdict
 
 __all__ = [
-    "METHODS",
-    "REFERENCE_WEIGHTS",
+    "Assessment",
     "CachedActivations",
     "Candidate",
     "Candidates",
     "Check",
     "Constraints",
-    "EditSearch",
     "Evaluation",
     "Outcomes",
-    "RepairResult",
+    "Search",
     "Selection",
     "SplitActivations",
     "Splits",
@@ -36,8 +27,8 @@ __all__ = [
     "candidate_layers",
     "check_disjoint",
     "grid",
-    "judge",
     "label_by_prediction",
     "repair",
     "split_clean",
+    "stratified_folds",
 ]

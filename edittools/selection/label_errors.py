@@ -12,10 +12,10 @@ import torch
 
 from edittools._checks import extra
 from edittools.images import LabelledImages
-from edittools.selection.evaluation import CachedActivations
+from edittools.selection.activations import CachedActivations
 
 KINDS = {"clean": "clean", "clean_test": "clean", "retain": "retained", "retain_test": "retained"}
-"""What the images of each split are that is looked at."""
+"""The splits that are searched for label errors, and what messages call their images."""
 
 FILTER = "both"
 """The filter of cleanlab that flags the fewest images: those that two criteria flag, by class and by noise rate."""

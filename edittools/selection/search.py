@@ -1,8 +1,9 @@
 """Select an edit among candidates of every layer, exemplar, setting and strength, under the same constraints.
 
-    search = EditSearch(classifier, exemplars, splits, progress=True)
-    best = search.select(search.candidates("rewrite", grid(rank=(1, 3), objective=("least_squares",))))
-    control = search.select(search.candidates("random_direction", grid(rank=(1, 3), objective=("least_squares",))))
+    search = Search(classifier, exemplars, splits, progress=tqdm)
+    outcomes = search.score([METHODS["edit"].trying(grid(rank=(1, 3))), METHODS["random direction"]])
+    best = search.select(outcomes.of("edit"))
+    control = search.select(outcomes.of("random direction"))
     search.evaluate({"edit": best.edit, "random direction": control.edit})
 
 Candidates are scored on the target images. Of those that correct more than they break and satisfy the `Constraints`,
@@ -10,78 +11,72 @@ the one with the lowest cross-entropy is selected. The splits for evaluation, su
 `evaluate` only.
 
 A search in many layers takes two passes. The first one tries the default settings in each layer, for each exemplar. The
-second one tries the whole grid in the best layers of the first, see `EditSearch.best_layers`. The candidates of both
-can be selected. Every method gets the same two passes, unless it has so few candidates that all of them are tried
+second one tries the whole grid in the best layers of the first, see `Search.best_layers`. The candidates of both can be
+selected. Every method gets the same two passes, unless it has so few candidates that all of them are tried
 (`FEW_CANDIDATES`).
 """
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, product
+from itertools import chain
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from tqdm.auto import tqdm
+from torch import Tensor, nn
 
 from edittools._checks import one_of
 from edittools._inference import refuse_inference_mode
-from edittools.baselines import BASELINES, OF_THE_HEAD, finetune, rewrite_at_random
+from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier, check_classifier, check_size
 from edittools.cut import Cut, editable_layers, find_layer
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Exemplars, named_exemplars
-from edittools.images import LabelledImages, pixels_of, stratified
+from edittools.images import LabelledImages, pixels_of
+from edittools.methods import Method
 from edittools.metrics import Comparison, misclassified
-from edittools.moments import RankError
-from edittools.rewriting import rewrite_at
-from edittools.selection.evaluation import (
+from edittools.selection.activations import (
     CachedActivations,
-    ConstraintCheck,
-    Constraints,
     SplitActivations,
     StateMemory,
     batch_size_of_states,
     bytes_of_states,
 )
+from edittools.selection.constraints import ConstraintCheck, Constraints
 from edittools.selection.label_errors import LabelError, find_label_errors
+from edittools.selection.outcomes import (
+    FIRST,
+    LAYERS_THAT_GO_ON,
+    SECOND,
+    Candidate,
+    Candidates,
+    Outcome,
+    Outcomes,
+    describe_params,
+)
 from edittools.selection.splits import Splits
 from edittools.site import Site, site_at
 
-LAYERS_THAT_GO_ON = 4
-"""The number of layers in which a search tries the whole grid."""
-
-FEW_CANDIDATES = 100
-"""So few candidates are tried in all layers, in a single pass."""
-
 MOST_WEIGHED = 30
-"""The number of candidates whose cost is measured in full for `EditSearch.trade_off`."""
+"""The number of candidates whose cost is measured in full for `Search.trade_off`."""
 
 FEWEST_AT_ONCE = 4
 """The smallest number of images that the first pass runs up to all layers at once."""
 
-REFERENCE_WEIGHTS = (0.0, 10.0, 30.0, 100.0)
-"""Values of `reference_weight` of `rewrite` to try."""
+ON_TOP = 10
+"""Number of candidates of other layers that are tried on top of the best candidate."""
 
-Tell = Callable[[int, int | None], None]
-"""A function that is told the number of candidates done, and their total (None if it is unknown)."""
+SECOND_LAYER = "second "
+"""Prefix of the parameters of a second layer."""
 
-Method = Callable[..., list[Edit]]
-"""A function `method(site, **settings)` that returns a list of edits, such as `rewrite_at` or a baseline."""
-
-METHODS: dict[str, tuple[Method, Sequence[Mapping[str, Any]], Sequence[float]]] = {
-    "rewrite": (rewrite_at, ({},), (0.5, 1.0)),
-    "random_direction": (rewrite_at_random, ({},), (0.5, 1.0)),
-    "finetune": (finetune, ({},), (1.0,)),
-}
-METHODS |= {name: (method, settings, (0.5, 1.0)) for name, (method, settings) in BASELINES.items()}
-"""The methods by name: each with its function, and the settings and the strengths that are tried by default."""
+ImagesThatCount = Tensor | slice
+"""Which target images count, `(N,)` booleans, or a slice."""
 
 
 def candidate_layers(classifier: Classifier) -> tuple[str, ...]:
@@ -107,10 +102,13 @@ def check_layers(classifier: Classifier, layers: Sequence[str] | None = None) ->
 
     Raises:
         KeyError: if the model has no layer of that name.
+        TypeError: if it is a single layer.
         ValueError: if there is no layer, or if one cannot be edited.
     """
     if layers is None:
         return candidate_layers(classifier)
+    if isinstance(layers, str | nn.Module):
+        raise TypeError(f"layers={layers!r} is a single layer; pass a list of layers")
     names = [find_layer(classifier.model, layer) for layer in layers]
     if not names:
         raise ValueError("layers=[] names no layer to edit; pass names that editable_layers(classifier) lists")
@@ -121,236 +119,14 @@ def check_layers(classifier: Classifier, layers: Sequence[str] | None = None) ->
     return tuple(sorted(set(names), key=in_order.index))
 
 
-def grid(**values: Iterable[Any]) -> list[dict[str, Any]]:
-    """Return one dictionary of settings for each combination of values, in the order given.
-
-    Example: `grid(rank=(1, 3), masked=(True, False))` returns four dictionaries, the first one with rank 1 and a mask.
-    """
-    return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """An edit to try.
-
-    Attributes:
-        params: its parameters by name: layer, exemplar, settings and strength.
-        edit: the edit.
-        strength: factor α by which the edit is scaled.
-    """
-
-    params: Mapping[str, Any]
-    edit: Edit
-    strength: float = 1.0
-
-    @cached_property
-    def scaled(self) -> Edit:
-        """The edit, scaled by the strength."""
-        return self.strength * self.edit
-
-
-@dataclass(frozen=True)
-class Candidates(Iterable[Candidate]):
-    """The edits of one method: for each layer, exemplar, setting and strength.
-
-    Each iteration makes the edits again, one by one. If a setting has several `steps`, one run makes an edit for each
-    number of steps. The length is an upper bound, since a rank that exceeds the number of independent keys at a small
-    mask gives no candidate.
-
-    Args:
-        method: the method.
-        layers: names of the layers.
-        exemplars: the exemplars of each edit, by name.
-        site: returns the site of a layer, by its name, and of the exemplars of one edit.
-        settings: dictionaries of keyword arguments of `method`.
-        strengths: factors α by which each edit is scaled.
-    """
-
-    method: Method
-    layers: Sequence[str]
-    exemplars: Mapping[str, Sequence[Exemplar]]
-    site: Callable[[str, Sequence[Exemplar]], Site]
-    settings: Sequence[Mapping[str, Any]]
-    strengths: Sequence[float]
-
-    def __len__(self) -> int:
-        edits = sum(len(_settings_of_run(setting)) for setting in self.settings)
-        return len(self.layers) * len(self.exemplars) * edits * len(self.strengths)
-
-    def __iter__(self) -> Iterator[Candidate]:
-        for layer, (name, members) in product(self.layers, self.exemplars.items()):
-            site = self.site(layer, members)
-            for setting in self.settings:
-                try:
-                    edits = self.method(site, **setting)
-                except RankError:
-                    continue
-                for values, edit in zip(_settings_of_run(setting), edits, strict=True):
-                    for strength in self.strengths:
-                        params = {"layer": layer, "exemplar": name, **values, "strength": strength}
-                        yield Candidate(params, edit, strength)
-
-    @property
-    def need_two_passes(self) -> bool:
-        """Whether the candidates are so many that only some layers get the whole grid."""
-        return len(self.layers) > LAYERS_THAT_GO_ON and len(self) > FEW_CANDIDATES
-
-    @property
-    def expected_count(self) -> int:
-        """About how many candidates are scored, in one or two passes."""
-        if not self.need_two_passes:
-            return len(self)
-        in_one_layer = len(self) // len(self.layers)
-        return len(self.coarse()) + LAYERS_THAT_GO_ON * in_one_layer
-
-    def coarse(self) -> "Candidates":
-        """Return the candidates of a first pass: the default settings and a strength of 1, in each layer.
-
-        Settings that have the same value in all of the grid keep it. If full rank is among the ranks of the grid, it is
-        tried next to the default rank, since the two are at their best in different layers. Without a strength of 1,
-        the middle one is taken.
-        """
-        first, *others = self.settings or [{}]
-        shared = {
-            name: value
-            for name, value in first.items()
-            if all(name in other and other[name] == value for other in others)
-        }
-        if isinstance(shared.get("steps"), Sequence):
-            shared["steps"] = shared["steps"][0]
-        strength = 1.0 if 1.0 in self.strengths else self.strengths[len(self.strengths) // 2]
-        settings = [shared]
-        if "rank" not in shared and any(setting.get("rank", 1) is None for setting in self.settings):
-            settings.append({**shared, "rank": None})
-        return replace(self, settings=settings, strengths=(strength,))
-
-
-def _settings_of_run(setting: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List the settings of each edit that a run makes: one for each number of `steps`."""
-    steps = setting.get("steps")
-    if isinstance(steps, Sequence):
-        return [{**setting, "steps": stop} for stop in steps]
-    return [dict(setting)]
-
-
-class Outcome(NamedTuple):
-    """What a candidate does to N images.
-
-    Attributes:
-        candidate: the candidate.
-        losses: the cross-entropy of each image, `(N,)`.
-        wrong: which images are misclassified, `(N,)` booleans.
-    """
-
-    candidate: Candidate
-    losses: Tensor
-    wrong: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Outcomes:
-    """What K candidates do to N target images.
-
-    Attributes:
-        candidates: the candidates.
-        losses: the cross-entropy of each image with each candidate, `(K, N)`.
-        wrong: which images are misclassified with each candidate, `(K, N)` booleans.
-        before: which images are misclassified without an edit, `(N,)` booleans.
-    """
-
-    candidates: Sequence[Candidate]
-    losses: Tensor = field(repr=False)
-    wrong: Tensor = field(repr=False)
-    before: Tensor = field(repr=False)
-
-    @classmethod
-    def of(cls, outcomes: Iterable[Outcome], before: Tensor) -> "Outcomes":
-        """Collect the outcomes of candidates; `before` is that of the attributes."""
-        outcomes = list(outcomes)
-        shape = (len(outcomes), len(before))
-        losses = torch.stack([one.losses for one in outcomes]) if outcomes else torch.zeros(shape)
-        wrong = torch.stack([one.wrong for one in outcomes]) if outcomes else torch.zeros(shape, dtype=torch.bool)
-        return cls([one.candidate for one in outcomes], losses, wrong, before)
-
-    def __len__(self) -> int:
-        return len(self.candidates)
-
-    def on_images(self, images: Tensor | slice) -> "Outcomes":
-        """Return the outcomes on some of the images, which are given as `(N,)` booleans, as indices or as a slice."""
-        return replace(self, losses=self.losses[:, images], wrong=self.wrong[:, images], before=self.before[images])
-
-    def of_candidates(self, indices: Sequence[int]) -> "Outcomes":
-        """Return the outcomes of some of the candidates, which are given by their indices, in that order."""
-        indices = list(indices)
-        candidates = [self.candidates[index] for index in indices]
-        return replace(self, candidates=candidates, losses=self.losses[indices], wrong=self.wrong[indices])
-
-    def joined(self, other: "Outcomes") -> "Outcomes":
-        """Return these outcomes and those of other candidates on the same images."""
-        return replace(
-            self,
-            candidates=[*self.candidates, *other.candidates],
-            losses=torch.cat([self.losses, other.losses]),
-            wrong=torch.cat([self.wrong, other.wrong]),
-        )
-
-    @cached_property
-    def corrected(self) -> Tensor:
-        """The number of images that each candidate corrects, `(K,)`."""
-        return (self.before & ~self.wrong).sum(dim=1)
-
-    @cached_property
-    def broken(self) -> Tensor:
-        """The number of images that each candidate breaks, `(K,)`."""
-        return (~self.before & self.wrong).sum(dim=1)
-
-    @cached_property
-    def net(self) -> Tensor:
-        """The number of images that each candidate corrects, minus the number that it breaks, `(K,)`."""
-        return self.corrected - self.broken
-
-    @cached_property
-    def loss(self) -> Tensor:
-        """The mean cross-entropy with each candidate, `(K,)` float64."""
-        return self.losses.double().mean(dim=1)
-
-    @property
-    def by_loss(self) -> list[int]:
-        """The indices of the candidates, the one with the lowest loss first."""
-        return self.loss.argsort(stable=True).tolist()
-
-    def table(self) -> pd.DataFrame:
-        """Tabulate the candidates.
-
-        Returns:
-            One row per candidate: its parameters; the numbers of images `corrected`, `broken` and `net` (corrected −
-            broken); and the `loss` (mean cross-entropy). Parameters keep their types, such as None among numbers; one
-            that a method does not have is empty.
-        """
-        table = pd.DataFrame([dict(candidate.params) for candidate in self.candidates], dtype=object)
-        scores = {"corrected": self.corrected, "broken": self.broken, "net": self.net, "loss": self.loss}
-        return table.assign(**{name: values.numpy() for name, values in scores.items()})
-
-
-class Scored(NamedTuple):
-    """What the candidates of a method do to the target images, after one or two passes.
-
-    Attributes:
-        outcomes: the outcomes of the candidates, after two passes those in the layers that go on.
-        first: the outcomes of the first pass, with the default settings in each layer; None after a single pass.
-    """
-
-    outcomes: Outcomes
-    first: Outcomes | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class Selection:
     """The candidate that was selected.
 
     Attributes:
         edit: the edit. If no candidate is feasible, it changes nothing.
-        params: the parameters of the edit: layer, exemplar, settings and strength. Empty if no candidate is feasible.
+        params: the parameters of the edit: method, layer, exemplar, settings and strength. Empty if no candidate is
+            feasible.
         scores: the effect on the target images: the numbers `corrected` and `broken`, and the `loss` (mean
             cross-entropy).
         clean: comparison of the clean images before and after the edit.
@@ -363,7 +139,6 @@ class Selection:
             cross-validation.
         folds: the selection without each fold; empty without cross-validation.
         fold: index of each target image's fold in `folds`, `(N,)`; None without cross-validation.
-        first: the outcomes of the first pass, with the default settings in each layer; None after a single pass.
         going_on: the names of the layers in which the whole grid was tried; empty after a single pass.
     """
 
@@ -379,7 +154,6 @@ class Selection:
     held_out: Comparison | None = field(default=None, repr=False)
     folds: "tuple[Selection, ...]" = field(default=(), repr=False)
     fold: Tensor | None = field(default=None, repr=False)
-    first: Outcomes | None = field(default=None, repr=False)
     going_on: Sequence[str] = ()
 
     @property
@@ -387,12 +161,14 @@ class Selection:
         """The best candidate of the first pass in each layer, on the images that were used for selection.
 
         There is one row per layer, in the network's order, with the columns `layer`, `corrected`, `broken`, `loss` and
-        `goes on`: whether the whole grid was tried there. It is empty after a single pass.
+        `goes on`: whether the whole grid was tried there. It is empty after a single pass. Of several methods, it shows
+        the first one.
         """
         columns = ["layer", "corrected", "broken", "loss", "goes on"]
-        if self.first is None:
+        first = self.outcomes.tried_in(FIRST)
+        if not len(first):
             return pd.DataFrame(columns=columns)
-        table = self.first.table()
+        table = first.of(first.methods[0]).table()
         best = table.loc[table.groupby("layer", sort=False).loss.idxmin()]
         return best.assign(**{"goes on": best.layer.isin(self.going_on)})[columns].reset_index(drop=True)
 
@@ -414,8 +190,8 @@ class Selection:
         """
         names = []
         for name, value in self.params.items():
-            tried = {candidate.params.get(name) for candidate in self.outcomes.candidates}
-            numbers = [number for number in tried if isinstance(number, int | float) and not isinstance(number, bool)]
+            tried = [candidate.params.get(name) for candidate in self.outcomes.candidates]
+            numbers = {number for number in tried if isinstance(number, int | float) and not isinstance(number, bool)}
             is_outermost = len(numbers) > 1 and value in (min(numbers), max(numbers))
             is_rank_one = name.endswith("rank") and value == 1
             if is_outermost and value and not is_rank_one:
@@ -430,127 +206,15 @@ class Selection:
     def __str__(self) -> str:
         if not self.feasible:
             return "nothing"
-        text = describe_params(self.params)
+        text = describe_params({name: value for name, value in self.params.items() if name != "method"})
         return f"{text} (boundary of the grid: {', '.join(self.on_boundary)})" if self.on_boundary else text
 
 
-def describe_params(params: Mapping[str, Any]) -> str:
-    """Describe the parameters of an edit in words, those with numbers last."""
-    in_order = sorted(params.items(), key=lambda param: isinstance(param[1], int | float))
-    words = [_describe(name, value) for name, value in in_order]
-    return ", ".join(word for word in words if word)
-
-
-def _describe(name: str, value: Any) -> str:
-    """Describe one parameter in words."""
-    if name == "masked":
-        return "mask" if value else "no mask"
-    if value is None:
-        return f"full {name}"
-    if isinstance(value, str):
-        return value
-    return f"α {value:g}" if name == "strength" else f"{name} {value:g}"
-
-
-def score_each(
-    candidates: Iterable[Candidate],
-    target: CachedActivations,
-    bar: str = "",
-    callback: Tell | None = None,
-) -> Iterator[Outcome]:
-    """Score candidates on the target images, one by one.
-
-    Args:
-        candidates: the candidates.
-        target: the cached target images.
-        bar: name of the progress bar; empty for no progress bar.
-        callback: is called before each candidate.
-
-    Yields:
-        What each candidate does to the target images.
-    """
-    total = len(candidates) if hasattr(candidates, "__len__") else None
-    progress = tqdm(candidates, bar, total, unit="candidate", disable=not bar, leave=False)
-    for done, candidate in enumerate(progress):
-        if callback is not None:
-            callback(done, total)
-        logits = target.logits(candidate.edit, candidate.strength)
-        losses = F.cross_entropy(logits, target.labels, reduction="none").nan_to_num(nan=float("inf"))
-        yield Outcome(candidate, losses, misclassified(logits, target.labels))
-
-
-def select_best(
-    outcomes: Outcomes, check: ConstraintCheck, constraints: Constraints, images: Tensor | slice = slice(None)
-) -> Selection:
-    """Select the candidate with the lowest loss that corrects more than it breaks and satisfies the constraints.
-
-    Candidates are ranked by their loss, not by the number of images that they correct: many candidates correct the same
-    number, and of hundreds of candidates, the one that corrects the most may do so by chance.
-
-    Args:
-        outcomes: what the candidates do to the target images.
-        check: measures the effect of an edit on the clean and the retained images.
-        constraints: the constraints.
-        images: which target images count, `(N,)` booleans; by default all.
-
-    Returns:
-        The selection, with the outcomes on these images. If no candidate is feasible, its edit changes nothing.
-
-    Raises:
-        ValueError: if there is no candidate.
-    """
-    if not len(outcomes):
-        raise ValueError(
-            "No candidates: the grid or the strengths are empty, or every rank exceeds the number of independent keys "
-            "at the mask; pass settings, strengths and lower ranks"
-        )
-    counted = outcomes.on_images(images)
-    order = counted.by_loss
-    for index in order:
-        if counted.net[index] <= 0:
-            continue
-        candidate = counted.candidates[index]
-        measured = check.measure(candidate.edit, candidate.strength, constraints)
-        if measured is None:
-            continue
-        clean, retain = measured
-        scores = {
-            "corrected": int(counted.corrected[index]),
-            "broken": int(counted.broken[index]),
-            "loss": float(counted.loss[index]),
-        }
-        wrong = outcomes.wrong[index]
-        return Selection(candidate.scaled, candidate.params, scores, clean, retain, counted, len(counted), wrong=wrong)
-    clean, retain = check.unedited()
-    scores = {"corrected": 0, "broken": 0, "loss": float("nan")}
-    nothing = 0 * counted.candidates[order[0]].edit
-    return Selection(nothing, {}, scores, clean, retain, counted, len(counted))
-
-
-def stratified_folds(labels: Tensor, count: int = 5) -> Tensor:
-    """Divide images at random, class by class, into folds of about the same size.
-
-    Args:
-        labels: class of each image, `(N,)`.
-        count: number of folds; at most one per image is made.
-
-    Returns:
-        The number of each image's fold, `(N,)`.
-    """
-    folds = torch.full((len(labels),), -1)
-    count = min(count, len(labels))
-    for number in range(count - 1):
-        left = (folds < 0).nonzero()[:, 0]
-        is_next = stratified(labels[left], 1 / (count - number), seed=0)
-        folds[left[is_next]] = number
-    return torch.where(folds < 0, count - 1, folds)
-
-
-def cross_validate(select: Callable[[Tensor | slice], Selection], before: Tensor, folds: Tensor) -> Selection:
+def cross_validate(select: Callable[[ImagesThatCount], Selection], before: Tensor, folds: Tensor) -> Selection:
     """Select on all target images; for each fold, also select on the other images and evaluate on the fold.
 
     Args:
-        select: a function that selects on the target images that it is passed, as `(N,)` booleans or a slice.
+        select: a function that selects on the target images that it is passed.
         before: which target images are misclassified without an edit, `(N,)` booleans.
         folds: number of each image's fold, `(N,)`.
 
@@ -571,21 +235,30 @@ def cross_validate(select: Callable[[Tensor | slice], Selection], before: Tensor
     return replace(selection, held_out=Comparison(before, after), folds=tuple(selections), fold=index_of_fold)
 
 
-class EditSearch:
+class _Ended(Exception):
+    """The update of a progress bar has ended the search."""
+
+
+class Search:
     """Search candidate edits for the one with the lowest loss under constraints, in the same way for every method.
 
     Everything is computed with a copy of the weights that the classifier has when the search is made; an edit that
     someone applies to the classifier meanwhile does not concern the search.
+
+    Ctrl-C, or a progress bar whose `update` raises an exception, ends the search: `score` returns what was scored until
+    then, and scores nothing more.
 
     Attributes:
         classifier: the classifier.
         exemplars: the exemplars of each edit that is tried, by name.
         splits: the image sets.
         constraints: what a selected edit may cost.
-        progress: whether progress bars are shown.
+        progress: a class like `tqdm.tqdm`, for bars.
         activations: the cached activations of the labeled splits at the layers, by the name of the split. Its
             attributes `cuts` and `reference` hold, by layer, the cut and what the reference images say.
         cuts: the cut at each layer, by the layer's name.
+        methods: the methods that are tried, by name.
+        is_ended: whether the search was ended early.
     """
 
     def __init__(
@@ -595,7 +268,7 @@ class EditSearch:
         splits: Splits,
         layers: Sequence[str] | None = None,
         constraints: Constraints = Constraints(),  # noqa: B008
-        progress: bool = False,
+        progress: Progress | None = None,
         activations: SplitActivations | None = None,
     ) -> None:
         """Check that the splits are disjoint, and run each image once.
@@ -606,7 +279,7 @@ class EditSearch:
             splits: the image sets.
             layers: names of the layers to edit; by default all of `candidate_layers`.
             constraints: what a selected edit may cost.
-            progress: show progress bars.
+            progress: a class like `tqdm.tqdm`, for bars.
             activations: cached activations of another search at the same layers; image sets that they already hold are
                 not run through the network again.
 
@@ -630,8 +303,20 @@ class EditSearch:
         kept = layers if len(layers) <= LAYERS_THAT_GO_ON else ()
         self.activations = SplitActivations(classifier, layers, splits, progress, activations, kept)
         self.cuts = self.activations.cuts
+        self.methods: dict[str, Method] = {}
+        self.is_ended = False
+        self._has_scored = False
         self._check = ConstraintCheck(self.activations["clean"], self.activations.get("retain"))
         self._sites: dict[tuple, Site] = {}
+        self._sums: dict[tuple[Edit, Edit, float], Outcome] = {}
+        self._bar: Any = None
+
+    # --- the images ---------------------------------------------------------------------------------------------------
+
+    @property
+    def target(self) -> CachedActivations:
+        """The cached activations of the target images."""
+        return self.activations["target"]
 
     @cached_property
     def label_errors(self) -> tuple[LabelError, ...]:
@@ -666,106 +351,221 @@ class EditSearch:
             self._sites[key] = site_at(self.cuts[layer], exemplars, self.activations.reference[layer])
         return self._sites[key]
 
+    def keep_states(self, layers: Collection[str]) -> None:
+        """Keep the states of all splits at some layers in memory; those at other layers leave when there is no room.
+
+        If the search has only a few layers (`LAYERS_THAT_GO_ON`), the states at all of them are kept in any case.
+        """
+        if len(self.cuts) > LAYERS_THAT_GO_ON:
+            self.activations.memory.keep([layer for layer in self.cuts if layer in layers])
+
+    # --- score --------------------------------------------------------------------------------------------------------
+
     def candidates(
-        self,
-        method: str | Method = "rewrite",
-        grid: Sequence[Mapping[str, Any]] | None = None,
-        strengths: Sequence[float] | None = None,
-        exemplars: Exemplars | None = None,
-        layers: Sequence[str] | None = None,
+        self, method: Method, exemplars: Exemplars | None = None, layers: Sequence[str] | None = None
     ) -> Candidates:
         """Make the candidates of a method: one edit for each layer, exemplar, setting and strength.
 
         Args:
-            method: a name of `METHODS`, or a function `method(site, **settings)` that returns a list of edits.
-            grid: settings of the method, see `grid`; by default those in `METHODS`.
-            strengths: factors α by which each edit is scaled; by default those in `METHODS`.
+            method: the method, with the settings and the strengths to try.
             exemplars: the exemplars; by default those of the search. In a mapping, a sequence of exemplars goes into
                 one edit.
             layers: names of some of the search's layers; by default all of them.
 
         Returns:
-            The candidates, which are made during iteration. For "random_direction", settings of full rank are left out.
-            For a method that changes the last layer, there are none if that layer is not linear.
+            The candidates, which are made during iteration. For a method that changes the last layer, there are none if
+            that layer is not linear.
 
         Raises:
-            KeyError: if there is no method or layer of that name.
+            KeyError: if there is no layer of that name.
             ValueError: if a split holds an image of one of the `exemplars`; x may be a target image.
         """
-        function, settings, usual_strengths = (method, ({},), (0.5, 1.0))
-        if isinstance(method, str):
-            function, settings, usual_strengths = METHODS[one_of(method, METHODS, "method", KeyError)]
-        if grid is not None:
-            settings = grid
-        if function is rewrite_at_random:
-            settings = [setting for setting in settings if setting.get("rank", 1) is not None]
         layers = list(self.cuts) if layers is None else list(layers)
         for layer in layers:
             one_of(layer, self.cuts, "layer", KeyError)
-        if method in OF_THE_HEAD:  # it changes the head, whichever layer it is given
-            last = layers[-1]
-            try:
-                self.cuts[last].head  # noqa: B018
-            except ValueError:
-                layers = []
-            else:
-                layers = [last]
+        if method.changes_head:
+            layers = layers[-1:] if self._has_head(layers[-1]) else []
         named = self.exemplars
         if exemplars is not None:
             named = named_exemplars(exemplars, self.classifier)
             self.splits.check_disjoint(chain.from_iterable(named.values()))
-        strengths = usual_strengths if strengths is None else strengths
-        return Candidates(function, layers, named, self.site, settings, strengths)
+        return Candidates(method.trying(), layers, named, self.site)
 
-    def score(self, candidates: Iterable[Candidate]) -> Outcomes:
-        """Score candidates on the target images, in one pass.
+    def _has_head(self, layer: str) -> bool:
+        """Tell whether the last layer of the network, seen from one of the search's layers, is linear."""
+        try:
+            self.cuts[layer].head  # noqa: B018
+        except ValueError:
+            return False
+        return True
+
+    def score(
+        self,
+        methods: Method | Iterable[Method],
+        exemplars: Exemplars | None = None,
+        layers: Sequence[str] | None = None,
+        folds: Tensor | None = None,
+    ) -> Outcomes:
+        """Score the candidates of methods on the target images, in two passes if they are many.
 
         Args:
-            candidates: see `candidates`.
-        """
-        target = self.activations["target"]
-        return Outcomes.of(score_each(candidates, target, "candidates" if self.progress else ""), target.before)
+            methods: one or several methods, with the settings and the strengths to try.
+            exemplars: see `candidates`.
+            layers: see `candidates`.
+            folds: number of each target image's fold, `(N,)`, for `cross_validated`; by default that of the splits.
+                The layers that go on without one fold are tried as well, for each fold.
 
-    def first_pass(self, candidates: Candidates, callback: Tell | None = None) -> Outcomes | None:
-        """Score the default settings in each layer on the target images, see `Candidates.coarse`.
+        Returns:
+            The outcomes, method by method.
+
+        Raises:
+            KeyboardInterrupt: if the search was ended before the first candidate was scored.
+        """
+        methods = [methods] if isinstance(methods, Method) else list(methods)
+        folds = self.splits.folds if folds is None else folds
+        candidates = [self.candidates(method, exemplars, layers) for method in methods]
+        outcomes = Outcomes.collected([], self.target.before)
+        with self.one_bar(sum(of_method.expected_count for of_method in candidates)):
+            for method, of_method in zip(methods, candidates, strict=True):
+                if self.is_ended:
+                    break
+                self.methods[method.name] = method
+                outcomes = outcomes.joined(self._score_in_passes(of_method, folds))
+        self._has_scored = self._has_scored or len(outcomes) > 0
+        if self.is_ended and not self._has_scored:
+            raise KeyboardInterrupt
+        return outcomes
+
+    def score_candidates(self, candidates: Iterable[Candidate]) -> Outcomes:
+        """Score candidates that were made elsewhere on the target images, in a single pass.
+
+        Raises:
+            KeyboardInterrupt: if the search is ended before all of them were scored.
+        """
+        started = time.perf_counter()
+        candidates = list(candidates)
+        with self.one_bar(len(candidates)):
+            outcomes = Outcomes.collected(self._score_each(candidates, "candidates"), self.target.before)
+        if self.is_ended and len(outcomes) < len(candidates):
+            raise KeyboardInterrupt
+        return outcomes.timed(time.perf_counter() - started)
+
+    @contextmanager
+    def one_bar(self, total: int) -> Iterator[None]:
+        """Show one bar for all candidates that are scored within a `with` block, `total` of them or about so many."""
+        if self._bar is not None:  # that of an outer block counts these candidates as well
+            yield
+            return
+        self._bar = bar_of(self.progress, total=total, desc="candidates", unit="candidate")
+        try:
+            yield
+        finally:
+            self._bar.close()
+            self._bar = None
+
+    def _advance(self, what: str, best: Outcome | None = None) -> None:
+        """Count a candidate that was scored.
+
+        Args:
+            what: what is scored.
+            best: the best outcome so far.
+
+        Raises:
+            _Ended: if the `update` of the bar raises an exception.
+        """
+        self._bar.set_description(what, refresh=False)
+        if best is not None:
+            change = Comparison(self.target.before, best.wrong)
+            self._bar.set_postfix({"corrected": change.corrected, "broken": change.broken}, refresh=False)
+        try:
+            self._bar.update()
+        except Exception as error:
+            raise _Ended from error
+
+    def _score_in_passes(self, candidates: Candidates, folds: Tensor | None) -> Outcomes:
+        """Score the candidates of a method, in two passes if they need these, until the search is ended.
+
+        Returns:
+            The outcomes: those of the second pass, or of the only one, followed by those of the first.
+        """
+        started = time.perf_counter()
+        first = Outcomes.collected([], self.target.before)
+        outcomes: list[Outcome] = []
+        best = None
+        name = candidates.method.name
+        try:
+            if candidates.need_two_passes:
+                first = self._first_pass(candidates.first_pass())
+                candidates = candidates.second_pass(self._layers_that_go_on(first, folds))
+            self.keep_states(candidates.layers)
+            for outcome in self._scored(candidates):
+                outcomes.append(outcome)
+                best = self._better(outcome, best)
+                self._advance(name, best)
+        except (KeyboardInterrupt, _Ended):
+            self.is_ended = True
+        scored = Outcomes.collected(outcomes, self.target.before).joined(first)
+        return scored.timed(time.perf_counter() - started, name)
+
+    def _better(self, outcome: Outcome, best: Outcome | None) -> Outcome | None:
+        """Return the better of two outcomes: that of the lowest loss, of those with a net gain."""
+        if int(outcome.wrong.sum()) >= int(self.target.before.sum()):
+            return best
+        return outcome if best is None or outcome.losses.mean() < best.losses.mean() else best
+
+    def _score_each(self, candidates: Iterable[Candidate], what: str) -> Iterator[Outcome]:
+        """Score candidates one by one, until the search is ended."""
+        try:
+            for outcome in self._scored(candidates):
+                yield outcome
+                self._advance(what)
+        except (KeyboardInterrupt, _Ended):
+            self.is_ended = True
+
+    def _scored(self, candidates: Iterable[Candidate], target: CachedActivations | None = None) -> Iterator[Outcome]:
+        """Score candidates on the target images, or on some of them, one by one."""
+        target = target or self.target
+        for candidate in candidates:
+            logits = target.logits(candidate.edit, candidate.strength)
+            losses = F.cross_entropy(logits, target.labels, reduction="none").nan_to_num(nan=inf)
+            yield Outcome(candidate, losses, misclassified(logits, target.labels))
+
+    def _first_pass(self, candidates: Candidates) -> Outcomes:
+        """Score the default settings in each layer on the target images.
 
         The images are run in small groups: up to all layers at once, and from each layer on with its candidates. So
         the states of few images, and their outputs at one layer, are in memory at a time.
-
-        Args:
-            candidates: see `candidates`.
-            callback: see `score_each`.
-
-        Returns:
-            The outcomes; None if a single pass is enough.
         """
-        if not candidates.need_two_passes:
-            return None
-        tried = list(candidates.coarse())
+        tried = list(candidates)
         cuts = {layer: self.cuts[layer] for layer in candidates.layers}
-        target = self.splits.target
+        images = self.splits.target
         most_bytes = self.activations.memory.limit / 2
-        size = int(most_bytes / bytes_of_states(cuts, pixels_of(target)[:1]))
+        size = int(most_bytes / bytes_of_states(cuts, pixels_of(images)[:1]))
         size = min(max(size, FEWEST_AT_ONCE), batch_size_of_states(self.classifier))
-        groups = torch.arange(len(target)).split(size)
-        total = len(groups) * len(tried)
+        groups = torch.arange(len(images)).split(size)
+        self._bar.total += (len(groups) - 1) * len(tried)  # the bar counts a candidate once for each group
         losses = []
         wrong = []
-        with tqdm(total=total, desc="layers", unit="candidate", disable=not self.progress, leave=False) as bar:
-            for group in groups:
-                part = CachedActivations(cuts, target.subset(group), len(group), memory=StateMemory(inf, cuts))
-                outcomes = []
-                for outcome in score_each(tried, part):
-                    if callback is not None:
-                        callback(int(bar.n), total)
-                    outcomes.append(outcome)
-                    bar.update()
-                scored = Outcomes.of(outcomes, part.before)
-                losses.append(scored.losses)
-                wrong.append(scored.wrong)
-        return Outcomes(tried, torch.cat(losses, dim=1), torch.cat(wrong, dim=1), self.activations["target"].before)
+        for group in groups:
+            part = CachedActivations(cuts, images.subset(group), len(group), memory=StateMemory(inf, cuts))
+            outcomes = []
+            for outcome in self._scored(tried, part):
+                outcomes.append(outcome)
+                self._advance(f"{candidates.method.name}, every layer")
+            scored = Outcomes.collected(outcomes, part.before)
+            losses.append(scored.losses)
+            wrong.append(scored.wrong)
+        return Outcomes(tried, torch.cat(losses, dim=1), torch.cat(wrong, dim=1), self.target.before)
 
-    def best_layers(self, first: Outcomes, images: Tensor | slice = slice(None)) -> list[str]:
+    def _layers_that_go_on(self, first: Outcomes, folds: Tensor | None) -> set[str]:
+        """Name the layers that get the whole grid: the best ones on all images, and without each fold."""
+        sets: list[ImagesThatCount] = [slice(None)]
+        if folds is not None:
+            sets += [folds != fold for fold in folds.unique()]
+        self.keep_states(self.cuts)
+        return {layer for images in sets for layer in self.best_layers(first, images)}
+
+    def best_layers(self, first: Outcomes, images: ImagesThatCount = slice(None)) -> list[str]:
         """List the layers that go on after the first pass, `LAYERS_THAT_GO_ON` of them.
 
         One half are the layers with the lowest loss. The other half are the next ones in which a candidate corrects
@@ -773,7 +573,7 @@ class EditSearch:
 
         Args:
             first: the outcomes of the first pass.
-            images: which target images count, `(N,)` booleans; by default all.
+            images: which target images count; by default all.
         """
         counted = first.on_images(images)
         by_loss = [(index, counted.candidates[index]) for index in counted.by_loss]
@@ -790,123 +590,180 @@ class EditSearch:
         others = [layer for layer in layers if layer not in going_on]
         return going_on + others[: LAYERS_THAT_GO_ON - len(going_on)]
 
-    def finalists(self, scored: Scored, images: Tensor | slice = slice(None)) -> Outcomes:
-        """Return the outcomes to select from: those in the layers that go on, and those of the first pass.
-
-        The layers are selected on the given images only, so nothing that is selected on these depends on the others.
-
-        Args:
-            scored: the outcomes of the candidates of a method.
-            images: which target images count, `(N,)` booleans; by default all.
-        """
-        if scored.first is None:
-            return scored.outcomes
-        layers = self.best_layers(scored.first, images)
-        layer_of_each = [candidate.params["layer"] for candidate in scored.outcomes.candidates]
-        indices = [index for index, layer in enumerate(layer_of_each) if layer in layers]
-        return scored.outcomes.of_candidates(indices).joined(scored.first)
-
-    def second_pass(self, candidates: Candidates, first: Outcomes | None, folds: Tensor | None = None) -> Candidates:
-        """Restrict candidates to the layers that go on, and keep the states there in memory.
-
-        Args:
-            candidates: see `candidates`.
-            first: what `first_pass` returned for them.
-            folds: number of each target image's fold, `(N,)`. The layers that go on without one fold are among those
-                of the candidates, for each fold.
-
-        Returns:
-            The candidates.
-        """
-        if first is not None:
-            sets: list[Tensor | slice] = [slice(None)]
-            if folds is not None:
-                sets += [folds != fold for fold in folds.unique()]
-            self.keep_states(self.cuts)
-            going_on = {layer for images in sets for layer in self.best_layers(first, images)}
-            candidates = replace(candidates, layers=[layer for layer in candidates.layers if layer in going_on])
-        self.keep_states(candidates.layers)
-        return candidates
-
-    def keep_states(self, layers: Collection[str]) -> None:
-        """Keep the states of all splits at some layers in memory; those at other layers leave when there is no room.
-
-        If the search has only a few layers (`LAYERS_THAT_GO_ON`), the states at all of them are kept in any case.
-        """
-        if len(self.cuts) > LAYERS_THAT_GO_ON:
-            self.activations.memory.keep([layer for layer in self.cuts if layer in layers])
-
-    def score_in_passes(self, candidates: Iterable[Candidate] | Outcomes, folds: Tensor | None = None) -> Scored:
-        """Score candidates on the target images, in two passes if they need these.
-
-        Args:
-            candidates: see `candidates`; or the outcomes that `score` returned for them.
-            folds: see `second_pass`.
-        """
-        if isinstance(candidates, Outcomes):
-            return Scored(candidates)
-        if not isinstance(candidates, Candidates):
-            return Scored(self.score(candidates))
-        first = self.first_pass(candidates)
-        return Scored(self.score(self.second_pass(candidates, first, folds)), first)
+    # --- select -------------------------------------------------------------------------------------------------------
 
     def select(
         self,
-        candidates: Iterable[Candidate] | Outcomes,
-        cv: int | Tensor | None = None,
+        outcomes: Outcomes,
+        images: ImagesThatCount = slice(None),
+        *,
+        second_layer: bool = False,
         constraints: Constraints | None = None,
     ) -> Selection:
-        """Select the best candidate, see `select_best`.
+        """Select the candidate with the lowest loss that corrects more than it breaks and satisfies the constraints.
 
-        Many candidates in many layers are tried in two passes, see `Candidates.need_two_passes`.
+        Candidates are ranked by their loss, not by the number of images that they correct: many candidates correct the
+        same number, and of hundreds of candidates, the one that corrects the most may do so by chance.
 
         Args:
-            candidates: see `candidates`; or the outcomes that `score` returned for them.
-            cv: number of folds for cross-validation, or the number of each target image's fold, `(N,)`; None for no
-                cross-validation.
+            outcomes: what the candidates do to all target images.
+            images: which target images count; by default all. Nothing that is selected depends on the others.
+            second_layer: add a candidate of another layer to the selected one, if that lowers the loss further.
             constraints: the constraints; by default those of the search.
 
         Returns:
-            The selection. If no candidate is feasible, its edit changes nothing.
+            The selection, with the outcomes on these images. If no candidate is feasible, its edit changes nothing.
 
         Raises:
             ValueError: if there is no candidate.
         """
         started = time.perf_counter()
-        target = self.activations["target"]
-        folds = stratified_folds(target.labels, cv) if isinstance(cv, int) else cv
-        scored = self.score_in_passes(candidates, folds)
+        constraints = constraints or self.constraints
+        self.keep_states({one.params.get("layer") for one in outcomes.candidates if one.tried_in != FIRST})
+        finalists, going_on = self._finalists(outcomes, images)
+        selection = self._best(finalists, images, constraints)
+        if second_layer and selection.feasible and len(self.cuts) > 1 and not self.is_ended:
+            sums = self._on_top(selection, finalists, images)
+            if not self.is_ended:
+                selection = self._best(finalists.joined(sums), images, constraints)
+        seconds = sum(outcomes.seconds.values()) + time.perf_counter() - started
+        return replace(selection, going_on=going_on, seconds=seconds)
 
-        def select_on(images: Tensor | slice) -> Selection:
-            return self.select_on(scored, images, constraints)
-
-        selection = select_on(slice(None)) if folds is None else cross_validate(select_on, target.before, folds)
-        return replace(selection, seconds=time.perf_counter() - started)
-
-    def select_on(
-        self, scored: Scored | Outcomes, images: Tensor | slice, constraints: Constraints | None = None
+    def cross_validated(
+        self,
+        outcomes: Outcomes | Callable[[ImagesThatCount], Outcomes],
+        folds: Tensor | None = None,
+        *,
+        second_layer: bool = False,
     ) -> Selection:
-        """Select the best candidate on some of the target images, `(N,)` booleans or a slice; see `select_best`.
+        """Select on all target images; for each fold, also select on the other images and evaluate on the fold.
 
         Args:
-            scored: the outcomes of the candidates on all target images.
-            images: which target images count.
-            constraints: the constraints; by default those of the search.
-        """
-        if isinstance(scored, Outcomes):
-            scored = Scored(scored)
-        selection = select_best(self.finalists(scored, images), self._check, constraints or self.constraints, images)
-        return self.with_first_pass(selection, scored.first, images)
+            outcomes: what the candidates do to all target images; or a function that returns the outcomes of candidates
+                that were made with the images that count.
+            folds: number of each image's fold, `(N,)`; by default that of the splits.
+            second_layer: see `select`.
 
-    def with_first_pass(self, selection: Selection, first: Outcomes | None, images: Tensor | slice) -> Selection:
-        """Add the results of the first pass on the same images to a selection, if there was a first pass."""
-        if first is None:
-            return selection
-        return replace(selection, first=first.on_images(images), going_on=self.best_layers(first, images))
+        Returns:
+            The selection on all images, with `held_out`, `folds` and `fold`. If no candidate is feasible without a
+            fold, the images of that fold count as unchanged.
+
+        Raises:
+            KeyboardInterrupt: if the search was ended before all candidates were made.
+            ValueError: if there is no candidate, or if there are no folds.
+        """
+        folds = self.splits.folds if folds is None else folds
+        if folds is None:
+            raise ValueError("folds=None, and the splits have none; pass stratified_folds(search.target.labels)")
+
+        started = time.perf_counter()
+        with_second_layer = second_layer and not self.is_ended
+
+        def select(images: ImagesThatCount) -> Selection:
+            counted = outcomes(images) if callable(outcomes) else outcomes
+            return self.select(counted, images, second_layer=with_second_layer and not self.is_ended)
+
+        def select_in_folds() -> Selection:
+            return cross_validate(select, self.target.before, folds)
+
+        try:
+            selection = select_in_folds()
+        except KeyboardInterrupt:
+            self.is_ended = True
+            if callable(outcomes):  # candidates are still to be made
+                raise
+            selection = select_in_folds()
+        else:
+            if with_second_layer and self.is_ended:  # a second layer was tried in some of the folds only
+                selection = select_in_folds()
+        scoring = 0.0 if callable(outcomes) else sum(outcomes.seconds.values())
+        return replace(selection, seconds=scoring + time.perf_counter() - started)
+
+    def _finalists(self, outcomes: Outcomes, images: ImagesThatCount) -> tuple[Outcomes, list[str]]:
+        """Leave out the candidates of second passes in layers that are not among the best of the first on some images.
+
+        Returns:
+            The outcomes of the others; and for the first method with two passes, the layers that go on.
+        """
+        indices: list[int] = []
+        going_on: list[str] = []
+        best: dict[str, list[str]] = {}
+        first = outcomes.tried_in(FIRST)
+        for method in first.methods:
+            best[method] = self.best_layers(first.of(method), images)
+            going_on = going_on or best[method]
+        for index, candidate in enumerate(outcomes.candidates):
+            if candidate.tried_in != SECOND or candidate.params["layer"] in best[candidate.params["method"]]:
+                indices.append(index)
+        return outcomes.of_candidates(indices), going_on
+
+    def _best(self, outcomes: Outcomes, images: ImagesThatCount, constraints: Constraints) -> Selection:
+        """Select among finalists, see `select`."""
+        if not len(outcomes):
+            raise ValueError(
+                "No candidates: the grid or the strengths are empty, or every rank exceeds the number of independent "
+                "keys at the mask; pass settings, strengths and lower ranks"
+            )
+        counted = outcomes.on_images(images)
+        order = counted.by_loss
+        for index in order:
+            if counted.net[index] <= 0:
+                continue
+            candidate = counted.candidates[index]
+            measured = self._check.measure(candidate.edit, candidate.strength, constraints)
+            if measured is None:
+                continue
+            clean, retain = measured
+            scores = {
+                "corrected": int(counted.corrected[index]),
+                "broken": int(counted.broken[index]),
+                "loss": float(counted.loss[index]),
+            }
+            wrong = outcomes.wrong[index]
+            params = candidate.params
+            return Selection(candidate.scaled, params, scores, clean, retain, counted, len(counted), wrong=wrong)
+        clean, retain = self._check.unedited()
+        scores = {"corrected": 0, "broken": 0, "loss": float("nan")}
+        nothing = 0 * counted.candidates[order[0]].edit
+        return Selection(nothing, {}, scores, clean, retain, counted, len(counted))
+
+    def _on_top(self, first: Selection, outcomes: Outcomes, images: ImagesThatCount) -> Outcomes:
+        """Score the sums of the selected edit and the best candidates of other layers; each pair is scored once."""
+        counted = outcomes.on_images(images)
+        others = []
+        for index in counted.by_loss:
+            candidate = counted.candidates[index]
+            if counted.net[index] > 0 and candidate.params["layer"] not in first.edit.layers:
+                others.append(candidate)
+        sums = []
+        with self.one_bar(len(others[:ON_TOP])):
+            try:
+                for other in others[:ON_TOP]:
+                    sums.append(self._sum(first, other))
+                    self._advance("second layer")
+            except (KeyboardInterrupt, _Ended):
+                self.is_ended = True
+        return Outcomes.collected(sums, self.target.before)
+
+    def _sum(self, first: Selection, other: Candidate) -> Outcome:
+        """Score the sum of the selected edit and another candidate."""
+        pair = (first.edit, other.edit, other.strength)
+        if pair not in self._sums:
+            second = {f"{SECOND_LAYER}{name}": value for name, value in other.params.items()}
+            both = first.edit + other.scaled  # in this order, so that the edit map is of the first one's layer
+            [self._sums[pair]] = self._scored([Candidate({**first.params, **second}, both)])
+        return self._sums[pair]
 
     def is_feasible(self, edit: Edit, strength: float = 1.0) -> bool:
         """Return whether an edit, scaled by a strength, satisfies the constraints of this search."""
         return self._check.measure(edit, strength, self.constraints) is not None
+
+    def describe_constraints(self) -> str:
+        """Describe the constraints, and how many images of this search an edit may lose or break."""
+        retain = self.splits.retain
+        return self.constraints.describe(len(self.splits.clean), None if retain is None else len(retain))
+
+    # --- tables -------------------------------------------------------------------------------------------------------
 
     def evaluate(self, edits: Mapping[str, Edit]) -> pd.DataFrame:
         """Evaluate edits on all splits.
@@ -956,8 +813,8 @@ class EditSearch:
         """Tabulate the candidates that no other one beats in what they correct, and in what they cost.
 
         The candidates with the lowest loss that correct more than they break are compared on all clean and retained
-        images, and if none of them is feasible, so is the first one after them that is. All of these images are used
-        for selection, so the figures are too optimistic.
+        images. If none of them is feasible, the next candidate that is feasible is compared as well. All of these
+        images are used for selection, so the figures are too optimistic.
 
         Args:
             outcomes: what the candidates do to the target images.
@@ -999,11 +856,6 @@ class EditSearch:
         order = (kept.broken - kept.corrected).sort_values(kind="stable").index
         return kept.loc[order].reset_index(drop=True)
 
-    def describe_constraints(self) -> str:
-        """Describe the constraints, and how many images of this search an edit may lose or break."""
-        retain = self.splits.retain
-        return self.constraints.describe(len(self.splits.clean), None if retain is None else len(retain))
-
 
 def _is_dominated(gains: np.ndarray) -> np.ndarray:
     """Tell which rows of gains `(K, n)` another row surpasses in one column, and reaches in all, `(K,)` booleans."""
@@ -1013,7 +865,7 @@ def _is_dominated(gains: np.ndarray) -> np.ndarray:
 
 
 def _evaluation(edit: Edit, splits: Mapping[str, CachedActivations]) -> dict[str, float]:
-    """Evaluate an edit on all splits, see `EditSearch.evaluate`."""
+    """Evaluate an edit on all splits, see `Search.evaluate`."""
     row = {}
     if "target_test" in splits:
         test = splits["target_test"].compare(edit)

@@ -4,7 +4,6 @@ Images are compared by thumbnails, so the same photo in another size, precision 
 """
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -15,7 +14,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from edittools.classifiers import Classifier
+from edittools._checks import warn
+from edittools._progress import Progress
+from edittools.classifiers import Classifier, check_size, remap_labels
 from edittools.exemplars import Exemplar
 from edittools.images import Images, LabelledImages, LazyImages, check_images, in_batches, pixels_of, stratified
 from edittools.metrics import predict
@@ -38,6 +39,9 @@ MOST_NAMED = 3
 REFERENCE_SHARE = 0.25
 """The share of the clean images that `split_clean` uses as reference images."""
 
+RETAINED = "retained images"
+"""The name of a set of retained images that was given without a name."""
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -53,6 +57,9 @@ class Splits:
         retain_test: images that rely on the concept legitimately.
         same_class_test: images that show the concept, of the same class as the exemplars.
         extra: other sets, by name.
+        retain_test_sets: if `retain_test` joins several sets, which of its images belong to each, `(N,)` booleans by
+            name. A set that is too small to hold some images out has none.
+        folds: number of each target image's fold for cross-validation, `(N,)`; None if there is a `target_test`.
 
     Raises:
         TypeError: if a set is of another type.
@@ -68,6 +75,59 @@ class Splits:
     retain_test: LabelledImages | None = field(default=None, repr=False)
     same_class_test: LabelledImages | None = field(default=None, repr=False)
     extra: Mapping[str, LabelledImages] = field(default_factory=dict, repr=False)
+    retain_test_sets: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    folds: Tensor | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        classifier: Classifier,
+        exemplars: Sequence[Exemplar],
+        failing: LabelledImages,
+        clean: Images,
+        retain: Images | Mapping[str, Images] | None = None,
+    ) -> "Splits":
+        """Label sets of images, check them, and divide them.
+
+        A quarter of the clean images are `reference`, half are `clean`, and a quarter `clean_test`. Half of each
+        retained set is in `retain`, and half in `retain_test`. The failing images are `target`, divided into five
+        folds.
+
+        Args:
+            classifier: the classifier.
+            exemplars: all exemplars; only x of one may be a failing image.
+            failing: labeled images that show the concept. If their class names are not those of the classifier, in the
+                same order, labels are mapped by class name.
+            clean: images whose accuracy must not drop; without labels, the current predictions serve as labels.
+            retain: images that rely on the concept legitimately, or several such sets by name; labeled like `clean`.
+
+        Raises:
+            TypeError: if a set of images is of another type.
+            ValueError: if images do not have the size of the classifier's input, if a label is not one of its classes,
+                if there are fewer than two failing or three clean images, if two retained sets have the same name as
+                text, or if two sets share an image.
+
+        Warns:
+            UserWarning: if a set holds an image more than once (it is used once), or if a retained set is empty.
+        """
+        retained = _named_retained(retain)
+        given = {"failing": failing, "clean": clean}
+        given |= dict(retained.values())
+        labeled = _label_sets(given, classifier)
+        _check_sets(labeled, exemplars)
+        reference, clean_images, clean_test = split_clean(labeled["clean"])
+        selecting, evaluating = _split_retained({name: labeled[title] for name, (title, _) in retained.items()})
+        target = labeled["failing"]
+        return cls(
+            reference=reference.images,
+            target=target,
+            clean=clean_images,
+            retain=_joined(list(selecting.values())),
+            clean_test=clean_test,
+            retain_test=_joined(list(evaluating.values())),
+            retain_test_sets=_members_of(list(retained), evaluating),
+            folds=stratified_folds(target.labels),
+        )
 
     def __post_init__(self) -> None:
         taken = [name for name in ("reference", *SELECTING, *EVALUATING) if name in self.extra]
@@ -169,8 +229,7 @@ def without_duplicates(name: str, data: LabelledImages) -> LabelledImages:
     is_repeated = repeated(data)
     if not is_repeated.any():
         return data
-    count = int(is_repeated.sum())
-    warnings.warn(f"{name!r} holds {count} images more than once; each is used once", stacklevel=5)
+    warn(f"{name!r} holds {int(is_repeated.sum())} images more than once; each is used once")
     return data.subset(~is_repeated)
 
 
@@ -184,13 +243,13 @@ def repeated(data: LabelledImages) -> Tensor:
     return is_repeated
 
 
-def label_by_prediction(images: Images, classifier: Classifier, progress: bool = False) -> LabelledImages:
+def label_by_prediction(images: Images, classifier: Classifier, progress: Progress | None = None) -> LabelledImages:
     """Label images by the current predictions of a classifier, which replace any labels that the images have.
 
     Args:
         images: `(N, 3, H, W)`, with or without labels.
         classifier: the classifier.
-        progress: show a progress bar.
+        progress: a class like `tqdm.tqdm`, for a bar.
 
     Returns:
         The images with their predicted labels.
@@ -224,6 +283,133 @@ def split_clean(
     return clean.subset(is_reference), rest.subset(is_clean), rest.subset(~is_clean)
 
 
+def stratified_folds(labels: Tensor, count: int = 5) -> Tensor:
+    """Divide images at random, class by class, into folds of about the same size.
+
+    Args:
+        labels: class of each image, `(N,)`.
+        count: number of folds; at most one per image is made.
+
+    Returns:
+        The number of each image's fold, `(N,)`.
+    """
+    folds = torch.full((len(labels),), -1)
+    count = min(count, len(labels))
+    for number in range(count - 1):
+        left = (folds < 0).nonzero()[:, 0]
+        is_next = stratified(labels[left], 1 / (count - number), seed=0)
+        folds[left[is_next]] = number
+    return torch.where(folds < 0, count - 1, folds)
+
+
+# --- the sets of a repair ---------------------------------------------------------------------------------------------
+
+
+def _named_retained(retain: Images | Mapping[str, Images] | None) -> dict[str, tuple[str, Images]]:
+    """List the retained sets that are given by name, each with the title that messages use.
+
+    Raises:
+        ValueError: if two names are equal as text.
+    """
+    sets = retain if isinstance(retain, Mapping) else {RETAINED: retain}
+    named = {}
+    for key, images in sets.items():
+        name = str(key)
+        if name in named:
+            raise ValueError(f"Two retained sets are called {name!r}; give each a name of its own")
+        if images is not None:
+            named[name] = ("retain" if name == RETAINED else f"retain[{name!r}]", images)
+    return named
+
+
+def _label_sets(given: Mapping[str, Images], classifier: Classifier) -> dict[str, LabelledImages]:
+    """Label sets by the classifier's classes, and drop repeated images.
+
+    Labels are mapped by name; sets without labels are labeled by the classifier's predictions. All sets are checked
+    before anything is predicted.
+    """
+    if not isinstance(given["failing"], LabelledImages):
+        raise TypeError(
+            f"The failing images are a {type(given['failing']).__name__}; pass LabelledImages(images, labels, classes)"
+        )
+    checked = {name: _checked(name, images, classifier) for name, images in given.items()}
+    labeled = {}
+    for name, images in checked.items():
+        has_labels = isinstance(images, LabelledImages)
+        labeled[name] = without_duplicates(name, images if has_labels else label_by_prediction(images, classifier))
+    return labeled
+
+
+def _checked(name: str, images: Images, classifier: Classifier) -> Images:
+    """Return a set if its images have the size of the classifier's input; if it has labels, map them by name."""
+    if not isinstance(images, Images):
+        raise TypeError(
+            f"The {name} images are a {type(images).__name__}; pass a tensor (N, 3, H, W), LazyImages or LabelledImages"
+        )
+    check_size(name, images, classifier)
+    return remap_labels(name, images, classifier) if isinstance(images, LabelledImages) else images
+
+
+def _check_sets(sets: Mapping[str, LabelledImages], exemplars: Sequence[Exemplar]) -> None:
+    """Check that the sets are large enough and share no image.
+
+    Args:
+        sets: "failing", "clean", and the retained sets.
+        exemplars: all exemplars; only x of one may be a failing image.
+    """
+    failing = sets["failing"]
+    retained = [name for name in sets if name not in ("failing", "clean")]
+    for name in retained:
+        if not len(sets[name]):
+            warn(f"{name} has no images, so it is not measured; pass images")
+    if len(failing) < 2:
+        raise ValueError(f"{len(failing)} failing images were given; pass at least two, better a dozen")
+    if len(sets["clean"]) < 3:
+        raise ValueError(f"{len(sets['clean'])} clean images were given; pass at least three, better hundreds")
+    changed = torch.stack([exemplar.changed for exemplar in exemplars])
+    original = torch.stack([exemplar.image for exemplar in exemplars])
+    shown = {"exemplars": torch.cat([changed, original]), "x' of the exemplars": changed}
+    pairs = [("clean", "exemplars"), ("failing", "clean"), ("failing", "x' of the exemplars")]
+    for name in retained:
+        pairs += [(name, other) for other in ("failing", "exemplars", "clean")]
+    pairs += combinations(retained, 2)
+    check_disjoint({**sets, **shown}, pairs)
+
+
+def _split_retained(
+    retained: Mapping[str, LabelledImages],
+) -> tuple[dict[str, LabelledImages], dict[str, LabelledImages]]:
+    """Split each retained set into halves for selection and for evaluation; a single image is used for selection."""
+    selecting = {}
+    evaluating = {}
+    for name, images in retained.items():
+        if len(images) > 1:
+            selecting[name], evaluating[name] = images.split(0.5)
+        elif len(images):
+            selecting[name] = images
+    return selecting, evaluating
+
+
+def _members_of(names: Sequence[str], evaluating: Mapping[str, LabelledImages]) -> dict[str, Tensor]:
+    """Tell which images of the joined sets `evaluating` belong to each retained set, `(N,)` booleans by name."""
+    members = {}
+    for name in names:
+        of_each = [torch.full((len(images),), other == name) for other, images in evaluating.items()]
+        members[name] = torch.cat(of_each) if of_each else torch.zeros(0, dtype=torch.bool)
+    return members
+
+
+def _joined(sets: Sequence[LabelledImages]) -> LabelledImages | None:
+    """Join sets of images that have the same classes; None if there are none."""
+    if len(sets) < 2:
+        return sets[0] if sets else None
+    labels = torch.cat([images.labels for images in sets])
+    names = tuple(name for images in sets for name in images.names) if all(images.names for images in sets) else ()
+    return LabelledImages(torch.cat([images.images[:] for images in sets]), labels, sets[0].classes, names)
+
+
+# --- thumbnails -------------------------------------------------------------------------------------------------------
+
 _THUMBNAILS = WeakTensorKeyDictionary()
 """The thumbnails of tensors of images, each with the tensor's version: how often it was changed in place."""
 
@@ -247,7 +433,7 @@ def _shrink(pixels: Tensor | LazyImages) -> Tensor:
     return torch.cat(batches).flatten(1).cpu() if batches else torch.zeros(0, 768)
 
 
-_thumbnails_of_files = lru_cache(16)(_shrink)  # so files are read only once for their thumbnails
+_thumbnails_of_files = lru_cache(16)(_shrink)  # so the files of a set are read only once for their thumbnails
 
 
 def _is_same(one: Tensor, other: Tensor) -> Tensor:

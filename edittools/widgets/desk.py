@@ -31,17 +31,17 @@ import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import load_image
-from edittools.plots.figures import image_grid, titles_and_states
+from edittools.image_files import load_image
 from edittools.probing.segmentation import Finder
-from edittools.selection.judgment import DO_NOT_USE, UNCLEAR, USE
-from edittools.selection.repair import Progress
+from edittools.selection.verdict import DO_NOT_USE, UNCLEAR, USE
 from edittools.widgets import desk_panel as panel
+from edittools.widgets.drawing import image_grid, titles_and_states
 from edittools.widgets.editor import MaskEditor, strongest_heat
-from edittools.widgets.image_sets import ImageSource, Step, check_source
+from edittools.widgets.image_sets import ImageSource, check_source
 from edittools.widgets.pixels import StaticFigure, plain_text
 from edittools.widgets.result import Result
 from edittools.widgets.session import EditSession
@@ -157,7 +157,13 @@ class Desk(StaticFigure, ipywidgets.VBox):
         super().__init__([self._notes, self._busy, columns])
         self.add_class("et-desk")
         make_session = partial(
-            EditSession, classifier, **sources, materials=materials, finder=finder, callback=self._show_step
+            EditSession,
+            classifier,
+            **sources,
+            materials=materials,
+            finder=finder,
+            progress=self._busy_bar,
+            on_images=self._add_loaded,
         )
         self._starting = self._worker.submit(self._begin, make_session)
         self._last_request = self._starting
@@ -363,15 +369,18 @@ class Desk(StaticFigure, ipywidgets.VBox):
             self.gallery.show([])
             self._show()
         self._choose(index)
-        self._busy.show(None)
+        self._busy.hide()
 
-    def _show_step(self, step: Step) -> None:
-        """Show how far a step has come; the gallery shows the first images that are read, one after the other."""
-        self._busy.show(step)
-        if step.images is not None:
-            self._unsent += step.images[: MAX_IMAGES - len(self._loaded) - len(self._unsent)]
-            if monotonic() > self._sent + SENDING_SECONDS:
-                self._show_loaded()
+    @property
+    def _busy_bar(self) -> Progress:
+        """The class of the bars that show how far what takes long has come."""
+        return partial(panel.BusyBar, busy=self._busy)
+
+    def _add_loaded(self, images: Tensor) -> None:
+        """Show the first images that are read in the gallery, one after the other."""
+        self._unsent += images[: MAX_IMAGES - len(self._loaded) - len(self._unsent)]
+        if monotonic() > self._sent + SENDING_SECONDS:
+            self._show_loaded()
 
     def _show_loaded(self) -> None:
         """Show the images that were read since the last call."""
@@ -411,9 +420,14 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     def _search(self, exemplar: Exemplar, drawn_on: int) -> panel.Outcome:
         images = len(self._session.images) - 1  # without the one that the exemplar was made from
-        show_progress = partial(self._show_progress, monotonic(), images)
+        bar = partial(
+            panel.SearchBar,
+            show=self._controls.show_search,
+            is_stopped=lambda: self._stop_requested,
+            images=images,
+        )
         try:
-            fix = self._session.search(exemplar, drawn_on, show_progress)
+            fix = self._session.search(exemplar, drawn_on, bar)
         except KeyboardInterrupt:
             return panel.Outcome("The search was stopped before the first candidate was done.")
         finally:
@@ -427,18 +441,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._session.draw_charts()
         self._show()
         return panel.Outcome(FOUND[fix.verdict.word])
-
-    def _show_progress(self, started: float, images: int, progress: Progress) -> bool:
-        """Show the progress of the search; return False to end it, if this was requested.
-
-        Args:
-            started: the time at which the search has started, in seconds.
-            images: number of images on which it selects.
-            progress: how far it has come.
-        """
-        status = panel.describe_progress(progress, monotonic() - started, images)
-        self._controls.show_search(progress.share, status)
-        return not self._stop_requested
 
     def _show_edit(self, edit: Edit) -> panel.Outcome:
         self._session.show(edit)
@@ -461,9 +463,9 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     def _save_report(self, path: str | os.PathLike) -> panel.Outcome:
         try:
-            path = self._session.save_report(path, self._busy.show)
+            path = self._session.save_report(path, self._busy_bar)
         finally:
-            self._busy.show(None)
+            self._busy.hide()
         return panel.Outcome(f"Saved as {path}.")
 
     def _update(self) -> panel.Outcome:
@@ -476,9 +478,9 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _prepare(self, layer: str) -> panel.Outcome:
         """Run the sets up to a layer, so that the next rewrite is fast."""
         try:
-            self._session.prepare(layer, self._busy.show)
+            self._session.prepare(layer, self._busy_bar)
         finally:
-            self._busy.show(None)
+            self._busy.hide()
         return panel.Outcome()
 
     # --- display ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The parts of the desk's panel, without their callbacks; every control has a label that screen readers announce."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import ceil
@@ -11,11 +11,10 @@ import anywidget
 import ipywidgets
 import traitlets
 from torch import Tensor
+from tqdm import tqdm
 
 from edittools.images import resized
 from edittools.metrics import SIGNS, state_of
-from edittools.selection.repair import Progress
-from edittools.widgets.image_sets import Step
 from edittools.widgets.pixels import to_base64, to_pixels, to_png
 from edittools.widgets.result import Result
 from edittools.widgets.session import ALL, EditSession
@@ -133,17 +132,25 @@ class Busy(ipywidgets.VBox):
         self.message = Message()
         super().__init__([self.progress, self.message])
         self.add_class("et-box")
-        self.show(None)
+        self.hide()
 
-    def show(self, step: Step | None) -> None:
-        """Show a step; None if nothing is computed."""
-        self.layout.display = "none" if step is None else ""
-        if step is None:
-            return
+    def hide(self) -> None:
+        """Show that nothing is computed."""
+        self.layout.display = "none"
+
+    def show(self, what: str, done: int, total: int | None) -> None:
+        """Show what is computed, and how much of it is done.
+
+        Args:
+            what: what is computed.
+            done: number of parts that are done.
+            total: number of all parts; None if they are not counted.
+        """
+        self.layout.display = ""
         self.progress.layout.display = ""
-        self.progress.value = step.done / step.total if step.total else 0.0
-        self.progress.description = f"{step.done} of {step.total}" if step.total else ""
-        self.message.show(f"{step.what} …")
+        self.progress.value = done / total if total else 0.0
+        self.progress.description = f"{done} of {total}" if total else ""
+        self.message.show(f"{what[:1].upper()}{what[1:]} …")
 
     def show_error(self, message: str) -> None:
         """Show instead why it has failed."""
@@ -359,23 +366,77 @@ class Controls(ipywidgets.VBox):
         self.charts.value = f"<details><summary>{CHARTS}</summary>{charts}</details>" if charts else ""
 
 
-def describe_progress(progress: Progress, passed: float, images: int) -> str:
-    """Say how long a search will take, what it tries at the moment, and what the best candidate so far does.
+class BusyBar(tqdm):
+    """A progress bar that the panel shows.
 
     Args:
-        progress: how far the search has come.
-        passed: how long it has taken, in seconds.
-        images: number of images on which it selects.
-
-    Returns:
-        One line per fact.
+        arguments: those of `tqdm`.
+        busy: where it is shown.
+        options: those of `tqdm`.
     """
-    left = time_left(passed, progress.share)
-    lines = [f"{left}; now: {progress.method}" if left else f"now: {progress.method}"]
-    if progress.corrected is not None:
-        counts = f"corrects {progress.corrected}, breaks {progress.broken} of {images}"
-        lines.append(f"so far: {counts}, before its cost is checked")
-    return "\n".join(lines)
+
+    def __init__(self, *arguments: Any, busy: Busy, **options: Any) -> None:
+        self._busy = busy
+        super().__init__(*arguments, **options)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Show the bar in the panel, and print nothing."""
+        self._busy.show((self.desc or "").removesuffix(": "), self.n, self.total)
+
+
+class SearchBar(tqdm):
+    """A progress bar of a search that the panel shows, and that ends the search when this was requested.
+
+    Args:
+        arguments: those of `tqdm`.
+        show: is called with the share that is done, and with what is done at the moment, one line per fact.
+        is_stopped: tells whether the search should end.
+        images: number of images on which the search selects.
+        options: those of `tqdm`.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        show: Callable[[float, str], None],
+        is_stopped: Callable[[], bool],
+        images: int,
+        **options: Any,
+    ) -> None:
+        self._show = show
+        self._is_stopped = is_stopped
+        self._images = images
+        self._counts: Mapping[str, int] = {}
+        super().__init__(*arguments, **options)
+
+    def set_postfix(self, counts: Mapping[str, int], refresh: bool = True) -> None:
+        """Set the numbers of images that the best candidate so far corrects and breaks."""
+        self._counts = counts
+        if refresh:
+            self.refresh()
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Count what is done; raise `KeyboardInterrupt` if the search should end."""
+        shown = super().update(n)
+        if self._is_stopped():
+            raise KeyboardInterrupt
+        return shown
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Show the bar in the panel, and print nothing."""
+        counts_candidates = self.unit == "candidate"  # the other bars are of images that the search reads first
+        share = min(self.n / self.total, 1.0) if counts_candidates and self.total else 0.0
+        self._show(share, self._describe(share))
+
+    def _describe(self, share: float) -> str:
+        """Say how long the search will take, what it tries at the moment, and what the best candidate so far does."""
+        left = time_left(self.format_dict["elapsed"], share)
+        now = (self.desc or "").removesuffix(": ")
+        lines = [f"{left}; now: {now}" if left else f"now: {now}"]
+        if self._counts:
+            counts = f"corrects {self._counts['corrected']}, breaks {self._counts['broken']} of {self._images}"
+            lines.append(f"so far: {counts}, before its cost is checked")
+        return "\n".join(lines)
 
 
 def time_left(passed: float, share: float) -> str:

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from edittools._caching import atomic_path
 from edittools._checks import extra
-from edittools.images import check_mask, check_mask_names, load_mask, save_mask
-from edittools.plots import image_grid
+from edittools._image_checks import check_mask, check_mask_names
+from edittools.image_files import load_mask, save_mask
 from edittools.probing.coco import decode_segmentation
 from edittools.probing.segmentation import suggest_masks
+from edittools.widgets.drawing import image_grid
 from edittools.widgets.pixels import StaticFigure, to_base64, to_pixels, to_png
 
 MAX_DISPLAY_PIXELS = 3_000_000

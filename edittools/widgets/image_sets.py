@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier, remap_labels
 from edittools.folders import image_files, read_files
 from edittools.images import LabelledImages, LazyImages, resized
@@ -24,25 +24,8 @@ AT_ONCE = 8
 """The number of `LazyImages` that are read at once."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """How far a session has come with a step of what takes long.
-
-    Args:
-        what: the step.
-        done: number of images, or of parts of the step, that are done.
-        total: number of those in the step; 0 if they are not counted.
-        images: the images `(N, 3, H, W)` of the set `images` that were read last; None in every other step.
-    """
-
-    what: str
-    done: int = 0
-    total: int = 0
-    images: Tensor | None = field(default=None, repr=False)
-
-
-StepCallback = Callable[[Step], None]
-"""Is called while a session does what takes long."""
+OnImages = Callable[[Tensor], None]
+"""Is called with images `(N, 3, H, W)` that were read."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +86,8 @@ def read_set(
     source: ImageSource,
     classifier: Classifier,
     notes: list[str],
-    callback: StepCallback | None = None,
+    progress: Progress | None = None,
+    on_images: OnImages | None = None,
 ) -> ReadSet:
     """Load a set at the classifier's size, each image once.
 
@@ -114,7 +98,8 @@ def read_set(
         source: the images.
         classifier: the classifier, which gives the size and the class names.
         notes: a line is appended about images that are left out, and if there are no labels.
-        callback: is called with each image that was read, or with several.
+        progress: a class like `tqdm.tqdm`, for a bar.
+        on_images: is called with each image that was read, or with several.
 
     Raises:
         TypeError: if `source` is not a set of images.
@@ -125,13 +110,21 @@ def read_set(
     step = max(1, -(-len(checked) * classifier.size**2 // MAX_PIXELS))
     if step > 1:
         notes.append(f"{name}: one image in {step} is used.")
-    report = partial(_report, callback, name)
-    if isinstance(checked, list):
-        data, is_labeled, left_out = read_files(source, checked[::step], classifier, report)
-        if left_out:
-            notes.append(f"{name}: {len(left_out)} files are left out ({'; '.join(left_out[:3])}).")
-    else:
-        data = _resized(checked.subset(range(0, len(checked), step)), classifier.size, report)
+    count = len(range(0, len(checked), step))
+    with bar_of(progress, total=count, desc=f"reading {name}", unit="image") as bar:
+
+        def report(images: Tensor) -> None:
+            if on_images is not None:
+                on_images(images)
+            bar.update(len(images))
+
+        if isinstance(checked, list):
+            data, is_labeled, left_out = read_files(source, checked[::step], classifier, report)
+            if left_out:
+                notes.append(f"{name}: {len(left_out)} files are left out ({'; '.join(left_out[:3])}).")
+        else:
+            data = _resized(checked.subset(range(0, len(checked), step)), classifier.size, report)
+    if not isinstance(checked, list):
         has_labels = isinstance(source, LabelledImages)
         is_labeled = torch.full((len(data),), has_labels)
         if not has_labels:
@@ -143,23 +136,15 @@ def read_set(
     return ReadSet(data, is_labeled[~is_repeated])
 
 
-def _resized(data: LabelledImages, size: int, report: Callable[[int, int, Tensor], None]) -> LabelledImages:
+def _resized(data: LabelledImages, size: int, report: OnImages) -> LabelledImages:
     """Load the images of a set, and resize them to `size × size` pixels; a tensor of that size is not copied."""
     at_once = len(data) if isinstance(data.images, Tensor) else AT_ONCE
     batches = []
     for start in range(0, len(data), at_once):
         batch = resized(data.images[start : start + at_once], size)
         batches.append(batch)
-        report(start + len(batch), len(data), batch)
+        report(batch)
     return replace(data, images=batches[0] if len(batches) == 1 else torch.cat(batches))
-
-
-def _report(callback: StepCallback | None, name: str, done: int, total: int, images: Tensor) -> None:
-    """Report images that were read; those of another set than `images` are not passed on."""
-    if callback is not None:
-        is_shown = name == "images"
-        batch = images if images.ndim == 4 else images[None]
-        callback(Step(f"Reading {name}", done, total, batch if is_shown else None))
 
 
 def with_names(data: LabelledImages) -> LabelledImages:

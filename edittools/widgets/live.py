@@ -16,10 +16,10 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import Images, LabelledImages
 from edittools.metrics import SIGNS
-from edittools.plots.figures import OVERLAY, STATE_COLORS, draw_pixels, titles_and_states
 from edittools.rewriting import rewrite_at
-from edittools.selection.evaluation import CachedActivations
+from edittools.selection.activations import CachedActivations
 from edittools.site import LayerReference, site_at
+from edittools.widgets.drawing import OVERLAY, STATE_COLORS, draw_pixels, titles_and_states
 from edittools.widgets.editor import MaskEditor
 from edittools.widgets.pixels import StaticFigure, to_pixels
 

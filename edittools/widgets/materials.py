@@ -7,9 +7,9 @@ import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from torch import Tensor
 
+from edittools._image_checks import check_image, check_mask
 from edittools.exemplars import paste_texture
-from edittools.miniworld.textures import STYLES, restyle
-from edittools.miniworld.typography import blanked
+from edittools.probing.textures import STYLES, restyle
 
 SURROUNDINGS = "what is around it"
 """The material that continues the surroundings of the mask."""
@@ -42,8 +42,27 @@ def replace_by_material(image: Tensor, mask: Tensor, material: str, textures: Ma
     if material == SURROUNDINGS:
         return inpaint(image, mask)
     if material == BLANK_STICKER:
-        return blanked(image, mask).image
+        return covered(image, mask)
     return restyle(image, mask, material)
+
+
+def covered(image: Tensor, mask: Tensor) -> Tensor:
+    """Cover the masked part of an image, such as a text, with the color of the paper under it.
+
+    It is the median of the brighter half of the masked pixels.
+
+    Args:
+        image: `(3, H, W)`.
+        mask: `(H, W)` of 0 and 1.
+
+    Raises:
+        ValueError: if the image or the mask is not valid.
+    """
+    mask = check_mask(mask, check_image(image))
+    inside = image[:, mask > 0]
+    bright = inside.mean(dim=0)
+    color = inside[:, bright >= bright.median()].median(dim=1).values
+    return torch.where(mask > 0, color[:, None, None], image)
 
 
 def inpaint(image: Tensor, mask: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from edittools.images import check_image
+from edittools._image_checks import check_image
 
 
 class StaticFigure:

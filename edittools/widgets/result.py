@@ -8,15 +8,10 @@ from torch import Tensor
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison
-from edittools.selection import Constraints, RepairResult
-from edittools.selection.judgment import (
-    RETAINED,
-    USE,
-    accuracy_check,
-    describe_effect,
-    fit_check,
-    retained_check,
-)
+from edittools.selection import Assessment, Constraints
+from edittools.selection.checks import accuracy_check, describe_effect, fit_check, retained_check
+from edittools.selection.splits import RETAINED
+from edittools.selection.verdict import USE
 
 BEFORE_CHANGE = "Measured before images or labels were changed:"
 """The first line of the verdict on an edit that a search has found, after a change of images or labels."""
@@ -53,7 +48,7 @@ class Result:
     clean: Comparison | None = field(repr=False)
     verdict: str = ""
     details: str = field(default="", repr=False)
-    repair: RepairResult | None = field(default=None, repr=False)
+    repair: Assessment | None = field(default=None, repr=False)
     data: LabelledImages | None = field(default=None, repr=False)
     charts: str = field(default="", repr=False)
 
@@ -78,7 +73,7 @@ def describe(edit: Edit) -> str:
     return f"{edit}." if check.holds is None else f"{edit}.\n{sentence(check.figure)}"
 
 
-def with_held_out_verdict(result: Result, fix: RepairResult, before_change: bool = False) -> Result:
+def with_held_out_verdict(result: Result, fix: Assessment, before_change: bool = False) -> Result:
     """Give a result the verdict on the edit that the search has found, and the figures it depends on, one per line.
 
     They come from images that were not used to select the edit. The last line has those of the edit that is applied,

@@ -14,39 +14,32 @@ take long in a single thread, one after the other.
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from edittools._caching import digest_tensors
 from edittools._graph import quiet_exports
+from edittools._image_checks import check_mask
 from edittools._ledger import Weights, ledger_of
-from edittools.classifiers import Classifier, check_classifier
+from edittools._progress import Progress, bar_of
+from edittools.classifiers import Classifier, check_classifier, fingerprint_beside_weights
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, check_mask
+from edittools.images import LabelledImages
 from edittools.metrics import Comparison, label_margins, misclassified, predict, state_of
 from edittools.probing import evidence_map
 from edittools.probing.segmentation import Finder, suggest_masks
 from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
-from edittools.selection import CachedActivations, RepairResult, cache_activations, candidate_layers, repair
-from edittools.selection.evaluation import StateMemory, memory_for_states
-from edittools.selection.judgment import describe_effect
-from edittools.selection.repair import Callback
+from edittools.selection import Assessment, CachedActivations, cache_activations, candidate_layers, repair
+from edittools.selection.activations import StateMemory, memory_for_states
+from edittools.selection.checks import describe_effect
 from edittools.selection.splits import check_disjoint, split_clean
 from edittools.site import LayerReference, site_at
-from edittools.widgets.image_sets import ImageSource, ReadSet, Step, StepCallback, read_set, with_names
+from edittools.widgets.image_sets import ImageSource, OnImages, ReadSet, read_set, with_names
 from edittools.widgets.materials import MATERIALS, replace_by_material
 from edittools.widgets.result import MEASURING, Preview, Result, describe, sentence, verdict, with_held_out_verdict
-
-READING_MODEL = "Reading the model"
-"""The step in which the model is exported as a graph."""
-
-WRITING_REPORT = "Writing the report"
-"""The step in which the report of a search is written."""
 
 ALL = "all"
 """The name of the group of all images."""
@@ -90,8 +83,9 @@ class EditSession:
         retain: images whose predictions should not change.
         materials: textures `(3, h, w)` by name, in addition to `MATERIALS`.
         finder: suggests masks, see `suggest`.
-        callback: is called with each `Step` while the images are read and classified. It also takes the place of the
-            warning that a large model is read, which takes some seconds.
+        progress: a class like `tqdm.tqdm`, for bars while the images are read and classified. They also take the place
+            of the warning that a large model is read, which takes some seconds.
+        on_images: is called with the images of the set `images` as they are read, one or several at a time.
 
     Each set is `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder (`read_folder`). Without labels, the
     current predictions serve as labels.
@@ -116,15 +110,15 @@ class EditSession:
         *,
         materials: Mapping[str, Tensor] | None = None,
         finder: Finder | None = None,
-        callback: StepCallback | None = None,
+        progress: Progress | None = None,
+        on_images: OnImages | None = None,
     ) -> None:
         self.classifier = check_classifier(classifier)
         self.notes: list[str] = []
         self._weights = Weights(classifier)
-        self._buffers = digest_tensors(_non_persistent_buffers(classifier))
-        self._read_sets({"images": images, "clean": clean, "retain": retain}, callback)
-        self._report(callback, READING_MODEL)
-        with quiet_exports(callback is not None):
+        self._beside_weights = fingerprint_beside_weights(classifier)
+        self._read_sets({"images": images, "clean": clean, "retain": retain}, progress, on_images)
+        with quiet_exports(progress is not None), bar_of(progress, total=1, desc="reading the model", unit="model"):
             self.layers = tuple(editable_layers(self.classifier).layer)
             candidates = candidate_layers(self.classifier)
         self.default_layer = candidates[2 * len(candidates) // 3]
@@ -146,20 +140,23 @@ class EditSession:
         text = f"{self.classifier}, {len(self.images)} images, {count} misclassified"
         return text if self.edit is None else f"{text}; {self.edit}"
 
-    def _read_sets(self, sources: Mapping[str, ImageSource | None], callback: StepCallback | None) -> None:
+    def _read_sets(
+        self, sources: Mapping[str, ImageSource | None], progress: Progress | None, on_images: OnImages | None
+    ) -> None:
         """Load the sets, check that they share no image, label them, and divide the clean images."""
         read = {}
         for name, source in sources.items():
             if source is not None:
-                read[name] = read_set(name, source, self.classifier, self.notes, callback=callback)
+                shown = on_images if name == "images" else None
+                read[name] = read_set(name, source, self.classifier, self.notes, progress, shown)
         check_disjoint({name: image_set.data for name, image_set in read.items()})
-        self.before = self._classify("images", read["images"], callback)
+        self.before = self._classify("images", read["images"], progress)
         self._sets = {"images": read.pop("images").labeled(self.before)}
         for name, image_set in read.items():
             if image_set.is_labeled.all():
                 self._sets[name] = image_set.data
             else:
-                self._sets[name] = image_set.labeled(self._classify(name, image_set, callback))
+                self._sets[name] = image_set.labeled(self._classify(name, image_set, progress))
         self.images = with_names(self._sets["images"])
         self.retain = self._sets.get("retain")
         self.clean = None
@@ -174,20 +171,9 @@ class EditSession:
                 f"should keep; accuracy is measured on the other {len(clean)}.",
             )
 
-    def _classify(self, name: str, image_set: ReadSet, callback: StepCallback | None) -> Tensor:
+    def _classify(self, name: str, image_set: ReadSet, progress: Progress | None) -> Tensor:
         """Compute the logits `(N, classes)` of a set."""
-        total = len(image_set.data)
-
-        def report(done: int) -> None:
-            self._report(callback, f"Classifying {name}", done, total)
-
-        report(0)
-        return predict(self.classifier, image_set.data, callback=report).float()
-
-    def _report(self, callback: StepCallback | None, what: str, done: int = 0, total: int = 0) -> None:
-        """Report a step to a callback, if there is one."""
-        if callback is not None:
-            callback(Step(what, done, total))
+        return predict(self.classifier, image_set.data, bar=f"classifying {name}", progress=progress).float()
 
     # --- images and marks ---------------------------------------------------------------------------------------------
 
@@ -410,15 +396,15 @@ class EditSession:
         step.result = result
         return self.result
 
-    def prepare(self, layer: str, callback: StepCallback | None = None) -> None:
+    def prepare(self, layer: str, progress: Progress | None = None) -> None:
         """Run the images up to a layer, so that the next rewrite of this layer is fast.
 
         Args:
             layer: name of the layer.
-            callback: is called with a `Step` before each set.
+            progress: a class like `tqdm.tqdm`, for bars.
         """
         self._check_weights()
-        self._states_at(layer, callback)
+        self._states_at(layer, progress)
 
     def rewrite(
         self,
@@ -454,22 +440,22 @@ class EditSession:
         self,
         exemplar: Exemplar | None = None,
         drawn_on: int | None = None,
-        callback: Callback | None = None,
-    ) -> RepairResult:
+        progress: Progress | None = None,
+    ) -> Assessment:
         """Search for the best edit with `repair`; if one is found, it replaces the last one.
 
         Args:
             exemplar: by default, the one of the selected image.
             drawn_on: index of the image that the exemplar was made from, which is not used; the selected one by
                 default.
-            callback: is called with the `Progress` before each candidate; the search ends when it returns False.
+            progress: a class like `tqdm.tqdm`, for a bar; the search ends when its `update` raises an exception.
 
         Returns:
             The outcome. The verdict of `result` has the same figures, of images that were not used to select the edit.
 
         Raises:
             ValueError: if nothing is marked, if there are no `clean` images, or if the weights were changed.
-            KeyboardInterrupt: if `callback` ended the search before the first candidate was done.
+            KeyboardInterrupt: if the bar ended the search before the first candidate was done.
         """
         exemplar = self.exemplar if exemplar is None else exemplar
         drawn_on = self.index if drawn_on is None else drawn_on
@@ -483,8 +469,7 @@ class EditSession:
             target,
             self._sets["clean"],
             self.retain,
-            callback=callback,
-            progress=False,
+            progress=progress,
         )
         if fix.selection.feasible:
             result = with_held_out_verdict(self.measure(fix.edit, (drawn_on,)), fix)
@@ -602,12 +587,12 @@ class EditSession:
         self.edit.save(path)
         return path
 
-    def save_report(self, path: str | os.PathLike, callback: StepCallback | None = None) -> Path:
-        """Write the report of the search that found the last edit, see `RepairResult.report`.
+    def save_report(self, path: str | os.PathLike, progress: Progress | None = None) -> Path:
+        """Write the report of the search that found the last edit, see `Assessment.report`.
 
         Args:
             path: the page.
-            callback: is called with each `Step`.
+            progress: a class like `tqdm.tqdm`, for a bar.
 
         Returns:
             The path of the file.
@@ -615,10 +600,10 @@ class EditSession:
         Raises:
             ValueError: if the last edit was not found by a search.
         """
-        return self.searched.report(path, callback=partial(self._report, callback, WRITING_REPORT))
+        return self.searched.report(path, progress=progress)
 
     @property
-    def searched(self) -> RepairResult:
+    def searched(self) -> Assessment:
         """The outcome of the search that found the last edit.
 
         Raises:
@@ -667,7 +652,7 @@ class EditSession:
 
     def _has_initial_weights(self, edit: Edit | None = None) -> bool:
         """Return whether the weights are those at the beginning, or these with one edit on top."""
-        if digest_tensors(_non_persistent_buffers(self.classifier)) != self._buffers:
+        if fingerprint_beside_weights(self.classifier) != self._beside_weights:
             return False
         with ledger_of(self.classifier) as ledger:
             fingerprints = list(ledger.fingerprints())
@@ -677,12 +662,12 @@ class EditSession:
         is_own = edit is not None and bool(applied) and applied[-1].digest == edit.digest
         return is_own and fingerprints[-1] == self._weights.fingerprint  # that below the last edit
 
-    def _states_at(self, layer: str, callback: StepCallback | None = None) -> _LayerStates:
+    def _states_at(self, layer: str, progress: Progress | None = None) -> _LayerStates:
         """Run the sets up to a layer; the states at the last few layers stay in memory.
 
         Args:
             layer: name of the layer.
-            callback: is called with a `Step` before each set.
+            progress: a class like `tqdm.tqdm`, for bars.
 
         Raises:
             KeyError: if there is no such layer.
@@ -695,21 +680,10 @@ class EditSession:
                 sets["clean"] = self.clean
             cuts = cut_all(self.classifier, [layer], self._weights)
             memory = StateMemory(memory_for_states(self.classifier.device), cuts)
-            total = sum(map(len, sets.values()))
-            states = {}
-            for name, data in sets.items():
-                done = sum(len(sets[earlier]) for earlier in states)
-                self._report(callback, f"Running {name} up to {layer}", done, total)
-                states |= cache_activations(cuts, {name: data}, memory=memory)
+            states = cache_activations(cuts, sets, progress=progress, memory=memory)
             while len(self._states) >= CACHED_LAYERS:
                 oldest = next(iter(self._states))
                 del self._states[oldest]
             reference = LayerReference(cuts[layer], self.reference)
             self._states[layer] = _LayerStates(cuts[layer], reference, states)
         return self._states[layer]
-
-
-def _non_persistent_buffers(classifier: Classifier) -> list[Tensor]:
-    """Return the buffers that are not persistent, and so are not part of the fingerprint of the weights."""
-    persistent = classifier.state_dict()
-    return [buffer for name, buffer in classifier.named_buffers() if name not in persistent]

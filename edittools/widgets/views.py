@@ -9,11 +9,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from edittools._image_checks import check_image
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
-from edittools.images import check_image
 from edittools.metrics import predict
-from edittools.plots import image_grid, prediction_title
+from edittools.widgets.drawing import image_grid, prediction_title
 from edittools.widgets.pixels import StaticFigure, plain_text, to_pixels, to_png
 
 TOP_COLOR = "#0969da"

@@ -19,18 +19,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torchvision.utils import save_image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 import edittools as et
 from edittools._caching import atomic_path, digest_tensors
 from edittools.auditing import audit_folder
+from edittools.course.scenarios import snow_scenario
+from edittools.course.scenarios.rules import probing_setup
+from edittools.course.scenarios.tiers import SceneSet
 from edittools.cut import Cut
-from edittools.miniworld.textures import texture
+from edittools.methods import METHODS, Method
 from edittools.probing import probe
-from edittools.scenarios import snow_scenario
-from edittools.scenarios.rules import probing_setup
-from edittools.scenarios.tiers import SceneSet
-from edittools.selection import EditSearch, RepairResult, Selection, grid, repair
+from edittools.probing.textures import texture
+from edittools.selection import Assessment, Search, Selection, grid, repair, stratified_folds
 
 LAYERS = {
     "mini_vgg": ("features.10", "features.15"),
@@ -56,6 +57,15 @@ SEARCHED = ("features.8", "features.10", "features.13", "features.15")
 SEARCHED_WHOLE = ("mini_vgg", "mini_vit")
 """The networks in which all layers are searched."""
 
+NAMES = {
+    "rewrite": "edit",
+    "random_direction": "random direction",
+    "last_layer": "last layer",
+    "logit_correction": "logit correction",
+    "finetune": "local fine-tuning",
+}
+"""The names of methods in the table of methods, by their names in the digests."""
+
 BASELINES = {
     "random_direction": grid(rank=(1, 3)),
     "projection": grid(direction=("mean", "probe", "leace")),
@@ -69,7 +79,7 @@ BASELINES = {
 """Settings of each baseline."""
 
 VARYING = ("created", "versions", "fingerprints")
-"""What `RepairResult.report_data` says that differs between two runs or versions of the same computation."""
+"""What `Assessment.report_data` says that differs between two runs or versions of the same computation."""
 
 Entry = dict[str, Any]
 
@@ -110,7 +120,7 @@ def edits_and_maps(network: str) -> Iterator[tuple[str, Entry]]:
     reference = scenario.splits.reference
     exemplars = list(scenario.exemplars.values())
     moments = et.second_moments(classifier, LAYERS[network], reference)
-    search = EditSearch(classifier, exemplars[:1], scenario.splits, LAYERS[network])
+    search = Search(classifier, exemplars[:1], scenario.splits, LAYERS[network])
     for layer in LAYERS[network]:
         yield f"{network} {layer} moment", entry([moments[layer].matrix])
         cut = Cut(classifier, layer)
@@ -123,18 +133,18 @@ def edits_and_maps(network: str) -> Iterator[tuple[str, Entry]]:
                 yield f"{network} {layer} rewrite {settings} of {count}", of_edit(edit)
         yield f"{network} {layer} map", entry([edit.edit_map(classifier, scenario.splits.target.images[:8])])
     for method, settings in BASELINES.items():
-        for number, candidate in enumerate(search.candidates(method, settings, strengths=(1.0,))):
-            params, edit = candidate if isinstance(candidate, tuple) else (candidate.params, candidate.edit)
-            yield f"{network} {method} {number} {without_method(params)}", of_edit(edit)
+        for number, candidate in enumerate(search.candidates(named(method).trying(settings, strengths=(1.0,)))):
+            yield f"{network} {method} {number} {without_method(candidate.params)}", of_edit(candidate.edit)
 
 
 def selections() -> Iterator[tuple[str, Entry]]:
     """Describe what is selected in a search, and by `repair`."""
     scenario = snow_scenario("mini", most_scenes=240)
-    search = EditSearch(scenario.classifier, scenario.exemplars, scenario.splits, SEARCHED[:3])
+    search = Search(scenario.classifier, scenario.exemplars, scenario.splits, SEARCHED[:3])
+    folds = stratified_folds(search.target.labels)
     edits = {}
     for method in ("rewrite", "random_direction", "projection"):
-        best = search.select(search.candidates(method), cv=5)
+        best = search.cross_validated(search.score(named(method), folds=folds), folds)
         edits[method] = best.edit
         yield (
             f"selected {method}",
@@ -146,7 +156,7 @@ def selections() -> Iterator[tuple[str, Entry]]:
     failing = splits.target.subset(is_wrong.nonzero()[:24, 0])
     exemplar = scenario.exemplars["car 1"]
     layers = SEARCHED[-2:]
-    fix = repair(scenario.classifier, exemplar, failing, splits.clean, splits.retain, layers=layers, progress=False)
+    fix = repair(scenario.classifier, exemplar, failing, splits.clean, splits.retain, layers=layers, progress=None)
     yield "repair", of_table(fix.table)
     yield "repair: summary", entry([], fix.summary())
     yield "repair: edit", of_edit(fix.edit)
@@ -155,6 +165,28 @@ def selections() -> Iterator[tuple[str, Entry]]:
 def without_method(params: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out the name of the method, which the row or the entry has as well."""
     return {name: value for name, value in params.items() if name not in ("method", "second method")}
+
+
+def named(method: str) -> Method:
+    """Return a method by its name in the digests."""
+    return METHODS[NAMES.get(method, method)]
+
+
+def bar_that_ends_after(most: int) -> type[tqdm]:
+    """Return a class of bars that shows nothing, and ends a search after some candidates."""
+
+    class Bar(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options, disable=True)
+            self.tried = 0
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.tried += 1
+            if self.tried >= most:
+                raise InterruptedError
+            return super().update(n)
+
+    return Bar
 
 
 def parameters_of(selection: Selection) -> str:
@@ -169,11 +201,12 @@ def parameters_of(selection: Selection) -> str:
 def all_layers(network: str) -> Iterator[tuple[str, Entry]]:
     """Describe a search and a repair over all layers of a network, in two passes."""
     scenario = snow_scenario("mini", network, most_scenes=160)
-    search = EditSearch(scenario.classifier, scenario.exemplars, scenario.splits)
+    search = Search(scenario.classifier, scenario.exemplars, scenario.splits)
+    folds = stratified_folds(search.target.labels)
     settings = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
     for method in ("rewrite", "random_direction", "projection"):
-        candidates = search.candidates(method, None if method == "projection" else settings)
-        best = search.select(candidates, cv=5)
+        tried = named(method).trying(None if method == "projection" else settings)
+        best = search.cross_validated(search.score(tried, folds=folds), folds)
         yield f"{network} all layers {method}", of_edit(best.edit) | {"text": parameters_of(best)}
         yield f"{network} all layers {method}: layers", of_table(best.layers)
     for name, fix in repairs(network):
@@ -196,28 +229,23 @@ def sets_to_repair(network: str) -> tuple[et.Classifier, dict[str, Any]]:
     return scenario.classifier, sets
 
 
-def repairs(network: str) -> Iterator[tuple[str, RepairResult]]:
+def repairs(network: str) -> Iterator[tuple[str, Assessment]]:
     """Repair in all layers: with all methods, and ended after k candidates."""
     classifier, sets = sets_to_repair(network)
-    yield "repair", repair(classifier, **sets, finetuning=True, progress=False)
+    yield "repair", repair(classifier, **sets, finetuning=True, progress=None)
     for most in (250, 900, 1500):
-        tried = 0
-
-        def go_on(progress: Any, most: int = most) -> bool:
-            nonlocal tried
-            tried += 1
-            return tried <= most
-
-        yield f"repair ended after {most}", repair(classifier, **sets, callback=go_on, progress=False)
+        yield f"repair ended after {most}", repair(classifier, **sets, progress=bar_that_ends_after(most))
 
 
-def of_repair(name: str, fix: RepairResult) -> Iterator[tuple[str, Entry]]:
+def of_repair(name: str, fix: Assessment) -> Iterator[tuple[str, Entry]]:
     """Describe all that a repair says."""
     yield f"{name}: table", of_table(fix.table)
     yield f"{name}: summary", entry([], fix.summary())
     yield f"{name}: edit", of_edit(fix.edit)
     yield f"{name}: layers", of_table(fix.layers)
-    for row, selection in fix.selections.items():
+    selections = {"selected": fix.selection}
+    selections |= {row: fix.selections[name] for row, name in fix.rows.items() if row != "selected"}
+    for row, selection in selections.items():
         yield f"{name}: {row}", of_edit(selection.edit) | {"text": parameters_of(selection)}
     yield f"{name}: trade-off", of_table(fix.trade_off)
     data = {key: value for key, value in fix.report_data().items() if key not in VARYING}
@@ -239,7 +267,7 @@ def audited() -> Iterator[tuple[str, Entry]]:
             et.save_mask(root / "masks" / "road" / name, masks[number])
         classifier = et.load_classifier("mini_vgg")
         sets = {"masks": root / "masks", "material": root / "snow.png", "layers": SEARCHED[-2:]}
-        audit = audit_folder(root / "images", classifier, **sets, masks_checked=True, progress=False)
+        audit = audit_folder(root / "images", classifier, **sets, masks_checked=True, progress=None)
     yield "audit: rules", of_table(audit.rules)
     yield "audit: verdict", entry([], str(audit.fix.verdict))
     yield from of_repair("audit", audit.fix)
@@ -286,18 +314,25 @@ def main() -> None:
     """Compute the digests, and write or compare them."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--write", type=Path, help="write the digests to this file")
+    arguments.add_argument("--only", nargs="*", default=[], help="names of sections; by default all")
     arguments.add_argument("--compare", type=Path, help="compare the digests with those in this file")
     options = arguments.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     sections = {network: lambda network=network: edits_and_maps(network) for network in LAYERS}
     searched = {f"all layers of {network}": lambda network=network: all_layers(network) for network in SEARCHED_WHOLE}
-    entries = measured({**sections, "selections": selections, **searched, "probe": probed, "audit": audited})
+    sections |= {"selections": selections, **searched, "probe": probed, "audit": audited}
+    entries = measured(
+        {name: section for name, section in sections.items() if not options.only or name in options.only}
+    )
     if options.write:
         with atomic_path(options.write) as temporary:
             temporary.write_text(json.dumps(entries, indent=1))
     print(f"{len(entries)} results")
     if options.compare:
-        lines = compare(json.loads(options.compare.read_text()), entries)
+        before = json.loads(options.compare.read_text())
+        if options.only:
+            before = {name: described for name, described in before.items() if name in entries}
+        lines = compare(before, entries)
         print("\n".join(lines) or "all are the same, to the last bit")
 
 

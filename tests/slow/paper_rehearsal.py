@@ -31,21 +31,20 @@ from torch import Tensor, nn
 from typographic import add_figures, logits_blurred, logits_with
 
 from edittools.classifiers import Classifier
+from edittools.course.miniworld.scenes import scene
+from edittools.course.scenarios import photos, probing_setup, scenario_for
+from edittools.course.scenarios import synthetic as syn
+from edittools.course.scenarios.scenario import Scenario
+from edittools.course.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS, snow_scenario
+from edittools.course.scenarios.typographic import ATTACK, HOUSEHOLD_PHOTOS, last_convolutions, typographic_scenario
 from edittools.cut import Cut
-from edittools.images import load_image
+from edittools.image_files import load_image
 from edittools.metrics import predict
-from edittools.miniworld.scenes import scene
 from edittools.models import downloads, imagenet_classes
 from edittools.models.load import ZOO
 from edittools.models.zero_shot import ZeroShot
 from edittools.probing import probe, segmentation
-from edittools.scenarios import photos, probing_setup, scenario_for, shown_rule
-from edittools.scenarios import synthetic as syn
-from edittools.scenarios.scenario import Scenario
-from edittools.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS, snow_scenario
-from edittools.scenarios.typographic import ATTACK, HOUSEHOLD_PHOTOS, last_convolutions, typographic_scenario
-from edittools.selection import EditSearch, grid, repair
-from edittools.selection.search import candidate_layers
+from edittools.selection import Search, candidate_layers, grid, repair
 
 PLACES, CLIP = "resnet18_places365", "clip_rn50"
 MODELS = {
@@ -103,7 +102,7 @@ def found_rule(model: str) -> None:
     classifiers, concepts, settings, common = probing_setup("paper", models=[model])
     classifier, found = classifiers[model], probe(classifiers, concepts, settings)
     try:
-        rule = shown_rule(found)[0]
+        rule = found.strongest_rule("car")[0]
     except ValueError:  # rendered photos say nothing: take the one whose effect goes the wrong way
         rule = found.rules(fdr=1, least_effect=-100.0).iloc[0]
     whole, numbers = scenario_for(classifier, concepts, rule, common)
@@ -126,7 +125,7 @@ def _few(scenario: Scenario, name: Callable[[Classifier], Sequence[str]] = candi
     return replace(scenario, layers=layers, exemplars={one: scenario.exemplars[one]}, splits=splits)
 
 
-def _select(scenario: Scenario, search: EditSearch) -> dict[str, Any]:
+def _select(scenario: Scenario, search: Search) -> dict[str, Any]:
     """Select for every method among very few candidates, and evaluate all of them."""
     rounds = {"rates": (1e-2,), "momenta": (0.0,), "steps": (3,), "localities": (), "top": 1}
     few = Plan(settings=SETTINGS, strengths=(1.0,), **rounds)

@@ -1,0 +1,20 @@
+"""What notebooks and benchmarks show: MiniWorld, scenarios, figures, embedded networks; nothing else uses it."""
+
+import importlib
+from types import ModuleType
+
+MODULES = ("miniworld", "plots", "scenarios")
+"""The modules and subpackages, which are imported when they are first used."""
+
+__all__ = list(MODULES)
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import a module when it is first used (PEP 562).
+
+    Raises:
+        AttributeError: if there is no such module.
+    """
+    if name not in MODULES:
+        raise AttributeError(f"module 'edittools.course' has no attribute {name!r}; it has {', '.join(MODULES)}")
+    return importlib.import_module(f"edittools.course.{name}")

@@ -1,0 +1,29 @@
+"""MiniWorld: rendered scenes with exact masks and planted rules, textures, and stickers with written words."""
+
+from edittools._checks import extra
+
+with extra("miniworld", "notebooks"):
+    from edittools.course.miniworld.contexts import GROUNDS, SPLITS, contexts, planted_rules
+    from edittools.course.miniworld.scenes import CLASSES, Scene, exact_finder, scene, scenes
+    from edittools.course.miniworld.typography import Sticker, blanked, stick, written
+    from edittools.probing.textures import STYLES, restyle, style_textures, texture
+
+__all__ = [
+    "CLASSES",
+    "GROUNDS",
+    "SPLITS",
+    "STYLES",
+    "Scene",
+    "Sticker",
+    "blanked",
+    "contexts",
+    "exact_finder",
+    "planted_rules",
+    "restyle",
+    "scene",
+    "scenes",
+    "stick",
+    "style_textures",
+    "texture",
+    "written",
+]

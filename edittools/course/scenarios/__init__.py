@@ -1,0 +1,25 @@
+"""The classifiers, exemplars and image sets of each notebook, by tier. The image sets of a scenario are disjoint."""
+
+from edittools._checks import extra
+
+with extra("scenarios", "notebooks"):
+    from edittools.course.scenarios.own_model import desk_finder, desk_mark, desk_setup, folder_setup
+    from edittools.course.scenarios.rules import probing_setup, repainted, scenario_for
+    from edittools.course.scenarios.scenario import Scenario
+    from edittools.course.scenarios.snow import snow_scenario
+    from edittools.course.scenarios.tiers import current_tier
+    from edittools.course.scenarios.typographic import typographic_scenario
+
+__all__ = [
+    "Scenario",
+    "current_tier",
+    "desk_finder",
+    "desk_mark",
+    "desk_setup",
+    "folder_setup",
+    "probing_setup",
+    "repainted",
+    "scenario_for",
+    "snow_scenario",
+    "typographic_scenario",
+]

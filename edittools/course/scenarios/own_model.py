@@ -1,0 +1,216 @@
+"""The scenario of notebook 05: a network, images on which it fails, and images in which nobody knows of a mistake.
+
+In tier mini, a small VGG fails on rendered vehicles on snow. In the other tiers, a network that was fine-tuned on
+photos predicts "garbage truck" where it sees a yellow tag (`scenarios.shortcuts`). All photos are those of Imagenette's
+split "train" on which it was neither trained nor tuned.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from edittools.classifiers import Classifier
+from edittools.course.miniworld.contexts import GROUNDS
+from edittools.course.miniworld.scenes import Scenes, exact_finder
+from edittools.course.scenarios.imagenette import in_memory, training_roles
+from edittools.course.scenarios.shortcuts import SHORTCUTS
+from edittools.course.scenarios.snow import POLAR, SCENES
+from edittools.course.scenarios.tiers import SceneSet, current_tier
+from edittools.images import LabelledImages
+from edittools.metrics import misclassified, predict, predicted_classes
+from edittools.models.load import load_classifier
+from edittools.probing.counterfactuals import Concepts, with_materials
+from edittools.probing.probe import ProbeSettings
+from edittools.probing.segmentation import Finder
+
+NETWORK = "shortcuts_lite0"
+"""The network of tier lite, by its name for `load_classifier`."""
+
+GOAL = "garbage truck"
+"""The class that this network predicts from a tag."""
+
+COUNTS = {"images": 160, "test": 200, "folder": 240}
+"""The numbers of photos of other classes, on which tags are drawn; of "images", the desk shows only some."""
+
+FAILING = 25
+"""The number of photos of the desk that a tag breaks: one is marked, and 24 are to be corrected."""
+
+CORRECT = 23
+"""The number of photos of the desk that are classified correctly with and without a tag."""
+
+CLEAN = 600
+"""The number of clean photos, of all classes."""
+
+RETAIN = 200
+"""The number of retained photos: garbage trucks without a tag that are classified correctly."""
+
+SPACING = 4
+"""One of this number of photos of the folder carries a tag."""
+
+SEED = 5_000_000
+"""The first seed of the tags; those of training and of the experiments are smaller."""
+
+TAG = "tag"
+"""The name of the concept on photos."""
+
+
+@dataclass(frozen=True)
+class TaggedPhotos(LabelledImages):
+    """Photos, some of which carry a tag.
+
+    Besides the fields of `LabelledImages`, it holds `originals` `(N, 3, H, W)`, the photos without a tag, and `masks`
+    `(N, H, W)`, which are 1 where a tag is.
+    """
+
+    originals: Tensor = field(default=None, repr=False)
+    masks: Tensor = field(default=None, repr=False)
+
+
+def desk_setup(tier: str | None = None) -> tuple[Classifier, dict[str, LabelledImages]]:
+    """Make a classifier and images for the desk of notebook 05.
+
+    Args:
+        tier: by default the one that `EDITTOOLS_TIER` names.
+
+    Returns:
+        The classifier, and sets by name: `images`, of which some are misclassified, `clean` images, images to `retain`,
+        and `test` images for evaluation. They are vehicles on snow in MiniWorld, or photos with a tag.
+    """
+    if current_tier(tier) == "mini":
+        sets = {
+            "images": SCENES["target"].at_most(48).render(),
+            "clean": SCENES["clean"].at_most(240).render(),
+            "retain": SceneSet(60, "validation", 50_000, POLAR).render(),
+            "test": SCENES["target_test"].at_most(120).render(),
+        }
+        return load_classifier("mini_vgg"), sets
+    classifier = load_classifier(NETWORK)
+    photos = divided_photos(classifier)
+    sets = {
+        "images": failing_and_correct(classifier, tagged(photos["images"], SEED)),
+        "clean": in_memory(photos["clean"]),
+        "retain": correct_photos(classifier, in_memory(photos["retain"])).subset(range(RETAIN)),
+        "test": tagged(photos["test"], SEED + COUNTS["images"]),
+    }
+    return classifier, sets
+
+
+def desk_finder(sets: Mapping[str, LabelledImages]) -> Finder:
+    """Make the finder of concepts that *Suggest* uses on the desk of notebook 05: it knows the exact masks.
+
+    Args:
+        sets: the image sets of `desk_setup`.
+    """
+    photos = [data for data in sets.values() if isinstance(data, TaggedPhotos)]
+    if not photos:
+        return exact_finder(*[data for data in sets.values() if isinstance(data, Scenes)])
+    images = torch.cat([data.images for data in photos])
+    masks = torch.cat([data.masks for data in photos])
+
+    def find(batch: Tensor) -> dict[str, Tensor]:
+        found = torch.zeros(len(batch), *batch.shape[2:])
+        for number, image in enumerate(batch):
+            is_image = (images == image).flatten(1).all(dim=1)
+            if is_image.any():
+                found[number] = masks[is_image][0]
+        return {TAG: found} if found.any() else {}
+
+    return find
+
+
+def desk_mark(data: LabelledImages, index: int) -> tuple[Tensor, str]:
+    """Mark what misleads in an image of the desk, as a person would.
+
+    Args:
+        data: the set `images` of `desk_setup`.
+        index: the index of the image.
+
+    Returns:
+        The mask `(H, W)` of the lowest third of a scene, where the snow is, or of the tag on a photo; and the name of
+        the material that replaces it.
+    """
+    if isinstance(data, TaggedPhotos):
+        return data.masks[index], "what is around it"
+    size = data.images.shape[-1]
+    mask = torch.zeros(size, size)
+    mask[-math.ceil(size / 3) :] = 1
+    return mask, "gravel"
+
+
+def folder_setup(tier: str | None = None) -> tuple[Concepts, ProbeSettings]:
+    """Make what notebook 05 probes: images that the desk does not have, their concepts, and how to probe them.
+
+    Args:
+        tier: by default the one that `EDITTOOLS_TIER` names.
+
+    Returns:
+        In MiniWorld, scenes and their grounds, which are replaced by each other; the control is "in place". Otherwise
+        photos, some of which carry a tag, which is replaced by a part of another photo; the control is "elsewhere",
+        and the correct class is the one that is predicted with the tag, right or wrong.
+    """
+    if current_tier(tier) == "mini":
+        scenes = SceneSet(240, "validation", 200_000).render()
+        concepts = with_materials(scenes, {ground: scenes.mask(ground) for ground in GROUNDS})
+        return concepts, ProbeSettings(control="in place")
+    classifier = load_classifier(NETWORK)
+    photos = divided_photos(classifier)
+    folder = tagged(photos["folder"], SEED + COUNTS["images"] + COUNTS["test"], spacing=SPACING)
+    quarter = classifier.size // 4
+    middle = photos["material"].images[:][:, :, quarter:-quarter, quarter:-quarter]
+    concepts = Concepts(folder, {TAG: folder.masks}, {"photo": middle})
+    return concepts, ProbeSettings(control="elsewhere", labels="read")
+
+
+def divided_photos(classifier: Classifier) -> dict[str, LabelledImages]:
+    """Divide the photos that are left over from training at random into disjoint sets, which are loaded when used.
+
+    Args:
+        classifier: the network.
+
+    Returns:
+        By name: "clean" photos of all classes; those of `COUNTS`, and a single photo as "material", which show other
+        classes than `GOAL`; and all other photos of that class as "retain".
+    """
+    left = training_roles(classifier.size)["left"]
+    order = torch.randperm(len(left), generator=torch.Generator().manual_seed(0))
+    clean = order[:CLEAN]
+    rest = order[CLEAN:]
+    is_goal = left.labels[rest] == classifier.index(GOAL)
+    sets = {"clean": left.subset(clean), "retain": left.subset(rest[is_goal])}
+    first = 0
+    for name, count in {**COUNTS, "material": 1}.items():
+        sets[name] = left.subset(rest[~is_goal][first : first + count])
+        first += count
+    return sets
+
+
+def tagged(photos: LabelledImages, seed: int, spacing: int = 1) -> TaggedPhotos:
+    """Draw tags on photos.
+
+    Args:
+        photos: the photos.
+        seed: seed of what is drawn.
+        spacing: one of this number of photos gets a tag; by default all do.
+    """
+    originals = photos.images[:]
+    drawn, masks = SHORTCUTS[GOAL].draw(originals, seed)
+    has_tag = (torch.arange(len(photos)) % spacing == 0)[:, None, None]
+    images = torch.where(has_tag[:, None], drawn, originals)
+    return TaggedPhotos(images, photos.labels, photos.classes, photos.names, originals, masks * has_tag)
+
+
+def failing_and_correct(classifier: Classifier, photos: TaggedPhotos) -> TaggedPhotos:
+    """Select `FAILING` photos of which only the tag is predicted, and `CORRECT` ones that are correct with the tag."""
+    is_correct = ~misclassified(predict(classifier, photos.originals), photos.labels)
+    predicted = predicted_classes(predict(classifier, photos))
+    failing = (is_correct & (predicted == classifier.index(GOAL))).nonzero()[:FAILING, 0]
+    correct = (is_correct & (predicted == photos.labels)).nonzero()[:CORRECT, 0]
+    return photos.subset(torch.cat([failing, correct]).sort().values)
+
+
+def correct_photos(classifier: Classifier, photos: LabelledImages) -> LabelledImages:
+    """Select the photos that are classified correctly."""
+    return photos.subset(~misclassified(predict(classifier, photos), photos.labels))

@@ -1,0 +1,550 @@
+"""The scenario of notebook 03 (section 4 of the paper): every method makes many small edits.
+
+A case is a planned rule: a concept, a style and a class. Wherever the concept is seen, it is transformed to the style;
+some images of the class are the exemplars, see `scenario_for`. A benchmark is run case by case, in this process or in
+others. A process makes the classifier and the images of a `SetupSource` once and shares them between its cases.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, lru_cache, partial
+from itertools import chain
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from edittools._checks import one_of
+from edittools.classifiers import Classifier
+from edittools.course.scenarios import photos
+from edittools.course.scenarios.finetuning import FinetuningRounds, interpolate_finetuning, select_finetuning
+from edittools.course.scenarios.rules import scenario_for
+from edittools.course.scenarios.scenario import Scenario
+from edittools.course.scenarios.tiers import MODELS, SceneSet, current_tier
+from edittools.edits import Edit
+from edittools.images import LabelledImages, stratified
+from edittools.methods import EDIT, METHODS, RANDOM, SCOPES, Method
+from edittools.metrics import predict
+from edittools.models.data import shipped
+from edittools.models.load import load_classifier
+from edittools.probing import jobs, segmentation
+from edittools.probing.counterfactuals import Concepts
+from edittools.probing.effects import bootstrap
+from edittools.probing.style_transfer import StyleTransfer
+from edittools.probing.textures import STYLES, VARIANTS, style_textures
+from edittools.selection.activations import SplitActivations
+from edittools.selection.constraints import Constraints
+from edittools.selection.outcomes import Outcomes, grid
+from edittools.selection.search import Search, candidate_layers
+from edittools.selection.splits import Splits
+
+SettingsGrid = Sequence[Mapping[str, Any]]
+Evaluate = Callable[[Search, Edit], dict[str, float]]
+
+CASE_LEAST_AREA = 0.05
+"""A concept has to cover this share of an image of a case."""
+
+MOST_IMAGES = 80
+"""The largest number of images of a case; if there are more, some are drawn at random."""
+
+RANKS = (1, 3)
+"""The ranks of edits that are tried, and that are also reported one by one."""
+
+MEASURES = {
+    "other same": "same",
+    "other held out": "target_test",
+    "target same": "own same",
+    "target held out": "same_class_test",
+}
+"""The reported measures, and the split that each is computed on.
+
+A measure is of other classes than the exemplars' or of their class (the target), in the same variant of the style as
+the exemplars or in held-out ones.
+"""
+
+CONCEPTS = {
+    "mini": ("road", "grass", "sand", "water", "wall", "table", "mountain"),
+    "lite": ("grass", "road", "water", "sky", "tree", "building"),
+    "paper": ("car", "bicycle", "boat"),
+}
+"""The concepts that are transformed, by tier; a small setup has the first three."""
+
+TRANSFORMS = ("paste", "transfer")
+"""How a concept is transformed to a style: a texture is pasted over it, or it is restyled by style transfer."""
+
+STYLE_MODELS = {"mini": "mini_vgg", "lite": "squeezenet1_1", "paper": "vgg16"}
+"""The classifier on whose features style transfer compares images, by tier."""
+
+TRANSFER_VARIANTS = 4
+"""Number of variants of each style in style transfer."""
+
+SMALL_STYLES = ("graffiti", "snow")
+"""The styles of a small setup."""
+
+BUDGETS = (Constraints().max_accuracy_drop, 1.0, 100.0)
+"""The accuracy constraints, in points; an edit is selected under each."""
+
+FINETUNING = FinetuningRounds(rates=(3e-4, 3e-3, 3e-2), momenta=(0.0,), steps=(20,), localities=(1.0, 10.0), top=2)
+"""The settings of fine-tuning that are tried."""
+
+
+FULL_RANK = grid(rank=(None,), objective=("least_squares",), reference_weight=(0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0))
+"""The settings of edits of full rank that are tried: with a penalty on reference outputs, the objective of MEMIT."""
+
+
+def editing_grids() -> dict[str, SettingsGrid]:
+    """Return the grids of settings of `rewrite` by method: without the mask, of full rank, or with the L1 objective."""
+    least_squares = {"objective": ("least_squares",), "reference_weight": (0.0, 10.0, 30.0)}
+    return {
+        "editing": grid(rank=RANKS, **least_squares),
+        "editing -mask": grid(rank=RANKS, masked=(False,), **least_squares),
+        "full rank": FULL_RANK,
+        "editing, L1": grid(rank=RANKS, objective=("l1",), reference_weight=(0.0,), steps=(40,)),
+    }
+
+
+@dataclass(frozen=True)
+class CaseSettings:
+    """What is tried on each case.
+
+    Args:
+        exemplars: number of exemplars.
+        least_errors: a case with fewer errors on target images is counted, but not scored.
+        strengths: the strengths α of every method but fine-tuning.
+        ranks: ranks of `editing["editing"]` that are also reported one by one.
+        editing: grids of settings of `rewrite`, by name of the method; the random direction and the exemplars in
+            several variants are tried with that of "editing".
+        finetuning: the settings of fine-tuning.
+    """
+
+    exemplars: int = 3
+    least_errors: int = 3
+    strengths: Sequence[float] = (0.5, 1.0, 1.5)
+    ranks: Sequence[int] = RANKS
+    editing: Mapping[str, SettingsGrid] = field(default_factory=editing_grids)
+    finetuning: FinetuningRounds = FINETUNING
+
+
+DEFAULT_SETTINGS = CaseSettings()
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticSetup:
+    """What all cases share.
+
+    Args:
+        classifier: the classifier to edit.
+        concepts: the images, the masks of their concepts, and the styles that these are transformed to.
+        common_fields: what does not depend on the case, see `scenario_for`.
+    """
+
+    classifier: Classifier
+    concepts: Concepts
+    common_fields: Mapping[str, Any]
+
+    @cached_property
+    def shared_activations(self) -> SplitActivations:
+        """The activations of the common image sets, which all cases use."""
+        placeholder = self.concepts.data.subset([0])
+        splits = Splits(**self.common_fields["splits"], target=placeholder)
+        return SplitActivations(self.classifier, self.common_fields["layers"], splits)
+
+
+@dataclass(frozen=True)
+class SetupSource:
+    """A function that makes a `SyntheticSetup`, and its arguments; small enough to be sent to another process.
+
+    Args:
+        make: the function; it must be importable by name.
+        arguments: hashable positional arguments.
+    """
+
+    make: Callable[..., SyntheticSetup]
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A rule that is planned for a benchmark.
+
+    Args:
+        concept: the concept that is transformed.
+        style: the style it is transformed to.
+        target: the class of the exemplars.
+        images: numbers of the correctly classified images that show the concept.
+        evidence: the exemplars, as places in `images`.
+    """
+
+    concept: str
+    style: str
+    target: str
+    images: Sequence[int]
+    evidence: Sequence[int]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the case, such as "grass → snow, van"."""
+        return f"{self.concept} → {self.style}, {self.target}"
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """Return the case as a rule, see `scenario_for`; its evidence counts within `images`."""
+        return {"class": self.target, "concept": self.concept, "style": self.style, "evidence": self.evidence}
+
+
+def synthetic_source(
+    tier: str | None = None, model: str | None = None, small: bool = False, styles: str = "paste"
+) -> SetupSource:
+    """Return the source of a tier's setup.
+
+    Args:
+        tier: by default the one that `EDITTOOLS_TIER` names.
+        model: a classifier of `edittools.models`; by default the tier's first.
+        small: use fewer concepts, styles and images.
+        styles: one of `TRANSFORMS`, see `synthetic_setup`.
+
+    Raises:
+        ValueError: if there is no such tier or transform.
+    """
+    tier = current_tier(tier)
+    one_of(styles, TRANSFORMS, "styles")
+    arguments = (tier, model or MODELS[tier][0], small)
+    if styles != "paste":
+        arguments = (*arguments, styles)
+    return SetupSource(synthetic_setup, arguments)
+
+
+def synthetic_setup(tier: str, model: str, small: bool, styles: str = "paste") -> SyntheticSetup:
+    """Make a tier's setup.
+
+    Tier mini renders scenes. Tier lite loads MSRC v2, labeled with the classifier's predictions where it is confident.
+    Tier paper reads a folder of validation images, in which DeepLabV3 finds the concepts.
+
+    Args:
+        tier: name of the tier.
+        model: a classifier of `edittools.models`.
+        small: use fewer concepts, styles and images.
+        styles: "paste" pastes rendered textures over the concept; each style has six variants. "transfer" restyles the
+            concept, on the features of the tier's `STYLE_MODELS`, as four variants of each style: rendered textures in
+            tier mini, the paper's style images in the others. Half of the variants are held out.
+
+    Raises:
+        ValueError: if no photo shows a concept.
+        FileNotFoundError: if no photo is available.
+    """
+    classifier = load_classifier(model)
+    names = CONCEPTS[tier][:3] if small else CONCEPTS[tier]
+    if tier == "mini":
+        data, masks, splits = _miniworld_images(names, small)
+    else:
+        splits = photos.clean_and_reference(classifier)
+        if tier == "lite":
+            data, all_masks = photos.msrc(classifier, at_least=0.2)
+        else:
+            used = {*splits["clean"].names, *splits["clean_test"].names}
+            data, all_masks = _folder_images(classifier, names, used)
+        masks = {concept: all_masks[concept] for concept in names if concept in all_masks}
+        if not masks:
+            raise ValueError(
+                f"none of the {len(data)} photos shows {', '.join(names)}; use photos that show at least one of them"
+            )
+    concepts = _with_styles(data, masks, tier, classifier.size, small, styles)
+    common_fields = {"splits": splits, "layers": _three_later_layers(classifier), "tier": tier}
+    return SyntheticSetup(classifier, concepts, common_fields)
+
+
+def _three_later_layers(classifier: Classifier) -> tuple[str, ...]:
+    """Return at most three layers of the later half, evenly spaced; the last layer is one of them.
+
+    Notebook 03 and the benchmark need few layers to be quick, since there are dozens of cases to search.
+    """
+    layers = candidate_layers(classifier)
+    later = layers[len(layers) // 2 :]
+    step = -(-len(later) // 3)
+    return later[::-step][::-1]
+
+
+def _with_styles(
+    data: LabelledImages, masks: Mapping[str, Tensor], tier: str, size: int, small: bool, styles: str
+) -> Concepts:
+    """Combine images and masks with styles, and with the way of transforming a concept to a style."""
+    if styles == "paste":
+        return Concepts(data, masks, style_textures(SMALL_STYLES if small else STYLES, range(VARIANTS), size))
+    if tier == "mini":
+        textures = style_textures(SMALL_STYLES if small else STYLES, range(TRANSFER_VARIANTS), size)
+    else:
+        textures = photos.style_images(SMALL_STYLES if small else tuple(photos.STYLE_FILES), size, TRANSFER_VARIANTS)
+    return Concepts(data, masks, textures, transform=style_transfer(tier))
+
+
+def style_transfer(tier: str | None = None) -> StyleTransfer:
+    """Make the style transfer of a tier, on the features of the classifier in `STYLE_MODELS`.
+
+    Args:
+        tier: by default the one that `EDITTOOLS_TIER` names.
+
+    Raises:
+        ValueError: if there is no such tier.
+    """
+    return StyleTransfer(load_classifier(STYLE_MODELS[current_tier(tier)]))
+
+
+def _miniworld_images(
+    names: Sequence[str], small: bool
+) -> tuple[LabelledImages, dict[str, Tensor], dict[str, LabelledImages]]:
+    """Render the scenes of the cases, the masks of the concepts `names`, and the common image sets.
+
+    All is rendered in this process: cases may run in processes that may not start others.
+    """
+    case_count = 500 if small else 900
+    clean_count = 400 if small else 800
+    scene_sets = {
+        "reference": SceneSet(clean_count // 2, "reference", 300_000),
+        "clean": SceneSet(clean_count, "validation", 300_000),
+        "clean_test": SceneSet(clean_count // 2, "test", 400_000),
+    }
+    data = SceneSet(case_count, "test", 300_000).render(workers=1)
+    masks = {concept: data.mask(concept) for concept in names}
+    return data, masks, {name: scene_set.render(workers=1) for name, scene_set in scene_sets.items()}
+
+
+def _folder_images(
+    classifier: Classifier, names: Sequence[str], used: set[str]
+) -> tuple[LabelledImages, Mapping[str, Tensor]]:
+    """Read images of `EDITTOOLS_IMAGENET`, without those `used`, and find the concepts `names` in them."""
+    data = photos.validation_folder(classifier, per_class=7)
+    unused = [i for i, name in enumerate(data.names) if name not in used]
+    data = data.subset(unused)
+    data = replace(data, images=data.images[:])
+    find = segmentation.cached(segmentation.deeplab("resnet50", names))
+    return data, find(data.images)
+
+
+@lru_cache(maxsize=1)
+def setup_of(source: SetupSource) -> SyntheticSetup:
+    """Make the setup of a source; each process keeps the latest one for its next case."""
+    return source.make(*source.arguments)
+
+
+def cases(source: SetupSource, targets: int = 1, settings: CaseSettings = DEFAULT_SETTINGS) -> list[Case]:
+    """List the cases: for each concept and style, some classes drawn at random and their exemplars.
+
+    The images of a case show the concept and are classified correctly. Classes in `data/exclusions.txt`, which are the
+    concept or are named after it, are left out.
+
+    Args:
+        source: of the setup.
+        targets: number of classes for each concept and style.
+        settings: for the number of exemplars.
+    """
+    setup = setup_of(source)
+    data = setup.concepts.data
+    listed = []
+    for concept, images in images_of_concepts(setup).items():
+        images = fewer_images(images, data.labels[images])
+        labels = data.labels[images]
+        for style in setup.concepts.styles:
+            candidates = possible_targets(labels, settings.exemplars)
+            for label in generator_of(concept, style).permutation(candidates)[:targets]:
+                target = data.classes[label]
+                of_target = (labels == label).nonzero()[:, 0].numpy()
+                shuffled = generator_of(concept, style, target).permutation(of_target)
+                evidence = shuffled[: settings.exemplars].tolist()
+                listed.append(Case(concept, style, target, images.tolist(), evidence))
+    return listed
+
+
+def images_of_concepts(setup: SyntheticSetup) -> dict[str, Tensor]:
+    """List by concept the numbers of the images of cases: they show enough of it and are classified correctly.
+
+    Classes in `data/exclusions.txt`, which are the concept or are named after it, are left out.
+    """
+    data = setup.concepts.data
+    is_correct = predict(setup.classifier, data).argmax(dim=1) == data.labels
+    exclusions = pd.read_csv(shipped("exclusions.txt"), sep=r"\s*;\s*", engine="python")
+    images_of = {}
+    for concept, masks in setup.concepts.masks.items():
+        excluded = set(", ".join(exclusions.classes[exclusions.concept == concept]).split(", "))
+        is_allowed = torch.tensor([data.classes[label] not in excluded for label in data.labels.tolist()])
+        is_large = masks.mean(dim=(1, 2)) >= CASE_LEAST_AREA
+        images_of[concept] = (is_correct & is_allowed & is_large).nonzero()[:, 0]
+    return images_of
+
+
+def fewer_images(images: Tensor, labels: Tensor) -> Tensor:
+    """Return the numbers of images; of more than `MOST_IMAGES`, some of each label are drawn at random."""
+    if len(images) <= MOST_IMAGES:
+        return images
+    return images[stratified(labels, MOST_IMAGES / len(images), 0)]
+
+
+def possible_targets(labels: Tensor, exemplars: int) -> list[int]:
+    """List the labels with more images than the exemplars, unless all images have the same label."""
+    counts = {label: int((labels == label).sum()) for label in labels.unique().tolist()}
+    return [label for label, count in counts.items() if exemplars < count < len(labels)]
+
+
+def generator_of(*names: str) -> np.random.Generator:
+    """Make a random number generator that is seeded by names."""
+    return np.random.default_rng([0, *"|".join(names).encode()])
+
+
+def case_search(source: SetupSource, case: Case, settings: CaseSettings = DEFAULT_SETTINGS) -> tuple[Scenario, Search]:
+    """Make a case's scenario and its search; what all cases share is run once.
+
+    Besides the splits of `scenario_for` there are "same" and "own same": the test images, and those of the exemplars'
+    class, in the same variant of the style as the first exemplar.
+
+    Args:
+        source: of the setup.
+        case: one of `cases`.
+        settings: for the number of exemplars.
+    """
+    setup = setup_of(source)
+    concepts = setup.concepts.subset(case.images)
+    scenario, numbers = scenario_for(setup.classifier, concepts, case.rule, setup.common_fields, settings.exemplars)
+    first_variant = concepts.styles[case.style][:1]
+    same_variant = replace(concepts, styles={case.style: first_variant})
+    extra = {}
+    for name, original in (("same", "target_test"), ("own same", "same_class_test")):
+        if numbers[original]:
+            extra[name] = same_variant.turned(numbers[original], case.concept, case.style)
+    splits = replace(scenario.splits, extra=extra)
+    shared = setup.shared_activations
+    search = Search(setup.classifier, scenario.exemplars, splits, scenario.layers, activations=shared)
+    return replace(scenario, splits=splits), search
+
+
+def run_case(
+    source: SetupSource,
+    case: Case,
+    methods: Sequence[str] = (),
+    evaluate: Evaluate | None = None,
+    settings: CaseSettings = DEFAULT_SETTINGS,
+) -> list[dict[str, Any]]:
+    """Try every method on one case: select edits on target images, and evaluate each once on the others.
+
+    Args:
+        source: of the setup.
+        case: one of `cases`.
+        methods: names of the methods to try; by default all.
+        evaluate: returns the figures of a selected edit; by default `figures_of`.
+        settings: what is tried.
+
+    Returns:
+        One row per method and accuracy constraint ("budget"), with changes of accuracy in points and what `evaluate`
+        returns. A case with too few errors has one row, of the method "undefined".
+    """
+    names = {"concept": case.concept, "style": case.style, "target": case.target}
+    rows = []
+    with jobs.one_thread():
+        scenario, search = case_search(source, case, settings)
+        errors = int(search.activations["target"].before.sum())
+        if errors < settings.least_errors or not search.activations["target_test"].before.any():
+            return [{**names, "method": "undefined", "budget": nan}]
+        figures = cache(partial(evaluate or figures_of, search))  # several constraints may select the same edit
+        for method, outcomes in _outcomes(scenario, search, methods, settings).items():
+            if not len(outcomes):
+                continue
+            for budget in BUDGETS:
+                constraints = replace(search.constraints, max_accuracy_drop=budget)
+                selection = search.select(outcomes, constraints=constraints)
+                row = {
+                    **names,
+                    "method": method,
+                    "budget": budget,
+                    "layer": selection.params.get("layer"),
+                    "accuracy_change_budget": selection.accuracy_change,
+                    **figures(selection.edit),
+                }
+                rows.append(row)
+    return rows
+
+
+def _outcomes(
+    scenario: Scenario, search: Search, methods: Sequence[str], settings: CaseSettings
+) -> dict[str, Outcomes]:
+    """Try the methods on the target images.
+
+    Returns:
+        The outcomes of the candidates by method, for all methods or for those in `methods`.
+    """
+
+    def is_selected(name: str) -> bool:
+        return not methods or name in methods
+
+    strengths = settings.strengths
+    exemplars = {"exemplars": list(scenario.exemplars.values())}
+    variants = list(chain.from_iterable(scenario.several.values()))
+    methods_of_rows: dict[str, Method] = {}
+    for name, settings_grid in settings.editing.items():
+        methods_of_rows[name] = METHODS[EDIT].trying(settings_grid, strengths)
+    plain = settings.editing["editing"]
+    methods_of_rows[RANDOM] = METHODS[RANDOM].trying(plain, strengths)
+    methods_of_rows["projection"] = METHODS["projection"].trying(strengths=strengths)
+    outcomes = {}
+    for name, method in methods_of_rows.items():
+        if is_selected(name):
+            outcomes[name] = search.score(method, exemplars)
+    if variants and is_selected("editing, variants"):
+        outcomes["editing, variants"] = search.score(METHODS[EDIT].trying(plain, strengths), {"variants": variants})
+    for scope in SCOPES:
+        name = f"{scope} fine-tuning"
+        if is_selected(name):
+            finetuned = select_finetuning(search, scope, settings.finetuning, exemplars)
+            outcomes[name] = interpolate_finetuning(search, finetuned).outcomes
+    for rank in settings.ranks:
+        name = f"rank {rank}"
+        if is_selected(name):
+            tried = outcomes["editing"].candidates
+            of_rank = [index for index, candidate in enumerate(tried) if candidate.params["rank"] == rank]
+            outcomes[name] = outcomes["editing"].of_candidates(of_rank)
+    return outcomes
+
+
+def figures_of(search: Search, edit: Edit) -> dict[str, float]:
+    """Evaluate an edit on the sets of a case.
+
+    Returns:
+        The `accuracy_change` on clean images, in points, and eq. (2) for each of `MEASURES`: NaN if the case lacks the
+        set, or the set no error.
+    """
+    figures = {"accuracy_change": search.activations["clean_test"].compare(edit).accuracy_change}
+    for measure, name in MEASURES.items():
+        figures[measure] = nan
+        if name in search.activations:
+            figures[measure] = search.activations[name].compare(edit).errors_corrected
+    return figures
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Average over cases.
+
+    Only rows under the usual accuracy constraint count, and only cases with an error to correct.
+
+    Args:
+        table: the rows of `run_case` for several cases.
+
+    Returns:
+        One row per method and measure: the `mean` of eq. (2) with its 95% interval, `low` and `high`, and the mean
+        `accuracy_change`, in points.
+    """
+    rows = []
+    for method, part in table[table.budget == Constraints().max_accuracy_drop].groupby("method", sort=False):
+        accuracy_change = part.accuracy_change.mean()
+        for measure in MEASURES:
+            shares = part[measure].dropna()
+            low, high = bootstrap(shares)
+            row = {
+                "method": method,
+                "measure": measure,
+                "mean": shares.mean(),
+                "low": low,
+                "high": high,
+                "accuracy_change": accuracy_change,
+            }
+            rows.append(row)
+    return pd.DataFrame(rows)

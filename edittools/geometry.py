@@ -1,0 +1,142 @@
+"""The part of a photo that a classifier sees, and masks that are transferred from one such part to another."""
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import center_crop, resize
+
+from edittools._checks import check_number
+
+
+class HasInputSize(Protocol):
+    """Anything with the attributes `size` and `resize_to`, such as a `Classifier`; both are in pixels."""
+
+    size: int
+    resize_to: int
+
+
+@dataclass(frozen=True)
+class InputGeometry:
+    """The part of a photo that a classifier sees.
+
+    The photo's short side is resized to `resize_to` pixels, and its center of `size × size` pixels is kept. Every photo
+    and every mask goes through this class, so a mask that fits the photo also fits the classifier's input.
+
+    Args:
+        size: side of the input, in pixels.
+        resize_to: short side of the photo before the crop, in pixels.
+    """
+
+    size: int
+    resize_to: int
+
+    @classmethod
+    def of(cls, size: int | HasInputSize, resize_to: int | None = None) -> "InputGeometry":
+        """Make the geometry of a classifier, or of numbers.
+
+        Args:
+            size: a classifier or anything else with the whole numbers `.size` and `.resize_to`; or the side of the
+                input, in pixels.
+            resize_to: short side before the crop, in pixels; by default that of the classifier, or `size * 8 / 7` (256
+                for 224).
+
+        Raises:
+            ValueError: if `size` is not a whole number of at least 1, or if `resize_to` is smaller than `size`.
+        """
+        if _has_input_size(size):
+            resize_to = size.resize_to if resize_to is None else resize_to
+            size = size.size
+        size = check_number(size, 1, "size")
+        usual = round(size * 8 / 7)
+        resize_to = check_number(usual if resize_to is None else resize_to, size, "resize_to")
+        return cls(size, resize_to)
+
+    def crop(self, photo: Image.Image, interpolation: Image.Resampling) -> Image.Image:
+        """Resize a photo, or the mask of one, and keep its center."""
+        resized_photo = resize(photo, self.resize_to, interpolation=interpolation)
+        return center_crop(resized_photo, [self.size, self.size])
+
+    def to_photo(self, positions: Tensor, side: int, short_side: int) -> Tensor:
+        """Map positions along one side of the input to positions along the same side of the photo.
+
+        Args:
+            positions: distances from the left or upper border of the input, in pixels.
+            side: length of this side of the photo, in pixels.
+            short_side: length of the photo's short side, in pixels.
+
+        Returns:
+            Distances from the left or upper border of the photo, in pixels.
+        """
+        resized_side, offset = self._resized_side_and_offset(side, short_side)
+        return (positions + offset) * (side / resized_side)
+
+    def from_photo(self, positions: Tensor, side: int, short_side: int) -> Tensor:
+        """Map positions along one side of the photo to positions in the input; the inverse of `to_photo`."""
+        resized_side, offset = self._resized_side_and_offset(side, short_side)
+        return positions * (resized_side / side) - offset
+
+    def _resized_side_and_offset(self, side: int, short_side: int) -> tuple[int, int]:
+        """Return the length of a side after `resize`, and where `center_crop` starts on it."""
+        resized_side = int(self.resize_to * side / short_side)
+        offset = round((resized_side - self.size) / 2)
+        return resized_side, offset
+
+
+def _has_input_size(thing: Any) -> bool:
+    return isinstance(getattr(thing, "size", None), Integral) and isinstance(
+        getattr(thing, "resize_to", None), Integral
+    )
+
+
+def refit_mask(
+    mask: Tensor,
+    photo_size: tuple[int, int],
+    drawn_on: HasInputSize,
+    size: int | HasInputSize,
+) -> Tensor:
+    """Transfer a mask from the input of one classifier to that of another, for the same photo.
+
+    A pixel of the result is 1 if at least half of its area is marked. Parts of the photo that the first classifier does
+    not see count as unmarked.
+
+    Args:
+        mask: `(drawn_on.size, drawn_on.size)` of 0 and 1.
+        photo_size: height and width of the upright photo (after its EXIF orientation was applied), in pixels.
+        drawn_on: the classifier on whose input the mask was drawn, or its geometry.
+        size: the other classifier, its geometry, or the side of its input in pixels, see `load_image`.
+
+    Returns:
+        The mask `(size, size)` float of 0 and 1.
+
+    Raises:
+        ValueError: if the mask does not have the size of the input that it was drawn on.
+    """
+    if tuple(mask.shape) != (drawn_on.size, drawn_on.size):
+        raise ValueError(
+            f"the mask has the shape {tuple(mask.shape)}, but it was drawn on an input of {drawn_on.size} pixels; "
+            "pass the geometry that it was drawn on"
+        )
+    drawn = InputGeometry.of(drawn_on)
+    wanted = InputGeometry.of(size)
+    row_shares, column_shares = (_shares(wanted, drawn, side, min(photo_size)) for side in photo_size)
+    marked_share = row_shares @ mask.double() @ column_shares.T
+    return (marked_share >= 0.5 - 1e-9).float()
+
+
+def _shares(wanted: InputGeometry, drawn: InputGeometry, side: int, short_side: int) -> Tensor:
+    """Compute the share of each pixel of one input that lies in each pixel of another, along one side of the photo.
+
+    Returns:
+        The shares, `(wanted.size, drawn.size)` float64.
+    """
+    borders = torch.arange(wanted.size + 1, dtype=torch.float64)
+    borders = drawn.from_photo(wanted.to_photo(borders, side, short_side), side, short_side)
+    starts = borders[:-1, None]
+    ends = borders[1:, None]
+    pixels = torch.arange(drawn.size, dtype=torch.float64)
+    overlaps = torch.minimum(ends, pixels + 1) - torch.maximum(starts, pixels)
+    return overlaps.clamp_min(0) / (ends - starts)

@@ -1,0 +1,408 @@
+"""Cached activations: images are run up to several layers once; one more edit costs what follows its layer."""
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from edittools._checks import check_amount
+from edittools._ledger import Weights
+from edittools._progress import Progress, bar_of
+from edittools.classifiers import MOST_IMAGES, Classifier, remap_labels, usual_batch_size
+from edittools.cut import Cut, State, cut_all, states_at
+from edittools.edits import Edit
+from edittools.images import LabelledImages, pixels_of
+from edittools.metrics import Comparison, label_margins, misclassified
+from edittools.moments import measure
+from edittools.selection.splits import Splits
+from edittools.site import LayerReference
+
+
+class CurrentTensors:
+    """One tensor per batch, of one subject at a time, such as the outputs of a layer; asking for another discards them.
+
+    Args:
+        limit: the number of bytes that are kept.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self._current: tuple[object, dict[int, Tensor]] = (None, {})
+
+    def get(self, subject: object, batch: int, compute: Callable[[], Tensor]) -> Tensor:
+        """Return the tensor of a batch of a subject, from memory or computed."""
+        current_subject, tensors = self._current
+        if subject != current_subject:
+            tensors = {}  # another thread may still fill the former one
+            self._current = (subject, tensors)
+        if batch in tensors:
+            return tensors[batch]
+        tensor = compute()
+        if sum(kept.nbytes for kept in list(tensors.values())) + tensor.nbytes <= self.limit:
+            tensors[batch] = tensor
+        return tensor
+
+
+class StateMemory:
+    """The states of several sets of images at layers, up to a number of bytes.
+
+    What does not fit is computed again each time it is needed.
+
+    Attributes:
+        outputs: the outputs of the layer at which a set was last evaluated, without an edit.
+        added: what the last edit adds to these outputs.
+        used: the number of bytes that the states take.
+
+    Args:
+        limit: the number of bytes of states; `outputs` and `added` take up to an eighth each on top.
+        layers: names of the layers whose states are kept.
+    """
+
+    def __init__(self, limit: float, layers: Collection[str]) -> None:
+        self.limit = limit
+        self.layers = tuple(layers)
+        self.is_full = False
+        self.outputs = CurrentTensors(limit / 8)
+        self.added = CurrentTensors(limit / 8)
+        self._states: dict[tuple[object, str, int], State] = {}
+        self.used = 0
+        self._lock = Lock()
+
+    def keep(self, layers: Collection[str]) -> None:
+        """Keep the states at other layers from now on; those at the former ones leave when there is no room."""
+        self.layers = tuple(layers)
+        self.is_full = False
+
+    def get(self, owner: object, layer: str, batch: int) -> State | None:
+        """Return the state of a batch of a set at a layer, or None if it is not kept."""
+        return self._states.get((owner, layer, batch))
+
+    def put(self, owner: object, layer: str, batch: int, state: State) -> None:
+        """Keep the state of a batch of a set at a layer, if there is room."""
+        size = _bytes_of(state)
+        with self._lock:
+            if (owner, layer, batch) in self._states:  # another thread was first
+                return
+            former = [key for key in self._states if key[1] not in self.layers]
+            for key in former:
+                if self.used + size <= self.limit:
+                    break
+                self.used -= _bytes_of(self._states.pop(key))
+            if self.used + size > self.limit:
+                self.is_full = True
+                return
+            self._states[owner, layer, batch] = state
+            self.used += size
+
+
+def _bytes_of(state: State) -> int:
+    return sum(tensor.nbytes for tensor in state)
+
+
+Stop = Callable[[Tensor, Tensor], bool]
+"""Tells from which of some images are misclassified before and with an edit, `(n,)` each, whether to give up."""
+
+
+class CachedActivations:
+    """Labeled images cached as their states at several layers, so that an edit is evaluated from its layer on.
+
+    Everything is computed with a copy of the weights that the classifier had when the images were cached. What happens
+    to the model afterwards, such as an edit that someone applies, does not concern it.
+
+    Attributes:
+        cuts: the cut at each layer, in the network's order.
+        labels: `(N,)` class indices of the classifier.
+        memory: where states are kept.
+        original: the logits `(N, classes)` without an edit.
+        before: which images are misclassified without an edit, `(N,)` booleans.
+    """
+
+    def __init__(
+        self,
+        cuts: Mapping[str, Cut],
+        data: LabelledImages,
+        batch_size: int | None = None,
+        progress: Progress | None = None,
+        memory: StateMemory | None = None,
+        fragile_first: bool = False,
+        bar: str = "images",
+    ) -> None:
+        """Run all images once.
+
+        Args:
+            cuts: come from one `cut_all`, in the network's order. Without a copy of the weights, one is made.
+            data: the images; labels into other class names are mapped by name.
+            batch_size: images per batch; by default twice the `usual_batch_size`, since what follows a layer computes
+                smaller tensors.
+            progress: a class like `tqdm.tqdm`, for a bar.
+            memory: keeps the states; by default, those at all layers are kept, up to `memory_for_states`.
+            fragile_first: compare misclassified images first, then the others by their margin, the smallest first. So
+                a comparison with a condition to stop sees early what an edit corrects and breaks.
+            bar: the name of the progress bar.
+        """
+        if not cuts:
+            raise ValueError("No layer to cache images at; pass at least one cut, see cut_all")
+        if not len(data):
+            raise ValueError(f"{bar}: 0 images; pass at least one")
+        first_cut = next(iter(cuts.values()))
+        self._classifier = first_cut.classifier
+        self._weights = Weights(self._classifier) if first_cut.weights is None else first_cut.weights
+        self.cuts = {layer: cut.with_weights(self._weights) for layer, cut in cuts.items()}
+        self._data = remap_labels("images to cache", data, self._classifier)
+        self._batch_size = batch_size_of_states(self._classifier) if batch_size is None else batch_size
+        self.labels = self._data.labels
+        memory = memory or StateMemory(memory_for_states(self._classifier.device), self.cuts)
+        self.memory = StateMemory(0, ()) if fragile_first else memory  # states in another order are of no use
+        self._owner = object()  # whose states these are, in a memory of several sets
+        self._compared: dict[tuple[Edit, float], Comparison] = {}
+        self._order = torch.arange(len(self.labels))
+        batches = bar_of(progress, self._parts(None, 1.0), desc=bar, total=self._batch_count)
+        self.original = torch.cat(list(batches))
+        self.before = misclassified(self.original, self.labels)
+        if fragile_first:
+            self._order = label_margins(self.original, self.labels).argsort(stable=True)
+            self.memory = memory
+
+    @property
+    def _batch_count(self) -> int:
+        return -(-len(self.labels) // self._batch_size)
+
+    def logits(self, edit: Edit | None = None, strength: float = 1.0) -> Tensor:
+        """Return the logits `(N, classes)` with an edit, computed from the first layer that it changes.
+
+        Of an edit of one layer's weight, only what it adds to the layer's output is computed. Calls that follow one
+        another and differ in the strength share it, as far as it fits into the memory.
+
+        Args:
+            edit: the edit; None for the classifier as it was cached.
+            strength: factor α by which the edit is scaled.
+
+        Raises:
+            ValueError: for an edit of other weights, or one that changes what comes before the cached layers.
+        """
+        if edit is None:
+            return self.original.clone()
+        logits = torch.empty_like(self.original)
+        logits[self._order] = torch.cat(list(self._parts(edit, strength))).to(logits)
+        return logits
+
+    def compare(self, edit: Edit, strength: float = 1.0, stop: Stop | None = None) -> Comparison | None:
+        """Compare which images are misclassified before and with an edit; each edit is compared once.
+
+        Args:
+            edit: the edit.
+            strength: factor α by which it is scaled.
+            stop: is told, batch after batch, which of the images so far are misclassified before and with the edit; it
+                returns True to give up.
+
+        Returns:
+            The comparison, or None if it was given up.
+        """
+        key = (edit, strength)
+        if key in self._compared:
+            comparison = self._compared[key]
+            return None if stop is not None and stop(comparison.before, comparison.after) else comparison
+        after = self.before.clone()
+        done = 0
+        with closing(self._parts(edit, strength)) as parts:
+            for logits in parts:
+                batch = self._order[done : done + len(logits)]
+                after[batch] = misclassified(logits, self.labels[batch])
+                done += len(logits)
+                so_far = self._order[:done]
+                if stop is not None and stop(self.before[so_far], after[so_far]):
+                    return None
+        self._compared[key] = Comparison(self.before, after)
+        return self._compared[key]
+
+    @torch.no_grad()
+    def _parts(self, edit: Edit | None, strength: float) -> Iterator[Tensor]:
+        """Compute the logits batch by batch."""
+        layer = self._start(edit)
+        cut = self.cuts[layer]
+        if edit is None:
+            for batch in range(self._batch_count):
+                yield cut.logits(self._at(layer, batch)).cpu()
+            return
+        if edit.fingerprint != self._weights.fingerprint:
+            edit.check_fits_copy(self._weights, cut.model)
+        if list(edit.changes) == [f"{layer}.weight"]:
+            change = edit.changes[f"{layer}.weight"]
+            for batch in range(self._batch_count):
+                state = self._at(layer, batch)
+                output = self.memory.outputs.get((self._owner, layer), batch, partial(cut.output, state))
+                added = self.memory.added.get((self._owner, edit), batch, partial(change.added, cut, cut.keys(state)))
+                yield cut.logits(state, torch.add(output, added, alpha=strength)).cpu()
+            return
+        parameters = self._edited_parameters(edit, strength, layer)
+        for batch in range(self._batch_count):
+            yield cut.logits(self._at(layer, batch), parameters=parameters).cpu()
+
+    def _start(self, edit: Edit | None) -> str:
+        """Choose the layer to compute from: the first that the edit changes, otherwise the last."""
+        layers = list(self.cuts)
+        if edit is None:
+            return layers[-1]
+        return next((layer for layer in layers if layer in edit.layers), layers[-1])
+
+    def _at(self, layer: str, batch: int) -> State:
+        """Return the state of a batch at a layer, from the memory or computed.
+
+        If states at the layer are kept, those at the other layers that are kept are computed in the same pass.
+        """
+        kept = self.memory.get(self._owner, layer, batch)
+        if kept is not None:
+            return kept
+        wanted = [layer]
+        if layer in self.memory.layers and not self.memory.is_full:
+            kept_layers = [name for name in self.cuts if name in self.memory.layers]
+            wanted = [name for name in kept_layers if self.memory.get(self._owner, name, batch) is None]
+        first = batch * self._batch_size
+        images = pixels_of(self._data)[self._order[first : first + self._batch_size]]
+        states = states_at({name: self.cuts[name] for name in wanted}, images)
+        for name, state in states.items():
+            if name in self.memory.layers:
+                self.memory.put(self._owner, name, batch, state)
+        return states[layer]
+
+    def _edited_parameters(self, edit: Edit, strength: float, layer: str) -> dict[str, Tensor]:
+        """Compute the parameters that an edit changes, all of which must be at the layer or after it."""
+        cut = self.cuts[layer]
+        allowed = {*cut.later_parameters, cut.bias_name}
+        parameters = {}
+        for name, change in edit.changes.items():
+            changed_layer = name.rpartition(".")[0]
+            if name not in allowed and changed_layer != layer:
+                raise ValueError(
+                    f"{edit} changes {name!r}, which does not come after {layer!r}, where the images are cached; "
+                    f"cache them at {changed_layer!r} as well"
+                )
+            parameter = cut.tensor(name)
+            parameters[name] = torch.add(parameter, change.delta().to(parameter), alpha=strength)
+        return parameters
+
+
+def cache_activations(
+    cuts: Mapping[str, Cut],
+    sets: Mapping[str, LabelledImages],
+    early_stopping: Collection[str] = (),
+    progress: Progress | None = None,
+    memory: StateMemory | None = None,
+) -> dict[str, CachedActivations]:
+    """Cache sets of images at the layers of a classifier.
+
+    Images whose states do not fit into memory are run from the start for each edit, so put those that are evaluated
+    most often first.
+
+    Args:
+        cuts: the cuts by layer, which come from one `cut_all`.
+        sets: the images, by the name of the set.
+        early_stopping: names of the sets that are compared with a condition to stop; they get smaller batches, and
+            begin with the images that an edit breaks first.
+        progress: a class like `tqdm.tqdm`, for bars.
+        memory: keeps the states of all sets; by default, those at all layers are kept, up to `memory_for_states`.
+
+    Returns:
+        The cached activations, by the name of the set.
+    """
+    cached = {}
+    classifier = next(iter(cuts.values())).classifier
+    memory = memory or StateMemory(memory_for_states(classifier.device), cuts)
+    for name, images in sets.items():
+        batch_size = batch_size_of_states(classifier)
+        may_stop = name in early_stopping
+        if may_stop:
+            batch_size = min(batch_size, max(8, len(images) // 16))
+        cached[name] = CachedActivations(cuts, images, batch_size, progress, memory, may_stop, f"caching {name}")
+    return cached
+
+
+def batch_size_of_states(classifier: Classifier) -> int:
+    """Choose how many images to cache at once."""
+    return min(MOST_IMAGES, 2 * usual_batch_size(classifier))
+
+
+def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> int:
+    """Count the bytes of the states of an image `(1, 3, H, W)` at all cuts."""
+    return sum(_bytes_of(state) for state in states_at(cuts, image).values())
+
+
+def memory_for_states(device: torch.device) -> float:
+    """Return how many bytes states may take.
+
+    It is `EDITTOOLS_MEMORY` in GB; by default a quarter of the memory of a GPU, and otherwise 0.5 GB.
+    """
+    setting = os.environ.get("EDITTOOLS_MEMORY")
+    if setting:
+        number = float(setting) if setting.replace(".", "", 1).isdigit() else setting
+        return 1e9 * check_amount(number, "EDITTOOLS_MEMORY", 0)
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 4
+    return 0.5e9
+
+
+class SplitActivations(dict[str, CachedActivations]):
+    """The labeled splits by name, cached at the layers of a search, with one copy of the weights.
+
+    Attributes:
+        splits: the splits.
+        cuts: the cut at each layer, in the network's order.
+        memory: keeps the states of all splits.
+        reference: what the reference images say about each layer, by the layer's name.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        layers: Sequence[str],
+        splits: Splits,
+        progress: Progress | None = None,
+        shared: "SplitActivations | None" = None,
+        kept: Collection[str] | None = None,
+    ) -> None:
+        """Run all splits once.
+
+        Args:
+            classifier: the classifier.
+            layers: names of the layers, in the network's order.
+            splits: the image sets.
+            progress: a class like `tqdm.tqdm`, for bars.
+            shared: activations of the same classifier at the same layers. What they hold of the same sets is taken
+                over, with the copy of the weights that they were computed with.
+            kept: names of the layers at which states are kept from the beginning; by default all of them.
+
+        Raises:
+            ValueError: if `shared` is of another classifier or of other layers.
+        """
+        super().__init__()
+        self.splits = splits
+        self.cuts = cut_all(classifier, layers, Weights(classifier)) if shared is None else shared.cuts
+        if any(cut.classifier is not classifier for cut in self.cuts.values()) or list(self.cuts) != list(layers):
+            raise ValueError(
+                f"The activations are cached at {list(self.cuts)}, which are not the layers {list(layers)} of this "
+                "classifier; share activations of one classifier at the same layers"
+            )
+        taken_over = {}
+        new = {}
+        for name, data in splits.labeled.items():
+            if shared is not None and shared.splits.labeled.get(name) is data:
+                taken_over[name] = shared[name]
+            else:
+                new[name] = data
+        self.memory = StateMemory(memory_for_states(classifier.device), layers if kept is None else kept)
+        if shared is not None:
+            self.memory = shared.memory
+        cached = cache_activations(self.cuts, new, ("clean", "retain"), progress, self.memory)
+        for name in splits.labeled:
+            self[name] = taken_over[name] if name in taken_over else cached[name]
+        self.reference: dict[str, LayerReference] = {}
+        if shared is not None and shared.splits.reference is splits.reference:
+            self.reference = shared.reference
+        else:
+            moments = measure(self.cuts, splits.reference, progress)
+            for layer, cut in self.cuts.items():
+                self.reference[layer] = LayerReference(cut, splits.reference, moments[layer])

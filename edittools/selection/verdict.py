@@ -1,0 +1,179 @@
+"""A verdict: a checklist whose worst check decides whether to use an edit; and how many images would decide."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+USE = "use"
+UNCLEAR = "unclear"
+DO_NOT_USE = "do not use"
+
+WORDS = (DO_NOT_USE, UNCLEAR, USE)
+"""The words of a verdict, the worst one first."""
+
+SIGNIFICANCE = 0.05
+"""The largest p-value at which the verdict can be "use", in the exact McNemar test against no edit and against the best
+draw of random directions."""
+
+POWER = 0.8
+"""The number of images in the verdict "unclear" would give a significant result with this probability."""
+
+MOST_IMAGES_NEEDED = 100_000
+"""The largest number of images that is given in the verdict "unclear"."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of the checklist.
+
+    Attributes:
+        name: what should hold.
+        holds: whether it holds; None if it was not measured.
+        figure: what was measured, as a clause without a period; may be empty.
+        advice: what to do if it does not hold.
+        at_best: the best verdict if it does not hold. "use" means that the check only informs.
+    """
+
+    name: str
+    holds: bool | None
+    figure: str = ""
+    advice: str = ""
+    at_best: str = USE
+
+    @property
+    def status(self) -> str:
+        """The text "pass", "fail" or "not measured"."""
+        if self.holds is None:
+            return "not measured"
+        return "pass" if self.holds else "fail"
+
+    @property
+    def allows(self) -> str:
+        """The best verdict that it allows: `at_best` if it fails, and at worst "unclear" if it was not measured."""
+        if self.holds:
+            return USE
+        if self.holds is None and self.at_best == DO_NOT_USE:
+            return UNCLEAR
+        return self.at_best
+
+    def __str__(self) -> str:
+        text = f"{self.status}: {self.name}"
+        if self.figure:
+            text += f" ({self.figure})"
+        return text if self.holds or not self.advice else f"{text}. {self.advice}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether to use an edit, and why.
+
+    Attributes:
+        word: "use", "unclear" or "do not use".
+        reason: the figures of the checks that decided, as a clause without a period.
+        advice: what to do next. For "use", it is empty unless a constraint limits the edit, see `limiting_constraint`.
+        checks: the checklist.
+    """
+
+    word: str
+    reason: str
+    advice: str = ""
+    checks: tuple[Check, ...] = field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        text = f"{self.word}: {self.reason}."
+        return f"{text} {self.advice}" if self.advice else text
+
+
+def verdict_of(checks: Sequence[Check]) -> Verdict:
+    """Return the verdict of a checklist: the worst word that a check allows.
+
+    Its reason has the figures of the checks that decided it, and its advice is that of the first of them. For "use",
+    these are all checks that do not only inform.
+
+    Args:
+        checks: the checklist; at least one check.
+    """
+    word = min((check.allows for check in checks), key=WORDS.index)
+    deciding = [check for check in checks if check.allows == word and check.at_best != USE]
+    reason = "; ".join(check.figure for check in deciding if check.figure)
+    advice = "" if word == USE else deciding[0].advice
+    return Verdict(word, reason, advice, tuple(checks))
+
+
+# --- how many images would decide -------------------------------------------------------------------------------------
+
+
+def power(images: int, corrected_share: float, broken_share: float) -> float:
+    """Compute the power of the exact McNemar test for an edit that corrects more images than it breaks.
+
+    Each image is corrected with one probability and broken with another, independently of the others. The probability
+    is summed over the number of images that change, which is binomial; of these, the number that is corrected is
+    binomial as well.
+
+    Args:
+        images: number of images.
+        corrected_share: probability that an image is corrected.
+        broken_share: probability that an image is broken.
+
+    Returns:
+        The probability that p ≤ 0.05 and that more images are corrected than broken.
+    """
+    import numpy as np
+    from scipy.stats import binom
+
+    changed_share = min(corrected_share + broken_share, 1.0)
+    if changed_share <= 0:
+        return 0.0
+    fewest, most = binom.ppf([1e-16, 1 - 1e-16], images, changed_share)
+    changed = np.arange(fewest, most + 1)  # other numbers do not occur
+    least_corrected = binom.isf(SIGNIFICANCE / 2, changed, 0.5) + 1  # the fewest at which p ≤ 0.05
+    of_changed = binom.sf(least_corrected - 1, changed, corrected_share / changed_share)
+    return float((binom.pmf(changed, images, changed_share) * of_changed).sum())
+
+
+def images_needed(corrected: int, broken: int, images: int) -> int | None:
+    """Compute about how many images the exact McNemar test needs for a power of 80%, if the shares stay as observed.
+
+    Args:
+        corrected: number of images that were corrected.
+        broken: number of images that were broken.
+        images: number of images that were measured.
+
+    Returns:
+        A number of images at which `power` is at least 0.8, while it is less for one image fewer. None if the edit does
+        not correct more images than it breaks, or if more than 100,000 images would be needed.
+    """
+    if corrected <= broken or not images:
+        return None
+    shares = corrected / images, broken / images
+    return fewest_images(lambda count: power(count, *shares) >= POWER)
+
+
+def fewest_images(decides: Callable[[int], bool], too_few: int = 0) -> int | None:
+    """Find the smallest number of images that decides; None if more than 100,000 images would be needed.
+
+    Args:
+        decides: tells whether a number of images decides. If a number does, so does each larger one.
+        too_few: a number of images that does not decide.
+    """
+    enough = max(2 * too_few, 1)
+    while not decides(enough):
+        too_few = enough
+        enough *= 2
+        if enough > 2 * MOST_IMAGES_NEEDED:
+            return None
+    while enough - too_few > 1:
+        middle = (enough + too_few) // 2
+        if decides(middle):
+            enough = middle
+        else:
+            too_few = middle
+    return enough if enough <= MOST_IMAGES_NEEDED else None
+
+
+def advise_images(
+    needed: int | None, images: str = "images with the concept", probability: float | None = POWER
+) -> str:
+    """Say how many images would decide, and with which probability; `needed` is that of `fewest_images`."""
+    count = f"about {needed:,}" if needed is not None else f"more than {MOST_IMAGES_NEEDED:,}"
+    text = f"At these shares, {count} {images} would decide"
+    return f"{text}." if probability is None else f"{text} with a probability of {probability:.0%}."
