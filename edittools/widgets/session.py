@@ -118,9 +118,11 @@ class EditSession:
         self._weights = Weights(classifier)
         self._beside_weights = fingerprint_beside_weights(classifier)
         self._read_sets({"images": images, "clean": clean, "retain": retain}, progress, on_images)
-        with quiet_exports(progress is not None), bar_of(progress, total=1, desc="reading the model", unit="model"):
+        reading = bar_of(progress, total=1, desc="reading the model", unit="model")
+        with quiet_exports(progress is not None), reading:
             self.layers = tuple(editable_layers(self.classifier).layer)
             candidates = candidate_layers(self.classifier)
+            reading.update()
         self.default_layer = candidates[2 * len(candidates) // 3]
         self.materials = dict(materials or {})
         self.material = self.material_names[0]
@@ -678,7 +680,7 @@ class EditSession:
                 sets["retain"] = self.retain
             if self.clean is not None:
                 sets["clean"] = self.clean
-            cuts = cut_all(self.classifier, [layer], self._weights)
+            cuts = cut_all(self.classifier, [layer], weights=self._weights)
             memory = StateMemory(memory_for_states(self.classifier.device), cuts)
             states = cache_activations(cuts, sets, progress=progress, memory=memory)
             while len(self._states) >= CACHED_LAYERS:
