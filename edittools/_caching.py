@@ -7,7 +7,6 @@ written, there is a warning and the tensors are computed again; they replace the
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import repeat
@@ -18,6 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from edittools._checks import warn
 
 
 def cache_folder() -> Path:
@@ -90,13 +91,13 @@ def load_or_compute(
     except FileNotFoundError:
         pass
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        warnings.warn(f"{str(path)!r} is damaged ({error}); its tensors are computed again", stacklevel=2)
+        warn(f"{str(path)!r} is damaged ({error}); its tensors are computed again")
     tensors = compute()
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, {"names": json.dumps(list(tensors))})
     except (OSError, SafetensorError) as error:  # a full disk or a folder without permission costs no result
-        warnings.warn(f"results could not be kept in {str(folder)!r}: {error}", stacklevel=2)
+        warn(f"results could not be kept in {str(folder)!r}: {error}")
     return tensors
 
 

@@ -9,17 +9,20 @@ from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any
 
+PASSED_OVER = ("edittools", "contextlib")
+"""The packages whose lines did not call this library: its own, and that of the decorators around its functions."""
+
 MOST_SUGGESTED = 3
 """The largest number of similar names in an error message."""
 
 
-def check_number(value: Any, low: int, name: str) -> int:
+def check_number(value: Any, name: str, low: int) -> int:
     """Return a whole number as an int.
 
     Args:
         value: the value to check.
-        low: the smallest number that is allowed.
         name: what the error message calls the value.
+        low: the smallest number that is allowed.
 
     Raises:
         ValueError: if it is not a whole number of at least `low`.
@@ -92,7 +95,7 @@ def warn(message: str) -> None:
     """
     level = 2
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "edittools":
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in PASSED_OVER:
         level += 1
         frame = frame.f_back
     warnings.warn(message, stacklevel=level)

@@ -409,8 +409,8 @@ def editable_layers(classifier: Classifier) -> "pd.DataFrame":
 def cut_all(
     classifier: Classifier,
     layers: Sequence[str | nn.Module],
-    weights: Weights | None = None,
     size: tuple[int, int] | None = None,
+    weights: Weights | None = None,
 ) -> dict[str, Cut]:
     """Cut a classifier at several layers, and return the cuts by the layer's name; the arguments are those of `Cut`.
 

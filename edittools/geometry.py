@@ -50,9 +50,9 @@ class InputGeometry:
         if _has_input_size(size):
             resize_to = size.resize_to if resize_to is None else resize_to
             size = size.size
-        size = check_number(size, 1, "size")
+        size = check_number(size, "size", 1)
         usual = round(size * 8 / 7)
-        resize_to = check_number(usual if resize_to is None else resize_to, size, "resize_to")
+        resize_to = check_number(usual if resize_to is None else resize_to, "resize_to", size)
         return cls(size, resize_to)
 
     def crop(self, photo: Image.Image, interpolation: Image.Resampling) -> Image.Image:

@@ -197,7 +197,7 @@ def in_batches(images: Images, size: int = 64, bar: str = "", progress: Progress
         ValueError: if `size` is not a whole number of at least 1.
     """
     pixels = pixels_of(images)
-    size = check_number(size, 1, "batch size")
+    size = check_number(size, "batch size", 1)
     starts = range(0, len(pixels), size)
     for start in bar_of(progress, starts, desc=bar, unit="batch"):
         yield pixels[start : start + size]

@@ -110,7 +110,7 @@ def directions(keys: Tensor, weights: Tensor, rank: int, whitener: Tensor) -> Te
         NoEditError: if the keys span fewer directions than `rank`.
         ValueError: if the rank is not a whole number of at least 1.
     """
-    wanted = check_number(rank, 1, "rank")
+    wanted = check_number(rank, "rank", 1)
     whitener = whitener.to(keys.device)
     weighted = keys.double() * weights.double().sqrt()[:, None]
     _, values, vectors = torch.linalg.svd(weighted @ whitener, full_matrices=False)
@@ -210,7 +210,7 @@ def second_moments(
         TypeError: if `images` is not a set of images.
         ValueError: if there is no image, or a layer cannot be edited.
     """
-    cuts = cut_all(classifier, layers, Weights(classifier), size_of(images))
+    cuts = cut_all(classifier, layers, size_of(images), Weights(classifier))
     return measure(cuts, images) if cuts else {}
 
 

@@ -13,7 +13,6 @@ with a penalty, C^(-1/2), which whitens the keys.
 `solve_least_squares`), and return Λ and Dᵀ as an `Edit`.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +20,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from edittools._checks import check_amount, check_number, one_of
+from edittools._checks import check_amount, check_number, one_of, warn
 from edittools._inference import without_autocast
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, State, rows
@@ -437,22 +436,20 @@ def rewrite(
             reference images are given.
     """
     one_of(objective, OBJECTIVES, "objective")
-    steps = check_number(steps, 0, "steps")
+    steps = check_number(steps, "steps", 0)
     site = prepare(classifier, layer, exemplars, reference)
     if isinstance(reference, Images) and 0 < len(reference) < FEW_IMAGES:
-        warnings.warn(
+        warn(
             f"{len(reference)} reference images say little about which keys are typical; pass at least {FEW_IMAGES}, "
-            "better hundreds",
-            stacklevel=3,  # the caller of `rewrite`, which `without_autocast` wraps
+            "better hundreds"
         )
     problem = pose(site, rank, masked, reference_weight=reference_weight)
     edit = _make_edit(site, problem, objective, steps)
     outputs = problem.base_output.abs() if objective == "l1" else problem.base_output.square()
     if edit.record.loss_before <= _NO_DIFFERENCE * float(outputs.mean()):
-        warnings.warn(
+        warn(
             f"x and x' do not differ at the mask in layer {site.cut.layer!r}, or no channel there is scaled on the way "
-            "to the value, as by a batch norm without running statistics; the edit changes nothing. Try another layer",
-            stacklevel=3,  # the caller of `rewrite`, which `without_autocast` wraps
+            "to the value, as by a batch norm without running statistics; the edit changes nothing. Try another layer"
         )
     return edit
 
@@ -481,7 +478,7 @@ def rewrite_at(
     """
     one_of(objective, OBJECTIVES, "objective")
     problem = pose(site, rank, masked, basis, reference_weight)
-    return [_make_edit(site, problem, objective, check_number(steps, 0, "steps"))]
+    return [_make_edit(site, problem, objective, check_number(steps, "steps", 0))]
 
 
 def _make_edit(site: Site, problem: Problem, objective: str, steps: int) -> Edit:

@@ -1,16 +1,19 @@
 """Cached activations: edits are evaluated from their layer on, with the weights that the images were cached with."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from conftest import make_exemplar
+from torch import nn
 
 from edittools._ledger import Weights
-from edittools.classifiers import fingerprint
+from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all, states_at
 from edittools.edits import Change, Edit
 from edittools.images import LabelledImages
+from edittools.methods import finetune
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite
 from edittools.selection.activations import (
@@ -21,6 +24,7 @@ from edittools.selection.activations import (
     cache_activations,
 )
 from edittools.selection.constraints import ConstraintCheck, Constraints
+from edittools.site import prepare
 
 
 @pytest.fixture
@@ -130,6 +134,31 @@ def test_logits_of_an_edit_of_two_layers_at_several_strengths(tiny, data, edit, 
     torch.testing.assert_close(states.logits(both, 0.5), expected)
 
 
+class Branches(nn.Module):
+    """Two parallel branches; the first one has two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.left = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 3, padding=1))
+        self.right = nn.Conv2d(3, 4, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        both = torch.cat([self.left(x), self.right(x)], dim=1)
+        return self.head(both.relu().mean(dim=(2, 3)))
+
+
+def test_logits_of_an_edit_that_also_changes_a_parallel_branch(photos32):
+    torch.manual_seed(0)
+    classifier = Classifier(Branches(), list("abcde"), size=32)
+    data = LabelledImages(photos32[:12], torch.zeros(12).long(), list("abcde"))
+    exemplar = replace(make_exemplar(), label=1)
+    [edit] = finetune(prepare(classifier, "right", exemplar), scope="global", rate=0.1, steps=3)
+    assert {"left.0.weight", "left.2.weight", "right.weight"} <= {*edit.changes}
+    states = CachedActivations(cut_all(classifier, ["left.2", "right"]), data)
+    torch.testing.assert_close(states.logits(edit), predict(edit.edited(classifier), data))
+
+
 def test_logits_of_an_edit_after_those_of_another_in_the_same_layer(tiny, data, edit):
     states = CachedActivations(cut_all(tiny, ["conv1"]), data)
     original = states.logits()
@@ -140,7 +169,7 @@ def test_logits_of_an_edit_after_those_of_another_in_the_same_layer(tiny, data, 
 def test_cuts_keep_the_copy_that_they_were_made_with(tiny, data, edit):
     weights = Weights(tiny)
     with edit.applied(tiny):
-        states = CachedActivations(cut_all(tiny, ["conv1"], weights), data)
+        states = CachedActivations(cut_all(tiny, ["conv1"], weights=weights), data)
     torch.testing.assert_close(states.original, predict(tiny, data))
 
 

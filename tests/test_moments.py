@@ -68,7 +68,7 @@ def test_offsets_of_second_moments_are_relative_to_a_key_with_itself(tiny, photo
 
 def test_measure_computes_with_the_copied_weights(tiny, photos32):
     expected = second_moments(tiny, ["conv1", "conv2"], photos32)
-    cuts = cut_all(tiny, ["conv1", "conv2"], Weights(tiny))
+    cuts = cut_all(tiny, ["conv1", "conv2"], weights=Weights(tiny))
     tiny.model.stem.weight.data.mul_(2)
     tiny.model.norm.running_mean.add_(1)
     measured = measure(cuts, photos32)

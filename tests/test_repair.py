@@ -399,7 +399,7 @@ def test_repair_without_a_fold_does_not_depend_on_its_images(case, one_goes_on):
     assert list(found[0].selections) == list(found[1].selections)
     assert {f"random direction {number}" for number in range(1, 6)} < set(found[0].selections)
     for name in found[0].selections:
-        first, second = (fix.selections[name].folds[1] for fix in found)
+        first, second = (fix.selections[name].fold_selections[1] for fix in found)
         assert first.params == second.params and first.edit.digest == second.edit.digest
         assert str(first.scores) == str(second.scores)
 
@@ -424,7 +424,7 @@ def _without_second_layer(fix, *parts):
 def _same_selection(one, other):
     """Compare all that was selected: on all images, and without each fold."""
     assert one.params == other.params and one.edit.digest == other.edit.digest
-    assert [fold.params for fold in one.folds] == [fold.params for fold in other.folds]
+    assert [fold.params for fold in one.fold_selections] == [fold.params for fold in other.fold_selections]
     assert torch.equal(one.held_out.after, other.held_out.after)
 
 
@@ -462,9 +462,9 @@ def test_repair_compares_with_fine_tuning_on_the_failing_images_on_request(case,
     assert fix.edit.digest == repaired.edit.digest and fix.verdict == repaired.verdict
     selection = fix.selections["fine-tuning on the failing images"]
     labels = case.failing.labels
-    for number, of_fold in enumerate(selection.folds):
+    for number, of_fold in enumerate(selection.fold_selections):
         if of_fold.feasible:
-            in_fold = selection.fold == number
+            in_fold = selection.folds == number
             after = predict(of_fold.edit.edited(case.classifier), case.failing).argmax(1) != labels
             assert torch.equal(selection.held_out.after[in_fold], after[in_fold])
 

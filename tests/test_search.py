@@ -382,19 +382,19 @@ def _crossed(search, *logits_of_each, edits=None):
 def test_cross_validated_evaluates_each_fold_with_the_edit_selected_on_the_others(threshold):
     """By hand: without fold 0 only the second edit helps, without fold 1 the first; each fails on its own fold."""
     crossed = _crossed(_search(threshold, targets=4), (RIGHT, RIGHT, WRONG, WRONG), (WRONG, WRONG, RIGHT, (1.0, 0.0)))
-    assert [fold.params["candidate"] for fold in crossed.folds] == [1, 0]
-    assert [fold.scores["corrected"] for fold in crossed.folds] == [2, 2]
+    assert [fold.params["candidate"] for fold in crossed.fold_selections] == [1, 0]
+    assert [fold.scores["corrected"] for fold in crossed.fold_selections] == [2, 2]
     assert crossed.params["candidate"] == 0
     assert crossed.held_out.after.tolist() == [True] * 4
     assert crossed.held_out.corrected == 0 and crossed.n_candidates == 2
     loss = float(torch.log1p(torch.exp(torch.tensor([-2.0, -1.0]))).mean())
-    assert crossed.folds[0].scores["loss"] == pytest.approx(loss)
+    assert crossed.fold_selections[0].scores["loss"] == pytest.approx(loss)
 
 
 def test_cross_validated_leaves_a_fold_without_a_feasible_candidate_as_it_was(threshold):
     search = _search(threshold, targets=4)
     crossed = _crossed(search, (WRONG, RIGHT, WRONG, WRONG))
-    assert [fold.feasible for fold in crossed.folds] == [False, True]
+    assert [fold.feasible for fold in crossed.fold_selections] == [False, True]
     assert crossed.held_out.corrected == 0
     assert _crossed(search, (WRONG, RIGHT, RIGHT, WRONG)).held_out.after.tolist() == [True, False, False, True]
 
@@ -403,7 +403,7 @@ def test_cross_validated_leaves_a_fold_without_a_feasible_candidate_as_it_was(th
 def test_cross_validated_selects_no_edit_that_violates_a_constraint(threshold, broken):
     edits = [_breaking(threshold), _breaking(threshold, **broken)]
     crossed = _crossed(_search(threshold, retained=9, targets=4), [(1.0, 0.0)] * 4, [RIGHT] * 4, edits=edits)
-    assert {fold.edit for fold in crossed.folds} == {edits[0]} and crossed.edit is edits[0]
+    assert {fold.edit for fold in crossed.fold_selections} == {edits[0]} and crossed.edit is edits[0]
     assert crossed.held_out.corrected == 4
 
 
@@ -418,9 +418,9 @@ def test_cross_validated_holds_each_fold_out(tiny, exemplar, splits, are_of_the_
     biases = [Edit({"head.bias": Change(1000 * torch.eye(5)[label])}, fingerprint(tiny.model)) for label in range(5)]
     outcomes = search.score_candidates([Candidate({"label": label}, edit) for label, edit in enumerate(biases)])
     selection = search.cross_validated(outcomes, None if are_of_the_splits else folds)
-    assert selection.feasible and len(selection.folds) == 4
+    assert selection.feasible and len(selection.fold_selections) == 4
     assert len(selection.held_out.before) == 20 and selection.held_out.before.all()
-    assert torch.equal(selection.fold, folds)
+    assert torch.equal(selection.folds, folds)
     alone = search.select(outcomes)
     assert alone.edit is selection.edit and alone.held_out is None
 
@@ -713,7 +713,7 @@ def test_selection_without_a_fold_does_not_depend_on_its_images(tiny, photos32, 
     for data in (target, others):
         search = Search(tiny, exemplar, replace(curable, target=data), LAYERS, Constraints(100, 100))
         found.append(search.cross_validated(search.score(method, folds=folds), folds))
-    first, second = (selection.folds[2] for selection in found)
+    first, second = (selection.fold_selections[2] for selection in found)
     assert first.params == second.params and first.edit.digest == second.edit.digest
     assert str(first.scores) == str(second.scores) and first.n_candidates == second.n_candidates
     assert first.layers.equals(second.layers) and first.results.equals(second.results)

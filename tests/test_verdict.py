@@ -491,7 +491,7 @@ def test_repair_without_controls_is_unclear_at_best(snow):
 def test_random_direction_in_the_table_is_the_best_of_five_draws(snow, fix):
     """By hand: for each seed, the same selection as for the edit, in a search of the same sets."""
     search = Search(snow["classifier"], snow["exemplars"], fix.search.splits, snow["layers"], fix.search.constraints)
-    folds = fix.selection.fold
+    folds = fix.selection.folds
     nets = []
     for seed in range(DRAWS):
         seeded = [{**setting, "seed": seed} for setting in snow["settings"]]

@@ -50,7 +50,7 @@ def finetune(
             has a value that is not allowed.
     """
     one_of(scope, SCOPES, "scope")
-    stops = [check_number(stop, 0, "steps") for stop in (steps if isinstance(steps, Sequence) else [steps])]
+    stops = [check_number(stop, "steps", 0) for stop in (steps if isinstance(steps, Sequence) else [steps])]
     if not stops:
         raise ValueError(f"steps={steps!r} is empty; pass at least one number of steps")
     locality = check_amount(locality, "locality", 0)

@@ -39,7 +39,7 @@ def rewrite_at_random(
         ValueError: as in `rewrite`.
     """
     weight = site.cut.weight
-    shape = (check_number(rank, 1, "rank"), weight.shape[1])
+    shape = (check_number(rank, "rank", 1), weight.shape[1])
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     basis = torch.linalg.qr(noise.T).Q.T.to(weight)
     return rewrite_at(

@@ -63,7 +63,7 @@ class StyleTransfer:
     def __post_init__(self) -> None:
         check_classifier(self.classifier)
         check_amount(self.content_weight, "content_weight", 0)
-        check_number(self.steps, 1, "steps")
+        check_number(self.steps, "steps", 1)
 
     @property
     def cache_key(self) -> str:

@@ -228,7 +228,7 @@ def texture(style: str, variant: int = 0, size: int = 224) -> Tensor:
     one_of(style, STYLES, "style", KeyError)
     if not 0 <= variant < VARIANTS:
         raise ValueError(f"style {style!r} has no variant {variant}; pass a number from 0 to {VARIANTS - 1}")
-    return _texture(style, variant, check_number(size, 1, "size")).clone()
+    return _texture(style, variant, check_number(size, "size", 1)).clone()
 
 
 def style_textures(

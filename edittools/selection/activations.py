@@ -243,11 +243,26 @@ class CachedActivations:
             yield cut.logits(self._at(layer, batch), parameters=parameters).cpu()
 
     def _start(self, edit: Edit | None) -> str:
-        """Choose the layer to compute from: the first that the edit changes, otherwise the last."""
-        layers = list(self.cuts)
+        """Choose the layer to compute from: the first that the edit changes, otherwise the last.
+
+        With parallel branches, what the edit changes on another branch may lie before that layer, but not before the
+        next one that it changes.
+        """
+        last = next(reversed(self.cuts))
         if edit is None:
-            return layers[-1]
-        return next((layer for layer in layers if layer in edit.layers), layers[-1])
+            return last
+        changed = [layer for layer in self.cuts if layer in edit.layers]
+        if len(changed) > 1:
+            for layer in changed:
+                if all(self._comes_after(name, layer) for name in edit.changes):
+                    return layer
+        return changed[0] if changed else last
+
+    def _comes_after(self, parameter: str, layer: str) -> bool:
+        """Tell whether a parameter is read at a layer, after it or parallel to it."""
+        cut = self.cuts[layer]
+        is_own = parameter.rpartition(".")[0] == layer
+        return is_own or parameter == cut.bias_name or parameter in cut.later_parameters
 
     def _at(self, layer: str, batch: int) -> State:
         """Return the state of a batch at a layer, from the memory or computed.
@@ -272,14 +287,12 @@ class CachedActivations:
     def _edited_parameters(self, edit: Edit, strength: float, layer: str) -> dict[str, Tensor]:
         """Compute the parameters that an edit changes, all of which must be at the layer or after it."""
         cut = self.cuts[layer]
-        allowed = {*cut.later_parameters, cut.bias_name}
         parameters = {}
         for name, change in edit.changes.items():
-            changed_layer = name.rpartition(".")[0]
-            if name not in allowed and changed_layer != layer:
+            if not self._comes_after(name, layer):
                 raise ValueError(
                     f"{edit} changes {name!r}, which does not come after {layer!r}, where the images are cached; "
-                    f"cache them at {changed_layer!r} as well"
+                    f"cache them at {name.rpartition('.')[0]!r} as well"
                 )
             parameter = cut.tensor(name)
             parameters[name] = torch.add(parameter, change.delta().to(parameter), alpha=strength)
@@ -380,7 +393,7 @@ class SplitActivations(dict[str, CachedActivations]):
         """
         super().__init__()
         self.splits = splits
-        self.cuts = cut_all(classifier, layers, Weights(classifier)) if shared is None else shared.cuts
+        self.cuts = cut_all(classifier, layers, weights=Weights(classifier)) if shared is None else shared.cuts
         if any(cut.classifier is not classifier for cut in self.cuts.values()) or list(self.cuts) != list(layers):
             raise ValueError(
                 f"The activations are cached at {list(self.cuts)}, which are not the layers {list(layers)} of this "

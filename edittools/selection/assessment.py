@@ -125,15 +125,22 @@ class Evaluation:
         if self.target is not None:
             figures = self.target.row()
             low, high = self.target.corrected_interval()
-            row |= {"failing": figures["errors before"], "corrected": self.target.corrected}
-            row |= {"broken": self.target.broken, "share": figures["errors corrected"], "low": low, "high": high}
+            row["failing"] = figures["errors before"]
+            row["corrected"] = self.target.corrected
+            row["broken"] = self.target.broken
+            row["share"] = figures["errors corrected"]
+            row["low"] = low
+            row["high"] = high
             row["p"] = figures["p"]
         if self.clean is not None:
             low, high = self.clean.accuracy_interval()
-            row |= {"accuracy change": self.clean.accuracy_change, "accuracy low": low, "accuracy high": high}
+            row["accuracy change"] = self.clean.accuracy_change
+            row["accuracy low"] = low
+            row["accuracy high"] = high
         retained = self.all_retained
         if retained is not None:
-            row |= {"retained": int((~retained.before).sum()), "retained broken": retained.broken}
+            row["retained"] = int((~retained.before).sum())
+            row["retained broken"] = retained.broken
         return row
 
 

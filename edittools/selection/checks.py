@@ -486,13 +486,13 @@ def accuracy_check(clean: Comparison | None, constraints: Constraints) -> Check:
     change = f"accuracy on {count:,} clean images changes by {clean.accuracy_change:+.2f} points {span}"
     if count < FEWEST_CLEAN:
         return Check(name, None, f"{change}, which so few images cannot measure", more, DO_NOT_USE)
-    may_lose = max(constraints.max_accuracy_drop, 100 / count)  # no set can resolve less than one image
-    allowed = f"{may_lose:.2g} points" if may_lose == constraints.max_accuracy_drop else "one image"
+    allowed_drop = max(constraints.max_accuracy_drop, 100 / count)  # no set can resolve less than one image
+    allowed = f"{allowed_drop:.2g} points" if allowed_drop == constraints.max_accuracy_drop else "one image"
     figure = f"{change}, and {allowed} may be lost"
     advice = "Pass more clean images, or try lower strengths and a higher reference_weight."
-    if clean.accuracy_change >= -may_lose - 1e-9:
+    if clean.accuracy_change >= -allowed_drop - 1e-9:
         return Check(name, True, figure, at_best=DO_NOT_USE)
-    if high < -may_lose:
+    if high < -allowed_drop:
         return Check(name, False, figure, advice, DO_NOT_USE)
 
     def would_decide(images: int) -> bool:
@@ -530,10 +530,10 @@ def retained_check(name: str, retained: Comparison | None, constraints: Constrai
         return Check(keeps, None, figure, advice, DO_NOT_USE)
     limit = constraints.max_retain_broken / 100
     enough = constraints.retained_images_needed  # 99 for 3%: if none of them breaks, 0.97⁹⁹ is below 0.05
-    may_break = int(limit * correct + 1e-9) if correct >= enough else 0
-    figure = f"{broken}, {share:.1%} [{low:.1%}, {high:.1%}], and {may_break or 'none'} may break"
+    allowed_broken = int(limit * correct + 1e-9) if correct >= enough else 0
+    figure = f"{broken}, {share:.1%} [{low:.1%}, {high:.1%}], and {allowed_broken or 'none'} may break"
     advice = "Pass more retained images of that kind, or try lower strengths."
-    if retained.broken <= may_break:
+    if retained.broken <= allowed_broken:
         return Check(keeps, True, figure, at_best=DO_NOT_USE)
     if low > limit:
         return Check(keeps, False, figure, advice, DO_NOT_USE)

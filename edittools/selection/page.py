@@ -260,12 +260,12 @@ def _shown_images(search: Search, selection: Selection) -> _Shown:
     activations = search.activations[name]
     data = search.splits.labeled[name]
     before = activations.original
-    if name == "target_test" or selection.held_out is None or selection.fold is None:
+    if name == "target_test" or selection.held_out is None or selection.folds is None:
         return _Shown(_relabeled(data, activations.labels, search), before, activations.logits(selection.edit))
     after = before.clone()
-    for number, of_fold in enumerate(selection.folds):
+    for number, of_fold in enumerate(selection.fold_selections):
         if of_fold.feasible:
-            in_fold = selection.fold == number
+            in_fold = selection.folds == number
             after[in_fold] = activations.logits(of_fold.edit)[in_fold]
     return _Shown(_relabeled(data, activations.labels, search), before, after)
 

@@ -137,8 +137,8 @@ class Selection:
         wrong: which target images are misclassified with the edit, `(N,)` booleans; None if no candidate is feasible.
         held_out: comparison of each target image before and after the edit that was selected without it; None without
             cross-validation.
-        folds: the selection without each fold; empty without cross-validation.
-        fold: index of each target image's fold in `folds`, `(N,)`; None without cross-validation.
+        fold_selections: the selection without each fold; empty without cross-validation.
+        folds: index of each target image's fold in `fold_selections`, `(N,)`; None without cross-validation.
         going_on: the names of the layers in which the whole grid was tried; empty after a single pass.
     """
 
@@ -152,8 +152,8 @@ class Selection:
     seconds: float = float("nan")
     wrong: Tensor | None = field(default=None, repr=False)
     held_out: Comparison | None = field(default=None, repr=False)
-    folds: "tuple[Selection, ...]" = field(default=(), repr=False)
-    fold: Tensor | None = field(default=None, repr=False)
+    fold_selections: "tuple[Selection, ...]" = field(default=(), repr=False)
+    folds: Tensor | None = field(default=None, repr=False)
     going_on: Sequence[str] = ()
 
     @property
@@ -219,8 +219,8 @@ def cross_validate(select: Callable[[ImagesThatCount], Selection], before: Tenso
         folds: number of each image's fold, `(N,)`.
 
     Returns:
-        The selection on all images, with `held_out`, `folds` and `fold`. If no candidate is feasible without a fold,
-        the images of that fold count as unchanged.
+        The selection on all images, with `held_out`, `fold_selections` and `folds`. If no candidate is feasible
+        without a fold, the images of that fold count as unchanged.
     """
     after = before.clone()
     selections = []
@@ -232,7 +232,8 @@ def cross_validate(select: Callable[[ImagesThatCount], Selection], before: Tenso
         if selection.feasible:
             after[in_fold] = selection.wrong[in_fold]
     selection = select(slice(None))
-    return replace(selection, held_out=Comparison(before, after), folds=tuple(selections), fold=index_of_fold)
+    held_out = Comparison(before, after)
+    return replace(selection, held_out=held_out, fold_selections=tuple(selections), folds=index_of_fold)
 
 
 class _Ended(Exception):
@@ -645,8 +646,8 @@ class Search:
             second_layer: see `select`.
 
         Returns:
-            The selection on all images, with `held_out`, `folds` and `fold`. If no candidate is feasible without a
-            fold, the images of that fold count as unchanged.
+            The selection on all images, with `held_out`, `fold_selections` and `folds`. If no candidate is feasible
+            without a fold, the images of that fold count as unchanged.
 
         Raises:
             KeyboardInterrupt: if the search was ended before all candidates were made.

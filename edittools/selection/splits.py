@@ -111,8 +111,7 @@ class Splits:
             UserWarning: if a set holds an image more than once (it is used once), or if a retained set is empty.
         """
         retained = _named_retained(retain)
-        given = {"failing": failing, "clean": clean}
-        given |= dict(retained.values())
+        given = {"failing": failing, "clean": clean, **dict(retained.values())}
         labeled = _label_sets(given, classifier)
         _check_sets(labeled, exemplars)
         reference, clean_images, clean_test = split_clean(labeled["clean"])

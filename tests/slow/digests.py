@@ -192,7 +192,7 @@ def bar_that_ends_after(most: int) -> type[tqdm]:
 def parameters_of(selection: Selection) -> str:
     """Write the parameters that were selected on all images and without each fold, and what the edits do."""
     parts = [f"{without_method(selection.params)} {dict(selection.scores)}"]
-    parts += [str(without_method(of_fold.params)) for of_fold in selection.folds]
+    parts += [str(without_method(of_fold.params)) for of_fold in selection.fold_selections]
     if selection.held_out is not None:
         parts.append(f"held out {selection.held_out.after.int().tolist()}")
     return "\n".join(parts)

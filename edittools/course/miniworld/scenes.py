@@ -288,8 +288,8 @@ def scene(
     Raises:
         KeyError: if there is no such class or ground.
     """
-    check_number(seed, 0, "seed")
-    check_number(size, 8, "size")
+    check_number(seed, "seed", 0)
+    check_number(size, "size", 8)
     if label is not None:
         one_of(label, SKETCHES, "label", KeyError)
     if ground is not None:
@@ -407,7 +407,7 @@ def scenes(
         KeyError: if there is no such split, class or ground.
         ValueError: if there is not one label for each scene.
     """
-    check_number(count, 1, "count")
+    check_number(count, "count", 1)
     if isinstance(split, str):
         one_of(split, SPLITS, "split", KeyError)
         first_seed = SPLITS[split].start
