@@ -46,7 +46,7 @@ _ACTIVATIONS = set(
 )
 _REASONS = {
     "data-dependent": "its forward pass branches on the values of tensors",
-    "onstraints violated": "its forward pass fixes the number of images (as len(x), or a number in a reshape)",
+    "constraints violated": "its forward pass fixes the number of images (as len(x), or a number in a reshape)",
 }
 _EXPORTED: WeakKeyDictionary[nn.Module, dict[tuple, "ExportedModel"]] = WeakKeyDictionary()
 _EXPORTING = threading.RLock()
@@ -355,7 +355,7 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
 def _reason_of(error: Exception) -> str:
     """Say in words why an export failed."""
     for sign, reason in _REASONS.items():
-        if sign in str(error):
+        if sign in str(error).lower():
             return reason
     first_line, *_ = str(error).strip().splitlines() or ["no reason given"]
     return first_line if isinstance(error, NotIsolatedError) else f"{type(error).__name__}: {first_line}"

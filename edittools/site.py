@@ -1,10 +1,10 @@
 """A site: a layer of a classifier with everything that a method needs to edit it.
 
     site = prepare(classifier, "features.10", exemplars, reference)   # checks its arguments, and runs the images once
-    [edit] = rewrite_at(site, rank=3)                                 # and so do all methods in `edittools.methods`
+    [edit] = rewrite_at(site, rank=3)                                 # every method is called like this
 
-A method is a function `method(site, **settings)` that returns a list of edits. It does not check again what a site
-holds.
+A method is a function `edits(site, **settings)` that returns a list of edits, see `edittools.methods`. It does not
+check again what a site holds.
 """
 
 from collections.abc import Mapping, Sequence

@@ -45,7 +45,7 @@ RETAINED = "retained images"
 
 @dataclass(frozen=True)
 class Splits:
-    """Image sets that share no image.
+    """Image sets for selection and for evaluation; `check_disjoint` tells whether an image has two purposes.
 
     Args:
         reference: images whose keys define the second moment C; no labels are needed.
