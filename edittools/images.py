@@ -133,7 +133,7 @@ class LabelledImages:
         """
         if not 0 < fraction < 1:
             raise ValueError(f"the split fraction is {fraction}; pass a number between 0 and 1")
-        selected = stratified(self.labels, fraction, 0)
+        selected = stratified(self.labels, fraction)
         return self.subset(selected), self.subset(~selected)
 
 
@@ -231,20 +231,19 @@ def resized(images: Tensor, size: int) -> Tensor:
     return interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
 
 
-def stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
-    """Select about the same fraction of the images of each class at random.
+def stratified(labels: Tensor, fraction: float) -> Tensor:
+    """Select about the same fraction of the images of each class at random, the same ones in each call.
 
     The rounding error of one class is carried over to the next, so the fraction of all images is right as well.
 
     Args:
         labels: class of each image, `(N,)`.
         fraction: share of the images that is selected.
-        seed: seed of the random numbers.
 
     Returns:
         Which images are selected, `(N,)` booleans.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     selected = torch.zeros(len(labels), dtype=torch.bool)
     remainder = 0.0
     for label in labels.unique():

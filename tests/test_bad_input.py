@@ -32,7 +32,7 @@ from edittools.models.load import load_classifier
 from edittools.moments import second_moments
 from edittools.probing import jobs, textures
 from edittools.rewriting import rewrite
-from edittools.selection import CachedActivations, Outcomes, Search, Splits, repair
+from edittools.selection import Assessment, CachedActivations, Outcomes, Search, Splits, repair
 from edittools.site import prepare
 from edittools.widgets.editor import MaskEditor
 from edittools.widgets.views import alpha_slider
@@ -247,6 +247,22 @@ SEARCHES = {
         ValueError,
         "'baseline'.*control",
     ),
+    "scored: a name": (lambda w: w.search().score("edit"), TypeError, "'edit' is no Method.*METHODS"),
+    "scored: names": (lambda w: w.search().score(["edit"]), TypeError, "'edit' is no Method.*METHODS"),
+    "selected: no outcomes": (lambda w: w.search().select([METHODS["edit"]]), TypeError, "outcomes .*list.*score"),
+    "settings that are one dictionary": (
+        lambda w: METHODS["edit"].trying({"rank": 1}),
+        TypeError,
+        "'rank': 1.*single dictionary.*list",
+    ),
+    "folds of other images": (
+        lambda w: w.search().cross_validated(w.search().score(METHODS["projection"]), torch.zeros(2)),
+        ValueError,
+        "2 numbers of folds .* 3 target",
+    ),
+    "assessed: no selection": (lambda w: Assessment(w.search(), {}), ValueError, "selections is empty"),
+    "assessed: an edit": (lambda w: Assessment(w.search(), {"mine": w.edit}), TypeError, "'mine'.*Edit.*select"),
+    "assessed: a bare edit": (lambda w: Assessment(w.search(), w.edit), TypeError, "selections is of type Edit"),
     "a layer as text": (lambda w: w.search(layers="conv2"), TypeError, "layers='conv2'.*list"),
     "a layer that is not there": (lambda w: w.search(layers=["conf2"]), KeyError, "'conf2'.*'conv2'"),
     "a layer that cannot be edited": (lambda w: w.search(layers=["grouped"]), ValueError, "'grouped'"),

@@ -62,7 +62,12 @@ class Method:
         Args:
             settings: see the attributes; `selection.grid` makes them.
             strengths: see the attributes.
+
+        Raises:
+            TypeError: if the settings are a single dictionary.
         """
+        if isinstance(settings, Mapping):
+            raise TypeError(f"The settings {settings!r} are a single dictionary; pass a list of dictionaries")
         tried = list(self.settings if settings is None else settings)
         if self.needs_directions:
             tried = [setting for setting in tried if setting.get("rank", 1) is not None]

@@ -157,11 +157,26 @@ class Assessment:
             that the search knows by this name are compared with it: draws of random directions, which the edit has to
             surpass ("use" needs five), and alternatives, which must not be significantly better.
         own_checks: checks that come before all others.
+
+    Raises:
+        TypeError: if the selections are not a mapping of names to selections.
+        ValueError: if there are none.
     """
 
     search: Search = field(repr=False)
     selections: Mapping[str, Selection] = field(repr=False)
     own_checks: tuple[Check, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.selections, Mapping):
+            raise TypeError(f"selections is of type {type(self.selections).__name__}; pass {{'selected': selection}}")
+        if not self.selections:
+            raise ValueError("selections is empty; pass at least {'selected': selection}")
+        for name, selection in self.selections.items():
+            if not isinstance(selection, Selection):
+                raise TypeError(
+                    f"selections[{name!r}] is of type {type(selection).__name__}; pass what search.select returns"
+                )
 
     def __repr__(self) -> str:
         return f"Assessment({self.verdict.word!r}: {self.selection})"

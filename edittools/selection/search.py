@@ -421,8 +421,12 @@ class Search:
 
         Raises:
             KeyboardInterrupt: if the search was ended before the first candidate was scored.
+            TypeError: if one of the methods is not a `Method`.
         """
-        methods = [methods] if isinstance(methods, Method) else list(methods)
+        methods = [methods] if isinstance(methods, Method | str) else list(methods)
+        for method in methods:
+            if not isinstance(method, Method):
+                raise TypeError(f"{method!r} is no Method; pass one or several, such as METHODS['edit']")
         folds = self.splits.folds if folds is None else folds
         candidates = [self.candidates(method, exemplars, layers) for method in methods]
         outcomes = Outcomes.collected([], self.target.before)
@@ -616,9 +620,12 @@ class Search:
             The selection, with the outcomes on these images. If no candidate is feasible, its edit changes nothing.
 
         Raises:
+            TypeError: if these are no outcomes.
             ValueError: if there is no candidate.
         """
         started = time.perf_counter()
+        if not isinstance(outcomes, Outcomes):
+            raise TypeError(f"outcomes is of type {type(outcomes).__name__}; pass what search.score(method) returns")
         constraints = constraints or self.constraints
         self.keep_states({one.params.get("layer") for one in outcomes.candidates if one.tried_in != FIRST})
         finalists, going_on = self._finalists(outcomes, images)
@@ -651,11 +658,16 @@ class Search:
 
         Raises:
             KeyboardInterrupt: if the search was ended before all candidates were made.
-            ValueError: if there is no candidate, or if there are no folds.
+            ValueError: if there is no candidate, or if the folds are not those of the target images.
         """
         folds = self.splits.folds if folds is None else folds
         if folds is None:
             raise ValueError("folds=None, and the splits have none; pass stratified_folds(search.target.labels)")
+        if len(folds) != len(self.target.before):
+            raise ValueError(
+                f"{len(folds)} numbers of folds do not fit {len(self.target.before)} target images; pass "
+                "stratified_folds(search.target.labels)"
+            )
 
         started = time.perf_counter()
         with_second_layer = second_layer and not self.is_ended

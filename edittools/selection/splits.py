@@ -273,12 +273,12 @@ def split_clean(
     Returns:
         The three sets, in this order, see `Splits`.
     """
-    is_reference = stratified(clean.labels, REFERENCE_SHARE, seed=0)
+    is_reference = stratified(clean.labels, REFERENCE_SHARE)
     if len(clean) and not is_reference.any():
         is_reference[0] = True
     rest = clean.subset(~is_reference)
     clean_share = (1 - REFERENCE_SHARE - test_share) / (1 - REFERENCE_SHARE)
-    is_clean = stratified(rest.labels, clean_share, seed=0)
+    is_clean = stratified(rest.labels, clean_share)
     return clean.subset(is_reference), rest.subset(is_clean), rest.subset(~is_clean)
 
 
@@ -296,7 +296,7 @@ def stratified_folds(labels: Tensor, count: int = 5) -> Tensor:
     count = min(count, len(labels))
     for number in range(count - 1):
         left = (folds < 0).nonzero()[:, 0]
-        is_next = stratified(labels[left], 1 / (count - number), seed=0)
+        is_next = stratified(labels[left], 1 / (count - number))
         folds[left[is_next]] = number
     return torch.where(folds < 0, count - 1, folds)
 

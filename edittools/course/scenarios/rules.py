@@ -304,7 +304,7 @@ def scenario_for(
 
 def _divide(numbers: Tensor, labels: Tensor, class_index: int) -> dict[str, list[int]]:
     """Divide images, by number, into those for selection, those for evaluation, and those of the rule's own class."""
-    is_target = stratified(labels[numbers], 0.5, 0)
+    is_target = stratified(labels[numbers], 0.5)
     is_own_class = labels[numbers] == class_index
     return {
         "target": numbers[is_target].tolist(),

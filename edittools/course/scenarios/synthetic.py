@@ -378,7 +378,7 @@ def fewer_images(images: Tensor, labels: Tensor) -> Tensor:
     """Return the numbers of images; of more than `MOST_IMAGES`, some of each label are drawn at random."""
     if len(images) <= MOST_IMAGES:
         return images
-    return images[stratified(labels, MOST_IMAGES / len(images), 0)]
+    return images[stratified(labels, MOST_IMAGES / len(images))]
 
 
 def possible_targets(labels: Tensor, exemplars: int) -> list[int]:
