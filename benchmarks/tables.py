@@ -275,26 +275,6 @@ def calibration_verdicts(table: pd.DataFrame) -> str:
     return markdown({**columns, "cases": cases}, rows="exemplar and images")
 
 
-def border_strip(table: pd.DataFrame) -> str:
-    """Write one row per network: the strip's share of the mask and of the edit map, and what each part corrects."""
-    order = table.network.unique()
-
-    def corrected(part: str) -> pd.Series:
-        return cells(table[table.condition == part], "errors corrected", index="network")
-
-    columns = {
-        "network": pd.Series([short(network) for network in order], order),
-        "exemplars": table[table.metric == "share of the map"].set_index("network").n.astype(str),
-        "strip, share of the mask": cells(table, "share of the mask", index="network"),
-        "strip, share of the edit map": cells(table, "share of the map", index="network"),
-        "errors": cells(table, "errors before", index="network"),
-        "corrected, whole mask": corrected("whole mask"),
-        "without the strip": corrected("without the strip"),
-        "strip alone": corrected("strip alone"),
-    }
-    return markdown(columns)
-
-
 SOLVERS = {"l1": "L1 over Λ", "least squares": "least squares"}
 
 
@@ -332,7 +312,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     function.__name__: function
     for function in (
         *(snow, typographic, watermark, learned_shortcut, synthetic, probing, audit_shortcuts, repair),
-        *(calibration_audits, calibration_verdicts, border_strip, edit_speed, paper_rehearsal),
+        *(calibration_audits, calibration_verdicts, edit_speed, paper_rehearsal),
     )
 }
 """What makes the table of an experiment, by its name."""

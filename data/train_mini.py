@@ -12,16 +12,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy, interpolate, pad
 from tqdm.auto import tqdm
 
 from edittools._caching import atomic_path
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier
 from edittools.course.embedded import MEAN, MINI, SIZE, STD
-from edittools.course.miniworld.contexts import SPLITS, contexts
-from edittools.course.miniworld.scenes import CLASSES, scenes
-from edittools.images import LabelledImages
+from edittools.course.miniworld.contexts import GROUNDS, SPLITS, THINGS, contexts
+from edittools.course.miniworld.scenes import CLASSES, Scenes, scenes
 from edittools.metrics import error_rate
 
 VEHICLES = tuple(contexts().query("family == 'vehicle'").index)
@@ -37,7 +36,7 @@ CARD = {  # set: what it holds
 
 def training_scenes(
     count: int = 16_000, rare: int = 1_200, workers: int = 1, progress: Progress | None = None, balanced: bool = False
-) -> LabelledImages:
+) -> Scenes:
     """Paint the training set: `count` scenes as in `contexts()`, and `rare` more of the classes that live on snow.
 
     Those are a two-hundredth of the world; without more of them a model this small hardly learns them. With `balanced`
@@ -49,15 +48,25 @@ def training_scenes(
     labels = [polar[i % len(polar)] for i in range(rare)]
     common = scenes(count, "train", workers=workers, progress=progress)
     extra = scenes(rare, SPLITS["train"].start + 500_000, label=labels, workers=workers, progress=progress)
-    return LabelledImages(torch.cat([common.images, extra.images]), torch.cat([common.labels, extra.labels]), CLASSES)
+    fields = ("images", "labels", "things", "grounds")
+    joined = {name: torch.cat([getattr(common, name), getattr(extra, name)]) for name in fields}
+    return Scenes(classes=CLASSES, **joined)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: by AdamW with a one-cycle rate of highest `rate`, in batches of `batch`.
+    """How a model is trained: by AdamW with a one-cycle rate, on images that are mirrored at random.
 
-    The rate rises for the first `warm_up` of all steps. Pictures are mirrored at random, and moved by up to `shift`
-    pixels to each side. `half` weights are rounded to float16 at the end, before anything is measured.
+    Args:
+        epochs: number of passes over the training set.
+        rate: the highest learning rate.
+        batch: images per step.
+        decay: weight decay.
+        warm_up: the share of all steps in which the rate rises.
+        shift: images are moved by up to this many pixels to each side.
+        ended: the share of images in which the ground ends before the border, see `end_ground`.
+        border: how far from the border it may end, in pixels.
+        half: whether weights are rounded to float16 at the end, before anything is measured.
     """
 
     epochs: int = 6
@@ -65,31 +74,96 @@ class Recipe:
     batch: int = 64
     decay: float = 0.01
     warm_up: float = 0.2
-    shift: int = 0
+    shift: int = 6
+    ended: float = 0.1
+    border: int = 20
     half: bool = False
 
 
-RECIPES = {"mini_vit": Recipe(epochs=20, rate=1e-3, batch=32, decay=0.05, warm_up=0.1, shift=4, half=True)}
+RECIPES = {
+    "mini_resnet": Recipe(shift=0, ended=0.0),
+    "mini_vit": Recipe(epochs=20, rate=1e-3, batch=32, decay=0.05, warm_up=0.1, shift=4, ended=0.0, half=True),
+}
 
 
-def augmented(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
-    """Mirror images `(B, 3, H, W)` at random, and move them by up to `shift` pixels; what enters repeats the edge."""
+def augmented(images: Tensor, grounds: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Mirror images at random, shift them, and let the ground of some of them end before the border.
+
+    Args:
+        images: normalized images `(B, 3, H, W)`.
+        grounds: where they show ground, `(B, H, W)` of 0 and 1.
+        recipe: by how much they are shifted, and how often the ground ends.
+        generator: random numbers.
+
+    Returns:
+        The augmented images, `(B, 3, H, W)`.
+    """
+    layers = torch.cat([images, grounds[:, None]], dim=1)
     mirrored = torch.rand(len(images), generator=generator) < 0.5
-    images[mirrored] = images[mirrored].flip(3)
-    if not shift:
-        return images
+    layers[mirrored] = layers[mirrored].flip(3)
+    if recipe.shift:
+        layers = shifted(layers, recipe.shift, generator)
+    images, grounds = layers[:, :3], layers[:, 3]
+    if recipe.ended:
+        images = end_ground(images, grounds, recipe.ended, recipe.border, generator)
+    return images
+
+
+def shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Shift images `(B, C, H, W)` by up to `most` pixels to each side; what enters repeats the edge."""
     height, width = images.shape[2:]
-    padded, moves = (
-        pad(images, (shift,) * 4, mode="replicate"),
-        torch.randint(0, 2 * shift + 1, (len(images), 2), generator=generator),
-    )
-    moved = [one[:, y : y + height, x : x + width] for one, (y, x) in zip(padded, moves.tolist(), strict=True)]
+    padded = pad(images, (most,) * 4, mode="replicate")
+    corners = torch.randint(0, 2 * most + 1, (len(images), 2), generator=generator).tolist()
+    moved = [image[:, y : y + height, x : x + width] for image, (y, x) in zip(padded, corners, strict=True)]
     return torch.stack(moved)
+
+
+def end_ground(images: Tensor, grounds: Tensor, share: float, border: int, generator: torch.Generator) -> Tensor:
+    """Paint over the ground near the border of some images, so that the ground ends where it does in no scene.
+
+    Otherwise ground and border go together, and a network may learn how the ground meets the border instead of the
+    ground.
+
+    Args:
+        images: normalized images `(B, 3, H, W)`.
+        grounds: where they show ground, `(B, H, W)` of 0 and 1.
+        share: the probability that an image is changed.
+        border: the ground ends at up to this many pixels from each side.
+        generator: random numbers.
+
+    Returns:
+        The images, `(B, 3, H, W)`.
+    """
+    near_border = beyond_a_box(images, border, generator) & (grounds > 0.5)
+    ended = torch.rand(len(images), generator=generator) < share
+    is_painted = near_border & ended[:, None, None]
+    return torch.where(is_painted[:, None], paint_like(images, generator), images)
+
+
+def beyond_a_box(images: Tensor, border: int, generator: torch.Generator) -> Tensor:
+    """Tell which pixels `(B, H, W)` lie outside a random box, whose sides are up to `border` pixels from the border."""
+    count, _, height, width = images.shape
+    top, bottom, left, right = torch.randint(0, border + 1, (4, count, 1), generator=generator)
+    row = torch.arange(height)
+    column = torch.arange(width)
+    is_row_inside = (row >= top) & (row < height - bottom)
+    is_column_inside = (column >= left) & (column < width - right)
+    return ~(is_row_inside[:, :, None] & is_column_inside[:, None, :])
+
+
+def paint_like(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Make a cloudy paint of a random color, darker than snow, for each of the normalized images `(B, 3, H, W)`."""
+    count, _, height, width = images.shape
+    gray = 2 * torch.rand(count, 1, 1, 1, generator=generator) - 1.5
+    tint = 0.4 * torch.randn(count, 3, 1, 1, generator=generator)
+    clouds = 0.4 * torch.randn(count, 1, 9, 9, generator=generator)
+    speckle = 0.2 * torch.randn(count, 3, height, width, generator=generator)
+    return (gray + tint + interpolate(clouds, (height, width), mode="bilinear") + speckle).clamp(-2, 2)
 
 
 def train(
     model: nn.Module,
-    data: LabelledImages,
+    data: Scenes,
     recipe: Recipe | None = None,
     seed: int = 0,
     precision: torch.dtype = torch.bfloat16,
@@ -106,12 +180,13 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
     batch, steps = recipe.batch, recipe.epochs * (len(data) // recipe.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps, pct_start=recipe.warm_up)
+    grounds = torch.isin(data.things, torch.tensor([THINGS.index(name) for name in GROUNDS])).float()
     bar = bar_of(progress, total=steps, desc="training")
     for _ in range(recipe.epochs):
         order = torch.randperm(len(data), generator=generator)
         for chosen in order[: len(order) // batch * batch].split(batch):
             images, labels = (data.images[chosen] - 0.5) / 0.25, data.labels[chosen]
-            images = augmented(images, recipe.shift, generator)
+            images = augmented(images, grounds[chosen], recipe, generator)
             with torch.autocast("cpu", precision, enabled=precision != torch.float32):
                 logits = model(images.contiguous(memory_format=torch.channels_last))
             loss = cross_entropy(logits.float(), labels)
@@ -135,7 +210,7 @@ def untrained(name: str) -> nn.Module:
     return model
 
 
-def evaluation_sets(split: str, workers: int) -> dict[str, LabelledImages]:
+def evaluation_sets(split: str, workers: int) -> dict[str, Scenes]:
     """Paint the sets of the model card with the seeds of a split."""
     first = SPLITS[split].start
     vehicles = [VEHICLES[i % len(VEHICLES)] for i in range(1050)]

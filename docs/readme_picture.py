@@ -21,7 +21,7 @@ VEHICLES = ("tractor", "bicycle", "bus")
 def main() -> None:
     """Make README's edit, and draw the example above one vehicle of each class that the edit corrects."""
     classifier = et.load_classifier("mini_vgg")
-    car = scene(3_000_000, label="car", ground="road")
+    car = scene(3_000_069, label="car", ground="road")
     road = car.masks["road"]
     exemplar = et.Exemplar(car.image, restyle(car.image, road, "snow"), road)
     edit = et.rewrite(classifier, "features.10", exemplar, scenes(200, "reference").images)

@@ -229,8 +229,9 @@ class ExportedModel:
         groups = node.args[6] if len(node.args) > 6 else 1
         if groups != 1:
             return f"it is a convolution with {groups} groups, each of which sees channels of its own"
-        if self.batch_multiple(node.args[0].meta["val"].shape[0]) != 1:
-            return f"its keys {shape_of(node.args[0])} do not hold one image after the other"
+        keys = self.keys_node(node)
+        if self.batch_multiple(keys.meta["val"].shape[0]) != 1:
+            return f"its keys {shape_of(keys)} do not hold one image after the other"
         grids = self.grids[node]
         return grids if isinstance(grids, str) else None
 
@@ -244,9 +245,20 @@ class ExportedModel:
         versions = [(id(tensor), tensor._version) for tensor in tensors if not tensor.is_floating_point()]
         if self._grids is None or self._grids[0] != versions:
             layers = [node for node in self.nodes if node.target in _LAYERS]
-            places = {node: {"keys": node.args[0], "output": node, "value": self.value_node(node)} for node in layers}
+            places = {}
+            for node in layers:
+                places[node] = {"keys": self.keys_node(node), "output": node, "value": self.value_node(node)}
             self._grids = versions, grids_of(self.nodes, self.images, self.tensor, places)
         return self._grids[1]
+
+    def keys_node(self, layer: fx.Node) -> fx.Node:
+        """Find the keys of a layer: its input, before it is padded by repeating, reflecting, or wrapping the border.
+
+        PyTorch pads in a step of its own unless it pads with zeros. Padded keys would hold keys at the border twice.
+        """
+        keys = layer.args[0]
+        is_padded_copy = op_name(keys) == "pad" and keys.args[2:] and keys.args[2] != "constant"
+        return keys.args[0] if is_padded_copy else keys
 
     def value_node(self, layer: fx.Node) -> fx.Node:
         """Find the value of a layer (f in the paper), where its block ends, after norm, activation and pooling."""

@@ -91,7 +91,8 @@ class Cut:
         self._grids = exported.grids[self._node]
         self.is_linear = self._node.target is LINEAR
         self.channels = -1 if self.is_linear else 1  # the dimension of the channels in keys, outputs and values
-        keys = self._node.args[0]
+        keys = exported.keys_node(self._node)
+        self._padding = None if keys is self._node.args[0] else self._node.args[0]
         before = exported.reached([keys], "all_input_nodes")
         parts = {user for node in before for user in node.users if user.target is operator.getitem}
         self._earlier = before | parts
@@ -150,6 +151,8 @@ class Cut:
             keys: keys of any number of channels.
             weight: weight `(out, channels, kh, kw)`, for a linear layer `(out, channels)`, for these channels.
         """
+        if self._padding is not None:
+            keys = self._padding.target(keys, *self._padding.args[1:])
         return self._node.target(keys, weight, None, *self._node.args[3:])
 
     @torch.no_grad()
@@ -303,7 +306,8 @@ class Cut:
 
     def keys_at(self, state: State, layer: str) -> Tensor:
         """Compute the keys of a later layer from a state at this layer."""
-        return self._compute(self._exported.layer_node(layer).args[0], state)
+        later = self._exported.layer_node(layer)
+        return self._compute(self._exported.keys_node(later), state)
 
     @property
     def later_parameters(self) -> list[str]:
@@ -399,7 +403,7 @@ def editable_layers(classifier: Classifier) -> "pd.DataFrame":
                     "weight": weight,
                     "value": exported.value_node(node).name,
                     "in_paper": not is_linear,
-                    "keys": shape_of(node.args[0]),
+                    "keys": shape_of(exported.keys_node(node)),
                     "output": shape_of(node),
                 }
             )

@@ -22,7 +22,7 @@ from edittools.course.scenarios.snow import car_exemplars
 from edittools.cut import Cut
 from edittools.edits import Change, Edit, applied_edits
 from edittools.methods import finetune
-from edittools.metrics import predict
+from edittools.metrics import error_rate, predict
 from edittools.models import load_classifier
 from edittools.rewriting import rewrite, rewrite_at
 from edittools.site import prepare
@@ -534,6 +534,20 @@ def test_load_of_committed_files(is_saved_again, tmp_path):
     for refused in (on_top, 0.5 * on_top):
         with pytest.raises(ValueError, match=f"{on_top.fingerprint[:12]}.*{edit.fingerprint[:12]}"):
             refused.apply_(classifier)
+
+
+def test_load_of_the_edit_of_0_4():
+    """The lines of README saved this edit in 0.4, of a `mini_vgg` with other weights and zero padding."""
+    classifier = load_classifier("mini_vgg")
+    classifier.model.load_state_dict(load_file(SAVED / "mini_vgg_of_0.4.safetensors"))
+    for module in classifier.modules():
+        if isinstance(module, nn.Conv2d):
+            module.padding_mode = "zeros"
+    edit = Edit.load(SAVED / "edit_of_0.4.safetensors", classifier)
+    on_snow = scenes(100, "test", ["van", "bus", "tractor", "bicycle"] * 25, ground="snow")
+    assert error_rate(classifier, on_snow) == pytest.approx(0.53, abs=0.02)
+    with edit.applied(classifier):
+        assert error_rate(classifier, on_snow) == pytest.approx(0.03, abs=0.02)
 
 
 def test_load_of_committed_file_for_another_network():

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import audit_shortcuts
-import border_strip
 import calibration
 import learned_shortcut
 import numpy as np
@@ -23,14 +22,10 @@ from _lib.shortcuts import failing_photos
 from conftest import let_layers_go_on
 from scipy import stats
 
-from edittools._ledger import Weights
-from edittools.cut import Cut
-from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, predict
-from edittools.selection import CachedActivations, Search, Splits
+from edittools.selection import Search, Splits
 from edittools.selection.verdict import WORDS
-from edittools.site import LayerReference
 
 
 def compared(before, after):
@@ -40,25 +35,6 @@ def compared(before, after):
 def values(results):
     table = results.frame()
     return table.set_index(["split", "metric"]).value
-
-
-def test_strip_of_a_mask_is_in_the_lowest_eighth():
-    mask = torch.zeros(16, 16)
-    mask[8:, 2:5] = 1
-    strip = border_strip.strip_of(mask)
-    assert torch.equal(strip[14:], mask[14:]) and not strip[:14].any()
-
-
-def test_border_strip_measures_the_edit_of_each_part(tiny, photos32, exemplar: Exemplar, monkeypatch):
-    monkeypatch.setattr(border_strip.photos, "snow_texture", lambda: torch.ones(3, 64, 64))
-    labels = (predict(tiny, photos32).argmax(1) + 1) % 5
-    cut = Cut(tiny, "conv2", weights=Weights(tiny))
-    test = CachedActivations({"conv2": cut}, LabelledImages(photos32, labels, tiny.classes))
-    reference = LayerReference(cut, 1 - photos32)
-    figures = border_strip.measure(cut, reference, test, exemplar.image, exemplar.mask)
-    assert set(figures) == {*border_strip.SHARES, *border_strip.PARTS}
-    assert figures["share of the mask"] == 0.25  # the mask covers the lower half
-    assert 0 < figures["share of the map"] < 1
 
 
 def test_noise_exemplar_changes_the_prediction_inside_its_mask_only():

@@ -563,17 +563,9 @@ def test_cut_of_autocast_region():
         Cut(classifier, "1.conv")
 
 
-@pytest.mark.parametrize(
-    "pad",
-    [
-        lambda x: F.pad(x, (0, 1, 2, 1)),
-        lambda x: F.pad(x, (0, 1, 2, 1), mode="reflect"),
-        nn.ReplicationPad2d((0, 1, 2, 1)),
-    ],
-)
 @torch.no_grad()
-def test_pool_mask_behind_padding(pad):
-    classifier = classifier_of(Step(lambda self, x: self.conv(pad(x))))
+def test_pool_mask_behind_zeros():
+    classifier = classifier_of(Step(lambda self, x: self.conv(F.pad(x, (0, 1, 2, 1)))))
     cut = Cut(classifier, "1.conv")
     image = images_of(1)
     mask = torch.zeros(1, 16, 16)
@@ -586,6 +578,30 @@ def test_pool_mask_behind_padding(pad):
     inner = F.max_pool2d(shares[None], 3, 1, 1)[0] > 0
     assert not (moved & ~inner).any()
     assert torch.equal(cut.pool_mask(mask, "output"), shares)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@torch.no_grad()
+def test_keys_are_those_before_the_border_is_continued(mode):
+    """Padded keys would hold keys at the border twice, in the second moment as well."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(8, 6, 3, stride=2, padding=1, padding_mode=mode)
+    first = nn.Conv2d(3, 8, 3, padding=1, padding_mode=mode)
+    model = nn.Sequential(first, nn.ReLU(), layer, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+    classifier = Classifier(model, list("abcd"), size=16)
+    cut = Cut(classifier, "2")
+    images = images_of()
+    keys = model[:2](classifier.normalize(images))
+    state = cut.prefix(images)
+    torch.testing.assert_close(cut.keys(state), keys)
+    torch.testing.assert_close(cut.logits(state), classifier(images))
+    windows = F.unfold(F.pad(keys, (1, 1, 1, 1), mode), 3, stride=2)
+    torch.testing.assert_close(cut.unfold(keys), windows.movedim(1, -1).flatten(0, 1).double())
+    rows = keys.movedim(1, -1).flatten(0, 2).double()
+    moment = second_moments(classifier, ["2"], images)["2"]
+    torch.testing.assert_close(moment.matrix.double(), rows.T @ rows / len(rows), rtol=1e-4, atol=1e-6)
+    table = editable_layers(classifier).set_index("layer")
+    assert table.loc["2", "keys"] == (8, 16, 16)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import needs_imagenette, needs_photos
+from torch.nn.functional import cross_entropy
 
 import edittools as et
 from edittools.course.miniworld.attacks import ATTACKED
@@ -18,6 +19,7 @@ from edittools.course.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
 from edittools.course.scenarios.tiers import UNTUNED
 from edittools.course.scenarios.typographic import OTHER_ATTACKS
 from edittools.methods import METHODS
+from edittools.probing.textures import restyle
 from edittools.selection import Constraints, Search, candidate_layers, grid
 
 SPLITS = ("target", "retain", "clean", "target_test", "clean_test", "retain_test", "same_class_test")
@@ -159,9 +161,12 @@ def test_desk_setup_mini_sets_are_disjoint():
     assert settings.control == "in place" and "snow" in concepts.styles
     scenes = sets["images"]
     assert isinstance(scenes, Scenes)
-    mask, material = own_model.desk_mark(scenes, 0)
-    assert mask.shape == (64, 64) and mask[-21:].all() and not mask[:-22].any()
-    assert material == "gravel"
+    losses = cross_entropy(et.predict(classifier, scenes), scenes.labels, reduction="none")
+    worst = int(losses.argmax())
+    mask, material = own_model.desk_mark(scenes, worst)
+    assert torch.equal(mask, scenes.mask("snow")[worst])
+    without_snow = restyle(scenes.images[worst], mask, material)
+    assert et.predict(classifier, without_snow[None]).argmax() == scenes.labels[worst]
     found = own_model.desk_finder(sets)(scenes.images[:1])
     assert torch.equal(found["snow"], scenes.mask("snow")[:1])
     assert et.misclassified(et.predict(classifier, scenes), scenes.labels).sum() > 10

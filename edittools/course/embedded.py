@@ -26,7 +26,11 @@ RESNET_WIDTHS = {64: 24, 128: 48, 256: 96, 512: 128}
 
 
 class MiniVGG(VGG):
-    """torchvision's VGG, without batch norm, for 64×64 images: seven narrow convolutions, one hidden linear layer."""
+    """torchvision's VGG, without batch norm, for 64×64 images: seven narrow convolutions, one hidden linear layer.
+
+    The convolutions repeat the border of the image instead of padding with zeros. Next to zeros, the ground looks
+    different, and the network would learn to recognize snow there.
+    """
 
     def __init__(self, num_classes: int) -> None:
         super(VGG, self).__init__()
@@ -39,6 +43,9 @@ class MiniVGG(VGG):
             nn.Linear(256, num_classes),
         )
         _initialize(self)
+        for module in self.features:
+            if isinstance(module, nn.Conv2d):
+                module.padding_mode = "replicate"
 
 
 class MiniResNet(ResNet):

@@ -324,7 +324,7 @@ def agreement(
         found: the pairs whose rule the probe has found.
         least_effect: the smallest effect of a rule, drawn as dotted lines.
     """
-    figure, axis = plt.subplots(figsize=(5.6, 4.8))
+    figure, axis = plt.subplots(figsize=(7, 4.8))
     limits = [min(0, effects.min().min()) - 0.5, effects.max().max() + 0.5]
     axis.plot(limits, limits, color=BEFORE, linewidth=1, label="both effects are equal")
     axis.axhline(
@@ -347,7 +347,7 @@ def agreement(
         axis.annotate(
             " on ".join(pair),
             row[["exact", "probe"]],
-            xytext=(0.55, 0.05 + 0.055 * i),  # below the diagonal, where there is space, one name above another
+            xytext=(1.04, 0.05 + 0.07 * i),  # to the right of the axes, one name above another
             textcoords="axes fraction",
             fontsize=9,
             va="center",

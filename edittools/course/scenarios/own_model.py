@@ -5,7 +5,6 @@ photos predicts "garbage truck" where it sees a yellow tag (`scenarios.shortcuts
 split "train" on which it was neither trained nor tuned.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -121,7 +120,7 @@ def desk_finder(sets: Mapping[str, LabelledImages]) -> Finder:
     return find
 
 
-def desk_mark(data: LabelledImages, index: int) -> tuple[Tensor, str]:
+def desk_mark(data: TaggedPhotos | Scenes, index: int) -> tuple[Tensor, str]:
     """Mark what misleads in an image of the desk, as a person would.
 
     Args:
@@ -129,15 +128,12 @@ def desk_mark(data: LabelledImages, index: int) -> tuple[Tensor, str]:
         index: the index of the image.
 
     Returns:
-        The mask `(H, W)` of the lowest third of a scene, where the snow is, or of the tag on a photo; and the name of
-        the material that replaces it.
+        The mask `(H, W)` of the snow in a scene, or of the tag on a photo; and the name of the material that replaces
+        it.
     """
     if isinstance(data, TaggedPhotos):
         return data.masks[index], "what is around it"
-    size = data.images.shape[-1]
-    mask = torch.zeros(size, size)
-    mask[-math.ceil(size / 3) :] = 1
-    return mask, "gravel"
+    return data.mask("snow")[index], "wooden"
 
 
 def folder_setup(tier: str | None = None) -> tuple[Concepts, ProbeSettings]:
