@@ -51,9 +51,10 @@ def strip(notebook: NotebookNode) -> None:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in lasting(cell.outputs) if output.get("name") != "stderr"]
-            for data in (output.data for output in cell.outputs if "image/png" in output.get("data", {})):
-                data.pop(WIDGET, None)  # without its state it would be an error where the picture can be
-                data["image/png"] = smaller(data["image/png"])
+            for data in (output.data for output in cell.outputs if "data" in output):
+                data.pop(WIDGET, None)  # without its state it would be an error where a picture or a text can be
+                if "image/png" in data:
+                    data["image/png"] = smaller(data["image/png"])
 
 
 def smaller(picture: str) -> str:

@@ -4,7 +4,6 @@ import importlib.util
 import re
 from pathlib import Path
 
-import nbformat
 import pytest
 from conftest import needs_browser
 
@@ -17,7 +16,7 @@ from edittools.widgets.desk_panel import CHARTS, NOT_HELD_OUT
 
 pytestmark = needs_browser
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK = ROOT / "notebooks" / "05_your_own_model.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "desk.ipynb"
 HOSTILE = "<img src=x onerror='window.hacked=1'>"
 OVERFLOWING = """root => { const right = (e) => e.getBoundingClientRect().right, edge = right(root) + 1;
     const outside = [...root.querySelectorAll('*')].filter(e => right(e) > edge);
@@ -559,25 +558,15 @@ def test_desk_sends_no_request_to_other_machines(page, outside):
 # --- as a page ---
 
 
-def head_of_notebook_05(folder):
-    """Write notebook 05 up to its first desk; the later cells do not use it, so the page need not run them."""
-    notebook = nbformat.read(NOTEBOOK, 4)
-    last = next(i for i, cell in enumerate(notebook.cells) if "desk = widgets.Desk" in cell.source)
-    assert not any(re.search(r"\bdesk\.", cell.source) for cell in notebook.cells[last + 1 :])
-    notebook.cells = notebook.cells[: last + 1]
-    nbformat.write(notebook, folder / NOTEBOOK.name)
-    return folder / NOTEBOOK.name
-
-
 @pytest.mark.skipif(
     importlib.util.find_spec("voila") is None, reason="voila is not installed: pip install 'edittools[notebooks]'"
 )
-def test_voila_serves_notebook_05_without_requests_to_other_machines(tmp_path, chromium):
+def test_voila_serves_the_notebook_of_the_desk_without_requests_to_other_machines(chromium):
     """Voila is started in the repository; the page contains no code, and its desk has not been used."""
     outside = []
     web.ARTEFACTS.mkdir(exist_ok=True)
     with (
-        web.voila(head_of_notebook_05(tmp_path), web.ARTEFACTS / "voila.log", {"EDITTOOLS_TIER": "mini"}, ROOT) as base,
+        web.voila(NOTEBOOK, web.ARTEFACTS / "voila.log", {"EDITTOOLS_TIER": "mini"}, ROOT) as base,
         web.browser_page(chromium, base, outside) as page,
     ):
         page.set_default_timeout(300_000)

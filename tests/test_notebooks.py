@@ -90,3 +90,7 @@ def test_notebooks_are_committed_as_run_from_top_to_bottom():
         assert "widgets" not in notebook.metadata and path.stat().st_size < 1_000_000, path.stem
         assert not re.search(r"/(home|root|tmp|work)/", path.read_text()), path.stem
         assert not re.search(r"\d+%\|.*\d\d:\d\d<", path.read_text()), path.stem  # no progress bar
+
+
+def test_notebook_of_the_desk_is_committed_as_run():
+    assert CHECK["problems"](FOLDER / "desk.ipynb") == []

@@ -1,4 +1,4 @@
-"""The command `edittools`: audit a folder of images, and apply an edit to a model's weights.
+"""The command `edittools`: audit a folder of images, open the desk on one, and apply an edit to a model's weights.
 
 What a command needs is imported when it runs, so that `edittools --help` answers at once.
 """
@@ -17,9 +17,11 @@ EXAMPLES = """examples:
       photos/ has one subfolder per class, named after classes of the model
   edittools audit photos --model timm:resnet18 --masks road_masks --material snow.jpg
       replace the concepts of road_masks/ by the material of snow.jpg
+  edittools desk photos/failing --model file.py:load --clean photos/clean
+      open a page in the browser on which you mark what misleads the model, and rewrite it
 """
 
-DESCRIPTION = "Audit a folder of images, and apply an edit to a model's weights."
+DESCRIPTION = "Audit a folder of images, open the desk on one, and apply an edit to a model's weights."
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
@@ -54,6 +56,15 @@ def parser() -> argparse.ArgumentParser:
     audit.add_argument("--masks-checked", action="store_true", help=checked_help)
     audit.add_argument("--material", type=Path, help="image of the material that replaces concepts, such as snow.jpg")
     audit.add_argument("--out", type=Path, default=Path("audit"), help="folder for the results (default: audit)")
+    desk = subparsers.add_parser(
+        "desk",
+        help="open a page in the browser: mark what misleads a model in an image, rewrite, and see the effect",
+    )
+    desk.add_argument("folder", type=Path, help="images, some of them misclassified, in one subfolder per class")
+    desk.add_argument("--model", required=True, help=model_help)
+    clean_help = "folder of images on which accuracy is measured; without it, whether to use an edit stays unclear"
+    desk.add_argument("--clean", type=Path, help=clean_help)
+    desk.add_argument("--retain", type=Path, help="folder of images whose predictions should not change")
     apply = subparsers.add_parser("apply", help="write the weights of a model with an edit as a state dict")
     apply.add_argument("edit", type=Path, help="an edit that was saved, such as audit/edit.safetensors")
     apply.add_argument("--model", required=True, help=model_help)
@@ -74,13 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 130 after Ctrl-C, or 2 after an error, which is printed in one line.
     """
     options = parser().parse_args(arguments)
-    command = {"audit": run_audit, "apply": run_apply}[options.command]
+    command = {"audit": run_audit, "desk": run_desk, "apply": run_apply}[options.command]
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
             command(options)
         except KeyboardInterrupt:
-            print("edittools: interrupted; call it again with the same --out to go on", file=sys.stderr)
+            remedy = "; call it again with the same --out to go on" if options.command == "audit" else ""
+            print(f"edittools: interrupted{remedy}", file=sys.stderr)
             return INTERRUPTED
         except (OSError, ImportError, KeyError, TypeError, ValueError, RuntimeError) as error:
             message = error.args[0] if isinstance(error, KeyError) and error.args else error
@@ -91,16 +103,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_audit(options: argparse.Namespace) -> None:
     """Audit a folder, print the summary, and write the files."""
-    from edittools.auditing.audit import audit_folder
-    from edittools.auditing.sources import load_model
-
     started = time.perf_counter()
-    for folder in (options.folder, options.clean, options.retain):
-        if folder is not None and not folder.expanduser().is_dir():
-            raise FileNotFoundError(f"{str(folder)!r} is not a folder; pass a folder of images")
+    _check_folders(options.folder, options.clean, options.retain)
     for file in (options.masks, options.material):
         if file is not None and not file.expanduser().exists():
             raise FileNotFoundError(f"{str(file)!r} does not exist; check the path")
+
+    from edittools.auditing.audit import audit_folder
+    from edittools.auditing.sources import load_model
+
     classifier = load_model(options.model)
     audit = audit_folder(
         options.folder,
@@ -118,6 +129,29 @@ def run_audit(options: argparse.Namespace) -> None:
         print(f"left out: {line}", file=sys.stderr)
     print(audit.summary())
     print(f"\n{time.perf_counter() - started:.0f} s; wrote {', '.join(str(path) for path in paths)}")
+
+
+def run_desk(options: argparse.Namespace) -> None:
+    """Check the model and the folders, and serve the desk to a browser until Ctrl-C."""
+    _check_folders(options.folder, options.clean, options.retain)
+
+    from edittools.auditing.sources import load_model
+
+    print(f"Loading {options.model} …", file=sys.stderr)
+    classifier = load_model(options.model)
+
+    from edittools._checks import extra
+
+    with extra("auditing", "notebooks"):
+        from edittools.auditing.desk_page import serve_desk
+    from edittools.widgets.image_sets import check_source
+
+    folders = {"folder": options.folder, "clean": options.clean, "retain": options.retain}
+    paths = {name: path.expanduser().resolve() for name, path in folders.items() if path is not None}
+    for name, path in paths.items():
+        check_source(name, path, classifier)
+    del classifier  # the page loads its own
+    serve_desk(model=options.model, **paths)
 
 
 def run_apply(options: argparse.Namespace) -> None:
@@ -139,6 +173,17 @@ def run_apply(options: argparse.Namespace) -> None:
     classifier = load_model(options.model, options.device)
     edit.export(classifier, options.out)
     print(f"wrote {options.out}: the weights of {options.model} with {edit}")
+
+
+def _check_folders(*folders: Path | None) -> None:
+    """Check that each folder that was given exists, before anything that takes long is imported.
+
+    Raises:
+        FileNotFoundError: if one does not.
+    """
+    for folder in folders:
+        if folder is not None and not folder.expanduser().is_dir():
+            raise FileNotFoundError(f"{str(folder)!r} is not a folder; pass a folder of images")
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

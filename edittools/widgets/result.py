@@ -112,7 +112,8 @@ def verdict(result: Result) -> str:
     lines = [sentence(describe_effect(result.images, "images"))]
     lines += [sentence(check.figure) for check in costs]
     if unknown:
-        lines.append(f"The cost on {' and '.join(unknown)} images is unknown, since none were given.")
+        line = f"the cost on {' and '.join(unknown)} images is unknown, since none were given"
+        lines.append(sentence(line if result.clean is not None else f"whether to use the edit is unclear: {line}"))
     advice = "“Find the best” tries other layers and methods."
     if result.images.corrected <= result.images.broken:
         lines.append(f"The edit is no improvement. {advice}")

@@ -1,0 +1,115 @@
+"""The desk as a page: what `edittools desk` serves to a browser, with one's own model and folders.
+
+The page is a notebook of a few lines, which voila runs in a kernel of its own each time that the page is opened.
+"""
+
+import os
+import tempfile
+import threading
+import webbrowser
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+import nbformat
+from ipywidgets import HTML, Widget
+from nbformat import NotebookNode
+from traitlets.config import Config
+from voila.app import Voila
+
+from edittools.auditing.sources import load_model
+from edittools.widgets.desk import Desk
+
+FIRST_PORT = 8866
+"""The port of the page; if it is in use, the next one is taken."""
+
+ADDRESS = "127.0.0.1"
+"""The page can be opened on this machine only."""
+
+SAME_MACHINE = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss: data: blob:; "
+    "frame-ancestors 'self'"
+)
+"""The policy that keeps the page from requests to any other machine."""
+
+NO_CLEAN = (
+    "No clean images were given, so the cost of an edit is not measured: whether to use it is at best unclear, and "
+    "“Find the best” is off. To measure the cost, start with --clean FOLDER, a folder of images whose accuracy must "
+    "not drop."
+)
+"""What the page says above a desk without clean images."""
+
+
+KERNELS = {} if os.name == "nt" else {"KernelManager": {"transport": "ipc"}}
+"""Settings of the kernel: where there are sockets in the file system, no other user of this machine can reach it."""
+
+
+class DeskServer(Voila):
+    """A server of the page, which prints its address and opens it in a browser, if there is one."""
+
+    def random_ports(self, port: int, n: int) -> Iterable[int]:
+        """Return the ports that are tried, one after the other."""
+        return range(port, port + n)
+
+    def launch_browser(self) -> None:
+        """Print the address of the page, and open it."""
+        address = f"{self.connection_url}?token={self.identity_provider.token}"
+        print(f"The desk is at {address} (Ctrl-C ends it)", flush=True)
+        threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
+
+
+def serve_desk(folder: Path, model: str, clean: Path | None = None, retain: Path | None = None) -> None:
+    """Serve the desk to a browser until Ctrl-C.
+
+    Args:
+        folder: folder of images, some of which are misclassified.
+        model: the classifier, as for `load_model`.
+        clean: folder of images on which accuracy is measured.
+        retain: folder of images whose predictions should not change.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "desk.ipynb"
+        nbformat.write(desk_notebook(Path.cwd(), folder, model, clean, retain), path)
+        server = DeskServer(log_level="ERROR", config=Config(KERNELS))
+        server.initialize([str(path)])
+        server.ip = ADDRESS
+        server.port = FIRST_PORT
+        server.auto_token = True
+        server.tornado_settings = {"headers": {"Content-Security-Policy": SAME_MACHINE}}
+        server.start()
+
+
+def desk_notebook(
+    working_folder: Path, folder: Path, model: str, clean: Path | None = None, retain: Path | None = None
+) -> NotebookNode:
+    """Write the notebook of the page.
+
+    Args:
+        working_folder: the folder in which files are saved, and that relative paths begin in.
+        folder: as for `serve_desk`, like all others.
+        model: the classifier.
+        clean: folder of clean images.
+        retain: folder of retained images.
+    """
+    folders = [None if path is None else str(path) for path in (folder, clean, retain)]
+    lines = [
+        "import os",
+        f"os.chdir({str(working_folder)!r})",
+        "from edittools.auditing.desk_page import desk_or_error",
+        f"desk_or_error({folders[0]!r}, {model!r}, {folders[1]!r}, {folders[2]!r})",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(lines))])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    return notebook
+
+
+def desk_or_error(folder: str, model: str, clean: str | None = None, retain: str | None = None) -> Widget:
+    """Make the desk of the page, or a sentence that says why there is none."""
+    try:
+        desk = Desk(load_model(model), folder, clean=clean, retain=retain)
+    except Exception as error:  # models and files fail in any way; voila would hide the error
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        return HTML(f"<p role='alert'>The desk cannot start: {escape(str(message))}</p>")
+    if clean is None:
+        desk.children = [HTML(f"<p>{escape(NO_CLEAN)}</p>"), *desk.children]
+    return desk
