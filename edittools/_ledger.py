@@ -25,8 +25,13 @@ ATTRIBUTE = "_edittools_applied"
 class AppliedEdit(Protocol):
     """What the ledger needs to know of an edit: its digest, and the change of each parameter, with a method `delta`."""
 
-    digest: str
-    changes: Mapping[str, Any]
+    @property
+    def digest(self) -> str:
+        """Identifies the edit."""
+
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        """The change of each parameter, by the parameter's name."""
 
 
 @dataclass

@@ -365,7 +365,7 @@ def _on_cpu(node: fx.Node, args: tuple, kwargs: dict) -> Any:
     return result.cpu() if isinstance(result, Tensor) else result
 
 
-def _at_each(meta: Any, compute: Callable[[tuple[int, ...]], Tensor]) -> Any:
+def _at_each(meta: Any, compute: Callable[[tuple[int, ...]], Tensor | None]) -> Any:
     """Compute coordinates for a result, or for each of several."""
     if isinstance(meta, tuple | list):
         return tuple(compute(sizes(result)) for result in meta)

@@ -52,6 +52,9 @@ class Classifier(nn.Module):
             valid, if the model was made under `torch.inference_mode()`, or if a batch norm keeps no running statistics.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         model: nn.Module,

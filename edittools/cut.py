@@ -382,11 +382,11 @@ def editable_layers(classifier: Classifier) -> "pd.DataFrame":
         classifier: the classifier.
 
     Returns:
-        One row per layer, with the columns `layer` (its name), `kind`, `weight` (its shape), `value` (the operation
-        with which its block ends), `in_paper` (whether the paper edits such layers: convolutions only), and `keys` and
-        `output` (their shapes without the batch).
+        A table with one row per layer, which is printed as a whole, with the columns `layer` (its name), `kind`,
+        `weight` (its shape), `value` (the operation with which its block ends), `in_paper` (whether the paper edits
+        such layers: convolutions only), and `keys` and `output` (their shapes without the batch).
     """
-    import pandas as pd
+    from edittools._layer_table import LayerTable
 
     exported = export_of(classifier)
     table = []
@@ -407,7 +407,7 @@ def editable_layers(classifier: Classifier) -> "pd.DataFrame":
                     "output": shape_of(node),
                 }
             )
-    return pd.DataFrame(table, columns=("layer", "kind", "weight", "value", "in_paper", "keys", "output"))
+    return LayerTable(table, columns=("layer", "kind", "weight", "value", "in_paper", "keys", "output"))
 
 
 def cut_all(

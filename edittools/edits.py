@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -129,6 +129,10 @@ class Change:
             return Change(self.delta() + other.delta())
         left = torch.cat([self.left, other.left], dim=1)
         return Change(left, torch.cat([self.right, other.right]))
+
+
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
+"""A model, of which a copy has the same type."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -336,7 +340,7 @@ class Edit:
                     last = places[-1]
                     ledger.replace_edits(ledger.edits[:last] + ledger.edits[last + 1 :])
 
-    def edited(self, classifier: Classifier) -> Classifier:
+    def edited(self, classifier: AnyModel) -> AnyModel:
         """Copy a classifier, apply the edit to the copy, and return it.
 
         Args:
@@ -487,7 +491,7 @@ def applied_edits(model: nn.Module) -> tuple[Edit, ...]:
         return ledger.edits
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def _copied(model: AnyModel) -> AnyModel:
     """Copy a model, also one with a tensor that is computed from its weights, as the hook of `weight_norm` does."""
     computed = {}
     for module in model.modules():

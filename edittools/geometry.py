@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from PIL import Image
@@ -15,8 +15,13 @@ from edittools._checks import check_number
 class HasInputSize(Protocol):
     """Anything with the attributes `size` and `resize_to`, such as a `Classifier`; both are in pixels."""
 
-    size: int
-    resize_to: int
+    @property
+    def size(self) -> int:
+        """Side of the input."""
+
+    @property
+    def resize_to(self) -> int:
+        """Short side of the photo before the crop."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class InputGeometry:
         return resized_side, offset
 
 
-def _has_input_size(thing: Any) -> bool:
+def _has_input_size(thing: Any) -> TypeGuard[HasInputSize]:
     return isinstance(getattr(thing, "size", None), Integral) and isinstance(
         getattr(thing, "resize_to", None), Integral
     )

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -140,8 +141,8 @@ def measure(cuts: Mapping[str, Cut], images: Images, progress: Progress | None =
     """
     if not len(images):
         raise ValueError("0 reference images; pass at least one")
-    sums = dict.fromkeys(cuts, 0.0)
-    products = dict.fromkeys(cuts, 0.0)
+    sums: dict[str, Any] = dict.fromkeys(cuts, 0.0)
+    products: dict[str, Any] = dict.fromkeys(cuts, 0.0)
     counts = dict.fromkeys(cuts, 0)
     for batch in in_batches(images, 16, "reference images", progress):
         states = states_at(cuts, batch)

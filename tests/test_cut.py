@@ -125,6 +125,17 @@ def test_editable_layers_kinds_and_shapes(tiny):
     assert table.kind.tolist() == ["conv 3x3", "conv 3x3", "conv 1x1", "linear"]
 
 
+def test_editable_layers_prints_every_layer_and_column(monkeypatch):
+    model = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range(70)], nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    table = editable_layers(Classifier(model, list("abc"), size=32))
+    monkeypatch.setenv("COLUMNS", "40")
+    printed = str(table).splitlines()
+    assert len(printed) == 72 and printed[0].split() == list(table.columns)
+    assert [line.split()[0] for line in printed[1:-1]] == table.layer.tolist()
+    assert "pandas.DataFrame" in printed[-1]
+    assert table._repr_html_().count("<tr") == 71
+
+
 def test_candidate_layers_of_networks():
     def candidates(model, size=SIZE):
         return list(candidate_layers(Classifier(model, list("abcde"), size=size)))

@@ -5,6 +5,7 @@ The layers are named as in torchvision (`features.10`, `layer3.0.conv2`), timm (
 """
 
 import json
+from collections.abc import Callable
 
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -95,7 +96,12 @@ def _initialize(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-MINI = {"mini_vgg": MiniVGG, "mini_resnet": MiniResNet, "mini_vgg_balanced": MiniVGG, "mini_vit": mini_vit}
+MINI: dict[str, Callable[[int], nn.Module]] = {
+    "mini_vgg": MiniVGG,
+    "mini_resnet": MiniResNet,
+    "mini_vgg_balanced": MiniVGG,
+    "mini_vit": mini_vit,
+}
 """The function that builds each small model, untrained, for a number of classes."""
 
 

@@ -121,7 +121,7 @@ def classes_by_object() -> dict[str, list[str]]:
     classes_by_object = {}
     for line in shipped("msrc_objects.txt").read_text().splitlines():
         concept, *spans = line.split()
-        names = []
+        names: list[str] = []
         for span in spans:
             ends = [int(end) for end in span.split("-")]
             names += classes[ends[0] : ends[-1] + 1]

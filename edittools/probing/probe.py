@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from edittools._checks import one_of
 from edittools._progress import Progress
@@ -45,6 +46,10 @@ class ProbeSettings:
     def __post_init__(self) -> None:
         one_of(self.control, CONTROLS, "control")
         one_of(self.labels, ("given", "read"), "labels")
+
+
+_Version = str | tuple[str, str]
+"""A version of an image: the original, or a concept and whether it is changed or the control."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ def _probe_image(
     has_control = settings.control == "elsewhere"
     per_image = settings.variants_per_image or (None if has_control else 1)
     textures = concepts.textures(number, per_image)
-    versions = {"original": concepts.data.images[number][None]}
+    versions: dict[_Version, Tensor] = {"original": concepts.data.images[number][None]}
     for concept in visible:
         changed, control = concepts.counterfactual(number, concept, textures, has_control)
         versions[concept, "changed"] = changed
@@ -147,16 +152,16 @@ def _probe_image(
     images = torch.cat(list(versions.values()))
     sizes = [len(version) for version in versions.values()]
     given_label = concepts.data.classes[int(concepts.data.labels[number])]
-    no_control = [None] * len(textures)
+    no_control: list[Any] = [None] * len(textures)
     rows = []
     for name, classifier in classifiers.items():
         probabilities = predict(classifier, resized(images, classifier.size)).softmax(dim=1)
-        predicted = {}
+        predicted: dict[_Version, list[str]] = {}
         for version, of_version in zip(versions, probabilities.split(sizes), strict=True):
             predicted[version] = [classifier.classes[k] for k in of_version.argmax(dim=1).tolist()]
         [before] = predicted["original"]
         label = before if settings.labels == "read" else given_label
-        p_label = {}
+        p_label: dict[_Version, list[float]] = {}
         for version, of_version in zip(versions, probabilities[:, classifier.index(label)].split(sizes), strict=True):
             p_label[version] = of_version.tolist()
         for concept in visible:

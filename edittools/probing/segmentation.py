@@ -39,7 +39,7 @@ def _numbered(class_names: str, first: int) -> dict[str, tuple[int, ...]]:
         class_names: names of all classes of a network, in order, separated by commas.
         first: number of the first class.
     """
-    numbers = {}
+    numbers: dict[str, tuple[int, ...]] = {}
     for number, name in enumerate(class_names.split(", "), first):
         numbers[name] = (*numbers.get(name, ()), number)
     return numbers
@@ -92,7 +92,7 @@ class Segmenter:
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Find the concepts: masks `(N, H, W)` of each one that some image `(N, 3, H, W)` shows."""
         size = images.shape[-2:]
-        batches = {concept: [] for concept in self.concepts}
+        batches: dict[str, list[Tensor]] = {concept: [] for concept in self.concepts}
         for batch in in_batches(images, 4):
             class_map = self.network(batch)[:, None].float()
             class_map = F.interpolate(class_map, size, mode="nearest")[:, 0]
@@ -144,7 +144,7 @@ def _selected(
     named = wanted if isinstance(wanted, Mapping) else {name: (name,) for name in wanted or available}
     concepts = {}
     for concept, names in named.items():
-        numbers = []
+        numbers: list[int] = []
         for name in [names] if isinstance(names, str) else names:
             one_of(name, available, "concept", KeyError)
             numbers += available[name]

@@ -8,7 +8,7 @@
 the look of a style image.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -309,7 +309,7 @@ class _Features(ExitStack):
             selected.append(outermost[-1])
         return tuple(selected)
 
-    def _hooks(self, layers: Sequence[str], keep: Callable[[str, Any], None]) -> ExitStack:
+    def _hooks(self, layers: Collection[str], keep: Callable[[str, Any], None]) -> ExitStack:
         """Call `keep` with the name and the output of each of the layers, in a forward pass inside this context."""
 
         def hook_of(layer: str) -> Callable[[nn.Module, Any, Any], None]:

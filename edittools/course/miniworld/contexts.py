@@ -63,7 +63,7 @@ def contexts() -> pd.DataFrame:
 
 def planted_rules() -> frozenset[tuple[str, str]]:
     """Return the pairs of class and ground with at least 50% of the class's scenes on the ground."""
-    rules = set()
+    rules: set[tuple[str, str]] = set()
     for ground in GROUNDS:
         names = _TABLE.index[_TABLE[ground] >= 50]
         rules.update((name, ground) for name in names)

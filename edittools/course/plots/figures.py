@@ -52,7 +52,7 @@ METHOD_COLORS = {
 MARKERS = "osD^vPX*"
 """The markers of lines that are next to each other, so that they can be told apart without color."""
 
-WHISKERS = {"fmt": "none", "ecolor": AXIS, "elinewidth": 1, "capsize": 2}
+WHISKERS: dict[str, Any] = {"fmt": "none", "ecolor": AXIS, "elinewidth": 1, "capsize": 2}
 """Options of `errorbar`."""
 
 NUMBERS = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 9}}

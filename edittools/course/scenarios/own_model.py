@@ -79,16 +79,16 @@ def desk_setup(tier: str | None = None) -> tuple[Classifier, dict[str, LabelledI
         and `test` images for evaluation. They are vehicles on snow in MiniWorld, or photos with a tag.
     """
     if current_tier(tier) == "mini":
-        sets = {
+        scenes: dict[str, LabelledImages] = {
             "images": SCENES["target"].at_most(48).render(),
             "clean": SCENES["clean"].at_most(240).render(),
             "retain": SceneSet(60, "validation", 50_000, POLAR).render(),
             "test": SCENES["target_test"].at_most(120).render(),
         }
-        return load_classifier("mini_vgg"), sets
+        return load_classifier("mini_vgg"), scenes
     classifier = load_classifier(NETWORK)
     photos = divided_photos(classifier)
-    sets = {
+    sets: dict[str, LabelledImages] = {
         "images": failing_and_correct(classifier, tagged(photos["images"], SEED)),
         "clean": in_memory(photos["clean"]),
         "retain": correct_photos(classifier, in_memory(photos["retain"])).subset(range(RETAIN)),
