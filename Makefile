@@ -61,9 +61,10 @@ notebooks: $(DONE) ## run every notebook, compare its outputs with the committed
 refresh: $(DONE) ## execute the notebooks in tier mini and store their outputs
 	EDITTOOLS_TIER=mini EDITTOOLS_DEVICE=cpu $(ONE_THREAD) $(BIN)/python notebooks/refresh.py
 
-lint: $(DONE) ## style, docstrings, and types (ruff), which module may import which, declared packages
+lint: $(DONE) ## style and docstrings (ruff), types (mypy), which module may import which, declared packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/deptry edittools data benchmarks notebooks tests
 
@@ -73,6 +74,8 @@ wheel: ## build the wheel, install it into an empty environment and use it from 
 docs: $(DONE) ## write the site to out/site: notebooks as pages, results, reference; broken links fail
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python docs/check_links.py out/site
+	@echo "The site is in out/site: open out/site/index.html, or run $(BIN)/python -m http.server --directory out/site"
 
 lab: $(DONE) ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

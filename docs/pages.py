@@ -17,7 +17,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = "README.md CONTRIBUTING.md CHANGELOG.md CITATION.cff data/README.md docs/**/*.md".split()
+PAGES = "README.md CONTRIBUTING.md CHANGELOG.md CITATION.cff NOTICE data/README.md docs/**/*.md".split()
 PAGES += ["docs/*.csv", "docs/*.png", "docs/*.css"]
 PAGES += ["benchmarks/README.md", "results/README.md", "notebooks/[0-9]*.ipynb"]
 FIRST = {

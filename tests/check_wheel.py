@@ -40,9 +40,10 @@ def build(python: Path, folder: Path) -> Path:
     source = folder / "source"
     for name in ("edittools", "data"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source)
     files = {path.relative_to(source).as_posix() for path in source.glob("*/**/*") if path.is_file()}
+    shutil.copytree(ROOT / "LICENSES", source / "LICENSES")
     pip(python, "wheel", "--no-deps", "--wheel-dir", folder, source)
     shutil.rmtree(source)
     [wheel] = folder.glob("*.whl")
