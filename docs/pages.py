@@ -6,6 +6,7 @@ Formulas become MathML here, so a page asks no other machine for a script.
 import ast
 import posixpath
 import re
+import tomllib
 from html import unescape
 from pathlib import Path
 
@@ -43,8 +44,13 @@ LINK = re.compile(r'(?<=href=")[^":#]+\.(?:ipynb|md)(?=["#])')
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Give each subpackage that the navigation names a section: its own page, and one per module."""
+    """Give each subpackage that the navigation names a section, its own page and one per module; link the repository.
+
+    The repository is linked where pyproject.toml names its address.
+    """
     config.nav = _with_modules(config.nav)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    config.repo_url = settings["tool"]["edittools"]["repository"] or None
     return config
 
 
