@@ -43,7 +43,7 @@ def font_named(name: str) -> ImageFont.FreeTypeFont:
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
     if not path.exists():
         raise KeyError(f"no font {name!r} comes with matplotlib; choose another name, such as 'DejaVuSansMono'")
-    return ImageFont.truetype(path, 48)
+    return ImageFont.truetype(str(path), 48)
 
 
 def smooth(points: np.ndarray, times: int) -> np.ndarray:
