@@ -251,13 +251,22 @@ class Paused(TinyNet):
         return super().forward(images)
 
 
-def test_desk_shows_its_images_before_they_are_classified():
-    classifier = Classifier(Paused(), ("ant", "bee", "cat", "dog", "elk"), size=32)
-    desk = widgets.Desk(classifier, noise(12))
-    busy = desk.children[1]
-    while not desk.gallery.has_images:
+def wait_until(condition):
+    """Wait until a condition holds."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
         time.sleep(0.01)
-    assert not desk.is_started and not busy.layout.display and len(desk.gallery._images) == 12
+
+
+def test_desk_shows_its_images_before_they_are_classified(tmp_path):
+    for number, image in enumerate(noise(12)):
+        save_image(tmp_path / f"{number:02}.png", image)
+    classifier = Classifier(Paused(), ("ant", "bee", "cat", "dog", "elk"), size=32)
+    desk = widgets.Desk(classifier, tmp_path)
+    busy = desk.children[1]
+    wait_until(lambda: len(desk.gallery._images) == 12)
+    assert not desk.is_started and not busy.layout.display
     assert len(desk.gallery.cards) == 12 and not desk.shown
     data, _ = desk._repr_mimebundle_()
     assert "image/png" not in data and "application/vnd.jupyter.widget-view+json" in data

@@ -53,19 +53,23 @@ bars = [LayerBar(f"encoder.layers.{i}.mlp.0", 5 + i, i % 3, 0.5, goes_on=i > 3, 
 points = [Point(f"candidate {i}", 9 + i, 0, -0.2 * i, i, feasible=i < 2, selected=i == 1) for i in range(4)]
 desk.controls.show_charts(render_charts(bars, TradeOff(points, -0.25, 1)))
 """
-SLOW = """
-import time
+PAUSED = """
+import threading
 from collections import OrderedDict
 
-class Slow(torch.nn.Sequential):
+class Paused(torch.nn.Sequential):
+    may_go_on = threading.Event()
+
     def forward(self, images):
-        time.sleep(2.5)
+        self.may_go_on.wait(120)
         return super().forward(images)
 
 parts = OrderedDict(conv=torch.nn.Conv2d(3, 8, 3), pool=torch.nn.AdaptiveAvgPool2d(1), flat=torch.nn.Flatten())
-slow = et.Classifier(Slow(OrderedDict(parts, head=torch.nn.Linear(8, 3))), ["ant", "bee", "cat"], size=32)
-slow_desk = widgets.Desk(slow, torch.rand(150, 3, 32, 32), torch.rand(300, 3, 32, 32))
-slow_desk
+paused = et.Classifier(Paused(OrderedDict(parts, head=torch.nn.Linear(8, 3))), ["ant", "bee", "cat"], size=32)
+for i in range(60):
+    save_image(torch.rand(3, 32, 32), f"sixty/{i:02}.png")
+paused_desk = widgets.Desk(paused, "sixty", torch.rand(300, 3, 32, 32))
+paused_desk
 """
 SHARED = """
 shared_desk = widgets.Desk(small, torch.ones(2, 3, 32, 32), torch.ones(3, 3, 32, 32))
@@ -121,7 +125,8 @@ def page(jupyterlab, chromium, outside):
     base, root = jupyterlab
     folder = root / "desk"
     (folder / "images" / "bee").mkdir(parents=True)
-    web.write_notebook(folder / "desk.ipynb", SETUP, SMALL, FRESH, SLOW, SHARED)
+    (folder / "sixty").mkdir()
+    web.write_notebook(folder / "desk.ipynb", SETUP, SMALL, FRESH, PAUSED, SHARED)
     with web.browser_page(chromium, base, outside) as page:
         page.set_viewport_size({"width": 1366, "height": 850})
         page.set_default_timeout(180_000)
@@ -468,20 +473,22 @@ def test_desk_of_a_folder_names_broken_files_and_shows_class_names_as_text(other
     assert not page.evaluate("window.hacked")
 
 
-def test_desk_shows_its_images_and_a_progress_bar_while_it_starts(other, page):
-    """The images are there while the progress bar is; then it disappears, and no warning has come up."""
+def test_desk_of_a_folder_shows_all_images_and_a_progress_bar_while_it_starts(other, page):
+    """Sixty small files are there while the progress bar is; then it disappears, and no warning has come up."""
     assert web.run_cell(page, 3), web.cell_text(page, 3)
-    starting = Panel(page, "slow_desk", 3)
+    starting = Panel(page, "paused_desk", 3)
     starting.root.scroll_into_view_if_needed()
-    starting.images.first.wait_for()
+    assert web.wait_until(lambda: starting.images.count() == 60)
     bar = starting.root.locator(".widget-hprogress").first
     assert bar.is_visible() and starting.run("print(desk.is_started)") == "False"
-    assert starting.images.count() == 60 and starting.button("Rewrite").is_disabled()
+    assert starting.button("Rewrite").is_disabled()
     starting.images.nth(5).click()
     page.screenshot(path=web.ARTEFACTS / "desk-starting.png")
+    starting.run("Paused.may_go_on.set()")
     starting.root.locator(".et-editor .et-stage[data-view]").wait_for()
     starting.wait()
-    assert web.wait_until(lambda: not bar.is_visible()) and starting.run("print(desk.index)") == "5"
+    assert web.wait_until(lambda: not bar.is_visible())
+    assert starting.run("print(desk.session.name(desk.index))") == "05.png"
     assert starting.button("Rewrite").is_enabled() and starting.shows(MARK_MESSAGE)
     outputs = "() => jupyterapp.shell.currentWidget.content.widgets[3].model.outputs.toJSON().map(o => o.output_type)"
     assert page.evaluate(outputs) == ["execute_result"]

@@ -31,7 +31,6 @@ import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
@@ -371,10 +370,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._choose(index)
         self._busy.hide()
 
-    @property
-    def _busy_bar(self) -> Progress:
-        """The class of the bars that show how far what takes long has come."""
-        return partial(panel.BusyBar, busy=self._busy)
+    def _busy_bar(self, *arguments: Any, **options: Any) -> panel.BusyBar:
+        """Make a bar of the panel for the next step that takes long; the images that were read until then are shown."""
+        self._show_loaded()
+        return panel.BusyBar(*arguments, busy=self._busy, **options)
 
     def _add_loaded(self, images: Tensor) -> None:
         """Show the first images that are read in the gallery, one after the other."""
