@@ -29,7 +29,7 @@ from edittools.selection.checks import completeness_check, generality_check, ret
 from edittools.selection.verdict import verdict_of
 from edittools.widgets import session as session_module
 from edittools.widgets.desk import FOUND, MAX_IMAGES
-from edittools.widgets.desk_panel import card, time_left
+from edittools.widgets.desk_panel import STOPPING, SearchBar, card
 from edittools.widgets.editor import strongest_heat
 from edittools.widgets.image_sets import MAX_PIXELS, read_set
 from edittools.widgets.materials import BLANK_STICKER, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
@@ -711,33 +711,35 @@ def test_verdict_of_a_search_says_if_it_was_stopped(tiny):
     assert "interrupted" in with_held_out_verdict(result, found(None, complete=False)).verdict
 
 
-def test_stop_ends_a_search(desk, tiny, monkeypatch):
+def test_stop_ends_a_search_and_says_at_once_that_it_does(desk, tiny, monkeypatch):
     def report(bar):
         bar.update(25)
         bar.refresh()
         assert desk.controls.progress.value == 0.25 and desk.controls.rewrite.disabled
+        assert not desk.controls.stop.disabled and desk.controls.status.value != STOPPING
         desk.controls.stop.click()
+        assert desk.controls.stop.disabled and desk.controls.status.value == STOPPING
+        bar.refresh()
+        assert desk.controls.stop.disabled and desk.controls.status.value == STOPPING
         bar.update()
 
     monkeypatch.setattr(session_module, "repair", instant_repair(tiny, report))
     desk.find_best()
     desk.wait(60)
     assert desk.result is None and not desk.controls.message.alarm
-    assert not desk.controls.rewrite.disabled
+    assert not desk.controls.rewrite.disabled and not desk.controls.status.value
+    desk.controls.show_search(0.1, "another search")
+    assert desk.controls.status.value == "another search" and not desk.controls.stop.disabled
 
 
-def test_search_shows_the_time_left_and_the_best_candidate_so_far(desk, tiny, monkeypatch):
+def test_search_shows_what_it_tries_and_the_best_candidate_so_far(desk, tiny, monkeypatch):
     shown = []
 
     def report(bar):
-        counts = {"corrected": 4, "broken": 1}
-        steps = [("edit, every layer", 0, 1, None), ("edit", 10, 40, None), ("edit", 25, 45, counts)]
-        for what, done, seconds, best in [*steps, ("edit", 40, 60, counts)]:
-            bar.start_t = time.time() - seconds
+        for what, counts in (("edit, every layer", None), ("edit", {"corrected": 4, "broken": 1})):
             bar.set_description(what, refresh=False)
-            if best is not None:
-                bar.set_postfix(best, refresh=False)
-            bar.update(done - bar.n)
+            if counts is not None:
+                bar.set_postfix(counts, refresh=False)
             bar.refresh()
             shown.append(desk.controls.status.value)
             assert what in shown[-1]
@@ -746,35 +748,28 @@ def test_search_shows_the_time_left_and_the_best_candidate_so_far(desk, tiny, mo
     monkeypatch.setattr(session_module, "repair", instant_repair(tiny, report))
     desk.find_best()
     desk.wait(60)
-    assert not re.search(r"\d", shown[0])
-    assert re.findall(r"\d+", shown[1]) == ["6"]  # minutes: a tenth took 40 seconds
-    assert re.findall(r"\d+", shown[2]) == ["2", "4", "1", "11"]  # 11 images, without the one that is marked
-    assert re.findall(r"\d+", shown[3])[0] == "2"
+    assert not re.search(r"\d", shown[0])  # nothing was scored yet, so there is no estimate
+    assert re.findall(r"\d+", shown[1]) == ["4", "1", "11"]  # 11 images, without the one that is marked
     assert not desk.controls.status.value and desk.controls.status.layout.display == "none"
 
 
-@pytest.mark.parametrize(
-    ("passed", "share", "numbers"),
-    [
-        (1, 0.5, []),
-        (60, 0.0, []),
-        (60, 0.01, []),
-        (60, 1.0, []),
-        (6, 0.5, []),
-        (30, 0.5, ["30"]),
-        (31, 0.5, ["40"]),
-        (58, 0.5, ["1"]),
-        (120, 0.5, ["2"]),
-        (120, 0.1, ["18"]),
-        (3600, 0.2, ["4"]),
-    ],
-)
-def test_time_left_is_that_of_the_rest_at_the_same_speed(passed, share, numbers):
-    assert re.findall(r"\d+", time_left(passed, share)) == numbers
+def test_time_left_is_that_of_tqdm(monkeypatch):
+    now = [0.0]
+    statuses = []
+    bar = SearchBar(total=100, unit="candidate", show=lambda share, status: statuses.append(status), **QUIET)
+    monkeypatch.setattr(bar, "_time", lambda: now[0])
+    bar.start_t = bar.last_print_t = now[0]
+    for done, seconds in ((1, 10), (2, 11), (40, 49)):
+        now[0] = seconds
+        bar.update(done - bar.n)
+        bar.refresh()
+        rest = bar.format_meter(**{**bar.format_dict, "bar_format": "{remaining}"})
+        assert statuses[-1].startswith(f"{rest} left")
+    assert statuses[-1].startswith("01:")  # a candidate takes a second, but for the first one
+    bar.close()
 
 
-def test_time_left_says_so_if_little_is_left():
-    assert time_left(6, 0.5) and not time_left(6, 1.0)
+QUIET = {"is_stopped": lambda: False, "images": 11, "mininterval": 0}
 
 
 def test_search_without_a_feasible_candidate_shows_its_charts(desk, tiny, monkeypatch):

@@ -271,8 +271,9 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._submit(partial(self._search, exemplar, self.index), "searching …")
 
     def stop(self) -> None:
-        """End the search with the best edit so far."""
+        """End the search with the best edit so far, which is then checked."""
         self._stop_requested = True
+        self._controls.show_stopping()
 
     def undo(self) -> None:
         """Go back to the previous edit."""

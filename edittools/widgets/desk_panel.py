@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,7 @@ SIZES = {"small": 72, "medium": 112, "large": 150}
 """The width of the images of the gallery on the screen, in pixels, by the name of the size."""
 PREDICTED = "the prediction"
 CHARTS = "Layers and trade-off of the search"
-
-FIRST_SECONDS = 5
-"""Within so many seconds, and before `LEAST_SHARE` of a search is done, the time that is left is not estimated."""
-
-LEAST_SHARE = 0.02
-"""The share of a search that is done before the time that is left is estimated."""
+STOPPING = "Stopping after this candidate; then the best edit is checked."
 
 
 @dataclass(frozen=True)
@@ -168,6 +162,7 @@ class Controls(ipywidgets.VBox):
 
     def __init__(self) -> None:
         self._can_search = False
+        self._is_stopping = False
         self.is_started = False
         self.is_filling = False
         wide = {"style": {"description_width": "76px"}, "layout": {"width": "100%"}}
@@ -291,13 +286,20 @@ class Controls(ipywidgets.VBox):
             status: what is known of it, one line per fact.
         """
         is_searching = share is not None
+        self._is_stopping = self._is_stopping and is_searching
         self.rewrite.disabled = is_searching or not self.is_started
         self.search.disabled = is_searching or not self._can_search
-        self.stop.disabled = not is_searching
+        self.stop.disabled = self._is_stopping or not is_searching
         for part in (self.progress, self.status):
             part.layout.display = "" if is_searching else "none"
         self.progress.value = share or 0.0
-        self.status.value = escape(status).replace("\n", "<br>")
+        self.status.value = escape(STOPPING if self._is_stopping else status).replace("\n", "<br>")
+
+    def show_stopping(self) -> None:
+        """Show that the search ends, until it has ended."""
+        self._is_stopping = True
+        self.stop.disabled = True
+        self.status.value = escape(STOPPING)
 
     def show(self, result: Result | None, has_edit: bool) -> None:
         """Show the verdict on an edit, and whether its figures are held out.
@@ -424,13 +426,17 @@ class SearchBar(tqdm):
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar in the panel, and print nothing."""
-        counts_candidates = self.unit == "candidate"  # the other bars are of images that the search reads first
-        share = min(self.n / self.total, 1.0) if counts_candidates and self.total else 0.0
-        self._show(share, self._describe(share))
+        share = min(self.n / self.total, 1.0) if self._counts_candidates else 0.0
+        self._show(share, self._describe())
 
-    def _describe(self, share: float) -> str:
+    @property
+    def _counts_candidates(self) -> bool:
+        """Whether this is the bar of the candidates; the other ones are of images that the search reads first."""
+        return self.unit == "candidate" and bool(self.total)
+
+    def _describe(self) -> str:
         """Say how long the search will take, what it tries at the moment, and what the best candidate so far does."""
-        left = time_left(self.format_dict["elapsed"], share)
+        left = self._time_left()
         now = (self.desc or "").removesuffix(": ")
         lines = [f"{left}; now: {now}" if left else f"now: {now}"]
         if self._counts:
@@ -438,27 +444,12 @@ class SearchBar(tqdm):
             lines.append(f"so far: {counts}, before its cost is checked")
         return "\n".join(lines)
 
-
-def time_left(passed: float, share: float) -> str:
-    """Estimate how long a search will take from now on.
-
-    Args:
-        passed: how long it has taken, in seconds.
-        share: the share of it that is done.
-
-    Returns:
-        The time in words; empty in the beginning, when it cannot be estimated, and when nothing seems to be left.
-    """
-    if passed < FIRST_SECONDS or not LEAST_SHARE <= share < 1:
-        return ""
-    seconds = passed * (1 - share) / share
-    if seconds < 10:
-        return "a few seconds left"
-    if seconds < 55:
-        return f"about {10 * ceil(seconds / 10)} s left"
-    if seconds < 90 * 60:
-        return f"about {round(seconds / 60)} min left"
-    return f"about {round(seconds / 3600)} h left"
+    def _time_left(self) -> str:
+        """Say how long the search will take at tqdm's estimate of its speed; empty before there is one."""
+        rate = self.format_dict["rate"]
+        if not self._counts_candidates or not rate:
+            return ""
+        return f"{tqdm.format_interval(max(self.total - self.n, 0) / rate)} left"
 
 
 def card(
