@@ -28,8 +28,8 @@ from edittools.selection import Constraints
 from edittools.selection.checks import completeness_check, generality_check, retained_check
 from edittools.selection.verdict import verdict_of
 from edittools.widgets import session as session_module
-from edittools.widgets.desk import FOUND, MAX_IMAGES
-from edittools.widgets.desk_panel import STOPPING, SearchBar, card
+from edittools.widgets.desk import FOUND, MAX_IMAGES, WAITING
+from edittools.widgets.desk_panel import STOPPING, UNMARKED, SearchBar, card
 from edittools.widgets.editor import strongest_heat
 from edittools.widgets.image_sets import MAX_PIXELS, read_set
 from edittools.widgets.materials import BLANK_STICKER, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
@@ -276,6 +276,67 @@ def test_desk_shows_its_images_before_they_are_classified(tmp_path):
     assert desk.is_started and desk.index == 7 and busy.layout.display == "none"
     assert desk.shown == desk.order and len(desk.gallery._images) == 12
     assert "image/png" in desk._repr_mimebundle_()[0]
+
+
+@pytest.fixture
+def busy_desk(tiny, sources, monkeypatch):
+    """A desk whose images are classified, and the event that it waits for before it reads the clean images."""
+    may_go_on = threading.Event()
+
+    def read(name, *arguments):
+        assert name != "clean" or may_go_on.wait(60)
+        return read_set(name, *arguments)
+
+    monkeypatch.setattr(session_module, "read_set", read)
+    desk = widgets.Desk(tiny, *sources)
+    wait_until(lambda: desk._editor is not None)
+    yield desk, may_go_on
+    may_go_on.set()
+    desk.wait(60)
+
+
+def test_pair_and_heat_map_do_not_wait_for_the_clean_images(busy_desk):
+    desk, may_go_on = busy_desk
+    controls = desk._controls
+    assert not controls.pair.has_images and controls.pair.placeholder == UNMARKED
+    desk._editor.mask = MASK
+    controls.heat.value = True
+    wait_until(lambda: controls.pair.has_images and desk._editor.heat is not None)
+    assert not desk.is_started and controls.search.disabled
+    controls.rewrite.click()
+    assert controls.message.text == WAITING and desk._session.edit is None
+    may_go_on.set()
+    desk.wait(60)
+    assert desk.result.clean is not None and not controls.search.disabled
+
+
+def test_pair_does_not_wait_for_a_search(desk, tiny, monkeypatch):
+    def report(bar):
+        desk.editor.mask = MASK.flip(0)
+        wait_until(lambda: desk.pair is not None)
+
+    monkeypatch.setattr(session_module, "repair", instant_repair(tiny, report))
+    desk.find_best()
+    desk.wait(60)
+    assert torch.equal(desk.pair.mask, MASK.flip(0)) and desk.result.held_out
+
+
+def test_images_are_not_run_up_to_a_layer_that_is_no_longer_selected(desk, monkeypatch):
+    prepared = []
+
+    def prepare(layer, progress):
+        with progress(total=2) as bar:
+            bar.update()
+            if layer == "conv2":
+                desk.controls.layer.value = "head"
+            bar.update()
+        prepared.append(layer)
+
+    monkeypatch.setattr(desk.session, "prepare", prepare)
+    desk.controls.layer.value = "conv2"
+    desk.wait(60)
+    desk.wait(60)  # for the request that the first one makes
+    assert prepared == ["head"] and not desk.controls.message.alarm
 
 
 def test_rewrite_of_a_model_in_half_precision_with_many_classes():

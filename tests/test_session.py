@@ -292,6 +292,23 @@ def test_script_from_a_folder_to_a_saved_report(tmp_path):
     assert et.fingerprint(classifier) == before
 
 
+def test_images_can_be_marked_before_the_other_sets_are_read(tiny):
+    seen = []
+
+    def mark(session):
+        session.mark(MASK)
+        pair = session.probabilities_of(session.exemplar)
+        heat, _, _ = session.evidence("conv1")
+        assert not session.has_clean and session.layers and session.order
+        seen.append((session, pair, heat))
+
+    session = EditSession(tiny, noise(12), noise(40, seed=3), noise(10, seed=4), on_classified=mark)
+    [(marked, pair, heat)] = seen
+    assert marked is session and session.has_clean and torch.equal(session.mask, MASK)
+    assert torch.equal(pair, session.probabilities_of(session.exemplar))
+    assert torch.equal(heat, session.evidence("conv1")[0])
+
+
 def bars_that_note(drawn):
     """Make a class of bars that print nothing, but note their name, what is done, and the total instead."""
 
@@ -312,7 +329,7 @@ def test_bars_of_a_session_count_what_is_read_and_classified(tiny):
     session = EditSession(tiny, noise(12), noise(40, seed=3), progress=bars, on_images=read.append)
     assert torch.equal(torch.cat(read), session.images.images)
     names = list(dict.fromkeys(name for name, _, _ in drawn))
-    assert names == ["reading images", "reading clean", "classifying images", "classifying clean", "reading the model"]
+    assert names == ["reading images", "classifying images", "reading the model", "reading clean", "classifying clean"]
     totals = {"reading images": 12, "reading clean": 40, "classifying images": 1, "classifying clean": 1}
     totals["reading the model"] = 1
     for name, expected in totals.items():

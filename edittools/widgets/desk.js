@@ -113,7 +113,8 @@ function gallery({ model, el }) {
     root.dataset.size = model.get("size");
   };
   const large = largeView(model, () => visible, (index) => cards[index], enlarge);
-  const follows = [["_images", build], ["cards", fill], ["order", arrange], ["selected", mark], ["size", resize]];
+  const explain = () => (root.dataset.placeholder = model.get("placeholder"));
+  const follows = [["placeholder", explain], ["_images", build], ["cards", fill], ["order", arrange], ["selected", mark], ["size", resize]];
   const ends = follows.map(([name, show]) => follow(model, [name], show));
   ends.push(follow(model, ["enlarged", "_large_png", "cards"], large.show));
   el.append(root, large.dialog);

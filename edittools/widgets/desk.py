@@ -10,7 +10,8 @@
 
 The desk is a panel around an `EditSession`, which holds the images, the marks and the edits. Requests that take long
 run in a single thread, one after the other, so the page never waits for them. The first one reads and classifies the
-images; a script that uses the desk waits for it.
+images; a script that uses the desk waits for it. What a person expects at once, x and x' and the heat map, has a thread
+of its own.
 """
 
 import os
@@ -18,6 +19,7 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -81,13 +83,16 @@ UNDONE = {True: "The edit is undone; there is none now.", False: "The edit is un
 MARK_MESSAGE = "Mark the area of the image that misleads."
 """The message about an image on which nothing is marked."""
 
+WAITING = "This is done when all images are read and classified."
+"""The message about a request that waits for the images."""
+
 
 class Desk(StaticFigure, ipywidgets.VBox):
     """A panel on which a classifier's rule is rewritten from one image, without writing code.
 
-    The panel shows the images at once, and is ready when they are read and classified in the background. What is found
-    only then, such as an image in two sets, is shown on the panel, and raised by `wait` and by whatever needs the
-    session.
+    The panel shows the images at once. They can be marked when they are classified; an edit waits for the clean and
+    retained images, which are then read and classified in the background. What is found only then, such as an image in
+    two sets, is shown on the panel, and raised by `wait` and by whatever needs the session.
 
     Errors of the controls are shown below the buttons. The methods do the same as the controls, and `wait` raises their
     errors. The classifier is not changed.
@@ -138,10 +143,13 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._sent = -inf  # when it has shown the last ones
         self._editors: dict[int, MaskEditor] = {}
         self._worker = ThreadPoolExecutor(1, "edittools desk")
+        self._first_worker = ThreadPoolExecutor(1, "edittools desk, first")
+        self._last_requests: dict[ThreadPoolExecutor, Future] = {}
         self._last_request: Future = Future()
         self._display = RLock()
         self._edit_of_heat: Edit | None = None
         self._stop_requested = False
+        self._search_waits = False
         self._displayed_exemplar: Exemplar | None = None
         self._notes = ipywidgets.HTML().add_class("et-quiet")
         self._busy = panel.Busy()
@@ -163,6 +171,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
             finder=finder,
             progress=self._busy_bar,
             on_images=self._add_loaded,
+            on_classified=self._open,
         )
         self._starting = self._worker.submit(self._begin, make_session)
         self._last_request = self._starting
@@ -255,9 +264,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         Raises:
             ValueError: if nothing is marked.
         """
-        layer = self.controls.layer.value
-        strength = self.controls.strength.value
-        self._submit(partial(self._rewrite, layer, strength, self.exemplar, self.index), "rewriting …")
+        self._starting.result()
+        self._request_rewrite()
 
     def find_best(self) -> None:
         """Search for the best edit with `repair`, until the search is done or stopped.
@@ -267,6 +275,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """
         exemplar = self.exemplar
         self._stop_requested = False
+        self._search_waits = True
         self._controls.show_search(0.0)
         self._submit(partial(self._search, exemplar, self.index), "searching …")
 
@@ -317,7 +326,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
             TimeoutError: if the requests take longer.
         """
         self._starting.result(seconds)
-        self._last_request.result(seconds)
+        _, running = wait_for(list(self._last_requests.values()), seconds)
+        if running:
+            raise TimeoutError(f"the desk is still at work after {seconds} s; wait longer, or pass None for no limit")
+        self._last_request.result()
 
     def figure(self) -> Figure:
         """Draw x and x', the first images of the gallery with their predictions, and the verdict, as they are now."""
@@ -345,31 +357,32 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _begin(self, make_session: Callable[[], EditSession]) -> None:
         """Make the session and show it, then prepare for the first rewrite; or show why this has failed."""
         try:
-            self._session = make_session()
-            self._open()
+            session = make_session()
         except Exception as error:  # models and files fail in any way
             self._busy.show_error(f"The desk cannot start: {_message(error)}")
             raise
+        self._notes.value = panel.notes_html(session)
+        self._controls.complete(session)
+        self._busy.hide()
         self._submit(partial(self._prepare, self._controls.layer.value))
 
-    def _open(self) -> None:
-        """Show the session; an image that was selected meanwhile stays selected."""
+    def _open(self, session: EditSession) -> None:
+        """Show a session whose images are classified; an image that was selected meanwhile stays selected."""
+        self._session = session
         self._show_loaded()
-        self._ranking = self._session.order
+        self._ranking = session.order
         index = self._ranking[0]
         if 0 <= self.gallery.selected < len(self._loaded):
-            is_selected = (self._session.images.images == self._loaded[self.gallery.selected]).flatten(1).all(dim=1)
+            is_selected = (session.images.images == self._loaded[self.gallery.selected]).flatten(1).all(dim=1)
             matches = is_selected.nonzero()[:, 0].tolist()
             index = matches[0] if matches else index
         self._loaded.clear()
-        self._notes.value = panel.notes_html(self._session)
-        self._controls.start(self._session)
+        self._controls.start(session)
         self._connect_controls()
         with self.gallery.hold_sync():
             self.gallery.show([])
             self._show()
         self._choose(index)
-        self._busy.hide()
 
     def _busy_bar(self, *arguments: Any, **options: Any) -> panel.BusyBar:
         """Make a bar of the panel for the next step that takes long; the images that were read until then are shown."""
@@ -391,20 +404,34 @@ class Desk(StaticFigure, ipywidgets.VBox):
             self._unsent = []
             self._sent = monotonic()
 
-    def _submit(self, work: Callable[[], panel.Outcome], running_message: str = "") -> None:
-        """Queue a request for the worker.
+    def _submit(self, work: Callable[[], panel.Outcome], running_message: str = "", is_first: bool = False) -> None:
+        """Queue a request.
 
         Args:
             work: the request; returns what is said when it is done.
             running_message: the message that is shown while it runs.
+            is_first: whether it runs at once, next to what takes long.
         """
-        self._last_request = self._worker.submit(self._run, work, running_message)
+        if running_message and not self._starting.done():
+            self._controls.message.show(WAITING)
+        worker = self._first_worker if is_first else self._worker
+        self._last_request = worker.submit(self._run, work, running_message)
+        self._last_requests[worker] = self._last_request
+
+    def _request_rewrite(self) -> None:
+        """Queue a rewrite of the selected layer by the exemplar."""
+        layer = self._controls.layer.value
+        strength = self._controls.strength.value
+        work = partial(self._rewrite, layer, strength, self._session.exemplar, self._session.index)
+        self._submit(work, "rewriting …")
 
     def _run(self, work: Callable[[], panel.Outcome], running_message: str) -> None:
         """Run a request, and show its messages or its error."""
         if running_message:
             self._controls.message.show(running_message)
         try:
+            if self._starting.done():
+                self._starting.result()  # without its images, nothing can be done
             outcome = work()
         except Exception as error:  # models and files fail in any way
             self._show()
@@ -419,6 +446,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         return panel.Outcome(f"Rewrote {layer} with strength {strength:g}.")
 
     def _search(self, exemplar: Exemplar, drawn_on: int) -> panel.Outcome:
+        self._search_waits = False
         images = len(self._session.images) - 1  # without the one that the exemplar was made from
         bar = partial(
             panel.SearchBar,
@@ -476,9 +504,15 @@ class Desk(StaticFigure, ipywidgets.VBox):
         return panel.Outcome("The result of the edit is computed again.")
 
     def _prepare(self, layer: str) -> panel.Outcome:
-        """Run the sets up to a layer, so that the next rewrite is fast."""
+        """Run the sets up to a layer, so that the next rewrite is fast, until something else is wanted."""
+
+        def is_stopped() -> bool:
+            return self._search_waits or self._controls.layer.value != layer
+
         try:
-            self._session.prepare(layer, self._busy_bar)
+            self._session.prepare(layer, partial(self._busy_bar, is_stopped=is_stopped))
+        except KeyboardInterrupt:
+            return panel.Outcome()
         finally:
             self._busy.hide()
         return panel.Outcome()
@@ -574,9 +608,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
             favored = None if controls.heat_class.value == panel.PREDICTED else controls.heat_class.value
             edit = self._session.edit if controls.heat_edit.value else None
             self._edit_of_heat = edit
-            self._submit(
-                partial(self._show_heat, self._editor, self._session.index, controls.layer.value, favored, edit)
-            )
+            work = partial(self._show_heat, self._editor, self._session.index, controls.layer.value, favored, edit)
+            self._submit(work, is_first=True)
         else:
             self._editor.show_heat(None)
             controls.show_heat(None)
@@ -603,12 +636,14 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if marked != self._session.marked:
             self._show()
         if not self._session.mask.any():
+            self._controls.pair.placeholder = panel.UNMARKED
             self._controls.pair.show([])
             self._controls.message.show(MARK_MESSAGE)
             return
         exemplar = self._session.exemplar
         self._displayed_exemplar = exemplar
-        self._submit(partial(self._show_pair, exemplar))
+        self._controls.pair.placeholder = panel.CLASSIFYING_PAIR
+        self._submit(partial(self._show_pair, exemplar), is_first=True)
 
     def _show_pair(self, exemplar: Exemplar) -> panel.Outcome:
         if exemplar is not self._displayed_exemplar:  # the mask has changed since the request
@@ -628,7 +663,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _connect_controls(self) -> None:
         """Connect every control with its callback."""
         controls = self._controls
-        controls.rewrite.on_click(self._with_errors_shown(lambda _: self.rewrite()))
+        controls.rewrite.on_click(self._with_errors_shown(lambda _: self._request_rewrite()))
         controls.search.on_click(self._with_errors_shown(lambda _: self.find_best()))
         controls.stop.on_click(self._with_errors_shown(lambda _: self.stop()))
         controls.undo.on_click(self._with_errors_shown(lambda _: self.undo()))
@@ -669,7 +704,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     def _label_entered(self, name: str) -> None:
         if name != self._session.class_name(self._session.index):
-            self._submit(partial(self._relabel, self._session.index, name))
+            self._submit(partial(self._relabel, self._session.index, name), "computing …")
 
     def _add_files(self, uploads: tuple[dict, ...]) -> None:
         """Add the images, and show the edits, among the uploaded files."""

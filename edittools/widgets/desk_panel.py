@@ -26,6 +26,9 @@ SIZES = {"small": 72, "medium": 112, "large": 150}
 """The width of the images of the gallery on the screen, in pixels, by the name of the size."""
 PREDICTED = "the prediction"
 CHARTS = "Layers and trade-off of the search"
+UNREAD = "The images are being read and classified; then an area can be marked."
+UNMARKED = "x and x' are shown here when an area is marked."
+CLASSIFYING_PAIR = "x and x' are being classified …"
 STOPPING = "Stopping after this candidate; then the best edit is checked."
 
 
@@ -51,7 +54,8 @@ class Gallery(_DeskWidget):
     `cards` holds what is below each image, see `card`. `order` holds the positions of the images that are visible, in
     the order on the screen; if it is empty, all are, as they were added. `selected` is the position of the selected
     image, -1 for none. `enlarged` is that of the image that is shown in the large view, -1 if it is closed. `label`
-    names the gallery for screen readers. `size` is the width of an image on the screen, in pixels.
+    names the gallery for screen readers. `size` is the width of an image on the screen, in pixels. `placeholder` is
+    shown while there is no image.
     """
 
     _kind = traitlets.Unicode("gallery").tag(sync=True)
@@ -63,6 +67,7 @@ class Gallery(_DeskWidget):
     label = traitlets.Unicode().tag(sync=True)
     size = traitlets.Int(SIZES["small"]).tag(sync=True)
     enlarged = traitlets.Int(-1).tag(sync=True)
+    placeholder = traitlets.Unicode().tag(sync=True)
     _large_png = traitlets.Unicode(help="the enlarged image in base64").tag(sync=True)
 
     def __init__(self, **options: Any) -> None:
@@ -156,8 +161,9 @@ class Busy(ipywidgets.VBox):
 class Controls(ipywidgets.VBox):
     """The controls of a desk (label, material, layer, strength, buttons) and its messages.
 
-    They are disabled until there is a session, see `start`; `is_started` tells whether there is one. `is_filling` tells
-    whether a menu is being filled, which changes its value on the way.
+    They are disabled until there is a session, see `start`; `is_started` tells whether there is one. What needs all
+    sets is enabled later, see `complete`. `is_filling` tells whether a menu is being filled, which changes its value on
+    the way.
     """
 
     def __init__(self) -> None:
@@ -171,7 +177,7 @@ class Controls(ipywidgets.VBox):
         self.material = ipywidgets.Dropdown(description="replace by", **wide)
         self.layer = ipywidgets.Dropdown(description="layer", **wide)
         self.strength = ipywidgets.BoundedFloatText(1.0, min=0, max=2, step=0.25, description="strength", **wide)
-        self.pair = Gallery(label="x and x'", size=66)
+        self.pair = Gallery(label="x and x'", size=66, placeholder=UNREAD)
         self.rewrite = button("Rewrite", "rewrite this layer by the marked image", "primary")
         self.search = button("Find the best", "try edits and projections in every layer, and take the best")
         self.stop = button("Stop", "end the search with the best edit so far")
@@ -230,7 +236,7 @@ class Controls(ipywidgets.VBox):
         self.show_search(None)
         self.show_heat(None)
         self.show(None, has_edit=False)
-        for control in self._inputs:
+        for control in (*self._inputs, self.upload):
             control.disabled = True
         super().__init__(
             [
@@ -263,12 +269,10 @@ class Controls(ipywidgets.VBox):
             self.heat,
             self.sort,
             self.group,
-            self.upload,
         )
 
     def start(self, session: EditSession) -> None:
-        """Offer what a session has: its materials and layers, and a search if there are clean images."""
-        self._can_search = session.has_clean
+        """Offer what a session has when its images are classified: its materials and layers."""
         self.material.options = session.material_names
         self.material.value = session.material
         self.layer.options = session.layers
@@ -276,6 +280,12 @@ class Controls(ipywidgets.VBox):
         for control in self._inputs:
             control.disabled = False
         self.is_started = True
+        self.show_search(None)
+
+    def complete(self, session: EditSession) -> None:
+        """Offer what needs all sets: to add files, and a search if there are clean images."""
+        self._can_search = session.has_clean
+        self.upload.disabled = False
         self.show_search(None)
 
     def show_search(self, share: float | None, status: str = "") -> None:
@@ -368,26 +378,50 @@ class Controls(ipywidgets.VBox):
         self.charts.value = f"<details><summary>{CHARTS}</summary>{charts}</details>" if charts else ""
 
 
-class BusyBar(tqdm):
+class StoppableBar(tqdm):
+    """A progress bar that ends what it counts when this was requested.
+
+    Args:
+        arguments: those of `tqdm`.
+        is_stopped: tells whether what it counts should end.
+        options: those of `tqdm`.
+    """
+
+    def __init__(self, *arguments: Any, is_stopped: Callable[[], bool], **options: Any) -> None:
+        self._is_stopped = is_stopped
+        super().__init__(*arguments, **options)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Count what is done; raise `KeyboardInterrupt` if it should end."""
+        shown = super().update(n)
+        if self._is_stopped():
+            raise KeyboardInterrupt
+        return shown
+
+
+class BusyBar(StoppableBar):
     """A progress bar that the panel shows.
 
     Args:
         arguments: those of `tqdm`.
         busy: where it is shown.
+        is_stopped: tells whether what it counts should end.
         options: those of `tqdm`.
     """
 
-    def __init__(self, *arguments: Any, busy: Busy, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, busy: Busy, is_stopped: Callable[[], bool] = lambda: False, **options: Any
+    ) -> None:
         self._busy = busy
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, is_stopped=is_stopped, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar in the panel, and print nothing."""
         self._busy.show((self.desc or "").removesuffix(": "), self.n, self.total)
 
 
-class SearchBar(tqdm):
-    """A progress bar of a search that the panel shows, and that ends the search when this was requested.
+class SearchBar(StoppableBar):
+    """A progress bar of a search that the panel shows.
 
     Args:
         arguments: those of `tqdm`.
@@ -406,23 +440,15 @@ class SearchBar(tqdm):
         **options: Any,
     ) -> None:
         self._show = show
-        self._is_stopped = is_stopped
         self._images = images
         self._counts: Mapping[str, int] = {}
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, is_stopped=is_stopped, **options)
 
     def set_postfix(self, counts: Mapping[str, int], refresh: bool = True) -> None:
         """Set the numbers of images that the best candidate so far corrects and breaks."""
         self._counts = counts
         if refresh:
             self.refresh()
-
-    def update(self, n: float | None = 1) -> bool | None:
-        """Count what is done; raise `KeyboardInterrupt` if the search should end."""
-        shown = super().update(n)
-        if self._is_stopped():
-            raise KeyboardInterrupt
-        return shown
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar in the panel, and print nothing."""

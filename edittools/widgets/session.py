@@ -8,11 +8,12 @@
 
 A session never returns a result that was computed with other images, labels or weights than it holds now: such a result
 is cleared, and `update` computes it again. The session has no widgets and no threads. The desk makes the calls that
-take long in a single thread, one after the other.
+take long in a single thread, one after the other; `probabilities_of` and `evidence` may be called in another one
+meanwhile.
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,6 +87,8 @@ class EditSession:
         progress: a class like `tqdm.tqdm`, for bars while the images are read and classified. They also take the place
             of the warning that a large model is read, which takes some seconds.
         on_images: is called with the images of the set `images` as they are read, one or several at a time.
+        on_classified: is called with the session when `images` are classified, before the other sets are read. From
+            then on, images can be selected and marked, and `probabilities_of` and `evidence` can be called.
 
     Each set is `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder (`read_folder`). Without labels, the
     current predictions serve as labels.
@@ -112,25 +115,41 @@ class EditSession:
         finder: Finder | None = None,
         progress: Progress | None = None,
         on_images: OnImages | None = None,
+        on_classified: "Callable[[EditSession], None] | None" = None,
     ) -> None:
         self.classifier = check_classifier(classifier)
         self.notes: list[str] = []
         self._weights = Weights(classifier)
         self._beside_weights = fingerprint_beside_weights(classifier)
-        self._read_sets({"images": images, "clean": clean, "retain": retain}, progress, on_images)
+        self._marks: dict[int, Tensor] = {}
+        self._cuts: dict[str, Cut] = {}
+        self._states: dict[str, _LayerStates] = {}
+        self._steps: list[_Step] = []
+        self.materials = dict(materials or {})
+        self.material = self.material_names[0]
+        self.finder = finder
+        read = {"images": read_set("images", images, self.classifier, self.notes, progress, on_images)}
+        self.before = self._classify("images", read["images"], progress)
+        self._sets = {"images": read["images"].labeled(self.before)}
+        self.images = with_names(self._sets["images"])
+        self.index = self.order[0]
         reading = bar_of(progress, total=1, desc="reading the model", unit="model")
         with quiet_exports(progress is not None), reading:
             self.layers = tuple(editable_layers(self.classifier).layer)
             candidates = candidate_layers(self.classifier)
             reading.update()
         self.default_layer = candidates[2 * len(candidates) // 3]
-        self.materials = dict(materials or {})
-        self.material = self.material_names[0]
-        self.finder = finder
-        self.index = self.order[0]
-        self._marks: dict[int, Tensor] = {}
-        self._states: dict[str, _LayerStates] = {}
-        self._steps: list[_Step] = []
+        if on_classified is not None:
+            on_classified(self)
+        for name, source in (("clean", clean), ("retain", retain)):
+            if source is not None:
+                read[name] = read_set(name, source, self.classifier, self.notes, progress)
+        check_disjoint({name: image_set.data for name, image_set in read.items()})
+        for name, image_set in read.items():
+            if name not in self._sets:
+                self._sets[name] = self._labeled(name, image_set, progress)
+        self.retain = self._sets.get("retain")
+        self._divide_clean()
 
     def __repr__(self) -> str:
         return f"EditSession({self.description})"
@@ -142,25 +161,14 @@ class EditSession:
         text = f"{self.classifier}, {len(self.images)} images, {count} misclassified"
         return text if self.edit is None else f"{text}; {self.edit}"
 
-    def _read_sets(
-        self, sources: Mapping[str, ImageSource | None], progress: Progress | None, on_images: OnImages | None
-    ) -> None:
-        """Load the sets, check that they share no image, label them, and divide the clean images."""
-        read = {}
-        for name, source in sources.items():
-            if source is not None:
-                shown = on_images if name == "images" else None
-                read[name] = read_set(name, source, self.classifier, self.notes, progress, shown)
-        check_disjoint({name: image_set.data for name, image_set in read.items()})
-        self.before = self._classify("images", read["images"], progress)
-        self._sets = {"images": read.pop("images").labeled(self.before)}
-        for name, image_set in read.items():
-            if image_set.is_labeled.all():
-                self._sets[name] = image_set.data
-            else:
-                self._sets[name] = image_set.labeled(self._classify(name, image_set, progress))
-        self.images = with_names(self._sets["images"])
-        self.retain = self._sets.get("retain")
+    def _labeled(self, name: str, image_set: ReadSet, progress: Progress | None) -> LabelledImages:
+        """Label a set; if an image has no label, the current predictions serve."""
+        if image_set.is_labeled.all():
+            return image_set.data
+        return image_set.labeled(self._classify(name, image_set, progress))
+
+    def _divide_clean(self) -> None:
+        """Divide the clean images into reference images and those on which accuracy is measured."""
         self.clean = None
         self.reference = self.images.images
         if self.has_clean:
@@ -303,7 +311,7 @@ class EditSession:
         label = int(self.images.labels[index])
         against = next(other for other in (label, *ranking) if other != argued)
         self._check_weights()
-        cut = self._states_at(layer).cut
+        cut = self._cut_at(layer)
         if edit is not None:
             cut = cut.with_weights(Weights(edit.edited(self.classifier)))
         heat = evidence_map(cut, self.images.images[index], argued, against)
@@ -664,6 +672,16 @@ class EditSession:
         is_own = edit is not None and bool(applied) and applied[-1].digest == edit.digest
         return is_own and fingerprints[-1] == self._weights.fingerprint  # that below the last edit
 
+    def _cut_at(self, layer: str) -> Cut:
+        """Cut the classifier at a layer; the cuts are kept.
+
+        Raises:
+            KeyError: if there is no such layer.
+        """
+        if layer not in self._cuts:
+            self._cuts |= cut_all(self.classifier, [layer], weights=self._weights)
+        return self._cuts[layer]
+
     def _states_at(self, layer: str, progress: Progress | None = None) -> _LayerStates:
         """Run the sets up to a layer; the states at the last few layers stay in memory.
 
@@ -680,7 +698,7 @@ class EditSession:
                 sets["retain"] = self.retain
             if self.clean is not None:
                 sets["clean"] = self.clean
-            cuts = cut_all(self.classifier, [layer], weights=self._weights)
+            cuts = {layer: self._cut_at(layer)}
             memory = StateMemory(memory_for_states(self.classifier.device), cuts)
             states = cache_activations(cuts, sets, progress=progress, memory=memory)
             while len(self._states) >= CACHED_LAYERS:
