@@ -238,6 +238,7 @@ def test_desk_shows_what_is_found_in_the_background_and_raises_it(tiny, sources)
     busy = desk.children[1]
     assert not busy.layout.display and busy.progress.layout.display == "none"
     assert busy.message.alarm and "share 3" in busy.message.text
+    assert desk._controls.rewrite.disabled and desk._controls.material.disabled
     assert repr(desk) and desk._repr_mimebundle_()  # it can be displayed
 
 

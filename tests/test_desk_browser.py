@@ -195,9 +195,10 @@ def test_rewrite_by_mouse_corrects_images_and_saves_the_edit(desk, page):
     assert int(corrected) >= 5 and desk.shows(f"{corrected} of {misclassified} misclassified")
     assert desk.root.locator(".et-card[data-state=corrected]").count() >= 5
     desk.button("Save").click()
-    assert desk.shows("edit.safetensors")
+    assert desk.shows("MiniVGG-tractor-features")
     code = (
-        "with et.Edit.load('edit.safetensors', classifier).applied(classifier): after = et.predict(classifier, images)"
+        "with et.Edit.load(desk.session.file_name, classifier).applied(classifier):\n"
+        "    after = et.predict(classifier, images)"
     )
     assert desk.run(f"{code}\nprint(torch.allclose(after, desk.result.after, atol=1e-4))") == "True"
 

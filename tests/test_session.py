@@ -283,6 +283,7 @@ def test_script_from_a_folder_to_a_saved_report(tmp_path):
     assert not fix.complete and fix.selection.feasible and session.edit is fix.edit and session.result.held_out
     session.save(tmp_path / "edit.safetensors")
     page = session.save_report(tmp_path / "report.html")
+    assert session.save_report(tmp_path / "edit.html").stem == "edit"
 
     assert page.read_text().count(str(fix.edit.digest))
     data = json.loads(page.with_suffix(".json").read_text())
@@ -397,6 +398,34 @@ def test_show_of_a_saved_edit(session, tmp_path):
     assert len(result.images.before) == 12  # it is not known which image it was made from
     with pytest.raises(FileNotFoundError, match="absent"):
         session.read_edit(tmp_path / "absent.safetensors")
+
+
+def test_save_names_the_file_after_model_class_and_layer(session, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    session.rewrite("conv1")
+    path = session.save()
+    assert path == tmp_path / f"TinyNet-{session.class_name(session.index)}-conv1.safetensors"
+    assert session.save() == path  # it is the same edit
+
+
+def test_save_replaces_no_file_of_another_edit(session, tmp_path):
+    path = tmp_path / "edit.safetensors"
+    first = session.rewrite("conv1").edit
+    assert session.save(path) == path
+    second = session.rewrite("conv2").edit
+    numbered = session.save(path)
+    assert numbered == session.save(path) != path
+    assert [et.Edit.load(file).digest for file in (path, numbered)] == [first.digest, second.digest]
+
+
+@pytest.mark.parametrize("content", ['{"fingerprints": {"edit": "of another edit"}}', "damaged"])
+def test_save_leaves_no_report_of_another_edit_next_to_the_file(session, tmp_path, content):
+    (tmp_path / "edit.json").write_text(content)
+    edit = session.rewrite("conv1").edit
+    path = session.save(tmp_path / "edit.safetensors")
+    assert path.parent == tmp_path and path.stem != "edit"
+    (tmp_path / "edit.json").write_text(json.dumps({"fingerprints": {"edit": edit.digest}}))
+    assert session.save(tmp_path / "edit.safetensors").stem == "edit"
 
 
 def test_save_without_an_edit_is_refused(session, tmp_path):

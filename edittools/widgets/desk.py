@@ -293,8 +293,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if self.edit is not None and self.result is None:
             self._submit(self._update, "computing …")
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write `edit` as a safetensors file.
+    def save(self, path: str | os.PathLike | None = None) -> None:
+        """Write `edit` as a safetensors file, see `EditSession.save`.
 
         Raises:
             ValueError: if there is no edit.
@@ -302,8 +302,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         path = self.session.save(path)
         self._controls.message.show(f"Saved as {path}.")
 
-    def save_report(self, path: str | os.PathLike) -> None:
-        """Write the report of the search that found `edit` as an HTML page; `wait` waits for it.
+    def save_report(self, path: str | os.PathLike | None = None) -> None:
+        """Write the report of the search that found `edit` as an HTML page, see `EditSession.save_report`.
 
         Raises:
             ValueError: if the edit was not found by a search.
@@ -359,6 +359,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         try:
             session = make_session()
         except Exception as error:  # models and files fail in any way
+            self._controls.disable()
             self._busy.show_error(f"The desk cannot start: {_message(error)}")
             raise
         self._notes.value = panel.notes_html(session)
@@ -489,7 +490,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._choose(index)
         return panel.Outcome(f"{name} is added. Change its label if the prediction is wrong.")
 
-    def _save_report(self, path: str | os.PathLike) -> panel.Outcome:
+    def _save_report(self, path: str | os.PathLike | None) -> panel.Outcome:
         try:
             path = self._session.save_report(path, self._busy_bar)
         finally:
@@ -561,7 +562,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     def _show_cards(self, result: Result | None) -> None:
         """Show the verdict and the gallery, in one thread at a time."""
-        self._controls.show(result, has_edit=self._session.edit is not None)
+        has_edit = self._session.edit is not None
+        self._controls.show(result, has_edit, self._session.file_name if has_edit else "")
         classes = self._session.classifier.classes
         labels = self._session.images.labels.tolist()
         before = self._session.before.softmax(dim=1)
@@ -667,10 +669,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.search.on_click(self._with_errors_shown(lambda _: self.find_best()))
         controls.stop.on_click(self._with_errors_shown(lambda _: self.stop()))
         controls.undo.on_click(self._with_errors_shown(lambda _: self.undo()))
-        controls.save.on_click(self._with_errors_shown(lambda _: self.save(controls.path.value)))
-        controls.report.on_click(
-            self._with_errors_shown(lambda _: self.save_report(Path(controls.path.value).with_suffix(".html")))
-        )
+        controls.save.on_click(self._with_errors_shown(lambda _: self.save(controls.path.value or None)))
+        controls.report.on_click(self._with_errors_shown(lambda _: self.save_report(self._report_path())))
         controls.upload.observe(self._with_errors_shown(lambda change: self._add_files(change["new"])), "value")
         controls.class_name.observe(self._with_errors_shown(lambda change: self._label_entered(change["new"])), "value")
         controls.material.observe(self._with_errors_shown(lambda _: self._show_exemplar()), "value")
@@ -692,6 +692,11 @@ class Desk(StaticFigure, ipywidgets.VBox):
                 self._controls.message.show(_message(error), alarm=True)
 
         return guarded
+
+    def _report_path(self) -> Path | None:
+        """Return the path of the report next to the file that is entered; None if there is none."""
+        path = self._controls.path.value
+        return Path(path).with_suffix(".html") if path else None
 
     def _image_selected(self, position: int) -> None:
         if position >= 0 and self._pictured[position] != self._session.index:

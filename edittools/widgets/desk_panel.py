@@ -169,7 +169,6 @@ class Controls(ipywidgets.VBox):
     def __init__(self) -> None:
         self._can_search = False
         self._is_stopping = False
-        self.is_started = False
         self.is_filling = False
         wide = {"style": {"description_width": "76px"}, "layout": {"width": "100%"}}
         narrow = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
@@ -223,7 +222,7 @@ class Controls(ipywidgets.VBox):
         self.verdict = Message()
         self.charts = ipywidgets.HTML()
         self.undo = button("Undo edit", "go back to the previous result")
-        self.path = ipywidgets.Text("edit.safetensors", description="file", continuous_update=False, **narrow)
+        self.path = ipywidgets.Text(description="file", continuous_update=False, **narrow)
         self.save = button("Save", "save the edit as a file")
         self.report = button("Save report", "save the report of the search as an HTML page")
         self.upload = ipywidgets.FileUpload(
@@ -233,11 +232,9 @@ class Controls(ipywidgets.VBox):
             tooltip="add images, or show a saved edit",
             layout={"width": "auto"},
         )
-        self.show_search(None)
         self.show_heat(None)
-        self.show(None, has_edit=False)
-        for control in (*self._inputs, self.upload):
-            control.disabled = True
+        self.show(None, has_edit=False, file_name="")
+        self.disable()
         super().__init__(
             [
                 heading("3 Replace it, and rewrite"),
@@ -282,6 +279,13 @@ class Controls(ipywidgets.VBox):
         self.is_started = True
         self.show_search(None)
 
+    def disable(self) -> None:
+        """Disable everything, before there is a session or if it cannot be used."""
+        self.is_started = False
+        for control in (*self._inputs, self.upload):
+            control.disabled = True
+        self.show_search(None)
+
     def complete(self, session: EditSession) -> None:
         """Offer what needs all sets: to add files, and a search if there are clean images."""
         self._can_search = session.has_clean
@@ -311,12 +315,13 @@ class Controls(ipywidgets.VBox):
         self.stop.disabled = True
         self.status.value = escape(STOPPING)
 
-    def show(self, result: Result | None, has_edit: bool) -> None:
+    def show(self, result: Result | None, has_edit: bool, file_name: str) -> None:
         """Show the verdict on an edit, and whether its figures are held out.
 
         Args:
             result: the result of the edit; nothing is shown for None.
             has_edit: whether there is an edit, which can be undone and saved.
+            file_name: the name of its file if none is entered.
         """
         if result is None:
             self.title_text = ""
@@ -329,6 +334,7 @@ class Controls(ipywidgets.VBox):
             self.verdict.show(result.verdict, details=result.details)
             self.show_charts(result.charts)
         self.heat_edit.disabled = result is None
+        self.path.placeholder = file_name
         self.undo.disabled = not has_edit
         self.save.disabled = not has_edit
         self.report.disabled = result is None or not result.held_out

@@ -13,6 +13,7 @@ meanwhile.
 """
 
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from edittools.selection.activations import StateMemory, memory_for_states
 from edittools.selection.checks import describe_effect
 from edittools.selection.splits import check_disjoint, split_clean
 from edittools.site import LayerReference, site_at
+from edittools.widgets.files import path_for_edit
 from edittools.widgets.image_sets import ImageSource, OnImages, ReadSet, read_set, with_names
 from edittools.widgets.materials import MATERIALS, replace_by_material
 from edittools.widgets.result import MEASURING, Preview, Result, describe, sentence, verdict, with_held_out_verdict
@@ -582,35 +584,54 @@ class EditSession:
         self._check_weights()
         return self._add_step(self.measure(edit), ())
 
-    def save(self, path: str | os.PathLike) -> Path:
-        """Write the last edit as a safetensors file.
-
-        Returns:
-            The path of the file.
+    @property
+    def file_name(self) -> str:
+        """A name for the file of the last edit: the model, the class of the marked image, and the layers.
 
         Raises:
             ValueError: if there is no edit.
         """
         if self.edit is None:
             raise ValueError("there is no edit to save; mark an image and rewrite a layer first")
-        path = Path(path).expanduser()
+        class_names = [self.class_name(index) for index in self._steps[-1].drawn_on]
+        parts = [type(self.classifier.model).__name__, *class_names, *self.edit.layers]
+        name = re.sub(r"[^\w.-]+", "_", "-".join(parts))
+        return f"{name}.safetensors"
+
+    def save(self, path: str | os.PathLike | None = None) -> Path:
+        """Write the last edit as a safetensors file.
+
+        Args:
+            path: the file; by default `file_name` in the current folder. If this file, or a report next to it, is of
+                another edit, a number is added to the name.
+
+        Returns:
+            The whole path of the file.
+
+        Raises:
+            ValueError: if there is no edit.
+        """
+        file_name = self.file_name  # refuses to save if there is no edit
+        path = path_for_edit(file_name if path is None else path, self.edit.digest)
         self.edit.save(path)
         return path
 
-    def save_report(self, path: str | os.PathLike, progress: Progress | None = None) -> Path:
+    def save_report(self, path: str | os.PathLike | None = None, progress: Progress | None = None) -> Path:
         """Write the report of the search that found the last edit, see `Assessment.report`.
 
         Args:
-            path: the page.
+            path: the page; by default that of `file_name`. A number is added to the name as by `save`.
             progress: a class like `tqdm.tqdm`, for a bar.
 
         Returns:
-            The path of the file.
+            The whole path of the page.
 
         Raises:
             ValueError: if the last edit was not found by a search.
         """
-        return self.searched.report(path, progress=progress)
+        fix = self.searched
+        path = Path(self.file_name).with_suffix(".html") if path is None else path
+        return fix.report(path_for_edit(path, fix.edit.digest), progress=progress)
 
     @property
     def searched(self) -> Assessment:
