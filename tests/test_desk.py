@@ -28,7 +28,7 @@ from edittools.selection import Constraints
 from edittools.selection.checks import completeness_check, generality_check, retained_check
 from edittools.selection.verdict import verdict_of
 from edittools.widgets import session as session_module
-from edittools.widgets.desk import FOUND, MAX_IMAGES, WAITING
+from edittools.widgets.desk import FOUND, MARK_MESSAGE, MAX_IMAGES, PAIR_MESSAGES, WAITING
 from edittools.widgets.desk_panel import STOPPING, UNMARKED, SearchBar, card
 from edittools.widgets.editor import strongest_heat
 from edittools.widgets.image_sets import MAX_PIXELS, read_set
@@ -880,16 +880,27 @@ def test_verdict_holds_what_is_corrected_and_broken_and_what_may_be():
     images = comparison("xxx..", "..x.x")
     retain = comparison("." * 90, "x" + "." * 89)
     clean = comparison("." * 400, "." * 400)
-    lines = describe_verdict(Result(None, torch.zeros(0), images, retain, clean)).split("\n")
+    lines = describe_verdict(Result(None, torch.zeros(0), images, retain, clean), can_search=True).split("\n")
     assert "2 of 3" in lines[0] and "1 of 2" in lines[0]
     assert "400" in lines[1] and "+0.00" in lines[1] and "0.25" in lines[1]
     assert "1 of 90" in lines[2] and "none may" in lines[2]
     assert "Find the best" in lines[3]
 
 
-def test_verdict_of_an_edit_that_corrects_nothing_suggests_a_search():
-    verdict = describe_verdict(Result(None, torch.zeros(0), comparison("xx.", "xx."), None, None))
-    assert "0 of 2" in verdict and "Find the best" in verdict
+@pytest.mark.parametrize("can_search", [True, False])
+def test_verdict_of_an_edit_that_corrects_nothing_suggests_a_search_where_there_can_be_one(can_search):
+    result = Result(None, torch.zeros(0), comparison("xx.", "xx."), None, None)
+    verdict = describe_verdict(result, can_search)
+    assert "0 of 2" in verdict and ("Find the best" in verdict) == can_search
+
+
+def test_message_about_the_pair_stays_after_a_rewrite(desk):
+    said = desk.controls.pair_message.text
+    assert said in PAIR_MESSAGES.values()
+    rewritten(desk)
+    assert desk.controls.pair_message.text == said
+    desk.choose(desk.order[1])
+    assert desk.controls.pair_message.text == MARK_MESSAGE and not desk.controls.message.text
 
 
 def test_controls_show_errors_below_the_buttons(desk, tmp_path):

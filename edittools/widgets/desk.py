@@ -632,6 +632,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _show_exemplar(self) -> None:
         """Show x and x', and whether they are classified correctly."""
         self._displayed_exemplar = None
+        self._controls.message.show("")
         marked = self._session.marked
         self._session.mark(self._editor.mask)
         self._session.material = self._controls.material.value
@@ -640,7 +641,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if not self._session.mask.any():
             self._controls.pair.placeholder = panel.UNMARKED
             self._controls.pair.show([])
-            self._controls.message.show(MARK_MESSAGE)
+            self._controls.pair_message.show(MARK_MESSAGE)
             return
         exemplar = self._session.exemplar
         self._displayed_exemplar = exemplar
@@ -658,7 +659,9 @@ class Desk(StaticFigure, ipywidgets.VBox):
             panel.card(classes, label, changed, changed, "x': mistake"),
         ]
         self._controls.pair.show(torch.stack([exemplar.image, exemplar.changed]))
-        return panel.Outcome(PAIR_MESSAGES[int(original.argmax()) == label, int(changed.argmax()) == label])
+        message = PAIR_MESSAGES[int(original.argmax()) == label, int(changed.argmax()) == label]
+        self._controls.pair_message.show(message)
+        return panel.Outcome()
 
     # --- callbacks of the controls ------------------------------------------------------------------------------------
 

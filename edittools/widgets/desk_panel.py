@@ -177,6 +177,7 @@ class Controls(ipywidgets.VBox):
         self.layer = ipywidgets.Dropdown(description="layer", **wide)
         self.strength = ipywidgets.BoundedFloatText(1.0, min=0, max=2, step=0.25, description="strength", **wide)
         self.pair = Gallery(label="x and x'", size=66, placeholder=UNREAD)
+        self.pair_message = Message().add_class("et-pair-message")
         self.rewrite = button("Rewrite", "rewrite this layer by the marked image", "primary")
         self.search = button("Find the best", "try edits and projections in every layer, and take the best")
         self.stop = button("Stop", "end the search with the best edit so far")
@@ -241,6 +242,7 @@ class Controls(ipywidgets.VBox):
                 self.class_name,
                 self.material,
                 self.pair,
+                self.pair_message,
                 self.layer,
                 self.strength,
                 row(self.rewrite, self.search, self.stop),

@@ -97,8 +97,13 @@ def with_held_out_verdict(result: Result, fix: Assessment, before_change: bool =
     return replace(result, verdict="\n".join(lines), details=fix.summary(), repair=fix)
 
 
-def verdict(result: Result) -> str:
-    """Describe what an edit corrects, what it costs, and what to try next; one sentence per line."""
+def verdict(result: Result, can_search: bool) -> str:
+    """Describe what an edit corrects, what it costs, and what to try next; one sentence per line.
+
+    Args:
+        result: the result of the edit.
+        can_search: whether a search can be tried next.
+    """
     costs = []
     unknown = []
     if result.clean is None:
@@ -114,7 +119,8 @@ def verdict(result: Result) -> str:
     if unknown:
         line = f"the cost on {' and '.join(unknown)} images is unknown, since none were given"
         lines.append(sentence(line if result.clean is not None else f"whether to use the edit is unclear: {line}"))
-    advice = "“Find the best” tries other layers and methods."
+    search = "“Find the best” tries other layers and methods."
+    advice = search if can_search else "Try another layer, mark, or material."
     if result.images.corrected <= result.images.broken:
         lines.append(f"The edit is no improvement. {advice}")
     elif any(check.status == "fail" for check in costs):

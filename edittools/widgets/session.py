@@ -522,7 +522,7 @@ class EditSession:
                 logits = states[name].logits(edit)
                 comparison = Comparison(states[name].before, misclassified(logits, states[name].labels))
                 result = replace(result, **{name: comparison})
-        return replace(result, verdict=verdict(result))
+        return replace(result, verdict=verdict(result, can_search=self.has_clean))
 
     def by_change(self, result: Result) -> list[int]:
         """Order the indices of the images by what an edit changes.
