@@ -19,7 +19,7 @@ from edittools.selection.verdict import Check, verdict_of
 from edittools.widgets import session as session_module
 from edittools.widgets.materials import MATERIALS, replace_by_material
 from edittools.widgets.result import BEFORE_CHANGE
-from edittools.widgets.session import EditSession
+from edittools.widgets.session import NO_LABEL, EditSession
 
 MASK = torch.zeros(32, 32)
 MASK[16:, 4:28] = 1
@@ -133,12 +133,26 @@ def test_add_clears_the_result_until_it_is_updated(session):
     old = session.rewrite("head", 2)
     index = session.add(noise(1, seed=8)[0])
     assert index == 12 and session.result is None
+    assert not session.has_label(index) and session.class_name(index) == NO_LABEL
+    assert session.groups()[NO_LABEL] == [index] and index not in session.groups()["correct"]
+    assert len(session.update().images.before) == len(old.images.before)  # nobody knows whether it is correct
+    session.relabel(index, session.classifier.classes[0])
+    assert session.has_label(index) and session.result is None and NO_LABEL not in session.groups()
     new = session.update()
     assert len(new.after) == 13 and len(new.images.before) == len(old.images.before) + 1
     assert_is_current(session, new)
     with pytest.raises(ValueError, match="added image"):
         session.add(noise(1, seed=8)[0])
     assert session.result is new
+
+
+def test_exemplar_of_an_added_image_needs_its_label(session):
+    session.select(session.add(noise(1, seed=8)[0], "new.png"))
+    session.mark(MASK)
+    with pytest.raises(ValueError, match="new.png"):
+        _ = session.exemplar
+    session.relabel(session.index, session.classifier.classes[int(session.before[session.index].argmax())])
+    assert torch.equal(session.exemplar.image, session.image)
 
 
 def test_images_have_names_also_added_ones(session, tiny):

@@ -83,6 +83,9 @@ UNDONE = {True: "The edit is undone; there is none now.", False: "The edit is un
 MARK_MESSAGE = "Mark the area of the image that misleads."
 """The message about an image on which nothing is marked."""
 
+LABEL_MESSAGE = "This image has no label yet: enter the class that it shows."
+"""The message about a marked image that has no label, so that nobody knows whether it is misclassified."""
+
 WAITING = "This is done when all images are read and classified."
 """The message about a request that waits for the images."""
 
@@ -336,7 +339,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         session = self.session
         result = self.result
         classes = session.classifier.classes
-        shown = self.shown[:FIGURE_IMAGES]
+        shown = [index for index in self.shown if session.has_label(index)][:FIGURE_IMAGES]
         after = session.before if result is None else result.after
         titles, states = titles_and_states(classes, session.images.labels[shown], session.before[shown], after[shown])
         images = list(session.images.images[shown])
@@ -488,7 +491,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._ranking.insert(0, index)
         self._update()
         self._choose(index)
-        return panel.Outcome(f"{name} is added. Change its label if the prediction is wrong.")
+        return panel.Outcome(f"{name} is added. It counts when you enter its label.")
 
     def _save_report(self, path: str | os.PathLike | None) -> panel.Outcome:
         try:
@@ -533,7 +536,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._session.select(index)
         if index not in self._editors:
             editor = MaskEditor(self._session.image, self._session.mask, finder=self._session.finder)
-            editor.observe(lambda change: self._show_exemplar(), "_masks")
+            editor.observe(self._with_errors_shown(lambda _: self._show_exemplar()), "_masks")
             self._editors[index] = editor
         if self._editor is not None:
             self._editors[index].opacity = self._editor.opacity
@@ -541,7 +544,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self.box.children = [self.box.children[0], self._editor, self._controls.heat_scale]
         self._controls.show_heat_classes(self._session.likely_classes(index))
         self.gallery.selected = self._pictured.index(index) if index in self._pictured else -1
-        self._controls.class_name.value = self._session.class_name(index)
+        self._controls.class_name.value = self._session.class_name(index) if self._session.has_label(index) else ""
         self._show_exemplar()
         if self._controls.heat.value:
             self._request_heat()
@@ -565,7 +568,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         has_edit = self._session.edit is not None
         self._controls.show(result, has_edit, self._session.file_name if has_edit else "")
         classes = self._session.classifier.classes
-        labels = self._session.images.labels.tolist()
         before = self._session.before.softmax(dim=1)
         after = before if result is None else result.after.float().softmax(dim=1)
         self._sort(result)
@@ -573,7 +575,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         cards = []
         for index in self._pictured:
             name = self._session.name(index)
-            card = panel.card(classes, labels[index], before[index], after[index], name=name, marked=index in marked)
+            label = int(self._session.images.labels[index]) if self._session.has_label(index) else None
+            card = panel.card(classes, label, before[index], after[index], name=name, marked=index in marked)
             cards.append(card)
         self.gallery.cards = cards
 
@@ -643,6 +646,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
             self._controls.pair.show([])
             self._controls.pair_message.show(MARK_MESSAGE)
             return
+        if not self._session.has_label(self._session.index):
+            self._controls.pair.show([])
+            self._controls.pair_message.show(LABEL_MESSAGE)
+            return
         exemplar = self._session.exemplar
         self._displayed_exemplar = exemplar
         self._controls.pair.placeholder = panel.CLASSIFYING_PAIR
@@ -711,8 +718,16 @@ class Desk(StaticFigure, ipywidgets.VBox):
             self._request_heat()
 
     def _label_entered(self, name: str) -> None:
-        if name != self._session.class_name(self._session.index):
-            self._submit(partial(self._relabel, self._session.index, name), "computing …")
+        index = self._session.index
+        if name != self._session.class_name(index) and (name or self._session.has_label(index)):
+            self._submit(partial(self._relabel, index, name), "computing …")
+
+    def _image_of(self, path: Path) -> Tensor:
+        """Load an uploaded image; an error names the file as it was chosen, and not the copy."""
+        try:
+            return load_image(path, self._session.classifier)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(path), path.name)) from error
 
     def _add_files(self, uploads: tuple[dict, ...]) -> None:
         """Add the images, and show the edits, among the uploaded files."""
@@ -723,7 +738,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
                 if path.suffix == ".safetensors":
                     self.load(path)
                 else:
-                    image = load_image(path, self._session.classifier)
+                    image = self._image_of(path)
                     self._submit(partial(self._add_image, image, path.name), "adding …")
 
 

@@ -16,7 +16,7 @@ from edittools.images import resized
 from edittools.metrics import SIGNS, state_of
 from edittools.widgets.pixels import to_base64, to_pixels, to_png
 from edittools.widgets.result import Result
-from edittools.widgets.session import ALL, EditSession
+from edittools.widgets.session import ALL, NO_LABEL, EditSession
 
 HELD_OUT = "Result, held out"
 NOT_HELD_OUT = "Result, on the images used for selection"
@@ -172,7 +172,7 @@ class Controls(ipywidgets.VBox):
         self.is_filling = False
         wide = {"style": {"description_width": "76px"}, "layout": {"width": "100%"}}
         narrow = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
-        self.class_name = ipywidgets.Text(description="label", continuous_update=False, **wide)
+        self.class_name = ipywidgets.Text(description="label", placeholder=NO_LABEL, continuous_update=False, **wide)
         self.material = ipywidgets.Dropdown(description="replace by", **wide)
         self.layer = ipywidgets.Dropdown(description="layer", **wide)
         self.strength = ipywidgets.BoundedFloatText(1.0, min=0, max=2, step=0.25, description="strength", **wide)
@@ -488,7 +488,7 @@ class SearchBar(StoppableBar):
 
 def card(
     classes: Sequence[str],
-    label: int,
+    label: int | None,
     before: Tensor,
     after: Tensor,
     caption: str = "",
@@ -499,7 +499,7 @@ def card(
 
     Args:
         classes: the names of the classes.
-        label: index of the class that the image shows.
+        label: index of the class that the image shows; None if it has no label.
         before: probabilities `(classes,)` without the edit.
         after: probabilities `(classes,)` with the edit.
         caption: the first line, before that of the label; may be empty.
@@ -507,26 +507,32 @@ def card(
         marked: whether an area of the image is marked.
 
     Returns:
-        The `state` of the image; whether it is `marked`; `lines`, each with a text and a probability, which is empty
-        where a line above has it: those of the label, and of the prediction before and after; `name` and `full`, the
-        name and the lines with all probabilities, for the large view; and `description`, all of this in full, for
-        screen readers and the mouse.
+        The `state` of the image, empty without a label; whether it is `marked`; `lines`, each with a text and a
+        probability, which is empty where a line above has it: those of the label, and of the prediction before and
+        after; `name` and `full`, the name and the lines with all probabilities, for the large view; and `description`,
+        all of this in full, for screen readers and the mouse.
     """
     first = int(before.argmax())
     last = int(after.argmax())
-    state = state_of(first == label, last == label)
-    sign = SIGNS[state]
-    lines = [[classes[label], _percent(before[label], after[label])]]
-    if first == last:
-        lines.append([f"{sign} {classes[first]}", _percent(before[first], after[first])])
+    if label is None:
+        state = ""
+        sign = ""
+        lines = [[NO_LABEL, ""]]
     else:
-        lines.append([f"{sign} {classes[first]} →", _percent(before[first])])
+        state = state_of(first == label, last == label)
+        sign = f"{SIGNS[state]} "
+        lines = [[classes[label], _percent(before[label], after[label])]]
+    if first == last:
+        lines.append([f"{sign}{classes[first]}", _percent(before[first], after[first])])
+    else:
+        lines.append([f"{sign}{classes[first]} →", _percent(before[first])])
         lines.append([classes[last], _percent(after[last])])
     full = [list(line) for line in lines]
-    in_words = ", ".join(f"{text} {probability}" for text, probability in lines)
+    in_words = ", ".join(f"{text} {probability}".strip() for text, probability in lines)
     for line, index in zip(lines[1:], (first, last), strict=False):
         if index == label:
             line[1] = ""
+    facts = [fact for fact in (state, "marked" if marked else "") if fact]
     heads = [head for head in (name, caption) if head]
     return {
         "state": state,
@@ -534,7 +540,7 @@ def card(
         "name": ": ".join(heads),
         "full": full,
         "marked": marked,
-        "description": ": ".join([*heads, f"{in_words}; {state}{', marked' if marked else ''}"]),
+        "description": ": ".join([*heads, "; ".join([in_words, *facts])]),
     }
 
 

@@ -47,6 +47,9 @@ from edittools.widgets.result import MEASURING, Preview, Result, describe, sente
 ALL = "all"
 """The name of the group of all images."""
 
+NO_LABEL = "no label yet"
+"""The name of the group of added images without a label, and what is said of such an image."""
+
 MOST_CLASSES = 5
 """The number of classes that `EditSession.likely_classes` names, without the label."""
 
@@ -124,6 +127,7 @@ class EditSession:
         self._weights = Weights(classifier)
         self._beside_weights = fingerprint_beside_weights(classifier)
         self._marks: dict[int, Tensor] = {}
+        self._unlabeled: set[int] = set()
         self._cuts: dict[str, Cut] = {}
         self._states: dict[str, _LayerStates] = {}
         self._steps: list[_Step] = []
@@ -203,13 +207,17 @@ class EditSession:
         """Return the name of an image: that of its file, or "image" and its index."""
         return self.images.names[index]
 
+    def has_label(self, index: int) -> bool:
+        """Return whether an image has a label; an added image has none until `relabel` gives it one."""
+        return index not in self._unlabeled
+
     def class_name(self, index: int) -> str:
-        """Return the name of the class that an image is labeled with."""
-        return self.classifier.classes[int(self.images.labels[index])]
+        """Return the name of the class that an image is labeled with, `NO_LABEL` if it has no label."""
+        return self.classifier.classes[int(self.images.labels[index])] if self.has_label(index) else NO_LABEL
 
     def is_misclassified(self, index: int) -> bool:
-        """Return whether an image is misclassified before any edit."""
-        return int(self.before[index].argmax()) != int(self.images.labels[index])
+        """Return whether an image has a label, and is misclassified before any edit."""
+        return self.has_label(index) and int(self.before[index].argmax()) != int(self.images.labels[index])
 
     @property
     def image(self) -> Tensor:
@@ -236,9 +244,10 @@ class EditSession:
             labels = self.images.labels.clone()
             labels[index] = self.classifier.index(name)
             self.images = replace(self.images, labels=labels)
+            self._unlabeled.discard(index)
 
     def add(self, image: Tensor, name: str = "") -> int:
-        """Add an image `(3, H, W)` with the current prediction as its label; the result is cleared.
+        """Add an image `(3, H, W)`, which counts when `relabel` has given it a label; the result is cleared.
 
         Args:
             image: the image.
@@ -261,7 +270,9 @@ class EditSession:
         self.before = torch.cat([self.before, logits])
         self.images = LabelledImages(pixels, labels, self.classifier.classes, names)
         self._states.clear()
-        return len(self.images) - 1
+        index = len(self.images) - 1
+        self._unlabeled.add(index)
+        return index
 
     @property
     def mask(self) -> Tensor:
@@ -341,12 +352,14 @@ class EditSession:
         classified correctly is x, and with its marked area replaced it is x'.
 
         Raises:
-            ValueError: if nothing is marked.
+            ValueError: if nothing is marked, or if the image has no label.
             KeyError: if there is no such material.
         """
         mask = self.mask
         if not mask.any():
             raise ValueError("nothing is marked; mark the area of the image that misleads")
+        if not self.has_label(self.index):
+            raise ValueError(f"{self.name(self.index)!r} has no label; enter the class that it shows")
         image = self.image
         replaced = replace_by_material(image, mask, self.material, self.materials)
         label = int(self.images.labels[self.index])
@@ -474,7 +487,7 @@ class EditSession:
         if not self.has_clean:
             raise ValueError("no clean images were given, so the cost of an edit is unknown; pass clean=")
         self._check_weights()
-        target = self.images.subset([index for index in range(len(self.images)) if index != drawn_on])
+        target = self.images.subset(self._counted([drawn_on]))
         fix = repair(
             self.classifier,
             exemplar,
@@ -503,7 +516,7 @@ class EditSession:
         data = self.images
         states = self._states_at(first_layer).sets
         after = states["images"].logits(edit)
-        counted = [index for index in range(len(data)) if index not in drawn_on]
+        counted = self._counted(drawn_on)
         misclassified_before = misclassified(states["images"].original, data.labels)
         misclassified_after = misclassified(after, data.labels)
         result = Result(
@@ -524,6 +537,10 @@ class EditSession:
                 result = replace(result, **{name: comparison})
         return replace(result, verdict=verdict(result, can_search=self.has_clean))
 
+    def _counted(self, drawn_on: Collection[int]) -> list[int]:
+        """List the indices of the images that count: those with a label, without those that an edit was made from."""
+        return [index for index in range(len(self.images)) if self.has_label(index) and index not in drawn_on]
+
     def by_change(self, result: Result) -> list[int]:
         """Order the indices of the images by what an edit changes.
 
@@ -543,8 +560,8 @@ class EditSession:
 
         Returns:
             The indices of the images of each group, by its name: all images; each state, see `metrics.state_of`; those
-            that are marked; each pair of a label and a wrong prediction without an edit, such as "tractor as sled", the
-            most frequent first; and each class. No group is empty.
+            that are marked; those without a label; each pair of a label and a wrong prediction without an edit, such as
+            "tractor as sled", the most frequent first; and each class. No group is empty.
         """
         classes = self.classifier.classes
         labels = self.images.labels.tolist()
@@ -553,12 +570,13 @@ class EditSession:
         states: dict[str, list[int]] = {state: [] for state in ("misclassified", "corrected", "broken", "correct")}
         pairs: dict[str, list[int]] = {}
         of_classes: dict[str, list[int]] = {}
-        for index, label in enumerate(labels):
+        for index in self._counted(()):
+            label = labels[index]
             states[state_of(before[index] == label, after[index] == label)].append(index)
             of_classes.setdefault(f"class {classes[label]}", []).append(index)
             if before[index] != label:
                 pairs.setdefault(f"{classes[label]} as {classes[before[index]]}", []).append(index)
-        groups = {ALL: list(range(len(labels))), **states, "marked": self.marked}
+        groups = {ALL: list(range(len(labels))), **states, "marked": self.marked, NO_LABEL: sorted(self._unlabeled)}
         groups |= dict(sorted(pairs.items(), key=lambda pair: -len(pair[1])))
         groups |= dict(sorted(of_classes.items()))
         return {name: indices for name, indices in groups.items() if indices}
