@@ -442,6 +442,18 @@ def test_stroke_is_where_the_pointer_is_on_the_enlarged_canvas(drawn, ratio):
         page.wait_for_timeout(300)
 
 
+def test_outline_of_the_mask_stands_out_without_colors(drawn):
+    drawn.drag(*STROKE)
+    assert drawn.shows(stroke(STROKE))
+    drawn.page.wait_for_timeout(150)  # it is drawn at the next frame
+    pixels = drawn.canvas.evaluate("""top => { const layer = top.parentElement.querySelector('.et-mask');
+        const { data } = layer.getContext('2d').getImageData(0, 0, layer.width, layer.height);
+        const colors = [...new Set(new Uint32Array(data.buffer))];
+        return colors.map(color => [...new Uint8Array(new Uint32Array([color]).buffer)]); }""")
+    outline = [color for *color, alpha in pixels if alpha > 200]
+    assert max(web.contrast(one, other) for one in outline for other in outline) > 7
+
+
 def test_opacity_of_the_mask_is_set_by_a_slider(drawn):
     drawn.drag(*STROKE)
     opaque = drawn.pixels()

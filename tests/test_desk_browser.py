@@ -78,6 +78,14 @@ shared_desk
 FRESH = 'fresh = widgets.Desk(classifier, images, sets["clean"], sets["retain"])\nfresh'
 
 
+COLORS_OF_PREDICTIONS = """root => { const context = document.createElement('canvas').getContext('2d');
+    const shown = color => { context.fillStyle = getComputedStyle(root).backgroundColor; context.fillRect(0, 0, 1, 1);
+        context.fillStyle = color; context.fillRect(0, 0, 1, 1);
+        return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3); };
+    return [...root.querySelectorAll('.et-prediction .et-name')].map(e => [
+        shown(getComputedStyle(e).color), shown(getComputedStyle(e.closest('.et-card, dialog')).backgroundColor)]); }"""
+
+
 class Panel:
     """A desk in the page."""
 
@@ -397,6 +405,8 @@ def test_desk_fits_into_a_small_screen(desk, page):
         box = desk.root.locator(part).first.bounding_box()
         assert box["y"] >= 0 and box["y"] + box["height"] <= view, part
     assert desk.root.evaluate("root => root.getBoundingClientRect().height") < 740
+    menus = [desk.root.get_by_label(name, exact=True).bounding_box() for name in ("show", "sort", "size")]
+    assert len({menu["y"] for menu in menus}) == 1
 
 
 def test_rewrite_without_a_mark_shows_the_error_below_the_button(desk):
@@ -512,6 +522,8 @@ def check_layout(panel, name, theme, width, height):
     panel.page.wait_for_timeout(900)
     panel.root.screenshot(path=web.ARTEFACTS / f"{name}-{theme.lower()}-{width}.png")
     assert panel.root.evaluate(OVERFLOWING) == []
+    colors = panel.root.evaluate(COLORS_OF_PREDICTIONS)
+    assert colors and min(web.contrast(text, background) for text, background in colors) >= 4.5
 
 
 @pytest.mark.parametrize("theme", ["Dark", "Light"])

@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -194,6 +194,17 @@ def in_kernel(page: Page, code: str) -> str:
            return out.trim(); }""",
         code,
     )
+
+
+def contrast(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the contrast of two colors, each red, green, and blue from 0 to 255, as WCAG defines it."""
+    luminances = []
+    for color in (one, other):
+        shares = [channel / 255 for channel in color]
+        linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+        luminances.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    darker, lighter = sorted(luminances)
+    return (lighter + 0.05) / (darker + 0.05)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60) -> bool:

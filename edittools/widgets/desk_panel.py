@@ -202,20 +202,14 @@ class Controls(ipywidgets.VBox):
         self.sort = ipywidgets.Dropdown(
             options=(BY_CHANGE, WORST_FIRST),
             description="sort",
-            style={"description_width": "36px"},
-            layout={"width": "100%"},
         )
         self.size = ipywidgets.Dropdown(
             options=tuple(SIZES.items()),
             description="size",
-            style={"description_width": "36px"},
-            layout={"width": "100%"},
         )
         self.group = ipywidgets.Dropdown(
             options=(ALL,),
             description="show",
-            style={"description_width": "36px"},
-            layout={"width": "100%"},
         )
         self.message = Message()
         self.title = heading("")

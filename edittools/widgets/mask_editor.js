@@ -294,7 +294,7 @@ const ICONS = {
 // What is painted over the image: red, green, blue and opacity in one number, as ImageData has them.
 const rgba = (r, g, b, a) => ((Math.round(255 * a) << 24) | (b << 16) | (g << 8) | r) >>> 0;
 const COLOURS = {
-  line: rgba(255, 45, 149, 1), rim: rgba(255, 255, 255, 0.9), mesh: rgba(255, 255, 255, 0.45), glow: rgba(255, 255, 255, 0.3), suggested: rgba(255, 214, 0, 1), faint: rgba(255, 255, 255, 0.6),
+  line: rgba(120, 0, 75, 1), rim: rgba(255, 255, 255, 0.9), mesh: rgba(255, 255, 255, 0.45), glow: rgba(255, 255, 255, 0.3), suggested: rgba(255, 214, 0, 1), faint: rgba(255, 255, 255, 0.6),
 };
 
 const POLYGON_HINTS = {
@@ -885,8 +885,10 @@ class View {
     const context = over.getContext("2d");
     if (this.hidden) return context.clearRect(0, 0, width, height);
     const image = context.createImageData(width, height), out = new Uint32Array(image.data.buffer);
-    const opacity = doc.model.get("opacity"), fill = rgba(255, 45, 149, opacity), hatch = rgba(110, 0, 70, Math.min(1, 1.2 * opacity));
-    const spacing = Math.round(12 * dpr), stripe = Math.round(2 * dpr); // of the hatching, which shows without colors too
+    const opacity = doc.model.get("opacity"), fill = rgba(255, 45, 149, opacity);
+    // The hatching has a dark and a light stripe, so that it shows without colors too, on any image.
+    const dark = rgba(110, 0, 70, Math.min(1, 0.25 + opacity)), light = rgba(255, 255, 255, Math.min(1, 0.1 + 0.8 * opacity));
+    const spacing = Math.round(16 * dpr), stripe = Math.round(2 * dpr);
     const smart = this.tool === "smart", edge = Math.max(1, Math.round(1.25 * dpr));
     const lit = smart && this.hover && this.covers(this.hover) ? this.segment(this.hover) : -1;
     const look = (X, offset) => Math.floor(((X + 0.5) / dpr - offset) / this.scale);
@@ -909,7 +911,7 @@ class View {
         else if (outlined.some((concept) => differs(concept.data, row + x, around))) out[o] = COLOURS.faint;
         else if (differs(data, row + x, around)) out[o] = m ? COLOURS.line : COLOURS.rim;
         else if (smart && (cell !== segments.data[cellRow + cells[i + 1]] || cell !== segments.data[cellBelow + cells[i]])) out[o] = COLOURS.mesh;
-        else if (m) out[o] = (X + Y) % spacing < stripe ? hatch : fill;
+        else if (m) out[o] = [dark, light][Math.floor(((X + Y) % spacing) / stripe)] ?? fill;
         else if (smart && cell === lit) out[o] = COLOURS.glow;
       }
     }
