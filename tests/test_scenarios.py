@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import needs_imagenette, needs_photos
 from torch.nn.functional import cross_entropy
+from tqdm import tqdm
 
 import edittools as et
 from edittools.course.miniworld.attacks import ATTACKED
@@ -181,6 +182,22 @@ def test_subset_of_tagged_photos_selects_from_every_tensor(indices):
     assert torch.equal(selected.images, originals[indices] / 2)
     assert torch.equal(selected.originals, originals[indices])
     assert torch.equal(selected.masks, originals[indices][:, 0])
+
+
+def test_desk_setup_lite_shows_a_bar_before_it_loads_anything(monkeypatch):
+    bars = []
+
+    def make_bar(*arguments, **options):
+        bars.append(options["desc"])
+        return tqdm(disable=True)
+
+    def load(name):
+        assert bars
+        raise InterruptedError
+
+    monkeypatch.setattr(own_model, "load_classifier", load)
+    with pytest.raises(InterruptedError):
+        own_model.desk_setup("lite", make_bar)
 
 
 @needs_imagenette

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from edittools._checks import one_of
+from edittools._progress import Progress
 from edittools.geometry import InputGeometry
-from edittools.images import LabelledImages, LazyImages
+from edittools.images import LabelledImages, LazyImages, in_batches
 from edittools.models.downloads import PhotoArchive, photo_folder
 
 CLASSES = {
@@ -73,9 +74,15 @@ def imagenette(split: str, size: int = SIZE) -> LabelledImages:
     return LabelledImages(images, torch.tensor(labels), tuple(CLASSES.values()), names)
 
 
-def in_memory(photos: LabelledImages) -> LabelledImages:
-    """Load the photos of a set into memory."""
-    return replace(photos, images=photos.images[:])
+def in_memory(photos: LabelledImages, bar: str = "", progress: Progress | None = None) -> LabelledImages:
+    """Load the photos of a set into memory.
+
+    Args:
+        photos: the photos.
+        bar: the name of the progress bar.
+        progress: a class like `tqdm.tqdm`, for a bar.
+    """
+    return replace(photos, images=torch.cat(list(in_batches(photos, bar=bar, progress=progress))))
 
 
 def divide(photos: LabelledImages, seed: int = 0) -> dict[str, LabelledImages]:

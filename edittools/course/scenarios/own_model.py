@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier
 from edittools.course.miniworld.contexts import GROUNDS
 from edittools.course.miniworld.scenes import Scenes, exact_finder
@@ -68,11 +70,14 @@ class TaggedPhotos(LabelledImages):
     masks: Tensor = field(default=None, repr=False)
 
 
-def desk_setup(tier: str | None = None) -> tuple[Classifier, dict[str, LabelledImages]]:
+def desk_setup(
+    tier: str | None = None, progress: Progress | None = tqdm
+) -> tuple[Classifier, dict[str, LabelledImages]]:
     """Make a classifier and images for the desk of notebook 05.
 
     Args:
         tier: by default the one that `EDITTOOLS_TIER` names.
+        progress: a class like `tqdm.tqdm`, for bars while photos are read and classified; None for no bars.
 
     Returns:
         The classifier, and sets by name: `images`, of which some are misclassified, `clean` images, images to `retain`,
@@ -86,13 +91,17 @@ def desk_setup(tier: str | None = None) -> tuple[Classifier, dict[str, LabelledI
             "test": SCENES["target_test"].at_most(120).render(),
         }
         return load_classifier("mini_vgg"), scenes
-    classifier = load_classifier(NETWORK)
-    photos = divided_photos(classifier)
+    with bar_of(progress, total=1, desc="loading the network", unit="network") as bar:
+        classifier = load_classifier(NETWORK)
+        photos = divided_photos(classifier)
+        bar.update()
+    images = tagged(photos["images"], SEED, progress=progress)
+    retain = in_memory(photos["retain"], "reading photos to retain", progress)
     sets: dict[str, LabelledImages] = {
-        "images": failing_and_correct(classifier, tagged(photos["images"], SEED)),
-        "clean": in_memory(photos["clean"]),
-        "retain": correct_photos(classifier, in_memory(photos["retain"])).subset(range(RETAIN)),
-        "test": tagged(photos["test"], SEED + COUNTS["images"]),
+        "images": failing_and_correct(classifier, images, progress),
+        "clean": in_memory(photos["clean"], "reading clean photos", progress),
+        "retain": correct_photos(classifier, retain, progress).subset(range(RETAIN)),
+        "test": tagged(photos["test"], SEED + COUNTS["images"], progress=progress),
     }
     return classifier, sets
 
@@ -183,30 +192,33 @@ def divided_photos(classifier: Classifier) -> dict[str, LabelledImages]:
     return sets
 
 
-def tagged(photos: LabelledImages, seed: int, spacing: int = 1) -> TaggedPhotos:
+def tagged(photos: LabelledImages, seed: int, spacing: int = 1, progress: Progress | None = None) -> TaggedPhotos:
     """Draw tags on photos.
 
     Args:
         photos: the photos.
         seed: seed of what is drawn.
         spacing: one of this number of photos gets a tag; by default all do.
+        progress: a class like `tqdm.tqdm`, for a bar.
     """
-    originals = photos.images[:]
+    originals = in_memory(photos, "reading photos to tag", progress).images
     drawn, masks = SHORTCUTS[GOAL].draw(originals, seed)
     has_tag = (torch.arange(len(photos)) % spacing == 0)[:, None, None]
     images = torch.where(has_tag[:, None], drawn, originals)
     return TaggedPhotos(images, photos.labels, photos.classes, photos.names, originals, masks * has_tag)
 
 
-def failing_and_correct(classifier: Classifier, photos: TaggedPhotos) -> TaggedPhotos:
+def failing_and_correct(classifier: Classifier, photos: TaggedPhotos, progress: Progress | None = None) -> TaggedPhotos:
     """Select `FAILING` photos of which only the tag is predicted, and `CORRECT` ones that are correct with the tag."""
-    is_correct = ~misclassified(predict(classifier, photos.originals), photos.labels)
-    predicted = predicted_classes(predict(classifier, photos))
+    logits = predict(classifier, photos.originals, bar="classifying photos without a tag", progress=progress)
+    is_correct = ~misclassified(logits, photos.labels)
+    predicted = predicted_classes(predict(classifier, photos, bar="classifying photos with a tag", progress=progress))
     failing = (is_correct & (predicted == classifier.index(GOAL))).nonzero()[:FAILING, 0]
     correct = (is_correct & (predicted == photos.labels)).nonzero()[:CORRECT, 0]
     return photos.subset(torch.cat([failing, correct]).sort().values)
 
 
-def correct_photos(classifier: Classifier, photos: LabelledImages) -> LabelledImages:
+def correct_photos(classifier: Classifier, photos: LabelledImages, progress: Progress | None = None) -> LabelledImages:
     """Select the photos that are classified correctly."""
-    return photos.subset(~misclassified(predict(classifier, photos), photos.labels))
+    logits = predict(classifier, photos, bar="classifying photos to retain", progress=progress)
+    return photos.subset(~misclassified(logits, photos.labels))
