@@ -49,6 +49,13 @@ def test_mask_returns_what_was_set(editor):
     assert not editor.mask.any()
 
 
+def test_image_may_be_a_pil_image_or_an_array(editor):
+    pixels = np.arange(24 * 32 * 3, dtype=np.uint8).reshape(24, 32, 3)
+    expected = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    for image in (Image.fromarray(pixels), pixels, pixels / 255):
+        assert torch.allclose(MaskEditor(image, corner()).shown_image, expected)
+
+
 def test_mask_of_a_single_pixel():
     editor = MaskEditor(torch.rand(3, 1, 1), torch.ones(1, 1))
     assert editor.mask.tolist() == [[1]]
@@ -176,6 +183,37 @@ def test_load_of_coco_run_lengths_and_polygons(editor, tmp_path, segmentation):
         (tmp_path / "road.json").write_text(json.dumps(content))
         editor.load(tmp_path / "road.json")
         assert torch.equal(editor.mask, corner())
+
+
+def test_saved_coco_file_is_read_by_pycocotools(tmp_path):
+    from pycocotools.coco import COCO
+
+    editor = MaskEditor(torch.rand(3, *SHAPE), {"road": corner(), "sky": None})
+    editor.save(tmp_path / "van.json")
+    coco = COCO(tmp_path / "van.json")
+    [annotation] = coco.loadAnns(coco.getAnnIds(catIds=coco.getCatIds(catNms=["road"])))
+    assert np.array_equal(coco.annToMask(annotation), corner().numpy())
+    assert annotation["area"] == 45 and annotation["bbox"] == [0, 0, 9, 5]
+    assert coco.loadImgs(annotation["image_id"])[0]["width"] == 32
+
+
+def test_load_of_several_annotations_takes_those_of_the_category_of_the_mask(tmp_path):
+    segmentations = [[[0, 0, 9, 0, 9, 5, 0, 5]], [[20, 10, 30, 10, 30, 20, 20, 20]]]
+    annotations = []
+    for number, segmentation in enumerate(segmentations):
+        annotations.append({"id": number, "category_id": number, "segmentation": segmentation})
+    categories = [{"id": 0, "name": "road"}, {"id": 1, "name": "sky"}]
+    (tmp_path / "van.json").write_text(json.dumps({"annotations": annotations, "categories": categories}))
+    for name, count in {"road": 45, "sky": 100, "car": 145}.items():
+        editor = MaskEditor(torch.rand(3, *SHAPE), {name: None})
+        editor.load(tmp_path / "van.json")
+        assert editor.mask.sum() == count, name
+
+
+@pytest.mark.parametrize("name", ["absent.png", "absent.json"])
+def test_load_of_a_missing_file_names_it_in_a_sentence(editor, tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=f"{name}.*does not exist"):
+        editor.load(tmp_path / name)
 
 
 @pytest.mark.parametrize(

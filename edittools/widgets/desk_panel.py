@@ -174,8 +174,18 @@ class Controls(ipywidgets.VBox):
         narrow = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
         self.class_name = ipywidgets.Text(description="label", placeholder=NO_LABEL, continuous_update=False, **wide)
         self.material = ipywidgets.Dropdown(description="replace by", **wide)
-        self.layer = ipywidgets.Dropdown(description="layer", **wide)
-        self.strength = ipywidgets.BoundedFloatText(1.0, min=0, max=2, step=0.25, description="strength", **wide)
+        self.layer = ipywidgets.Dropdown(
+            description="layer", style={"description_width": "76px"}, layout={"flex": "1 1 170px", "width": "auto"}
+        )
+        self.strength = ipywidgets.BoundedFloatText(
+            1.0,
+            min=0,
+            max=2,
+            step=0.25,
+            description="strength",
+            style={"description_width": "56px"},
+            layout={"width": "120px"},
+        )
         self.pair = Gallery(label="x and x'", size=66, placeholder=UNREAD)
         self.pair_message = Message().add_class("et-pair-message")
         self.rewrite = button("Rewrite", "rewrite this layer by the marked image", "primary")
@@ -237,8 +247,7 @@ class Controls(ipywidgets.VBox):
                 self.material,
                 self.pair,
                 self.pair_message,
-                self.layer,
-                self.strength,
+                row(self.layer, self.strength),
                 row(self.rewrite, self.search, self.stop),
                 self.progress,
                 self.status,

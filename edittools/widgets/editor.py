@@ -40,7 +40,8 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
     size, but its masks always have the full size.
 
     Args:
-        image: `(3, H, W)` float in [0, 1].
+        image: a tensor `(3, H, W)` of floats in [0, 1], a PIL image, or an array `(H, W, 3)` of bytes or of floats in
+            [0, 1].
         mask: the mask to start from, `(H, W)` of 0 and 1; or several masks by name, with None for an empty mask.
         finder: a function that suggests masks of concepts in the image, see `probing.segmentation`; by default both
             DeepLabs of 2 MB. They need the package ai-edge-litert and two files.
@@ -66,10 +67,11 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
 
     def __init__(
         self,
-        image: Tensor,
+        image: Tensor | Image.Image | NDArray,
         mask: Tensor | Mapping[str, Tensor | None] | None = None,
         finder: Callable[[Tensor], dict[str, Tensor]] | None = None,
     ) -> None:
+        image = image_of(image)
         pixels = to_pixels(image)
         self._image = image
         self._shape = pixels.shape[:2]
@@ -137,8 +139,8 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         """Save the mask that is drawn on.
 
         Args:
-            path: a `.png` file, for a gray image; or a `.json` file, for COCO run lengths, which needs the package
-                pycocotools.
+            path: a `.png` file, for a gray image; or a `.json` file in COCO's format, with the image, its annotation,
+                and the name of the mask as its category, which needs the package pycocotools.
 
         Raises:
             ValueError: if the name has another suffix.
@@ -150,30 +152,50 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         with extra("widgets", "notebooks"):
             from pycocotools import mask as coco
         encoded = coco.encode(np.asfortranarray(self.mask.numpy().astype(np.uint8)))
-        segmentation = {**encoded, "counts": encoded["counts"].decode()}
+        height, width = self._shape
+        annotation = {
+            "id": 1,
+            "image_id": 1,
+            "category_id": 1,
+            "segmentation": {**encoded, "counts": encoded["counts"].decode()},
+            "area": int(coco.area(encoded)),
+            "bbox": coco.toBbox(encoded).tolist(),
+            "iscrowd": 0,
+        }
+        content = {
+            "images": [{"id": 1, "width": width, "height": height, "file_name": f"{Path(path).stem}.png"}],
+            "annotations": [annotation],
+            "categories": [{"id": 1, "name": self.active}],
+        }
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps({"segmentation": segmentation}), encoding="utf-8")
+            temporary.write_text(json.dumps(content), encoding="utf-8")
 
     def load(self, path: str | os.PathLike) -> None:
         """Replace the mask that is drawn on by one from a file.
 
         Args:
-            path: a `.png` file, or a `.json` file that contains a COCO annotation or segmentation.
+            path: a `.png` file; or a `.json` file that contains a COCO annotation, a segmentation, or several
+                annotations, of which those count whose category has the name of the mask, and all if there is none.
 
         Raises:
             FileNotFoundError: if there is no such file.
             ValueError: if the name has another suffix, or if the file contains no mask that fits the image.
             ModuleNotFoundError: if pycocotools is needed and not installed.
         """
-        if _suffix(path) == ".png":
+        suffix = _suffix(path)
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"mask file {os.fspath(path)!r} does not exist; pass a file that was saved before")
+        if suffix == ".png":
             self.mask = load_mask(path)
             return
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:  # of JSON or of the text's encoding
             raise ValueError(f"{os.fspath(path)!r} is not a JSON file with a COCO mask: {error}") from error
-        segmentation = content.get("segmentation", content) if isinstance(content, dict) else content
-        self.mask = decode_segmentation(segmentation, self._shape)
+        mask = torch.zeros(self._shape)
+        for segmentation in segmentations_of(content, self.active):
+            mask = torch.maximum(mask, decode_segmentation(segmentation, self._shape))
+        self.mask = mask
 
     def figure(self) -> Figure:
         """Plot the image with its heat map, if there is one, and with the mask that is drawn on."""
@@ -230,6 +252,33 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         for _, runs in proposal["value"]:
             decode_runs(runs, self._shape)
         return proposal["value"]
+
+
+def image_of(image: Tensor | Image.Image | NDArray) -> Tensor:
+    """Convert a PIL image, or an array `(H, W, 3)` of bytes or floats, to `(3, H, W)`; a tensor is returned."""
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("RGB"))
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
+        return image
+    pixels = image / 255 if image.dtype == np.uint8 else image
+    return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32)).permute(2, 0, 1)
+
+
+def segmentations_of(content: Any, category: str) -> list[Any]:
+    """List the segmentations in the content of a COCO file.
+
+    Args:
+        content: a segmentation, an annotation, or several annotations with their categories.
+        category: the name of the category that counts; if there is no such one, all do.
+    """
+    if not isinstance(content, dict):
+        return [content]
+    if "annotations" not in content:
+        return [content.get("segmentation", content)]
+    annotations = content["annotations"]
+    numbers = {each["id"] for each in content.get("categories", ()) if each["name"] == category}
+    named = [annotation for annotation in annotations if annotation.get("category_id") in numbers]
+    return [annotation["segmentation"] for annotation in named or annotations]
 
 
 def strongest_heat(heat: Tensor) -> float:
