@@ -317,17 +317,25 @@ def test_heat_map_is_drawn_over_the_image(drawn):
     assert web.wait_until(lambda: drawn.canvas.evaluate(image) == before)
 
 
-def test_smart_select_adds_whole_superpixels(drawn, folder):
-    runs = MaskEditor(load_image(folder / "scene.png"))._segments["runs"].split()
-    numbers = np.repeat(*np.array(runs, int).reshape(-1, 2).T).reshape(HEIGHT, WIDTH)
+def test_smart_select_adds_whole_segments_of_the_size_that_is_set(drawn, folder):
+    superpixels = MaskEditor(load_image(folder / "scene.png"))._segments
+    numbers = np.repeat(*np.array(superpixels["runs"].split(), int).reshape(-1, 2).T).reshape(HEIGHT, WIDTH)
     path = [(5, 5), (50, 9), (60, 60)]
     drawn.press("s")
-    drawn.drag(*path)
-    over = np.unique(numbers[stroke(path, 0)])
-    expected = np.isin(numbers, over)
-    assert len(over) > 5 and drawn.shows(expected)
-    drawn.click(50, 9, button="right")
-    assert drawn.shows(expected & (numbers != numbers[9, 50]))
+    for size in (0, 3):
+        segments = np.array(superpixels["segments"][size])[numbers]
+        drawn.root.get_by_label("Size").fill(str(size))
+        drawn.canvas.focus()
+        drawn.drag(*path)
+        over = np.unique(segments[stroke(path, 0)])
+        expected = np.isin(segments, over)
+        assert drawn.shows(expected)
+        drawn.click(50, 9, button="right")
+        assert drawn.shows(expected & (segments != segments[9, 50]))
+        drawn.do("clear")
+        assert drawn.shows(box(1, 1, 0, 0))
+    drawn.press("[", "[")
+    assert drawn.root.get_by_label("Size").input_value() == "1"
 
 
 def test_undo_after_grow_shrink_invert_and_clear(drawn):

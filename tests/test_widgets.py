@@ -106,6 +106,22 @@ def test_suggestions_without_the_files_say_so_in_one_line(editor, monkeypatch, t
     assert "cityscapes.tflite" in editor._suggestions_error and not editor._suggestions
 
 
+# --- smart select ---
+
+
+def test_segments_of_smart_select_join_superpixels_of_similar_color():
+    image = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(0)) * 0.04 + 0.3
+    image[:, 20:60, 30:80] += 0.4  # a sign of one color
+    superpixels = MaskEditor(image)._segments
+    labels = np.repeat(*np.array(superpixels["runs"].split(), int).reshape(-1, 2).T).reshape(96, 96)
+    sizes = []
+    for segments in superpixels["segments"]:
+        marked = np.array(segments)[labels] == segments[labels[40, 55]]
+        sizes.append(int(marked.sum()))
+    assert sizes == sorted(sizes) and sizes[0] < 0.1 * 40 * 50
+    assert any(abs(size - 40 * 50) < 0.1 * 40 * 50 for size in sizes)
+
+
 # --- the heat map ---
 
 

@@ -175,7 +175,9 @@ class Controls(ipywidgets.VBox):
         self.class_name = ipywidgets.Text(description="label", placeholder=NO_LABEL, continuous_update=False, **wide)
         self.material = ipywidgets.Dropdown(description="replace by", **wide)
         self.layer = ipywidgets.Dropdown(
-            description="layer", style={"description_width": "76px"}, layout={"flex": "1 1 170px", "width": "auto"}
+            description="layer",
+            style={"description_width": "76px"},
+            layout={"flex": "1 1 150px", "width": "auto", "min_width": "0"},
         )
         self.strength = ipywidgets.BoundedFloatText(
             1.0,
@@ -184,7 +186,7 @@ class Controls(ipywidgets.VBox):
             step=0.25,
             description="strength",
             style={"description_width": "56px"},
-            layout={"width": "120px"},
+            layout={"width": "108px"},
         )
         self.pair = Gallery(label="x and x'", size=66, placeholder=UNREAD)
         self.pair_message = Message().add_class("et-pair-message")

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import traitlets
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from skimage.segmentation import slic
 from torch import Tensor
 
@@ -30,6 +32,9 @@ MAX_DISPLAY_PIXELS = 3_000_000
 
 MAX_SEGMENT_PIXELS = 400_000
 """An image with more pixels is reduced before superpixels are computed."""
+
+COLOR_DISTANCES = (0, 8, 16, 28, 44, 64)
+"""The sizes of the segments of smart select: neighbors whose mean colors differ less, of 255, are one segment."""
 
 
 class MaskEditor(StaticFigure, anywidget.AnyWidget):
@@ -55,7 +60,9 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
     _css = Path(__file__).parent / "mask_editor.css"
     _size = traitlets.List(help="height and width").tag(sync=True)
     _image_png = traitlets.Unicode(help="the displayed image in base64").tag(sync=True)
-    _segments = traitlets.Dict(help="size and run lengths of the superpixels").tag(sync=True)
+    _segments = traitlets.Dict(help="size and run lengths of the superpixels, and their segments at each size").tag(
+        sync=True
+    )
     _masks = traitlets.List(help="name and run lengths of each mask").tag(sync=True)
     _suggestions_requested = traitlets.Int(help="how often the browser has asked for suggestions").tag(sync=True)
     _suggestions = traitlets.List(help="name and run lengths of each suggested mask").tag(sync=True)
@@ -373,13 +380,45 @@ def _superpixels(pixels: NDArray[np.uint8]) -> dict[str, Any]:
 
     Returns:
         `size`: height and width; `runs`: the label and the length of each run of equal labels, through all rows in
-        order.
+        order; `segments`: for each of `COLOR_DISTANCES`, the number of the segment of each superpixel.
     """
     height, width = pixels.shape[:2]
     count = min(300, 1 + height * width // 50)
     labels = slic(pixels, n_segments=count, compactness=15, sigma=0.7, start_label=0)
+    segments = merged_segments(pixels, labels, COLOR_DISTANCES)
     flat = labels.ravel()
     ends = np.r_[np.flatnonzero(np.diff(flat)), flat.size - 1]
     lengths = np.diff(ends, prepend=-1)
     runs = np.stack([flat[ends], lengths], axis=1)
-    return {"size": [height, width], "runs": " ".join(map(str, runs.ravel().tolist()))}
+    runs_text = " ".join(map(str, runs.ravel().tolist()))
+    return {"size": [height, width], "runs": runs_text, "segments": segments}
+
+
+def merged_segments(
+    pixels: NDArray[np.uint8], labels: NDArray[np.integer], distances: Sequence[float]
+) -> list[list[int]]:
+    """Join neighboring superpixels of similar color.
+
+    Args:
+        pixels: `(H, W, 3)`.
+        labels: the superpixel of each pixel, `(H, W)`, from 0 up.
+        distances: superpixels are joined whose mean colors differ less.
+
+    Returns:
+        For each distance, the number of the segment of each superpixel.
+    """
+    count = int(labels.max()) + 1
+    areas = np.bincount(labels.ravel(), minlength=count)
+    sums = [np.bincount(labels.ravel(), pixels[..., channel].ravel(), count) for channel in range(3)]
+    colors = np.stack(sums, axis=1) / areas[:, None]
+    beside = np.stack([labels[:, :-1].ravel(), labels[:, 1:].ravel()])
+    below = np.stack([labels[:-1].ravel(), labels[1:].ravel()])
+    one, other = np.unique(np.concatenate([beside, below], axis=1), axis=1)
+    difference = np.linalg.norm(colors[one] - colors[other], axis=1)
+    joined = []
+    for distance in distances:
+        is_similar = difference < distance
+        edges = (np.ones(is_similar.sum()), (one[is_similar], other[is_similar]))
+        _, segments = connected_components(coo_array(edges, shape=(count, count)), directed=False)
+        joined.append(segments.tolist())
+    return joined

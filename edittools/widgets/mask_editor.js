@@ -124,10 +124,11 @@ class Document {
     this.future = [];
     this.busy = false; // a stroke is being drawn into `data`
     this.masks = model.get("_masks");
-    const { size, runs: pairs } = model.get("_segments"), cells = new Int32Array(size[0] * size[1]);
+    const { size, runs: pairs, segments } = model.get("_segments"), cells = new Int32Array(size[0] * size[1]);
     const numbers = pairs.split(" ");
     for (let i = 0, at = 0; i < numbers.length; i += 2) cells.fill(+numbers[i], at, (at += +numbers[i + 1]));
-    this.segments = { w: size[1], h: size[0], data: cells };
+    // The segments of smart select, the smallest ones first.
+    this.segments = segments.map((joined) => ({ w: size[1], h: size[0], data: cells.map((cell) => joined[cell]) }));
     this.load();
     model.on("change:_masks", () => this.receive());
     model.on("change:active", () => this.select());
@@ -272,7 +273,7 @@ const TOOLS = {
   polygon: ["Polygon", "P", "Click the corners; Enter closes it, Ctrl+Z takes back a corner.", "M12 3l9 7-3.5 10h-11L3 10z"],
   lasso: ["Lasso", "O", "Drag around the area.", "M7 16c-6-2-5-12 5-12s11 10 3 12c-4 1-6-1-8-1-3 0-3 4 0 4 2 0 2 2 1 3"],
   rectangle: ["Rectangle", "R", "Drag from corner to corner.", "M4 6h16v12H4z"],
-  smart: ["Smart select", "S", "Click the segments that belong to the mask, or drag over them.", "M14 10 4 20l-1-1 10-10zM17 2v4M15 4h4M20 9v4M18 11h4M9 3v3M7.5 4.5h3"],
+  smart: ["Smart select", "S", "Click the segments that belong to the mask, or drag over them; larger ones join similar colors.", "M14 10 4 20l-1-1 10-10zM17 2v4M15 4h4M20 9v4M18 11h4M9 3v3M7.5 4.5h3"],
 };
 
 const ICONS = {
@@ -303,7 +304,7 @@ const POLYGON_HINTS = {
 };
 
 const SHORTCUTS = [
-  ["B E P O R S", "tools"], ["Alt or right button", "erase (eraser: draw)"], ["[ ] or Shift+wheel", "brush size"],
+  ["B E P O R S", "tools"], ["Alt or right button", "erase (eraser: draw)"], ["[ ] or Shift+wheel", "size of brush or segments"],
   ["G, Shift+G", "grow, shrink"], ["I", "invert"], ["Delete", "clear"], ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
   ["+ − 0, Ctrl+wheel", "zoom"], ["Space+drag, wheel", "pan when zoomed in"], ["Hold H", "hide the mask"], ["F", "enlarge the editor"],
   ["Arrows (Shift: 10), Home …", "move the cursor"], ["Enter", "press or release there"], ["Enter (polygon)", "close it"], ["Ctrl+Z (polygon)", "take back a corner"], ["Esc", "cancel"], ["?", "this list"],
@@ -352,6 +353,7 @@ class View {
     this.hidden = this.space = false;
     this.concepts = []; // that are suggested, each with its name, mask and button
     this.pointed = null; // the one under the pointer, or whose name has the focus
+    this.coarseness = 1; // of smart select: the place of its segments among those of the document
     this.radius = Math.max(1, Math.round(Math.max(doc.w, doc.h) / 50));
     this.step = Math.max(1, Math.round(Math.max(doc.w, doc.h) / 512)); // pixels to grow or shrink by
     this.cursor = [doc.w >> 1, doc.h >> 1];
@@ -387,7 +389,7 @@ class View {
     const { doc } = this, edit = (change) => () => this.edit(change);
     this.tools = Object.entries(TOOLS).map(([name, [label, key, , path]]) =>
       this.button(label, key, path, () => this.choose(name), { "data-tool": name }));
-    this.size = this.range("Size", 0, Math.max(20, Math.ceil(Math.max(doc.w, doc.h) / 8)), this.radius, (value) => this.setRadius(value));
+    this.size = this.range("Size", 0, this.largestRadius, this.radius, (value) => this.setSize(value));
     this.undo = this.button("Undo", "Ctrl+Z", ICONS.undo, () => this.history(true));
     this.redo = this.button("Redo", "Ctrl+Shift+Z", ICONS.redo, () => this.history(false));
     this.suggest = this.button("Suggest", "", ICONS.suggest, () => this.toggleSuggestions(), { "aria-expanded": "false" });
@@ -436,16 +438,36 @@ class View {
     this.cancel();
     this.tool = name;
     this.tools.forEach((button) => button.setAttribute("aria-pressed", button.dataset.tool === name));
-    this.size.hidden = !["brush", "eraser"].includes(name);
+    this.size.hidden = !["brush", "eraser", "smart"].includes(name);
     this.hint.replaceChildren(make("b", {}, TOOLS[name][0]), ` ${TOOLS[name][2]} `, make("kbd", {}, "?"), " for all shortcuts.");
-    this.setRadius(this.radius);
+    this.setSize(name === "smart" ? this.coarseness : this.radius);
     this.update();
   }
 
-  setRadius(radius) {
-    this.radius = Math.max(0, Math.min(+this.size.querySelector("input").max, radius));
-    this.size.show(this.radius, `${2 * this.radius + 1} px`);
+  get largestRadius() {
+    return Math.max(20, Math.ceil(Math.max(this.doc.w, this.doc.h) / 8));
+  }
+
+  get segments() {
+    return this.doc.segments[this.coarseness];
+  }
+
+  // Set the radius of the brush, or how coarse the segments of smart select are.
+  setSize(size) {
+    const smart = this.tool === "smart", largest = smart ? this.doc.segments.length - 1 : this.largestRadius;
+    const value = Math.max(0, Math.min(largest, size));
+    if (smart) this.coarseness = value;
+    else this.radius = value;
+    this.size.querySelector("input").max = largest;
+    this.size.show(value, smart ? `${value + 1} of ${largest + 1}` : `${2 * value + 1} px`);
+    this.paint();
     this.drawMarks();
+  }
+
+  // Change the size by some steps.
+  resizeTool(steps) {
+    if (this.tool === "smart") this.setSize(this.coarseness + steps);
+    else this.setSize(this.radius + steps * Math.max(1, Math.round(this.radius / 10)));
   }
 
   get isEnlarged() {
@@ -685,7 +707,7 @@ class View {
         const number = this.covers(pixel) ? this.segment(pixel) : -1;
         if (number < 0 || gesture.seen?.has(number)) continue;
         (gesture.seen ??= new Set()).add(number);
-        setWhere(doc.mask, doc.segments, number, gesture.v);
+        setWhere(doc.mask, this.segments, number, gesture.v);
       }
     }
     doc.views.forEach((view) => view.paint());
@@ -704,7 +726,7 @@ class View {
   }
 
   segment([x, y]) {
-    const { segments, w, h } = this.doc;
+    const { segments } = this, { w, h } = this.doc;
     return segments.data[Math.floor((y * segments.h) / h) * segments.w + Math.floor((x * segments.w) / w)];
   }
 
@@ -757,7 +779,7 @@ class View {
   wheel(event) {
     const turn = event.deltaY || event.deltaX;
     if (event.ctrlKey || event.metaKey) this.zoom(Math.exp(-Math.max(-60, Math.min(60, turn)) / 150), this.position(event));
-    else if (event.shiftKey) this.setRadius(this.radius - Math.sign(turn) * Math.max(1, Math.round(this.radius / 10)));
+    else if (event.shiftKey) this.resizeTool(-Math.sign(turn));
     else if (this.scale > this.fitting * 1.01 && document.activeElement === this.top) this.moveTo(this.left - event.deltaX, this.upper - event.deltaY);
     else return;
     event.preventDefault();
@@ -768,9 +790,9 @@ class View {
   keydown(event) {
     const { key, shiftKey } = event, command = event.ctrlKey || event.metaKey, letter = key.toLowerCase();
     const tool = Object.keys(TOOLS).find((name) => TOOLS[name][1].toLowerCase() === letter);
-    const mask = (change) => this.edit(change), bigger = Math.max(1, Math.round(this.radius / 10));
+    const mask = (change) => this.edit(change);
     const anywhere = {
-      "[": () => this.setRadius(this.radius - bigger), "]": () => this.setRadius(this.radius + bigger),
+      "[": () => this.resizeTool(-1), "]": () => this.resizeTool(1),
       g: () => mask((m) => (shiftKey ? shrink : grow)(m, this.step)), i: () => mask(invert), delete: () => mask((m) => m.data.fill(0)),
       "+": () => this.zoom(1.5), "=": () => this.zoom(1.5), "-": () => this.zoom(1 / 1.5), 0: () => this.fit(),
       h: () => this.hide(true), f: () => this.enlarge(), "?": () => this.help.togglePopover(),
@@ -881,7 +903,7 @@ class View {
 
   // Every screen pixel looks up its mask pixel, so the cost is the screen's and the outline is equally thin at any zoom.
   paintNow() {
-    const { doc, dpr, over, pointed } = this, outlined = this.isSuggesting ? this.concepts : [], { segments, data, w, h } = doc, { width, height } = over;
+    const { doc, dpr, over, pointed } = this, outlined = this.isSuggesting ? this.concepts : [], { data, w, h } = doc, { segments } = this, { width, height } = over;
     const context = over.getContext("2d");
     if (this.hidden) return context.clearRect(0, 0, width, height);
     const image = context.createImageData(width, height), out = new Uint32Array(image.data.buffer);
