@@ -1,5 +1,6 @@
 """The content of a report, and its HTML: `render` fills a template, which escapes every text."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -200,6 +201,7 @@ def _environment() -> "Environment":
     environment.globals["plots_of"] = plots_of
     environment.globals["signs"] = SIGNS
     environment.filters["sentence"] = _sentence
+    environment.filters["minus"] = with_minus_signs
     environment.filters["signed"] = _signed
     return environment
 
@@ -207,7 +209,12 @@ def _environment() -> "Environment":
 def _sentence(text: str) -> str:
     """Capitalize the first letter of a text, unless it is a symbol such as x', and add a period."""
     first = text[:1] if text[1:2] in ("'", " ") else text[:1].upper()
-    return f"{first}{text[1:]}."
+    return with_minus_signs(f"{first}{text[1:]}.")
+
+
+def with_minus_signs(text: str) -> str:
+    """Write the hyphens before negative numbers as minus signs; those in names, dates, and exponents stay."""
+    return re.sub(r"(?<![\w.-])-(?=\d)", "−", text)
 
 
 def _axis_of(bars: Sequence[Bar], form: str) -> Axis:
@@ -224,4 +231,4 @@ def _place(number: float, ends: tuple[float, float]) -> str:
 
 def _signed(number: float) -> str:
     """Write a number of points with its sign."""
-    return f"{number:+.2f}".replace("-", "−")
+    return with_minus_signs(f"{number:+.2f}")
