@@ -818,19 +818,21 @@ def test_search_shows_what_it_tries_and_the_best_candidate_so_far(desk, tiny, mo
     assert not desk.controls.status.value and desk.controls.status.layout.display == "none"
 
 
-def test_time_left_is_that_of_tqdm(monkeypatch):
+def test_time_left_is_that_of_tqdm_once_there_is_an_estimate(monkeypatch):
     now = [0.0]
     statuses = []
     bar = SearchBar(total=100, unit="candidate", show=lambda share, status: statuses.append(status), **QUIET)
     monkeypatch.setattr(bar, "_time", lambda: now[0])
     bar.start_t = bar.last_print_t = now[0]
-    for done, seconds in ((1, 10), (2, 11), (40, 49)):
+    for done, seconds in ((1, 10), (40, 49), (110, 119)):
         now[0] = seconds
         bar.update(done - bar.n)
         bar.refresh()
-        rest = bar.format_meter(**{**bar.format_dict, "bar_format": "{remaining}"})
-        assert statuses[-1].startswith(f"{rest} left")
-    assert statuses[-1].startswith("01:")  # a candidate takes a second, but for the first one
+        if done == 40:
+            rest = bar.format_meter(**{**bar.format_dict, "bar_format": "{remaining}"})
+            assert statuses[-1].startswith(f"{rest} left")
+        else:  # the first candidate says little; and then there are more than were expected
+            assert "left" not in statuses[-1]
     bar.close()
 
 

@@ -31,6 +31,12 @@ UNMARKED = "x and x' are shown here when an area is marked."
 CLASSIFYING_PAIR = "x and x' are being classified …"
 STOPPING = "Stopping after this candidate; then the best edit is checked."
 
+LEAST_SHARE = 0.02
+"""The share of a search that is done before the time that is left is estimated: its first candidates take longest."""
+
+SMOOTHING = 0.05
+"""The smoothing of tqdm's estimate; with more weight on the last candidates, it jumps by a factor of ten."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -455,7 +461,7 @@ class SearchBar(StoppableBar):
         self._show = show
         self._images = images
         self._counts: Mapping[str, int] = {}
-        super().__init__(*arguments, is_stopped=is_stopped, **options)
+        super().__init__(*arguments, is_stopped=is_stopped, smoothing=SMOOTHING, **options)
 
     def set_postfix(self, counts: Mapping[str, int], refresh: bool = True) -> None:
         """Set the numbers of images that the best candidate so far corrects and breaks."""
@@ -465,13 +471,13 @@ class SearchBar(StoppableBar):
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar in the panel, and print nothing."""
-        share = min(self.n / self.total, 1.0) if self._counts_candidates else 0.0
-        self._show(share, self._describe())
+        self._show(self._share, self._describe())
 
     @property
-    def _counts_candidates(self) -> bool:
-        """Whether this is the bar of the candidates; the other ones are of images that the search reads first."""
-        return self.unit == "candidate" and bool(self.total)
+    def _share(self) -> float:
+        """The share of the candidates that is done; 0 for the other bars, of images that the search reads first."""
+        counts_candidates = self.unit == "candidate" and self.total
+        return min(self.n / self.total, 1.0) if counts_candidates else 0.0
 
     def _describe(self) -> str:
         """Say how long the search will take, what it tries at the moment, and what the best candidate so far does."""
@@ -484,11 +490,14 @@ class SearchBar(StoppableBar):
         return "\n".join(lines)
 
     def _time_left(self) -> str:
-        """Say how long the search will take at tqdm's estimate of its speed; empty before there is one."""
+        """Say how long the search will take at tqdm's estimate of its speed; empty before there is one, and at the end.
+
+        The number of all candidates is an estimate as well, so a search may go on after the last one that was expected.
+        """
         rate = self.format_dict["rate"]
-        if not self._counts_candidates or not rate:
+        if not rate or not LEAST_SHARE <= self._share < 1:
             return ""
-        return f"{tqdm.format_interval(max(self.total - self.n, 0) / rate)} left"
+        return f"{tqdm.format_interval((self.total - self.n) / rate)} left"
 
 
 def card(
