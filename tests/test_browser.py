@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from scipy.ndimage import distance_transform_edt
 from skimage.draw import polygon
 
 from edittools.image_files import load_image
-from edittools.widgets.editor import MaskEditor, decode_runs
+from edittools.widgets.editor import MaskEditor, unpack_mask
 
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[dev]'")
 import web
@@ -93,9 +92,6 @@ class EditorView:
     def count(self):
         return int(self.root.get_attribute("data-count"))
 
-    def kernel_masks(self):
-        return json.loads(web.in_kernel(self.page, f"import json; print(json.dumps({self.name}._masks))"))
-
     def python(self, code):
         web.in_kernel(self.page, code)
 
@@ -105,8 +101,9 @@ class EditorView:
 
     def mask(self, height=HEIGHT, width=WIDTH):
         """Return the mask that is drawn on, as Python has it."""
-        active = web.in_kernel(self.page, f"print({self.name}.active)")
-        return decode_runs(dict(self.kernel_masks())[active], (height, width))
+        bits = f"dict({self.name}._masks)[{self.name}.active]"
+        encoded = web.in_kernel(self.page, f"import base64; print(base64.b64encode({bits}).decode())")
+        return unpack_mask(base64.b64decode(encoded), (height, width))
 
     def pixels(self):
         """Return the pixels of the layer of the mask, as text."""
@@ -148,9 +145,8 @@ def page(jupyterlab, folder, chromium, outside):
 def drawn(page):
     """An empty editor whose brush of radius 2 is selected."""
     view = EditorView(page)
-    view.python(
-        f"editor._masks = [[name, '{WIDTH * HEIGHT}'] for name, _ in editor._masks[:2]]; editor.active = 'road'"
-    )
+    empty = f"bytes({WIDTH * HEIGHT // 8})"
+    view.python(f"editor._masks = [[name, {empty}] for name, _ in editor._masks[:2]]; editor.active = 'road'")
     assert web.wait_until(lambda: view.count() == 0)
     view.canvas.scroll_into_view_if_needed()
     view.press("Escape", "0", "b")

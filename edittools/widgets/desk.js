@@ -10,7 +10,12 @@ const make = (tag, attributes = {}, ...children) => {
 
 // A line below an image: a text, which may be cut off, and a probability, which may not.
 const line = ([text, probability]) =>
-  make("span", { class: "et-line" }, make("span", { class: "et-name" }, text), make("span", { class: "et-percent" }, probability));
+  make(
+    "span",
+    { class: "et-line" },
+    make("span", { class: "et-name" }, text),
+    make("span", { class: "et-percent" }, probability),
+  );
 
 // Keep the keys that are pressed on the desk from JupyterLab, as soon as the desk is part of the page.
 function shield(el, tries = 600) {
@@ -30,8 +35,13 @@ function follow(model, names, show) {
 
 function gallery({ model, el }) {
   const selectable = model.get("selectable");
-  const root = make("div", { class: "et-gallery", role: selectable ? "listbox" : "group", "aria-label": model.get("label") });
-  let cards = [], visible = [];
+  const root = make("div", {
+    class: "et-gallery",
+    role: selectable ? "listbox" : "group",
+    "aria-label": model.get("label"),
+  });
+  let cards = [];
+  let visible = [];
 
   const select = (index) => {
     model.set("selected", index);
@@ -49,7 +59,8 @@ function gallery({ model, el }) {
       event.preventDefault();
       enlarge(cards.indexOf(event.target));
     }
-    const at = visible.indexOf(cards.indexOf(document.activeElement)), by = moves[event.key];
+    const at = visible.indexOf(cards.indexOf(document.activeElement));
+    const by = moves[event.key];
     if (!selectable || !by || at < 0) return;
     event.preventDefault();
     select(visible[Math.max(0, Math.min(visible.length - 1, at + by))]);
@@ -61,11 +72,19 @@ function gallery({ model, el }) {
     cards = images.map((png, index) => {
       if (cards[index]?.png === png) return cards[index];
       const image = make("img", { src: `data:image/png;base64,${png}`, alt: "" });
-      const card = make("button", { type: "button", class: "et-card", "aria-keyshortcuts": "Enter" },
-        image, make("span", { class: "et-caption" }), make("span", { class: "et-prediction" }));
+      const card = make(
+        "button",
+        { type: "button", class: "et-card", "aria-keyshortcuts": "Enter" },
+        image,
+        make("span", { class: "et-caption" }),
+        make("span", { class: "et-prediction" }),
+      );
       if (selectable) {
         const lens = make("span", { class: "et-lens", title: "Enlarge (Enter)", "aria-hidden": "true" }, "⤢");
-        lens.addEventListener("click", (event) => { event.stopPropagation(); enlarge(index); });
+        lens.addEventListener("click", (event) => {
+          event.stopPropagation();
+          enlarge(index);
+        });
         card.append(lens);
         card.setAttribute("role", "option");
         card.addEventListener("click", () => select(index));
@@ -78,7 +97,8 @@ function gallery({ model, el }) {
   };
   // Put the visible cards into their order; the one that has the focus keeps it.
   const arrange = () => {
-    const focused = cards.indexOf(document.activeElement), order = model.get("order").filter((index) => cards[index]);
+    const focused = cards.indexOf(document.activeElement);
+    const order = model.get("order").filter((index) => cards[index]);
     visible = order.length ? order : cards.map((_, index) => index);
     root.replaceChildren(...visible.map((index) => cards[index]));
     if (visible.includes(focused)) cards[focused].focus({ preventScroll: true });
@@ -112,9 +132,21 @@ function gallery({ model, el }) {
     root.style.setProperty("--et-size", `${model.get("size")}px`);
     root.dataset.size = model.get("size");
   };
-  const large = largeView(model, () => visible, (index) => cards[index], enlarge);
+  const large = largeView(
+    model,
+    () => visible,
+    (index) => cards[index],
+    enlarge,
+  );
   const explain = () => (root.dataset.placeholder = model.get("placeholder"));
-  const follows = [["placeholder", explain], ["_images", build], ["cards", fill], ["order", arrange], ["selected", mark], ["size", resize]];
+  const follows = [
+    ["placeholder", explain],
+    ["_images", build],
+    ["cards", fill],
+    ["order", arrange],
+    ["selected", mark],
+    ["size", resize],
+  ];
   const ends = follows.map(([name, show]) => follow(model, [name], show));
   ends.push(follow(model, ["enlarged", "_large_png", "cards"], large.show));
   el.append(root, large.dialog);
@@ -123,9 +155,21 @@ function gallery({ model, el }) {
 
 // The large view of an image with its names and probabilities: Esc closes it, arrow keys show the next or previous one.
 function largeView(model, visible, cardAt, enlarge) {
-  const image = make("img", { alt: "" }), name = make("b"), lines = make("div", { class: "et-prediction" });
-  const close = make("button", { type: "button", class: "et-close-large", "aria-label": "Close", title: "Close (Esc)" }, "✕");
-  const dialog = make("dialog", { class: "et-large" }, make("div", { class: "et-large-title" }, name, close), image, lines);
+  const image = make("img", { alt: "" });
+  const name = make("b");
+  const lines = make("div", { class: "et-prediction" });
+  const close = make(
+    "button",
+    { type: "button", class: "et-close-large", "aria-label": "Close", title: "Close (Esc)" },
+    "✕",
+  );
+  const dialog = make(
+    "dialog",
+    { class: "et-large" },
+    make("div", { class: "et-large-title" }, name, close),
+    image,
+    lines,
+  );
   close.addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // outside of the view
   dialog.addEventListener("close", () => {
@@ -134,14 +178,17 @@ function largeView(model, visible, cardAt, enlarge) {
     card?.focus();
   });
   dialog.addEventListener("keydown", (event) => {
-    const order = visible(), by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const order = visible();
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const at = order.indexOf(model.get("enlarged")) + by;
     if (!by || !(at in order)) return;
     event.preventDefault();
     enlarge(order[at]);
   });
   const show = () => {
-    const index = model.get("enlarged"), card = model.get("cards")[index], small = cardAt(index)?.png;
+    const index = model.get("enlarged");
+    const card = model.get("cards")[index];
+    const small = cardAt(index)?.png;
     if (!card || !small) return dialog.open && dialog.close();
     image.src = `data:image/png;base64,${model.get("_large_png") || small}`;
     image.alt = card.description;
@@ -156,7 +203,8 @@ function largeView(model, visible, cardAt, enlarge) {
 
 function message({ model, el }) {
   const text = make("div", { class: "et-message", role: "status" });
-  const long = make("div"), details = make("details", { class: "et-details" }, make("summary", {}, "Details"), long);
+  const long = make("div");
+  const details = make("details", { class: "et-details" }, make("summary", {}, "Details"), long);
   el.append(text, details);
   return follow(model, ["text", "alarm", "details"], () => {
     text.textContent = model.get("text");

@@ -1,4 +1,7 @@
-"""The mask editor: draw masks on an image in the browser (`mask_editor.js`), and use them in Python."""
+"""The mask editor: draw masks on an image in the browser, and use them in Python.
+
+The browser's part is `mask_operations.js`, what the tools do to a mask, and `mask_editor.js`, the view.
+"""
 
 import json
 import os
@@ -26,6 +29,9 @@ from edittools.probing.coco import decode_segmentation
 from edittools.probing.segmentation import suggest_masks
 from edittools.widgets.drawing import image_grid
 from edittools.widgets.pixels import StaticFigure, to_base64, to_pixels, to_png
+
+JAVASCRIPT = ("mask_operations.js", "mask_editor.js")
+"""The files of the browser's part, which together are one module."""
 
 MAX_DISPLAY_PIXELS = 3_000_000
 """An image with more pixels is displayed at a reduced size."""
@@ -56,16 +62,16 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
             no mask.
     """
 
-    _esm = Path(__file__).parent / "mask_editor.js"
+    _esm = "".join((Path(__file__).parent / name).read_text("utf-8") for name in JAVASCRIPT)
     _css = Path(__file__).parent / "mask_editor.css"
     _size = traitlets.List(help="height and width").tag(sync=True)
     _image_png = traitlets.Unicode(help="the displayed image in base64").tag(sync=True)
     _segments = traitlets.Dict(help="size and run lengths of the superpixels, and their segments at each size").tag(
         sync=True
     )
-    _masks = traitlets.List(help="name and run lengths of each mask").tag(sync=True)
+    _masks = traitlets.List(help="name and bits of each mask").tag(sync=True)
     _suggestions_requested = traitlets.Int(help="how often the browser has asked for suggestions").tag(sync=True)
-    _suggestions = traitlets.List(help="name and run lengths of each suggested mask").tag(sync=True)
+    _suggestions = traitlets.List(help="name and bits of each suggested mask").tag(sync=True)
     _suggestions_message = traitlets.Unicode(help="why there is no suggestion, in one line").tag(sync=True)
     _suggestions_error = traitlets.Unicode(help="the whole error, if there was one").tag(sync=True)
     _heat_png = traitlets.Unicode(help="the heat map over the image in base64").tag(sync=True)
@@ -102,7 +108,7 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
     @property
     def masks(self) -> dict[str, Tensor]:
         """All masks by name, each `(H, W)` float of 0 and 1."""
-        return {name: torch.from_numpy(decode_runs(runs, self._shape)).float() for name, runs in self._masks}
+        return {name: torch.from_numpy(unpack_mask(bits, self._shape)).float() for name, bits in self._masks}
 
     @property
     def mask(self) -> Tensor:
@@ -111,8 +117,8 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
 
     @mask.setter
     def mask(self, mask: Tensor | None) -> None:
-        new_runs = self._encode(mask)
-        self._masks = [[name, new_runs if name == self.active else runs] for name, runs in self._masks]
+        new_bits = self._encode(mask)
+        self._masks = [[name, new_bits if name == self.active else bits] for name, bits in self._masks]
 
     def show_heat(self, heat: Tensor | None) -> None:
         """Lay a heat map over the image.
@@ -216,12 +222,12 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         layer = torch.from_numpy(heat_pixels(self.heat)).permute(2, 0, 1) / 255
         return self._image * (1 - layer[3]) + layer[:3] * layer[3]
 
-    def _encode(self, mask: Tensor | None) -> str:
-        """Encode a mask `(H, W)` as run lengths; None is an empty mask."""
+    def _encode(self, mask: Tensor | None) -> bytes:
+        """Encode a mask `(H, W)` as bits; None is an empty mask."""
         if mask is None:
-            return encode_runs(np.zeros(self._shape, bool))
+            return pack_mask(np.zeros(self._shape, bool))
         checked = check_mask(mask, self._image, allow_empty=True)
-        return encode_runs(checked.detach().cpu().numpy() > 0)
+        return pack_mask(checked.detach().cpu().numpy() > 0)
 
     @traitlets.observe("_suggestions_requested")
     def _send_suggestions(self, change: dict) -> None:
@@ -254,11 +260,11 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
 
     @traitlets.validate("_masks")
     def _check_masks(self, proposal: dict) -> list:
-        """Raise `ValueError` for masks whose names or run lengths cannot be used."""
+        """Raise `ValueError` for masks whose names or bits cannot be used."""
         check_mask_names([name for name, _ in proposal["value"]])
-        for _, runs in proposal["value"]:
-            decode_runs(runs, self._shape)
-        return proposal["value"]
+        for _, bits in proposal["value"]:
+            unpack_mask(bits, self._shape)
+        return [[name, bytes(bits)] for name, bits in proposal["value"]]
 
 
 def image_of(image: Tensor | Image.Image | NDArray) -> Tensor:
@@ -313,45 +319,30 @@ def heat_pixels(heat: Tensor) -> NDArray[np.uint8]:
     return np.stack(layers, axis=-1).round().astype(np.uint8)
 
 
-def encode_runs(mask: NDArray[np.bool_]) -> str:
-    """Encode a mask as run lengths.
+def pack_mask(mask: NDArray[np.bool_]) -> bytes:
+    """Encode a mask `(H, W)` as bits, through all rows in order, eight pixels per byte."""
+    return np.packbits(mask).tobytes()
+
+
+def unpack_mask(bits: bytes | memoryview, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Decode the bits that `pack_mask` returned.
 
     Args:
-        mask: `(H, W)` of booleans.
-
-    Returns:
-        The lengths of the runs of 0, 1, 0, … through all rows in order, separated by spaces; the first one may be 0.
-    """
-    flat = mask.ravel()
-    starts = np.flatnonzero(np.diff(flat)) + 1
-    lengths = np.diff(np.r_[0, starts, len(flat)]).tolist()
-    if flat[0]:
-        lengths.insert(0, 0)
-    return " ".join(map(str, lengths))
-
-
-def decode_runs(text: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Decode the run lengths that `encode_runs` returned.
-
-    Args:
-        text: the run lengths.
+        bits: the bits.
         shape: height and width of the mask.
 
     Returns:
         The mask `(H, W)` of booleans.
 
     Raises:
-        ValueError: if a length is negative, or if the lengths do not add up to the number of pixels.
+        ValueError: if there are not as many bits as pixels, up to a whole byte.
     """
-    lengths = np.array([int(length) for length in text.split()], dtype=np.int64)
     size = shape[0] * shape[1]
-    if (lengths < 0).any() or lengths.sum() != size:
+    if len(bits) != -(-size // 8):
         raise ValueError(
-            f"run lengths with the sum {lengths.sum()} do not fit; pass lengths from 0 up that add up to {size}, the "
-            "number of pixels"
+            f"{len(bits)} bytes of a mask do not fit; pass {-(-size // 8)}, one bit for each of {size} pixels"
         )
-    values = np.arange(len(lengths)) % 2 == 1
-    return np.repeat(values, lengths).reshape(shape)
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=size).astype(bool).reshape(shape)
 
 
 def _suffix(path: str | os.PathLike) -> str:

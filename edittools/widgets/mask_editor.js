@@ -1,119 +1,11 @@
 // The browser's part of MaskEditor (editor.py): drawing, undo and the view. Python receives a mask when a stroke is done.
-
-// --- what the tools do to a mask --------------------------------------------------------------------------------------
-// A mask is {w, h, data}, data one byte per pixel; v is 1 to add and 0 to take away; a point is [x, y].
-
-function span(mask, y, from, to, v) {
-  if (y < 0 || y >= mask.h || to < 0 || from >= mask.w) return;
-  mask.data.fill(v, y * mask.w + Math.max(from, 0), y * mask.w + Math.min(to, mask.w - 1) + 1);
-}
-
-// Half the width of a disc in each of its rows -radius … radius.
-function discRows(radius) {
-  return Array.from({ length: 2 * radius + 1 }, (_, i) => Math.floor(Math.sqrt(radius * (radius + 1) - (i - radius) ** 2)));
-}
-
-// The pixels of a straight line.
-function* line([x0, y0], [x1, y1]) {
-  const steps = Math.max(Math.abs(x1 - x0), Math.abs(y1 - y0));
-  const along = (i, a, b) => a + Math.floor((2 * i * (b - a) + steps) / Math.max(2 * steps, 1));
-  for (let i = 0; i <= steps; i++) yield [along(i, x0, x1), along(i, y0, y1)];
-}
-
-function stroke(mask, points, radius, v) {
-  const rows = discRows(radius);
-  points.forEach((point, k) => {
-    for (const [x, y] of line(points[Math.max(k - 1, 0)], point)) {
-      rows.forEach((half, j) => span(mask, y + j - radius, x - half, x + half, v));
-    }
-  });
-}
-
-function polygon(mask, points, v) {
-  const crossings = Array.from({ length: mask.h }, () => []);
-  points.forEach((a, k) => {
-    const b = points[(k + 1) % points.length];
-    const [[x0, y0], [x1, y1]] = a[1] <= b[1] ? [a, b] : [b, a];
-    for (let y = Math.max(y0, 0); y < Math.min(y1, mask.h); y++) {
-      crossings[y].push(Math.floor(x0 + ((y - y0) * (x1 - x0)) / (y1 - y0)) + 1);
-    }
-  });
-  crossings.forEach((xs, y) => {
-    xs.sort((a, b) => a - b);
-    for (let i = 0; i < xs.length; i += 2) if (xs[i] < xs[i + 1]) span(mask, y, xs[i], xs[i + 1] - 1, v);
-  });
-  stroke(mask, [...points, points[0]], 0, v);
-}
-
-function rectangle(mask, [x0, y0], [x1, y1], v) {
-  const last = Math.min(Math.max(y0, y1), mask.h - 1);
-  for (let y = Math.max(Math.min(y0, y1), 0); y <= last; y++) span(mask, y, Math.min(x0, x1), Math.max(x0, x1), v);
-}
-
-// Set v where the coarser grid, enlarged to the mask's size, holds `value`.
-function setWhere(mask, grid, value, v) {
-  const columns = Int32Array.from({ length: mask.w }, (_, x) => Math.floor((x * grid.w) / mask.w));
-  for (let y = 0; y < mask.h; y++) {
-    const from = Math.floor((y * grid.h) / mask.h) * grid.w, to = y * mask.w;
-    for (let x = 0; x < mask.w; x++) if (grid.data[from + columns[x]] === value) mask.data[to + x] = v;
-  }
-}
-
-function grow(mask, radius) {
-  const rows = discRows(radius), out = { ...mask, data: new Uint8Array(mask.data.length) };
-  for (const [start, end] of runs(mask.data)) {
-    for (let p = start; p < end; ) {
-      const y = Math.floor(p / mask.w), q = Math.min(end, (y + 1) * mask.w), x = p - y * mask.w;
-      rows.forEach((half, j) => span(out, y + j - radius, x - half, x + q - p - 1 + half, 1));
-      p = q;
-    }
-  }
-  mask.data.set(out.data);
-}
-
-function invert({ data }) {
-  for (let i = 0; i < data.length; i++) data[i] ^= 1;
-}
-
-function shrink(mask, radius) {
-  invert(mask);
-  grow(mask, radius);
-  invert(mask);
-}
-
-function* runs(data) {
-  for (let p = data.indexOf(1); p >= 0; ) {
-    const next = data.indexOf(0, p), q = next < 0 ? data.length : next;
-    yield [p, q];
-    p = next < 0 ? -1 : data.indexOf(1, q);
-  }
-}
-
-function encode(data) {
-  const lengths = [];
-  let at = 0;
-  for (const [p, q] of runs(data)) {
-    lengths.push(p - at, q - p);
-    at = q;
-  }
-  if (at < data.length) lengths.push(data.length - at);
-  return lengths.join(" ");
-}
-
-function decode(text, size) {
-  const data = new Uint8Array(size);
-  let at = 0, v = 0;
-  for (const length of text.split(" ")) {
-    if (v) data.fill(1, at, at + +length);
-    at += +length;
-    v ^= 1;
-  }
-  return data;
-}
+// What the tools do to a mask is in mask_operations.js, which comes before this file.
 
 // --- the document: what all views of one widget share ------------------------------------------------------------------
 
-const UNDO_STEPS = 200, LONGEST = 9e6; // a message of more than 10 MiB would be lost without an error
+const UNDO_STEPS = 200;
+const UNDO_BYTES = 64e6; // that large masks may take
+const MOST_BYTES = 9e6; // a message of more than 10 MiB would be lost without an error
 
 class Document {
   constructor(model) {
@@ -124,15 +16,21 @@ class Document {
     this.future = [];
     this.busy = false; // a stroke is being drawn into `data`
     this.masks = model.get("_masks");
-    const { size, runs: pairs, segments } = model.get("_segments"), cells = new Int32Array(size[0] * size[1]);
+    const { size, runs: pairs, segments } = model.get("_segments");
+    const cells = new Int32Array(size[0] * size[1]);
     const numbers = pairs.split(" ");
     for (let i = 0, at = 0; i < numbers.length; i += 2) cells.fill(+numbers[i], at, (at += +numbers[i + 1]));
     // The segments of smart select, the smallest ones first.
-    this.segments = segments.map((joined) => ({ w: size[1], h: size[0], data: cells.map((cell) => joined[cell]) }));
+    this.segments = segments.map((joined) => ({
+      w: size[1],
+      h: size[0],
+      data: cells.map((cell) => joined[cell]),
+    }));
     this.load();
     model.on("change:_masks", () => this.receive());
     model.on("change:active", () => this.select());
-    for (const name of ["_suggestions", "_suggestions_message", "_suggestions_error"]) model.on(`change:${name}`, () => this.views.forEach((view) => view.listSuggestions()));
+    for (const name of ["_suggestions", "_suggestions_message", "_suggestions_error"])
+      model.on(`change:${name}`, () => this.views.forEach((view) => view.listSuggestions()));
     model.on("change:_heat_png", () => this.loadHeat());
     model.on("change:opacity", () => this.notify());
     this.image = new Image();
@@ -143,7 +41,8 @@ class Document {
 
   // Take the heat map that is laid over the image, if there is one.
   async loadHeat() {
-    const png = this.model.get("_heat_png"), heat = png ? new Image() : null;
+    const png = this.model.get("_heat_png");
+    const heat = png ? new Image() : null;
     if (heat) heat.src = "data:image/png;base64," + png;
     await heat?.decode();
     if (png !== this.model.get("_heat_png")) return; // another one has come meanwhile
@@ -168,14 +67,23 @@ class Document {
   // Set the masks and which of them is drawn on; `back` says whether that is a step of undo (true) or redo (false).
   // If that mask is gone, the one in its place is drawn on.
   put(masks, back, active = this.active) {
-    const names = masks.map(([name]) => name), place = this.masks.findIndex(([name]) => name === active);
+    const names = masks.map(([name]) => name);
+    const place = this.masks.findIndex(([name]) => name === active);
     this.back = back;
     this.model.set("_masks", masks);
-    this.set("active", names.includes(active) ? active : names[Math.max(0, Math.min(place, names.length - 1))]);
+    this.set(
+      "active",
+      names.includes(active) ? active : names[Math.max(0, Math.min(place, names.length - 1))],
+    );
+  }
+
+  get undoSteps() {
+    const bytes = this.masks.length * this.bits.byteLength;
+    return Math.max(1, Math.min(UNDO_STEPS, Math.floor(UNDO_BYTES / bytes)));
   }
 
   get empty() {
-    return String(this.w * this.h);
+    return new Uint8Array(Math.ceil((this.w * this.h) / 8));
   }
 
   // Add an empty mask, and draw on it.
@@ -191,7 +99,11 @@ class Document {
     const old = this.active;
     if (!name || name === old) return;
     if (this.masks.some(([known]) => known === name)) return this.notify("Another mask has this name.");
-    this.put(this.masks.map(([known, text]) => [known === old ? name : known, text]), undefined, name);
+    this.put(
+      this.masks.map(([known, bits]) => [known === old ? name : known, bits]),
+      undefined,
+      name,
+    );
   }
 
   // Delete the mask that is drawn on; if it is the only one, an empty one takes its place.
@@ -200,19 +112,21 @@ class Document {
     this.put(others.length ? others : [["mask", this.empty]]);
   }
 
-  // Take the drawn mask from the text.
+  // Take the drawn mask from its bits.
   load(again = false) {
-    const text = this.masks.find(([name]) => name === this.active)[1];
-    if (text !== this.text || again) this.data = decode(text, this.w * this.h);
-    this.text = text;
-    this.count = text.split(" ").reduce((sum, length, i) => sum + (i % 2 ? +length : 0), 0);
+    const bits = this.masks.find(([name]) => name === this.active)[1];
+    if (bits !== this.bits || again) this.data = unpack(bits, this.w * this.h);
+    this.bits = bits;
+    this.count = this.data.reduce((sum, value) => sum + value, 0);
   }
 
   // A change of the masks: ours, or Python's.
   receive() {
-    const old = this.masks, now = this.model.get("_masks"), back = this.back;
+    const old = this.masks;
+    const now = this.model.get("_masks");
+    const back = this.back;
     this.back = undefined;
-    if (JSON.stringify(old) === JSON.stringify(now)) return;
+    if (areEqual(old, now)) return;
     if (back === true) {
       this.future.push(old);
       this.past.pop();
@@ -220,7 +134,7 @@ class Document {
       this.past.push(old);
       this.future.pop();
     } else {
-      this.past = [...this.past, old].slice(-UNDO_STEPS);
+      this.past = [...this.past, old].slice(-this.undoSteps);
       this.future = [];
     }
     this.masks = now;
@@ -237,13 +151,13 @@ class Document {
   // Send what was drawn; as one step it can be undone.
   commit() {
     this.busy = false;
-    const text = encode(this.data);
-    const masks = this.masks.map(([name, old]) => [name, name === this.active ? text : old]);
-    if (masks.reduce((sum, [, each]) => sum + each.length, 0) > LONGEST) {
+    const bits = pack(this.data);
+    const masks = this.masks.map(([name, old]) => [name, name === this.active ? bits : old]);
+    if (bits.byteLength * masks.length > MOST_BYTES) {
       this.load(true);
-      return this.notify("The outline of this mask is too complex to send; smooth it with a brush.");
+      return this.notify("So many masks of this size cannot be sent; delete one of them.");
     }
-    this.text = text;
+    this.bits = bits;
     this.put(masks);
     this.load();
     this.notify();
@@ -268,17 +182,38 @@ class Document {
 // --- the view --------------------------------------------------------------------------------------------------------------
 
 const TOOLS = {
-  brush: ["Brush", "B", "Drag to paint.", "M9.5 14.5 19 5a2 2 0 0 0-3-3l-9 9.5M9.5 14.5c2 3-.5 6.5-6.5 6 2-1.5 1-3 2-5 1-1.5 3-2 4.5-1z"],
+  brush: [
+    "Brush",
+    "B",
+    "Drag to paint.",
+    "M9.5 14.5 19 5a2 2 0 0 0-3-3l-9 9.5M9.5 14.5c2 3-.5 6.5-6.5 6 2-1.5 1-3 2-5 1-1.5 3-2 4.5-1z",
+  ],
   eraser: ["Eraser", "E", "Drag to erase.", "M8 20h12M5 13 14 4l6 6-9 9H8l-3-3a2 2 0 0 1 0-3zM9.5 8.5l6 6"],
-  polygon: ["Polygon", "P", "Click the corners; Enter closes it, Ctrl+Z takes back a corner.", "M12 3l9 7-3.5 10h-11L3 10z"],
-  lasso: ["Lasso", "O", "Drag around the area.", "M7 16c-6-2-5-12 5-12s11 10 3 12c-4 1-6-1-8-1-3 0-3 4 0 4 2 0 2 2 1 3"],
+  polygon: [
+    "Polygon",
+    "P",
+    "Click the corners; Enter closes it, Ctrl+Z takes back a corner.",
+    "M12 3l9 7-3.5 10h-11L3 10z",
+  ],
+  lasso: [
+    "Lasso",
+    "O",
+    "Drag around the area.",
+    "M7 16c-6-2-5-12 5-12s11 10 3 12c-4 1-6-1-8-1-3 0-3 4 0 4 2 0 2 2 1 3",
+  ],
   rectangle: ["Rectangle", "R", "Drag from corner to corner.", "M4 6h16v12H4z"],
-  smart: ["Smart select", "S", "Click the segments that belong to the mask, or drag over them; larger ones join similar colors.", "M14 10 4 20l-1-1 10-10zM17 2v4M15 4h4M20 9v4M18 11h4M9 3v3M7.5 4.5h3"],
+  smart: [
+    "Smart select",
+    "S",
+    "Click the segments that belong to the mask, or drag over them; larger ones join similar colors.",
+    "M14 10 4 20l-1-1 10-10zM17 2v4M15 4h4M20 9v4M18 11h4M9 3v3M7.5 4.5h3",
+  ],
 };
 
 const ICONS = {
   grow: "M9 9h6v6H9zM12 6V2M12 22v-4M6 12H2M22 12h-4M10 4l2-2 2 2M10 20l2 2 2-2M4 10l-2 2 2 2M20 10l2 2-2 2",
-  shrink: "M10 10h4v4h-4zM12 2v5M12 22v-5M2 12h5M22 12h-5M10 5l2 2 2-2M10 19l2-2 2 2M5 10l2 2-2 2M19 10l-2 2 2 2",
+  shrink:
+    "M10 10h4v4h-4zM12 2v5M12 22v-5M2 12h5M22 12h-5M10 5l2 2 2-2M10 19l2-2 2 2M5 10l2 2-2 2M19 10l-2 2 2 2",
   invert: "M4 4h16v16H4zM4 20 20 4M8 4v8M12 4v4M4.5 8h7.5",
   clear: "M4 4h16v16H4zM9 9l6 6M15 9l-6 6",
   undo: "M8 4 4 8l4 4M4 8h10a6 6 0 0 1 0 12H8",
@@ -295,7 +230,12 @@ const ICONS = {
 // What is painted over the image: red, green, blue and opacity in one number, as ImageData has them.
 const rgba = (r, g, b, a) => ((Math.round(255 * a) << 24) | (b << 16) | (g << 8) | r) >>> 0;
 const COLOURS = {
-  line: rgba(120, 0, 75, 1), rim: rgba(255, 255, 255, 0.9), mesh: rgba(255, 255, 255, 0.45), glow: rgba(255, 255, 255, 0.3), suggested: rgba(255, 214, 0, 1), faint: rgba(255, 255, 255, 0.6),
+  line: rgba(120, 0, 75, 1),
+  rim: rgba(255, 255, 255, 0.9),
+  mesh: rgba(255, 255, 255, 0.45),
+  glow: rgba(255, 255, 255, 0.3),
+  suggested: rgba(255, 214, 0, 1),
+  faint: rgba(255, 255, 255, 0.6),
 };
 
 const POLYGON_HINTS = {
@@ -304,10 +244,23 @@ const POLYGON_HINTS = {
 };
 
 const SHORTCUTS = [
-  ["B E P O R S", "tools"], ["Alt or right button", "erase (eraser: draw)"], ["[ ] or Shift+wheel", "size of brush or segments"],
-  ["G, Shift+G", "grow, shrink"], ["I", "invert"], ["Delete", "clear"], ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
-  ["+ − 0, Ctrl+wheel", "zoom"], ["Space+drag, wheel", "pan when zoomed in"], ["Hold H", "hide the mask"], ["F", "enlarge the editor"],
-  ["Arrows (Shift: 10), Home …", "move the cursor"], ["Enter", "press or release there"], ["Enter (polygon)", "close it"], ["Ctrl+Z (polygon)", "take back a corner"], ["Esc", "cancel"], ["?", "this list"],
+  ["B E P O R S", "tools"],
+  ["Alt or right button", "erase (eraser: draw)"],
+  ["[ ] or Shift+wheel", "size of brush or segments"],
+  ["G, Shift+G", "grow, shrink"],
+  ["I", "invert"],
+  ["Delete", "clear"],
+  ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
+  ["+ − 0, Ctrl+wheel", "zoom"],
+  ["Space+drag, wheel", "pan when zoomed in"],
+  ["Hold H", "hide the mask"],
+  ["F", "enlarge the editor"],
+  ["Arrows (Shift: 10), Home …", "move the cursor"],
+  ["Enter", "press or release there"],
+  ["Enter (polygon)", "close it"],
+  ["Ctrl+Z (polygon)", "take back a corner"],
+  ["Esc", "cancel"],
+  ["?", "this list"],
 ];
 
 function make(tag, attributes = {}, ...children) {
@@ -336,14 +289,19 @@ function group(label, ...children) {
   const buttons = children.filter((child) => child.tagName === "BUTTON");
   buttons.forEach((button, i) => (button.tabIndex = i ? -1 : 0));
   const move = (event) => {
-    const open = buttons.filter((button) => !button.disabled), at = open.indexOf(event.target);
+    const open = buttons.filter((button) => !button.disabled);
+    const at = open.indexOf(event.target);
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (at < 0 || !step) return;
     event.preventDefault();
     open[(at + step + open.length) % open.length].focus();
   };
   const stop = ({ target }) => buttons.forEach((button) => (button.tabIndex = button === target ? 0 : -1));
-  return make("div", { class: "et-group", role: "group", "aria-label": label, onkeydown: move, onfocusin: stop }, ...children);
+  return make(
+    "div",
+    { class: "et-group", role: "group", "aria-label": label, onkeydown: move, onfocusin: stop },
+    ...children,
+  );
 }
 
 class View {
@@ -375,61 +333,139 @@ class View {
 
   button(label, key, path, action, attributes = {}) {
     const title = key ? `${label} (${key})` : label;
-    return make("button", { type: "button", title, "aria-label": label, onclick: action, ...attributes }, icon(path));
+    return make(
+      "button",
+      { type: "button", title, "aria-label": label, onclick: action, ...attributes },
+      icon(path),
+    );
   }
 
   range(label, min, max, value, action) {
-    const output = make("output"), input = make("input", { type: "range", min, max, value, "aria-label": label, title: label });
+    const output = make("output");
+    const input = make("input", { type: "range", min, max, value, "aria-label": label, title: label });
     input.addEventListener("input", () => action(+input.value));
     const whole = make("label", { class: "et-range" }, make("span", {}, label), input, output);
     return Object.assign(whole, { show: (number, text) => ([input.value, output.value] = [number, text]) });
   }
 
   build(el) {
-    const { doc } = this, edit = (change) => () => this.edit(change);
+    const { doc } = this;
+    const edit = (change) => () => this.edit(change);
     this.tools = Object.entries(TOOLS).map(([name, [label, key, , path]]) =>
-      this.button(label, key, path, () => this.choose(name), { "data-tool": name }));
+      this.button(label, key, path, () => this.choose(name), { "data-tool": name }),
+    );
     this.size = this.range("Size", 0, this.largestRadius, this.radius, (value) => this.setSize(value));
     this.undo = this.button("Undo", "Ctrl+Z", ICONS.undo, () => this.history(true));
     this.redo = this.button("Redo", "Ctrl+Shift+Z", ICONS.redo, () => this.history(false));
-    this.suggest = this.button("Suggest", "", ICONS.suggest, () => this.toggleSuggestions(), { "aria-expanded": "false" });
+    this.suggest = this.button("Suggest", "", ICONS.suggest, () => this.toggleSuggestions(), {
+      "aria-expanded": "false",
+    });
     this.opacity = this.range("Opacity", 0, 100, 45, (value) => doc.set("opacity", value / 100));
-    this.enlargeButton = this.button("Enlarge", "F", ICONS.enlarge, () => this.enlarge(), { "aria-pressed": "false" });
+    this.enlargeButton = this.button("Enlarge", "F", ICONS.enlarge, () => this.enlarge(), {
+      "aria-pressed": "false",
+    });
     this.helpButton = this.button("Shortcuts", "?", ICONS.help, () => {}, { "aria-expanded": "false" });
     this.list = make("div", { class: "et-masks" });
-    const toolbar = make("div", { class: "et-toolbar", role: "toolbar", "aria-label": "Mask tools" },
+    const toolbar = make(
+      "div",
+      { class: "et-toolbar", role: "toolbar", "aria-label": "Mask tools" },
       group("Tools", ...this.tools),
       group("Undo and redo", this.undo, this.redo),
-      group("Change the mask",
-        this.button(`Grow by ${this.step} px`, "G", ICONS.grow, edit((mask) => grow(mask, this.step)), { "data-action": "grow" }),
-        this.button(`Shrink by ${this.step} px`, "Shift+G", ICONS.shrink, edit((mask) => shrink(mask, this.step)), { "data-action": "shrink" }),
+      group(
+        "Change the mask",
+        this.button(
+          `Grow by ${this.step} px`,
+          "G",
+          ICONS.grow,
+          edit((mask) => grow(mask, this.step)),
+          { "data-action": "grow" },
+        ),
+        this.button(
+          `Shrink by ${this.step} px`,
+          "Shift+G",
+          ICONS.shrink,
+          edit((mask) => shrink(mask, this.step)),
+          { "data-action": "shrink" },
+        ),
         this.button("Invert", "I", ICONS.invert, edit(invert), { "data-action": "invert" }),
-        this.button("Clear", "Delete", ICONS.clear, edit((mask) => mask.data.fill(0)), { "data-action": "clear" })),
-      group("Help", this.suggest, this.enlargeButton, this.helpButton), this.size, this.opacity);
+        this.button(
+          "Clear",
+          "Delete",
+          ICONS.clear,
+          edit((mask) => mask.data.fill(0)),
+          { "data-action": "clear" },
+        ),
+      ),
+      group("Help", this.suggest, this.enlargeButton, this.helpButton),
+      this.size,
+      this.opacity,
+    );
     this.layers = ["image", "mask", "marks"].map((name) => make("canvas", { class: `et-${name}` }));
     [this.base, this.over, this.top] = this.layers;
-    for (const [name, value] of Object.entries({ tabindex: 0, role: "application", "aria-label": `Drawing area, ${doc.w} by ${doc.h} pixels` })) this.top.setAttribute(name, value);
+    for (const [name, value] of Object.entries({
+      tabindex: 0,
+      role: "application",
+      "aria-label": `Drawing area, ${doc.w} by ${doc.h} pixels`,
+    }))
+      this.top.setAttribute(name, value);
     this.stage = make("div", { class: "et-stage" }, ...this.layers);
     this.stage.style.aspectRatio = `${doc.w} / ${doc.h}`;
     this.status = make("span", { class: "et-count", role: "status" });
     this.place = make("span", { class: "et-place" });
     this.hint = make("div", { class: "et-hint" });
-    const shortcuts = make("dl", {}, ...SHORTCUTS.map(([keys, what]) => make("div", {}, make("dt", {}, keys), make("dd", {}, what))));
+    const shortcuts = make(
+      "dl",
+      {},
+      ...SHORTCUTS.map(([keys, what]) => make("div", {}, make("dt", {}, keys), make("dd", {}, what))),
+    );
     const closeHelp = this.button("Close", "Esc", ICONS.close, () => this.help.hidePopover());
     // A popover is above everything else, whatever is scrolled or cut off; a click elsewhere closes it.
-    this.help = make("div", { class: "et-help", popover: "auto", "aria-label": "Shortcuts", ontoggle: () => this.placeHelp() },
-      make("div", { class: "et-help-title" }, make("b", {}, "Shortcuts"), closeHelp), shortcuts);
+    this.help = make(
+      "div",
+      { class: "et-help", popover: "auto", "aria-label": "Shortcuts", ontoggle: () => this.placeHelp() },
+      make("div", { class: "et-help-title" }, make("b", {}, "Shortcuts"), closeHelp),
+      shortcuts,
+    );
     this.helpButton.popoverTargetElement = this.help;
     this.suggestions = make("div", { class: "et-suggestions", role: "status", hidden: "" });
-    this.root = make("div", { class: "et-editor", "data-jp-suppress-context-menu": "" },
-      toolbar, this.suggestions, this.stage, make("div", { class: "et-status" }, this.status, this.place), this.hint, this.list, this.help);
-    const listen = (target, handlers) => Object.entries(handlers).forEach(([type, handler]) => target.addEventListener(type, handler.bind(this), { passive: false }));
+    this.root = make(
+      "div",
+      { class: "et-editor", "data-jp-suppress-context-menu": "" },
+      toolbar,
+      this.suggestions,
+      this.stage,
+      make("div", { class: "et-status" }, this.status, this.place),
+      this.hint,
+      this.list,
+      this.help,
+    );
+    const listen = (target, handlers) =>
+      Object.entries(handlers).forEach(([type, handler]) =>
+        target.addEventListener(type, handler.bind(this), { passive: false }),
+      );
     listen(this.root, { keydown: this.keydown, keyup: this.keyup });
     listen(this.top, {
-      pointerdown: this.pointerdown, pointermove: this.pointermove, pointerup: this.pointerup, wheel: this.wheel,
-      pointercancel() { this.panning = null; this.cancel(); },
-      pointerleave() { this.hover = null; this.point(null); this.drawMarks(); }, contextmenu: (e) => e.preventDefault(),
-      focus: this.drawMarks, blur() { this.space = false; this.hide(false); this.drawMarks(); } });
+      pointerdown: this.pointerdown,
+      pointermove: this.pointermove,
+      pointerup: this.pointerup,
+      wheel: this.wheel,
+      pointercancel() {
+        this.panning = null;
+        this.cancel();
+      },
+      pointerleave() {
+        this.hover = null;
+        this.point(null);
+        this.drawMarks();
+      },
+      contextmenu: (e) => e.preventDefault(),
+      focus: this.drawMarks,
+      blur() {
+        this.space = false;
+        this.hide(false);
+        this.drawMarks();
+      },
+    });
     this.el = el;
     el.append(this.root);
   }
@@ -439,7 +475,12 @@ class View {
     this.tool = name;
     this.tools.forEach((button) => button.setAttribute("aria-pressed", button.dataset.tool === name));
     this.size.hidden = !["brush", "eraser", "smart"].includes(name);
-    this.hint.replaceChildren(make("b", {}, TOOLS[name][0]), ` ${TOOLS[name][2]} `, make("kbd", {}, "?"), " for all shortcuts.");
+    this.hint.replaceChildren(
+      make("b", {}, TOOLS[name][0]),
+      ` ${TOOLS[name][2]} `,
+      make("kbd", {}, "?"),
+      " for all shortcuts.",
+    );
     this.setSize(name === "smart" ? this.coarseness : this.radius);
     this.update();
   }
@@ -454,7 +495,8 @@ class View {
 
   // Set the radius of the brush, or how coarse the segments of smart select are.
   setSize(size) {
-    const smart = this.tool === "smart", largest = smart ? this.doc.segments.length - 1 : this.largestRadius;
+    const smart = this.tool === "smart";
+    const largest = smart ? this.doc.segments.length - 1 : this.largestRadius;
     const value = Math.max(0, Math.min(largest, size));
     if (smart) this.coarseness = value;
     else this.radius = value;
@@ -500,7 +542,8 @@ class View {
   placeHelp() {
     this.helpButton.setAttribute("aria-expanded", this.helpShown);
     if (!this.helpShown) return;
-    const editor = this.root.getBoundingClientRect(), own = this.help.getBoundingClientRect();
+    const editor = this.root.getBoundingClientRect();
+    const own = this.help.getBoundingClientRect();
     const inside = (start, length, whole) => Math.max(8, Math.min(whole - length - 8, start));
     this.help.style.left = `${inside(editor.left + (editor.width - own.width) / 2, own.width, window.innerWidth)}px`;
     this.help.style.top = `${inside(editor.top + (editor.height - own.height) / 2, own.height, window.innerHeight)}px`;
@@ -512,26 +555,44 @@ class View {
 
   // Ask Python for the concepts in the image, once, or again if there was an error.
   toggleSuggestions() {
-    const { model } = this.doc, asked = model.get("_suggestions_requested");
+    const { model } = this.doc;
+    const asked = model.get("_suggestions_requested");
     this.toggle(this.suggest, this.suggestions);
     this.point(null);
-    if (!this.suggestions.hidden && (!asked || model.get("_suggestions_error"))) this.doc.set("_suggestions_requested", asked + 1);
+    if (!this.suggestions.hidden && (!asked || model.get("_suggestions_error")))
+      this.doc.set("_suggestions_requested", asked + 1);
     this.listSuggestions("Looking for concepts …");
   }
 
   // Show one button per concept: hovering outlines its mask, and a click replaces the drawing by it.
   listSuggestions(waiting) {
-    const { doc } = this, suggested = doc.model.get("_suggestions");
-    const message = doc.model.get("_suggestions_message") || (suggested.length ? "Click a name, or its area:" : waiting);
-    const concepts = suggested.map(([name, text]) => ({ name, data: decode(text, doc.w * doc.h) }));
+    const { doc } = this;
+    const suggested = doc.model.get("_suggestions");
+    const message =
+      doc.model.get("_suggestions_message") || (suggested.length ? "Click a name, or its area:" : waiting);
+    const concepts = suggested.map(([name, bits]) => ({ name, data: unpack(bits, doc.w * doc.h) }));
     // The smallest first: where masks overlap, the pointer is over that one.
     this.concepts = concepts.toReversed();
     const buttons = concepts.map((concept) => {
-      const on = () => this.point(concept), off = () => this.point(null);
-      concept.button = make("button", { type: "button", onpointerenter: on, onfocus: on, onpointerleave: off, onblur: off, onclick: () => this.take(concept) }, concept.name);
+      const on = () => this.point(concept);
+      const off = () => this.point(null);
+      concept.button = make(
+        "button",
+        {
+          type: "button",
+          onpointerenter: on,
+          onfocus: on,
+          onpointerleave: off,
+          onblur: off,
+          onclick: () => this.take(concept),
+        },
+        concept.name,
+      );
       return concept.button;
     });
-    const close = this.button("Close", "", ICONS.close, () => this.toggle(this.suggest, this.suggestions), { class: "et-close" });
+    const close = this.button("Close", "", ICONS.close, () => this.toggle(this.suggest, this.suggestions), {
+      class: "et-close",
+    });
     const error = doc.model.get("_suggestions_error");
     const details = error ? [make("details", {}, make("summary", {}, "Details"), error)] : [];
     this.suggestions.replaceChildren(make("span", {}, message ?? ""), ...buttons, close, ...details);
@@ -539,18 +600,52 @@ class View {
 
   // Show one button per mask, which draws on it, and those that rename, delete and add one.
   listMasks() {
-    const { doc } = this, names = doc.masks.map(([name]) => name), shown = JSON.stringify([names, doc.active]);
+    const { doc } = this;
+    const names = doc.masks.map(([name]) => name);
+    const shown = JSON.stringify([names, doc.active]);
     if (shown === this.listed || this.renaming) return;
     const focused = this.list.contains(document.activeElement);
     this.listed = shown;
-    const change = (action) => () => { this.cancel(); action(); };
-    const buttons = names.map((name) => make("button", { type: "button", class: "et-name-of-mask", "aria-pressed": name === doc.active, title: `Draw on ${name}`, onclick: () => doc.set("active", name) }, name));
+    const change = (action) => () => {
+      this.cancel();
+      action();
+    };
+    const buttons = names.map((name) =>
+      make(
+        "button",
+        {
+          type: "button",
+          class: "et-name-of-mask",
+          "aria-pressed": name === doc.active,
+          title: `Draw on ${name}`,
+          onclick: () => doc.set("active", name),
+        },
+        name,
+      ),
+    );
     const [rename, remove] = [
-      this.button("Rename this mask", "", ICONS.rename, change(() => this.renameMask())),
-      this.button("Delete this mask", "", ICONS.remove, change(() => doc.remove())),
+      this.button(
+        "Rename this mask",
+        "",
+        ICONS.rename,
+        change(() => this.renameMask()),
+      ),
+      this.button(
+        "Delete this mask",
+        "",
+        ICONS.remove,
+        change(() => doc.remove()),
+      ),
     ];
     buttons.splice(names.indexOf(doc.active) + 1, 0, rename, remove);
-    buttons.push(this.button("New mask", "", ICONS.add, change(() => doc.add())));
+    buttons.push(
+      this.button(
+        "New mask",
+        "",
+        ICONS.add,
+        change(() => doc.add()),
+      ),
+    );
     this.list.replaceChildren(make("span", {}, "Masks"), group("Masks", ...buttons));
     if (focused) this.list.querySelector("[aria-pressed=true]").focus();
   }
@@ -629,15 +724,20 @@ class View {
 
   // Show the state of the document.
   update(message) {
-    const { doc } = this, share = (100 * doc.count) / (doc.w * doc.h);
+    const { doc } = this;
+    const share = (100 * doc.count) / (doc.w * doc.h);
     this.listMasks();
-    this.opacity.show(Math.round(100 * doc.model.get("opacity")), `${Math.round(100 * doc.model.get("opacity"))}%`);
+    this.opacity.show(
+      Math.round(100 * doc.model.get("opacity")),
+      `${Math.round(100 * doc.model.get("opacity"))}%`,
+    );
     const open = this.gesture?.tool === "polygon";
     this.undo.disabled = !open && !doc.past.length;
     this.redo.disabled = open ? !this.gesture.removed.length : !doc.future.length;
     [this.undo.tabIndex, this.redo.tabIndex] = this.undo.disabled ? [-1, 0] : [0, -1];
     this.root.dataset.count = doc.count;
-    this.status.textContent = message || `${doc.count.toLocaleString("en")} px · ${share.toFixed(share < 1 ? 2 : 1)}% of the image`;
+    this.status.textContent =
+      message || `${doc.count.toLocaleString("en")} px · ${share.toFixed(share < 1 ? 2 : 1)}% of the image`;
     this.paint();
     this.drawMarks();
   }
@@ -645,7 +745,8 @@ class View {
   // --- drawing: pointer and keyboard both press, move and release at a pixel ---
 
   press(pixel, opposite, near) {
-    const { doc, tool } = this, v = +((tool !== "eraser") !== opposite);
+    const { doc, tool } = this;
+    const v = +((tool !== "eraser") !== opposite);
     if (tool === "polygon" && this.gesture) return this.corner(pixel, near);
     this.cancel();
     this.gesture = { tool, v, points: [pixel], removed: [] };
@@ -667,7 +768,8 @@ class View {
   release() {
     const { gesture, doc } = this;
     if (!gesture || gesture.tool === "polygon") return;
-    const { tool, v, points } = gesture, mask = doc.mask;
+    const { tool, v, points } = gesture;
+    const mask = doc.mask;
     this.gesture = null;
     if (tool === "rectangle") rectangle(mask, points[0], points.at(-1), v);
     if (tool === "lasso") polygon(mask, points, v);
@@ -675,7 +777,8 @@ class View {
   }
 
   corner(pixel, near) {
-    const { gesture } = this, { points } = gesture;
+    const { gesture } = this;
+    const { points } = gesture;
     const close = (corner) => Math.hypot(corner[0] - pixel[0], corner[1] - pixel[1]) <= near;
     if (close(points[0]) || close(points.at(-1))) return this.closePolygon();
     points.push(pixel);
@@ -698,7 +801,8 @@ class View {
 
   // The part of a stroke that shows while it is drawn.
   draw(ends) {
-    const { doc, gesture } = this, free = gesture.tool === "brush" || gesture.tool === "eraser";
+    const { doc, gesture } = this;
+    const free = gesture.tool === "brush" || gesture.tool === "eraser";
     if (!free && gesture.tool !== "smart") return;
     doc.busy = true;
     if (free) stroke(doc.mask, ends, this.radius, gesture.v);
@@ -714,7 +818,8 @@ class View {
   }
 
   cancel() {
-    const busy = this.gesture && this.doc.busy, open = this.gesture?.tool === "polygon";
+    const busy = this.gesture && this.doc.busy;
+    const open = this.gesture?.tool === "polygon";
     this.gesture = null;
     if (busy) this.doc.cancel();
     else if (open) this.update();
@@ -726,7 +831,8 @@ class View {
   }
 
   segment([x, y]) {
-    const { segments } = this, { w, h } = this.doc;
+    const { segments } = this;
+    const { w, h } = this.doc;
     return segments.data[Math.floor((y * segments.h) / h) * segments.w + Math.floor((x * segments.w) / w)];
   }
 
@@ -778,9 +884,11 @@ class View {
 
   wheel(event) {
     const turn = event.deltaY || event.deltaX;
-    if (event.ctrlKey || event.metaKey) this.zoom(Math.exp(-Math.max(-60, Math.min(60, turn)) / 150), this.position(event));
+    if (event.ctrlKey || event.metaKey)
+      this.zoom(Math.exp(-Math.max(-60, Math.min(60, turn)) / 150), this.position(event));
     else if (event.shiftKey) this.resizeTool(-Math.sign(turn));
-    else if (this.scale > this.fitting * 1.01 && document.activeElement === this.top) this.moveTo(this.left - event.deltaX, this.upper - event.deltaY);
+    else if (this.scale > this.fitting * 1.01 && document.activeElement === this.top)
+      this.moveTo(this.left - event.deltaX, this.upper - event.deltaY);
     else return;
     event.preventDefault();
   }
@@ -788,20 +896,40 @@ class View {
   // --- keyboard ---
 
   keydown(event) {
-    const { key, shiftKey } = event, command = event.ctrlKey || event.metaKey, letter = key.toLowerCase();
+    const { key, shiftKey } = event;
+    const command = event.ctrlKey || event.metaKey;
+    const letter = key.toLowerCase();
     const tool = Object.keys(TOOLS).find((name) => TOOLS[name][1].toLowerCase() === letter);
     const mask = (change) => this.edit(change);
     const anywhere = {
-      "[": () => this.resizeTool(-1), "]": () => this.resizeTool(1),
-      g: () => mask((m) => (shiftKey ? shrink : grow)(m, this.step)), i: () => mask(invert), delete: () => mask((m) => m.data.fill(0)),
-      "+": () => this.zoom(1.5), "=": () => this.zoom(1.5), "-": () => this.zoom(1 / 1.5), 0: () => this.fit(),
-      h: () => this.hide(true), f: () => this.enlarge(), "?": () => this.help.togglePopover(),
+      "[": () => this.resizeTool(-1),
+      "]": () => this.resizeTool(1),
+      g: () => mask((m) => (shiftKey ? shrink : grow)(m, this.step)),
+      i: () => mask(invert),
+      delete: () => mask((m) => m.data.fill(0)),
+      "+": () => this.zoom(1.5),
+      "=": () => this.zoom(1.5),
+      "-": () => this.zoom(1 / 1.5),
+      0: () => this.fit(),
+      h: () => this.hide(true),
+      f: () => this.enlarge(),
+      "?": () => this.help.togglePopover(),
     };
-    const [w, h] = [this.doc.w, this.doc.h], far = shiftKey ? 10 : 1, page = Math.max(1, Math.round(h / 8));
+    const [w, h] = [this.doc.w, this.doc.h];
+    const far = shiftKey ? 10 : 1;
+    const page = Math.max(1, Math.round(h / 8));
     const onImage = {
-      arrowleft: () => this.go(-far, 0), arrowright: () => this.go(far, 0), arrowup: () => this.go(0, -far), arrowdown: () => this.go(0, far),
-      home: () => this.go(-w, 0), end: () => this.go(w, 0), pageup: () => this.go(0, -page), pagedown: () => this.go(0, page),
-      enter: () => !event.repeat && this.act(event.altKey), escape: () => this.cancel(), " ": () => (this.space = true),
+      arrowleft: () => this.go(-far, 0),
+      arrowright: () => this.go(far, 0),
+      arrowup: () => this.go(0, -far),
+      arrowdown: () => this.go(0, far),
+      home: () => this.go(-w, 0),
+      end: () => this.go(w, 0),
+      pageup: () => this.go(0, -page),
+      pagedown: () => this.go(0, page),
+      enter: () => !event.repeat && this.act(event.altKey),
+      escape: () => this.cancel(),
+      " ": () => (this.space = true),
     };
     let action;
     if (this.helpShown && key === "Escape") action = () => this.help.hidePopover();
@@ -824,11 +952,17 @@ class View {
   go(dx, dy) {
     this.keyboard = true;
     const clamp = (value, size) => Math.max(0, Math.min(size - 1, value));
-    this.cursor = this.hover = [clamp(this.cursor[0] + dx, this.doc.w), clamp(this.cursor[1] + dy, this.doc.h)];
+    this.cursor = this.hover = [
+      clamp(this.cursor[0] + dx, this.doc.w),
+      clamp(this.cursor[1] + dy, this.doc.h),
+    ];
     this.move(this.cursor);
-    const [x, y] = this.cursor, { scale, left, upper, width, height } = this, inside = (value, size) => Math.max(20, Math.min(size - 20, value));
+    const [x, y] = this.cursor;
+    const { scale, left, upper, width, height } = this;
+    const inside = (value, size) => Math.max(20, Math.min(size - 20, value));
     const [sx, sy] = [left + (x + 0.5) * scale, upper + (y + 0.5) * scale];
-    if (scale > this.fitting * 1.01) this.moveTo(left + inside(sx, width) - sx, upper + inside(sy, height) - sy);
+    if (scale > this.fitting * 1.01)
+      this.moveTo(left + inside(sx, width) - sx, upper + inside(sy, height) - sy);
     if (this.tool === "smart") this.paint();
     this.drawMarks();
   }
@@ -842,7 +976,8 @@ class View {
     else {
       this.press(this.cursor, opposite, 0);
       if (this.tool === "smart") this.release();
-      else if (this.gesture) this.update(this.tool === "polygon" ? this.polygonHint : "Enter again to finish, Esc to cancel.");
+      else if (this.gesture)
+        this.update(this.tool === "polygon" ? this.polygonHint : "Enter again to finish, Esc to cancel.");
     }
     this.drawMarks();
   }
@@ -850,11 +985,13 @@ class View {
   // --- the visible part: `scale` screen pixels per image pixel, the image's corner at (left, upper) ---
 
   resize(fit = false) {
-    const box = this.stage.getBoundingClientRect(), dpr = window.devicePixelRatio || 1;
+    const box = this.stage.getBoundingClientRect();
+    const dpr = window.devicePixelRatio || 1;
     if (!box.width || !box.height) return;
     const fitted = fit || !this.scale || Math.abs(this.scale - this.fitting) < 1e-6;
     [this.width, this.height, this.dpr] = [box.width, box.height, dpr];
-    for (const canvas of this.layers) [canvas.width, canvas.height] = [Math.round(box.width * dpr), Math.round(box.height * dpr)];
+    for (const canvas of this.layers)
+      [canvas.width, canvas.height] = [Math.round(box.width * dpr), Math.round(box.height * dpr)];
     this.fitting = Math.min(box.width / this.doc.w, box.height / this.doc.h);
     if (fitted) this.fit();
     else this.moveTo(this.left, this.upper);
@@ -866,7 +1003,8 @@ class View {
   }
 
   zoom(factor, [x, y] = [this.width / 2, this.height / 2]) {
-    const scale = Math.max(this.fitting, Math.min(Math.max(48, this.fitting), this.scale * factor)), by = scale / this.scale;
+    const scale = Math.max(this.fitting, Math.min(Math.max(48, this.fitting), this.scale * factor));
+    const by = scale / this.scale;
     this.scale = scale;
     this.moveTo(x - (x - this.left) * by, y - (y - this.upper) * by);
   }
@@ -883,7 +1021,8 @@ class View {
   }
 
   drawImage() {
-    const context = this.base.getContext("2d"), { dpr, scale, doc } = this;
+    const context = this.base.getContext("2d");
+    const { dpr, scale, doc } = this;
     context.setTransform(dpr, 0, 0, dpr, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
     context.imageSmoothingEnabled = (scale * doc.w) / doc.image.naturalWidth < 4;
@@ -903,36 +1042,55 @@ class View {
 
   // Every screen pixel looks up its mask pixel, so the cost is the screen's and the outline is equally thin at any zoom.
   paintNow() {
-    const { doc, dpr, over, pointed } = this, outlined = this.isSuggesting ? this.concepts : [], { data, w, h } = doc, { segments } = this, { width, height } = over;
+    const { doc, dpr, over, pointed } = this;
+    const outlined = this.isSuggesting ? this.concepts : [];
+    const { data, w, h } = doc;
+    const { segments } = this;
+    const { width, height } = over;
     const context = over.getContext("2d");
     if (this.hidden) return context.clearRect(0, 0, width, height);
-    const image = context.createImageData(width, height), out = new Uint32Array(image.data.buffer);
-    const opacity = doc.model.get("opacity"), fill = rgba(255, 45, 149, opacity);
+    const image = context.createImageData(width, height);
+    const out = new Uint32Array(image.data.buffer);
+    const opacity = doc.model.get("opacity");
+    const fill = rgba(255, 45, 149, opacity);
     // The hatching has a dark and a light stripe, so that it shows without colors too, on any image.
-    const dark = rgba(110, 0, 70, Math.min(1, 0.25 + opacity)), light = rgba(255, 255, 255, Math.min(1, 0.1 + 0.8 * opacity));
-    const spacing = Math.round(16 * dpr), stripe = Math.round(2 * dpr);
-    const smart = this.tool === "smart", edge = Math.max(1, Math.round(1.25 * dpr));
+    const dark = rgba(110, 0, 70, Math.min(1, 0.25 + opacity));
+    const light = rgba(255, 255, 255, Math.min(1, 0.1 + 0.8 * opacity));
+    const spacing = Math.round(16 * dpr);
+    const stripe = Math.round(2 * dpr);
+    const smart = this.tool === "smart";
+    const edge = Math.max(1, Math.round(1.25 * dpr));
     const lit = smart && this.hover && this.covers(this.hover) ? this.segment(this.hover) : -1;
     const look = (X, offset) => Math.floor(((X + 0.5) / dpr - offset) / this.scale);
     const inside = (value, size) => Math.max(0, Math.min(size - 1, value));
     const differs = (grid, at, around) => around.some((place) => grid[place] !== grid[at]);
     const columns = Int32Array.from({ length: width + 2 * edge }, (_, i) => look(i - edge, this.left));
-    const near = columns.map((x) => inside(x, w)), cells = near.map((x) => Math.floor((x * segments.w) / w));
+    const near = columns.map((x) => inside(x, w));
+    const cells = near.map((x) => Math.floor((x * segments.w) / w));
     for (let Y = 0; Y < height; Y++) {
       const y = look(Y, this.upper);
       if (y < 0 || y >= h) continue;
-      const rowAt = (Y) => inside(look(Y, this.upper), h), cellsAt = (y) => Math.floor((y * segments.h) / h) * segments.w;
-      const row = y * w, above = rowAt(Y - edge) * w, below = rowAt(Y + edge) * w;
-      const cellRow = cellsAt(y), cellBelow = cellsAt(rowAt(Y + 1));
+      const rowAt = (Y) => inside(look(Y, this.upper), h);
+      const cellsAt = (y) => Math.floor((y * segments.h) / h) * segments.w;
+      const row = y * w;
+      const above = rowAt(Y - edge) * w;
+      const below = rowAt(Y + edge) * w;
+      const cellRow = cellsAt(y);
+      const cellBelow = cellsAt(rowAt(Y + 1));
       for (let X = 0, i = edge, o = Y * width; X < width; X++, i++, o++) {
         const x = columns[i];
         if (x < 0 || x >= w) continue;
-        const m = data[row + x], cell = segments.data[cellRow + cells[i]];
+        const m = data[row + x];
+        const cell = segments.data[cellRow + cells[i]];
         const around = [row + near[i - edge], row + near[i + edge], above + x, below + x];
         if (pointed && differs(pointed.data, row + x, around)) out[o] = COLOURS.suggested;
         else if (outlined.some((concept) => differs(concept.data, row + x, around))) out[o] = COLOURS.faint;
         else if (differs(data, row + x, around)) out[o] = m ? COLOURS.line : COLOURS.rim;
-        else if (smart && (cell !== segments.data[cellRow + cells[i + 1]] || cell !== segments.data[cellBelow + cells[i]])) out[o] = COLOURS.mesh;
+        else if (
+          smart &&
+          (cell !== segments.data[cellRow + cells[i + 1]] || cell !== segments.data[cellBelow + cells[i]])
+        )
+          out[o] = COLOURS.mesh;
         else if (m) out[o] = [dark, light][Math.floor(((X + Y) % spacing) / stripe)] ?? fill;
         else if (smart && cell === lit) out[o] = COLOURS.glow;
       }
@@ -943,8 +1101,10 @@ class View {
   // The name of the concept that is pointed at, above a position on the screen and inside of the image.
   drawName(context, [x, y]) {
     context.font = `600 13px ${getComputedStyle(this.root).fontFamily}`;
-    const { name } = this.pointed, width = context.measureText(name).width + 12;
-    const left = Math.max(2, Math.min(this.width - width - 2, x + 8)), upper = Math.max(2, y - 28);
+    const { name } = this.pointed;
+    const width = context.measureText(name).width + 12;
+    const left = Math.max(2, Math.min(this.width - width - 2, x + 8));
+    const upper = Math.max(2, y - 28);
     context.fillStyle = "rgba(0, 0, 0, 0.8)";
     context.fillRect(left, upper, width, 22);
     context.fillStyle = "#ffd600";
@@ -954,20 +1114,29 @@ class View {
   // The brush's ring, the keyboard's cross and the shape that is being drawn, light on dark so that they always show.
   drawMarks() {
     if (!this.scale) return;
-    const context = this.top.getContext("2d"), { scale, hover, gesture } = this;
+    const context = this.top.getContext("2d");
+    const { scale, hover, gesture } = this;
     const at = ([x, y]) => [this.left + (x + 0.5) * scale, this.upper + (y + 0.5) * scale];
     context.setTransform(this.dpr, 0, 0, this.dpr, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
     context.beginPath();
-    const suggesting = this.isSuggesting, sized = !suggesting && ["brush", "eraser"].includes(this.tool), focused = document.activeElement === this.top;
+    const suggesting = this.isSuggesting;
+    const sized = !suggesting && ["brush", "eraser"].includes(this.tool);
+    const focused = document.activeElement === this.top;
     if (hover && sized) {
-      const [x, y] = at(hover), radius = Math.max(2, (this.radius + 0.5) * scale);
+      const [x, y] = at(hover);
+      const radius = Math.max(2, (this.radius + 0.5) * scale);
       context.moveTo(x + radius, y);
       context.arc(x, y, radius, 0, 2 * Math.PI);
     }
     if (focused && this.keyboard) {
       const [x, y] = at(this.cursor);
-      for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+      for (const [dx, dy] of [
+        [1, 0],
+        [-1, 0],
+        [0, 1],
+        [0, -1],
+      ]) {
         context.moveTo(x + 3 * dx, y + 3 * dy);
         context.lineTo(x + 11 * dx, y + 11 * dy);
       }
@@ -976,24 +1145,33 @@ class View {
       const points = gesture.tool === "polygon" && hover ? [...gesture.points, hover] : gesture.points;
       const [a, b] = [at(points[0]), at(points.at(-1))];
       if (gesture.tool === "rectangle") {
-        const half = scale / 2, [x0, x1] = [Math.min(a[0], b[0]) - half, Math.max(a[0], b[0]) + half];
+        const half = scale / 2;
+        const [x0, x1] = [Math.min(a[0], b[0]) - half, Math.max(a[0], b[0]) + half];
         const [y0, y1] = [Math.min(a[1], b[1]) - half, Math.max(a[1], b[1]) + half];
         context.rect(x0, y0, x1 - x0, y1 - y0);
       } else {
         context.moveTo(...a);
         points.slice(1).forEach((point) => context.lineTo(...at(point)));
-        if (gesture.tool === "polygon") gesture.points.forEach((point) => context.rect(at(point)[0] - 3, at(point)[1] - 3, 6, 6));
+        if (gesture.tool === "polygon")
+          gesture.points.forEach((point) => context.rect(at(point)[0] - 3, at(point)[1] - 3, 6, 6));
       }
     }
-    for (const [style, width] of [["rgba(0, 0, 0, 0.75)", 3], ["#fff", 1.25]]) {
+    for (const [style, width] of [
+      ["rgba(0, 0, 0, 0.75)", 3],
+      ["#fff", 1.25],
+    ]) {
       context.strokeStyle = style;
       context.lineWidth = width;
       context.stroke();
     }
     if (this.pointed) this.drawName(context, hover ? at(hover) : [this.left + 12, this.upper + 30]);
-    this.top.style.cursor = this.space || this.panning ? "grab" : suggesting ? "pointer" : sized && hover ? "none" : "crosshair";
+    this.top.style.cursor =
+      this.space || this.panning ? "grab" : suggesting ? "pointer" : sized && hover ? "none" : "crosshair";
     const zoom = `${Math.round(100 * scale)}%`;
-    this.place.textContent = hover && this.covers(hover) ? `x ${hover[0]}, y ${hover[1]} · ${zoom}` : `${this.doc.w} × ${this.doc.h} · ${zoom}`;
+    this.place.textContent =
+      hover && this.covers(hover)
+        ? `x ${hover[0]}, y ${hover[1]} · ${zoom}`
+        : `${this.doc.w} × ${this.doc.h} · ${zoom}`;
   }
 }
 
