@@ -19,10 +19,12 @@ def path_for_edit(path: str | os.PathLike, digest: str) -> Path:
         digest: the digest of the edit.
     """
     path = Path(path).expanduser().absolute()
-    for number in count(1):
-        numbered = path if number == 1 else path.with_stem(f"{path.stem}_{number}")
+    numbered = path
+    for number in count(2):
         if digests_at(numbered) <= {digest}:
-            return numbered
+            break
+        numbered = path.with_stem(f"{path.stem}_{number}")
+    return numbered
 
 
 def digests_at(path: Path) -> set[str]:
