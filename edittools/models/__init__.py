@@ -1,10 +1,17 @@
 """Load classifiers by name, and make zero-shot classifiers of open_clip models."""
 
-from edittools._checks import extra
+from edittools._lazy import lazy_names
 
-with extra("models", "notebooks"):
-    from edittools.models.imagenet import imagenet_classes
-    from edittools.models.load import ZOO, current_device, load_classifier
-    from edittools.models.zero_shot import ByteTokenizer, zero_shot_classifier
+_MODULES = {
+    "ZOO": "models.zoo",
+    "ByteTokenizer": "models.zero_shot",
+    "current_device": "models.load",
+    "imagenet_classes": "models.imagenet",
+    "load_classifier": "models.load",
+    "zero_shot_classifier": "models.zero_shot",
+}
+"""The module of each public name."""
 
-__all__ = ["ZOO", "ByteTokenizer", "current_device", "imagenet_classes", "load_classifier", "zero_shot_classifier"]
+__all__ = list(_MODULES)
+
+__getattr__ = lazy_names("models", _MODULES, needs="notebooks")

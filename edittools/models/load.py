@@ -7,32 +7,9 @@ from typing import Any
 
 import torch
 
-from edittools._checks import suggestion
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
-from edittools.models.imagenet import load_efficientnet_lite, load_places365, load_squeezenet, load_torchvision
-from edittools.models.zero_shot import load_clip
-
-ZOO: dict[str, Callable[..., Classifier] | str] = {
-    "mini_vgg": "course.embedded:load_mini",
-    "mini_resnet": "course.embedded:load_mini",
-    "mini_vit": "course.embedded:load_mini",
-    "mini_vgg_balanced": "course.embedded:load_mini",
-    "mini_clip": "course.embedded:load_mini_clip",
-    "clip_rn50": load_clip,
-    "efficientnet_lite0": load_efficientnet_lite,
-    "efficientnet_lite1": load_efficientnet_lite,
-    "efficientnet_lite2": load_efficientnet_lite,
-    "squeezenet1_1": load_squeezenet,
-    "shortcuts_lite0": "course.finetuned:load_published_shortcuts",
-    "shortcuts_squeezenet": "course.finetuned:load_published_shortcuts",
-    "vgg16": load_torchvision,
-    "vgg16_bn": load_torchvision,
-    "resnet18": load_torchvision,
-    "resnet50": load_torchvision,
-    "resnet18_places365": load_places365,
-}
-"""The function that loads each classifier, by name; those of the course are named, and imported when they are used."""
+from edittools.models.zoo import ZOO, check_name
 
 
 def current_device() -> torch.device:
@@ -73,13 +50,7 @@ def load_classifier(
         FileNotFoundError: if the weights are not on this machine and cannot be downloaded. The message names the file,
             its address and what can be done.
     """
-    if name not in ZOO:
-        question = suggestion(name, ZOO)
-        hint = f"{question} " if question else ""
-        raise KeyError(
-            f"no classifier {name!r}; {hint}Available: {', '.join(ZOO)}. For a model of your own, use "
-            "Classifier(model, class_names)"
-        )
+    check_name(name)
     options: dict[str, Any] = {}
     if weights is not None:
         options["weights"] = weights

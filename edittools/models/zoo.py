@@ -1,0 +1,43 @@
+"""The names of classifiers; they can be checked before torch is imported."""
+
+from collections.abc import Callable
+from typing import Any
+
+from edittools._checks import suggestion
+
+ZOO: dict[str, str | Callable[..., Any]] = {
+    "mini_vgg": "course.embedded:load_mini",
+    "mini_resnet": "course.embedded:load_mini",
+    "mini_vit": "course.embedded:load_mini",
+    "mini_vgg_balanced": "course.embedded:load_mini",
+    "mini_clip": "course.embedded:load_mini_clip",
+    "clip_rn50": "models.zero_shot:load_clip",
+    "efficientnet_lite0": "models.imagenet:load_efficientnet_lite",
+    "efficientnet_lite1": "models.imagenet:load_efficientnet_lite",
+    "efficientnet_lite2": "models.imagenet:load_efficientnet_lite",
+    "squeezenet1_1": "models.imagenet:load_squeezenet",
+    "shortcuts_lite0": "course.finetuned:load_published_shortcuts",
+    "shortcuts_squeezenet": "course.finetuned:load_published_shortcuts",
+    "vgg16": "models.imagenet:load_torchvision",
+    "vgg16_bn": "models.imagenet:load_torchvision",
+    "resnet18": "models.imagenet:load_torchvision",
+    "resnet50": "models.imagenet:load_torchvision",
+    "resnet18_places365": "models.imagenet:load_places365",
+}
+"""The function that loads each classifier, by name, or its module and name, so that it is imported when it is used."""
+
+
+def check_name(name: str) -> None:
+    """Check that there is a classifier of a name.
+
+    Raises:
+        KeyError: if there is none.
+    """
+    if name in ZOO:
+        return
+    question = suggestion(name, ZOO)
+    hint = f"{question} " if question else ""
+    raise KeyError(
+        f"no classifier {name!r}; {hint}Available: {', '.join(ZOO)}. For a model of your own, use "
+        "Classifier(model, class_names)"
+    )
