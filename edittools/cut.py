@@ -185,16 +185,22 @@ class Cut:
         """
         return self._grids[at].pool(masks)
 
-    def to_image(self, values: Tensor) -> Tensor:
-        """Map one number per position of the layer's output to the pixels of the images.
+    def to_image(self, values: Tensor, at: Place = "output") -> Tensor:
+        """Map one number per position to the pixels of the images.
 
         Args:
             values: `(B, h, w)` for maps, `(B, N)` for tokens, `(B,)` for vectors.
+            at: which positions, see `pool_mask`.
 
         Returns:
             `(B, H, W)`; 0 for pixels that belong to no position.
         """
-        return self._grids["output"].to_image(values, self.size)
+        return self._grids[at].to_image(values, self.size)
+
+    @property
+    def is_bottleneck(self) -> bool:
+        """Whether the logits depend on the images through the layer's keys alone, not, say, through a residual too."""
+        return len(self._state_nodes) == 1
 
     def with_weights(self, weights: Weights) -> "Cut":
         """Return the same cut, which computes with a copy of the model's weights and with the present preprocessing."""

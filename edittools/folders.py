@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from edittools._checks import suggestion
+from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier
 from edittools.image_files import load_image
 from edittools.images import LabelledImages
@@ -49,7 +50,9 @@ def image_files(folder: str | os.PathLike) -> list[Path]:
     return sorted(paths)
 
 
-def read_folder(folder: str | os.PathLike, classifier: Classifier) -> tuple[LabelledImages, list[str]]:
+def read_folder(
+    folder: str | os.PathLike, classifier: Classifier, progress: Progress | None = None
+) -> tuple[LabelledImages, list[str]]:
     """Load the images below a folder at the classifier's size, and label them by the subfolder that they lie in.
 
     A subfolder is named after a class (`School_bus` is `school bus`), or has the class index as its name. An image
@@ -58,6 +61,7 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier) -> tuple[Labe
     Args:
         folder: the folder.
         classifier: gives the size, the class names, and predictions for images without a label.
+        progress: a class like `tqdm.tqdm`, for bars.
 
     Returns:
         The images, and one line per file that was left out: its name and the reason.
@@ -66,9 +70,11 @@ def read_folder(folder: str | os.PathLike, classifier: Classifier) -> tuple[Labe
         FileNotFoundError: if there is no such folder.
         ValueError: if no image in it can be used.
     """
-    data, is_labeled, left_out = read_files(folder, image_files(folder), classifier)
+    paths = image_files(folder)
+    with bar_of(progress, desc="images", total=len(paths), unit="image") as bar:
+        data, is_labeled, left_out = read_files(folder, paths, classifier, lambda image: bar.update())
     if not is_labeled.all():
-        predicted = predict(classifier, data).argmax(dim=1)
+        predicted = predict(classifier, data, progress=progress).argmax(dim=1)
         data = replace(data, labels=torch.where(is_labeled, data.labels, predicted))
     return data, left_out
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edittools._image_checks import check_image
-from edittools.cut import Cut
+from edittools.cut import Cut, State
 
 
 def evidence_map(cut: Cut, image: Tensor, favored: int, against: int) -> Tensor:
@@ -53,3 +53,28 @@ def evidence_map(cut: Cut, image: Tensor, favored: int, against: int) -> Tensor:
         activation = activation - (bias if cut.is_linear else bias[:, None, None])
     evidence = (activation * gradient).sum(dim=cut.channels)
     return cut.to_image(evidence.float())[0].cpu()
+
+
+def evidence_of_keys(cut: Cut, state: State, favored: Tensor, against: Tensor) -> Tensor:
+    """Map where the keys of a layer support a class against another one, for a batch of images.
+
+    Unlike `evidence_map`, this counts all that the keys do: also what a residual connection adds to the layer's output,
+    if the layer is the first one of its block.
+
+    Args:
+        cut: the classifier, cut at the layer.
+        state: the state of B images at the layer, see `Cut.prefix`.
+        favored: the index of each image's class, `(B,)`.
+        against: the index of each image's other class, `(B,)`.
+
+    Returns:
+        The maps `(B, H, W)` on the CPU, see `evidence_map`.
+    """
+    with torch.enable_grad():
+        keys = cut.keys(state).detach().requires_grad_()
+        logits = cut.logits((keys, *state[1:])).cpu()
+        numbers = torch.arange(len(logits))
+        margin = logits[numbers, favored] - logits[numbers, against]
+        (gradient,) = torch.autograd.grad(margin.sum(), [keys])
+    evidence = (keys.detach() * gradient).sum(dim=cut.channels)
+    return cut.to_image(evidence.float(), "keys").cpu()

@@ -25,6 +25,7 @@ from torchvision.transforms.functional import normalize
 from edittools._caching import digest_tensors, load_or_compute
 from edittools._checks import extra, one_of
 from edittools._inference import eval_copy
+from edittools._progress import Progress
 from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, fingerprint
 from edittools.images import in_batches
 from edittools.models.downloads import photo, registry
@@ -75,12 +76,14 @@ class Segmenter:
         concepts: the class numbers of each concept, by name.
         about: identifies the network, and only the network.
         least_area: a mask that covers a smaller share of its image is dropped.
+        progress: a class like `tqdm.tqdm`, for a bar.
     """
 
     network: Callable[[Tensor], Tensor] = field(repr=False)
     concepts: Mapping[str, Sequence[int]]
     about: str = field(repr=False)
     least_area: float = 0.01
+    progress: Progress | None = field(default=None, repr=False)
 
     @property
     def cache_key(self) -> str:
@@ -93,7 +96,7 @@ class Segmenter:
         """Find the concepts: masks `(N, H, W)` of each one that some image `(N, 3, H, W)` shows."""
         size = images.shape[-2:]
         batches: dict[str, list[Tensor]] = {concept: [] for concept in self.concepts}
-        for batch in in_batches(images, 4):
+        for batch in in_batches(images, 4, f"segmented for {len(self.concepts)} concepts", self.progress):
             class_map = self.network(batch)[:, None].float()
             class_map = F.interpolate(class_map, size, mode="nearest")[:, 0]
             for concept, numbers in self.concepts.items():
