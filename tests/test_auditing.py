@@ -19,6 +19,7 @@ import edittools as et
 from edittools.auditing import audit_folder, load_model, read_masks
 from edittools.auditing.audit import concepts_to_probe, masks_check
 from edittools.auditing.cli import main
+from edittools.auditing.sheet import NOT_SEEN
 from edittools.classifiers import fingerprint
 from edittools.course.miniworld.scenes import CLASSES
 from edittools.course.scenarios.tiers import SceneSet
@@ -71,6 +72,8 @@ def test_audit_of_rendered_scenes_finds_the_planted_rule_and_repairs_it(audited)
     page = (out / "report.html").read_text()
     assert "What was probed" in page and "data:image/png" in page
     assert printed.splitlines()[0].startswith("80 images of 4 classes")
+    assert page.index('class="et-sheet"') < page.index("What was probed")
+    assert set(pd.read_csv(out / "windows.csv")["class"]) == {"car", "van", "bus", "truck"}
     edit = et.Edit.load(out / "edit.safetensors")
     classifier = et.load_classifier("mini_vgg")
     vans = SceneSet(60, "test", 700_000, ("van",), "snow").render()
@@ -103,7 +106,7 @@ def test_audit_without_a_rule_names_the_strongest_suspicion(tmp_path):
     assert not audit.is_rule and audit.fix is None
     assert "suspicion" in audit.summary() or "no concept" in audit.summary()
     names = [path.name for path in audit.write(tmp_path / "out")]
-    assert names == ["rules.csv", "report.html", "report.json"]
+    assert names == ["report.html", "report.json", "windows.csv", "rules.csv"]
 
 
 class Bands(nn.Module):
@@ -246,7 +249,8 @@ def test_audit_removes_the_results_of_an_earlier_audit(tmp_path):
     assert {path.name for path in out.iterdir()} == {"rules.csv", "parts", "mine.txt"}
     (out / "edit.safetensors").write_bytes(b"an edit")
     second.write(out)
-    assert {path.name for path in out.iterdir()} == {"rules.csv", "report.html", "report.json", "parts", "mine.txt"}
+    written = {"windows.csv", "rules.csv", "report.html", "report.json"}
+    assert {path.name for path in out.iterdir()} == {*written, "parts", "mine.txt"}
     assert parts and parts <= set((out / "parts").rglob("*.json"))
 
 
@@ -303,7 +307,9 @@ def test_audit_saves_its_own_verdict_with_the_edit(audited):
 
 
 def pictures_above_the_verdict(page):
-    return page.partition('<section class="verdict')[0].count('<img src="data:image/')
+    """Count the pictures between the contact sheet and the verdict."""
+    above = page.partition('<section class="verdict')[0]
+    return above.partition(NOT_SEEN)[2].count('<img src="data:image/')
 
 
 def test_masks_check_unless_checked_allows_at_most_unclear():
@@ -368,7 +374,7 @@ def test_main_audit_repeats_that_the_masks_were_checked(tmp_path, capsys):
     settings = write_bands(tmp_path)
     assert main(command_of(tmp_path, settings)) == 0
     assert "not measured: the masks were checked" in capsys.readouterr().out
-    assert main(command_of(tmp_path, settings, "--masks-checked")) == 0
+    assert main(command_of(tmp_path, settings, "--masks-checked", "--overwrite")) == 0
     statement = "caller says that the masks are right"
     assert f"pass: the masks were checked (the {statement})" in capsys.readouterr().out
     assert statement in (tmp_path / "out" / "report.html").read_text()
@@ -408,7 +414,8 @@ def test_audit_of_a_wrong_folder_is_one_line_and_exit_code_2(make, tmp_path, cap
 def test_audit_without_a_segmenter_names_the_remedy(scenes, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     monkeypatch.setenv("EDITTOOLS_PHOTOS", str(tmp_path))
-    assert main(["audit", str(scenes / "images"), "--model", "mini_vgg", "--out", str(tmp_path / "out")]) == 2
+    command = ["audit", str(scenes / "images"), "--model", "mini_vgg", "--concepts", "--out", str(tmp_path / "out")]
+    assert main(command) == 2
     errors = capsys.readouterr().err.splitlines()
     assert errors[-1].startswith("edittools:") and "--masks" in errors[-1]
 
@@ -427,6 +434,102 @@ def test_main_after_an_interrupt_says_how_to_go_on(scenes, tmp_path, capsys):
     path.write_text("def model():\n    raise KeyboardInterrupt\n")
     assert main(["audit", str(scenes / "images"), "--model", f"{path}:model", "--out", str(tmp_path)]) == 130
     assert "--out" in capsys.readouterr().err
+
+
+def test_main_checks_arguments_before_torch_is_imported(tmp_path):
+    """Each of these errors is printed by a process that has not imported torch."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "report.html").write_text("")
+    wrong = [
+        (["nowhere", "--model", "mini_vgg"], "nowhere"),
+        (["photos", "--model", "mini_vg"], "mini_vgg"),
+        (["photos", "--model", "my.py:load"], "my.py"),
+        (["photos", "--model", "mini_vgg", "--out", "file/out"], "file/out"),
+        (["photos", "--model", "mini_vgg", "--out", "old"], "--overwrite"),
+        (["photos", "--model", "mini_vgg", "--masks", "missing"], "missing"),
+    ]
+    script = (
+        "import json, sys; from edittools.auditing.cli import main; "
+        "codes = [main(['audit', *arguments]) for arguments in json.loads(sys.argv[1])]; "
+        "print(codes, 'torch' in sys.modules)"
+    )
+    arguments = json.dumps([arguments for arguments, _ in wrong])
+    done = subprocess.run(
+        [sys.executable, "-c", script, arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == f"{[2] * len(wrong)} False".split()
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(wrong)
+    assert all(quoted in line for line, (_, quoted) in zip(lines, wrong, strict=True))
+
+
+def test_load_model_proposes_a_name_of_timm():
+    pytest.importorskip("timm")
+    with pytest.raises(KeyError, match="resnet18"):
+        load_model("timm:resnet_18")
+
+
+def test_main_names_unreadable_files_before_the_work(tmp_path, capsys):
+    settings = write_bands(tmp_path)
+    (tmp_path / "images" / "car" / "broken.png").write_text("no image")
+    assert main(command_of(tmp_path, settings)) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.endswith(" …") or "broken.png" in line]
+    assert "broken.png" in lines[1] and len(lines) > 3
+
+
+def test_main_keeps_an_existing_report_unless_it_may_be_replaced(tmp_path, capsys):
+    settings = write_bands(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.html").write_text("mine")
+    assert main(command_of(tmp_path, settings)) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "out" / "report.html").read_text() == "mine"
+    assert main(command_of(tmp_path, settings, "--overwrite")) == 0
+    assert "et-sheet" in (tmp_path / "out" / "report.html").read_text()
+
+
+# --- independent evidence ---
+
+
+def write_copies(root, copies, noise=0.0):
+    """Write the images of `write_bands` several times, as exact copies or as frames with some noise."""
+    settings = write_bands(root)
+    generator = torch.Generator().manual_seed(1)
+    for path in sorted((root / "images").rglob("*.png")):
+        image = load_image(path, bands())
+        for number in range(1, copies):
+            frame = image + noise * torch.randn(image.shape, generator=generator)
+            copy = path.with_name(f"{path.stem}_copy{number}.png")
+            save_image(copy, frame.clamp(0, 1))
+            mask = root / "masks" / "road" / path.parent.name / path.name
+            shutil.copy(mask, mask.with_name(copy.name))
+    return settings
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_audit_copies_and_frames_count_once(tmp_path, noise):
+    settings = write_copies(tmp_path / "six", 6, noise)
+    audit = audit_folder(tmp_path / "six" / "images", bands(), **settings)
+    once = audit_folder(tmp_path / "once" / "images", bands(), **write_bands(tmp_path / "once"))
+    assert len(audit.data) == 30 and len(audit.repeats) == 150
+    assert audit.rules["images"].tolist() == once.rules["images"].tolist()
+    assert audit.rules["p"].tolist() == pytest.approx(once.rules["p"].tolist())
+    assert str(len(audit.repeats)) in audit.summary()
+
+
+def test_audit_uses_no_other_frame_of_the_photo_of_its_exemplar(tmp_path):
+    settings = write_copies(tmp_path, 2, 0.02)
+    shutil.copytree(tmp_path / "images", tmp_path / "clean")
+    audit = audit_folder(tmp_path / "images", bands(), clean=tmp_path / "clean", **settings)
+    assert audit.fix is not None, audit.note
+    [[exemplar]] = audit.fix.search.exemplars.values()
+    outside = 1 - exemplar.mask
+    for name, data in audit.fix.search.splits.labeled.items():
+        differences = (data.images - exemplar.image).square() * outside
+        rms = (differences.sum(dim=(1, 2, 3)) / (3 * outside.sum())).sqrt()
+        assert not (rms < 0.03).any(), name
 
 
 # --- masks ---
@@ -570,7 +673,7 @@ def test_audit_of_photos_with_the_segmenters(tmp_path):
         Image.open(photo_file(name)).save(folder / f"{number}.png")
     classifier = et.load_classifier("squeezenet1_1")
     assert len(classifier.classes) == len(classes)
-    audit = audit_folder(tmp_path / "images", classifier, layers=["features.9.squeeze"], progress=None)
+    audit = audit_folder(tmp_path / "images", classifier, concepts=True, layers=["features.9.squeeze"], progress=None)
     assert isinstance(audit.data, LabelledImages) and len(audit.data) > 40
     assert len(audit.rules) and set(audit.rules.concept) <= set(audit.concepts.masks)
     assert CLASSES  # MiniWorld's classes are not ImageNet's

@@ -219,8 +219,9 @@ def test_guide_segmenter_finds_the_concepts_of_an_audit(tmp_path, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("torchvision.models.segmentation.lraspp_mobilenet_v3_large", lambda weights: SeesRed())
     below = (torch.arange(16) > 7).float()[:, None].expand(16, 16)
+    generator = torch.Generator().manual_seed(0)
     for number in range(20):
-        brightness = 0.75 + 0.01 * number
+        brightness = 0.6 + 0.4 * torch.rand(16, 16, generator=generator)
         save_image(tmp_path / f"photos/red/{number}.png", torch.stack([below, 0 * below, 1 - below]) * brightness)
     classifier = Classifier(RedBelow(), ("red", "blue"), (0, 0, 0), (1, 1, 1), 16)
     names = {"et": edittools, "classifier": classifier}

@@ -1,4 +1,4 @@
-"""Audit a folder of images: find what a classifier relies on, repair the strongest rule, and write a report.
+"""Audit a folder of images: show what carries each class, find concepts that predictions rely on, write a report.
 
 `edittools audit` on the command line calls the same functions, which load when they are first used.
 """
@@ -7,7 +7,9 @@ from edittools._lazy import lazy_names
 
 _MODULES = {
     "Audit": "auditing.result",
+    "ContactSheet": "auditing.sheet",
     "audit_folder": "auditing.audit",
+    "contact_sheet": "auditing.windows",
     "load_model": "auditing.sources",
     "read_masks": "auditing.masks",
 }

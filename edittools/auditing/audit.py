@@ -1,4 +1,4 @@
-"""Audit a folder of images: find the concepts that predictions rely on, and repair the strongest rule."""
+"""Audit a folder of images: show what carries each class; find concepts that predictions rely on, and repair."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +13,8 @@ from tqdm.auto import tqdm
 from edittools._progress import Progress
 from edittools.auditing.masks import read_masks
 from edittools.auditing.result import Audit, remove_results, write_rules
+from edittools.auditing.scenes import first_of_each, scenes_of, without_scenes
+from edittools.auditing.windows import classes_to_show, contact_sheet
 from edittools.classifiers import Classifier, fingerprint
 from edittools.exemplars import Exemplar
 from edittools.folders import read_folder
@@ -44,6 +46,7 @@ def audit_folder(
     folder: str | PathLike,
     classifier: Classifier,
     *,
+    concepts: bool = False,
     clean: str | PathLike | None = None,
     retain: str | PathLike | None = None,
     masks: str | PathLike | None = None,
@@ -55,17 +58,24 @@ def audit_folder(
     callback: Callable[[str], None] | None = None,
     progress: Progress | None = tqdm,
 ) -> Audit:
-    """Find the concepts that a classifier relies on in a folder of images, and repair the strongest rule.
+    """Show what carries each class in a folder of images; on request, find concepts that predictions rely on.
 
-    A *concept* is something that images show and that masks mark, such as the road. One concept of an image at a time
-    is replaced by another *material*, such as snow, and the image is classified again. A concept is a *rule* if
-    predictions depend on it significantly more than on a control. For the strongest rule, an exemplar is made from one
-    of its images, and `repair` selects an edit.
+    The contact sheet shows windows of photos that turn other photos into their class, see `contact_sheet`. A person
+    looks at it, and says what does not belong.
+
+    With `concepts`, each image is also changed: a *concept* is something that images show and that masks mark, such as
+    the road. One concept of an image at a time is replaced by another *material*, such as snow, and the image is
+    classified again. A concept is a *rule* if predictions depend on it significantly more than on a control. For the
+    strongest rule, an exemplar is made from one of its images, and `repair` selects an edit.
+
+    Copies of an image and frames of one scene count once: the first one of each is used.
 
     Args:
         folder: folder of images, with one subfolder per class; images outside of a subfolder are labeled by the current
             prediction.
         classifier: the classifier; it is not changed.
+        concepts: whether concepts are probed; they are in any case if `masks` or `find` is given. All following
+            arguments but `callback` and `progress` concern this part.
         clean: folder of images whose accuracy must not drop; by default the original images of `folder`, without the
             exemplar and without the retained images that were taken from `folder`.
         retain: folder of images that rely on the material legitimately. By default, these are the original images of
@@ -87,47 +97,63 @@ def audit_folder(
         progress: a class like `tqdm.tqdm`, for bars; None for no bars.
 
     Returns:
-        The audit: the concepts, the rules, and the repair of the strongest rule. If nothing was repaired, its `fix` is
-        None, and its `note` says so.
+        The audit: the contact sheet, the concepts, the rules, and the repair of the strongest rule. If nothing was
+        repaired, its `fix` is None, and its `note` says so.
 
     Raises:
         FileNotFoundError: if there is no such folder, or if the weights of the segmenter are not available.
         ModuleNotFoundError: if a package of the segmenter is not installed.
-        ValueError: if there are too few images, or if none of them shows a concept.
+        ValueError: if there are too few images, if none of them shows a concept, or if no concepts are probed and there
+            is no contact sheet, since the images show a single class or too few of each.
     """
     tell = callback or (lambda step: None)
     tell(f"Reading {fspath(folder)}")
-    data, unread = read_folder(folder, classifier)
+    everything, unread = read_folder(folder, classifier, progress)
+    for line in unread:
+        tell(f"left out: {line}")
+    is_first = first_of_each(scenes_of(everything))
+    data = everything.subset(is_first)
+    repeats = everything.subset(~is_first).names
     if len(data) < LEAST_PROBED:
         raise ValueError(
             f"{fspath(folder)!r} holds {len(data)} images that can be used; pass at least {LEAST_PROBED}, better "
             "hundreds"
         )
-    tell("Finding concepts")
-    found, unused = _find_concepts(data, classifier, folder, masks, find)
-    left_out = [*unread, *unused]
-    common, rare = _common(found, left_out)
-    concepts, settings = concepts_to_probe(data, common, classifier, material)
-    store = None if out is None else Path(out).expanduser() / "parts"
-    tell(f"Probing {len(concepts.data)} images for {', '.join(settings.only or concepts.masks)}")
-    probed = probe(classifier, concepts, settings, store=store, progress=progress)
-    per_class = int(concepts.data.labels.bincount().max()) >= probed.least_images
+    probes = concepts or masks is not None or find is not None
+    root = None if out is None else Path(out).expanduser()
+    if root is not None:
+        remove_results(root)
+    audit = Audit(classifier, data, unread, repeats, weights=fingerprint(classifier.model))
+    if probes:
+        tell("Finding concepts")
+        found, unused = _find_concepts(data, classifier, folder, masks, find, progress)
+        common, rare = _common(found, [*unread, *unused])
+        probed_concepts, settings = concepts_to_probe(data, common, classifier, material)
+        audit = replace(audit, left_out=[*unread, *unused], rare=rare, concepts=probed_concepts)
+        for line in unused:
+            tell(f"left out: {line}")
+    if not probes or classes_to_show(data.labels):
+        tell(f"Pasting windows of {len(data)} images into others")
+        audit = replace(audit, sheet=contact_sheet(classifier, data, progress=progress))
+    if not probes:
+        return audit
+    store = None if root is None else root / "parts"
+    tell(f"Probing {len(probed_concepts.data)} images for {', '.join(settings.only or probed_concepts.masks)}")
+    probed = probe(classifier, probed_concepts, settings, store=store, progress=progress)
+    per_class = int(probed_concepts.data.labels.bincount().max()) >= probed.least_images
     rules = _rules(probed, per_class)
     rule, is_rule = None, False
     if len(rules):
         rule, is_rule = probed.strongest_rule(pooled=not per_class)
         rule["per class"] = per_class
-    if out is not None:
-        root = Path(out).expanduser()
-        remove_results(root)
+    if root is not None:
         write_rules(rules, root)
-    weights = fingerprint(classifier.model)
-    audit = Audit(classifier, data, left_out, rare, concepts, probed, rules, rule, is_rule, weights)
+    audit = replace(audit, probe=probed, rules=rules, rule=rule, is_rule=is_rule)
     if not is_rule:
         return replace(audit, note="Nothing was repaired.")
     tell(f"Repairing {rule['concept']!r}")
     try:
-        exemplar = select_exemplar(classifier, concepts, rule)
+        exemplar = select_exemplar(classifier, probed_concepts, rule)
         sets = _sets_to_repair(audit, exemplar, clean, retain)
         fix = repair(classifier, exemplar, **sets, layers=layers, progress=progress)
     except ValueError as error:
@@ -160,6 +186,7 @@ def _find_concepts(
     folder: str | PathLike,
     masks: str | PathLike | None,
     find: Finder | None,
+    progress: Progress | None,
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Read or find the masks of concepts.
 
@@ -168,7 +195,7 @@ def _find_concepts(
     """
     if masks is not None:
         return read_masks(masks, data.names, classifier, folder)
-    return _find(data.images, find), []
+    return _find(data.images, find, progress), []
 
 
 def _common(masks: Mapping[str, Tensor], left_out: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, int]]:
@@ -202,18 +229,21 @@ def _common(masks: Mapping[str, Tensor], left_out: Sequence[str]) -> tuple[dict[
     return common, rare
 
 
-def _find(images: Tensor, find: Finder | None) -> dict[str, Tensor]:
+def _find(images: Tensor, find: Finder | None, progress: Progress | None) -> dict[str, Tensor]:
     """Find the concepts; if no segmenter is available, the error suggests passing masks instead."""
     try:
-        finder = default_finder() if find is None else find
+        finder = default_finder(progress) if find is None else find
         return finder(images)
     except (FileNotFoundError, ModuleNotFoundError) as error:
         remedy = "or pass masks of the concepts (masks=, on the command line --masks)"
         raise type(error)(f"no segmenter: {error}; {remedy}") from error
 
 
-def default_finder() -> Finder:
+def default_finder(progress: Progress | None = None) -> Finder:
     """Load the segmenters of street scenes and of the things of Pascal VOC, two files of 2 MB each.
+
+    Args:
+        progress: a class like `tqdm.tqdm`, for bars.
 
     Returns:
         A function that finds both kinds of concepts in images.
@@ -222,8 +252,8 @@ def default_finder() -> Finder:
         FileNotFoundError: if their weights are not available.
         ModuleNotFoundError: if their package is not installed.
     """
-    pascal = deeplab("pascal")
-    gated = cached(Gated(deeplab("cityscapes", STREET), pascal))
+    pascal = replace(deeplab("pascal"), progress=progress)
+    gated = cached(Gated(replace(deeplab("cityscapes", STREET), progress=progress), pascal))
     things = cached(pascal)
 
     def find(images: Tensor) -> dict[str, Tensor]:
@@ -349,13 +379,13 @@ def _sets_to_repair(
     failing = concepts.turned(numbers, rule["concept"], rule["style"])
     retained = None
     if retain is not None:
-        retained, _ = read_folder(retain, classifier)
+        retained = without_scenes(read_folder(retain, classifier)[0], concepts.data.subset(is_exemplar))
     elif rule["style"] in concepts.masks:
         is_retained = is_correct & shows(concepts.masks[rule["style"]]) & ~shows_concept & ~is_exemplar
         if int(is_retained.sum()) > 1:
             retained = concepts.data.subset(is_retained)
     if clean is not None:
-        clean_images, _ = read_folder(clean, classifier)
+        clean_images = without_scenes(read_folder(clean, classifier)[0], concepts.data.subset(is_exemplar))
     else:
         taken = set() if retained is None or retain is not None else set(retained.names)
         taken.add(concepts.data.names[int(is_exemplar.nonzero()[0])])

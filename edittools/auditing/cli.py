@@ -5,6 +5,7 @@ What a command needs is imported when it runs, so that `edittools --help` answer
 
 import argparse
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from typing import NoReturn
 EXAMPLES = """examples:
   edittools audit photos --model efficientnet_lite0 --out audit
       photos/ has one subfolder per class, named after classes of the model
+  edittools audit photos --model efficientnet_lite0 --concepts
+      find concepts such as the road as well, and repair the strongest rule
   edittools audit photos --model timm:resnet18 --masks road_masks --material snow.jpg
       replace the concepts of road_masks/ by the material of snow.jpg
   edittools desk photos/failing --model file.py:load --clean photos/clean
@@ -42,13 +45,15 @@ def parser() -> argparse.ArgumentParser:
     subparsers = commands.add_subparsers(dest="command", required=True, parser_class=_Parser)
     audit = subparsers.add_parser(
         "audit",
-        help="find what a model relies on in a folder of images, repair the strongest rule, write a report",
+        help="show what carries each class in a folder of images, and write a report",
         epilog=EXAMPLES,
         formatter_class=layout,
     )
     audit.add_argument("folder", type=Path, help="images, in one subfolder per class")
     model_help = "a name of edittools, timm:NAME_OR_FOLDER, or file.py:function"
     audit.add_argument("--model", required=True, help=model_help)
+    concepts_help = "probe the concepts that masks mark, and repair the strongest rule (--masks implies it)"
+    audit.add_argument("--concepts", action="store_true", help=concepts_help)
     audit.add_argument("--clean", type=Path, help="folder of images whose accuracy must not drop")
     audit.add_argument("--retain", type=Path, help="folder of images that rely on the concept legitimately")
     audit.add_argument("--masks", type=Path, help="masks of concepts: CONCEPT/IMAGE.png, or a COCO file")
@@ -56,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     audit.add_argument("--masks-checked", action="store_true", help=checked_help)
     audit.add_argument("--material", type=Path, help="image of the material that replaces concepts, such as snow.jpg")
     audit.add_argument("--out", type=Path, default=Path("audit"), help="folder for the results (default: audit)")
+    audit.add_argument("--overwrite", action="store_true", help="replace the report of an earlier audit in --out")
     desk = subparsers.add_parser(
         "desk",
         help="open a page in the browser: mark what misleads a model in an image, rewrite, and see the effect",
@@ -104,11 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_audit(options: argparse.Namespace) -> None:
     """Audit a folder, print the summary, and write the files."""
     started = time.perf_counter()
-    _check_folders(options.folder, options.clean, options.retain)
-    for file in (options.masks, options.material):
-        if file is not None and not file.expanduser().exists():
-            raise FileNotFoundError(f"{str(file)!r} does not exist; check the path")
-
+    check_before(options)
     from edittools.auditing.audit import audit_folder
     from edittools.auditing.sources import load_model
 
@@ -116,17 +118,16 @@ def run_audit(options: argparse.Namespace) -> None:
     audit = audit_folder(
         options.folder,
         classifier,
+        concepts=options.concepts,
         clean=options.clean,
         retain=options.retain,
         masks=options.masks,
         masks_checked=options.masks_checked,
         material=options.material,
         out=options.out,
-        callback=lambda step: print(f"{step} …", file=sys.stderr),
+        callback=_tell,
     )
     paths = audit.write(options.out)
-    for line in audit.left_out:
-        print(f"left out: {line}", file=sys.stderr)
     print(audit.summary())
     print(f"\n{time.perf_counter() - started:.0f} s; wrote {', '.join(str(path) for path in paths)}")
 
@@ -134,6 +135,7 @@ def run_audit(options: argparse.Namespace) -> None:
 def run_desk(options: argparse.Namespace) -> None:
     """Check the model and the folders, and serve the desk to a browser until Ctrl-C."""
     _check_folders(options.folder, options.clean, options.retain)
+    _check_model(options.model)
 
     from edittools.auditing.sources import load_model
 
@@ -152,6 +154,59 @@ def run_desk(options: argparse.Namespace) -> None:
         check_source(name, path, classifier)
     del classifier  # the page loads its own
     serve_desk(model=options.model, **paths)
+
+
+def _tell(step: str) -> None:
+    """Print a step of an audit, or a file that was left out, on the standard error stream."""
+    print(step if step.startswith("left out: ") else f"{step} …", file=sys.stderr)
+
+
+def check_before(options: argparse.Namespace) -> None:
+    """Check the arguments of an audit before anything is imported that takes seconds.
+
+    Raises:
+        FileExistsError: if the folder for the results holds a report, without `--overwrite`.
+        FileNotFoundError: if a folder or a file does not exist.
+        KeyError: if there is no model of that name.
+        OSError: if the folder for the results cannot be written.
+    """
+    _check_folders(options.folder, options.clean, options.retain)
+    for file in (options.masks, options.material):
+        if file is not None and not file.expanduser().exists():
+            raise FileNotFoundError(f"{str(file)!r} does not exist; check the path")
+    _check_model(options.model)
+    _check_out(options.out, options.overwrite)
+
+
+def _check_model(source: str) -> None:
+    """Check the name of a model as far as that is possible without its library, see `auditing.load_model`."""
+    from edittools.models.zoo import check_name
+
+    library, _, name = source.partition(":")
+    path, _, function = source.rpartition(":")
+    if library == "timm" and name:
+        return
+    if path.endswith(".py") and function:
+        if not Path(path).expanduser().is_file():
+            raise FileNotFoundError(f"{path!r} is not a file; pass FILE.py:FUNCTION")
+        return
+    check_name(source)
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    """Check that the results can be written, and that no report is lost; the folder is made if it does not exist."""
+    folder = out.expanduser()
+    report = folder / "report.html"
+    if report.exists() and not overwrite:
+        raise FileExistsError(f"{str(report)!r} exists; pass --overwrite to replace it, or another folder with --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"no results can be written to {str(out)!r} ({error.strerror}); pass another folder with --out"
+        ) from error
 
 
 def run_apply(options: argparse.Namespace) -> None:

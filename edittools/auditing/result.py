@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from edittools._caching import atomic_path, digest_tensors
+from edittools.auditing.sheet import NOT_SEEN, ContactSheet
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, in_batches
 from edittools.probing.counterfactuals import Concepts, shows
@@ -23,6 +24,9 @@ REPORT = "report.html"
 
 NO_RULE = "no rule found"
 """The heading of the report of an audit that found no rule."""
+
+LOOK = "look at the windows"
+"""The heading of the report of an audit that probed no concepts."""
 
 NOT_REPAIRED = "nothing repaired"
 """The heading of the report of an audit that found a rule but repaired nothing."""
@@ -45,6 +49,15 @@ TESTED = (
 )
 """What the columns q and "rule or suspicion" of a report mean."""
 
+HOW_TO_PASS = (
+    "to look for something else, mark it in the images, and pass the masks (masks=, on the command line --masks "
+    "FOLDER, with one mask CONCEPT/IMAGE.png per image)"
+)
+"""How to have another concept probed."""
+
+NOT_PROBED = "No concepts were probed; concepts=True (on the command line --concepts) probes those that masks mark."
+"""What an audit says that shows windows alone."""
+
 REASONS = (
     "There may be too few images: pass hundreds.",
     "The model may not rely on the concepts that were probed: pass masks of others.",
@@ -52,7 +65,7 @@ REASONS = (
 )
 """Why no rule may be found, and what to do."""
 
-RESULTS = ("rules.csv", REPORT, "report.json", "edit.safetensors")
+RESULTS = ("windows.csv", "rules.csv", REPORT, "report.json", "edit.safetensors")
 """The files of an audit in its folder."""
 
 MORE_IMAGES = 6
@@ -65,16 +78,19 @@ class Audit:
 
     Attributes:
         classifier: the classifier.
-        data: the images of the folder.
+        data: the images of the folder, without copies and with one image per scene.
         left_out: one line per file or annotation that was left out.
+        repeats: names of the images that were not used, since others show the same scene.
+        sheet: the contact sheet; None if the images show a single class, or too few of each.
+        weights: the `fingerprint` of the weights that were audited.
         rare: for each concept that too few images show to be probed, the number of images that show it.
-        concepts: the images that were probed, the masks of their concepts, and the materials.
+        concepts: the images that were probed, the masks of their concepts, and the materials; None if no concepts were
+            probed, and so is `probe`.
         probe: the predictions on the images with replaced concepts.
         rules: one row per rule, followed by one row per suspicion, an effect that is not significant. The columns are
             those of `Probe.rules`; `significant` is True for rules, and `evidence` holds names of images.
         rule: the row of the strongest rule; without a rule, that of the strongest suspicion; None if there is neither.
         is_rule: whether `rule` is a rule.
-        weights: the `fingerprint` of the weights that were audited.
         fix: the result of `repair`; None if nothing was repaired.
         note: says that nothing was repaired and, if there is a rule, why; empty if there is a repair.
     """
@@ -82,38 +98,36 @@ class Audit:
     classifier: Classifier = field(repr=False)
     data: LabelledImages = field(repr=False)
     left_out: Sequence[str] = field(repr=False)
-    rare: Mapping[str, int] = field(repr=False)
-    concepts: Concepts = field(repr=False)
-    probe: Probe = field(repr=False)
-    rules: pd.DataFrame = field(repr=False)
-    rule: pd.Series | None
-    is_rule: bool
-    weights: str = field(repr=False)
+    repeats: Sequence[str] = field(repr=False)
+    sheet: ContactSheet | None = field(default=None, repr=False)
+    weights: str = field(default="", repr=False)
+    rare: Mapping[str, int] = field(default_factory=dict, repr=False)
+    concepts: Concepts | None = field(default=None, repr=False)
+    probe: Probe | None = field(default=None, repr=False)
+    rules: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    rule: pd.Series | None = None
+    is_rule: bool = False
     fix: Assessment | None = field(default=None, repr=False)
     note: str = ""
 
     def summary(self) -> str:
-        """Return a text on the probe, the strongest rule and the verdict on its repair, one sentence per line."""
-        lines = self.findings()
+        """Return a text on the windows, the strongest rule, and the verdict on its repair, one sentence per line."""
+        lines = [f"{len(self.data)} images of {self.data.labels.unique().numel()} classes were audited."]
+        if self.sheet is not None:
+            lines += self.sheet.findings()
+        lines += ["", *self.findings()]
         if self.fix is not None:
             lines += ["", self.fix.summary()]
         return "\n".join(lines)
 
     def findings(self) -> list[str]:
         """Say what was probed and found, and what was left out, one sentence per entry."""
-        counts = ", ".join(f"{concept} {count}" for concept, count in self._images_by_concept().items())
-        lines = [
-            f"{len(self.concepts.data)} images of {self.data.labels.unique().numel()} classes were probed. Images that "
-            f"show each concept: {counts}."
-        ]
-        if self.rule is None:
+        lines = self._probed()
+        if self.repeats:
             lines.append(
-                "No rule was found: no concept lowers the log-odds of the correct class more than its control."
+                f"{len(self.repeats)} images are copies of others or frames of the same scene, such as "
+                f"{self.repeats[0]}; each scene counts once."
             )
-        else:
-            lines.append(self._describe_rule())
-        if self.fix is not None and self.fix.selection.feasible:
-            lines.append(IF_IT_MISLEADS.format(concept=self.rule["concept"]))
         if self.left_out:
             lines.append(f"{len(self.left_out)} files or annotations were left out, such as {self.left_out[0]}.")
         if self.rare:
@@ -123,8 +137,28 @@ class Audit:
             lines.append(self.note)
         return lines
 
+    def _probed(self) -> list[str]:
+        """Say which concepts were probed, and which rule was found."""
+        if self.concepts is None:
+            return [NOT_PROBED]
+        counts = ", ".join(f"{concept} {count}" for concept, count in self._images_by_concept().items())
+        lines = [f"{len(self.concepts.data)} images were probed. Images that show each concept: {counts}."]
+        if self.rule is None:
+            lines.append(
+                "No rule was found: no concept lowers the log-odds of the correct class more than its control."
+            )
+        else:
+            lines.append(self._describe_rule())
+        if not self.is_rule:
+            lines.append(f"Looked for: {', '.join(self.concepts.masks)}. Nothing else was looked for; {HOW_TO_PASS}.")
+        if self.fix is not None and self.fix.selection.feasible:
+            lines.append(IF_IT_MISLEADS.format(concept=self.rule["concept"]))
+        return lines
+
     def _images_by_concept(self) -> dict[str, int]:
         """Count the images that show each probed concept."""
+        if self.concepts is None:
+            return {}
         return {concept: int(shows(masks).sum()) for concept, masks in self.concepts.masks.items()}
 
     def _describe_rule(self) -> str:
@@ -143,7 +177,7 @@ class Audit:
         return f"No rule was found. The strongest suspicion: {who.lower()} on {rule['concept']!r}; {effect}."
 
     def write(self, folder: str | PathLike) -> list[Path]:
-        """Write `report.html`, `report.json`, `rules.csv` and, if the edit changes anything, `edit.safetensors`.
+        """Write `report.html` and `report.json`, and what there is of `windows.csv`, `rules.csv`, `edit.safetensors`.
 
         Args:
             folder: folder for the files; it is created if it does not exist. Files of these names are replaced, or
@@ -157,8 +191,12 @@ class Audit:
         data = self.report_data()
         remove_results(root)
         of_report = report_paths(root / REPORT)
-        paths = [write_rules(self.rules, root), *of_report]
+        paths = [*of_report]
         save_report(page, data, of_report)
+        if self.sheet is not None:
+            paths.append(write_table(self.sheet.table, root / "windows.csv"))
+        if self.concepts is not None:
+            paths.append(write_rules(self.rules, root))
         if self.fix is not None and self.fix.selection.feasible:
             path = root / "edit.safetensors"
             self.fix.edit.save(path)
@@ -177,28 +215,39 @@ class Audit:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "model": str(self.classifier),
             "verdict": verdict_data(self),
+            "windows": [] if self.sheet is None else self.sheet.table.to_dict("records"),
+            "windows_note": NOT_SEEN,
             "rules": self.rules.to_dict("records"),
             "concepts": self._images_by_concept(),
             "rare": self.rare,
             "left_out": list(self.left_out),
-            "settings": {
-                "control": self.probe.control,
-                "least_images": self.probe.least_images,
-                "least_effect": LEAST_EFFECT,
-                "false_discovery_rate": FALSE_DISCOVERY_RATE,
-                "materials": {style: len(textures) for style, textures in self.concepts.styles.items()},
-            },
+            "repeats": list(self.repeats),
+            "settings": None if self.probe is None else self._settings(),
             "versions": package_versions(),
             "fingerprints": {"weights": self.weights, "images": {"audited": images}},
             "repair": None if self.fix is None else self.fix.report_data(audit_title(self)),
         }
         return plain(data)
 
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings of the probe."""
+        return {
+            "control": self.probe.control,
+            "least_images": self.probe.least_images,
+            "least_effect": LEAST_EFFECT,
+            "false_discovery_rate": FALSE_DISCOVERY_RATE,
+            "materials": {style: len(textures) for style, textures in self.concepts.styles.items()},
+        }
+
 
 def write_rules(rules: pd.DataFrame, folder: Path) -> Path:
     """Write rules and suspicions into the file `rules.csv` of a folder, in one step, and return its path."""
-    path = folder / "rules.csv"
-    table = rules.assign(evidence=["; ".join(names) for names in rules["evidence"]])
+    return write_table(rules, folder / "rules.csv")
+
+
+def write_table(table: pd.DataFrame, path: Path) -> Path:
+    """Write a table whose column "evidence" holds names of images as a CSV file, in one step, and return its path."""
+    table = table.assign(evidence=["; ".join(names) for names in table["evidence"]])
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
     return path
@@ -220,6 +269,8 @@ def verdict_data(audit: Audit) -> dict[str, str]:
     if audit.fix is not None:
         verdict = audit.fix.verdict
         return {"word": verdict.word, "reason": verdict.reason, "advice": verdict.advice}
+    if audit.concepts is None:
+        return {"word": LOOK, "reason": "a person says which of them does not belong to its class", "advice": ""}
     if audit.is_rule:
         return {"word": NOT_REPAIRED, "reason": audit.note.rstrip("."), "advice": ""}
     reason = (
@@ -235,6 +286,8 @@ def audit_page(audit: Audit) -> Page:
     if len(audit.rules):
         notes.append(TESTED)
     content = {"findings_head": HEAD, "findings": _rows(audit), "findings_note": "\n".join(notes)}
+    if audit.sheet is not None:
+        content |= {"sheet": audit.sheet.rows(), "sheet_note": NOT_SEEN}
     if audit.rule is not None:
         content["replaced"] = _more_images(audit)
     if audit.fix is not None:

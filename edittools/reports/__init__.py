@@ -5,7 +5,18 @@ Next to the page, a JSON file holds what it says for programs.
 
 from edittools.reports.charts import LayerBar, Point, TradeOff
 from edittools.reports.data import package_versions, plain, report_paths, save_report
-from edittools.reports.page import Bar, Card, Figure, Page, render, render_charts, save_page
+from edittools.reports.page import (
+    Bar,
+    Card,
+    Figure,
+    Page,
+    SheetCell,
+    SheetRow,
+    render,
+    render_charts,
+    render_sheet,
+    save_page,
+)
 from edittools.reports.pictures import data_uri, shade
 
 __all__ = [
@@ -15,12 +26,15 @@ __all__ = [
     "LayerBar",
     "Page",
     "Point",
+    "SheetCell",
+    "SheetRow",
     "TradeOff",
     "data_uri",
     "package_versions",
     "plain",
     "render",
     "render_charts",
+    "render_sheet",
     "report_paths",
     "save_page",
     "save_report",

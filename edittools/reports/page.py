@@ -59,6 +59,32 @@ class Card:
 
 
 @dataclass(frozen=True)
+class SheetCell:
+    """Windows of photos on a contact sheet that resemble each other.
+
+    Attributes:
+        figures: the photo of the first window, and the windows.
+        caption: what the windows do.
+    """
+
+    figures: Sequence[Figure] = field(repr=False)
+    caption: str
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """The row of a class on a contact sheet.
+
+    Attributes:
+        name: name of the class.
+        cells: groups of windows, the most striking one first.
+    """
+
+    name: str
+    cells: Sequence[SheetCell]
+
+
+@dataclass(frozen=True)
 class Bar:
     """A bar for a value, with its interval.
 
@@ -114,6 +140,8 @@ class Page:
         code: code that repeats the selection.
         created: date and time at which the report was made.
         findings_note: what an audit has probed and found, one sentence per line.
+        sheet: the contact sheet of an audit, one row per class.
+        sheet_note: what stands below the contact sheet, one sentence per line.
         findings_head: column names of the table of rules and suspicions.
         findings: rows of the table of rules and suspicions.
     """
@@ -145,6 +173,8 @@ class Page:
     versions: Sequence[tuple[str, str]] = ()
     code: str = ""
     created: str = ""
+    sheet: Sequence[SheetRow] = field(default=(), repr=False)
+    sheet_note: str = ""
     findings_note: str = ""
     findings_head: Sequence[str] = ()
     findings: Sequence[Sequence[str]] = ()
@@ -179,6 +209,17 @@ def render_charts(layers: Sequence[LayerBar] = (), trade_off: TradeOff | None = 
         return ""
     template = _environment().get_template("charts.html")
     return str(template.module.styled_charts(layers, trade_off))
+
+
+def render_sheet(rows: Sequence[SheetRow], note: str) -> str:
+    """Render a contact sheet as a piece of HTML with its own style, for a notebook.
+
+    Args:
+        rows: one row per class.
+        note: what stands below.
+    """
+    template = _environment().get_template("sheet.html")
+    return str(template.module.styled_sheet(rows, note))
 
 
 def save_page(page: Page, path: str | PathLike) -> Path:

@@ -1,0 +1,404 @@
+"""Find what carries each class: windows that turn other photos into their class when they are pasted there."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, normalize
+from tqdm.auto import tqdm
+
+from edittools._progress import Progress, bar_of
+from edittools.auditing.scenes import first_of_each, scenes_of
+from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
+from edittools.classifiers import Classifier, check_size, remap_labels, usual_batch_size
+from edittools.cut import Cut, State, cut_all, states_at
+from edittools.images import LabelledImages, stratified
+from edittools.metrics import predict, predicted_classes
+from edittools.probing.evidence import evidence_of_keys
+from edittools.selection.search import candidate_layers
+
+SIDES = (0.2, 0.3)
+"""The sides of windows, as shares of the side of an image."""
+
+SHOWN = 3
+"""The number of groups of windows that are shown of each class."""
+
+FINALISTS = 8
+"""The number of groups of windows that are pasted into more photos before the ones to show are selected."""
+
+MOST_PHOTOS = 30
+"""The largest number of photos of each class whose windows are tried."""
+
+LEAST_RECURRING = 3
+"""Windows of at least this many photos that resemble each other come before others."""
+
+LEAST_PHOTOS = 3
+"""A class of fewer photos has no row on a contact sheet."""
+
+LAYERS = 4
+"""The number of layers whose evidence is averaged."""
+
+HOSTS_FIRST = 4
+"""The number of photos into which each window is pasted first."""
+
+PASTES = 48
+"""The number of photos with pasted windows of a group, for the selection of groups and again for their report."""
+
+RANDOM_HOSTS = 2
+"""The number of photos into which each random window is pasted."""
+
+CHUNK = 256
+"""The number of photos with pasted windows that are in memory at once."""
+
+
+def contact_sheet(
+    classifier: Classifier,
+    data: LabelledImages,
+    *,
+    sides: Sequence[float] = SIDES,
+    shown: int = SHOWN,
+    seed: int = 0,
+    progress: Progress | None = tqdm,
+) -> ContactSheet:
+    """Find the windows of photos that carry each class.
+
+    The windows of a photo that argue most for its class against the runner-up are pasted into photos of other classes,
+    at random places. Windows that resemble each other form a group; those that recur in several photos come first, then
+    those that turn more photos into their class. Groups are ranked on one half of the photos, and their shares are
+    computed on the other half, with new places.
+
+    Copies of a photo and frames of one scene count once.
+
+    Args:
+        classifier: the classifier; it is not changed.
+        data: photos of at least two classes. A class with fewer than three photos has no row.
+        sides: the sides of windows, as shares of the side of a photo.
+        shown: the number of groups to show of each class.
+        seed: the seed of photos, places and random windows.
+        progress: a class like `tqdm.tqdm`, for bars; None for no bars.
+
+    Returns:
+        The contact sheet.
+
+    Raises:
+        ValueError: if the photos show fewer than two classes, or if no class has three photos.
+    """
+    check_size("data", data, classifier)
+    data = remap_labels("data", data, classifier)
+    data = LabelledImages(data.images[:], data.labels, data.classes, data.names)
+    generator = torch.Generator().manual_seed(seed)
+    photos = _Photos(classifier, data, sides, generator, progress)
+    found = _strong_windows(photos, progress)
+    ranked = _rank(photos, found, shown, progress)
+    groups = _report(photos, ranked, progress)
+    counts = {label: len(photos.sources[label]) for label in photos.sources}
+    return ContactSheet(data, groups, counts, photos.repeats)
+
+
+def classes_to_show(labels: Tensor) -> list[int]:
+    """List the classes that have rows on a contact sheet: those of enough photos, if there are photos of another class.
+
+    Args:
+        labels: the class of each photo, `(N,)`.
+    """
+    classes, counts = labels.unique(return_counts=True)
+    if len(classes) < 2:
+        return []
+    return classes[counts >= LEAST_PHOTOS].tolist()
+
+
+class _Photos:
+    """The photos of a contact sheet: which give windows, and which take them."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        data: LabelledImages,
+        sides: Sequence[float],
+        generator: torch.Generator,
+        progress: Progress | None,
+    ) -> None:
+        self.classifier = classifier
+        self.images: Tensor = data.images
+        self.labels = data.labels
+        self.generator = generator
+        self.sides = [max(1, round(side * classifier.size)) for side in sides]
+        independent = first_of_each(scenes_of(data))
+        self.repeats = int((~independent).sum())
+        logits = predict(classifier, data, bar="photos", progress=progress)
+        self.predicted = predicted_classes(logits)
+        self.probabilities = logits.softmax(dim=1)
+        runners_up = logits.clone()
+        runners_up[torch.arange(len(data)), data.labels] = -torch.inf
+        self.runners_up = runners_up.argmax(dim=1)
+        present = classes_to_show(data.labels[independent])
+        if not present:
+            raise ValueError(
+                f"{int(independent.sum())} different photos of {data.labels.unique().numel()} classes are too few; "
+                f"pass at least {LEAST_PHOTOS} photos of one class, and photos of another class to paste into"
+            )
+        members = independent.nonzero()[:, 0]
+        self.sources = {}
+        for label in present:
+            of_class = members[data.labels[members] == label]
+            order = torch.randperm(len(of_class), generator=generator)[:MOST_PHOTOS]
+            self.sources[label] = of_class[order].tolist()
+        is_ranking = stratified(data.labels[members], 0.5)
+        self.halves = (members[is_ranking], members[~is_ranking])
+
+    def hosts(self, label: int, half: int, count: int) -> list[int]:
+        """Draw photos of other classes that are not predicted as a class either; each is drawn about equally often."""
+        half_members = self.halves[half]
+        is_host = (self.labels[half_members] != label) & (self.predicted[half_members] != label)
+        possible = half_members[is_host]
+        if not len(possible):
+            return []
+        rounds = -(-count // len(possible))
+        drawn = [possible[torch.randperm(len(possible), generator=self.generator)] for _ in range(rounds)]
+        return torch.cat(drawn)[:count].tolist()
+
+    def random_place(self, side: int) -> tuple[int, int]:
+        """Draw the first row and column of a window."""
+        last = self.images.shape[-1] - side
+        top, left = torch.randint(last + 1, (2,), generator=self.generator).tolist()
+        return top, left
+
+    def paste(self, windows: Sequence[Window], hosts: Sequence[int], bar: str, progress: Progress | None) -> Tensor:
+        """Paste each window into a photo at a random place, and return the logits `(P, classes)`."""
+        places = [self.random_place(window.side) for window in windows]
+        logits = []
+        with bar_of(progress, desc=bar, total=len(windows), unit="photo") as shown:
+            for start in range(0, len(windows), CHUNK):
+                chunk = slice(start, start + CHUNK)
+                pasted = self.images[hosts[chunk]]
+                for image, window, (top, left) in zip(pasted, windows[chunk], places[chunk], strict=True):
+                    image[:, top : top + window.side, left : left + window.side] = window.of(self.images)
+                logits.append(predict(self.classifier, pasted))
+                shown.update(len(pasted))
+        return torch.cat(logits) if logits else torch.zeros(0, len(self.classifier.classes))
+
+
+@dataclass
+class _Candidate:
+    """A window, the keys below it, and how much it raises the probability of its class in other photos."""
+
+    window: Window
+    key: Tensor
+    rise: float = 0.0
+
+
+def _evidence_layers(classifier: Classifier) -> list[Cut]:
+    """Select the layers whose evidence is averaged, from the second half of the network.
+
+    A layer through whose keys all goes is preferred, since its keys tell the whole evidence.
+    """
+    layers = candidate_layers(classifier)
+    cuts = list(cut_all(classifier, layers[len(layers) // 2 :]).values())
+    cuts = [cut for cut in cuts if cut.is_bottleneck] or cuts
+    count = min(LAYERS, len(cuts))
+    return [cuts[round((number + 0.5) * len(cuts) / count - 0.5)] for number in range(count)]
+
+
+def _strong_windows(photos: _Photos, progress: Progress | None) -> dict[int, list[_Candidate]]:
+    """Find the window of each photo and side that argues most for the photo's class."""
+    cuts = _evidence_layers(photos.classifier)
+    of_layer = {cut.layer: cut for cut in cuts}
+    key_cut = cuts[len(cuts) // 2]
+    numbers = [number for sources in photos.sources.values() for number in sources]
+    found: dict[int, list[_Candidate]] = {label: [] for label in photos.sources}
+    size = usual_batch_size(photos.classifier)
+    batches = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    with bar_of(progress, desc="evidence", total=len(numbers), unit="photo") as shown:
+        for batch in batches:
+            states = states_at(of_layer, photos.images[batch])
+            labels = photos.labels[batch]
+            heat = torch.zeros(len(batch), *photos.images.shape[2:])
+            for layer, cut in of_layer.items():
+                evidence = evidence_of_keys(cut, states[layer], labels, photos.runners_up[batch])
+                heat += evidence / evidence.abs().mean(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+            for side in photos.sides:
+                windows = list(_best_windows(heat, batch, side))
+                keys = _keys_of(key_cut, states[key_cut.layer], windows, heat.shape)
+                for window, key in zip(windows, keys, strict=True):
+                    found[int(photos.labels[window.photo])].append(_Candidate(window, key))
+            shown.update(len(batch))
+    return found
+
+
+def _best_windows(heat: Tensor, numbers: Sequence[int], side: int) -> Iterator[Window]:
+    """Yield the window of each map `(B, H, W)` with the largest mean."""
+    stride = max(1, side // 8)
+    means = avg_pool2d(heat[:, None], side, stride)[:, 0]
+    for number, places in zip(numbers, means.flatten(1).argmax(dim=1).tolist(), strict=True):
+        row, column = divmod(places, means.shape[2])
+        yield Window(number, row * stride, column * stride, side)
+
+
+def _keys_of(cut: Cut, state: State, windows: Sequence[Window], shape: torch.Size) -> Tensor:
+    """Average the keys below one window per image, `(B, C)`."""
+    masks = torch.zeros(shape)
+    for mask, window in zip(masks, windows, strict=True):
+        mask[window.top : window.top + window.side, window.left : window.left + window.side] = 1
+    keys = cut.keys(state)
+    keys = (keys if cut.is_linear else keys.movedim(1, -1)).flatten(1, -2)
+    weights = cut.pool_mask(masks).to(keys).flatten(1)
+    totals = weights.sum(dim=1, keepdim=True).clamp_min(1e-12)
+    return ((weights / totals)[:, None] @ keys)[:, 0].float().cpu()
+
+
+def _rank(
+    photos: _Photos, found: dict[int, list[_Candidate]], shown: int, progress: Progress | None
+) -> dict[int, list[list[Window]]]:
+    """Group the windows of each class, and select the groups to show on the first half of the photos."""
+    candidates = [candidate for of_class in found.values() for candidate in of_class]
+    _measure(photos, [[candidate] for candidate in candidates], HOSTS_FIRST, "windows", progress)
+    keys = torch.stack([candidate.key for candidate in candidates])
+    labels = torch.tensor([int(photos.labels[candidate.window.photo]) for candidate in candidates])
+    keys = normalize((keys - keys.mean(dim=0)) / keys.std(dim=0).clamp_min(1e-12), dim=1)
+    similarity = keys @ keys.T
+    threshold = _similarity_between(similarity, labels)
+    finalists = {}
+    for label, of_class in found.items():
+        members = (labels == label).nonzero()[:, 0]
+        groups = _groups(of_class, similarity[members][:, members] >= threshold)
+        finalists[label] = sorted(groups, key=_order, reverse=True)[:FINALISTS]
+    _measure(
+        photos, [group for groups in finalists.values() for group in groups], PASTES, "groups of windows", progress
+    )
+    ranked = {}
+    for label, groups in finalists.items():
+        best = sorted(groups, key=_order, reverse=True)[:shown]
+        ranked[label] = [[candidate.window for candidate in group] for group in best]
+    return ranked
+
+
+def _order(group: Sequence[_Candidate]) -> tuple[bool, float]:
+    """Compare groups: those that recur in several photos first, then those that raise their class more."""
+    rises = [candidate.rise for candidate in group]
+    return len(group) >= LEAST_RECURRING, sum(rises) / len(rises)
+
+
+def _similarity_between(similarity: Tensor, labels: Tensor) -> float:
+    """Return the similarity that 1% of the pairs of windows of different classes exceed."""
+    pairs = similarity[labels[:, None] != labels]
+    return float(pairs.kthvalue(max(1, round(0.99 * len(pairs)))).values)
+
+
+def _groups(candidates: Sequence[_Candidate], is_similar: Tensor) -> list[list[_Candidate]]:
+    """Group windows around the strongest ones; a group holds one window per photo, the strongest first.
+
+    Args:
+        candidates: the windows of a class.
+        is_similar: whether two windows resemble each other, `(N, N)`.
+    """
+    order = sorted(range(len(candidates)), key=lambda number: candidates[number].rise, reverse=True)
+    left = set(order)
+    groups = []
+    for center in order:
+        if center not in left:
+            continue
+        group: dict[int, _Candidate] = {}
+        for number in order:
+            candidate = candidates[number]
+            is_same_place = _overlap(candidate.window, candidates[center].window)
+            if number in left and (bool(is_similar[center, number]) or is_same_place or number == center):
+                left.discard(number)
+                group.setdefault(candidate.window.photo, candidate)
+        groups.append(list(group.values()))
+    return groups
+
+
+def _overlap(one: Window, other: Window) -> bool:
+    """Tell whether two windows of one photo share half of the smaller one."""
+    if one.photo != other.photo:
+        return False
+    tall = min(one.top + one.side, other.top + other.side) - max(one.top, other.top)
+    wide = min(one.left + one.side, other.left + other.side) - max(one.left, other.left)
+    return max(0, tall) * max(0, wide) >= 0.5 * min(one.side, other.side) ** 2
+
+
+def _measure(
+    photos: _Photos, groups: Sequence[Sequence[_Candidate]], pastes: int, bar: str, progress: Progress | None
+) -> None:
+    """Paste the windows of groups into photos of the first half, and set how much each raises its class."""
+    windows = []
+    hosts = []
+    owners = []
+    for group in groups:
+        label = int(photos.labels[group[0].window.photo])
+        drawn = photos.hosts(label, 0, pastes)
+        for number, host in enumerate(drawn):
+            candidate = group[number % len(group)]
+            windows.append(candidate.window)
+            hosts.append(host)
+            owners.append(candidate)
+    after = photos.paste(windows, hosts, bar, progress).softmax(dim=1)
+    rises: dict[int, list[float]] = {}
+    for candidate, host, probabilities in zip(owners, hosts, after, strict=True):
+        label = int(photos.labels[candidate.window.photo])
+        rise = float(probabilities[label] - photos.probabilities[host, label])
+        rises.setdefault(id(candidate), []).append(rise)
+    for candidate in owners:
+        values = rises[id(candidate)]
+        candidate.rise = sum(values) / len(values)
+
+
+def _report(photos: _Photos, ranked: dict[int, list[list[Window]]], progress: Progress | None) -> list[WindowGroup]:
+    """Compute the shares of the selected groups, and of random windows, on the second half of the photos."""
+    random_shares = _random_shares(photos, progress)
+    windows = []
+    hosts = []
+    owners = []
+    groups = [(label, group) for label, of_class in ranked.items() for group in of_class]
+    for place, (label, group) in enumerate(groups):
+        for number, host in enumerate(photos.hosts(label, 1, PASTES)):
+            windows.append(group[number % len(group)])
+            hosts.append(host)
+            owners.append(place)
+    after = predicted_classes(photos.paste(windows, hosts, "shares", progress))
+    reported = []
+    for place, (label, group) in enumerate(groups):
+        turned: dict[int, list[float]] = {}
+        for owner, window, predicted in zip(owners, windows, after.tolist(), strict=True):
+            if owner == place:
+                turned.setdefault(window.photo, []).append(float(predicted == label))
+        own, other = _mean([random_shares[label, window.side] for window in group])
+        share = _mean([[sum(values) / len(values)] for values in turned.values()])[0]
+        reported.append(WindowGroup(label, group, share, own, other, owners.count(place)))
+    return reported
+
+
+def _random_shares(photos: _Photos, progress: Progress | None) -> dict[tuple[int, int], tuple[float, float]]:
+    """Compute how often random windows turn photos into each class.
+
+    Returns:
+        By class and side, the share of photos that random windows of its photos turn into the class, and that of random
+        windows of photos of other classes.
+    """
+    windows = []
+    hosts = []
+    for label, sources in photos.sources.items():
+        for number in sources:
+            for side in photos.sides:
+                drawn = photos.hosts(label, 1, RANDOM_HOSTS)
+                windows += [Window(number, *photos.random_place(side), side) for _ in drawn]
+                hosts += drawn
+    after = predicted_classes(photos.paste(windows, hosts, "random windows", progress))
+    of_window = photos.labels[[window.photo for window in windows]]
+    side_of = torch.tensor([window.side for window in windows])
+    host = torch.tensor(hosts)
+    shares = {}
+    for label in photos.sources:
+        is_host = (photos.labels[host] != label) & (photos.predicted[host] != label)
+        for side in photos.sides:
+            is_compared = is_host & (side_of == side)
+            of_class = after[is_compared & (of_window == label)] == label
+            of_others = after[is_compared & (of_window != label)] == label
+            shares[label, side] = (float(of_class.float().mean()), float(of_others.float().mean()))
+    return shares
+
+
+def _mean(rows: Sequence[Sequence[float]]) -> list[float]:
+    """Average rows of numbers."""
+    return [sum(column) / len(column) for column in zip(*rows, strict=True)]

@@ -1,0 +1,218 @@
+"""The contact sheet of an audit: windows that carry each class, and which photos are independent."""
+
+import pytest
+import torch
+from conftest import save_image
+from torch import nn
+
+import edittools as et
+from edittools.auditing import audit_folder, contact_sheet
+from edittools.auditing.scenes import first_of_each, scenes_of
+from edittools.auditing.sheet import NOT_SEEN, Window
+from edittools.cut import Cut
+from edittools.images import LabelledImages
+from edittools.probing.evidence import evidence_of_keys
+
+CLASSES = ("car", "bus", "cat")
+SIZE = 40
+
+
+class Colors(nn.Module):
+    """The strongest red, green, and blue of an image, averaged over 4 × 4 pixels, are the evidence of each class."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.mean = nn.AvgPool2d(4, 2)
+        self.mix = nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(4, 3)
+        colors = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1], [1, 1, -1]])
+        weights = torch.tensor([[8.0, 0, 0, 14.0], [0, 8, 0, 0], [0, 0, 8, 0]])
+        with torch.no_grad():
+            self.conv.weight[:, :, 0, 0] = colors
+            self.conv.bias.copy_(torch.tensor([0.0, 0, 0, -0.9]))
+            self.mix.weight[:, :, 0, 0] = torch.eye(4)
+            self.mix.bias.zero_()
+            self.head.weight.copy_(weights)
+            self.head.bias.zero_()
+
+    def forward(self, images):
+        features = self.mix(self.mean(self.conv(images).relu())).relu()
+        return self.head(features.amax(dim=(2, 3)))
+
+
+def colors():
+    return et.Classifier(Colors(), CLASSES, (0, 0, 0), (1, 1, 1), SIZE, SIZE)
+
+
+def photos(per_class=12, seed=0):
+    """Photos of a square in the color of the class; most cars carry a yellow tag, on which the network relies more.
+
+    Returns:
+        The photos, and the masks of the tags.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(3).repeat_interleave(per_class)
+    images = 0.3 * torch.rand(3 * per_class, 1, 5, 5, generator=generator)
+    images = nn.functional.interpolate(images, SIZE).repeat(1, 3, 1, 1)
+    images += 0.1 * torch.rand(images.shape, generator=generator)
+    masks = torch.zeros(len(images), SIZE, SIZE)
+    for number, label in enumerate(labels.tolist()):
+        top, left = torch.randint(SIZE - 10, (2,), generator=generator).tolist()
+        images[number, :, top : top + 10, left : left + 10] = 0.1
+        images[number, label, top : top + 10, left : left + 10] = 0.7
+        if label == 0 and number % 6:
+            top, left = (top + 19) % 29, (left + 19) % 29
+            masks[number, top : top + 12, left : left + 12] = 1
+            images[number] = torch.where(masks[number] > 0, torch.tensor([1.0, 0.95, 0])[:, None, None], images[number])
+    return LabelledImages(images, labels, CLASSES, tuple(f"{number}.png" for number in range(len(images)))), masks
+
+
+@pytest.fixture(scope="module")
+def sheet():
+    return contact_sheet(colors(), photos()[0], progress=None)
+
+
+def test_contact_sheet_names_the_mark_of_a_class(sheet):
+    _, masks = photos()
+    first = sheet.of_class(0)[0]
+    assert sum(float(window.of(masks).mean()) >= 0.5 for window in first.windows) >= 8
+    assert len({window.photo for window in first.windows}) == len(first.windows)
+    assert first.share > first.random_share > first.other_share == 0
+
+
+def test_contact_sheet_table_has_one_row_per_group(sheet):
+    table = sheet.table
+    assert set(table["class"]) == set(CLASSES)
+    assert len(table) == len(sheet.groups)
+    row = table[(table["class"] == "car") & (table["window"] == 1)].iloc[0]
+    first = sheet.of_class(0)[0]
+    assert row["share"] == first.share and row["photos"] == len(first.windows) == len(row["evidence"])
+
+
+def test_contact_sheet_of_the_same_seed_is_the_same(sheet):
+    again = contact_sheet(colors(), photos()[0], progress=None)
+    assert again.table.equals(sheet.table)
+    assert [group.windows for group in again.groups] == [group.windows for group in sheet.groups]
+
+
+def test_contact_sheet_windows_of_a_group_are_pictures(sheet):
+    first = sheet.of_class(0)[0]
+    pictures = sheet.pictures(first)
+    assert [picture.shape for picture in pictures] == [(3, window.side, window.side) for window in first.windows]
+    window = first.windows[0]
+    image = sheet.data.images[window.photo]
+    assert torch.equal(pictures[0], image[:, window.top :, window.left :][:, : window.side, : window.side])
+
+
+def test_contact_sheet_in_a_notebook_shows_each_class_and_what_is_not_seen(sheet):
+    html = sheet._repr_html_()
+    assert all(f"<h3>{name}</h3>" in html for name in CLASSES)
+    assert NOT_SEEN in html and html.count("<img ") > len(sheet.groups)
+
+
+def test_contact_sheet_copies_count_once():
+    data, _ = photos()
+    copies = torch.arange(len(data)).repeat(3)
+    noise = 0.02 * torch.randn(len(copies), 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    frames = LabelledImages((data.images[copies] + noise).clamp(0, 1), data.labels[copies], CLASSES)
+    repeated = contact_sheet(colors(), frames, progress=None)
+    assert repeated.repeats == 2 * len(data) and set(repeated.photos.values()) == {12}
+    scenes = scenes_of(frames)
+    for group in repeated.groups:
+        assert len({int(scenes[window.photo]) for window in group.windows}) == len(group.windows)
+
+
+def test_contact_sheet_of_one_class_is_refused():
+    data, _ = photos()
+    with pytest.raises(ValueError, match="of 1 classes"):
+        contact_sheet(colors(), data.subset(data.labels == 0), progress=None)
+
+
+def test_contact_sheet_class_of_two_photos_has_no_row():
+    data, _ = photos()
+    few = data.subset([*range(24), 24, 25])
+    sheet = contact_sheet(colors(), few, progress=None)
+    assert set(sheet.photos) == {0, 1} and "1 class" in " ".join(sheet.findings())
+    with pytest.raises(ValueError, match="3"):
+        contact_sheet(colors(), data.subset([0, 1, 12, 13]), progress=None)
+
+
+def test_contact_sheet_does_not_change_the_model_or_the_photos():
+    classifier = colors()
+    data, _ = photos()
+    images = data.images.clone()
+    weights = et.classifiers.fingerprint(classifier.model)
+    contact_sheet(classifier, data, progress=None)
+    assert torch.equal(data.images, images) and et.classifiers.fingerprint(classifier.model) == weights
+
+
+def test_window_of_images_and_masks():
+    images = torch.arange(2 * 3 * 6 * 6).reshape(2, 3, 6, 6)
+    assert torch.equal(Window(1, 2, 3, 2).of(images), images[1, :, 2:4, 3:5])
+    assert torch.equal(Window(1, 2, 3, 2).of(images[:, 0]), images[1, 0, 2:4, 3:5])
+
+
+def test_evidence_of_keys_counts_the_residual_connection():
+    """The branch subtracts half of the red, and the skip adds it whole: the evidence of a pixel is half of its red."""
+
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1, bias=False)
+            with torch.no_grad():
+                self.conv.weight[:, :, 0, 0] = -0.5 * torch.eye(3)
+
+        def forward(self, images):
+            return (images + self.conv(images)).mean(dim=(2, 3))
+
+    classifier = et.Classifier(Residual(), CLASSES, size=4, mean=(0, 0, 0), std=(1, 1, 1))
+    cut = Cut(classifier, "conv")
+    assert cut.is_bottleneck
+    images = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    heat = evidence_of_keys(cut, cut.prefix(images), torch.tensor([0, 1]), torch.tensor([1, 2]))
+    torch.testing.assert_close(heat[0], (images[0, 0] - images[0, 1]) / 2 / 16)
+    torch.testing.assert_close(heat[1], (images[1, 1] - images[1, 2]) / 2 / 16)
+
+
+def test_scenes_of_copies_and_frames():
+    data, _ = photos()
+    dark = 0.99 * data.images[:1]
+    frame = (data.images[1:2] + 0.02 * torch.rand(1, 3, SIZE, SIZE)).clamp(0, 1)
+    images = torch.cat([data.images, dark, frame])
+    scenes = scenes_of(LabelledImages(images, torch.cat([data.labels, data.labels[:2]]), CLASSES))
+    assert scenes.unique().numel() == len(data)
+    assert scenes[-2:].tolist() == scenes[:2].tolist()
+    assert first_of_each(scenes).tolist() == [True] * len(data) + [False, False]
+
+
+def test_scenes_of_no_images():
+    nothing = LabelledImages(torch.zeros(0, 3, 8, 8), torch.zeros(0, dtype=torch.long), CLASSES)
+    assert scenes_of(nothing).shape == (0,)
+
+
+def test_scenes_of_a_camera_that_does_not_move_are_all_different():
+    """All images differ by as little as frames of one scene would, but by as much as each other."""
+    generator = torch.Generator().manual_seed(0)
+    images = 0.5 + 0.02 * torch.randn(20, 3, 16, 16, generator=generator)
+    data = LabelledImages(images, torch.arange(20) % 3, CLASSES)
+    assert scenes_of(data).unique().numel() == 20
+
+
+def write_photos(root, data):
+    for image, label, name in zip(data.images, data.labels.tolist(), data.names, strict=True):
+        path = root / CLASSES[label] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_image(path, image)
+
+
+def test_audit_folder_without_concepts_is_the_contact_sheet(tmp_path):
+    data, _ = photos()
+    write_photos(tmp_path / "photos", data)
+    audit = audit_folder(tmp_path / "photos", colors(), progress=None)
+    assert audit.concepts is None and audit.fix is None and audit.rules.empty
+    assert NOT_SEEN in audit.summary()
+    names = [path.name for path in audit.write(tmp_path / "out")]
+    assert names == ["report.html", "report.json", "windows.csv"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.index('class="et-sheet"') < page.index('<section class="verdict') and NOT_SEEN in page
