@@ -22,6 +22,7 @@ from _lib.shortcuts import failing_photos
 from conftest import let_layers_go_on
 from scipy import stats
 
+from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, predict
 from edittools.selection import Search, Splits
@@ -254,6 +255,31 @@ def test_masks_of_an_audit_are_where_something_is_drawn(tiny, photos32, monkeypa
     assert settings.control == "elsewhere" and set(concepts.masks) == {"tag", "text"}
     [material] = concepts.styles["photo"]
     torch.testing.assert_close(material, photos32[3, :, 8:-8, 8:-8], atol=1 / 255, rtol=0)
+
+
+def test_marks_of_a_contact_sheet_are_where_something_is_drawn(tiny, photos32, monkeypatch):
+    left = LabelledImages(photos32, torch.arange(40) % 5, tiny.classes)
+    monkeypatch.setattr(audit_shortcuts, "training_roles", lambda size: {"left": left})
+    goals = dict(zip(tiny.classes, audit_shortcuts.SHORTCUTS.values(), strict=False))
+    monkeypatch.setattr(audit_shortcuts, "SHORTCUTS", goals)
+    monkeypatch.setattr(audit_shortcuts, "NAMES", dict(zip(goals, ("tag", "text", "border"), strict=True)))
+    data, masks = audit_shortcuts.shared_folder(tiny, 0.5, 8, seed=0)
+    clean, nothing = audit_shortcuts.shared_folder(tiny, 0.0, 8, seed=0)
+    assert data.labels.bincount().tolist() == [8] * 5 and not nothing.any()
+    is_marked = masks.flatten(1).any(dim=1)
+    assert [int((is_marked & (data.labels == label)).sum()) for label in range(5)] == [4, 4, 4, 0, 0]
+    assert torch.equal(data.images[~is_marked], clean.images[~is_marked])
+    assert not ((data.images != clean.images).any(dim=1) & (masks == 0)).any()
+    group = WindowGroup(0, [Window(int(is_marked.nonzero()[0]), 0, 0, 32)], 0.5, 0.0, 0.0, 10)
+    sheet = ContactSheet(data, [group], {0: 8}, 0)
+    assert audit_shortcuts.coverage(sheet, masks, 0) == [pytest.approx(float(masks[is_marked][0].mean()))]
+
+
+def test_filled_is_the_rectangle_around_a_mask():
+    masks = torch.zeros(2, 6, 8)
+    masks[0, 2, 1] = masks[0, 4, 5] = 1
+    filled = audit_shortcuts.filled(masks)
+    assert filled[0, 2:5, 1:6].all() and filled.sum() == 15
 
 
 # --- methods of learned_shortcut, and repair ---

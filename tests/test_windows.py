@@ -1,5 +1,6 @@
 """The contact sheet of an audit: windows that carry each class, and which photos are independent."""
 
+import calibration
 import pytest
 import torch
 from conftest import save_image
@@ -184,6 +185,18 @@ def test_scenes_of_copies_and_frames():
     assert scenes.unique().numel() == len(data)
     assert scenes[-2:].tolist() == scenes[:2].tolist()
     assert first_of_each(scenes).tolist() == [True] * len(data) + [False, False]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.04])
+def test_scenes_of_twenty_photos_in_six_frames_are_twenty(noise):
+    """The photos of null audits, each six times; of different photos, none show the same scene."""
+    once = calibration.squares(20, 9100)
+    generator = torch.Generator().manual_seed(0)
+    images = once.images.repeat(6, 1, 1, 1)
+    images = (images + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+    frames = LabelledImages(images, once.labels.repeat(6), once.classes)
+    assert torch.equal(scenes_of(frames), torch.arange(20).repeat(6))
+    assert scenes_of(calibration.squares(120, 9200)).unique().numel() == 120
 
 
 def test_scenes_of_no_images():
