@@ -9,7 +9,9 @@ _MODULES = {
     "Audit": "auditing.result",
     "ContactSheet": "auditing.sheet",
     "audit_folder": "auditing.audit",
+    "confirm": "auditing.windows",
     "contact_sheet": "auditing.windows",
+    "exemplar_of": "auditing.windows",
     "load_model": "auditing.sources",
     "read_masks": "auditing.masks",
 }

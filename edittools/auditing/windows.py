@@ -13,6 +13,7 @@ from edittools.auditing.scenes import first_of_each, scenes_of
 from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
 from edittools.classifiers import Classifier, check_size, remap_labels, usual_batch_size
 from edittools.cut import Cut, State, cut_all, states_at
+from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, stratified
 from edittools.metrics import predict, predicted_classes
 from edittools.probing.evidence import evidence_of_keys
@@ -36,6 +37,18 @@ LEAST_RECURRING = 3
 LEAST_PHOTOS = 3
 """A class of fewer photos has no row on a contact sheet."""
 
+BLOCKS = 6
+"""The number of blocks along each side of a window that is shuffled."""
+
+LEAST_SOURCES = 5
+"""A mark from fewer photos is not confirmed."""
+
+HOSTS_TESTED = 12
+"""The number of photos into which the mark of each photo is pasted, as it is and shuffled."""
+
+LEVEL = 0.05
+"""The largest p-value with which a mark is confirmed."""
+
 LAYERS = 4
 """The number of layers whose evidence is averaged."""
 
@@ -47,6 +60,9 @@ PASTES = 48
 
 RANDOM_HOSTS = 2
 """The number of photos into which each random window is pasted."""
+
+RANKING, REPORT, TEST = "ranking", "report", "test"
+"""What photos are used for that take windows: half of them, a quarter, and a quarter."""
 
 CHUNK = 256
 """The number of photos with pasted windows that are in memory at once."""
@@ -66,7 +82,7 @@ def contact_sheet(
     The windows of a photo that argue most for its class against the runner-up are pasted into photos of other classes,
     at random places. Windows that resemble each other form a group; those that recur in several photos come first, then
     those that turn more photos into their class. Groups are ranked on one half of the photos, and their shares are
-    computed on the other half, with new places.
+    computed on a half of the other half, with new places; the rest is for `confirm`.
 
     Copies of a photo and frames of one scene count once.
 
@@ -108,6 +124,26 @@ def classes_to_show(labels: Tensor) -> list[int]:
     return classes[counts >= LEAST_PHOTOS].tolist()
 
 
+def shuffled(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Shuffle the blocks of a window, about 6 × 6 of them, so that its colors and fine textures stay.
+
+    Args:
+        pixels: `(3, side, side)`.
+        generator: random numbers.
+    """
+    side = pixels.shape[-1]
+    block = max(1, side // BLOCKS)
+    count = side // block
+    whole = count * block
+    blocks = (
+        pixels[:, :whole, :whole].unfold(1, block, block).unfold(2, block, block).reshape(3, count**2, block, block)
+    )
+    blocks = blocks[:, torch.randperm(count**2, generator=generator)].reshape(3, count, count, block, block)
+    changed = pixels.clone()
+    changed[:, :whole, :whole] = blocks.permute(0, 1, 3, 2, 4).reshape(3, whole, whole)
+    return changed
+
+
 class _Photos:
     """The photos of a contact sheet: which give windows, and which take them."""
 
@@ -145,13 +181,15 @@ class _Photos:
             order = torch.randperm(len(of_class), generator=generator)[:MOST_PHOTOS]
             self.sources[label] = of_class[order].tolist()
         is_ranking = stratified(data.labels[members], 0.5)
-        self.halves = (members[is_ranking], members[~is_ranking])
+        rest = members[~is_ranking]
+        is_reporting = stratified(data.labels[rest], 0.5)
+        self.parts = {RANKING: members[is_ranking], REPORT: rest[is_reporting], TEST: rest[~is_reporting]}
 
-    def hosts(self, label: int, half: int, count: int) -> list[int]:
+    def hosts(self, label: int, part: str, count: int) -> list[int]:
         """Draw photos of other classes that are not predicted as a class either; each is drawn about equally often."""
-        half_members = self.halves[half]
-        is_host = (self.labels[half_members] != label) & (self.predicted[half_members] != label)
-        possible = half_members[is_host]
+        members = self.parts[part]
+        is_host = (self.labels[members] != label) & (self.predicted[members] != label)
+        possible = members[is_host]
         if not len(possible):
             return []
         rounds = -(-count // len(possible))
@@ -164,16 +202,37 @@ class _Photos:
         top, left = torch.randint(last + 1, (2,), generator=self.generator).tolist()
         return top, left
 
-    def paste(self, windows: Sequence[Window], hosts: Sequence[int], bar: str, progress: Progress | None) -> Tensor:
-        """Paste each window into a photo at a random place, and return the logits `(P, classes)`."""
-        places = [self.random_place(window.side) for window in windows]
+    def paste(
+        self,
+        windows: Sequence[Window],
+        hosts: Sequence[int],
+        bar: str,
+        progress: Progress | None,
+        places: Sequence[tuple[int, int]] | None = None,
+        is_shuffled: bool = False,
+    ) -> Tensor:
+        """Paste each window into a photo, and return the logits `(P, classes)`.
+
+        Args:
+            windows: the windows.
+            hosts: the number of the photo for each window.
+            bar: the name of the bar.
+            progress: a class like `tqdm.tqdm`, for a bar.
+            places: the first row and column of each pasted window; by default, random ones.
+            is_shuffled: whether the blocks of each window are shuffled, see `shuffled`.
+        """
+        if places is None:
+            places = [self.random_place(window.side) for window in windows]
         logits = []
         with bar_of(progress, desc=bar, total=len(windows), unit="photo") as shown:
             for start in range(0, len(windows), CHUNK):
                 chunk = slice(start, start + CHUNK)
                 pasted = self.images[hosts[chunk]]
                 for image, window, (top, left) in zip(pasted, windows[chunk], places[chunk], strict=True):
-                    image[:, top : top + window.side, left : left + window.side] = window.of(self.images)
+                    pixels = window.of(self.images)
+                    if is_shuffled:
+                        pixels = shuffled(pixels, self.generator)
+                    image[:, top : top + window.side, left : left + window.side] = pixels
                 logits.append(predict(self.classifier, pasted))
                 shown.update(len(pasted))
         return torch.cat(logits) if logits else torch.zeros(0, len(self.classifier.classes))
@@ -250,7 +309,7 @@ def _keys_of(cut: Cut, state: State, windows: Sequence[Window], shape: torch.Siz
 def _rank(
     photos: _Photos, found: dict[int, list[_Candidate]], shown: int, progress: Progress | None
 ) -> dict[int, list[list[Window]]]:
-    """Group the windows of each class, and select the groups to show on the first half of the photos."""
+    """Group the windows of each class, and select the groups to show on the photos for ranking."""
     candidates = [candidate for of_class in found.values() for candidate in of_class]
     _measure(photos, [[candidate] for candidate in candidates], HOSTS_FIRST, "windows", progress)
     keys = torch.stack([candidate.key for candidate in candidates])
@@ -321,13 +380,13 @@ def _overlap(one: Window, other: Window) -> bool:
 def _measure(
     photos: _Photos, groups: Sequence[Sequence[_Candidate]], pastes: int, bar: str, progress: Progress | None
 ) -> None:
-    """Paste the windows of groups into photos of the first half, and set how much each raises its class."""
+    """Paste the windows of groups into photos for ranking, and set how much each raises its class."""
     windows = []
     hosts = []
     owners = []
     for group in groups:
         label = int(photos.labels[group[0].window.photo])
-        drawn = photos.hosts(label, 0, pastes)
+        drawn = photos.hosts(label, RANKING, pastes)
         for number, host in enumerate(drawn):
             candidate = group[number % len(group)]
             windows.append(candidate.window)
@@ -345,14 +404,14 @@ def _measure(
 
 
 def _report(photos: _Photos, ranked: dict[int, list[list[Window]]], progress: Progress | None) -> list[WindowGroup]:
-    """Compute the shares of the selected groups, and of random windows, on the second half of the photos."""
+    """Compute the shares of the selected groups, and of random windows, on the photos for the report."""
     random_shares = _random_shares(photos, progress)
     windows = []
     hosts = []
     owners = []
     groups = [(label, group) for label, of_class in ranked.items() for group in of_class]
     for place, (label, group) in enumerate(groups):
-        for number, host in enumerate(photos.hosts(label, 1, PASTES)):
+        for number, host in enumerate(photos.hosts(label, REPORT, PASTES)):
             windows.append(group[number % len(group)])
             hosts.append(host)
             owners.append(place)
@@ -381,7 +440,7 @@ def _random_shares(photos: _Photos, progress: Progress | None) -> dict[tuple[int
     for label, sources in photos.sources.items():
         for number in sources:
             for side in photos.sides:
-                drawn = photos.hosts(label, 1, RANDOM_HOSTS)
+                drawn = photos.hosts(label, REPORT, RANDOM_HOSTS)
                 windows += [Window(number, *photos.random_place(side), side) for _ in drawn]
                 hosts += drawn
     after = predicted_classes(photos.paste(windows, hosts, "random windows", progress))
@@ -397,6 +456,92 @@ def _random_shares(photos: _Photos, progress: Progress | None) -> dict[tuple[int
             of_others = after[is_compared & (of_window != label)] == label
             shares[label, side] = (float(of_class.float().mean()), float(of_others.float().mean()))
     return shares
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Whether a mark carries a class, or just its colors and textures do.
+
+    Attributes:
+        share: the share of photos that become the class when the mark of another photo is pasted into them.
+        shuffled_share: the same for the mark with its blocks shuffled, in the same photos and places.
+        sources: the number of photos from which the mark was taken.
+        p: p-value of the one-sided sign test over these photos; 1 without any.
+    """
+
+    share: float
+    shuffled_share: float
+    sources: int
+    p: float
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether there are enough photos and the p-value is small enough."""
+        return self.sources >= LEAST_SOURCES and self.p <= LEVEL
+
+
+def confirm(
+    classifier: Classifier, sheet: ContactSheet, group: WindowGroup, seed: int = 0, progress: Progress | None = tqdm
+) -> Confirmation:
+    """Test a mark that a person has picked from a contact sheet, on photos that neither ranked nor reported it.
+
+    The windows of all photos of the group but the first, which serves as the exemplar, are pasted into these photos,
+    and once more with their blocks shuffled, at the same places. A photo counts for the mark if its window turns more
+    of them into the class than the shuffled window does.
+
+    Args:
+        classifier: the classifier of the contact sheet.
+        sheet: the contact sheet.
+        group: one of its groups.
+        seed: the seed of places and shuffles.
+        progress: a class like `tqdm.tqdm`, for bars; None for no bars.
+    """
+    from scipy.stats import binomtest
+
+    photos = _Photos(classifier, sheet.data, SIDES, torch.Generator().manual_seed(seed), progress)
+    windows = []
+    hosts = []
+    for window in group.windows[1:]:
+        drawn = photos.hosts(group.label, TEST, HOSTS_TESTED)
+        windows += [window] * len(drawn)
+        hosts += drawn
+    if not windows:
+        return Confirmation(0.0, 0.0, 0, 1.0)
+    places = [photos.random_place(window.side) for window in windows]
+    turned = {}
+    for is_shuffled in (False, True):
+        logits = photos.paste(windows, hosts, "test of the mark", progress, places, is_shuffled)
+        is_turned = predicted_classes(logits) == group.label
+        turned[is_shuffled] = is_turned.float().reshape(len(group.windows) - 1, -1).mean(dim=1)
+    differences = turned[False] - turned[True]
+    wins = int((differences > 0).sum())
+    compared = int((differences != 0).sum())
+    p = float(binomtest(wins, compared, alternative="greater").pvalue) if compared else 1.0
+    return Confirmation(float(turned[False].mean()), float(turned[True].mean()), len(differences), p)
+
+
+def exemplar_of(sheet: ContactSheet, window: Window, host: int, place: tuple[int, int]) -> Exemplar:
+    """Make an exemplar of a window: x is a photo without it, x' the same photo with the window pasted.
+
+    Args:
+        sheet: the contact sheet.
+        window: one of its windows.
+        host: the number of a photo of another class.
+        place: the first row and column of the pasted window.
+
+    Raises:
+        ValueError: if the photo is of the window's class.
+    """
+    data = sheet.data
+    if data.labels[host] == data.labels[window.photo]:
+        raise ValueError(f"photo {host} shows the window's class as well; pass a photo of another class")
+    top, left = place
+    image = data.images[host]
+    changed = image.clone()
+    changed[:, top : top + window.side, left : left + window.side] = window.of(data.images)
+    mask = torch.zeros(image.shape[1:])
+    mask[top : top + window.side, left : left + window.side] = 1
+    return Exemplar(image, changed, mask, int(data.labels[host]))
 
 
 def _mean(rows: Sequence[Sequence[float]]) -> list[float]:
