@@ -16,7 +16,7 @@ from functools import cached_property
 import pandas as pd
 from torch import Tensor
 
-from edittools.images import LabelledImages
+from edittools.images import LabelledImages, LazyImages
 from edittools.reports import Figure, SheetCell, SheetRow, data_uri, render_sheet
 
 NOT_SEEN = (
@@ -45,9 +45,10 @@ class Window:
     left: int
     side: int
 
-    def of(self, images: Tensor) -> Tensor:
+    def of(self, images: Tensor | LazyImages) -> Tensor:
         """Return the window's part of its photo: of images `(N, C, H, W)` or of masks `(N, H, W)`."""
-        return images[self.photo, ..., self.top : self.top + self.side, self.left : self.left + self.side]
+        photo = images[self.photo]
+        return photo[..., self.top : self.top + self.side, self.left : self.left + self.side]
 
 
 @dataclass(frozen=True)

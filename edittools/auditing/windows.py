@@ -156,7 +156,7 @@ class _Photos:
         progress: Progress | None,
     ) -> None:
         self.classifier = classifier
-        self.images: Tensor = data.images
+        self.images = data.images[:]
         self.labels = data.labels
         self.generator = generator
         self.sides = [max(1, round(side * classifier.size)) for side in sides]
