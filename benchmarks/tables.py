@@ -15,10 +15,12 @@ import argparse
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from _lib.cases_of_repair import quality_of
 from _lib.pivots import LEAST, LOSS, RATIO, cells, markdown, values, with_holm
 from _lib.results import FOLDER, METHODS, parts_of, read_parts, read_results, read_run
 
@@ -264,15 +266,30 @@ def calibration_audits(table: pd.DataFrame) -> str:
 
 
 WORDS = ("use", "unclear", "do not use")
+QUALITIES = ("good", "between", "bad", "changes nothing")
 
 
 def calibration_verdicts(table: pd.DataFrame) -> str:
-    """Write one row per kind of failing images and exemplar: how often each verdict was given."""
-    table = table[table.metric.isin(WORDS)]
-    counted = table.pivot(index="condition", columns="metric", values="value").loc[table.condition.unique()]
-    columns = {word: counted[word].map("{:.0f}".format) for word in WORDS}
-    cases = counted[list(WORDS)].sum(axis=1).map("{:.0f}".format)
-    return markdown({**columns, "cases": cases}, rows="exemplar and images")
+    """Write one row per rule and quality of an edit on new images: how often each word was given."""
+    cases = ["condition", "split"]
+    figures = table[table.method == ""].pivot(index=cases, columns="metric", values="value")
+    qualities = {}
+    for case, row in figures.iterrows():
+        changes_nothing = row["changed held-out predictions"] == 0
+        qualities[case] = "changes nothing" if changes_nothing else quality_of(row.dropna().to_dict())
+    words = table[table.metric.isin(WORDS)]
+    quality = [qualities[case] for case in words[cases].itertuples(index=False, name=None)]
+    counted = words.groupby([words.method, pd.Series(quality, words.index), words.metric]).size()
+    wide = counted.unstack("metric", fill_value=0).reindex(columns=WORDS, fill_value=0)
+    order = [row for row in product(words.method.unique(), QUALITIES) if row in wide.index]
+    wide = wide.loc[order]
+    columns = {
+        "rule": pd.Series([rule for rule, _ in order], wide.index),
+        "edit on new images": pd.Series([quality for _, quality in order], wide.index),
+        "cases": wide.sum(axis=1).map(str),
+        **{word: wide[word].map(str) for word in WORDS},
+    }
+    return markdown(columns)
 
 
 SOLVERS = {"l1": "L1 over Λ", "least squares": "least squares"}

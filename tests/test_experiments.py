@@ -17,14 +17,16 @@ import pytest
 import repair
 import tables
 import torch
+from _lib import cases_of_repair
 from _lib.results import Results
 from _lib.shortcuts import failing_photos
+from _lib.striped import plain_network
 from conftest import let_layers_go_on
 from scipy import stats
 
 from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, predict
+from edittools.metrics import Comparison, misclassified, predict
 from edittools.selection import Search, Splits
 from edittools.selection.verdict import WORDS
 
@@ -39,26 +41,59 @@ def values(results):
 
 
 def test_noise_exemplar_changes_the_prediction_inside_its_mask_only():
-    classifier = calibration.plain_network(steps=30)
-    exemplar = calibration.noise_exemplar(classifier, seed=100)
+    classifier = plain_network(steps=30)
+    exemplar = cases_of_repair.noise_exemplar(classifier, seed=100)
     original, changed = predict(classifier, torch.stack([exemplar.image, exemplar.changed])).argmax(1).tolist()
     assert original == exemplar.label != changed
     is_changed = (exemplar.image != exemplar.changed).any(dim=0)
     assert is_changed.any() and not (is_changed & (exemplar.mask == 0)).any()
 
 
-def test_add_kind_counts_the_words_of_cases_that_can_be_made():
+@pytest.mark.parametrize(
+    ("net", "accuracy", "broken", "quality"),
+    [
+        (0.5, -0.2, 2.0, "good"),
+        (0.5, -0.5, 2.0, "between"),
+        (0.2, 0.0, 0.0, "between"),
+        (0.5, 0.0, 4.0, "between"),
+        (0.5, 0.0, 7.0, "bad"),
+        (0.5, -1.5, 0.0, "bad"),
+        (0.0, 0.0, 0.0, "bad"),
+    ],
+)
+def test_quality_of_an_edit(net, accuracy, broken, quality):
+    figures = {"errors corrected": net, "accuracy change": accuracy, "retained, broken (%)": broken}
+    assert cases_of_repair.quality_of({**figures, "own class, broken (%)": 0.0}) == quality
+
+
+def test_calibration_counts_words_by_what_the_edit_does_to_new_images():
     results = Results("calibration", "squares")
-    words = iter(["use", "unclear", "unclear"])
+    cases = {"1": (0.5, 4, "use", "use"), "2": (0.5, 4, "unclear", "use"), "3": (-0.1, 1, "do not use", "unclear")}
+    cases["4"] = (0.0, 0, "do not use", "do not use")
+    for seed, (net, changed, word, other_word) in cases.items():
+        where = {"condition": "kind", "split": seed}
+        results.add("errors corrected", net, **where)
+        results.add("accuracy change", 0, **where)
+        results.add("retained, broken (%)", 0, **where)
+        results.add("changed held-out predictions", changed, **where)
+        results.add(word, 1, method="verdict", **where)
+        results.add(other_word, 1, method="without comparisons", **where)
+    lines = [line.split("|")[1:-1] for line in tables.calibration_verdicts(results.frame()).splitlines()[2:]]
+    rows = {tuple(cell.strip() for cell in line[:2]): [int(cell) for cell in line[2:]] for line in lines}
+    assert rows["verdict", "good"] == [2, 1, 1, 0]
+    assert rows["without comparisons", "good"] == [2, 2, 0, 0]
+    assert rows["verdict", "bad"] == [1, 0, 0, 1]
+    assert rows["without comparisons", "bad"] == [1, 0, 1, 0]
+    assert rows["verdict", "changes nothing"] == [1, 0, 0, 1]
 
-    def make(classifier, seed):
-        return {"seed": seed} if seed % 20 else None
 
-    calibration.add_kind(results, "kind", None, make, lambda classifier, case: next(words), 3, seed=0)
-    table = results.frame().set_index("metric")
-    assert table.value[["use", "unclear", "do not use"]].tolist() == [1, 2, 0] and set(table.n) == {3}
-    text = tables.calibration_verdicts(table.reset_index())
-    assert "kind" in text and " 2 " in text
+def test_frames_of_a_burst_are_those_of_scenes_that_are_right_and_wrong():
+    classifier = plain_network(steps=30)
+    frames = cases_of_repair.burst(classifier, 0)
+    is_wrong = misclassified(predict(classifier, frames), frames.labels).view(4, 9)
+    assert is_wrong[:2].float().mean() > 0.5 > is_wrong[2:].float().mean()
+    distances = torch.cdist(frames.images.flatten(1), frames.images.flatten(1)).view(4, 9, 4, 9)
+    assert distances[0, :, 0].max() < distances[0, :, 1].min()
 
 
 # --- _lib ---

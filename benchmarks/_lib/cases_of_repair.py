@@ -1,0 +1,256 @@
+"""Repairs whose truth is known: exemplars, images with the concept, and thousands of new images of the same kinds."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from _lib.striped import (
+    CLASSES,
+    SIZE,
+    STRIPED,
+    plain_network,
+    squares,
+    stripe_mask,
+    striped,
+    striped_at_the_top,
+    striped_network,
+    with_stripe,
+)
+from edittools.classifiers import Classifier
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages
+from edittools.metrics import Comparison, misclassified, predict
+
+CLEAN = 600
+RETAINED = 200
+NEW = {"concept": 2_000, "retained": 2_000, "clean": 10_000}
+"""The number of new images."""
+
+SEED_OF_NEW = 900_000_000
+"""The seed of the new images, beyond those of all cases."""
+
+NULL_REASONS = (
+    "labels at random",
+    "another class labeled as the exemplar's",
+    "heavy noise",
+    "noise with labels at random",
+    "low contrast",
+)
+"""Reasons to be misclassified that have nothing to do with the exemplar."""
+
+
+# --- exemplars --------------------------------------------------------------------------------------------------------
+
+
+def right_exemplar(classifier: Classifier, seed: int) -> Exemplar | None:
+    """Make an exemplar whose stripe misleads the network; None if no image is found."""
+    data = squares(200, seed)
+    changed = with_stripe(data.images, seed + 1)
+    is_correct = ~misclassified(predict(classifier, data), data.labels)
+    is_misled = predict(classifier, changed).argmax(dim=1) == STRIPED
+    for index in (is_correct & is_misled & (data.labels != STRIPED)).nonzero()[:, 0].tolist():
+        return Exemplar(data.images[index], changed[index], stripe_mask(), int(data.labels[index]))
+    return None
+
+
+def noise_exemplar(classifier: Classifier, seed: int) -> Exemplar | None:
+    """Paste noise at a random place of a correct image, so that the prediction changes; None if no image is found."""
+    generator = torch.Generator().manual_seed(seed)
+    data = squares(60, seed)
+    is_correct = ~misclassified(predict(classifier, data), data.labels)
+    for index in is_correct.nonzero()[:, 0].tolist():
+        top, left = torch.randint(0, SIZE - 12, (2,), generator=generator).tolist()
+        mask = torch.zeros(SIZE, SIZE)
+        mask[top : top + 12, left : left + 12] = 1
+        tint = 0.5 * torch.rand(3, 1, 1, generator=generator)
+        noise = tint + 0.5 * torch.rand(3, SIZE, SIZE, generator=generator)
+        changed = torch.where(mask > 0, noise, data.images[index])
+        label = data.labels[index : index + 1]
+        if misclassified(predict(classifier, changed[None]), label).any():
+            return Exemplar(data.images[index], changed, mask, int(label))
+    return None
+
+
+# --- images with the concept ------------------------------------------------------------------------------------------
+
+
+def failing_only(classifier: Classifier, seed: int) -> LabelledImages:
+    """Find 30 images with the stripe that are misclassified."""
+    data = striped(800, seed)
+    is_wrong = misclassified(predict(classifier, data), data.labels)
+    return data.subset(is_wrong.nonzero()[:30, 0])
+
+
+def sample(classifier: Classifier, seed: int, count: int) -> LabelledImages:
+    """Make images with the stripe, right and wrong."""
+    return striped(count, seed)
+
+
+def burst(classifier: Classifier, seed: int) -> LabelledImages:
+    """Make nine frames of each of four scenes with the stripe, two of which are misclassified.
+
+    The frames of a scene differ by a little noise and by up to a pixel.
+    """
+    data = striped(100, seed)
+    is_wrong = misclassified(predict(classifier, data), data.labels)
+    scenes = data.subset(torch.cat([is_wrong.nonzero()[:2, 0], (~is_wrong).nonzero()[:2, 0]]))
+    generator = torch.Generator().manual_seed(seed + 2)
+    frames = scenes.images.repeat_interleave(9, dim=0)
+    moves = torch.randint(-1, 2, (len(frames),), generator=generator).tolist()
+    frames = torch.stack([frame.roll(move, dims=2) for frame, move in zip(frames, moves, strict=True)])
+    frames = frames + 0.01 * torch.randn(frames.shape, generator=generator)
+    return LabelledImages(frames.clamp(0, 1), scenes.labels.repeat_interleave(9), CLASSES)
+
+
+def failing_for(reason: str, label: int, count: int, seed: int) -> LabelledImages:
+    """Make images, right and wrong, that fail for one of `NULL_REASONS`; `label` is that of the exemplar."""
+    generator = torch.Generator().manual_seed(seed)
+    if reason == "noise with labels at random":
+        images = F.interpolate(torch.rand(count, 3, 8, 8, generator=generator), SIZE, mode="bilinear")
+        return _labeled_at_random(images, generator)
+    data = squares(count, seed + 1)
+    if reason == "labels at random":
+        return _labeled_at_random(data.images, generator)
+    if reason == "another class labeled as the exemplar's":
+        others = squares(8 * count, seed + 1)
+        others = others.subset((others.labels == (label + 1) % len(CLASSES)).nonzero()[:count, 0])
+        return replace(others, labels=torch.full((len(others),), label))
+    if reason == "heavy noise":
+        images = data.images + 0.45 * torch.randn(data.images.shape, generator=generator)
+        return replace(data, images=images.clamp(0, 1))
+    return replace(data, images=0.35 + 0.35 * (data.images - 0.5))  # low contrast
+
+
+def _labeled_at_random(images: Tensor, generator: torch.Generator) -> LabelledImages:
+    return LabelledImages(images, torch.randint(len(CLASSES), (len(images),), generator=generator), CLASSES)
+
+
+# --- cases ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of cases.
+
+    Args:
+        name: its name.
+        show: makes the exemplar of a seed, or finds none.
+        find: makes the images with the concept of a seed. None: they fail for one of `NULL_REASONS`, in turn.
+    """
+
+    name: str
+    show: Callable[[Classifier, int], Exemplar | None]
+    find: Callable[[Classifier, int], LabelledImages] | None = None
+
+
+KINDS = (
+    Kind("another reason to fail", noise_exemplar),
+    Kind("failing images only, unrelated exemplar", noise_exemplar, failing_only),
+    Kind("sample of 60, unrelated exemplar", noise_exemplar, partial(sample, count=60)),
+    Kind("sample of 200, unrelated exemplar", noise_exemplar, partial(sample, count=200)),
+    Kind("failing images only, right exemplar", right_exemplar, failing_only),
+    Kind("sample of 60, right exemplar", right_exemplar, partial(sample, count=60)),
+    Kind("sample of 200, right exemplar", right_exemplar, partial(sample, count=200)),
+    Kind("four scenes of nine frames, right exemplar", right_exemplar, burst),
+)
+"""The kinds of cases: what the exemplar shows, and which images with the concept are passed."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a repair gets.
+
+    Args:
+        classifier: the network.
+        exemplar: the exemplar.
+        concept: images with the concept.
+        clean: images without it.
+        retain: images that look alike, whose predictions should stay.
+        reason: one of `NULL_REASONS`; empty if the images have the stripe.
+    """
+
+    classifier: Classifier
+    exemplar: Exemplar
+    concept: LabelledImages
+    clean: LabelledImages
+    retain: LabelledImages
+    reason: str = ""
+
+    def new_images(self) -> Mapping[str, LabelledImages]:
+        """Return new images of the same kinds, which no repair sees.
+
+        "concept" are those of other classes than that of the stripe, and "own class" those of this class, both with the
+        stripe; "retained", and "clean". Where images fail for another reason, there is no own class.
+        """
+        return _new_images(self.reason, self.exemplar.label if self.reason else None)
+
+
+@cache
+def _new_images(reason: str, label: int | None) -> Mapping[str, LabelledImages]:
+    new = {
+        "retained": striped_at_the_top(NEW["retained"], SEED_OF_NEW + 1),
+        "clean": squares(NEW["clean"], SEED_OF_NEW + 2),
+    }
+    if label is not None:
+        return {"concept": failing_for(reason, label, NEW["concept"], SEED_OF_NEW + 3), **new}
+    data = striped(NEW["concept"], SEED_OF_NEW + 4)
+    is_own = data.labels == STRIPED
+    return {"concept": data.subset(~is_own), "own class": data.subset(is_own), **new}
+
+
+def case_of(kind: Kind, number: int, seed: int) -> Case | None:
+    """Make a case.
+
+    Args:
+        kind: its kind.
+        number: its number among those of its kind, which decides its reason if there are several.
+        seed: seed; ten seeds from this one on are used.
+
+    Returns:
+        The case; None if no exemplar is found.
+    """
+    classifier = plain_network() if kind.find is None else striped_network()
+    exemplar = kind.show(classifier, seed)
+    if exemplar is None:
+        return None
+    reason = ""
+    if kind.find is None:
+        reason = NULL_REASONS[number % len(NULL_REASONS)]
+        concept = failing_for(reason, exemplar.label, 60, seed + 3)
+    else:
+        concept = kind.find(classifier, seed + 3)
+    clean = squares(CLEAN, seed + 6)
+    return Case(classifier, exemplar, concept, clean, striped_at_the_top(RETAINED, seed + 7), reason)
+
+
+def truth(case: Case, edited: Classifier) -> dict[str, Comparison]:
+    """Compare the predictions on the new images without and with an edit."""
+    comparisons = {}
+    for name, images in case.new_images().items():
+        before = misclassified(predict(case.classifier, images), images.labels)
+        after = misclassified(predict(edited, images), images.labels)
+        comparisons[name] = Comparison(before, after)
+    return comparisons
+
+
+def quality_of(figures: Mapping[str, float]) -> str:
+    """Say how good an edit is, by what it does to new images.
+
+    Args:
+        figures: the share of "errors corrected", the "accuracy change" in points, and the percent of each other set
+            that is broken, by name ("…, broken (%)").
+
+    Returns:
+        "good" if it corrects at least 30% of the errors, net, and all costs are within the limits of the verdict; "bad"
+        if it corrects no more than it breaks, or costs more than one point or 6% of a set; else "between".
+    """
+    net = figures["errors corrected"]
+    loss = -figures["accuracy change"]
+    most_broken = max(value for name, value in figures.items() if name.endswith("broken (%)"))
+    if net <= 0 or loss > 1 or most_broken > 6:
+        return "bad"
+    return "good" if net >= 0.3 and loss <= 0.25 and most_broken <= 3 else "between"
