@@ -95,8 +95,6 @@ def page_of(text, count=3):
         cards_note=text,
         costs=cards,
         costs_note=text,
-        label_errors=[Figure(picture, text)],
-        label_errors_note=text,
         corrected_bars=bars,
         accuracy_bars=bars,
         layers=[LayerBar(text, 3, 1, 0.5), LayerBar(text, 4, 0, 0.4, goes_on=True, selected=True)],

@@ -590,6 +590,15 @@ def test_clean_images_with_wrong_labels_are_doubted(snow):
     assert check.allows == "unclear" and "labels right" in check.advice
 
 
+def test_retained_images_with_wrong_labels_are_doubted(snow):
+    sleds = snow["retain"]["sleds"]
+    shifted = replace(sleds, labels=(sleds.labels + 1) % len(sleds.classes))
+    with pytest.warns(UserWarning, match="retained images are plausible.*labels right"):
+        again = repair(**{**snow, "retain": {"sleds": shifted}, "baselines": False})
+    [check] = [check for check in again.checks if "labels of the retained images" in check.name]
+    assert check.allows == "unclear"
+
+
 # --- searches ---------------------------------------------------------------------------------------------------------
 
 

@@ -127,8 +127,6 @@ class Page:
         cards_note: a note on `cards`.
         costs: clean and retained images that the edit breaks.
         costs_note: a note on `costs`.
-        label_errors: clean and retained images whose labels are likely wrong.
-        label_errors_note: a note on `label_errors`.
         corrected_bars: the share of errors corrected, by method.
         accuracy_bars: the change of accuracy in points, by method.
         layers: what the best candidate with default settings does in each layer, in the network's order.
@@ -161,8 +159,6 @@ class Page:
     cards_note: str = ""
     costs: Sequence[Card] = field(default=(), repr=False)
     costs_note: str = ""
-    label_errors: Sequence[Figure] = field(default=(), repr=False)
-    label_errors_note: str = ""
     corrected_bars: Sequence[Bar] = ()
     accuracy_bars: Sequence[Bar] = ()
     layers: Sequence[LayerBar] = ()

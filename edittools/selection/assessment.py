@@ -7,7 +7,7 @@ Table, verdict, summary, report, and data are derived from the selections.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -32,7 +32,6 @@ from edittools.selection.checks import (
     reliability_check,
     used_exemplars,
 )
-from edittools.selection.label_errors import LabelError
 from edittools.selection.page import (
     charts_html,
     describe_alternatives,
@@ -280,19 +279,6 @@ class Assessment:
             selected = {"candidates": selection.n_candidates, "layer": " + ".join(layer for layer in layers if layer)}
             rows[name] = {**self.evaluations[shown].row(), **selected}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
-
-    @property
-    def label_errors(self) -> pd.DataFrame:
-        """Clean and retained images whose labels are likely wrong by their predictions, the clearest case first.
-
-        The columns are `split`, the split that holds the image; `index`, its number there; its `name`, `label` and
-        `prediction`; and `probability`, that of the predicted class. Clean images that serve as reference images are
-        left out, since the search does not predict them, and so are failing images, whose mispredictions are the rule.
-
-        Raises:
-            ModuleNotFoundError: if cleanlab is not installed.
-        """
-        return pd.DataFrame(self.search.label_errors, columns=[column.name for column in fields(LabelError)])
 
     # --- the verdict --------------------------------------------------------------------------------------------------
 

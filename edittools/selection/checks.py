@@ -11,7 +11,6 @@ from edittools.metrics import Comparison, accuracy_interval, mcnemar, wilson
 from edittools.moments import FEW_IMAGES
 from edittools.selection.activations import CachedActivations
 from edittools.selection.constraints import Constraints
-from edittools.selection.label_errors import has_cleanlab
 from edittools.selection.search import SECOND_LAYER, Search, Selection
 from edittools.selection.splits import RETAINED
 from edittools.selection.verdict import (
@@ -35,7 +34,7 @@ FEWEST_RETAINED = 20
 """With fewer held-out retained images that were correct, what an edit breaks there counts as not measured."""
 
 FAR_BELOW = 0.5
-"""The clean images' labels are doubted if the accuracy is less than this share of what is expected of it."""
+"""Labels are doubted if the accuracy is less than this share of what is expected of it."""
 
 COVERED = 0.9
 """The mask covers the change if at least this share of |x' − x| is inside of it."""
@@ -78,8 +77,7 @@ def checks_before_search(search: Search, errors: int | None, used: Sequence[int]
     retained = sum(len(images) for images in (splits.retain, splits.retain_test) if images is not None)
     checks = exemplar_checks(search, used)
     checks += image_checks(clean, errors, retained)
-    checks.append(labels_check(search.activations))
-    return checks + label_error_checks(search)
+    return checks + labels_checks(search.activations)
 
 
 def used_exemplars(search: Search, selection: Selection) -> list[int]:
@@ -188,57 +186,58 @@ def image_checks(clean: int, errors: int | None, retained: int) -> list[Check]:
     ]
 
 
-def labels_check(activations: Mapping[str, CachedActivations]) -> Check:
-    """Check that clean images are about as often correct as other images, and as their probabilities suggest.
+def labels_checks(activations: Mapping[str, CachedActivations]) -> list[Check]:
+    """Check that clean and retained images are about as often correct as other images, and as their probabilities say.
 
     Images that were misclassified before an edit cannot break. So if labels are wrong, such as labels counted from 1
     instead of 0, any edit seems to cost nothing.
 
     Args:
         activations: the cached splits of a search, by name.
+
+    Returns:
+        The check of the clean images; and that of the retained images, if it fails.
     """
-    parts = [activations[name] for name in ("clean", "clean_test") if name in activations]
-    is_wrong = torch.cat([part.before for part in parts])
-    accuracy = 1 - float(is_wrong.float().mean())
-    confidence = torch.cat([part.original.float().softmax(dim=1).amax(dim=1) for part in parts])
-    expected = {f"while their predictions have a mean probability of {confidence.mean():.0%}": float(confidence.mean())}
-    others = {"retained": ("retain", "retain_test"), "failing": ("target", "target_test")}
-    for title, names in others.items():
-        before = [activations[name].before for name in names if name in activations]
-        if before:
-            share = 1 - float(torch.cat(before).float().mean())
-            expected[f"while {share:.0%} of the {title} images are"] = share
+    kinds = {
+        "clean": ("clean", "clean_test"),
+        "retained": ("retain", "retain_test"),
+        "failing": ("target", "target_test"),
+    }
+    parts = {}
+    for kind, names in kinds.items():
+        cached = [activations[name] for name in names if name in activations]
+        if cached:
+            parts[kind] = cached
+    accuracies = {}
+    for kind, cached in parts.items():
+        accuracies[kind] = 1 - float(torch.cat([part.before for part in cached]).float().mean())
+    checks = []
+    for kind in ("clean", "retained"):
+        if kind in parts:
+            check = _labels_check(kind, parts[kind], accuracies)
+            if kind == "clean" or not check.holds:
+                checks.append(check)
+    return checks
+
+
+def _labels_check(kind: str, parts: Sequence[CachedActivations], accuracies: Mapping[str, float]) -> Check:
+    """Check the labels of one kind of images; `accuracies` are those of all kinds before the edit."""
+    confidence = float(torch.cat([part.original.float().softmax(dim=1).amax(dim=1) for part in parts]).mean())
+    expected = {f"while their predictions have a mean probability of {confidence:.0%}": confidence}
+    for other, share in accuracies.items():
+        if other != kind:
+            expected[f"while {share:.0%} of the {other} images are"] = share
     most = max(expected, key=expected.__getitem__)
-    is_plausible = accuracy >= FAR_BELOW * expected[most]
-    figure = f"{accuracy:.0%} of {len(is_wrong):,} clean images are correct before the edit"
+    is_plausible = accuracies[kind] >= FAR_BELOW * expected[most]
+    count = sum(len(part.before) for part in parts)
+    figure = f"{accuracies[kind]:.0%} of {count:,} {kind} images are correct before the edit"
     return Check(
-        "the labels of the clean images are plausible",
+        f"the labels of the {kind} images are plausible",
         is_plausible,
         figure if is_plausible else f"{figure}, {most}",
         f"{LABELS} If they are, pass the images without labels, so that the current predictions serve as labels.",
         USE if is_plausible else UNCLEAR,
     )
-
-
-def label_error_checks(search: Search) -> list[Check]:
-    """Check that no label of a clean or retained image is likely wrong; it only informs.
-
-    Args:
-        search: the search.
-
-    Returns:
-        The check, if a label is likely wrong; none without cleanlab.
-    """
-    if not has_cleanlab() or not search.label_errors:
-        return []
-    return [
-        Check(
-            "no label of a clean or retained image is likely wrong",
-            False,
-            f"cleanlab doubts {len(search.label_errors)}, such as {search.label_errors[0]}",
-            "Look at these images in the report; correct their labels, or leave them out.",
-        )
-    ]
 
 
 def warn_about(checks: Sequence[Check]) -> None:

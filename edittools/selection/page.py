@@ -33,7 +33,6 @@ from edittools.reports import (
     shade,
 )
 from edittools.selection.checks import GENERALITY, RELIABILITY, used_exemplars
-from edittools.selection.label_errors import has_cleanlab
 from edittools.selection.outcomes import describe_params
 from edittools.selection.search import SECOND_LAYER, Search, Selection
 from edittools.selection.splits import RETAINED
@@ -47,9 +46,6 @@ MOST_CARDS = 60
 
 MOST_COSTS = 12
 """The largest number of clean images, and of retained images, that a report shows."""
-
-MOST_LABEL_ERRORS = 12
-"""The largest number of images with a likely wrong label that a report shows."""
 
 MOST_MAPS = 6
 """The largest number of images whose edit maps a report shows, the exemplar's included."""
@@ -75,7 +71,6 @@ def make_page(assessment: "Assessment", title: str = "") -> Page:
     text = describe_selection(selection) if selection.feasible else "no edit"
     maps, note = _maps(search, selection, shown)
     costs, costs_note = _costs(search, selection, evaluation)
-    label_errors, label_errors_note = _label_errors(search)
     held_out = "each with an edit that was selected without it"
     if "target_test" in search.activations:
         held_out = "none of which was used to select the edit"
@@ -96,8 +91,6 @@ def make_page(assessment: "Assessment", title: str = "") -> Page:
         cards_note=f"{min(len(shown.data), MOST_CARDS)} of {len(shown.data)} images, {held_out}.",
         costs=costs,
         costs_note=costs_note,
-        label_errors=label_errors,
-        label_errors_note=label_errors_note,
         corrected_bars=_corrected_bars(table),
         accuracy_bars=_accuracy_bars(table),
         layers=_layer_bars(selection),
@@ -131,7 +124,6 @@ def make_data(assessment: "Assessment", title: str = "") -> dict[str, Any]:
         "model": str(search.classifier),
         "verdict": {"word": verdict.word, "reason": verdict.reason, "advice": verdict.advice},
         "checks": checks,
-        "label_errors": [asdict(error) for error in search.label_errors] if has_cleanlab() else None,
         "feasible": selection.feasible,
         "selected": selection.params,
         "candidates": selection.n_candidates,
@@ -295,23 +287,6 @@ def _costs(search: Search, selection: Selection, evaluation: "Evaluation") -> tu
             cards += part.cards(range(len(broken)))
     note = f"The edit breaks {' and '.join(counts)} that were not used to select it."
     return cards, f"{note} Shown are at most {MOST_COSTS} of each." if cards else note
-
-
-def _label_errors(search: Search) -> tuple[list[Figure], str]:
-    """Show clean and retained images whose labels are likely wrong, and describe them; nothing if there are none."""
-    if not has_cleanlab() or not search.label_errors:
-        return [], ""
-    figures = []
-    for error in search.label_errors[:MOST_LABEL_ERRORS]:
-        image = search.splits.labeled[error.split].images[error.index]
-        figures.append(Figure(data_uri(image), str(error)))
-    note = (
-        f"Labels that cleanlab doubts by the predictions without an edit: {len(search.label_errors)}. Correct those "
-        "that are wrong, or leave these images out: they distort what the edit costs."
-    )
-    if len(figures) < len(search.label_errors):
-        note += f" Shown are {len(figures)}."
-    return figures, note
 
 
 def _exemplars(search: Search, selection: Selection) -> list[Figure]:

@@ -120,9 +120,8 @@ def repair(
     Warns:
         UserWarning: if a set holds an image more than once (it is used once), and for each of these conditions that
             holds before the search: x is misclassified, x' is predicted as x, the mask does not cover the change,
-            fewer than 50 clean images are given, fewer than 6 failing images are misclassified, the clean images are
-            correct much less often than other images, or, if cleanlab is installed, labels of clean or retained images
-            are likely wrong.
+            fewer than 50 clean images are given, fewer than 6 failing images are misclassified, or the clean or the
+            retained images are correct much less often than other images.
     """
     refuse_inference_mode()
     named = named_exemplars(exemplars, check_classifier(classifier))

@@ -49,7 +49,6 @@ from edittools.selection.activations import (
     bytes_of_states,
 )
 from edittools.selection.constraints import ConstraintCheck, Constraints
-from edittools.selection.label_errors import LabelError, find_label_errors
 from edittools.selection.outcomes import (
     FIRST,
     LAYERS_THAT_GO_ON,
@@ -318,15 +317,6 @@ class Search:
     def target(self) -> CachedActivations:
         """The cached activations of the target images."""
         return self.activations["target"]
-
-    @cached_property
-    def label_errors(self) -> tuple[LabelError, ...]:
-        """Clean and retained images whose labels are likely wrong, see `find_label_errors`.
-
-        Raises:
-            ModuleNotFoundError: if cleanlab is not installed.
-        """
-        return find_label_errors(self.activations, self.splits.labeled, self.classifier.classes)
 
     @property
     def exemplar_members(self) -> list[tuple[str, Exemplar]]:
