@@ -18,14 +18,13 @@ sys.path.insert(0, str(ROOT / "tests"))
 import web  # noqa: E402
 
 DESK = """
-import torch
 from edittools import widgets
 from edittools.course import scenarios
 classifier, sets = scenarios.desk_setup("mini")
 desk = widgets.Desk(classifier, sets["images"], sets["clean"], sets["retain"])
-mask = torch.zeros(64, 64)
-mask[44:] = 1
+mask, material = scenarios.desk_mark(sets["images"], desk.order[0])
 desk.editor.mask = mask
+desk.controls.material.value = material
 desk.controls.strength.value = 0.5
 desk.rewrite()
 desk.wait()

@@ -80,7 +80,7 @@ def test_audit_of_rendered_scenes_finds_the_planted_rule_and_repairs_it(audited)
     before = et.misclassified(et.predict(classifier, vans), vans.labels)
     with edit.applied(classifier):
         after = et.misclassified(et.predict(classifier, vans), vans.labels)
-    assert int(after.sum()) < 0.5 * int(before.sum())
+    assert int(after.sum()) < 0.75 * int(before.sum())
 
 
 def test_audit_goes_on_from_finished_parts(audited, scenes):

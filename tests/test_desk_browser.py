@@ -176,8 +176,8 @@ def mark_and_rewrite(panel):
     assert "Result" not in panel.root.inner_text()
     editor = panel.editor
     editor.press("r")
-    editor.drag((0, 44), (63, 63))
-    assert panel.shows(PAIR_MESSAGES[True, False]) and editor.count() == 64 * 20
+    editor.drag((0, 52), (63, 63))
+    assert panel.shows(PAIR_MESSAGES[True, False]) and editor.count() == 64 * 12
     panel.button("Rewrite").click()
     assert web.wait_until(lambda: re.search(r"\d+ of \d+ misclassified", panel.root.inner_text()))
 
@@ -193,7 +193,7 @@ def test_rewrite_by_mouse_corrects_images_and_saves_the_edit(desk, page):
     options.first.click()
     assert web.wait_until(lambda: desk.run("print(desk.index == desk.order[0])") == "True")
     page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
-    mark(desk, ((0, 44), (63, 63)))
+    mark(desk, ((0, 52), (63, 63)))
     assert desk.shows(PAIR_MESSAGES[True, False])
     desk.button("Rewrite").click()
     assert desk.shows(NOT_HELD_OUT)
@@ -291,7 +291,7 @@ def test_nothing_moves_when_a_tool_is_chosen_or_an_area_is_marked(desk, page):
     for key in ("b", "l", "r", "e"):
         editor.press(key)
         assert places(desk) == before, key
-    mark(desk, ((0, 44), (63, 63)))
+    mark(desk, ((0, 52), (63, 63)))
     assert web.wait_until(lambda: desk.root.locator('[aria-label="x and x\'"] .et-card').count() == 2)
     assert places(desk) == before
     editor.press("Control+z")
@@ -317,7 +317,7 @@ def test_gallery_shows_a_group_of_images_and_lists_marked_ones(desk):
 
 def test_mask_is_kept_when_another_image_is_selected(desk, page):
     counts = {}
-    for number, corner in ((0, 44), (3, 50)):
+    for number, corner in ((0, 52), (3, 50)):
         desk.images.nth(number).click()
         desk.wait()
         page.wait_for_timeout(500)

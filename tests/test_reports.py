@@ -20,6 +20,8 @@ from edittools.reports import (
     LayerBar,
     Page,
     Point,
+    SheetCell,
+    SheetRow,
     TradeOff,
     data_uri,
     render,
@@ -108,6 +110,8 @@ def page_of(text, count=3):
         findings_note=text,
         findings_head=[text, text],
         findings=[[text, text]],
+        sheet=[SheetRow(text, [SheetCell([Figure(picture, text)], text)])],
+        sheet_note=text,
     )
 
 
