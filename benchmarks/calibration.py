@@ -45,8 +45,6 @@ OWN_CLASS = 40
 INFORMING = ("it corrects more than random directions", "no baseline")
 """How the names of the checks begin that only inform in the second rule."""
 
-RULES = ("verdict", "without comparisons")
-
 AUDITS = 200
 """The number of audits with each control."""
 

@@ -466,7 +466,7 @@ def test_main_checks_arguments_before_torch_is_imported(tmp_path):
 
 
 def test_load_model_proposes_a_name_of_timm():
-    pytest.importorskip("timm")
+    pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[notebooks]'")
     with pytest.raises(KeyError, match="resnet18"):
         load_model("timm:resnet_18")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from train_mini import end_ground
 
 from edittools import load_classifier
 from edittools._image_checks import check_image
@@ -154,6 +155,19 @@ def test_mini_models_error_rates(evaluation_scenes, name):
     assert error_rate(classifier, typical) < 0.05
     assert error_rate(classifier, on_road) < 0.06
     assert error_rate(classifier, on_snow) > 0.3
+
+
+def test_end_ground_paints_the_ground_near_the_border_only():
+    rendered = scenes(40, 2_950_000, label=["van"] * 40, ground="road")
+    images = (rendered.images - 0.5) / 0.25
+    road = rendered.mask("road")
+    ended = end_ground(images, road, 1.0, 20, torch.Generator().manual_seed(0))
+    is_painted = (ended != images).any(dim=1)
+    assert is_painted.flatten(1).any(dim=1).float().mean() > 0.8
+    assert not (is_painted & (road == 0)).any()
+    assert not is_painted[:, 20:-20, 20:-20].any()
+    never = end_ground(images, road, 0.0, 20, torch.Generator().manual_seed(0))
+    assert torch.equal(never, images)
 
 
 def test_mini_models_layer_names():
