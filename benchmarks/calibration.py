@@ -3,7 +3,7 @@
 Verdicts: each case is a repair of a small network whose edit is then measured on thousands of new images, so that it is
 known whether the edit is good (`quality_of`). The exemplar shows the reason for the mistakes or noise, and the images
 with the concept are a sample, failing images only, or frames of a few scenes (`_lib/cases_of_repair.py`). The verdict
-is compared with another rule: the checks of random directions and of alternatives inform, but decide nothing.
+is compared with the same rule without random directions.
 
 `--audits`: the two concepts of each audit are rectangles at random places, and a coin decides in each image which of
 them is A and which is B. What an audit finds is therefore chance: a rule of a class, or of all classes together. With
@@ -14,36 +14,32 @@ background. Each control may find a rule in at most 5% of the audits (section 5)
 import argparse
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from _lib.cases_of_repair import KINDS, Case, Kind, case_of, truth
 from _lib.command import parser, run
 from _lib.results import Results
-from _lib.striped import SIZE, STRIPED, backgrounds, plain_network, squares, striped
+from _lib.striped import SIZE, STRIPED, backgrounds, plain_network, squares
 from torch import Tensor
 from torchvision.utils import save_image
 from tqdm.auto import tqdm
 
 from edittools.auditing.audit import concepts_to_probe
 from edittools.classifiers import Classifier
-from edittools.metrics import Comparison, wilson
+from edittools.edits import Edit
+from edittools.metrics import wilson
 from edittools.probing.effects import CONTROLS
 from edittools.probing.probe import probe
 from edittools.selection import Assessment, repair
-from edittools.selection.verdict import USE, verdict_of
+from edittools.selection.verdict import verdict_of
 
 LAYERS = ("3", "6")
 CASES = 15
 """The number of cases of each kind."""
 
-OWN_CLASS = 40
-"""The number of images of the stripe's own class, with the stripe, that a repair gets as a retained set."""
-
-INFORMING = ("it corrects more than random directions", "no baseline")
-"""How the names of the checks begin that only inform in the second rule."""
+CONTROL = "it corrects more than random directions"
+"""The name of the check that the second rule leaves out."""
 
 AUDITS = 200
 """The number of audits with each control."""
@@ -61,40 +57,39 @@ SEED_OF_AUDITS = 5_000
 # --- verdicts ---
 
 
-def assess(case: Case, seed: int) -> Assessment:
-    """Repair; images of the stripe's own class with the stripe are a retained set."""
-    concept = case.concept
-    retain = {"alike": case.retain}
-    if not case.reason:
-        concept = concept.subset(concept.labels != STRIPED)
-        of_all_classes = striped(8 * OWN_CLASS, seed)
-        is_own = of_all_classes.labels == STRIPED
-        retain["own class"] = of_all_classes.subset(is_own.nonzero()[:OWN_CLASS, 0])
-    return repair(case.classifier, case.exemplar, concept, case.clean, retain, layers=LAYERS, progress=None)
+def assess(case: Case) -> Assessment:
+    """Repair."""
+    images = (case.concept, case.clean, {"alike": case.retain})
+    return repair(case.classifier, case.exemplar, *images, source=case.source, layers=LAYERS, progress=None)
 
 
 def words_of(assessment: Assessment) -> dict[str, str]:
     """Return the word that each rule gives."""
-    checks = assessment.checks
-    informing = [replace(check, at_best=USE) if check.name.startswith(INFORMING) else check for check in checks]
-    return {"verdict": assessment.verdict.word, "without comparisons": verdict_of(informing).word}
+    others = [check for check in assessment.checks if check.name != CONTROL]
+    return {"verdict": assessment.verdict.word, "without random directions": verdict_of(others).word}
 
 
-def true_figures(comparisons: Mapping[str, Comparison]) -> dict[str, float]:
-    """Compute what an edit does to new images.
+def true_figures(case: Case, edit: Edit) -> dict[str, float]:
+    """Measure what an edit does to new images.
 
     Returns:
-        The net share of the errors that it corrects, the change of accuracy on clean images in points, and the percent
-        of the correct predictions that it breaks on each other set.
+        The net share of the errors that it corrects, the change of accuracy on clean images in points, the percent of
+        the retained images that it breaks, and by how many points fewer images of the stripe's class are correct with
+        the stripe than without it.
     """
+    comparisons = truth(case, edit.edited(case.classifier))
+    clean = comparisons["clean"]
+    retained = comparisons["retained"]
     figures = {
         "errors corrected": comparisons["concept"].errors_corrected,
-        "accuracy change": comparisons["clean"].accuracy_change,
+        "accuracy change": clean.accuracy_change,
+        "retained, broken (%)": 100 * retained.broken / int((~retained.before).sum()),
     }
-    for name in ("retained", "own class"):
-        if name in comparisons:
-            correct = int((~comparisons[name].before).sum())
-            figures[f"{name}, broken (%)"] = 100 * comparisons[name].broken / correct
+    if "own class" in comparisons:
+        is_own = case.new_images()["clean"].labels == STRIPED
+        correct_without = 1 - float(clean.before[is_own].float().mean())
+        correct = 1 - float(comparisons["own class"].after.float().mean())
+        figures["own class, lost"] = 100 * (correct_without - correct)
     return figures
 
 
@@ -104,11 +99,11 @@ def add_case(results: Results, kind: Kind, number: int, seed: int) -> bool:
     if case is None:
         return False
     try:
-        assessment = assess(case, seed + 8)
+        assessment = assess(case)
     except ValueError:  # all images with the concept are classified correctly
         return False
     where = {"condition": kind.name, "split": str(seed)}
-    for metric, value in true_figures(truth(case, assessment.edit.edited(case.classifier))).items():
+    for metric, value in true_figures(case, assessment.edit).items():
         results.add(metric, value, **where)
     held_out = assessment.evaluation.target
     results.add("changed held-out predictions", int((held_out.before != held_out.after).sum()), **where)

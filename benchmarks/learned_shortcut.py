@@ -45,7 +45,7 @@ from edittools.cut import cut_all
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.methods import EDIT, METHODS, RANDOM, SCOPES
+from edittools.methods import EDIT, METHODS, RANDOM, SCOPES, finetune
 from edittools.metrics import misclassified, predict
 from edittools.models import load_classifier
 from edittools.probing import jobs
@@ -62,7 +62,7 @@ from edittools.selection import (
 )
 from edittools.selection.activations import StateMemory
 from edittools.selection.outcomes import SECOND, SINGLE
-from edittools.selection.repair import FINETUNING_ON_FAILING, SETTINGS, finetunings
+from edittools.selection.repair import SETTINGS
 from edittools.site import site_at
 
 DRAWS = 4
@@ -78,6 +78,11 @@ SEED_OF_TEST = 3_000_000
 STRENGTHS = (0.5, 1.0, 1.5)
 FINETUNING_RATES = (1e-4, 1e-3, 1e-2)
 """Rates of fine-tuning on the exemplar; the settings of the other methods are those of `repair` and of `METHODS`."""
+
+FINETUNING_ON_FAILING = tuple(
+    grid(scope=("global",), rate=(1e-4, 1e-3, 1e-2), momentum=(0.9,), locality=(1.0,), steps=(20,))
+)
+"""Settings of fine-tuning on the failing photos."""
 
 INTERPOLATION_WEIGHTS = (0.25, 0.5, 1.0)
 """Weights of fine-tuning on the failing photos in an interpolation with the network as it was."""
@@ -136,12 +141,14 @@ class Shared(NamedTuple):
         clean: photos of all classes.
         reference: photos of all classes.
         retain: photos of the shortcut's class that are classified correctly.
+        goal: other photos of this class.
         others: photos of other classes, in random order, from which draws take theirs.
     """
 
     clean: LabelledImages
     reference: LabelledImages
     retain: LabelledImages
+    goal: LabelledImages
     others: LabelledImages
 
 
@@ -158,12 +165,15 @@ def shared_photos(classifier: Classifier, goal: str, sizes: Sizes) -> Shared:
     is_goal = rest.labels == classifier.index(goal)
     of_goal = in_memory(rest.subset(is_goal))
     is_correct = ~misclassified(predict(classifier, of_goal), of_goal.labels)
+    is_retained = torch.zeros_like(is_correct)
+    is_retained[is_correct.nonzero()[: sizes.retain, 0]] = True
     others = rest.subset(~is_goal)
     order = torch.randperm(len(others), generator=torch.Generator().manual_seed(classifier.index(goal)))
     return Shared(
         in_memory(left.subset(torch.cat(clean))),
         in_memory(left.subset(torch.cat(reference))),
-        of_goal.subset(is_correct.nonzero()[: sizes.retain, 0]),
+        of_goal.subset(is_retained),
+        of_goal.subset(~is_retained),
         others.subset(order),
     )
 
@@ -252,10 +262,26 @@ def in_all_layers(outcomes: Outcomes) -> Outcomes:
     return replace(outcomes, candidates=candidates)
 
 
+def finetunings(search: Search, photos: LabelledImages) -> list[Candidate]:
+    """Fine-tune the last quarter of a search's layers, and all that follows, on labeled photos."""
+    layers = list(search.cuts)
+    layer = layers[3 * len(layers) // 4]
+    whole = torch.ones(photos.images.shape[2:])
+    shown = [
+        Exemplar(image, image, whole, label) for image, label in zip(photos.images, photos.labels.tolist(), strict=True)
+    ]
+    site = site_at(search.cuts[layer], shown, search.activations.reference[layer])
+    candidates = []
+    for setting in FINETUNING_ON_FAILING:
+        [edit] = finetune(site, **setting)
+        candidates.append(Candidate({"layer": layer, **setting}, edit))
+    return candidates
+
+
 def interpolated(search: Search, photos: LabelledImages) -> Outcomes:
     """Fine-tune on labeled photos, and interpolate with the network as it was (WiSE-FT)."""
     candidates = []
-    for tuned in finetunings(search, photos, FINETUNING_ON_FAILING):
+    for tuned in finetunings(search, photos):
         for strength in INTERPOLATION_WEIGHTS:
             candidates.append(Candidate({**tuned.params, "strength": strength}, tuned.edit, strength))
     return search.score_candidates(candidates)

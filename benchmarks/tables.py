@@ -245,7 +245,7 @@ def repair(table: pd.DataFrame) -> str:
         "rule": pd.Series([condition for _, condition in rows], rows),
         "verdict": pd.Series([verdicts[row] for row in rows], rows),
         "held out, corrected / broken": slash(selected, "held out", index) + " of " + errors,
-        "best of 5 random directions": cells(control, "corrected", "held out", index=index),
+        "random directions, corrected": cells(control, "corrected", "held out", index=index),
         "CPU seconds": cells(selected, "CPU seconds", index=index),
         "MB added": cells(selected, "peak memory added", index=index),
     }

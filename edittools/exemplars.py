@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from edittools._checks import one_of
 from edittools._image_checks import check_image, check_mask
 from edittools.classifiers import Classifier, check_size
 from edittools.images import resized
+
+PLACES = ("anywhere", "in place")
+"""Where `Exemplar.paste_on` pastes."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,48 @@ class Exemplar:
         """
         changed = paste_texture(image, mask, texture, keep_shading)
         return cls(image, changed, mask, label)
+
+    def paste_on(self, images: Tensor, where: str = "anywhere", seed: int = 0) -> Tensor:
+        """Paste what the mask covers in x', such as a tag, onto other images.
+
+        Such images serve for training and for selection. They show the very pixels of the exemplar, so they do not tell
+        how an edit does on new images with the concept.
+
+        Args:
+            images: `(N, 3, H, W)` float in [0, 1], of the exemplar's size.
+            where: "anywhere" for a random place in each image, or "in place" for the place that the mask has in x'. A
+                mask that spans the image, such as a frame, has only one place.
+            seed: seed of the places.
+
+        Returns:
+            The changed images `(N, 3, H, W)`.
+
+        Raises:
+            ValueError: if the images are not valid or of another size, or if there is no such place.
+        """
+        one_of(where, PLACES, "where")
+        check_image(images, "the set of images", 4)
+        if images.shape[1:] != self.changed.shape:
+            raise ValueError(
+                f"the images have shape {tuple(images.shape[1:])}, but x' has shape {tuple(self.changed.shape)}; pass "
+                "images of the exemplar's size"
+            )
+        height, width = self.mask.shape
+        rows = self.mask.any(dim=1).nonzero()[:, 0]
+        columns = self.mask.any(dim=0).nonzero()[:, 0]
+        top, bottom = int(rows[0]), int(rows[-1]) + 1
+        left, right = int(columns[0]), int(columns[-1]) + 1
+        patch = self.changed[:, top:bottom, left:right]
+        patch_mask = self.mask[top:bottom, left:right] > 0
+        generator = torch.Generator().manual_seed(seed)
+        pasted = images.clone()
+        for image in pasted:
+            if where == "anywhere":
+                top = int(torch.randint(height - patch_mask.shape[0] + 1, (1,), generator=generator))
+                left = int(torch.randint(width - patch_mask.shape[1] + 1, (1,), generator=generator))
+            place = image[:, top : top + patch_mask.shape[0], left : left + patch_mask.shape[1]]
+            place[:, patch_mask] = patch[:, patch_mask].to(place)
+        return pasted
 
     def sized(self, size: int) -> "Exemplar":
         """Resize the exemplar, such as to the input size of a classifier.

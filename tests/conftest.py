@@ -21,11 +21,10 @@ from edittools.course.scenarios import rules
 from edittools.course.scenarios.snow import car_exemplars
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
-from edittools.metrics import misclassified, predict
 from edittools.models import load_classifier
 from edittools.moments import SecondMoment, fingerprint_at
 from edittools.selection import grid, repair
-from edittools.selection.splits import SAME_IMAGE, thumbnails
+from edittools.selection.scenes import SAME_IMAGE, thumbnails
 
 os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
 SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")
@@ -151,6 +150,7 @@ def bars_that_call(function):
 
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options, disable=True)
+            self.desc = options.get("desc", "")
 
         def set_postfix(self, counts, refresh=True):
             self.counts = counts
@@ -171,14 +171,12 @@ def let_layers_go_on(monkeypatch, layers, few_candidates=0):
 
 @pytest.fixture(scope="session")
 def snow():
-    """Arguments of `repair`: 12 misclassified vehicles on snow in MiniWorld; sleds and penguins live on snow."""
+    """Arguments of `repair`: 30 vehicles on snow in MiniWorld, 17 misclassified; sleds and penguins live on snow."""
     classifier = load_classifier("mini_vgg")
-    vehicles = scenes(60, 7_000_000, [("van", "tractor", "bicycle")[i % 3] for i in range(60)], ground="snow")
-    wrong = misclassified(predict(classifier, vehicles), vehicles.labels).nonzero()[:12, 0]
     return {
         "classifier": classifier,
         "exemplars": car_exemplars(classifier)["car 1"],
-        "failing": vehicles.subset(wrong),
+        "concept": scenes(30, 7_000_000, ["van", "tractor", "bicycle"] * 10, ground="snow"),
         "clean": scenes(80, 7_100_000),
         "retain": {"sleds": scenes(20, 7_200_000, ["sled"] * 20), "penguins": scenes(11, 7_300_000, ["penguin"] * 11)},
         "layers": ["features.10"],

@@ -103,23 +103,39 @@ def test_compare_of_an_edit_that_was_compared_before(tiny, data, edit):
     states = CachedActivations(cut_all(tiny, ["conv1"]), data)
     first = states.compare(edit)
     assert states.compare(edit) is first
-    assert states.compare(edit, stop=lambda before, after: True) is None
+    assert states.compare(edit, stop=lambda after: True) is None
 
 
-def test_constraint_check_remembers_by_strength(tiny, data, edit):
+def test_compare_tells_its_condition_to_stop_which_images_are_known_to_be_misclassified(tiny, data, late):
+    states = CachedActivations(cut_all(tiny, ["conv1"]), data, batch_size=16)
+    known = []
+
+    def stop(after):
+        known.append(after.clone())
+        return False
+
+    expected = _misclassified(late.edited(tiny), data)
+    assert torch.equal(states.compare(late, stop=stop).after, expected)
+    done = torch.arange(len(data)) < torch.tensor([16, 32, 40])[:, None]
+    assert torch.equal(torch.stack(known), expected & done)
+
+
+def test_constraint_check_remembers_by_strength(tiny, data, late):
     loose = Constraints(max_accuracy_drop=200.0)
-    check = ConstraintCheck(CachedActivations(cut_all(tiny, ["conv1"]), data))
-    whole, _ = check.measure(edit, 1.0, loose)
-    nothing, _ = check.measure(edit, 0.0, loose)
+    check = ConstraintCheck({"clean": CachedActivations(cut_all(tiny, ["conv1"]), data)})
+    whole = check.measure(late, 1.0, loose)
+    nothing = check.measure(late, 0.0, loose).comparisons["clean"]
+    assert whole.comparisons["clean"].broken > 0
     assert nothing.corrected == nothing.broken == 0
-    assert check.measure(edit, 1.0, loose)[0] is whole
+    assert check.measure(late, 1.0, loose) is whole
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("strength", [0.5, -2])
 def test_logits_of_an_edit_at_several_strengths(tiny, data, edit, in_memory, strength):
     states = CachedActivations(cut_all(tiny, ["conv1"]), data, batch_size=7, memory=_memory(in_memory))
-    states.compare(edit, stop=lambda before, after: len(after) > 7)  # only some batches are computed
+    passes = []
+    assert states.compare(edit, stop=lambda after: passes.append(after) or len(passes) == 2) is None  # after 14 images
     with (strength * edit).applied(tiny):
         expected = predict(tiny, data)
     torch.testing.assert_close(states.logits(edit, strength), expected)

@@ -92,7 +92,7 @@ def test_audit_goes_on_from_finished_parts(audited, scenes):
     assert audit.is_rule and audit.fix.selection.feasible
     assert "edit.safetensors" in {path.name for path in audit.write(out)}
     nothing = replace(audit.fix.selection, params={})
-    without_edit = replace(audit, fix=Assessment(audit.fix.search, {**audit.fix.selections, "selected": nothing}))
+    without_edit = replace(audit, fix=Assessment(audit.fix.search, nothing))
     assert len(without_edit.findings()) == len(audit.findings()) - 1  # nothing is said about an edit
     assert {path: path.stat().st_mtime_ns for path in (out / "parts").rglob("*.json")} == finished
 

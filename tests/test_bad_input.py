@@ -6,6 +6,7 @@ weights, modes, hooks and gradient flags and all files are the same.
 
 import copy
 import hashlib
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,7 +27,7 @@ from edittools.exemplars import Exemplar, paste_texture
 from edittools.geometry import InputGeometry
 from edittools.image_files import load_image, save_mask
 from edittools.images import LabelledImages, LazyImages
-from edittools.methods import METHODS, Method, finetune, rewrite_at_random
+from edittools.methods import METHODS, finetune, rewrite_at_random
 from edittools.metrics import Comparison, error_rate, misclassified, predict
 from edittools.models.load import load_classifier
 from edittools.moments import second_moments
@@ -95,6 +96,18 @@ IMAGES = {
     "x up to 255": (lambda w: Exemplar(w.image * 255, w.image, w.mask), ValueError, r"to 25\d"),
     "x' normalized": (lambda w: Exemplar(w.image, w.image * 4 - 2, w.mask), ValueError, "x' .* -"),
     "x and x' differ": (lambda w: Exemplar(w.image, w.image[:, 1:], w.mask), ValueError, r"x' .*\(3, 31, 32\)"),
+    "pasted on a single image": (lambda w: w.exemplar.paste_on(w.image), ValueError, r"set of images.*\(3, 32, 32\)"),
+    "pasted on images of another size": (
+        lambda w: w.exemplar.paste_on(w.images[..., 8:]),
+        ValueError,
+        r"\(3, 32, 24\).*\(3, 32, 32\)",
+    ),
+    "pasted on images in 8 bits": (lambda w: w.exemplar.paste_on((w.images * 255).byte()), ValueError, "uint8"),
+    "pasted at an unknown place": (
+        lambda w: w.exemplar.paste_on(w.images, "center"),
+        ValueError,
+        "where.*'center'.*anywhere.*in place",
+    ),
     "classified: NaN": (lambda w: w.classifier(w.images * NAN), ValueError, "NaN"),
     "classified: an array": (lambda w: w.classifier(w.images.numpy()), ValueError, "ndarray"),
     "predicted: a list": (lambda w: predict(w.classifier, list(w.images)), TypeError, "list.*torch.stack"),
@@ -242,11 +255,6 @@ REWRITES = {
 
 SEARCHES = {
     "no layer": (lambda w: w.search(layers=[]), ValueError, r"layers=\[\]"),
-    "a method of an unknown role": (
-        lambda w: Method("mine", finetune, role="baseline"),
-        ValueError,
-        "'baseline'.*control",
-    ),
     "scored: a name": (lambda w: w.search().score("edit"), TypeError, "'edit' is no Method.*METHODS"),
     "scored: names": (lambda w: w.search().score(["edit"]), TypeError, "'edit' is no Method.*METHODS"),
     "selected: no outcomes": (lambda w: w.search().select([METHODS["edit"]]), TypeError, "outcomes .*list.*score"),
@@ -256,13 +264,21 @@ SEARCHES = {
         "'rank': 1.*single dictionary.*list",
     ),
     "folds of other images": (
-        lambda w: w.search().cross_validated(w.search().score(METHODS["projection"]), torch.zeros(2)),
+        lambda w: Splits(1 - w.images, w.data, w.data, folds={"target": torch.zeros(2)}),
         ValueError,
-        "2 numbers of folds .* 3 target",
+        r"2 numbers of folds .* 6 target.*with_folds\(\)",
     ),
-    "assessed: no selection": (lambda w: Assessment(w.search(), {}), ValueError, "selections is empty"),
-    "assessed: an edit": (lambda w: Assessment(w.search(), {"mine": w.edit}), TypeError, "'mine'.*Edit.*select"),
-    "assessed: a bare edit": (lambda w: Assessment(w.search(), w.edit), TypeError, "selections is of type Edit"),
+    "no folds": (
+        lambda w: w.search().cross_validated(w.search().score(METHODS["projection"])),
+        ValueError,
+        r"no folds.*with_folds\(\)",
+    ),
+    "assessed: selections by name": (
+        lambda w: Assessment(w.search(), {"mine": w.edit}),
+        TypeError,
+        "of type dict.*select",
+    ),
+    "assessed: an edit": (lambda w: Assessment(w.search(), w.edit), TypeError, "of type Edit.*select"),
     "a layer as text": (lambda w: w.search(layers="conv2"), TypeError, "layers='conv2'.*list"),
     "a layer that is not there": (lambda w: w.search(layers=["conf2"]), KeyError, "'conf2'.*'conv2'"),
     "a layer that cannot be edited": (lambda w: w.search(layers=["grouped"]), ValueError, "'grouped'"),
@@ -303,11 +319,23 @@ SEARCHES = {
         ValueError,
         "label 99.*0 to 4",
     ),
-    "repair: failing images that are no squares": (
-        lambda w: w.repair(failing=LabelledImages(w.images[..., 8:], w.labels, "abcde")),
+    "repair: concept images that are no squares": (
+        lambda w: w.repair(concept=LabelledImages(w.images[..., 8:], w.labels, "abcde")),
         ValueError,
-        r"failing.*\(32, 24\).*\(32, 32\)",
+        r"concept.*\(32, 24\).*\(32, 32\)",
     ),
+    "repair: concept images without labels": (
+        lambda w: w.repair(concept=w.images[:3]),
+        TypeError,
+        "images with the concept are a Tensor.*LabelledImages",
+    ),
+    "repair: a single concept image": (
+        lambda w: w.repair(concept=w.data.subset([0])),
+        ValueError,
+        "1 images with the concept",
+    ),
+    "repair: two clean images": (lambda w: w.repair(clean=w.images[:2]), ValueError, "2 clean images"),
+    "repair: an unknown source": (lambda w: w.repair(source="all"), ValueError, "source.*'all'.*failures"),
     "repair: clean images of another size": (
         lambda w: w.repair(clean=w.images[..., 8:, 8:]),
         ValueError,
@@ -458,8 +486,11 @@ def _search(w, exemplars, reference, target, layers):
     return Search(w.classifier, exemplars, splits, layers)
 
 
-def _repair(w, exemplars, failing, clean, retain, layers, progress):
-    return repair(w.classifier, exemplars, failing, clean, retain, layers=layers, baselines=False, progress=progress)
+def _repair(w, exemplars=None, concept=None, clean=None, retain=None, source="sample", progress=None):
+    exemplars = w.exemplar if exemplars is None else exemplars
+    concept = w.data.subset([0, 1, 2]) if concept is None else concept
+    clean = w.images[3:] if clean is None else clean
+    return repair(w.classifier, exemplars, concept, clean, retain, source=source, progress=progress)
 
 
 def _rewrite_with_moment_of_other(w):
@@ -565,13 +596,11 @@ def inputs(tmp_path, monkeypatch, classifier_and_edits):
         classifier, "conv1", exemplars, reference, **{"steps": 1} | options
     )
     w.site = lambda exemplars=exemplar, reference=images: prepare(classifier, "conv1", exemplars, reference)
-    failing = w.data.subset([0, 1, 2])
-    w.search = lambda exemplars=exemplar, reference=1 - images, target=failing, layers=None: _search(
+    target = w.data.subset([0, 1, 2])
+    w.search = lambda exemplars=exemplar, reference=1 - images, target=target, layers=None: _search(
         w, exemplars, reference, target, layers
     )
-    w.repair = lambda exemplars=exemplar, failing=failing, clean=images[3:], retain=None, layers=None, progress=None: (
-        _repair(w, exemplars, failing, clean, retain, layers, progress)
-    )
+    w.repair = partial(_repair, w)
     w.finetune = lambda exemplars=exemplar, reference=None, **options: finetune(w.site(exemplars, reference), **options)
     w.other.save(w.folder / "other.safetensors")
     classifier.model.norm.train()

@@ -56,12 +56,14 @@ def test_compare_with_early_stop(tiny, sets, exemplar, scope):
     cached = bench.CachedActivations(cut_all(tiny, LAYERS), sets["clean"], batch_size=3)
     [edit] = finetune(prepare(tiny, "conv1", exemplar), scope=scope, rate=0.3, steps=3)
     complete = cached.compare(edit)
-    partial_errors = []
+    told = []
     assert torch.equal(complete.after, misclassified(cached.logits(edit), cached.labels))
-    assert torch.equal(cached.compare(edit, stop=lambda before, after: False).after, complete.after)
+    assert torch.equal(cached.compare(edit, stop=lambda after: False).after, complete.after)
     cached = bench.CachedActivations(cut_all(tiny, LAYERS), sets["clean"], batch_size=3)
-    assert cached.compare(edit, stop=lambda before, after: partial_errors.append(after) or len(after) > 5) is None
-    assert [len(after) for after in partial_errors] == [3, 6] and torch.equal(partial_errors[1], complete.after[:6])
+    assert cached.compare(edit, stop=lambda after: told.append(after.clone()) or len(told) > 1) is None
+    assert len(told) == 2
+    for done, after in zip((3, 6), told, strict=True):
+        assert torch.equal(after[:done], complete.after[:done]) and not after[done:].any()
 
 
 def test_cached_activations_logits_of_two_layers(tiny, photos32, sets, exemplar):

@@ -19,7 +19,7 @@ import tables
 import torch
 from _lib import cases_of_repair
 from _lib.results import Results
-from _lib.shortcuts import failing_photos
+from _lib.shortcuts import concept_photos, failing_photos
 from _lib.striped import plain_network
 from conftest import let_layers_go_on
 from scipy import stats
@@ -63,7 +63,10 @@ def test_noise_exemplar_changes_the_prediction_inside_its_mask_only():
 )
 def test_quality_of_an_edit(net, accuracy, broken, quality):
     figures = {"errors corrected": net, "accuracy change": accuracy, "retained, broken (%)": broken}
-    assert cases_of_repair.quality_of({**figures, "own class, broken (%)": 0.0}) == quality
+    assert cases_of_repair.quality_of({**figures, "own class, lost": -5.0}) == quality
+    if quality == "good":
+        assert cases_of_repair.quality_of({**figures, "own class, lost": 4.0}) == "between"
+        assert cases_of_repair.quality_of({**figures, "own class, lost": 7.0}) == "bad"
 
 
 def test_calibration_counts_words_by_what_the_edit_does_to_new_images():
@@ -77,13 +80,13 @@ def test_calibration_counts_words_by_what_the_edit_does_to_new_images():
         results.add("retained, broken (%)", 0, **where)
         results.add("changed held-out predictions", changed, **where)
         results.add(word, 1, method="verdict", **where)
-        results.add(other_word, 1, method="without comparisons", **where)
+        results.add(other_word, 1, method="without random directions", **where)
     lines = [line.split("|")[1:-1] for line in tables.calibration_verdicts(results.frame()).splitlines()[2:]]
     rows = {tuple(cell.strip() for cell in line[:2]): [int(cell) for cell in line[2:]] for line in lines}
     assert rows["verdict", "good"] == [2, 1, 1, 0]
-    assert rows["without comparisons", "good"] == [2, 2, 0, 0]
+    assert rows["without random directions", "good"] == [2, 2, 0, 0]
     assert rows["verdict", "bad"] == [1, 0, 0, 1]
-    assert rows["without comparisons", "bad"] == [1, 0, 1, 0]
+    assert rows["without random directions", "bad"] == [1, 0, 1, 0]
     assert rows["verdict", "changes nothing"] == [1, 0, 0, 1]
 
 
@@ -104,6 +107,23 @@ def darkened(images, seed):
     masks = torch.zeros(len(images), *images.shape[2:])
     masks[:, :16] = 1
     return images * (1 - masks[:, None]), masks
+
+
+def test_concept_photos_are_all_others_with_the_shortcut():
+    """The shortcut hides all of an image, so every photo is predicted as its class."""
+    classifier = plain_network(steps=30)
+    images = calibration.squares(30, 0).images
+    labels = predict(classifier, images).argmax(1)
+    goal = int(labels[0])
+    first = int((labels != goal).nonzero()[0])
+    changed = images[:1].expand(30, -1, -1, -1)
+    shortcut = SimpleNamespace(draw=lambda photos, seed: (changed, torch.ones(30, 32, 32)))
+    pool = LabelledImages(images, labels, classifier.classes)
+    exemplar, others = concept_photos(classifier, pool, shortcut, goal, 0)
+    left = [index for index in range(30) if index != first]
+    assert torch.equal(exemplar.image, images[first]) and torch.equal(exemplar.changed, changed[first])
+    assert exemplar.label == int(labels[first])
+    assert torch.equal(others.images, changed[left]) and torch.equal(others.labels, labels[left])
 
 
 def test_failing_photos_are_correct_without_the_shortcut_and_of_its_class_with_it(tiny, photos32):
@@ -233,10 +253,10 @@ def test_photos_of_a_learned_shortcut_are_divided(tiny, photos32, monkeypatch):
     goal = tiny.classes[2]
     sizes = learned_shortcut.Sizes(clean=2, reference=1, retain=3)
     shared = learned_shortcut.shared_photos(tiny, goal, sizes)
-    names = [set(getattr(shared, name).names) for name in ("clean", "reference", "retain", "others")]
+    names = [set(getattr(shared, name).names) for name in ("clean", "reference", "retain", "goal", "others")]
     assert [len(one) for one in names[:2]] == [10, 5]
     assert sum(map(len, names)) == len(set.union(*names))
-    assert (shared.retain.labels == 2).all() and (shared.others.labels != 2).all()
+    assert (shared.retain.labels == 2).all() and (shared.others.labels != 2).all() and (shared.goal.labels == 2).all()
     assert (predict(tiny, shared.retain.images).argmax(1) == 2).all() and len(shared.retain) <= 3
     assert len(shared.others) == 4 * 5
 
@@ -329,7 +349,7 @@ def few_photos(tiny, photos32):
     data = LabelledImages(photos32, labels, tiny.classes)
     reference = LabelledImages(1 - photos32, labels, tiny.classes)
     failing, clean, retain, others = (data.subset(range(*part)) for part in ((0, 8), (8, 24), (24, 30), (30, 40)))
-    return failing, learned_shortcut.Shared(clean, reference, retain, others)
+    return failing, learned_shortcut.Shared(clean, reference, retain, others.subset([]), others)
 
 
 @pytest.mark.filterwarnings("ignore")  # of so few images
@@ -356,16 +376,16 @@ def test_every_method_selects_on_the_failing_photos(tiny, few_photos, exemplar, 
 def test_repair_says_what_the_call_finds_and_costs(tiny, few_photos, exemplar, monkeypatch):
     failing, shared = few_photos
     case = repair.Case(tiny, exemplar, failing, shared.clean, shared.retain, ("conv2",), shared.others)
-    monkeypatch.setattr(repair, "shortcut_case", lambda job, quick: case)
+    monkeypatch.setattr(repair, "shortcut_case", lambda job, quick, draw: case)
     job = repair.Job("net", "church")
-    found = json.loads(json.dumps(repair.repaired(True, job)))
+    found = json.loads(json.dumps(repair.repaired(True, False, 0, job)))
     assert found["verdict"] in WORDS and found["seconds"] > 0
     results = Results("repair", "photos")
     repair.add_call(results, found, job)
     table = results.frame()
-    assert set(table.condition) == {"text"} and {"selected method", "edit", "random direction"} <= set(table.method)
+    assert set(table.condition) == {"text"} and "selected method" in set(table.method)
     selected = table[table.method == "selected method"].set_index(["split", "metric"]).value
-    assert selected["held out", "errors before"] == 8
+    assert 0 < selected["held out", "errors before"] <= 8
     assert selected["held out", "corrected"] == found["table"]["selected"]["corrected"]
     before, after = found["test"]
     assert selected["target_test", "broken"] == sum(one < two for one, two in zip(before, after, strict=True))

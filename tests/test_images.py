@@ -199,6 +199,67 @@ def test_paste_changes_masked_pixels_only(height, width, seed):
     assert torch.equal(pasted.image, image) and pasted.label == 3
 
 
+def _marked(mask, seed=3):
+    """Make an exemplar with a mask; pixels of x and x' are all different."""
+    generator = torch.Generator().manual_seed(seed)
+    image, changed = torch.rand(2, 3, *mask.shape, generator=generator)
+    return Exemplar(image, torch.where(mask > 0, changed, image), mask)
+
+
+L_SHAPED = torch.zeros(9, 12)
+L_SHAPED[3:7, 4] = 1
+L_SHAPED[6, 4:9] = 1
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_paste_on_copies_the_masked_pixels_and_no_others(seed):
+    """What is pasted is the mask of x', moved by whole pixels and not beyond the image."""
+    exemplar = _marked(L_SHAPED)
+    images = torch.rand(30, 3, 9, 12, generator=torch.Generator().manual_seed(8))
+    original = images.clone()
+    pasted = exemplar.paste_on(images, seed=seed)
+    assert torch.equal(images, original) and pasted.shape == images.shape
+    moves = set()
+    for image, before in zip(pasted, images, strict=True):
+        is_changed = (image != before).any(dim=0)
+        top, left = is_changed.nonzero().min(dim=0).values.tolist()
+        move = (top - 3, left - 4)
+        moves.add(move)
+        assert torch.equal(is_changed, L_SHAPED.roll(move, (0, 1)) > 0)
+        assert torch.equal(image[:, is_changed], exemplar.changed.roll(move, (1, 2))[:, is_changed])
+    assert len(moves) > 10
+    assert torch.equal(exemplar.paste_on(images, seed=seed), pasted)
+    assert not torch.equal(exemplar.paste_on(images, seed=seed + 1), pasted)
+
+
+def test_paste_on_reaches_every_place():
+    mask = torch.zeros(3, 4)
+    mask[1, 2] = 1
+    pasted = _marked(mask).paste_on(torch.zeros(400, 3, 3, 4))
+    assert pasted.any(dim=1).sum(dim=(1, 2)).tolist() == [1] * 400
+    assert pasted.any(dim=1).any(dim=0).all()
+
+
+def test_paste_on_in_place_does_not_move_the_mask():
+    exemplar = _marked(L_SHAPED)
+    images = torch.rand(4, 3, 9, 12, generator=torch.Generator().manual_seed(8))
+    pasted = exemplar.paste_on(images, "in place", seed=5)
+    assert torch.equal(pasted, torch.where(L_SHAPED > 0, exemplar.changed, images))
+
+
+def test_paste_on_of_a_frame_leaves_what_is_inside():
+    frame = torch.ones(9, 12)
+    frame[2:-2, 2:-2] = 0
+    exemplar = _marked(frame)
+    images = torch.rand(4, 3, 9, 12, generator=torch.Generator().manual_seed(8))
+    pasted = exemplar.paste_on(images, seed=5)
+    assert torch.equal(pasted, torch.where(frame > 0, exemplar.changed, images))
+
+
+def test_paste_on_no_image_gives_none():
+    assert _marked(L_SHAPED).paste_on(torch.zeros(0, 3, 9, 12)).shape == (0, 3, 9, 12)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), st.randoms())
 def test_save_mask_and_load_mask(tmp_path_factory, height, width, random):

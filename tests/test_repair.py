@@ -15,19 +15,20 @@ from edittools.exemplars import Exemplar
 from edittools.geometry import InputGeometry
 from edittools.images import LabelledImages, LazyImages, resized
 from edittools.methods import METHODS
-from edittools.metrics import predict
+from edittools.metrics import Comparison, predict
 from edittools.rewriting import pose
-from edittools.selection import CachedActivations, check_disjoint, grid, repair, stratified_folds
-from edittools.selection.constraints import ConstraintCheck
+from edittools.selection import CachedActivations, Constraints, Search, Splits, check_disjoint, grid, repair
 from edittools.selection.outcomes import FIRST, SECOND
+from edittools.selection.repair import SETTINGS
 from edittools.selection.verdict import verdict_of
 from edittools.site import prepare
 
 CLASSES = ("ant", "bee", "cat", "dog")
 EXACT = {"objective": ("least_squares",)}
 CANDIDATES = ["edit", "projection"]
-ROWS = ["selected", *CANDIDATES]
-QUICK = {"layers": ["6"], "baselines": False, "progress": None}
+ROWS = ["selected", "random direction"]
+LAYERS = ["0", "3", "6"]
+QUICK = {"layers": ["6"], "progress": None}
 
 
 def _network():
@@ -55,25 +56,15 @@ def case():
     exemplar = Exemplar(images[0], torch.where(mask > 0, images[1], images[0]), mask, 1)
     read = predict(classifier, images).argmax(1)
     pasted = torch.where(mask > 0, images[1], images[2:80])
-    wrong = predict(classifier, pasted).argmax(1) != read[2:80]
-    failing = LabelledImages(pasted[wrong], read[2:80][wrong], CLASSES)
+    concept = LabelledImages(pasted, read[2:80], CLASSES)
     sure = predict(classifier, images[80:]).topk(2).values
     clean = images[80:][(sure[:, 0] - sure[:, 1]).argsort(descending=True)[:48]]
     return SimpleNamespace(**locals())
 
 
-def test_repair_of_a_network_whose_last_layer_has_no_bias(case):
-    """Only the correction of its bias is left out of the comparison."""
-    without_bias = copy.deepcopy(case.classifier)
-    without_bias.model[-1].bias = None
-    failing = replace(case.failing, labels=(predict(without_bias, case.failing).argmax(1) + 1) % 4)
-    fix = repair(without_bias, case.exemplar, failing, case.clean, layers=["6"], settings=({"rank": 1},), progress=None)
-    assert "local fine-tuning" in fix.table.index and "logit correction" not in fix.table.index
-
-
 def _repaired(case, exemplar=None, **options):
-    options = {"layers": ["6"], "baselines": False, "progress": None, **options}
-    return repair(case.classifier, exemplar or case.exemplar, case.failing, case.clean, **options)
+    options = {**QUICK, **options}
+    return repair(case.classifier, exemplar or case.exemplar, case.concept, case.clean, **options)
 
 
 @pytest.fixture
@@ -102,13 +93,12 @@ def _in_turn(case, each):
 
 def test_repair_splits_clean_images_by_class_at_random(case):
     """Classes in turn, and quarters by position: whole classes would be in one part alone."""
-    splits = repair(case.classifier, case.exemplar, case.failing, _in_turn(case, 16), **QUICK).search.splits
-    assert splits.clean.labels.bincount(minlength=4).tolist() == [8] * 4
-    assert splits.clean_test.labels.bincount(minlength=4).tolist() == [4] * 4
+    splits = repair(case.classifier, case.exemplar, case.concept, _in_turn(case, 16), **QUICK).search.splits
+    assert splits.clean.labels.bincount(minlength=4).tolist() == [12] * 4
     assert predict(case.classifier, splits.reference).argmax(1).bincount(minlength=4).tolist() == [4] * 4
-    parts = (splits.reference, splits.clean, splits.clean_test)
-    others = (splits.clean, splits.clean_test, splits.reference)
-    assert not any(shared_images(one, other) for one, other in zip(parts, others, strict=True))
+    assert not shared_images(splits.reference, splits.clean)
+    for fold in range(6):
+        assert splits.clean.labels[splits.folds["clean"] == fold].bincount(minlength=4).tolist() == [2] * 4
 
 
 def _share_left(case, fix):
@@ -135,53 +125,63 @@ def test_record_says_what_loss_the_edit_leaves_at_its_strength(case, strength):
 # --- the method that is selected --------------------------------------------------------------------------------------
 
 
+def _best_of_each_method(fix):
+    """The selections of each method alone, of those that are feasible."""
+    selections = [fix.search.select(fix.selection.outcomes.of(name)) for name in CANDIDATES]
+    return [selection for selection in selections if selection.feasible]
+
+
 def test_repair_selects_the_candidate_of_lowest_loss_among_all_methods(repaired):
     assert list(repaired.table.index) == ROWS
-    selected = repaired.selection.scores["loss"]
-    alone = {
-        name: repaired.selections[name].scores["loss"] for name in CANDIDATES if repaired.selections[name].feasible
-    }
-    assert selected <= min(alone.values())
+    assert repaired.selection.scores["loss"] == min(one.scores["loss"] for one in _best_of_each_method(repaired))
     assert repaired.edit.digest == repaired.selection.edit.digest
     assert repaired.edit.verdict == str(repaired.verdict)
-    assert repaired.table.loc["selected", "candidates"] >= sum(repaired.table.loc[CANDIDATES, "candidates"])
+    assert set(repaired.selection.outcomes.methods) == set(CANDIDATES)
+    assert repaired.table.loc["selected", "candidates"] == len(repaired.selection.outcomes)
 
 
-def test_repair_selects_the_method_without_each_fold(case, repaired):
-    """By hand: for each fold, the candidate of lowest loss on the other images, of all methods."""
-    folds = stratified_folds(case.failing.labels)
-    outcomes = repaired.selection.outcomes
-    constraints = repaired.search.constraints
-    check = ConstraintCheck(repaired.search.activations["clean"])
-    before = repaired.search.activations["target"].before
+def test_repair_selects_the_method_without_each_fold(case):
+    """By hand: for each fold, the candidate of lowest loss on the other images that loses no other clean image."""
+    fix = repair(case.classifier, case.exemplar, case.concept, _in_turn(case, 16), **QUICK)
+    splits = fix.search.splits
+    folds = splits.folds["target"]
+    outcomes = fix.selection.outcomes
+    before = predict(case.classifier, splits.target).argmax(1) != splits.target.labels
+    lost = []
+    for candidate in outcomes.candidates:
+        after = predict(candidate.scaled.edited(case.classifier), splits.clean).argmax(1)
+        lost.append(after != splits.clean.labels)  # without an edit, all of them are correct
+    assert len(splits.clean) == 48  # so one image is more than 0.125 points
+    expected = {"target": before.clone(), "clean": torch.zeros(48).bool()}
+    refused = 0
     for fold in folds.unique():
         others = folds != fold
         losses = outcomes.losses[:, others].double().mean(1)
         wrong = outcomes.wrong[:, others].sum(1)
         order = [i for i in losses.argsort(stable=True).tolist() if wrong[i] < before[others].sum()]
-        first = next((i for i in order if check.measure(outcomes.candidates[i].scaled, 1.0, constraints)), None)
-        expected = before[~others] if first is None else outcomes.wrong[first][~others]
-        assert torch.equal(repaired.selection.held_out.after[~others], expected)
+        kept = [i for i in order if not lost[i][splits.folds["clean"] != fold].any()]
+        refused += not kept or kept[0] != order[0]
+        if kept:
+            expected["target"][~others] = outcomes.wrong[kept[0]][~others]
+            in_fold = splits.folds["clean"] == fold
+            expected["clean"][in_fold] = lost[kept[0]][in_fold]
+    assert refused  # the constraint decides in some folds
+    for name, after in expected.items():
+        assert torch.equal(fix.selection.held_out[name].after, after)
+    assert torch.equal(fix.selection.held_out["target"].before, before)
 
 
 def test_repair_adds_a_second_layer_only_if_the_loss_is_lower(case):
     fix = _repaired(case, layers=["0", "3", "6"])
-    alone = min(fix.selections[name].scores["loss"] for name in CANDIDATES if fix.selections[name].feasible)
+    alone = min(one.scores["loss"] for one in _best_of_each_method(fix))
     assert fix.selection.scores["loss"] <= alone
     is_sum = "second layer" in fix.selection.params
-    assert is_sum == (len(fix.edit.layers) == 2)
+    assert is_sum == (len(fix.edit.layers) == 2) == (fix.selection.scores["loss"] < alone)
     if is_sum:
         assert fix.selection.params["second layer"] in fix.edit.layers
         assert "on top of it" in fix.summary()
     clean = fix.search.activations["clean"].compare(fix.edit)
     assert clean.accuracy_change >= -fix.search.constraints.max_accuracy_drop
-
-
-def test_repair_without_controls_selects_the_same_edit(case, repaired):
-    with_controls = _repaired(case, baselines=True)
-    assert with_controls.edit.digest == repaired.edit.digest
-    controls = {"random direction", "local fine-tuning", "logit correction"}
-    assert set(with_controls.table.index) == {*ROWS, *controls}
 
 
 # --- the summary ------------------------------------------------------------------------------------------------------
@@ -190,26 +190,26 @@ def test_repair_without_controls_selects_the_same_edit(case, repaired):
 def test_summary_quotes_the_figures_of_the_table(repaired):
     text = repaired.summary()
     row = repaired.table.loc["selected"]
-    assert f"{row.corrected} of {row.failing}" in text and f"{row['accuracy change']:+.2f} points" in text
-    edit = repaired.table.loc["edit"]
-    assert f"edit alone, selected the same way: {edit.corrected} corrected, {edit.broken} broken" in text
+    assert f"{row.corrected:.0f} of {row.errors}" in text and f"{row['accuracy change']:+.2f} points" in text
     assert repaired.selection.params["method"] in text
 
 
 def test_settings_may_leave_out_what_rewrite_has_a_default_for(case):
     fix = _repaired(case, settings=grid(**EXACT))
-    assert "rank" not in fix.selections["edit"].params
+    edits = fix.selection.outcomes.of("edit")
+    assert len(edits) == 3 and all("rank" not in candidate.params for candidate in edits.candidates)
     assert fix.summary()
 
 
 def test_rank_of_none_is_kept_among_ranks(case):
     full_rank = grid(rank=(None,), reference_weight=(0.0,), **EXACT)
     fix = _repaired(case, settings=full_rank)
-    assert fix.selections["edit"].params["rank"] is None
+    assert {candidate.params["rank"] for candidate in fix.selection.outcomes.of("edit").candidates} == {None}
     one_step = {"rank": 1, "objective": "l1", "reference_weight": 0.0, "steps": 1}
     mixed = _repaired(case, settings=[*full_rank, one_step], strengths=(0.5,))
-    selection = mixed.selections["edit"]
-    assert selection.results["rank"].tolist() == [None, 1]
+    edits = mixed.selection.outcomes.of("edit")
+    assert edits.table()["rank"].tolist() == [None, 1]
+    selection = mixed.search.select(edits)
     assert selection.params["rank"] is None and "steps" not in selection.params
 
 
@@ -224,7 +224,7 @@ def test_repair_with_float64_as_the_default_type(case, repaired, float64):
     of_float32 = Classifier(model, CLASSES, (0.5,) * 3, (0.2,) * 3, size=16)
     of_float64 = Classifier(copy.deepcopy(model).double(), CLASSES, (0.5,) * 3, (0.2,) * 3, size=16)
     for classifier in (of_float32, of_float64):
-        fix = repair(classifier, case.exemplar, case.failing, case.clean, **QUICK)
+        fix = repair(classifier, case.exemplar, case.concept, case.clean, **QUICK)
         assert fix.selection.params == repaired.selection.params
         assert fix.summary()
         fix.edit.check_fits(classifier)
@@ -233,14 +233,17 @@ def test_repair_with_float64_as_the_default_type(case, repaired, float64):
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-def test_repair_without_candidates_says_why(case):
+def test_repair_without_edits_selects_a_projection(case):
+    """A mask of one pixel has fewer independent keys than the rank; or no strength is tried."""
     mask = torch.zeros(16, 16)
     mask[0, 0] = 1
     small = Exemplar(case.images[0], torch.where(mask > 0, case.images[1], case.images[0]), mask, 1)
-    with pytest.raises(ValueError, match="No candidates"):
-        _repaired(case, small, layers=["3"], settings=grid(rank=(3,), **EXACT))
-    with pytest.raises(ValueError, match="No candidates"):
-        _repaired(case, settings=grid(**EXACT), strengths=())
+    too_high = _repaired(case, small, layers=["3"], settings=grid(rank=(3,), **EXACT))
+    without_strengths = _repaired(case, settings=grid(**EXACT), strengths=())
+    for fix in (too_high, without_strengths):
+        assert fix.selection.outcomes.methods == ["projection"]
+        with pytest.raises(ValueError, match="No candidates"):
+            fix.search.select(fix.selection.outcomes.of("edit"))
 
 
 def _files(images, folder):
@@ -252,7 +255,7 @@ def _files(images, folder):
 def test_same_images_are_found_in_any_file_precision_and_size(case, tmp_path):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-    files, renamed = (_files(case.failing.images[:5], tmp_path / name) for name in ("one", "other"))
+    files, renamed = (_files(case.concept.images[:5], tmp_path / name) for name in ("one", "other"))
     smooth = resized(torch.rand(5, 3, 7, 7, generator=torch.Generator().manual_seed(0)), 224)
     for one, other in ((files, files[:]), (files[:].double(), files), (files, renamed), (smooth, resized(smooth, 160))):
         with pytest.raises(ValueError, match="'one' and 'other' .* 5 "):
@@ -260,25 +263,25 @@ def test_same_images_are_found_in_any_file_precision_and_size(case, tmp_path):
         with pytest.raises(ValueError, match="'one' and 'other' .* 3 "):
             check_disjoint({"one": one[2:], "other": other})
         check_disjoint({"one": one[:2], "other": other[2:]})
-    failing = LabelledImages(files[:], case.failing.labels[:5], CLASSES)
-    with pytest.raises(ValueError, match="'failing' and 'clean' .* 5 "):
-        repair(case.classifier, case.exemplar, failing, files, progress=None)
+    concept = LabelledImages(files[:], case.concept.labels[:5], CLASSES)
+    with pytest.raises(ValueError, match="'concept' and 'clean' .* 5 "):
+        repair(case.classifier, case.exemplar, concept, files, progress=None)
 
 
 def _with_x_changed(case):
-    images = torch.cat([case.exemplar.changed[None], case.failing.images])
-    return LabelledImages(images, torch.cat([case.read[:1], case.failing.labels]), CLASSES)
+    images = torch.cat([case.exemplar.changed[None], case.concept.images])
+    return LabelledImages(images, torch.cat([case.read[:1], case.concept.labels]), CLASSES)
 
 
 REFUSED = [
-    ("failing", _with_x_changed, ValueError, "'failing' and .*x'.* 1 "),
+    ("concept", _with_x_changed, ValueError, "'concept' and .*x'.* 1 "),
     (
         "clean",
         lambda case: torch.cat([case.clean, case.exemplar.image[None]]),
         ValueError,
         "'clean' and 'exemplars' .* 1 ",
     ),
-    ("failing", lambda case: case.failing.images, TypeError, "failing .*Tensor.*LabelledImages"),
+    ("concept", lambda case: case.concept.images, TypeError, "concept .*Tensor.*LabelledImages"),
     ("clean", lambda case: "my/images", TypeError, "clean .*str"),
     ("retain", lambda case: "my/images", TypeError, "retain .*str"),
 ]
@@ -286,18 +289,18 @@ REFUSED = [
 
 @pytest.mark.parametrize(("name", "images", "error", "words"), REFUSED)
 def test_sets_with_an_exemplar_and_of_another_type_are_refused(case, name, images, error, words):
-    sets = {"failing": case.failing, "clean": case.clean, name: images(case)}
+    sets = {"concept": case.concept, "clean": case.clean, name: images(case)}
     with pytest.raises(error, match=words):
         repair(case.classifier, case.exemplar, **sets, progress=None)
 
 
 def test_image_that_occurs_twice_is_used_once(case, repaired):
-    twice = case.failing.subset([*range(len(case.failing))] * 2)
-    with pytest.warns(UserWarning, match=f"'failing' .*{len(case.failing)} "):
+    twice = case.concept.subset([*range(len(case.concept))] * 2)
+    with pytest.warns(UserWarning, match=f"'concept' .*{len(case.concept)} "):
         fix = repair(case.classifier, case.exemplar, twice, case.clean, **QUICK)
     assert fix.table.equals(repaired.table)
     with pytest.warns(UserWarning, match="'clean' .*4 "):
-        again = repair(case.classifier, case.exemplar, case.failing, torch.cat([case.clean, case.clean[:4]]), **QUICK)
+        again = repair(case.classifier, case.exemplar, case.concept, torch.cat([case.clean, case.clean[:4]]), **QUICK)
     assert again.table.equals(fix.table)
 
 
@@ -309,8 +312,8 @@ def _bars_that_end(what, count, error=InterruptedError):
     tried = []
 
     def end(bar):
-        tried.append(bar.desc)
-        if tried.count(f"{what}: ") == count:
+        tried.append(bar.desc.removesuffix(": "))
+        if tried.count(what) == count:
             raise error
 
     return bars_that_call(end)
@@ -327,7 +330,7 @@ def test_bar_counts_each_candidate_and_ends_the_search(case):
     fix = _repaired(case, progress=bars_that_call(stop_at_fourth))
     total = sum(len(fix.search.candidates(fix.search.methods[name])) for name in CANDIDATES)
     assert calls == [("edit: ", done, total) for done in range(1, 5)]
-    assert not fix.complete and list(fix.table.index) == ["selected", "edit"]
+    assert not fix.complete and fix.selection.outcomes.methods == ["edit"]
     assert fix.selection.n_candidates == 4
     assert "interrupted" in fix.summary()
 
@@ -343,20 +346,6 @@ def test_bar_tells_the_best_so_far_and_the_share_that_is_done(case):
     lowest = next(index for index in outcomes.by_loss if outcomes.net[index] > 0)
     expected = {"corrected": int(outcomes.corrected[lowest]), "broken": int(outcomes.broken[lowest])}
     assert expected in best
-
-
-def test_bar_that_raises_in_a_control_leaves_the_selected_edit(case, repaired):
-    fix = _repaired(case, baselines=True, progress=_bars_that_end("random direction 2", 3))
-    assert not fix.complete and fix.edit.digest == repaired.edit.digest
-    assert list(fix.selections) == [*ROWS, "random direction 1"]
-    assert list(fix.table.index) == [*ROWS, "random direction"]
-    assert fix.verdict.word != "use"
-
-
-def test_bar_that_raises_in_fine_tuning_leaves_the_selected_edit(case, repaired):
-    fix = _repaired(case, finetuning=True, progress=_bars_that_end("candidates", 2))
-    assert not fix.complete and fix.edit.digest == repaired.edit.digest
-    assert list(fix.table.index) == ROWS
 
 
 def test_search_that_is_ended_scores_nothing_more(case):
@@ -384,33 +373,37 @@ def one_goes_on(monkeypatch):
     let_layers_go_on(monkeypatch, 1)
 
 
-LAYERS = ["0", "3", "6"]
-
-
-def test_repair_without_a_fold_does_not_depend_on_its_images(case, one_goes_on):
-    folds = stratified_folds(case.failing.labels)
-    in_fold = (folds == 1)[:, None, None, None]
-    noise = torch.rand(case.failing.images.shape, generator=torch.Generator().manual_seed(7))
-    others = LabelledImages(torch.where(in_fold, noise, case.failing.images), case.failing.labels, CLASSES)
+def test_selection_without_a_fold_does_not_depend_on_its_images(case, one_goes_on):
+    """Images of all splits are in folds, so all of those in one fold may be replaced by noise."""
+    concept = case.concept.subset(range(50))
+    clean = _in_turn(case, 20)
+    retain = case.concept.subset(range(50, 78))
+    splits = Splits.of(case.classifier, [case.exemplar], concept, clean, retain)
+    changed = {}
+    for number, name in enumerate(("target", "clean", "retain")):
+        data = splits.labeled[name]
+        in_fold = (splits.folds[name] == 1)[:, None, None, None]
+        noise = torch.rand(data.images.shape, generator=torch.Generator().manual_seed(number))
+        changed[name] = replace(data, images=torch.where(in_fold, noise, data.images))
+    constraints = Constraints(max_accuracy_drop=4.0, max_retain_broken=30.0)
+    methods = [METHODS["edit"].trying(SETTINGS), METHODS["projection"]]
     found = []
-    for failing in (case.failing, others):
-        options = {"layers": LAYERS, "finetuning": True, "progress": None}
-        found.append(repair(case.classifier, case.exemplar, failing, case.clean, **options))
-    assert list(found[0].selections) == list(found[1].selections)
-    assert {f"random direction {number}" for number in range(1, 6)} < set(found[0].selections)
-    for name in found[0].selections:
-        first, second = (fix.selections[name].fold_selections[1] for fix in found)
-        assert first.params == second.params and first.edit.digest == second.edit.digest
-        assert str(first.scores) == str(second.scores)
+    for one in (splits, replace(splits, **changed)):
+        search = Search(case.classifier, case.exemplar, one, LAYERS, constraints)
+        found.append(search.cross_validated(search.score(methods), second_layer=True))
+    first, second = (selection.fold_selections[1] for selection in found)
+    assert first.feasible and first.params == second.params and first.edit.digest == second.edit.digest
+    assert str(first.scores) == str(second.scores) and first.going_on == second.going_on
+    assert str(found[0].scores) != str(found[1].scores)  # the selection on all images does depend on them
 
 
 def test_repair_in_two_passes_shows_what_each_layer_gives(case, one_goes_on):
     fix = _repaired(case, layers=LAYERS)
     assert list(fix.layers.layer) == LAYERS
-    assert len(fix.selections["edit"].outcomes.tried_in(FIRST)) == 2 * len(LAYERS)  # of rank 1, and of full rank
+    assert len(fix.selection.outcomes.of("edit").tried_in(FIRST)) == 2 * len(LAYERS)  # of rank 1, and of full rank
     assert fix.layers["goes on"].any() and not fix.layers["goes on"].all()
     best = fix.layers.loc[fix.layers.loss.idxmin()]
-    assert best["goes on"] and best.layer in set(fix.selections["edit"].results["layer"])
+    assert best["goes on"] and best.layer in set(fix.selection.outcomes.of("edit").tried_in(SECOND).table()["layer"])
 
 
 def _without_second_layer(fix, *parts):
@@ -425,7 +418,8 @@ def _same_selection(one, other):
     """Compare all that was selected: on all images, and without each fold."""
     assert one.params == other.params and one.edit.digest == other.edit.digest
     assert [fold.params for fold in one.fold_selections] == [fold.params for fold in other.fold_selections]
-    assert torch.equal(one.held_out.after, other.held_out.after)
+    assert torch.equal(one.held_out["target"].after, other.held_out["target"].after)
+    assert torch.equal(one.held_out["clean"].after, other.held_out["clean"].after)
 
 
 @pytest.mark.parametrize("error", [InterruptedError, KeyboardInterrupt])
@@ -445,8 +439,8 @@ def test_search_that_is_ended_selects_the_best_of_what_was_tried(case, one_goes_
         "second layer": [outcomes],
     }
     fix = _repaired(case, layers=LAYERS, progress=_bars_that_end(what, count, error))
-    assert not fix.complete and list(fix.table.index) == ["selected", "edit"]
-    _same_selection(fix.selections["selected"], _without_second_layer(whole, *tried[what]))
+    assert not fix.complete
+    _same_selection(fix.selection, _without_second_layer(whole, *tried[what]))
     assert len(fix.edit.layers) == 1 and fix.verdict.word != "use"
 
 
@@ -456,35 +450,13 @@ def test_search_that_is_ended_in_its_first_pass_raises(case, one_goes_on, error)
         _repaired(case, layers=LAYERS, progress=_bars_that_end("edit, every layer", 2, error))
 
 
-def test_repair_compares_with_fine_tuning_on_the_failing_images_on_request(case, repaired):
-    fix = _repaired(case, finetuning=True)
-    assert list(fix.table.index) == [*ROWS, "fine-tuning on the failing images"]
-    assert fix.edit.digest == repaired.edit.digest and fix.verdict == repaired.verdict
-    selection = fix.selections["fine-tuning on the failing images"]
-    labels = case.failing.labels
-    for number, of_fold in enumerate(selection.fold_selections):
-        if of_fold.feasible:
-            in_fold = selection.folds == number
-            after = predict(of_fold.edit.edited(case.classifier), case.failing).argmax(1) != labels
-            assert torch.equal(selection.held_out.after[in_fold], after[in_fold])
-
-
 def test_advice_begins_with_the_constraint_that_limits_the_edit(case):
     """Retained images that show the same patch rely on the same rule, so no edit can correct and keep them."""
     shown = torch.where(case.mask > 0, case.images[1], case.images[80:240])
     read = predict(case.classifier, shown).argmax(1)
     relying = shown[read != case.read[80:240]]
     free = _repaired(case, layers=LAYERS)
-    fix = repair(
-        case.classifier,
-        case.exemplar,
-        case.failing,
-        case.clean,
-        relying,
-        layers=LAYERS,
-        baselines=False,
-        progress=None,
-    )
+    fix = repair(case.classifier, case.exemplar, case.concept, case.clean, relying, layers=LAYERS, progress=None)
     alone = free.selection.scores["corrected"]
     limited = fix.selection.scores["corrected"]
     assert alone >= limited + 6 and alone >= 2 * limited
@@ -493,3 +465,55 @@ def test_advice_begins_with_the_constraint_that_limits_the_edit(case):
     unlimited = verdict_of(fix.checks)
     assert fix.verdict.word == unlimited.word and fix.verdict.advice.endswith(unlimited.advice)
     assert "decide" not in free.verdict.advice
+
+
+# --- fine-tuning ------------------------------------------------------------------------------------------------------
+
+
+def test_repair_compares_with_fine_tuning_on_request(case, repaired):
+    """The networks and the edit are compared on the same third of the images."""
+    weights = copy.deepcopy(case.classifier.model.state_dict())
+    fix = _repaired(case, finetuning=True)
+    names = ["fine-tuning", "fine-tuning with pasted marks"]
+    assert list(fix.table.index) == [*ROWS, *names] and list(fix.finetuned) == names
+    assert fix.edit.digest == repaired.edit.digest and fix.complete
+    assert all(torch.equal(weight, weights[name]) for name, weight in case.classifier.model.state_dict().items())
+    is_judged = fix.search.splits.folds["target"] >= 4
+    held_out = fix.selection.held_out["target"]
+    for name, network in fix.finetuned.items():
+        target = network.evaluation.target
+        assert torch.equal(target.before, held_out.before[is_judged])
+        assert fix.table.loc[name, "errors"] == int(held_out.before[is_judged].sum())
+        assert f"{target.corrected} corrected and {target.broken} broken" in fix.verdict.lines["instead"]
+    on_third = Comparison(held_out.before[is_judged], held_out.after[is_judged])
+    assert f"{on_third.corrected} corrected and {on_third.broken} broken" in fix.verdict.lines["instead"]
+    assert fix.alternatives == {name: one.edit for name, one in fix.finetuned.items() if one.edit is not None}
+
+
+def test_alternative_of_repair_is_the_fine_tuned_network(case):
+    """As an edit of all weights, whose network does on the judged images what was required of it."""
+    fix = _repaired(case, finetuning=True)
+    splits = fix.search.splits
+    network = fix.alternatives["fine-tuning"].edited(case.classifier)
+    is_judged = splits.folds["target"] >= 4
+    after = (predict(network, splits.target).argmax(1) != splits.target.labels)[is_judged]
+    assert int(after.sum()) < int(fix.search.target.before[is_judged].sum())
+    lost = predict(network, splits.clean).argmax(1) != splits.clean.labels
+    assert not lost[splits.folds["clean"] >= 4].any()
+
+
+def test_fine_tuning_of_few_scenes_is_not_compared_and_says_so(case, repaired):
+    few = case.concept.subset(range(5))
+    with pytest.warns(UserWarning, match="5 scenes"):
+        fix = repair(case.classifier, case.exemplar, few, case.clean, finetuning=True, **QUICK)
+    assert not fix.finetuned and fix.search.folds == list(range(5))
+
+
+@pytest.mark.parametrize("error", [InterruptedError, KeyboardInterrupt])
+@pytest.mark.parametrize(("count", "names"), [(2, []), (450, ["fine-tuning"])])
+def test_bar_that_raises_in_fine_tuning_leaves_what_is_done(case, repaired, count, names, error):
+    """The first network takes at most 400 steps, and the second at least 300."""
+    fix = _repaired(case, finetuning=True, progress=_bars_that_end("fine-tuning", count, error))
+    assert fix.edit.digest == repaired.edit.digest
+    assert list(fix.finetuned) == names and list(fix.table.index) == [*ROWS, *names]
+    assert fix.summary()

@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from conftest import bars_that_call, let_layers_go_on, make_exemplar, needs_browser
+from conftest import bars_that_call, let_layers_go_on, needs_browser
 
 from edittools.classifiers import Classifier, fingerprint
 from edittools.images import LabelledImages
-from edittools.metrics import predict
+from edittools.metrics import Comparison, predict
 from edittools.reports import (
     Bar,
     Card,
@@ -30,7 +30,9 @@ from edittools.reports import (
     shade,
 )
 from edittools.reports.charts import Axis, plots_of
-from edittools.selection import Check, Search, repair
+from edittools.selection import Check, Evaluation, Search, repair
+from edittools.selection.finetuning import Finetuned, judged_images
+from edittools.selection.verdict import WORDS
 
 EVIL = "</style></script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">\"'"
 
@@ -87,7 +89,7 @@ def page_of(text, count=3):
         word="unclear",
         reason=text,
         advice=text,
-        measures=[(text, text)],
+        lines=[(text, text)],
         checks=[Check(text, False, text, text), Check(text, None, text, text)],
         exemplars=[Figure(picture, text)],
         replaced=[Figure(picture, text)],
@@ -270,51 +272,117 @@ def test_shade_is_brighter_where_the_map_is_stronger():
 
 
 @pytest.fixture(scope="module")
-def evil():
+def evil(snow):
     """Arguments of `repair`, in which the names of classes, images and sets hold tags."""
-    from conftest import made_tiny
+    original = snow["classifier"]
+    mean, std = (tensor.flatten().tolist() for tensor in (original.mean, original.std))
+    classifier = Classifier(original.model, [f"{EVIL} {name}" for name in original.classes], mean, std, size=64)
 
-    tiny, *_ = made_tiny()
-    classifier = Classifier(tiny.model, [f"{EVIL} {i}" for i in range(5)], size=32)
-    images = torch.rand(140, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    labels = predict(classifier, images).argmax(1)
-    labels[:12] = (labels[:12] + 1) % 5
-    names = tuple(f"{EVIL} {i}.png" for i in range(140))
-    data = LabelledImages(images, labels, classifier.classes, names)
+    def renamed(data, name):
+        names = tuple(f"{EVIL} {name} {number}.png" for number in range(len(data)))
+        return LabelledImages(data.images, data.labels, classifier.classes, names)
+
     return {
+        **snow,
         "classifier": classifier,
-        "exemplars": {EVIL: make_exemplar()},
-        "failing": data.subset(range(20)),
-        "clean": data.subset(range(60, 140)),
-        "retain": {EVIL: data.subset(range(20, 40)), "others": data.subset(range(40, 60))},
-        "layers": ["conv1", "conv2"],
-        "baselines": False,
-        "progress": None,
+        "exemplars": {EVIL: snow["exemplars"]},
+        "concept": renamed(snow["concept"], "concept"),
+        "clean": renamed(snow["clean"], "clean"),
+        "retain": {EVIL: renamed(snow["retain"]["sleds"], "sleds"), "others": snow["retain"]["penguins"].images},
+        "layers": ["features.8", "features.10"],
     }
 
 
 @pytest.fixture(scope="module")
 def repaired(evil):
-    return repair(**evil)
+    fix = repair(**evil)
+    assert fix.selection.feasible
+    return fix
 
 
 @pytest.fixture(scope="module")
 def not_repaired(evil):
-    """No candidate is feasible, since none changes a prediction."""
-    fix = repair(**evil, strengths=(1e-6,))
-    assert not fix.selection.feasible
+    """No candidate is feasible, since the labels are those of other classes."""
+    concept = replace(evil["concept"], labels=(evil["concept"].labels + 7) % 16)
+    fix = repair(**{**evil, "concept": concept, "layers": ["features.15"]})
+    assert not fix.selection.feasible and int(fix.selection.outcomes.net.max()) <= 0
     return fix
+
+
+def states_of(page):
+    """The states of the images of a page, in their order."""
+    return [one["data-state"] for tag, one in Elements(render(page)).elements if tag == "li" if "data-state" in one]
 
 
 def test_report_shows_each_image_with_the_edit_that_was_selected_without_it(repaired):
     """By hand: the state of each card, from the comparison by cross-validation."""
-    held_out = repaired.selection.held_out
-    page = Elements(render(repaired.page()))
-    states = [one["data-state"] for tag, one in page.elements if tag == "li" if "data-state" in one]
-    assert len(states) >= 20
-    assert states[:20].count("corrected") == held_out.corrected
-    assert states[:20].count("broken") == held_out.broken
-    assert states[:20].count("misclassified") == int((held_out.before & held_out.after).sum())
+    held_out = repaired.selection.held_out["target"]
+    states = states_of(repaired.page())[:30]
+    assert states.count("corrected") == held_out.corrected > 0
+    assert states.count("broken") == held_out.broken
+    assert states.count("misclassified") == int((held_out.before & held_out.after).sum())
+    assert states.count("correct") == int((~held_out.before & ~held_out.after).sum())
+
+
+def test_report_shows_the_images_that_an_edit_breaks_if_it_is_selected_without_them(fix):
+    """By hand, with the model itself: the clean and the retained images."""
+    splits, classifier = fix.search.splits, fix.search.classifier
+    expected = []
+    for name in ("clean", "retain"):
+        images = splits.labeled[name]
+        before = predict(classifier, images).argmax(1)
+        for number, label in enumerate(images.labels.tolist()):
+            edit = fix.selection.fold_selections[splits.folds[name][number]].edit
+            after = predict(edit.edited(classifier), images.images[number][None]).argmax(1)
+            if before[number] == label != after:
+                expected.append((classifier.classes[label], classifier.classes[after], images.images[number]))
+    page = fix.page()
+    assert [(card.label, card.after, card.source) for card in page.costs] == [
+        (label, after, data_uri(image)) for label, after, image in expected
+    ]
+    assert expected and states_of(page)[30:] == ["broken"] * len(expected)
+
+
+def test_report_has_the_three_lines_of_the_verdict(fix, not_repaired):
+    texts = Elements(render(fix.page())).texts
+    assert list(fix.verdict.lines) == ["helps", "costs", "instead"]
+    for name, line in fix.verdict.lines.items():
+        shown = re.sub(r"(?<![\w.-])-(?=\d)", "−", line[1:])
+        assert name in texts and any(shown in text for text in texts)
+        assert fix.report_data()["verdict"][name] == line
+    assert not not_repaired.page().lines
+
+
+def test_report_has_a_row_for_each_method_with_a_dash_for_what_was_not_measured(fix):
+    judged = judged_images(fix.search)
+    third = fix.evaluation.on(fix.search, judged)
+    other = Comparison(third.target.before, third.target.before)
+    compared = replace(
+        fix,
+        finetuned={"fine-tuning": Finetuned(None, {}, third, 27)},
+        others={"retrained": Evaluation(other, None)},
+    )
+    page = compared.page()
+    rows = {row[0]: row[1:] for row in page.table}
+    assert list(rows) == ["selected", "random direction", "fine-tuning", "retrained"]
+    assert rows["selected"][:3] == ["14", "0", "17"] and rows["selected"][4] == "0 of 29"
+    assert rows["random direction"] == ["2", "0", "17", "–", "–", "–"]  # 1.7, the mean of the draws
+    errors = int(third.target.before.sum())
+    assert rows["fine-tuning"][:3] == [str(third.target.corrected), "0", str(errors)]
+    assert rows["fine-tuning"][5] == "27"
+    assert rows["retrained"] == ["0", "0", str(errors), "–", "–", "–"]
+    assert [bar.name for bar in page.corrected_bars] == list(rows)
+    assert [bar.name for bar in page.accuracy_bars] == ["selected", "fine-tuning"]
+    [drawn] = [row for row in compared.report_data()["methods"] if row["method"] == "random direction"]
+    assert drawn["accuracy change"] is None and drawn["corrected"] == pytest.approx(5 / 3)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_each_word_of_a_verdict_has_its_colors(word):
+    html = render(Page("a", "b", word, "c"))
+    name = word.replace(" ", "-")
+    [classes] = [one["class"] for _, one in Elements(html).elements if one.get("class", "").startswith("verdict")]
+    assert classes.split() == ["verdict", name] and f".{name} .word" in html
 
 
 def test_report_without_a_feasible_candidate(not_repaired):
@@ -338,10 +406,10 @@ def test_report_of_repair(evil, repaired, tmp_path):
     assert [check["status"] for check in data["checks"]] == [check.status for check in repaired.checks]
     assert [row["method"] for row in data["methods"]] == repaired.table.index.tolist()
     assert [row["corrected"] for row in data["methods"]] == repaired.table.corrected.tolist()
-    assert data["settings"]["layers"] == ["conv1", "conv2"] and data["settings"]["baselines"] is False
+    assert data["settings"]["layers"] == evil["layers"] and data["settings"]["source"] == "sample"
     assert data["fingerprints"]["weights"] == fingerprint(evil["classifier"].model)
     assert data["fingerprints"]["edit"] == repaired.edit.digest
-    assert data["fingerprints"]["images"]["target"]["count"] == 20
+    assert data["fingerprints"]["images"]["target"]["count"] == 30
     for digest in (repaired.edit.digest, data["fingerprints"]["images"]["target"]["digest"]):
         assert digest in text
     assert steps == [(done, len(steps)) for done in range(1, len(steps) + 1)] and len(steps) > 1
@@ -356,7 +424,7 @@ def two_passes(snow):
     """What `repair` finds in all layers, in two passes."""
     with pytest.MonkeyPatch.context() as patch:
         let_layers_go_on(patch, 4)
-        return repair(**{**snow, "layers": None}, baselines=False)
+        return repair(**{**snow, "layers": None})
 
 
 def test_report_has_a_row_for_each_layer_of_the_first_pass(two_passes):
@@ -398,7 +466,7 @@ def test_trade_off_is_computed_once_and_only_for_a_report(snow, monkeypatch):
     calls = []
     compute = Search.trade_off
     monkeypatch.setattr(Search, "trade_off", lambda *args: calls.append(args) or compute(*args))
-    fix = repair(**snow, baselines=False)
+    fix = repair(**snow)
     fix.summary()
     assert not calls
     render(fix.page())
@@ -450,7 +518,7 @@ def test_report_in_a_browser(repaired, tmp_path, width, chromium):
         for order, sign in (("gain", -1), ("loss", 1)):
             page.select_option("#sort", order)
             changes = page.eval_on_selector_all("#cards li", "cards => cards.map(card => Number(card.dataset.change))")
-            assert changes == sorted(changes, key=lambda change: sign * change) and len(changes) == 20
+            assert changes == sorted(changes, key=lambda change: sign * change) and len(changes) == 30
         backgrounds = set()
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)

@@ -17,7 +17,8 @@ from edittools.images import LabelledImages
 from edittools.methods import METHODS, Method, rewrite_at_random
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite, rewrite_at
-from edittools.selection import Assessment, Constraints, Search, Splits, cache_activations, grid, stratified_folds
+from edittools.selection import Assessment, Constraints, Search, Splits, cache_activations, grid
+from edittools.selection.constraints import ConstraintCheck
 from edittools.selection.outcomes import FIRST, SECOND, SINGLE, Candidate, Outcome, Outcomes
 from edittools.site import prepare
 
@@ -140,10 +141,10 @@ def test_assessment_of_a_method_that_is_not_the_edit(tiny, exemplar, curable, tm
     search = Search(tiny, exemplar, splits, ["conv1"], Constraints(100.0, 100.0))
     best = search.select(search.score(method))
     assert best.feasible and "scale (2.0, " in str(best) and "strength" in best.on_boundary
-    assessment = Assessment(search, {"selected": best})
+    assessment = Assessment(search, best)
     assert "scaled" in assessment.summary() and "(2.0, " in assessment.report(tmp_path / "report.html").read_text()
     of_finetuning = search.select(search.score_candidates([Candidate({"layer": "conv1"}, best.edit)]))
-    assert Assessment(search, {"selected": of_finetuning}).page()
+    assert Assessment(search, of_finetuning).page()
 
 
 def test_method_of_ones_own_is_scored_as_those_of_the_table(search):
@@ -232,8 +233,8 @@ def _images(channel, count, blue):
     return images
 
 
-def _search(threshold, retained=0, targets=10):
-    """Search with 400 clean images and some retained images, all correct, and target images that are all wrong."""
+def _search(threshold, retained=0, targets=10, own=0, folds=None):
+    """Search with 400 clean images, some retained and own-class images, all correct, and wrong target images."""
 
     def labeled(images, label):
         return LabelledImages(images, torch.full((len(images),), label), threshold.classes)
@@ -243,14 +244,19 @@ def _search(threshold, retained=0, targets=10):
         target=labeled(_images(0, targets, 0.4), 1),
         clean=labeled(_images(0, COUNT, 0.0), 0),
         retain=labeled(_images(1, retained, 0.6), 0) if retained else None,
+        own_class=labeled(_images(1, own, 0.9), 0) if own else None,
+        folds=folds or {},
     )
     [image], [changed] = _images(0, 1, 0.8), _images(0, 1, 1.0)
     return Search(threshold, Exemplar(image, changed, torch.ones(4, 4)), splits, ["2"])
 
 
-def _breaking(threshold, clean=0, retained=0.0):
-    """Make an edit that breaks so many of the clean images, and this share of the retained images."""
-    bias = torch.tensor([0.0, clean / COUNT, retained])
+def _breaking(threshold, clean=0, green=0.0):
+    """Make an edit that breaks the last ones of the clean images, and this share of the retained and own-class images.
+
+    These are the brightest ones.
+    """
+    bias = torch.tensor([0.0, clean / COUNT, green])
     return Edit({"2.bias": Change(bias)}, fingerprint(threshold.model))
 
 
@@ -279,8 +285,12 @@ def test_select_takes_the_lowest_loss_with_a_net_gain_under_the_constraints(thre
     assert name == "b" and selection.accuracy_change == -0.25 and selection.n_candidates == 5
     assert selected(search, Constraints(max_accuracy_drop=0.5), a={"clean": 2})[0] == "a"
     assert selected(search, a={"clean": 4}, b={"clean": 4}, c={"clean": 4})[0] == "d"
-    with_retained = _search(threshold, retained=157)  # one may break
-    assert selected(with_retained, a={"retained": 2 / 157}, b={"retained": 1 / 157})[0] == "b"
+    with_retained = _search(threshold, retained=40)  # one may break
+    assert selected(with_retained, a={"green": 2 / 40}, b={"green": 1 / 40})[0] == "b"
+    with_own_class = _search(threshold, own=40)  # one may be misclassified
+    assert selected(with_own_class, a={"green": 2 / 40}, b={"green": 1 / 40})[0] == "b"
+    assert selected(_search(threshold, own=19), a={"green": 1.0})[0] == "a"  # too few to measure
+    assert selected(_search(threshold, retained=19), a={"green": 1.0}, b={"green": 1 / 19})[0] == "c"
 
 
 def test_select_without_a_feasible_candidate_changes_nothing(threshold):
@@ -329,28 +339,41 @@ def test_selection_on_boundary_leaves_out_booleans_and_rank_1_of_a_second_layer(
     assert not _search(threshold).select(outcomes).on_boundary
 
 
-@pytest.mark.parametrize(("images", "allowed"), [(1, 0), (99, 0), (157, 1), (300, 3)])
-def test_may_break_is_what_the_exact_limit_allows(images, allowed):
-    assert Constraints().may_break(images) == allowed
-
-
-@pytest.mark.parametrize("images", [150, 300, 1000])
-def test_may_break_keeps_its_confidence(images):
-    """If 3 in 100 broke, so few would be seen in less than one case of twenty."""
-    from scipy.stats import binom
-
-    count = Constraints().may_break(images)
-    assert binom.cdf(count, images, 0.03) <= 0.05 < binom.cdf(count + 1, images, 0.03)
-
-
-@pytest.mark.parametrize(("limit", "images", "allowed"), [(99.9, 10, 9), (100.0, 10, 10), (3.0, 0, 0)])
-def test_may_break_with_other_limits(limit, images, allowed):
+@pytest.mark.parametrize(
+    ("limit", "images", "allowed"),
+    [
+        (3.0, 0, 0),
+        (3.0, 33, 0),
+        (3.0, 34, 1),
+        (3.0, 67, 2),
+        (3.0, 100, 3),
+        (3.0, 200, 6),
+        (99.9, 10, 9),
+        (100.0, 10, 10),
+    ],
+)
+def test_may_break_is_the_largest_number_within_the_limit(limit, images, allowed):
     assert Constraints(max_retain_broken=limit).may_break(images) == allowed
 
 
-@pytest.mark.parametrize(("limit", "needed"), [(3.0, 99), (1.0, 299), (100.0, 0), (0.0, 0)])
-def test_retained_images_needed(limit, needed):
-    assert Constraints(max_retain_broken=limit).retained_images_needed == needed
+@pytest.mark.parametrize(
+    ("split", "images", "errors", "accuracy", "most"),
+    [
+        ("clean", 400, 30, 1.0, 31),  # net: one more than before
+        ("clean", 399, 30, 1.0, 30),
+        ("retain", 100, 33, 1.0, 2),  # of 67 that were correct
+        ("own_class", 100, 50, 1.0, 3),  # not compared with the errors before
+        ("own_class", 100, 50, 0.9, 13),
+        ("own_class", 20, 0, 0.95, 1),  # 8% of 20
+    ],
+)
+def test_most_wrong_of_each_split(split, images, errors, accuracy, most):
+    before = torch.arange(images) < errors
+    assert Constraints().most_wrong(split, before, accuracy) == most
+
+
+def test_halved_constraints():
+    assert Constraints(1.0, 2.0, 4.0).halved == Constraints(0.5, 1.0, 2.0)
 
 
 @pytest.mark.parametrize("wrong", [-1.0, float("nan")])
@@ -359,6 +382,147 @@ def test_constraints_that_are_no_amounts_are_refused(wrong):
         Constraints(max_accuracy_drop=wrong)
     with pytest.raises(ValueError, match="max_retain_broken"):
         Constraints(max_retain_broken=wrong)
+    with pytest.raises(ValueError, match="max_own_drop"):
+        Constraints(max_own_drop=wrong)
+
+
+# --- constraints outside of each fold ---
+
+
+def _last(count, images):
+    """Number the folds of images: 0 for every second image and the last ones, 1 for the others."""
+    numbers = torch.arange(images)
+    return ((numbers % 2 == 1) & (numbers < images - count)).long()
+
+
+TWO_FOLDS = torch.tensor([0] * 5 + [1] * 5)
+
+
+@pytest.mark.parametrize(
+    ("broken", "is_within"),
+    [
+        (0, [True, True, True]),
+        (1, [True, True, False]),  # one of 400, but also of the 202 outside of fold 1, of which none may break
+        (4, [False, True, False]),  # all of them are in fold 0
+        (5, [False, False, False]),  # the fifth is in fold 1, and none of the 198 of it may break
+    ],
+)
+def test_costs_on_clean_images_outside_of_each_fold(threshold, broken, is_within):
+    search = _search(threshold, folds={"target": TWO_FOLDS, "clean": _last(4, COUNT)})
+    assert search.splits.folds["clean"].bincount().tolist() == [202, 198]
+    edit = _breaking(threshold, clean=broken)
+    costs = ConstraintCheck(search.activations, search.splits.folds).measure(edit, 1.0, search.constraints)
+    if not any(is_within):
+        assert costs is None
+    else:
+        assert costs.is_within.tolist() == is_within
+        assert [costs.satisfies(), costs.satisfies(0), costs.satisfies(1)] == is_within
+        assert costs.comparisons["clean"].broken == broken and costs.comparisons["clean"].corrected == 0
+    assert [search.is_feasible(edit, 1.0, without) for without in (None, 0, 1)] == is_within
+
+
+@pytest.mark.parametrize("split", ["retain", "own_class"])
+def test_costs_on_green_images_outside_of_each_fold(threshold, split):
+    """Of 60, one may break: of the 32 and 28 outside of the folds, none may."""
+    folds = {"target": TWO_FOLDS, split: _last(4, 60)}
+    search = _search(threshold, folds=folds, **{{"retain": "retained", "own_class": "own"}[split]: 60})
+    for broken, is_within in ((1, [True, True, False]), (4, [False, True, False]), (5, [False] * 3)):
+        edit = _breaking(threshold, green=broken / 60)
+        assert [search.is_feasible(edit, 1.0, without) for without in (None, 0, 1)] == is_within
+
+
+def test_costs_of_splits_without_folds_count_everywhere(threshold):
+    search = _search(threshold, retained=60, folds={"target": TWO_FOLDS, "clean": _last(4, COUNT)})
+    edit = _breaking(threshold, clean=4, green=1 / 60)
+    assert [search.is_feasible(edit, 1.0, without) for without in (None, 0, 1)] == [False, True, False]
+    edit = _breaking(threshold, green=2 / 60)
+    assert not any(search.is_feasible(edit, 1.0, without) for without in (None, 0, 1))
+
+
+def test_a_fold_has_to_satisfy_the_constraints_on_every_split(threshold):
+    """Outside of fold 0 the clean images are kept, outside of fold 1 the retained ones: nowhere both."""
+    folds = {"target": TWO_FOLDS, "clean": _last(4, COUNT), "retain": 1 - _last(4, 60)}
+    search = _search(threshold, retained=60, folds=folds)
+    check = ConstraintCheck(search.activations, folds)
+    assert check.measure(_breaking(threshold, clean=4), 1.0, search.constraints).is_within.tolist() == [0, 1, 0]
+    assert check.measure(_breaking(threshold, green=4 / 60), 1.0, search.constraints).is_within.tolist() == [0, 0, 1]
+    assert check.measure(_breaking(threshold, clean=4, green=4 / 60), 1.0, search.constraints) is None
+
+
+def _sizes_of_batches(monkeypatch):
+    """Record the size of each batch that is compared."""
+    sizes = []
+
+    def recorded(logits, labels):
+        sizes.append(len(labels))
+        return misclassified(logits, labels)
+
+    monkeypatch.setattr("edittools.selection.activations.misclassified", recorded)
+    return sizes
+
+
+def _is_within(name, comparison, part, accuracy):
+    """Say by the definitions whether some images of a split satisfy the default constraints."""
+    before = comparison.before[part].double()
+    after = comparison.after[part].double()
+    if name == "clean":
+        return 100 * (after.sum() - before.sum()) <= 0.25 * len(before) + 1e-6
+    if name == "retain":
+        return 100 * (after * (1 - before)).sum() <= 3 * (1 - before).sum() + 1e-6
+    return accuracy is None or 100 * (accuracy - 1 + after.mean()) <= 3 + 1e-6
+
+
+@pytest.mark.parametrize("accuracy", [None, 0.55])
+def test_early_stopping_gives_the_costs_that_all_images_have(threshold, accuracy, monkeypatch):
+    """Labels are random in part, so edits correct and break; each is compared with comparisons of all images."""
+    generator = torch.Generator().manual_seed(5)
+    sizes = {"clean": 300, "retain": 70, "own_class": 40}
+    sets = {}
+    folds = {"target": torch.arange(12) % 6}
+    for name, size in sizes.items():
+        images = torch.rand(size, 3, 1, 1, generator=generator).expand(-1, -1, 4, 4)
+        labels = torch.randint(3, (size,), generator=generator) * (torch.rand(size, generator=generator) < 0.3)
+        sets[name] = LabelledImages(images, labels, threshold.classes)
+        folds[name] = torch.randint(6, (size,), generator=generator)
+    cuts = cut_all(threshold, ["2"])
+    whole = cache_activations(cuts, sets)
+    stopping = ConstraintCheck(cache_activations(cuts, sets, early_stopping=tuple(sets)), folds, accuracy)
+    run = _sizes_of_batches(monkeypatch)
+    found = []
+    for _ in range(200):
+        change = 0.1 * torch.rand(1, generator=generator) ** 2 * torch.randn(3, generator=generator)
+        edit = Edit({"2.bias": Change(change)}, fingerprint(threshold.model))
+        expected = torch.ones(7, dtype=torch.bool)
+        comparisons = {name: whole[name].compare(edit) for name in sets}
+        for part in range(7):
+            for name, comparison in comparisons.items():
+                images = torch.ones(len(comparison.before), dtype=torch.bool) if part == 0 else folds[name] != part - 1
+                expected[part] &= bool(_is_within(name, comparison, images, accuracy))
+        run.clear()
+        costs = stopping.measure(edit, 1.0, Constraints())
+        if expected.any():
+            assert torch.equal(costs.is_within, expected)
+            assert all(torch.equal(costs.comparisons[name].after, one.after) for name, one in comparisons.items())
+        else:
+            assert costs is None
+        found.append((int(expected.sum()), sum(run)))
+    assert {0, 7} < {parts for parts, _ in found}  # some satisfy them in some folds only
+    assert all(images == sum(sizes.values()) for parts, images in found if parts)
+    assert sum(images for parts, images in found if not parts) < 0.5 * sum(sizes.values()) * len(found)
+
+
+def test_accuracy_without_the_concept_is_that_of_clean_images_of_the_own_class(threshold):
+    search = _search(threshold, own=20)
+    labels = torch.where(torch.arange(COUNT) < 100, 1, 0)  # these 100 are misclassified as "zero"
+    mixed = replace(search.splits, clean=replace(search.splits.clean, labels=labels))
+    of_both = replace(mixed.own_class, labels=torch.arange(20) % 2)
+    for splits, count, accuracy in ((mixed, 300, 1.0), (replace(mixed, own_class=of_both), 400, 0.75)):
+        found = Search(threshold, search.exemplars, splits, ["2"])
+        assert len(found.without_concept) == count and found.accuracy_without_concept == accuracy
+    few = replace(mixed, own_class=mixed.own_class.subset(range(19)))
+    assert Search(threshold, search.exemplars, few, ["2"]).accuracy_without_concept is None
+    alone = Search(threshold, search.exemplars, replace(mixed, own_class=None), ["2"])
+    assert alone.accuracy_without_concept is None and len(alone.without_concept) == 0
 
 
 # --- cross-validation ---
@@ -376,57 +540,76 @@ def _crossed(search, *logits_of_each, edits=None):
         losses = cross_entropy(logits, labels, reduction="none")
         edit = _breaking(search.classifier) if edits is None else edits[number]
         outcomes.append(Outcome(Candidate({"candidate": number}, edit), losses, misclassified(logits, labels)))
-    return search.cross_validated(Outcomes.collected(outcomes, before), FOLDS)
+    return search.cross_validated(Outcomes.collected(outcomes, before))
 
 
 def test_cross_validated_evaluates_each_fold_with_the_edit_selected_on_the_others(threshold):
     """By hand: without fold 0 only the second edit helps, without fold 1 the first; each fails on its own fold."""
-    crossed = _crossed(_search(threshold, targets=4), (RIGHT, RIGHT, WRONG, WRONG), (WRONG, WRONG, RIGHT, (1.0, 0.0)))
+    search = _search(threshold, targets=4, folds={"target": FOLDS})
+    crossed = _crossed(search, (RIGHT, RIGHT, WRONG, WRONG), (WRONG, WRONG, RIGHT, (1.0, 0.0)))
     assert [fold.params["candidate"] for fold in crossed.fold_selections] == [1, 0]
     assert [fold.scores["corrected"] for fold in crossed.fold_selections] == [2, 2]
     assert crossed.params["candidate"] == 0
-    assert crossed.held_out.after.tolist() == [True] * 4
-    assert crossed.held_out.corrected == 0 and crossed.n_candidates == 2
+    assert crossed.held_out["target"].after.tolist() == [True] * 4
+    assert crossed.held_out["target"].corrected == 0 and crossed.n_candidates == 2
     loss = float(torch.log1p(torch.exp(torch.tensor([-2.0, -1.0]))).mean())
     assert crossed.fold_selections[0].scores["loss"] == pytest.approx(loss)
 
 
 def test_cross_validated_leaves_a_fold_without_a_feasible_candidate_as_it_was(threshold):
-    search = _search(threshold, targets=4)
+    search = _search(threshold, targets=4, folds={"target": FOLDS})
     crossed = _crossed(search, (WRONG, RIGHT, WRONG, WRONG))
     assert [fold.feasible for fold in crossed.fold_selections] == [False, True]
-    assert crossed.held_out.corrected == 0
-    assert _crossed(search, (WRONG, RIGHT, RIGHT, WRONG)).held_out.after.tolist() == [True, False, False, True]
+    assert crossed.held_out["target"].corrected == 0
+    both = _crossed(search, (WRONG, RIGHT, RIGHT, WRONG))
+    assert both.held_out["target"].after.tolist() == [True, False, False, True]
 
 
-@pytest.mark.parametrize("broken", [{"clean": 10}, {"retained": 1 / 9}])
+@pytest.mark.parametrize("broken", [{"clean": 10}, {"green": 1 / 9}])
 def test_cross_validated_selects_no_edit_that_violates_a_constraint(threshold, broken):
     edits = [_breaking(threshold), _breaking(threshold, **broken)]
-    crossed = _crossed(_search(threshold, retained=9, targets=4), [(1.0, 0.0)] * 4, [RIGHT] * 4, edits=edits)
+    search = _search(threshold, retained=9, targets=4, folds={"target": FOLDS})
+    crossed = _crossed(search, [(1.0, 0.0)] * 4, [RIGHT] * 4, edits=edits)
     assert {fold.edit for fold in crossed.fold_selections} == {edits[0]} and crossed.edit is edits[0]
-    assert crossed.held_out.corrected == 4
+    assert crossed.held_out["target"].corrected == 4
 
 
-@pytest.mark.parametrize("are_of_the_splits", [False, True])
-def test_cross_validated_holds_each_fold_out(tiny, exemplar, splits, are_of_the_splits):
+def test_cross_validated_counts_what_an_edit_costs_in_the_fold_that_did_not_select_it(threshold):
+    """The second edit breaks four retained images, all in fold 0: it is selected without that fold only."""
+    folds = {"target": FOLDS, "clean": torch.arange(COUNT) % 2, "retain": _last(4, 60)}
+    edits = [_breaking(threshold), _breaking(threshold, green=4 / 60)]
+    search = _search(threshold, retained=60, targets=4, folds=folds)
+    crossed = _crossed(search, [(1.0, 0.0)] * 4, [RIGHT] * 4, edits=edits)
+    assert [fold.edit for fold in crossed.fold_selections] == [edits[1], edits[0]] and crossed.edit is edits[0]
+    assert crossed.held_out["target"].after.tolist() == [False, False, False, False]
+    assert set(crossed.held_out) == {"target", "clean", "retain"}
+    broken = crossed.held_out["retain"].after.nonzero()[:, 0].tolist()
+    assert broken == [56, 57, 58, 59]
+    assert crossed.retain.broken == 0  # with the edit that was selected on all images
+    assert not crossed.held_out["clean"].after.any()
+
+
+def test_cross_validated_holds_each_fold_out(tiny, exemplar, splits):
     labels = (predict(tiny, splits.target).argmax(1) + 1) % 5
-    folds = stratified_folds(labels, 4)
-    all_wrong = replace(splits, target=replace(splits.target, labels=labels))
-    if are_of_the_splits:
-        all_wrong = replace(all_wrong, folds=folds)
+    all_wrong = replace(splits, target=replace(splits.target, labels=labels)).with_folds(4)
     search = Search(tiny, exemplar, all_wrong, ["conv1"], Constraints(100.0, 100.0))
     biases = [Edit({"head.bias": Change(1000 * torch.eye(5)[label])}, fingerprint(tiny.model)) for label in range(5)]
     outcomes = search.score_candidates([Candidate({"label": label}, edit) for label, edit in enumerate(biases)])
-    selection = search.cross_validated(outcomes, None if are_of_the_splits else folds)
+    selection = search.cross_validated(outcomes)
     assert selection.feasible and len(selection.fold_selections) == 4
-    assert len(selection.held_out.before) == 20 and selection.held_out.before.all()
-    assert torch.equal(selection.folds, folds)
+    assert set(selection.held_out) == {"target", "clean"}
+    for name, held_out in selection.held_out.items():
+        assert torch.equal(held_out.before, search.activations[name].before)
+        for fold, selected in enumerate(selection.fold_selections):
+            is_held_out = all_wrong.folds[name] == fold
+            after = search.activations[name].compare(selected.edit).after
+            assert is_held_out.any() and torch.equal(held_out.after[is_held_out], after[is_held_out])
     alone = search.select(outcomes)
-    assert alone.edit is selection.edit and alone.held_out is None
+    assert alone.edit is selection.edit and not alone.held_out and not alone.fold_selections
 
 
 def test_cross_validated_without_folds_is_refused(search):
-    with pytest.raises(ValueError, match="folds=None"):
+    with pytest.raises(ValueError, match=r"no folds.*with_folds\(\)"):
         search.cross_validated(search.score(EXACT))
 
 
@@ -527,12 +710,13 @@ def test_by_strength_follows_each_edit_along_its_strength(search, tiny, photos32
     assert table["broken"][2] == search.activations["clean"].compare(edit, 20).broken / 10
 
 
-def test_cache_activations_with_early_stopping_uses_small_batches(tiny, sets):
+def test_cache_activations_with_early_stopping_uses_small_batches(tiny, sets, monkeypatch):
     cached = cache_activations(cut_all(tiny, ["conv1"]), sets, early_stopping=("clean",))
     edit = Edit({"head.bias": Change(torch.ones(5))}, fingerprint(tiny.model))
-    for name, counts in {"target": [20], "clean": [8, 16, 20]}.items():
-        seen = []
-        cached[name].compare(edit, stop=lambda _, after, seen=seen: seen.append(len(after)))
+    seen = _sizes_of_batches(monkeypatch)
+    for name, counts in {"target": [20], "clean": [8, 8, 4]}.items():
+        seen.clear()
+        cached[name].compare(edit)
         assert seen == counts
 
 
@@ -666,13 +850,19 @@ def candidate_with(layer, losses):
     return Outcome(Candidate({"layer": layer}, layer), torch.tensor(losses), torch.zeros(2, dtype=torch.bool))
 
 
-def test_half_of_the_layers_that_go_on_satisfy_the_constraints(search, monkeypatch):
+def test_half_of_the_layers_that_go_on_satisfy_the_constraints(tiny, exemplar, splits, monkeypatch):
+    """The candidates in e and f are feasible on all images, that in d without fold 1 as well."""
     let_layers_go_on(monkeypatch, 4)
-    monkeypatch.setattr(search, "is_feasible", lambda edit, strength: edit in "ef")
-    losses = {"a": [0.1, 0.9], "b": [0.2, 0.8], "c": [0.3, 0.7], "d": [0.4, 0.6], "e": [0.5, 0.5], "f": [0.6, 0.3]}
+    two = replace(splits, target=splits.target.subset(range(2)), folds={"target": torch.tensor([0, 1])})
+    search = Search(tiny, exemplar, two, ["conv1"])
+    monkeypatch.setattr(
+        search, "is_feasible", lambda edit, strength, without: edit in ("def" if without == 1 else "ef")
+    )
+    losses = {"a": [0.1, 0.9], "b": [0.2, 0.81], "c": [0.3, 0.72], "d": [0.4, 0.63], "e": [0.5, 0.54], "f": [0.6, 0.3]}
     first = Outcomes.collected([candidate_with(*item) for item in losses.items()], torch.ones(2, dtype=torch.bool))
-    assert search.best_layers(first, torch.tensor([True, False])) == ["a", "b", "e", "f"]
-    assert search.best_layers(first, torch.tensor([False, True])) == ["f", "e", "d", "c"]
+    assert search.best_layers(first, 1) == ["a", "b", "d", "e"]
+    assert search.best_layers(first, 0) == ["f", "e", "d", "c"]
+    assert search.best_layers(first) == ["f", "a", "e", "b"]
 
 
 def test_select_finetuning_selects_in_the_layers_that_went_on(tiny, exemplar, curable, two_go_on, monkeypatch):
@@ -685,7 +875,9 @@ def test_select_finetuning_selects_in_the_layers_that_went_on(tiny, exemplar, cu
     helpful = [index for index in first.by_loss if first.net[index] > 0]
     last = first.candidates[helpful[-1]].params["layer"]
     assert last != first.candidates[first.by_loss[0]].params["layer"]
-    monkeypatch.setattr(search, "is_feasible", lambda edit, strength=1.0: f"{last}.weight" in edit.changes)
+    monkeypatch.setattr(
+        search, "is_feasible", lambda edit, strength=1.0, without=None: f"{last}.weight" in edit.changes
+    )
     rounds = FinetuningRounds(rates=(1.0,), momenta=(0.0,), steps=(2,), localities=(5.0,), top=1)
     selection = select_finetuning(search, "local", rounds)
     assert last in selection.going_on
@@ -703,21 +895,26 @@ def test_few_candidates_are_tried_in_all_layers(tiny, exemplar, splits, monkeypa
 @pytest.mark.parametrize("name", ["edit", "projection", "random direction", "local fine-tuning"])
 def test_selection_without_a_fold_does_not_depend_on_its_images(tiny, photos32, exemplar, curable, name, monkeypatch):
     let_layers_go_on(monkeypatch, 1)
-    settings = {"local fine-tuning": grid(rate=(0.1, 1.0)), "projection": None}.get(name, grid(rank=(1, 2)))
+    of_edits = grid(rank=(1, 2), reference_weight=(0.0,))
+    settings = {"local fine-tuning": grid(rate=(0.1, 1.0)), "projection": None}.get(name, of_edits)
     method = METHODS[name].trying(settings, (1.0, 4.0))
-    target = curable.target
-    folds = torch.arange(20) % 4
-    in_fold = (folds == 2)[:, None, None, None]
-    others = replace(target, images=torch.where(in_fold, photos32[20:].flip(2), target.images))
+    retain = replace(curable.target_test, labels=predict(tiny, curable.target_test).argmax(1))
+    whole = replace(curable, retain=retain, target_test=None).with_folds(4)
+    changed = {}
+    for split, images in (("target", photos32[20:]), ("clean", photos32[:10]), ("retain", photos32[10:20])):
+        data = whole.labeled[split]
+        in_fold = (whole.folds[split] == 2)[:, None, None, None]
+        changed[split] = replace(data, images=torch.where(in_fold, images.flip(2), data.images))
     found = []
-    for data in (target, others):
-        search = Search(tiny, exemplar, replace(curable, target=data), LAYERS, Constraints(100, 100))
-        found.append(search.cross_validated(search.score(method, folds=folds), folds))
+    for splits in (whole, replace(whole, **changed)):
+        search = Search(tiny, exemplar, splits, LAYERS, Constraints(30.0, 60.0))
+        found.append(search.cross_validated(search.score(method)))
     first, second = (selection.fold_selections[2] for selection in found)
     assert first.params == second.params and first.edit.digest == second.edit.digest
     assert str(first.scores) == str(second.scores) and first.n_candidates == second.n_candidates
     assert first.layers.equals(second.layers) and first.results.equals(second.results)
     assert not found[0].layers.equals(found[1].layers)
+    assert first.feasible == (name in ("edit", "projection"))
 
 
 # --- the trade-off ---
@@ -740,7 +937,7 @@ def test_trade_off_has_the_candidates_that_no_other_one_beats(tiny, exemplar, cu
 
     shown = zip(table.corrected - table.broken, table["accuracy change"], -table["retained broken"], strict=True)
     assert set(shown) == {row for row in rows if not is_beaten(row)}
-    allowed = search.constraints.may_break(10)
+    allowed = search.constraints.may_break(int((~search.activations["retain"].before).sum()))
     is_feasible = (table["accuracy change"] >= -0.25) & (table["retained broken"] <= allowed)
     assert list(table.feasible) == list(is_feasible)
 

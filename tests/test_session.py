@@ -15,10 +15,10 @@ from edittools.course.miniworld import scenes
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import REFERENCE_WEIGHT
-from edittools.selection.verdict import Check, verdict_of
+from edittools.selection.verdict import COSTS, HELPS, Check, verdict_of
 from edittools.widgets import session as session_module
 from edittools.widgets.materials import MATERIALS, replace_by_material
-from edittools.widgets.result import BEFORE_CHANGE
+from edittools.widgets.result import BEFORE_CHANGE, CROSS_VALIDATED
 from edittools.widgets.session import NO_LABEL, EditSession
 
 MASK = torch.zeros(32, 32)
@@ -232,7 +232,10 @@ def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, ti
         progress(total=2).update()
         assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
         verdict = verdict_of(
-            [Check("it corrects more than it breaks", False, "4 of 6 images", "Pass more.", "unclear")]
+            [
+                Check("it corrects more than it breaks", False, "4 of 6 images", "Pass more.", "unclear", HELPS),
+                Check("accuracy is kept", True, "2 of 40 images", line=COSTS),
+            ]
         )
         return SimpleNamespace(
             edit=edit,
@@ -251,17 +254,20 @@ def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, ti
     session.draw_charts()
     session.draw_charts()
     assert session.result.charts == "<p>charts</p>" and drawn == [edit]
-    assert session.result.held_out and session.result.details == "Selected: layer conv2."
-    assert session.result.verdict.startswith("unclear: 4 of 6 images. Pass more.")
-    assert session.strength == 0.5
+    assert session.result.held_out and session.strength == 0.5
     verdict = session.result.verdict.split("\n")
+    assert verdict[0] == "unclear: 4 of 6 images. Pass more."
+    assert "4 of 6 images" in verdict[1] and "2 of 40 images" in verdict[2] and len(verdict) == 4
+    details = session.result.details.split("\n")
+    assert details[0] == CROSS_VALIDATED and details[2:] == ["Selected: layer conv2."]
     session.relabel(11, another_class(session, 11))
     result = session.update()
     assert result.edit is edit and result.held_out and result.charts == "<p>charts</p>"
     marked = result.verdict.split("\n")
-    assert marked[0] == BEFORE_CHANGE and marked[1:-1] == verdict[:-1]
+    assert marked[0] == BEFORE_CHANGE and marked[1:] == verdict
     fresh = session.measure(edit, [session.index])
-    assert marked[-1] != verdict[-1] and f"{fresh.images.corrected} of {int(fresh.images.before.sum())}" in marked[-1]
+    shown = result.details.split("\n")[1]
+    assert shown != details[1] and f"{fresh.images.corrected} of {int(fresh.images.before.sum())}" in shown
 
 
 def write_folder(folder, data):
@@ -277,12 +283,12 @@ def write_folder(folder, data):
 
 def test_script_from_a_folder_to_a_saved_report(tmp_path):
     vans = scenes(16, 5, "van", ground="snow")
-    names = write_folder(tmp_path / "failing", vans)
+    names = write_folder(tmp_path / "vans", vans)
     write_folder(tmp_path / "clean", scenes(60, "validation"))
     classifier = et.load_classifier("mini_vgg")
     before = et.fingerprint(classifier)
 
-    session = et.widgets.EditSession(classifier, str(tmp_path / "failing"), clean=str(tmp_path / "clean"))
+    session = et.widgets.EditSession(classifier, str(tmp_path / "vans"), clean=str(tmp_path / "clean"))
     session.select(session.order[0])
     assert session.name(session.index) in names and session.is_misclassified(session.index)
     session.mark(vans.mask("snow")[names.index(session.name(session.index))])

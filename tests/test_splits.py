@@ -5,12 +5,14 @@ from itertools import product
 
 import pytest
 import torch
+from torch import nn
 
+from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.selection import Search, Splits, check_disjoint, label_by_prediction, split_clean, stratified_folds
-from edittools.selection.splits import thumbnails
+from edittools.selection.scenes import thumbnails
 
 
 @pytest.fixture
@@ -24,14 +26,14 @@ def splits(tiny, photos32):
     )
 
 
-def _disjoint(count=13):
+def _disjoint(count=14):
     """Splits of two images each, and exemplars; each image is of another brightness."""
     pairs = iter(torch.linspace(0, 1, 2 * count)[:, None, None, None].expand(-1, 3, 8, 8).split(2))
 
     def labeled():
         return LabelledImages(next(pairs), torch.zeros(2).long(), ["a", "b"])
 
-    names = ("target", "clean", "retain", "target_test", "clean_test", "retain_test", "same_class_test")
+    names = (*SELECTING, *EVALUATING[:-1])
     exemplars = [Exemplar(*next(pairs), torch.ones(8, 8)), Exemplar(*next(pairs), torch.ones(8, 8))]
     sets = {name: labeled() for name in names}
     return Splits(reference=labeled().images, extra={"bare": labeled()}, **sets), exemplars
@@ -48,7 +50,7 @@ SOLVED = {
     "x": lambda splits, exemplars: exemplars[0].image,
     "x'": lambda splits, exemplars: exemplars[1].changed,
 }
-SELECTING = ("target", "clean", "retain")
+SELECTING = ("target", "clean", "retain", "own_class")
 EVALUATING = ("target_test", "clean_test", "retain_test", "same_class_test", "bare")
 
 
@@ -130,24 +132,215 @@ def test_label_by_prediction_replaces_labels_and_keeps_names(tiny, photos32):
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 160])
-@pytest.mark.parametrize("test_share", [0, 0.25])
-def test_split_clean_gives_a_quarter_to_the_reference_and_no_image_twice(count, test_share):
+def test_split_clean_gives_a_quarter_to_the_reference_and_no_image_twice(count):
     images = torch.linspace(0, 1, count)[:, None, None, None].expand(-1, 3, 4, 4)
     for labels in (torch.arange(count) % 4, torch.zeros(count).long()):
-        parts = split_clean(LabelledImages(images, labels, list("abcd")), test_share)
-        sizes = [len(part) for part in parts]
-        assert sum(sizes) == count and sizes[0] >= 1
-        shares = (0.25, 0.75 - test_share, test_share)
-        assert count < 3 or all(abs(size - share * count) <= 1 for size, share in zip(sizes, shares, strict=True))
-        values = torch.cat([part.images[:, 0, 0, 0] for part in parts])
+        reference, others = split_clean(LabelledImages(images, labels, list("abcd")))
+        assert len(reference) >= 1
+        assert count < 3 or abs(len(reference) - count / 4) <= 1
+        values = torch.cat([reference.images[:, 0, 0, 0], others.images[:, 0, 0, 0]])
         assert torch.equal(values.sort().values, images[:, 0, 0, 0])
 
 
+# --- folds ---
+
+
 def test_stratified_folds_are_of_equal_size_and_hold_every_class():
-    labels = torch.tensor([0] * 12 + [1] * 5 + [2] * 3)[torch.randperm(20, generator=torch.Generator().manual_seed(4))]
+    labels = torch.tensor([0] * 12 + [1] * 6 + [2] * 3)[torch.randperm(21, generator=torch.Generator().manual_seed(4))]
     folds = stratified_folds(labels)
-    assert folds.bincount().tolist() == [4] * 5
+    assert sorted(folds.bincount().tolist()) == [3, 3, 3, 4, 4, 4]
     assert torch.equal(folds, stratified_folds(labels))
-    for label, most in ((0, 3), (1, 2), (2, 1)):
-        assert folds[labels == label].bincount().max() <= most
+    assert folds[labels == 0].bincount().tolist() == [2] * 6
+    assert folds[labels == 1].bincount().tolist() == [1] * 6
+    assert folds[labels == 2].bincount().max() == 1
     assert sorted(stratified_folds(labels[:2]).tolist()) == [0, 1]
+
+
+def test_stratified_folds_with_groups_divide_no_group():
+    """Groups of 1 to 4 images of two classes: the folds are balanced by groups, not by images."""
+    groups = torch.tensor([0, 1, 1, 2, 0, 3, 3, 3, 4, 5, 6, 7, 7, 7, 7, 8])
+    classes = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1])
+    folds = stratified_folds(classes[groups], 3, groups)
+    of_groups = torch.tensor([folds[groups == group].unique().item() for group in range(9)])
+    assert of_groups[classes == 0].bincount().tolist() == [2, 2, 2]
+    assert of_groups[classes == 1].bincount().tolist() == [1, 1, 1]
+    assert torch.equal(of_groups, stratified_folds(classes, 3))
+
+
+def test_stratified_folds_with_groups_are_at_most_one_per_group():
+    groups = torch.tensor([0, 0, 0, 1, 1, 0])
+    folds = stratified_folds(torch.zeros(6).long(), 6, groups)
+    assert folds.unique().tolist() == [0, 1]
+    assert torch.equal(folds == folds[0], groups == 0)
+
+
+def _frames(scenes, frames, seed, noise=0.05):
+    """Make images of some scenes, each with frames that differ by a little noise, one scene after the other."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = 0.1 + 0.8 * torch.rand(scenes, 3, 4, 4, generator=generator)
+    images = coarse.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3).repeat_interleave(frames, dim=0)
+    return images + noise * (torch.rand(images.shape, generator=generator) - 0.5)
+
+
+def _set_of(scenes, frames, seed, **options):
+    """Make a set whose images all have one label."""
+    return LabelledImages(_frames(scenes, frames, seed, **options), torch.zeros(scenes * frames).long(), ("a", "b"))
+
+
+def test_with_folds_divides_every_set_for_selection_and_no_scene():
+    target = _set_of(12, 3, seed=1)
+    splits = Splits(
+        reference=_frames(2, 1, seed=2),
+        target=target,
+        clean=_set_of(30, 1, seed=3),
+        own_class=_set_of(8, 1, seed=4),
+        target_test=_set_of(4, 1, seed=5),
+    ).with_folds()
+    assert set(splits.folds) == {"target", "clean", "own_class"}
+    assert torch.equal(splits.scenes, torch.arange(12).repeat_interleave(3))
+    of_scenes = splits.folds["target"].view(12, 3)
+    assert (of_scenes == of_scenes[:, :1]).all()
+    assert of_scenes[:, 0].bincount().tolist() == [2] * 6
+    assert splits.folds["clean"].bincount().tolist() == [5] * 6
+    assert splits.folds["own_class"].unique().tolist() == [*range(6)]
+
+
+def test_with_folds_of_few_scenes_holds_every_image_of_the_other_sets_out():
+    """The target images show three scenes, so there are three folds of each set, and none has images of its own."""
+    splits = Splits(
+        reference=_frames(2, 1, seed=2), target=_set_of(3, 4, seed=1), clean=_set_of(30, 1, seed=3)
+    ).with_folds()
+    assert splits.folds["target"].unique().tolist() == [0, 1, 2]
+    assert splits.folds["clean"].bincount().tolist() == [10, 10, 10]
+
+
+def test_with_folds_of_a_single_scene_is_refused():
+    target = _set_of(1, 5, seed=1, noise=0.01)
+    splits = Splits(reference=_frames(2, 1, seed=2), target=target, clean=_set_of(9, 1, seed=3))
+    with pytest.raises(ValueError, match="5 images.*single scene"):
+        splits.with_folds()
+
+
+def test_folds_of_other_images_are_refused(splits):
+    folded = splits.with_folds()
+    with pytest.raises(ValueError, match="20 numbers of folds for 10 target images"):
+        replace(folded, target=splits.target.subset(range(10)))
+    with pytest.raises(ValueError, match="10 numbers of folds for 0 retain images"):
+        replace(folded, folds={"retain": folded.folds["clean"]})
+
+
+# --- the sets of a repair ---
+
+CLASSES = ("red", "green", "blue")
+RED, GREEN, BLUE = range(3)
+
+
+@pytest.fixture
+def colors():
+    """A classifier that predicts the brightest channel."""
+    return Classifier(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), CLASSES, (0, 0, 0), (1, 1, 1), size=16)
+
+
+def _of_color(color, count, seed):
+    images = 0.5 * torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+    images[:, color] += 0.4
+    return images
+
+
+def _turned(original, changed, seed=9):
+    """Make an exemplar whose x is predicted as one color, and whose x' is predicted as another."""
+    mask = torch.ones(16, 16)
+    return Exemplar(_of_color(original, 1, seed)[0], _of_color(changed, 1, seed + 50)[0], mask)
+
+
+def _concept():
+    """Images that are predicted as blue, of the classes red, green and blue in turn."""
+    return LabelledImages(_of_color(BLUE, 60, 1), torch.arange(60) % 3, CLASSES)
+
+
+def test_splits_of_a_repair_keep_every_image_once(colors):
+    concept = _concept()
+    clean = LabelledImages(_of_color(GREEN, 80, 2), torch.full((80,), GREEN), CLASSES)
+    one = LabelledImages(_of_color(RED, 20, 3), torch.full((20,), RED), CLASSES)
+    splits = Splits.of(colors, [_turned(RED, BLUE)], concept, clean, {"one": one, "two": _of_color(RED, 10, 4)})
+    assert set(splits.labeled) == set(splits.folds) == {"target", "own_class", "clean", "retain"}
+    assert torch.equal(splits.own_class.images, concept.images[2::3]) and (splits.own_class.labels == BLUE).all()
+    assert torch.equal(splits.target.images, concept.images[concept.labels != BLUE])
+    assert torch.equal(splits.target.labels, concept.labels[concept.labels != BLUE])
+    assert len(splits.reference) == 20 and len(splits.clean) == 60
+    assert torch.equal(splits.retain.images, torch.cat([one.images, _of_color(RED, 10, 4)]))
+    assert (splits.retain.labels == RED).all()  # those of the second set are predictions
+    assert torch.equal(splits.retain_sets["one"], torch.arange(30) < 20)
+    assert torch.equal(splits.retain_sets["two"], torch.arange(30) >= 20)
+    assert splits.source == "sample"
+    for name, folds in splits.folds.items():
+        assert len(folds) == len(splits.labeled[name]) and folds.unique().tolist() == [*range(6)]
+
+
+def test_splits_of_a_repair_with_an_empty_retained_set(colors):
+    retain = {"none": _of_color(RED, 0, 3), "some": _of_color(RED, 4, 3)}
+    with pytest.warns(UserWarning, match=r"retain\['none'\] has no images"):
+        splits = Splits.of(colors, [_turned(RED, BLUE)], _concept(), _of_color(GREEN, 9, 2), retain)
+    assert splits.retain_sets["none"].tolist() == [False] * 4 and splits.retain_sets["some"].tolist() == [True] * 4
+    with pytest.warns(UserWarning, match="retain has no images"):
+        splits = Splits.of(colors, [_turned(RED, BLUE)], _concept(), _of_color(GREEN, 9, 2), _of_color(RED, 0, 3))
+    assert splits.retain is None and [len(members) for members in splits.retain_sets.values()] == [0]
+
+
+@pytest.mark.parametrize(
+    ("exemplars", "own"),
+    [
+        ([(RED, BLUE)], [BLUE]),
+        ([(RED, GREEN)], [GREEN]),
+        ([(RED, BLUE), (RED, GREEN)], [GREEN, BLUE]),
+        ([(RED, BLUE), (GREEN, GREEN)], [BLUE]),  # the second one does not show a mistake
+        ([(RED, RED)], []),
+    ],
+)
+def test_own_class_is_what_x_prime_is_predicted_as_and_x_is_not(colors, exemplars, own):
+    exemplars = [_turned(*pair, seed=10 + number) for number, pair in enumerate(exemplars)]
+    splits = Splits.of(colors, exemplars, _concept(), _of_color(GREEN, 9, 2))
+    assert (splits.own_class.labels.unique().tolist() if splits.own_class else []) == own
+    assert splits.target.labels.unique().tolist() == [label for label in range(3) if label not in own]
+
+
+def test_concept_images_of_the_own_class_alone_are_refused(colors):
+    concept = _concept().subset(range(2, 60, 3))
+    with pytest.raises(ValueError, match="0 of 20 .*'blue'"):
+        Splits.of(colors, [_turned(RED, BLUE)], concept, _of_color(GREEN, 9, 2))
+
+
+def test_unknown_source_is_refused(colors):
+    with pytest.raises(ValueError, match="'failing'.*sample.*failures"):
+        Splits.of(colors, [_turned(RED, BLUE)], _concept(), _of_color(GREEN, 9, 2), source="failing")
+
+
+@pytest.mark.parametrize("shared", ["concept", "clean"])
+def test_retained_images_in_another_set_are_refused(colors, shared):
+    sets = {"concept": _concept(), "clean": _of_color(GREEN, 9, 2)}
+    images = sets["concept"].images if shared == "concept" else sets["clean"]
+    retain = {"one": torch.cat([_of_color(RED, 4, 3), images[2:4]])}
+    with pytest.raises(ValueError, match=r"retain\['one'\].*share 2 images") as caught:
+        Splits.of(colors, [_turned(RED, BLUE)], **sets, retain=retain)
+    assert repr(shared) in str(caught.value)
+
+
+def _with_noise(images, seed=7):
+    """Make other frames of the same scenes."""
+    return images + 0.05 * (torch.rand(images.shape, generator=torch.Generator().manual_seed(seed)) - 0.5)
+
+
+@pytest.mark.parametrize("pair", [("concept", "clean"), ("clean", "retain"), ("concept", "retain")])
+def test_sets_that_show_the_same_scenes_are_warned_about(colors, pair):
+    sets = {"concept": _concept().images, "clean": _of_color(GREEN, 12, 2), "retain": _of_color(RED, 5, 3)}
+    one, other = pair
+    sets[other] = torch.cat([sets[other], _with_noise(sets[one][2:5]).clamp(0, 1)])
+    concept = LabelledImages(sets["concept"], torch.arange(len(sets["concept"])) % 3, CLASSES)
+    with pytest.warns(UserWarning, match=f"3 images of '{one}' show the same scene as images of '{other}'") as caught:
+        Splits.of(colors, [_turned(RED, BLUE)], concept, sets["clean"], sets["retain"])
+    assert len(caught) == 1
+
+
+def test_sets_of_other_scenes_are_not_warned_about(colors, recwarn):
+    Splits.of(colors, [_turned(RED, BLUE)], _concept(), _of_color(GREEN, 12, 2), _of_color(RED, 5, 3))
+    assert not recwarn

@@ -10,12 +10,12 @@ from torch import nn
 
 import edittools as et
 from edittools.auditing import audit_folder, confirm, contact_sheet, exemplar_of
-from edittools.auditing.scenes import first_of_each, scenes_of
 from edittools.auditing.sheet import NOT_SEEN, Window
 from edittools.auditing.windows import Confirmation, shuffled
 from edittools.cut import Cut
 from edittools.images import LabelledImages
 from edittools.probing.evidence import evidence_of_keys
+from edittools.selection.scenes import first_of_each, scenes_of
 
 CLASSES = ("car", "bus", "cat")
 SIZE = 40

@@ -20,6 +20,7 @@ from edittools.images import LabelledImages
 from edittools.methods import EDIT, METHODS, RANDOM, SCOPES
 from edittools.rewriting import rewrite_at
 from edittools.selection import CachedActivations, Candidate, Search, Selection, Splits, grid
+from edittools.selection.constraints import COST_SPLITS
 from edittools.selection.splits import EVALUATING, SELECTING
 
 FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
@@ -189,11 +190,11 @@ def select_untuned(scenario: Scenario, search: Search) -> Selection:
     exemplar = scenario.exemplars[settings.pop("exemplar")]
     [edit] = rewrite_at(search.site(layer, [exemplar]), **settings)
     outcomes = search.score_candidates([Candidate(dict(scenario.default), edit)])
-    clean = search.activations["clean"].compare(edit)
-    retain = search.activations["retain"].compare(edit) if "retain" in search.activations else None
+    names = [name for name in COST_SPLITS if name in search.activations]
+    costs = {name: search.activations[name].compare(edit) for name in names}
     scores = outcomes.table()[["corrected", "broken", "loss"]].iloc[0].to_dict()
     seconds = time.perf_counter() - started
-    return Selection(edit, scenario.default, scores, clean, retain, outcomes, 1, seconds, outcomes.wrong[0])
+    return Selection(edit, scenario.default, scores, costs, outcomes, 1, seconds, outcomes.wrong[0])
 
 
 def select_second_layer(search: Search, first: Selection, among: int = 40) -> Selection:

@@ -46,3 +46,33 @@ def failing_photos(
     for index in misled[:exemplars]:
         shown.append(Exemplar(pool.images[index], changed[index], masks[index], int(pool.labels[index])))
     return shown, replace(pool, images=changed).subset(misled[exemplars:needed])
+
+
+def concept_photos(
+    classifier: Classifier, pool: LabelledImages, shortcut: Shortcut, goal: int, seed: int
+) -> tuple[Exemplar, LabelledImages]:
+    """Draw a shortcut on photos of all classes; make an exemplar of the first one that it misleads.
+
+    Args:
+        classifier: the network.
+        pool: photos of all classes.
+        shortcut: the shortcut.
+        goal: the index of its class.
+        seed: the seed of what is drawn.
+
+    Returns:
+        The exemplar, and the other photos with the shortcut, right and wrong.
+
+    Raises:
+        ValueError: if no photo is misled.
+    """
+    changed, masks = shortcut.draw(pool.images, seed)
+    is_correct = ~misclassified(predict(classifier, pool), pool.labels)
+    is_misled = (predicted_classes(predict(classifier, changed)) == goal) & (pool.labels != goal)
+    misled = (is_correct & is_misled).nonzero()[:, 0].tolist()
+    if not misled:
+        raise ValueError(f"none of {len(pool)} photos is misled; pass a larger pool")
+    first = misled[0]
+    exemplar = Exemplar(pool.images[first], changed[first], masks[first], int(pool.labels[first]))
+    others = [index for index in range(len(pool)) if index != first]
+    return exemplar, replace(pool, images=changed).subset(others)

@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 from edittools._progress import Progress
 from edittools.auditing.masks import read_masks
 from edittools.auditing.result import Audit, remove_results, write_rules
-from edittools.auditing.scenes import first_of_each, scenes_of, without_scenes
 from edittools.auditing.windows import classes_to_show, contact_sheet
 from edittools.classifiers import Classifier, fingerprint
 from edittools.exemplars import Exemplar
@@ -27,6 +26,7 @@ from edittools.probing.effects import LEAST_EFFECT, LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.probing.segmentation import Finder, Gated, cached, deeplab
 from edittools.selection.repair import repair
+from edittools.selection.scenes import first_of_each, scenes_of, without_scenes
 from edittools.selection.verdict import UNCLEAR, Check
 
 LEAST_PROBED = 5
@@ -368,7 +368,10 @@ def select_exemplar(classifier: Classifier, concepts: Concepts, rule: Mapping[st
 def _sets_to_repair(
     audit: Audit, exemplar: Exemplar, clean: str | PathLike | None, retain: str | PathLike | None
 ) -> dict[str, LabelledImages | None]:
-    """Return the arguments `failing`, `clean` and `retain` of `repair`; failing images have the concept replaced."""
+    """Return the arguments `concept`, `clean` and `retain` of `repair`.
+
+    The images with the concept are those in which it was replaced, right and wrong.
+    """
     concepts = audit.concepts
     classifier = audit.classifier
     rule = audit.rule
@@ -376,7 +379,7 @@ def _sets_to_repair(
     is_exemplar = (concepts.data.images == exemplar.image).flatten(1).all(dim=1)
     shows_concept = shows(concepts.masks[rule["concept"]])
     numbers = (is_correct & shows_concept & ~is_exemplar).nonzero()[:, 0].tolist()
-    failing = concepts.turned(numbers, rule["concept"], rule["style"])
+    replaced = concepts.turned(numbers, rule["concept"], rule["style"])
     retained = None
     if retain is not None:
         retained = without_scenes(read_folder(retain, classifier)[0], concepts.data.subset(is_exemplar))
@@ -390,4 +393,4 @@ def _sets_to_repair(
         taken = set() if retained is None or retain is not None else set(retained.names)
         taken.add(concepts.data.names[int(is_exemplar.nonzero()[0])])
         clean_images = audit.data.subset([i for i, name in enumerate(audit.data.names) if name not in taken])
-    return {"failing": failing, "clean": clean_images, "retain": retained}
+    return {"concept": replaced, "clean": clean_images, "retain": retained}

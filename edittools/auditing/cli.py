@@ -20,7 +20,7 @@ EXAMPLES = """examples:
       find concepts such as the road as well, and repair the strongest rule
   edittools audit photos --model timm:resnet18 --masks road_masks --material snow.jpg
       replace the concepts of road_masks/ by the material of snow.jpg
-  edittools desk photos/failing --model file.py:load --clean photos/clean
+  edittools desk photos/tagged --model file.py:load --clean photos/clean
       open a page in the browser on which you mark what misleads the model, and rewrite it
 """
 

@@ -9,7 +9,6 @@ from torch.nn.functional import avg_pool2d, normalize
 from tqdm.auto import tqdm
 
 from edittools._progress import Progress, bar_of
-from edittools.auditing.scenes import first_of_each, scenes_of
 from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
 from edittools.classifiers import Classifier, check_size, remap_labels, usual_batch_size
 from edittools.cut import Cut, State, cut_all, states_at
@@ -17,6 +16,7 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, stratified
 from edittools.metrics import predict, predicted_classes
 from edittools.probing.evidence import evidence_of_keys
+from edittools.selection.scenes import first_of_each, scenes_of
 from edittools.selection.search import candidate_layers
 
 SIDES = (0.2, 0.3)

@@ -4,12 +4,9 @@ from edittools.methods.finetuning import SCOPES, finetune
 from edittools.methods.head import correct_logits, retrain_head
 from edittools.methods.projection import project_concept
 from edittools.methods.random_direction import rewrite_at_random
-from edittools.methods.table import ALTERNATIVE, CANDIDATE, CONTROL, EDIT, METHODS, RANDOM, Method
+from edittools.methods.table import EDIT, METHODS, RANDOM, Method
 
 __all__ = [
-    "ALTERNATIVE",
-    "CANDIDATE",
-    "CONTROL",
     "EDIT",
     "METHODS",
     "RANDOM",

@@ -1,23 +1,15 @@
-"""The one table of methods: what makes an edit, which settings a search tries, and the part in a comparison."""
+"""The one table of methods: what makes an edit, and which settings a search tries."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edittools._checks import one_of
 from edittools.edits import Edit
 from edittools.methods.finetuning import finetune
 from edittools.methods.head import CORRECTIONS, RETRAININGS, correct_logits, retrain_head
 from edittools.methods.projection import PROJECTIONS, project_concept
 from edittools.methods.random_direction import rewrite_at_random
 from edittools.rewriting import rewrite_at
-
-CANDIDATE = "candidate"
-ALTERNATIVE = "alternative"
-CONTROL = "control"
-
-ROLES = (CANDIDATE, ALTERNATIVE, CONTROL)
-"""The parts of a method in a comparison: it may be selected, it is what a user would try instead, or it is chance."""
 
 EDIT = "edit"
 """The name of the method that rewrites a layer, as the paper does."""
@@ -35,24 +27,16 @@ class Method:
         edits: a function `edits(site, **settings)` that returns a list of edits.
         settings: dictionaries of keyword arguments of `edits`, all of which are tried.
         strengths: factors α by which each edit is scaled.
-        role: one of `ROLES`.
         changes_head: whether it changes the last layer, whichever layer it is given.
         needs_directions: whether it needs a rank, so that settings of full rank are left out.
-
-    Raises:
-        ValueError: if there is no such role.
     """
 
     name: str
     edits: Callable[..., list[Edit]]
     settings: Sequence[Mapping[str, Any]] = ({},)
     strengths: Sequence[float] = (0.5, 1.0)
-    role: str = CANDIDATE
     changes_head: bool = False
     needs_directions: bool = False
-
-    def __post_init__(self) -> None:
-        one_of(self.role, ROLES, "role")
 
     def trying(
         self, settings: Sequence[Mapping[str, Any]] | None = None, strengths: Sequence[float] | None = None
@@ -84,11 +68,11 @@ METHODS = {
     for method in (
         Method(EDIT, rewrite_at),
         Method("projection", project_concept, PROJECTIONS),
-        Method(RANDOM, rewrite_at_random, role=CONTROL, needs_directions=True),
-        Method("local fine-tuning", finetune, ({"scope": "local"},), (1.0,), ALTERNATIVE),
-        Method("global fine-tuning", finetune, ({"scope": "global"},), (1.0,), ALTERNATIVE),
-        Method("last layer", retrain_head, RETRAININGS, role=ALTERNATIVE, changes_head=True),
-        Method("logit correction", correct_logits, CORRECTIONS, role=ALTERNATIVE, changes_head=True),
+        Method(RANDOM, rewrite_at_random, needs_directions=True),
+        Method("local fine-tuning", finetune, ({"scope": "local"},), (1.0,)),
+        Method("global fine-tuning", finetune, ({"scope": "global"},), (1.0,)),
+        Method("last layer", retrain_head, RETRAININGS, changes_head=True),
+        Method("logit correction", correct_logits, CORRECTIONS, changes_head=True),
     )
 }
 """The methods by name."""

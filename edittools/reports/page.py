@@ -117,7 +117,7 @@ class Page:
         word: the verdict, "use", "unclear" or "do not use"; in an audit without a repair, another short heading.
         reason: the reason for the verdict; may be empty.
         advice: what to do next; may be empty.
-        measures: name and figure of reliability, generality and locality.
+        lines: what an edit helps, what it costs, and what could be done instead: name and text of each line.
         checks: the checklist, each check with `name`, `status`, `figure` and `advice`.
         exemplars: pictures of x, x' and the mask.
         replaced: more images with the concept replaced; an audit shows them and the exemplar above the verdict.
@@ -149,7 +149,7 @@ class Page:
     word: str
     reason: str
     advice: str = ""
-    measures: Sequence[tuple[str, str]] = ()
+    lines: Sequence[tuple[str, str]] = ()
     checks: Sequence[Any] = ()
     exemplars: Sequence[Figure] = ()
     replaced: Sequence[Figure] = field(default=(), repr=False)

@@ -1,8 +1,9 @@
 """How an edit is selected: disjoint splits, constraints, a search over candidates, `repair` in one call, a verdict."""
 
 from edittools.selection.activations import CachedActivations, SplitActivations, cache_activations
-from edittools.selection.assessment import Assessment, Evaluation
+from edittools.selection.assessment import Assessment
 from edittools.selection.constraints import Constraints
+from edittools.selection.evaluation import Evaluation
 from edittools.selection.outcomes import Candidate, Candidates, Outcomes, grid
 from edittools.selection.repair import repair
 from edittools.selection.search import Search, Selection, candidate_layers

@@ -103,8 +103,8 @@ def _bytes_of(state: State) -> int:
     return sum(tensor.nbytes for tensor in state)
 
 
-Stop = Callable[[Tensor, Tensor], bool]
-"""Tells from which of some images are misclassified before and with an edit, `(n,)` each, whether to give up."""
+Stop = Callable[[Tensor], bool]
+"""Tells from which images are known to be misclassified with an edit, `(N,)` booleans, whether to give up."""
 
 
 class CachedActivations:
@@ -196,8 +196,8 @@ class CachedActivations:
         Args:
             edit: the edit.
             strength: factor α by which it is scaled.
-            stop: is told, batch after batch, which of the images so far are misclassified before and with the edit; it
-                returns True to give up.
+            stop: is told, batch after batch, which of all images are misclassified with the edit (those that are not
+                classified yet count as correct); it returns True to give up.
 
         Returns:
             The comparison, or None if it was given up.
@@ -205,16 +205,15 @@ class CachedActivations:
         key = (edit, strength)
         if key in self._compared:
             comparison = self._compared[key]
-            return None if stop is not None and stop(comparison.before, comparison.after) else comparison
-        after = self.before.clone()
+            return None if stop is not None and stop(comparison.after) else comparison
+        after = torch.zeros_like(self.before)
         done = 0
         with closing(self._parts(edit, strength)) as parts:
             for logits in parts:
                 batch = self._order[done : done + len(logits)]
                 after[batch] = misclassified(logits, self.labels[batch])
                 done += len(logits)
-                so_far = self._order[:done]
-                if stop is not None and stop(self.before[so_far], after[so_far]):
+                if stop is not None and stop(after):
                     return None
         self._compared[key] = Comparison(self.before, after)
         return self._compared[key]
@@ -409,7 +408,7 @@ class SplitActivations(dict[str, CachedActivations]):
         self.memory = StateMemory(memory_for_states(classifier.device), layers if kept is None else kept)
         if shared is not None:
             self.memory = shared.memory
-        cached = cache_activations(self.cuts, new, ("clean", "retain"), progress, self.memory)
+        cached = cache_activations(self.cuts, new, ("clean", "retain", "own_class"), progress, self.memory)
         for name in splits.labeled:
             self[name] = taken_over[name] if name in taken_over else cached[name]
         self.reference: dict[str, LayerReference] = {}

@@ -1,9 +1,9 @@
-"""The assessment of a search: what the selected edit does on other images, next to other methods, and a verdict.
+"""The assessment of a search: what the selected edit does on other images, next to alternatives, and a verdict.
 
-    assessment = Assessment(search, {"selected": best, **draws})
+    assessment = Assessment(search, search.cross_validated(outcomes))
     print(assessment.summary())
 
-Table, verdict, summary, report, and data are derived from the selections.
+Table, verdict, summary, report, and data are derived from the selection.
 """
 
 from collections.abc import Mapping
@@ -14,27 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from edittools._progress import Progress, bar_of
 from edittools.edits import Edit
-from edittools.methods import ALTERNATIVE, CONTROL, RANDOM
-from edittools.metrics import Comparison, wilson
+from edittools.methods import RANDOM
+from edittools.metrics import Comparison
 from edittools.reports import Page, report_paths, save_report
 from edittools.rewriting import OBJECTIVES, losses, pose
 from edittools.selection.checks import (
-    best_of,
     checks_before_search,
     completeness_check,
-    evaluation_checks,
+    cost_checks,
     feasibility_check,
     fit_check,
+    help_checks,
+    instead_checks,
     reliability_check,
     used_exemplars,
 )
+from edittools.selection.constraints import Constraints
+from edittools.selection.evaluation import Evaluation, random_directions
+from edittools.selection.finetuning import Finetuned, judged_images, minutes_of
 from edittools.selection.page import (
     charts_html,
-    describe_alternatives,
     describe_map,
     describe_selection,
     fingerprints_of,
@@ -44,138 +46,50 @@ from edittools.selection.page import (
     share_inside_mask,
 )
 from edittools.selection.search import SECOND_LAYER, Search, Selection
-from edittools.selection.splits import RETAINED
+from edittools.selection.splits import FOLDS
 from edittools.selection.verdict import Check, Verdict, verdict_of
+
+SELECTED = "selected"
+"""The name of the row of the selected edit in the table of an assessment."""
 
 CLEAR_GAIN = 6
 """A constraint limits an edit if at least this many more images are corrected without it, and twice as many."""
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What an edit does to images that were not used to select it.
-
-    Attributes:
-        target: comparison of the images with the concept; None if none was held out.
-        clean: comparison of the clean images; None if there are none.
-        retained: comparison of each retained set, by name; None where the set is too small to hold some out.
-    """
-
-    target: Comparison | None
-    clean: Comparison | None
-    retained: Mapping[str, Comparison | None] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, search: Search, selection: Selection) -> "Evaluation":
-        """Measure a selected edit on images that were not used to select it.
-
-        Those with the concept are the split `target_test`; without one, the target images by cross-validation, each
-        with the edit that was selected without it.
-
-        Args:
-            search: the search.
-            selection: the selection.
-        """
-        activations = search.activations
-        splits = search.splits
-        target = selection.held_out
-        if "target_test" in activations:
-            target = activations["target_test"].compare(selection.edit)
-        clean = activations["clean_test"].compare(selection.edit) if "clean_test" in activations else None
-        retained: dict[str, Comparison | None] = {}
-        if "retain_test" in activations:
-            whole = activations["retain_test"].compare(selection.edit)
-            sets = splits.retain_test_sets or {RETAINED: torch.ones(len(whole.before), dtype=torch.bool)}
-            for name, is_member in sets.items():
-                member = Comparison(whole.before[is_member], whole.after[is_member])
-                retained[name] = member if is_member.any() else None
-        elif splits.retain_test_sets or splits.retain is not None:
-            retained = dict.fromkeys(splits.retain_test_sets or {RETAINED: None})
-        return cls(target, clean, retained)
-
-    @property
-    def all_retained(self) -> Comparison | None:
-        """The comparison of all retained images; None if there are none."""
-        measured = [comparison for comparison in self.retained.values() if comparison is not None]
-        if not measured:
-            return None
-        before = torch.cat([comparison.before for comparison in measured])
-        return Comparison(before, torch.cat([comparison.after for comparison in measured]))
-
-    @property
-    def locality(self) -> tuple[int, int]:
-        """The number of clean and retained images that were correct and still are, and of those that were correct."""
-        comparisons = [comparison for comparison in (self.clean, self.all_retained) if comparison is not None]
-        correct = sum(int((~comparison.before).sum()) for comparison in comparisons)
-        return correct - sum(comparison.broken for comparison in comparisons), correct
-
-    def describe_locality(self) -> str:
-        """Say how many correct images stay correct, with the interval of their share."""
-        kept, correct = self.locality
-        if not correct:
-            return "not measured"
-        low, high = wilson(kept, correct)
-        share = f"{kept / correct:.1%} [{low:.1%}, {high:.1%}]"
-        return f"{kept:,} of {correct:,} correct clean and retained images stay correct ({share})"
-
-    def row(self) -> dict[str, Any]:
-        """Tabulate the evaluation, as in `Assessment.table`."""
-        row: dict[str, Any] = {}
-        if self.target is not None:
-            figures = self.target.row()
-            low, high = self.target.corrected_interval()
-            row["failing"] = figures["errors before"]
-            row["corrected"] = self.target.corrected
-            row["broken"] = self.target.broken
-            row["share"] = figures["errors corrected"]
-            row["low"] = low
-            row["high"] = high
-            row["p"] = figures["p"]
-        if self.clean is not None:
-            low, high = self.clean.accuracy_interval()
-            row["accuracy change"] = self.clean.accuracy_change
-            row["accuracy low"] = low
-            row["accuracy high"] = high
-        retained = self.all_retained
-        if retained is not None:
-            row["retained"] = int((~retained.before).sum())
-            row["retained broken"] = retained.broken
-        return row
-
-
-@dataclass(frozen=True, eq=False)
 class Assessment:
     """The assessment of an edit that was selected in a search.
 
-    The edit is evaluated on the splits for evaluation. Without a split `target_test`, it is evaluated on the target
-    images by cross-validation, see `Search.cross_validated`.
+    The edit is evaluated on the splits for evaluation. Without a split `target_test`, it is evaluated on the images for
+    selection by cross-validation, see `Search.cross_validated`.
 
     Args:
         search: the search.
-        selections: the selections in this search, by the name of the row; the first one is assessed. Those of methods
-            that the search knows by this name are compared with it: draws of random directions, which the edit has to
-            surpass ("use" needs five), and alternatives, which must not be significantly better.
+        selection: the selection in this search.
+        finetuned: networks that were fine-tuned on the images of the search, by name; the first one is the rival that
+            the edit is tested against.
+        others: what other alternatives do, by name, see `Evaluation`; they inform.
+        limits: what the edit may cost.
         own_checks: checks that come before all others.
 
     Raises:
-        TypeError: if the selections are not a mapping of names to selections.
-        ValueError: if there are none.
+        TypeError: if the selection is none.
     """
 
     search: Search = field(repr=False)
-    selections: Mapping[str, Selection] = field(repr=False)
+    selection: Selection
+    finetuned: Mapping[str, Finetuned] = field(default_factory=dict, repr=False)
+    others: Mapping[str, Evaluation] = field(default_factory=dict, repr=False)
+    limits: Constraints = Constraints()  # noqa: RUF009
     own_checks: tuple[Check, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.selections, Mapping):
-            raise TypeError(f"selections is of type {type(self.selections).__name__}; pass {{'selected': selection}}")
-        if not self.selections:
-            raise ValueError("selections is empty; pass at least {'selected': selection}")
-        for name, selection in self.selections.items():
-            if not isinstance(selection, Selection):
-                raise TypeError(
-                    f"selections[{name!r}] is of type {type(selection).__name__}; pass what search.select returns"
-                )
+        if not isinstance(self.selection, Selection):
+            raise TypeError(
+                f"selection is of type {type(self.selection).__name__}; pass what search.select or "
+                "search.cross_validated returns"
+            )
+        object.__setattr__(self, "selection", _with_loss(self.selection, self.search))
 
     def __repr__(self) -> str:
         return f"Assessment({self.verdict.word!r}: {self.selection})"
@@ -187,14 +101,14 @@ class Assessment:
     # --- what was selected --------------------------------------------------------------------------------------------
 
     @cached_property
-    def selection(self) -> Selection:
-        """The selection that is assessed; the record of its edit has the loss at the exemplar."""
-        return _with_loss(next(iter(self.selections.values())), self.search)
-
-    @cached_property
     def edit(self) -> Edit:
         """The selected edit, which holds the verdict. If no candidate is feasible, it changes nothing."""
         return replace(self.selection.edit, verdict=str(self.verdict))
+
+    @property
+    def alternatives(self) -> dict[str, Edit]:
+        """The fine-tuned networks as edits of all weights, by name; those without a feasible candidate are left out."""
+        return {name: network.edit for name, network in self.finetuned.items() if network.edit is not None}
 
     @property
     def complete(self) -> bool:
@@ -219,65 +133,46 @@ class Assessment:
     # --- what it does -------------------------------------------------------------------------------------------------
 
     @cached_property
-    def evaluations(self) -> dict[str, Evaluation]:
-        """What each selected edit does to images that were not used to select it, by the name of the selection."""
-        selected = [self.selection, *list(self.selections.values())[1:]]
-        self.search.keep_states({layer for selection in selected for layer in selection.edit.layers})
-        named = zip(self.selections, selected, strict=True)
-        return {name: Evaluation.of(self.search, selection) for name, selection in named}
-
-    @property
     def evaluation(self) -> Evaluation:
         """What the selected edit does to images that were not used to select it."""
-        return next(iter(self.evaluations.values()))
-
-    def compared(self, role: str) -> dict[str, Comparison | None]:
-        """Return the comparisons of the images with the concept of the methods with a role, by name."""
-        methods = self.search.methods
-        names = [name for name in list(self.selections)[1:] if name in methods and methods[name].role == role]
-        return {name: self.evaluations[name].target for name in names}
+        self.search.keep_states(self.selection.edit.layers)
+        return Evaluation.of(self.search, self.selection)
 
     @cached_property
-    def rows(self) -> dict[str, str]:
-        """The rows of the table, by name, and the selection that each shows: of all draws, the best one."""
-        draws = self.compared(CONTROL)
-        measured = {name: draw for name, draw in draws.items() if draw is not None}
-        rows = {}
-        for name in self.selections:
-            if name not in draws:
-                rows[name] = name
-            elif measured:
-                rows[RANDOM] = best_of(measured)
-        return rows
-
-    @property
-    def compared_rows(self) -> list[str]:
-        """The names of the rows of methods that the edit is compared with: random directions and alternatives."""
-        others = {**self.compared(CONTROL), **self.compared(ALTERNATIVE)}
-        return [name for name, shown in self.rows.items() if shown in others]
+    def random_directions(self) -> list[Comparison]:
+        """What draws of random directions do to the same images with the concept, see `random_directions`."""
+        return random_directions(self.search, self.selection)
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per method.
+        """One row per method: the selected edit, random directions, fine-tuned networks, and other alternatives.
 
-        The first row is the edit that is assessed. "random direction" is the best of all draws. Where they were
-        measured, the columns are
-        `failing`, `corrected`, `broken`: numbers of misclassified images with the concept before the edit, and of
-        images that it corrects and breaks, each evaluated with an edit that was selected without it;
-        `share`, `low`, `high`, `p`: share of these errors that is corrected, net, with its 95% interval, and the
-        p-value of the exact McNemar test;
-        `accuracy change`, `accuracy low`, `accuracy high`: change of accuracy on the clean images that were not used
-        for selection, in points, with its 95% interval;
-        `retained`, `retained broken`: number of the retained images that were not used for selection and were
-        classified correctly, and of those that the edit breaks;
+        "random direction" is the mean of the draws. Where they were measured, the columns are
+        `errors`, `corrected`, `broken`: numbers of misclassified images with the concept before the edit, and of images
+        that it corrects and breaks, each evaluated with an edit that was selected without it;
+        `share`, `low`, `high`: share of these errors that is corrected, net, with its 95% interval;
+        `accuracy change`, `accuracy low`, `accuracy high`: change of accuracy on held-out clean images, in points, with
+        its 95% interval;
+        `retained`, `retained broken`: number of held-out retained images that were classified correctly, and of those
+        that are broken;
         `candidates`, `layer`: number of candidates, and the layer or layers that were selected.
+        Fine-tuned networks are evaluated on a third of the images, which did not train them.
         """
-        rows = {}
-        for name, shown in self.rows.items():
-            selection = self.selections[shown]
-            layers = [selection.params.get(key, "") for key in ("layer", f"{SECOND_LAYER}layer")]
-            selected = {"candidates": selection.n_candidates, "layer": " + ".join(layer for layer in layers if layer)}
-            rows[name] = {**self.evaluations[shown].row(), **selected}
+        params = self.selection.params
+        layers = [params.get(key, "") for key in ("layer", f"{SECOND_LAYER}layer")]
+        chosen = {"candidates": self.selection.n_candidates, "layer": " + ".join(layer for layer in layers if layer)}
+        rows: dict[str, dict[str, Any]] = {SELECTED: {**self.evaluation.row(), **chosen}}
+        draws = self.random_directions
+        if draws:
+            corrected = sum(draw.corrected for draw in draws) / len(draws)
+            broken = sum(draw.broken for draw in draws) / len(draws)
+            errors = int(draws[0].before.sum())
+            share = (corrected - broken) / errors if errors else float("nan")
+            rows[RANDOM] = {"errors": errors, "corrected": corrected, "broken": broken, "share": share}
+        for name, network in self.finetuned.items():
+            rows[name] = {**network.evaluation.row(), "candidates": network.candidates}
+        for name, other in self.others.items():
+            rows[name] = other.row()
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
     # --- the verdict --------------------------------------------------------------------------------------------------
@@ -287,10 +182,8 @@ class Assessment:
         """The checklist: each check with its status, "pass", "fail" or "not measured", its figure and advice."""
         search = self.search
         selection = self.selection
-        evaluation = self.evaluation
         used = used_exemplars(search, selection)
-        errors = None if evaluation.target is None else int(evaluation.target.before.sum())
-        checks = [*self.own_checks, *checks_before_search(search, errors, used)]
+        checks = [*self.own_checks, *checks_before_search(search, used)]
         checks.append(completeness_check(selection.n_candidates, self.complete))
         checks.append(feasibility_check(search, selection))
         if not selection.feasible:
@@ -298,14 +191,16 @@ class Assessment:
         is_reliable = ~search.exemplar_activations.compare(selection.edit).after[used]
         checks.append(fit_check(selection.edit))
         checks.append(reliability_check(int(is_reliable.sum()), len(used)))
-        checks += evaluation_checks(
-            evaluation.target,
-            evaluation.clean,
-            evaluation.retained,
-            self.compared(CONTROL),
-            self.compared(ALTERNATIVE),
-            search.constraints,
-        )
+        found = self.evaluation
+        same_images = None
+        minutes = None
+        if len(search.folds) == FOLDS and selection.held_out:
+            same_images = found.on(search, judged_images(search))
+            minutes = minutes_of(search, runs=2)
+        without_concept = search.without_concept
+        checks += help_checks(found, self.random_directions, search.splits.source)
+        checks += cost_checks(found, without_concept, self.limits)
+        checks += instead_checks(found, same_images, self.finetuned, self.others, without_concept, self.limits, minutes)
         return tuple(checks)
 
     @cached_property
@@ -319,17 +214,16 @@ class Assessment:
         return replace(verdict, advice=f"{limit} {verdict.advice}".strip()) if limit else verdict
 
     def summary(self) -> str:
-        """Return the verdict, the selected edit, what other methods give, and the checklist with one check per line."""
+        """Return the verdict, what helps, what it costs, and what else could be done; then the edit, and the checks."""
         lines = [str(self.verdict)]
         if self.selection.feasible:
+            lines += [f"{name}: {text}." for name, text in self.verdict.lines.items()]
             candidates = f"the best of {self.selection.n_candidates:,} candidates"
             lines.append(f"Selected: {describe_selection(self.selection)}; {candidates}.")
             if self.inside_mask is not None:
                 exemplar = first_exemplar(self.search, self.selection)
                 lines.append(describe_map(self.inside_mask, float(exemplar.mask.mean())))
-            lines.append(f"Locality: {self.evaluation.describe_locality()}.")
-            lines += describe_alternatives(self.table)
-        lines += [str(check) for check in self.checks]
+        lines += [str(check) for check in self.checks if not check.line]
         return "\n".join(lines)
 
     # --- the report ---------------------------------------------------------------------------------------------------

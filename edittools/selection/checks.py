@@ -7,14 +7,28 @@ import torch
 from edittools._checks import warn
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.metrics import Comparison, accuracy_interval, mcnemar, wilson
-from edittools.moments import FEW_IMAGES
+from edittools.metrics import (
+    Comparison,
+    accuracy_interval,
+    changed_scenes,
+    difference_interval,
+    mcnemar,
+    predict,
+    predicted_classes,
+    wilson,
+)
 from edittools.selection.activations import CachedActivations
-from edittools.selection.constraints import Constraints
+from edittools.selection.constraints import FEWEST_COMPARED, Constraints
+from edittools.selection.evaluation import Evaluation
+from edittools.selection.finetuning import Finetuned
 from edittools.selection.search import SECOND_LAYER, Search, Selection
-from edittools.selection.splits import RETAINED
+from edittools.selection.splits import FAILURES, REFERENCE_SHARE, RETAINED
 from edittools.selection.verdict import (
+    COSTS,
     DO_NOT_USE,
+    FINETUNE,
+    HELPS,
+    INSTEAD,
     SIGNIFICANCE,
     UNCLEAR,
     USE,
@@ -22,16 +36,20 @@ from edittools.selection.verdict import (
     advise_images,
     fewest_images,
     images_needed,
+    notices,
 )
 
-DRAWS = 5
-"""The number of draws of random directions that the verdict "use" needs; each is selected like the edit."""
+FEWEST_CORRECT = 10
+"""With fewer images with the concept that are correct without an edit, nothing can be seen to break."""
 
-FEWEST_CLEAN = 50
-"""With fewer held-out clean images, the accuracy counts as not measured."""
+NOTICED_DROP = 0.01
+"""A loss of this share of the clean images should be noticed, or of four times the limit."""
 
-FEWEST_RETAINED = 20
-"""With fewer held-out retained images that were correct, what an edit breaks there counts as not measured."""
+NOTICED_BREAK = 0.06
+"""A loss of this share of a set of retained images should be noticed, or of twice the limit."""
+
+LEAST_ALIKE = 0.1
+"""The mistakes are those of the exemplar if at least this share of them is predicted as x' is."""
 
 FAR_BELOW = 0.5
 """Labels are doubted if the accuracy is less than this share of what is expected of it."""
@@ -39,17 +57,8 @@ FAR_BELOW = 0.5
 COVERED = 0.9
 """The mask covers the change if at least this share of |x' − x| is inside of it."""
 
-FEWEST_ERRORS = 6
-"""With fewer misclassified images no edit reaches p ≤ 0.05, even if it corrects all: 2 · 0.5⁵ is 0.06."""
-
 FITTED = 0.5
 """An edit fits the exemplar if at most this share of the loss there is left."""
-
-RELIABILITY = "x' is predicted as x with the edit"
-"""The name of the check of reliability."""
-
-GENERALITY = f"it corrects more than it breaks, with p ≤ {SIGNIFICANCE}"
-"""The name of the check of generality."""
 
 SWAPPED = "x is misclassified and x' is not: are they swapped?"
 """The advice if all is well with an exemplar but for the order of its images."""
@@ -57,27 +66,19 @@ SWAPPED = "x is misclassified and x' is not: are they swapped?"
 LABELS = "Are the labels right?"
 """The advice if images are correct much less often than expected."""
 
-OTHER_EXEMPLAR = "Try another exemplar, a mask that fits the concept, or other layers."
-"""The advice if an edit corrects too few images."""
-
 
 # --- before the search ------------------------------------------------------------------------------------------------
 
 
-def checks_before_search(search: Search, errors: int | None, used: Sequence[int] | None = None) -> list[Check]:
+def checks_before_search(search: Search, used: Sequence[int] | None = None) -> list[Check]:
     """Make the checks of a checklist that need no selected edit.
 
     Args:
         search: the search.
-        errors: number of misclassified images with the concept; None if it is not known.
         used: indices in `Search.exemplar_members` of the exemplars to check; by default all of them.
     """
-    splits = search.splits
-    clean = sum(len(images) for images in (splits.reference, splits.clean, splits.clean_test) if images is not None)
-    retained = sum(len(images) for images in (splits.retain, splits.retain_test) if images is not None)
     checks = exemplar_checks(search, used)
-    checks += image_checks(clean, errors, retained)
-    return checks + labels_checks(search.activations)
+    return [*checks, mistakes_check(search, used), *labels_checks(search.activations)]
 
 
 def used_exemplars(search: Search, selection: Selection) -> list[int]:
@@ -137,7 +138,24 @@ def exemplar_checks(search: Search, used: Sequence[int] | None = None) -> list[C
             f"{inside_mask:.0%} of the difference between x and x' is inside the mask",
             "Pass a mask of all pixels that differ, or make x' by Exemplar.paste.",
         ),
+        _object_check(search, exemplars, original),
     ]
+
+
+def _object_check(search: Search, exemplars: Sequence[Exemplar], original: Sequence[int]) -> Check:
+    """Check that x is predicted alike without what the mask covers, so that the mask does not cover the object."""
+    gray = []
+    for exemplar in exemplars:
+        mean = exemplar.image.mean(dim=(1, 2), keepdim=True)
+        gray.append(torch.where(exemplar.mask > 0, mean, exemplar.image))
+    predicted = predicted_classes(predict(search.classifier, torch.stack(gray))).tolist()
+    kept = sum(one == other for one, other in zip(predicted, original, strict=True))
+    return Check(
+        "the mask does not cover the object",
+        kept > 0,
+        f"with the masked area in one color, {kept} of {len(gray)} x are predicted as before",
+        "Mark only what misleads: if the mask covers the object itself, x' shows no object.",
+    )
 
 
 def change_inside_mask(exemplar: Exemplar) -> float:
@@ -156,34 +174,28 @@ def _describe_classes(what: str, names: Sequence[str], classes: Sequence[str]) -
     return f"{what} is predicted: {listed}" + (", …" if len(pairs) > 5 else "")
 
 
-def image_checks(clean: int, errors: int | None, retained: int) -> list[Check]:
-    """Check that there are enough images.
+def mistakes_check(search: Search, used: Sequence[int] | None = None) -> Check:
+    """Check that images with the concept are mistaken for the class that x' is predicted as.
+
+    Few of them are if labels are wrong, or if the images do not show the concept.
 
     Args:
-        clean: number of clean images, reference images included.
-        errors: number of misclassified images with the concept; None if it is not known.
-        retained: number of retained images.
+        search: the search.
+        used: indices of exemplars; by default all exemplars of the search.
     """
-    return [
-        Check(
-            f"at least {FEW_IMAGES} clean images",
-            clean >= FEW_IMAGES,
-            f"{clean:,} images",
-            "Pass more clean images, better hundreds; without labels, the current predictions serve.",
-        ),
-        Check(
-            f"at least {FEWEST_ERRORS} misclassified images with the concept",
-            None if errors is None else errors >= FEWEST_ERRORS,
-            "" if errors is None else f"{errors:,} images",
-            f"Pass more failing images: with fewer, no edit can reach p ≤ {SIGNIFICANCE}.",
-        ),
-        Check(
-            "retained images are given",
-            True if retained else None,
-            f"{retained:,} images" if retained else "none",
-            "Pass images that legitimately rely on the concept as retain=, so that their cost is known.",
-        ),
-    ]
+    cached = search.exemplar_activations
+    used = list(range(len(search.exemplar_members)) if used is None else used)
+    shown = predicted_classes(cached.original[used]).unique()
+    target = search.target
+    predicted = predicted_classes(target.original)[target.before]
+    alike = int(torch.isin(predicted, shown).sum())
+    errors = len(predicted)
+    return Check(
+        "images with the concept are mistaken for what x' is predicted as",
+        alike >= LEAST_ALIKE * errors if errors else None,
+        f"{alike:,} of {errors:,} misclassified images with the concept are predicted as x' is",
+        "Do these images show what the exemplar changes? Are their labels right?",
+    )
 
 
 def labels_checks(activations: Mapping[str, CachedActivations]) -> list[Check]:
@@ -201,7 +213,7 @@ def labels_checks(activations: Mapping[str, CachedActivations]) -> list[Check]:
     kinds = {
         "clean": ("clean", "clean_test"),
         "retained": ("retain", "retain_test"),
-        "failing": ("target", "target_test"),
+        "concept": ("target", "target_test"),
     }
     parts = {}
     for kind, names in kinds.items():
@@ -226,7 +238,8 @@ def _labels_check(kind: str, parts: Sequence[CachedActivations], accuracies: Map
     expected = {f"while their predictions have a mean probability of {confidence:.0%}": confidence}
     for other, share in accuracies.items():
         if other != kind:
-            expected[f"while {share:.0%} of the {other} images are"] = share
+            what = "images with the concept" if other == "concept" else f"{other} images"
+            expected[f"while {share:.0%} of the {what} are"] = share
     most = max(expected, key=expected.__getitem__)
     is_plausible = accuracies[kind] >= FAR_BELOW * expected[most]
     count = sum(len(part.before) for part in parts)
@@ -264,11 +277,10 @@ def completeness_check(candidates: int, complete: bool) -> Check:
         candidates: number of candidates that were tried.
         complete: whether it was not interrupted.
     """
-    figure = f"the search was interrupted after {candidates:,} candidates, perhaps before every control was tried"
     return Check(
         "the search is complete",
         complete,
-        "" if complete else figure,
+        "" if complete else f"the search was interrupted after {candidates:,} candidates",
         "Let it run to its end: this is the best of what was tried.",
         UNCLEAR,
     )
@@ -297,14 +309,14 @@ def _obstacle(search: Search, selection: Selection) -> str:
     most = int(outcomes.net.max())
     if most <= 0:
         return (
-            "No edit corrects more failing images than it breaks: what they show is not what the exemplar changes, or "
-            "they are misclassified for another reason. Try another exemplar."
+            "No edit corrects more images with the concept than it breaks: what they show is not what the exemplar "
+            "changes, or they are misclassified for another reason. Try another exemplar."
         )
     wrong = int(search.activations["target"].before.sum())
     return (
         f"Edits correct up to {most} of {wrong} misclassified images, but none costs at most "
-        f"{search.constraints.max_accuracy_drop:.3g} points of accuracy and keeps the retained images. Try more clean "
-        "and retained images, another exemplar, or a smaller change."
+        f"{search.constraints.max_accuracy_drop:.3g} points of accuracy and keeps the retained images and those of the "
+        "concept's own class. Try more clean and retained images, another exemplar, or a smaller change."
     )
 
 
@@ -324,44 +336,16 @@ def fit_check(edit: Edit) -> Check:
 
 
 def reliability_check(reliable: int, exemplars: int) -> Check:
-    """Check that x' is predicted with the edit as x is without it; if no x' is, an edit cannot be trusted.
+    """Check that x' is predicted with the edit as x is without it.
 
     Args:
         reliable: number of exemplars for which it is.
         exemplars: number of exemplars that the edit was made from.
     """
     figure = f"with the edit, x' is predicted as x for {reliable} of {exemplars} exemplars"
-    advice = "Try more strength or a higher rank."
-    return Check(RELIABILITY, reliable == exemplars, figure, advice, USE if reliable else UNCLEAR)
-
-
-def evaluation_checks(
-    target: Comparison | None,
-    clean: Comparison | None,
-    retained: Mapping[str, Comparison | None],
-    draws: Mapping[str, Comparison | None],
-    alternatives: Mapping[str, Comparison | None],
-    constraints: Constraints,
-) -> list[Check]:
-    """Check what was measured on images that were not used to select the edit.
-
-    Args:
-        target: the comparison of the images with the concept before and after the edit; None if none was held out.
-        clean: that of the clean images; None if none was held out.
-        retained: that of each retained set, by name.
-        draws: that of the images with the concept with each draw of random directions, by name.
-        alternatives: that of the images with the concept with each alternative, by name.
-        constraints: what the edit may cost.
-    """
-    checks = [
-        generality_check(target),
-        random_check(target, draws),
-        baseline_check(target, alternatives),
-        accuracy_check(clean, constraints),
-    ]
-    for name, comparison in retained.items():
-        checks.append(retained_check(name, comparison, constraints))
-    return checks
+    return Check(
+        "x' is predicted as x with the edit", reliable == exemplars, figure, "Try more strength or a higher rank."
+    )
 
 
 def describe_effect(target: Comparison, images: str) -> str:
@@ -374,174 +358,324 @@ def describe_effect(target: Comparison, images: str) -> str:
     return f"{text} {images}"
 
 
-def generality_check(target: Comparison | None) -> Check:
-    """Check that the edit corrects more images with the concept than it breaks.
+# --- helps ------------------------------------------------------------------------------------------------------------
+
+
+def help_checks(found: Evaluation, draws: Sequence[Comparison], source: str) -> list[Check]:
+    """Check that an edit helps on new images with the concept.
 
     Args:
-        target: the comparison of these images; None if none was held out.
+        found: what the edit does to images that were not used to select it.
+        draws: the comparisons of the same images with the concept with draws of random directions.
+        source: how the images were chosen, one of `SOURCES`.
     """
+    return [gain_check(found), breakable_check(found, source), random_check(found, draws)]
+
+
+def gain_check(found: Evaluation) -> Check:
+    """Check that the edit corrects more images with the concept than it breaks, with p ≤ 0.05.
+
+    Images of one scene count as one in the test.
+    """
+    name = f"it corrects more than it breaks, with p ≤ {SIGNIFICANCE}"
+    target = found.target
     if target is None:
         figure = "no image with the concept was held out of the selection"
-        advice = "Select by cross-validation, or pass images for evaluation only."
-        return Check(GENERALITY, None, figure, advice, DO_NOT_USE)
-    net = target.corrected - target.broken
-    p = mcnemar(target.corrected, target.broken)
+        advice = "Select by cross-validation (splits.with_folds()), or pass images for evaluation only."
+        return Check(name, None, figure, advice, DO_NOT_USE, HELPS)
+    gained, lost = changed_scenes(target, found.scenes)
+    p = mcnemar(gained, lost)
     figure = describe_effect(target, "held-out images")
     if target.before.any():
         low, high = target.corrected_interval()
-        figure += f", net {target.errors_corrected:.0%} [{low:.0%}, {high:.0%}]"
-    figure += f", p {p:.2g}"
-    if net <= 0:
-        advice = "Try another exemplar, a mask that fits the concept, or more failing images to select on."
-        return Check(GENERALITY, False, figure, advice, DO_NOT_USE)
+        figure += f", net {target.errors_corrected:.0%} [{low:.0%}, {high:.0%}] of the errors"
+    figure += f" (p {p:.2g})"
+    scenes = len(target.before) if found.scenes is None else len(found.scenes.unique())
+    what = "images with the concept"
+    if scenes < len(target.before):
+        figure += f"; the images show {scenes} scenes, which count as one each"
+        what = "scenes with the concept"
+    if target.corrected <= target.broken:
+        advice = "Try another exemplar, a mask that fits the concept, or more images with the concept to select on."
+        return Check(name, False, figure, advice, DO_NOT_USE, HELPS)
     if p <= SIGNIFICANCE:
-        return Check(GENERALITY, True, figure, at_best=UNCLEAR)
-    advice = advise_images(images_needed(target.corrected, target.broken, len(target.before)))
-    return Check(GENERALITY, False, f"{figure}, which so few images cannot tell from chance", advice, UNCLEAR)
+        return Check(name, True, figure, at_best=UNCLEAR, line=HELPS)
+    advice = advise_images(images_needed(gained, lost, scenes), what)
+    return Check(name, False, f"{figure}, which so few cannot tell from chance", advice, UNCLEAR, HELPS)
 
 
-def random_check(target: Comparison | None, draws: Mapping[str, Comparison | None]) -> Check:
-    """Check that the edit corrects significantly more images, net, than the best draw of random directions.
+def breakable_check(found: Evaluation, source: str) -> Check:
+    """Check that images with the concept can be seen to break: some are correct without an edit."""
+    name = "some images with the concept are correct without the edit"
+    correct = 0 if found.target is None else int((~found.target.before).sum())
+    advice = (
+        "Nothing can break among images that are all wrong: pass a sample of all images with the concept, including "
+        f"those that are right (at least {FEWEST_CORRECT})."
+    )
+    if source == FAILURES:
+        figure = "the images with the concept were chosen because they fail, so what the edit breaks is not seen"
+        return Check(name, False, figure, advice, UNCLEAR, HELPS)
+    figure = f"of a sample of images with the concept, {correct:,} are correct without the edit"
+    if correct < FEWEST_CORRECT:
+        return Check(name, False, f"only {correct} of the images with the concept can break", advice, UNCLEAR, HELPS)
+    return Check(name, True, figure, at_best=UNCLEAR)
+
+
+def random_check(found: Evaluation, draws: Sequence[Comparison]) -> Check:
+    """Check that the edit corrects more images, net, than random directions do on average."""
+    name = "it corrects more than random directions"
+    if found.target is None or not draws:
+        return Check(name, None, "random directions were not measured", "", USE, HELPS)
+    net = found.target.corrected - found.target.broken
+    mean = sum(draw.corrected - draw.broken for draw in draws) / len(draws)
+    figure = f"random directions correct {mean:.1f} net, the mean of {len(draws)} draws"
+    advice = "Try another exemplar, a mask that fits the concept, or other layers."
+    return Check(name, net > mean, figure, advice, UNCLEAR, HELPS)
+
+
+# --- costs ------------------------------------------------------------------------------------------------------------
+
+
+def cost_checks(found: Evaluation, without_concept: torch.Tensor, limits: Constraints) -> list[Check]:
+    """Check each cost of an edit: whether it is within its limit, and whether there are enough images to tell.
 
     Args:
-        target: the comparison of the images with the concept; None if none was held out.
-        draws: that of each draw on the same images, by name.
+        found: what the edit does to images that were not used to select it.
+        without_concept: see `Search.without_concept`.
+        limits: what the edit may cost.
     """
-    name = f"it corrects more than random directions, with p ≤ {SIGNIFICANCE}"
-    measured = {key: draw for key, draw in draws.items() if draw is not None}
-    if target is None or not measured:
-        figure = "no random direction was selected in the same way, so one may correct as much"
-        if draws:
-            figure = "no image was held out on which the edit and random directions can be compared"
-        advice = f"Select {DRAWS} random directions in the same way (baselines=True)."
-        return Check(name, None, figure, advice, DO_NOT_USE)
-    best = measured[best_of(measured)]
-    of_edit = target.corrected - target.broken
-    of_best = best.corrected - best.broken
-    gained, lost = paired_difference(target, best)
-    p = mcnemar(gained, lost)
-    figure = f"the best of {len(measured)} random directions corrects {of_best} net, and the edit {of_edit} (p {p:.2g})"
-    if of_edit < of_best:
-        return Check(name, False, figure, OTHER_EXEMPLAR, DO_NOT_USE)
-    if len(measured) < DRAWS:
-        advice = f"Select {DRAWS} random directions the same way."
-        return Check(name, None, f"{figure}, but random directions differ", advice, DO_NOT_USE)
-    if p <= SIGNIFICANCE:
-        return Check(name, True, figure, at_best=DO_NOT_USE)
-    advice = OTHER_EXEMPLAR
-    if gained > lost:
-        advice = advise_images(images_needed(gained, lost, len(target.before)))
-    return Check(name, False, f"{figure}, which so few images cannot tell from chance", advice, UNCLEAR)
+    checks = [accuracy_check(found.clean, limits)]
+    if found.retained:
+        checks += [retained_check(name, comparison, limits) for name, comparison in found.retained.items()]
+    else:
+        advice = "Pass images that legitimately rely on the concept as retain=."
+        checks.append(Check("retained images are given", None, "no retained images were given", advice, line=COSTS))
+    checks.append(own_class_check(found.own_class, without_concept, limits))
+    return checks
 
 
-def baseline_check(target: Comparison | None, baselines: Mapping[str, Comparison | None]) -> Check:
-    """Check that no baseline corrects significantly more images, net; the best one is named in any case.
-
-    Args:
-        target: the comparison of the images with the concept; None if none was held out.
-        baselines: that of each baseline on the same images, by name.
-    """
-    name = "no baseline corrects significantly more"
-    measured = {key: baseline for key, baseline in baselines.items() if baseline is not None}
-    if target is None or not measured:
-        return Check(name, None, "", "Select baselines the same way (baselines=True).")
-    best = best_of(measured)
-    of_edit = target.corrected - target.broken
-    of_best = measured[best].corrected - measured[best].broken
-    p = mcnemar(*paired_difference(target, measured[best]))
-    is_better = of_best > of_edit and p <= SIGNIFICANCE
-    figure = f"{best}, the best baseline, corrects {of_best} net, and the edit {of_edit}"
-    if of_best >= of_edit:
-        figure += f" (p {p:.2g})"
-    advice = f"Consider {best} itself, or try another exemplar, a mask that fits the concept, or other layers."
-    return Check(name, not is_better, figure, advice, DO_NOT_USE)
+def is_within_limits(found: Evaluation, without_concept: torch.Tensor, limits: Constraints) -> bool:
+    """Return whether no measured cost exceeds its limit; the arguments are those of `cost_checks`."""
+    if found.clean is not None and found.clean.broken - found.clean.corrected > _most_lost(
+        len(found.clean.before), limits
+    ):
+        return False
+    for retained in found.retained.values():
+        if retained is not None and retained.broken > limits.may_break(int((~retained.before).sum())):
+            return False
+    own_class = found.own_class
+    if own_class is None or min(len(own_class.before), len(without_concept)) < FEWEST_COMPARED:
+        return True
+    accuracy = float(without_concept.float().mean())
+    return int(own_class.after.sum()) <= limits.most_wrong("own_class", own_class.before, accuracy)
 
 
-def best_of(comparisons: Mapping[str, Comparison]) -> str:
-    """Return the name of the first comparison with the most images corrected, minus images broken."""
-    return max(comparisons, key=lambda name: comparisons[name].corrected - comparisons[name].broken)
-
-
-def paired_difference(one: Comparison, other: Comparison) -> tuple[int, int]:
-    """Count the images that are correct with one edit only, and with the other one only."""
-    return int((~one.after & other.after).sum()), int((one.after & ~other.after).sum())
-
-
-def accuracy_check(clean: Comparison | None, constraints: Constraints) -> Check:
-    """Check that accuracy on clean images satisfies the constraint; one image may always be lost.
+def accuracy_check(clean: Comparison | None, limits: Constraints) -> Check:
+    """Check that accuracy on clean images is kept; one image may be lost in any case.
 
     Args:
         clean: the comparison of the clean images; None if none was held out.
-        constraints: what the edit may cost.
+        limits: what the edit may cost.
     """
     name = "accuracy on clean images is kept"
-    more = f"Pass at least {4 * FEWEST_CLEAN} clean images, a quarter of which repair holds out."
     if clean is None:
         figure = "accuracy was not measured on clean images that were not used for selection"
-        return Check(name, None, figure, more, DO_NOT_USE)
+        return Check(name, None, figure, "Pass clean images for evaluation.", DO_NOT_USE, COSTS)
     count = len(clean.before)
+    allowed = _most_lost(count, limits)
     low, high = clean.accuracy_interval()
-    span = f"[{low:+.2f}, {high:+.2f}]"
-    change = f"accuracy on {count:,} clean images changes by {clean.accuracy_change:+.2f} points {span}"
-    if count < FEWEST_CLEAN:
-        return Check(name, None, f"{change}, which so few images cannot measure", more, DO_NOT_USE)
-    allowed_drop = max(constraints.max_accuracy_drop, 100 / count)  # no set can resolve less than one image
-    allowed = f"{allowed_drop:.2g} points" if allowed_drop == constraints.max_accuracy_drop else "one image"
-    figure = f"{change}, and {allowed} may be lost"
-    advice = "Pass more clean images, or try lower strengths and a higher reference_weight."
-    if clean.accuracy_change >= -allowed_drop - 1e-9:
-        return Check(name, True, figure, at_best=DO_NOT_USE)
-    if high < -allowed_drop:
-        return Check(name, False, figure, advice, DO_NOT_USE)
+    of_images = "one image" if allowed == 1 else f"{allowed:,} images"
+    figure = (
+        f"accuracy on {count:,} clean images changes by {clean.accuracy_change:+.2f} points [{low:+.2f}, {high:+.2f}], "
+        f"and {of_images} may be lost"
+    )
+    if clean.broken - clean.corrected > allowed:
+        is_certain = high < -100 * allowed / count
+        return _exceeded(name, figure, is_certain, "clean images", _fewest_clean(count, clean, limits))
+    noticed = min(max(NOTICED_DROP, 4 * limits.max_accuracy_drop / 100), 1.0)
+    if notices(count, noticed, allowed):
+        return Check(name, True, figure, at_best=DO_NOT_USE, line=COSTS)
+    needed = fewest_images(lambda images: notices(images, noticed, _most_lost(images, limits)), count)
+    figure += f"; a loss of {noticed:.0%} would be noticed with {needed:,} held-out images"
+    advice = f"Pass about {_in_all(needed):,} clean images, a quarter of which are reference images."
+    return Check(name, False, figure, advice, UNCLEAR, COSTS)
+
+
+def _most_lost(count: int, limits: Constraints) -> int:
+    """Return by how many images accuracy may be lower; no set can resolve less than one image."""
+    return max(limits.may_lose(count), 1)
+
+
+def _in_all(held_out: int | None) -> int:
+    """Return how many clean images leave a number of them held out, when some serve as reference images."""
+    return -(-int(held_out or 0) * 100 // int(100 * (1 - REFERENCE_SHARE)))
+
+
+def _fewest_clean(count: int, clean: Comparison, limits: Constraints) -> int | None:
+    """Return about how many clean images would show a loss at the observed shares."""
 
     def would_decide(images: int) -> bool:
-        corrected = clean.corrected / count * images
-        broken = clean.broken / count * images
-        most = accuracy_interval(corrected, broken, images)[1]
-        return most < -max(constraints.max_accuracy_drop, 100 / images)
+        high = accuracy_interval(clean.corrected / count * images, clean.broken / count * images, images)[1]
+        return high < -100 * _most_lost(images, limits) / images
 
-    needed = advise_images(fewest_images(would_decide, count), "held-out clean images", None)
-    return Check(name, False, f"{figure}, but the interval contains that limit", f"{needed} {advice}", UNCLEAR)
+    return fewest_images(would_decide, count)
 
 
-def retained_check(name: str, retained: Comparison | None, constraints: Constraints) -> Check:
+def _exceeded(name: str, figure: str, is_certain: bool, images: str, needed: int | None) -> Check:
+    """Return the check of a cost above its limit; it is certain if its 95% interval lies wholly above."""
+    advice = "Try lower strengths and a higher reference_weight, or another exemplar."
+    if is_certain:
+        return Check(name, False, f"{figure}, which the edit exceeds", advice, DO_NOT_USE, COSTS)
+    figure += ", which the edit exceeds, perhaps by chance"
+    return Check(name, False, figure, f"{advise_images(needed, f'held-out {images}')} {advice}", UNCLEAR, COSTS)
+
+
+def retained_check(name: str, retained: Comparison | None, limits: Constraints) -> Check:
     """Check that the edit breaks few of a set of retained images, of those that were correct before.
 
     Args:
         name: the name of the set.
-        retained: the comparison of its images; None if it is too small to hold some out.
-        constraints: what the edit may cost.
+        retained: the comparison of its images; None if there are none.
+        limits: what the edit may cost.
     """
     title = RETAINED if name == RETAINED else f"{RETAINED} {name!r}"
     keeps = f"predictions on the {title} are kept"
-    more = f"Pass more retained images of that kind, at least {2 * FEWEST_RETAINED}, half of which repair holds out."
     if retained is None:
-        figure = f"the {title} are too few to hold some out of the selection"
-        return Check(keeps, None, figure, more, DO_NOT_USE)
+        return Check(keeps, None, f"there are no {title}", "Pass images of that kind.", DO_NOT_USE, COSTS)
     correct = int((~retained.before).sum())
     low, high = wilson(retained.broken, correct)
     share = retained.broken / max(correct, 1)
-    broken = f"it breaks {retained.broken} of {correct:,} {title} that were correct before"
-    if correct < FEWEST_RETAINED:
-        is_doubtful = correct < FAR_BELOW * len(retained.before)
-        advice = f"{LABELS} {more}" if is_doubtful else more
-        figure = f"{broken}, which so few images cannot measure"
-        return Check(keeps, None, figure, advice, DO_NOT_USE)
-    limit = constraints.max_retain_broken / 100
-    enough = constraints.retained_images_needed  # 99 for 3%: if none of them breaks, 0.97⁹⁹ is below 0.05
-    allowed_broken = int(limit * correct + 1e-9) if correct >= enough else 0
-    figure = f"{broken}, {share:.1%} [{low:.1%}, {high:.1%}], and {allowed_broken or 'none'} may break"
-    advice = "Pass more retained images of that kind, or try lower strengths."
-    if retained.broken <= allowed_broken:
-        return Check(keeps, True, figure, at_best=DO_NOT_USE)
-    if low > limit:
-        return Check(keeps, False, figure, advice, DO_NOT_USE)
+    allowed = limits.may_break(correct)
+    limit = limits.max_retain_broken / 100
+    figure = (
+        f"it breaks {retained.broken} of {correct:,} {title} that were correct, {share:.1%} [{low:.1%}, {high:.1%}], "
+        f"and {allowed or 'none'} may break"
+    )
+    if retained.broken > allowed:
+
+        def would_decide(images: int) -> bool:
+            return wilson(round(share * images), images)[0] > limit
+
+        return _exceeded(keeps, figure, low > limit, title, fewest_images(would_decide, correct))
+    noticed = min(max(NOTICED_BREAK, 2 * limit), 1.0)
+    if notices(correct, noticed, allowed):
+        return Check(keeps, True, figure, at_best=DO_NOT_USE, line=COSTS)
+    needed = fewest_images(lambda images: notices(images, noticed, limits.may_break(images)), correct)
+    figure += f"; a loss of {noticed:.0%} would be noticed with {needed:,}"
+    advice = f"Pass about {needed:,} {title} that are classified correctly."
+    if correct < FAR_BELOW * len(retained.before):
+        advice = f"{LABELS} {advice}"
+    return Check(keeps, False, figure, advice, UNCLEAR, COSTS)
+
+
+def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor, limits: Constraints) -> Check:
+    """Check that images of the concept's own class are about as often correct with the concept as without it.
+
+    Args:
+        own_class: the comparison of its images with the concept; None if there are none.
+        without_concept: which images of this class without the concept are correct without an edit, `(n,)` booleans.
+        limits: what the edit may cost.
+    """
+    name = "the concept's own class is kept"
+    count = 0 if own_class is None else len(own_class.before)
+    others = len(without_concept)
+    if own_class is None or min(count, others) < FEWEST_COMPARED:
+        figure = f"the cost on the concept's own class was not measured ({count} images of it with the concept"
+        figure += f", {others} without it)" if count else ")"
+        advice = (
+            f"Pass at least {FEWEST_COMPARED} images with the concept of the class that x' is predicted as, and as "
+            "many clean images of this class."
+        )
+        return Check(name, None, figure, advice, USE, COSTS)
+    correct = int((~own_class.after).sum())
+    correct_before = int((~own_class.before).sum())
+    correct_without = int(without_concept.sum())
+    low, high = difference_interval(correct, count, correct_without, others)
+    figure = (
+        f"of the concept's own class, {correct / count:.0%} of {count:,} images with it are correct "
+        f"({correct_before / count:.0%} before the edit), and {correct_without / others:.0%} of {others:,} without it"
+    )
+    most_wrong = limits.most_wrong("own_class", own_class.before, correct_without / others)
+    if count - correct <= most_wrong:
+        return Check(name, True, figure, at_best=DO_NOT_USE, line=COSTS)
+    figure += f", a difference of {100 * (correct / count - correct_without / others):+.0f} points "
+    figure += f"[{100 * low:+.0f}, {100 * high:+.0f}], and {limits.max_own_drop:g} may be lost"
 
     def would_decide(images: int) -> bool:
-        if share <= limit:
-            return images >= enough
-        return wilson(round(share * images), images)[0] > limit
+        interval = difference_interval(round(correct / count * images), images, correct_without, others)
+        return 100 * interval[1] < -limits.max_own_drop
 
-    needed = advise_images(fewest_images(would_decide, correct), "held-out retained images", None)
-    figure = f"{figure}, but the interval contains {constraints.max_retain_broken:g}%"
-    return Check(keeps, False, figure, f"{needed} {advice}", UNCLEAR)
+    needed = fewest_images(would_decide, count)
+    is_certain = 100 * high < -limits.max_own_drop
+    return _exceeded(name, figure, is_certain, "images of the concept's own class", needed)
+
+
+# --- instead ----------------------------------------------------------------------------------------------------------
+
+
+def instead_checks(
+    found: Evaluation,
+    same_images: Evaluation | None,
+    finetuned: Mapping[str, Finetuned],
+    others: Mapping[str, Evaluation],
+    without_concept: torch.Tensor,
+    limits: Constraints,
+    minutes: float | None,
+) -> list[Check]:
+    """Compare with what a user would do instead: fine-tune, which is tested; and others, which are listed.
+
+    Args:
+        found: what the edit does to images that were not used to select it.
+        same_images: the same on the images that did not train the fine-tuned networks; None without such networks.
+        finetuned: fine-tuned networks by name; the first one is tested.
+        others: what other alternatives do, by name.
+        without_concept: see `Search.without_concept`.
+        limits: what an alternative may cost.
+        minutes: about how many minutes fine-tuning would take; None if it is not possible.
+    """
+    checks = []
+    if finetuned and same_images is not None:
+        name, rival = next(iter(finetuned.items()))
+        checks.append(finetuning_check(name, rival.evaluation, same_images, without_concept, limits))
+    else:
+        figure = "fine-tuning was not compared"
+        if minutes is not None:
+            figure += f"; it takes about {max(round(minutes), 1)} min with finetuning=True"
+        checks.append(Check("fine-tuning is compared", None, figure, "Pass finetuning=True.", USE, INSTEAD))
+    listed = {name: one.evaluation for name, one in list(finetuned.items())[1:]}
+    for name, other in {**listed, **others}.items():
+        checks.append(Check(f"{name} is compared", True, f"{name}: {_describe(other)}", line=INSTEAD))
+    return checks
+
+
+def finetuning_check(
+    name: str, rival: Evaluation, edit: Evaluation, without_concept: torch.Tensor, limits: Constraints
+) -> Check:
+    """Check that fine-tuning does not correct significantly more within the limits than the edit on the same images."""
+    title = f"{name} does not correct significantly more"
+    if rival.target is None or edit.target is None:
+        return Check(title, None, "", "", USE, INSTEAD)
+    difference = Comparison(edit.target.after, rival.target.after)
+    p = mcnemar(*changed_scenes(difference, rival.scenes))
+    of_rival = rival.target.corrected - rival.target.broken
+    of_edit = edit.target.corrected - edit.target.broken
+    is_within = is_within_limits(rival, without_concept, limits)
+    is_better = of_rival > of_edit and p <= SIGNIFICANCE and is_within
+    figure = f"{name}: {_describe(rival)}; the edit on the same images: {_describe(edit)} (p {p:.2g})"
+    if not is_within:
+        figure += f"; {name} exceeds a limit"
+    advice = "Use the fine-tuned network, fix.alternatives[…], or train one yourself and pass it as alternatives=."
+    return Check(title, not is_better, figure, advice, FINETUNE, INSTEAD)
+
+
+def _describe(found: Evaluation) -> str:
+    """Say in a few words what an alternative corrects, and what it costs."""
+    parts = []
+    if found.target is not None:
+        parts.append(f"{found.target.corrected} corrected and {found.target.broken} broken")
+    if found.clean is not None:
+        parts.append(f"accuracy {found.clean.accuracy_change:+.2f} points")
+    retained = found.all_retained
+    if retained is not None:
+        parts.append(f"{retained.broken} of {int((~retained.before).sum()):,} retained images broken")
+    return ", ".join(parts)

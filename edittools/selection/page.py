@@ -16,7 +16,7 @@ from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, in_batches
-from edittools.methods import CANDIDATE, EDIT
+from edittools.methods import EDIT
 from edittools.metrics import misclassified, predicted_classes, state_of
 from edittools.reports import (
     Bar,
@@ -32,14 +32,13 @@ from edittools.reports import (
     render_charts,
     shade,
 )
-from edittools.selection.checks import GENERALITY, RELIABILITY, used_exemplars
+from edittools.selection.checks import used_exemplars
 from edittools.selection.outcomes import describe_params
 from edittools.selection.search import SECOND_LAYER, Search, Selection
 from edittools.selection.splits import RETAINED
-from edittools.selection.verdict import Verdict
 
 if TYPE_CHECKING:
-    from edittools.selection.assessment import Assessment, Evaluation
+    from edittools.selection.assessment import Assessment
 
 MOST_CARDS = 60
 """The largest number of images with the concept that a report shows."""
@@ -63,18 +62,16 @@ def make_page(assessment: "Assessment", title: str = "") -> Page:
     """
     search = assessment.search
     selection = assessment.selection
-    evaluation = assessment.evaluation
     verdict = assessment.verdict
-    titles = {name: f"{name} (for comparison)" for name in assessment.compared_rows}
-    table = assessment.table.rename(index=titles)
+    table = assessment.table
     shown = _shown_images(search, selection)
     text = describe_selection(selection) if selection.feasible else "no edit"
     maps, note = _maps(search, selection, shown)
-    costs, costs_note = _costs(search, selection, evaluation)
+    costs, costs_note = _costs(search, selection)
     held_out = "each with an edit that was selected without it"
     if "target_test" in search.activations:
         held_out = "none of which was used to select the edit"
-    elif selection.held_out is None:
+    elif not selection.held_out:
         held_out = "on which the edit was selected, so these figures are too optimistic"
     return Page(
         title=title or f"An edit of {type(search.classifier.model).__name__}",
@@ -82,7 +79,7 @@ def make_page(assessment: "Assessment", title: str = "") -> Page:
         word=verdict.word,
         reason=verdict.reason,
         advice=verdict.advice,
-        measures=_measures(verdict, evaluation),
+        lines=list(verdict.lines.items()) if selection.feasible else [],
         checks=verdict.checks,
         exemplars=_exemplars(search, selection),
         maps=maps,
@@ -116,36 +113,26 @@ def make_data(assessment: "Assessment", title: str = "") -> dict[str, Any]:
     verdict = assessment.verdict
     checks = []
     for check in verdict.checks:
-        names = ("name", "status", "figure", "advice", "at_best")
+        names = ("name", "status", "figure", "advice", "at_best", "line")
         checks.append({name: getattr(check, name) for name in names})
     data = {
         "title": title,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": str(search.classifier),
-        "verdict": {"word": verdict.word, "reason": verdict.reason, "advice": verdict.advice},
+        "verdict": {"word": verdict.word, "reason": verdict.reason, "advice": verdict.advice, **verdict.lines},
         "checks": checks,
         "feasible": selection.feasible,
         "selected": selection.params,
         "candidates": selection.n_candidates,
         "methods": assessment.table.reset_index().to_dict("records"),
-        "settings": None if search.splits.folds is None else arguments_of_repair(search),
+        "settings": arguments_of_repair(search) if search.splits.folds else None,
+        "limits": asdict(assessment.limits),
         "constraints": asdict(search.constraints),
         "versions": package_versions(),
         "fingerprints": assessment.fingerprints,
         "complete": assessment.complete,
     }
     return plain(data)
-
-
-def _measures(verdict: Verdict, evaluation: "Evaluation") -> list[tuple[str, str]]:
-    """Give the figures of reliability, generality and locality."""
-    figures = {check.name: check.figure for check in verdict.checks}
-    not_measured = "not measured"
-    return [
-        ("reliability", figures.get(RELIABILITY, not_measured)),
-        ("generality", figures.get(GENERALITY, not_measured)),
-        ("locality", evaluation.describe_locality()),
-    ]
 
 
 # --- sentences --------------------------------------------------------------------------------------------------------
@@ -178,23 +165,6 @@ def describe_edit(params: Mapping[str, Any]) -> str:
 def describe_map(inside_mask: float, covered: float) -> str:
     """Say where the edit acts in x'."""
     return f"{inside_mask:.0%} of its edit map of x' is inside the mask, which covers {covered:.0%} of the image."
-
-
-def describe_alternatives(table: pd.DataFrame) -> list[str]:
-    """Say what each method alone corrects and breaks, and what the methods that it is compared with do."""
-    if "corrected" not in table:  # nothing was held out
-        return []
-
-    table = table.dropna(subset=["corrected"])
-    lines = []
-    if EDIT in table.index:
-        edit = table.loc[EDIT]
-        lines.append(f"The edit alone, selected the same way: {edit.corrected} corrected, {edit.broken} broken.")
-    others = table.drop(index=[name for name in (table.index[0], EDIT) if name in table.index])
-    if len(others):
-        counts = ", ".join(f"{name} {row.corrected} / {row.broken}" for name, row in others.iterrows())
-        lines.append(f"Other methods, corrected / broken: {counts}.")
-    return lines
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -244,22 +214,23 @@ class _Shown:
 
 
 def _shown_images(search: Search, selection: Selection) -> _Shown:
-    """Compute the logits of the images with the concept before and after the edit.
-
-    By cross-validation, each image has the logits of the edit that was selected without it.
-    """
+    """Compute the logits of the images with the concept before and after the edit."""
     name = "target_test" if "target_test" in search.activations else "target"
+    data = _relabeled(search.splits.labeled[name], search.activations[name].labels, search)
+    return _Shown(data, search.activations[name].original, _held_out_logits(search, selection, name))
+
+
+def _held_out_logits(search: Search, selection: Selection, name: str) -> Tensor:
+    """Compute the logits of a split with the edit; by cross-validation, with the edit that was selected without it."""
     activations = search.activations[name]
-    data = search.splits.labeled[name]
-    before = activations.original
-    if name == "target_test" or selection.held_out is None or selection.folds is None:
-        return _Shown(_relabeled(data, activations.labels, search), before, activations.logits(selection.edit))
-    after = before.clone()
-    for number, of_fold in enumerate(selection.fold_selections):
+    folds = search.splits.folds.get(name)
+    if folds is None or not selection.held_out:
+        return activations.logits(selection.edit)
+    after = activations.original.clone()
+    for fold, of_fold in zip(search.folds, selection.fold_selections, strict=True):
         if of_fold.feasible:
-            in_fold = selection.folds == number
-            after[in_fold] = activations.logits(of_fold.edit)[in_fold]
-    return _Shown(_relabeled(data, activations.labels, search), before, after)
+            after[folds == fold] = activations.logits(of_fold.edit)[folds == fold]
+    return after
 
 
 def _relabeled(data: LabelledImages, labels: Tensor, search: Search) -> LabelledImages:
@@ -267,17 +238,18 @@ def _relabeled(data: LabelledImages, labels: Tensor, search: Search) -> Labelled
     return LabelledImages(data.images, labels, search.classifier.classes, data.names)
 
 
-def _costs(search: Search, selection: Selection, evaluation: "Evaluation") -> tuple[list[Card], str]:
-    """Show the clean and retained images that the edit breaks, of those that were not used to select it."""
-    if evaluation.clean is None and evaluation.all_retained is None:
-        return [], ""
+def _costs(search: Search, selection: Selection) -> tuple[list[Card], str]:
+    """Show the images that the edit breaks, of those that it may cost and that were not used to select it."""
     cards = []
     counts = []
-    for name, what in (("clean_test", "clean"), ("retain_test", "retained")):
-        if name not in search.activations:
+    suffix = "_test" if "target_test" in search.activations else ""
+    kinds = (("clean", "clean"), ("retain", "retained"), ("own_class", "own-class"))
+    for split, what in kinds:
+        name = f"{split}{suffix}"
+        if name not in search.activations or not (suffix or selection.held_out):
             continue
         activations = search.activations[name]
-        after = activations.logits(selection.edit)
+        after = _held_out_logits(search, selection, name)
         is_broken = ~activations.before & misclassified(after, activations.labels)
         broken = is_broken.nonzero()[:MOST_COSTS, 0]
         counts.append(f"{int(is_broken.sum())} of {len(is_broken):,} {what} images")
@@ -285,7 +257,9 @@ def _costs(search: Search, selection: Selection, evaluation: "Evaluation") -> tu
             data = _relabeled(search.splits.labeled[name], activations.labels, search).subset(broken)
             part = _Shown(data, activations.original[broken], after[broken])
             cards += part.cards(range(len(broken)))
-    note = f"The edit breaks {' and '.join(counts)} that were not used to select it."
+    if not counts:
+        return [], ""
+    note = f"The edit breaks {', '.join(counts)} that were not used to select it."
     return cards, f"{note} Shown are at most {MOST_COSTS} of each." if cards else note
 
 
@@ -385,7 +359,7 @@ def _maps(search: Search, selection: Selection, shown: _Shown) -> tuple[list[Fig
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
-_COLUMNS = ("corrected", "broken", "misclassified before", "p", "accuracy, points", "retained, broken", "candidates")
+_COLUMNS = ("corrected", "broken", "misclassified before", "accuracy, points", "retained, broken", "candidates")
 
 
 def _rows(table: pd.DataFrame) -> list[list[str]]:
@@ -396,8 +370,8 @@ def _rows(table: pd.DataFrame) -> list[list[str]]:
         if row.get("retained", float("nan")) > 0:
             retained = f"{row['retained broken']:.0f} of {row['retained']:.0f}"
         candidates = row.get("candidates", float("nan"))
-        texts = [_whole(row.get(key)) for key in ("corrected", "broken", "failing")]
-        texts += [_number(row.get("p"), ".2g"), _number(row.get("accuracy change"), "+.2f"), retained]
+        texts = [_whole(row.get(key)) for key in ("corrected", "broken", "errors")]
+        texts += [_number(row.get("accuracy change"), "+.2f"), retained]
         rows.append([str(name), *texts, _whole(candidates)])
     return rows
 
@@ -418,8 +392,8 @@ def _corrected_bars(table: pd.DataFrame) -> list[Bar]:
         return []
     bars = []
     for name, row in table.iterrows():
-        text = f"{row.share:.0%} [{row.low:.0%}, {row.high:.0%}]"
-        note = f"{row.corrected:.0f} corrected, {row.broken:.0f} broken of {row.failing:.0f}"
+        text = f"{row.share:.0%} [{row.low:.0%}, {row.high:.0%}]" if row.low == row.low else f"{row.share:.0%}"
+        note = f"{row.corrected:.0f} corrected, {row.broken:.0f} broken of {row.errors:.0f}"
         value = [100 * float(number) for number in (row.share, row.low, row.high)]
         bars.append(Bar(str(name), *value, text, note, strong=name == table.index[0]))
     return bars
@@ -430,7 +404,7 @@ def _accuracy_bars(table: pd.DataFrame) -> list[Bar]:
     if "accuracy change" not in table:
         return []
     bars = []
-    for name, row in table.iterrows():
+    for name, row in table.dropna(subset=["accuracy change"]).iterrows():
         value = [float(row[key]) for key in ("accuracy change", "accuracy low", "accuracy high")]
         text = f"{value[0]:+.2f} [{value[1]:+.2f}, {value[2]:+.2f}]"
         note = ""
@@ -482,8 +456,8 @@ def _trade_off(search: Search, selection: Selection, table: pd.DataFrame) -> Tra
         points.append(point)
     if name is not None and not any(point.selected for point in points):
         points.append(_selected_point(selection))
-    retain = search.splits.retain
-    most_broken = None if retain is None else search.constraints.may_break(len(retain))
+    retain = search.activations.get("retain")
+    most_broken = None if retain is None else search.constraints.may_break(int((~retain.before).sum()))
     return TradeOff(points, -search.constraints.max_accuracy_drop, most_broken)
 
 
@@ -548,10 +522,10 @@ def _fingerprint_pairs(fingerprints: Mapping[str, Any]) -> list[tuple[str, str]]
 def _code(search: Search, selection: Selection) -> str:
     """Write the code that repeats the selection on the same images, and applies the edit."""
     lines = ["import edittools as et", "", "# The same weights and images have the fingerprints above."]
-    if search.splits.folds is not None:  # the sets were divided by `repair`
+    if search.splits.folds:  # the sets were divided by `repair`
         retain = ", retain" if search.splits.retain is not None else ""
         lines += ["fix = et.repair(", "    classifier,", f"    exemplars,  # {', '.join(map(str, search.exemplars))}"]
-        lines += [f"    failing, clean{retain},"]
+        lines += [f"    concept, clean{retain},"]
         for name, value in arguments_of_repair(search).items():
             text = pformat(value, width=100, sort_dicts=False).replace("\n", "\n    " + " " * (len(name) + 1))
             lines.append(f"    {name}={text},")
@@ -579,5 +553,5 @@ def arguments_of_repair(search: Search) -> dict[str, Any]:
         "layers": list(search.cuts),
         "settings": [dict(setting) for setting in method.settings],
         "strengths": tuple(method.strengths),
-        "baselines": any(other.role != CANDIDATE for other in search.methods.values()),
+        "source": search.splits.source,
     }

@@ -17,7 +17,7 @@ selected. Every method gets the same two passes, unless it has so few candidates
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -48,7 +48,7 @@ from edittools.selection.activations import (
     batch_size_of_states,
     bytes_of_states,
 )
-from edittools.selection.constraints import ConstraintCheck, Constraints
+from edittools.selection.constraints import FEWEST_COMPARED, ConstraintCheck, Constraints
 from edittools.selection.outcomes import (
     FIRST,
     LAYERS_THAT_GO_ON,
@@ -73,9 +73,6 @@ ON_TOP = 10
 
 SECOND_LAYER = "second "
 """Prefix of the parameters of a second layer."""
-
-ImagesThatCount = Tensor | slice
-"""Which target images count, `(N,)` booleans, or a slice."""
 
 
 def candidate_layers(classifier: Classifier) -> tuple[str, ...]:
@@ -128,31 +125,28 @@ class Selection:
             feasible.
         scores: the effect on the target images: the numbers `corrected` and `broken`, and the `loss` (mean
             cross-entropy).
-        clean: comparison of the clean images before and after the edit.
-        retain: comparison of the retained images; None if there are none.
+        costs: comparison of the images before and after the edit on the splits `clean`, `retain` and `own_class`, by
+            name, as far as there are such splits. All of their images are compared, with or without folds.
         outcomes: what each candidate does to the target images.
         n_candidates: number of candidates.
         seconds: time that scoring and selection took, in seconds.
         wrong: which target images are misclassified with the edit, `(N,)` booleans; None if no candidate is feasible.
-        held_out: comparison of each target image before and after the edit that was selected without it; None without
-            cross-validation.
+        held_out: comparison of each image before and after the edit that was selected without it, by the name of the
+            split: "target", and those of `costs`; empty without cross-validation.
         fold_selections: the selection without each fold; empty without cross-validation.
-        folds: index of each target image's fold in `fold_selections`, `(N,)`; None without cross-validation.
         going_on: the names of the layers in which the whole grid was tried; empty after a single pass.
     """
 
     edit: Edit
     params: Mapping[str, Any]
     scores: Mapping[str, float]
-    clean: Comparison = field(repr=False)
-    retain: Comparison | None = field(repr=False)
+    costs: Mapping[str, Comparison] = field(repr=False)
     outcomes: Outcomes = field(repr=False)
     n_candidates: int
     seconds: float = float("nan")
     wrong: Tensor | None = field(default=None, repr=False)
-    held_out: Comparison | None = field(default=None, repr=False)
+    held_out: Mapping[str, Comparison] = field(default_factory=dict, repr=False)
     fold_selections: "tuple[Selection, ...]" = field(default=(), repr=False)
-    folds: Tensor | None = field(default=None, repr=False)
     going_on: Sequence[str] = ()
 
     @property
@@ -198,6 +192,16 @@ class Selection:
         return tuple(names)
 
     @property
+    def clean(self) -> Comparison:
+        """The comparison of the clean images before and after the edit."""
+        return self.costs["clean"]
+
+    @property
+    def retain(self) -> Comparison | None:
+        """The comparison of the retained images; None if there are none."""
+        return self.costs.get("retain")
+
+    @property
     def accuracy_change(self) -> float:
         """The change of accuracy on the clean images, in percentage points."""
         return self.clean.accuracy_change
@@ -207,32 +211,6 @@ class Selection:
             return "nothing"
         text = describe_params({name: value for name, value in self.params.items() if name != "method"})
         return f"{text} (boundary of the grid: {', '.join(self.on_boundary)})" if self.on_boundary else text
-
-
-def cross_validate(select: Callable[[ImagesThatCount], Selection], before: Tensor, folds: Tensor) -> Selection:
-    """Select on all target images; for each fold, also select on the other images and evaluate on the fold.
-
-    Args:
-        select: a function that selects on the target images that it is passed.
-        before: which target images are misclassified without an edit, `(N,)` booleans.
-        folds: number of each image's fold, `(N,)`.
-
-    Returns:
-        The selection on all images, with `held_out`, `fold_selections` and `folds`. If no candidate is feasible
-        without a fold, the images of that fold count as unchanged.
-    """
-    after = before.clone()
-    selections = []
-    numbers, index_of_fold = folds.unique(return_inverse=True)
-    for fold in numbers.tolist():
-        in_fold = folds == fold
-        selection = select(~in_fold)
-        selections.append(selection)
-        if selection.feasible:
-            after[in_fold] = selection.wrong[in_fold]
-    selection = select(slice(None))
-    held_out = Comparison(before, after)
-    return replace(selection, held_out=held_out, fold_selections=tuple(selections), folds=index_of_fold)
 
 
 class _Ended(Exception):
@@ -259,6 +237,7 @@ class Search:
         cuts: the cut at each layer, by the layer's name.
         methods: the methods that are tried, by name.
         is_ended: whether the search was ended early.
+        seconds_per_image: about the time that an image takes to run through the network, in seconds.
     """
 
     def __init__(
@@ -301,12 +280,15 @@ class Search:
         self.progress = progress
         splits.check_disjoint(chain.from_iterable(self.exemplars.values()))
         kept = layers if len(layers) <= LAYERS_THAT_GO_ON else ()
+        started = time.perf_counter()
         self.activations = SplitActivations(classifier, layers, splits, progress, activations, kept)
+        images = len(splits.reference) + sum(map(len, splits.labeled.values()))
+        self.seconds_per_image = (time.perf_counter() - started) / images
         self.cuts = self.activations.cuts
         self.methods: dict[str, Method] = {}
         self.is_ended = False
         self._has_scored = False
-        self._check = ConstraintCheck(self.activations["clean"], self.activations.get("retain"))
+        self._check = ConstraintCheck(self.activations, splits.folds, self.accuracy_without_concept)
         self._sites: dict[tuple, Site] = {}
         self._sums: dict[tuple[Edit, Edit, float], Outcome] = {}
         self._bar: Any = None
@@ -317,6 +299,27 @@ class Search:
     def target(self) -> CachedActivations:
         """The cached activations of the target images."""
         return self.activations["target"]
+
+    @cached_property
+    def without_concept(self) -> Tensor:
+        """Which clean images of the concept's own classes are correct without an edit, `(n,)` booleans.
+
+        The own classes are those of the split `own_class`; the clean images show them without the concept.
+        """
+        if "own_class" not in self.activations:
+            return torch.zeros(0, dtype=torch.bool)
+        own_classes = self.activations["own_class"].labels.unique()
+        parts = [self.activations[name] for name in ("clean", "clean_test") if name in self.activations]
+        correct = [~part.before[torch.isin(part.labels, own_classes)] for part in parts]
+        return torch.cat(correct)
+
+    @property
+    def accuracy_without_concept(self) -> float | None:
+        """The accuracy on clean images of the concept's own classes, in [0, 1]; None if there are too few images."""
+        own = self.activations.get("own_class")
+        if own is None or min(len(own.before), len(self.without_concept)) < FEWEST_COMPARED:
+            return None
+        return float(self.without_concept.float().mean())
 
     @property
     def exemplar_members(self) -> list[tuple[str, Exemplar]]:
@@ -395,7 +398,6 @@ class Search:
         methods: Method | Iterable[Method],
         exemplars: Exemplars | None = None,
         layers: Sequence[str] | None = None,
-        folds: Tensor | None = None,
     ) -> Outcomes:
         """Score the candidates of methods on the target images, in two passes if they are many.
 
@@ -403,11 +405,10 @@ class Search:
             methods: one or several methods, with the settings and the strengths to try.
             exemplars: see `candidates`.
             layers: see `candidates`.
-            folds: number of each target image's fold, `(N,)`, for `cross_validated`; by default that of the splits.
-                The layers that go on without one fold are tried as well, for each fold.
 
         Returns:
-            The outcomes, method by method.
+            The outcomes, method by method. If the splits have folds, the layers that go on without one of them are
+            tried as well.
 
         Raises:
             KeyboardInterrupt: if the search was ended before the first candidate was scored.
@@ -417,7 +418,6 @@ class Search:
         for method in methods:
             if not isinstance(method, Method):
                 raise TypeError(f"{method!r} is no Method; pass one or several, such as METHODS['edit']")
-        folds = self.splits.folds if folds is None else folds
         candidates = [self.candidates(method, exemplars, layers) for method in methods]
         outcomes = Outcomes.collected([], self.target.before)
         with self.one_bar(sum(of_method.expected_count for of_method in candidates)):
@@ -425,7 +425,7 @@ class Search:
                 if self.is_ended:
                     break
                 self.methods[method.name] = method
-                outcomes = outcomes.joined(self._score_in_passes(of_method, folds))
+                outcomes = outcomes.joined(self._score_in_passes(of_method))
         self._has_scored = self._has_scored or len(outcomes) > 0
         if self.is_ended and not self._has_scored:
             raise KeyboardInterrupt
@@ -477,7 +477,7 @@ class Search:
         except Exception as error:
             raise _Ended from error
 
-    def _score_in_passes(self, candidates: Candidates, folds: Tensor | None) -> Outcomes:
+    def _score_in_passes(self, candidates: Candidates) -> Outcomes:
         """Score the candidates of a method, in two passes if they need these, until the search is ended.
 
         Returns:
@@ -491,7 +491,7 @@ class Search:
         try:
             if candidates.need_two_passes:
                 first = self._first_pass(candidates.first_pass())
-                candidates = candidates.second_pass(self._layers_that_go_on(first, folds))
+                candidates = candidates.second_pass(self._layers_that_go_on(first))
             self.keep_states(candidates.layers)
             for outcome in self._scored(candidates):
                 outcomes.append(outcome)
@@ -552,15 +552,21 @@ class Search:
             wrong.append(scored.wrong)
         return Outcomes(tried, torch.cat(losses, dim=1), torch.cat(wrong, dim=1), self.target.before)
 
-    def _layers_that_go_on(self, first: Outcomes, folds: Tensor | None) -> set[str]:
+    def _layers_that_go_on(self, first: Outcomes) -> set[str]:
         """Name the layers that get the whole grid: the best ones on all images, and without each fold."""
-        sets: list[ImagesThatCount] = [slice(None)]
-        if folds is not None:
-            sets += [folds != fold for fold in folds.unique()]
         self.keep_states(self.cuts)
-        return {layer for images in sets for layer in self.best_layers(first, images)}
+        return {layer for without in (None, *self.folds) for layer in self.best_layers(first, without)}
 
-    def best_layers(self, first: Outcomes, images: ImagesThatCount = slice(None)) -> list[str]:
+    @property
+    def folds(self) -> list[int]:
+        """The numbers of the folds of the target images; empty if the splits have none."""
+        return self.splits.folds["target"].unique().tolist() if self.splits.folds else []
+
+    def _counted(self, without: int | None) -> Tensor | slice:
+        """Tell which target images count, `(N,)` booleans or a slice: all, or those outside of a fold."""
+        return slice(None) if without is None else self.splits.folds["target"] != without
+
+    def best_layers(self, first: Outcomes, without: int | None = None) -> list[str]:
         """List the layers that go on after the first pass, `LAYERS_THAT_GO_ON` of them.
 
         One half are the layers with the lowest loss. The other half are the next ones in which a candidate corrects
@@ -568,9 +574,9 @@ class Search:
 
         Args:
             first: the outcomes of the first pass.
-            images: which target images count; by default all.
+            without: number of a fold whose images do not count; by default, all images do.
         """
-        counted = first.on_images(images)
+        counted = first.on_images(self._counted(without))
         by_loss = [(index, counted.candidates[index]) for index in counted.by_loss]
         layers = list(dict.fromkeys(candidate.params["layer"] for _, candidate in by_loss))
         going_on = layers[: LAYERS_THAT_GO_ON // 2]
@@ -580,7 +586,7 @@ class Search:
                 break
             if layer in going_on or counted.net[index] <= 0:
                 continue
-            if self.is_feasible(candidate.edit, candidate.strength):
+            if self.is_feasible(candidate.edit, candidate.strength, without):
                 going_on.append(layer)
         others = [layer for layer in layers if layer not in going_on]
         return going_on + others[: LAYERS_THAT_GO_ON - len(going_on)]
@@ -590,7 +596,7 @@ class Search:
     def select(
         self,
         outcomes: Outcomes,
-        images: ImagesThatCount = slice(None),
+        without: int | None = None,
         *,
         second_layer: bool = False,
         constraints: Constraints | None = None,
@@ -602,7 +608,7 @@ class Search:
 
         Args:
             outcomes: what the candidates do to all target images.
-            images: which target images count; by default all. Nothing that is selected depends on the others.
+            without: number of a fold, on whose images nothing that is selected depends; by default, all images count.
             second_layer: add a candidate of another layer to the selected one, if that lowers the loss further.
             constraints: the constraints; by default those of the search.
 
@@ -618,72 +624,69 @@ class Search:
             raise TypeError(f"outcomes is of type {type(outcomes).__name__}; pass what search.score(method) returns")
         constraints = constraints or self.constraints
         self.keep_states({one.params.get("layer") for one in outcomes.candidates if one.tried_in != FIRST})
-        finalists, going_on = self._finalists(outcomes, images)
-        selection = self._best(finalists, images, constraints)
+        finalists, going_on = self._finalists(outcomes, without)
+        selection = self._best(finalists, without, constraints)
         if second_layer and selection.feasible and len(self.cuts) > 1 and not self.is_ended:
-            sums = self._on_top(selection, finalists, images)
+            sums = self._on_top(selection, finalists, without)
             if not self.is_ended:
-                selection = self._best(finalists.joined(sums), images, constraints)
+                selection = self._best(finalists.joined(sums), without, constraints)
         seconds = sum(outcomes.seconds.values()) + time.perf_counter() - started
         return replace(selection, going_on=going_on, seconds=seconds)
 
-    def cross_validated(
-        self,
-        outcomes: Outcomes | Callable[[ImagesThatCount], Outcomes],
-        folds: Tensor | None = None,
-        *,
-        second_layer: bool = False,
-    ) -> Selection:
-        """Select on all target images; for each fold, also select on the other images and evaluate on the fold.
+    def cross_validated(self, outcomes: Outcomes, *, second_layer: bool = False) -> Selection:
+        """Select on all images; for each fold, also select on the other images and evaluate on the fold.
 
         Args:
-            outcomes: what the candidates do to all target images; or a function that returns the outcomes of candidates
-                that were made with the images that count.
-            folds: number of each image's fold, `(N,)`; by default that of the splits.
+            outcomes: what the candidates do to all target images.
             second_layer: see `select`.
 
         Returns:
-            The selection on all images, with `held_out`, `fold_selections` and `folds`. If no candidate is feasible
-            without a fold, the images of that fold count as unchanged.
+            The selection on all images, with `held_out` and `fold_selections`. If no candidate is feasible without a
+            fold, the images of that fold count as unchanged.
 
         Raises:
-            KeyboardInterrupt: if the search was ended before all candidates were made.
-            ValueError: if there is no candidate, or if the folds are not those of the target images.
+            ValueError: if there is no candidate, or if the splits have no folds.
         """
-        folds = self.splits.folds if folds is None else folds
-        if folds is None:
-            raise ValueError("folds=None, and the splits have none; pass stratified_folds(search.target.labels)")
-        if len(folds) != len(self.target.before):
-            raise ValueError(
-                f"{len(folds)} numbers of folds do not fit {len(self.target.before)} target images; pass "
-                "stratified_folds(search.target.labels)"
-            )
-
+        if not self.folds:
+            raise ValueError("The splits have no folds; pass splits.with_folds() to Search")
         started = time.perf_counter()
         with_second_layer = second_layer and not self.is_ended
 
-        def select(images: ImagesThatCount) -> Selection:
-            counted = outcomes(images) if callable(outcomes) else outcomes
-            return self.select(counted, images, second_layer=with_second_layer and not self.is_ended)
+        def select(without: int | None) -> Selection:
+            return self.select(outcomes, without, second_layer=with_second_layer and not self.is_ended)
 
-        def select_in_folds() -> Selection:
-            return cross_validate(select, self.target.before, folds)
+        def select_in_folds() -> list[Selection]:
+            return [select(without) for without in (*self.folds, None)]
 
         try:
-            selection = select_in_folds()
+            selections = select_in_folds()
         except KeyboardInterrupt:
             self.is_ended = True
-            if callable(outcomes):  # candidates are still to be made
-                raise
-            selection = select_in_folds()
+            selections = select_in_folds()
         else:
             if with_second_layer and self.is_ended:  # a second layer was tried in some of the folds only
-                selection = select_in_folds()
-        scoring = 0.0 if callable(outcomes) else sum(outcomes.seconds.values())
-        return replace(selection, seconds=scoring + time.perf_counter() - started)
+                selections = select_in_folds()
+        *of_folds, selection = selections
+        seconds = sum(outcomes.seconds.values()) + time.perf_counter() - started
+        held_out = self._held_out(of_folds)
+        return replace(selection, held_out=held_out, fold_selections=tuple(of_folds), seconds=seconds)
 
-    def _finalists(self, outcomes: Outcomes, images: ImagesThatCount) -> tuple[Outcomes, list[str]]:
-        """Leave out the candidates of second passes in layers that are not among the best of the first on some images.
+    def _held_out(self, selections: Sequence[Selection]) -> dict[str, Comparison]:
+        """Compare each image before and after the edit that was selected without its fold, by the name of the split."""
+        held_out = {}
+        for name, folds in self.splits.folds.items():
+            before = self.activations[name].before
+            after = before.clone()
+            for fold, selection in zip(self.folds, selections, strict=True):
+                if selection.feasible:
+                    in_fold = folds == fold
+                    with_edit = selection.wrong if name == "target" else selection.costs[name].after
+                    after[in_fold] = with_edit[in_fold]
+            held_out[name] = Comparison(before, after)
+        return held_out
+
+    def _finalists(self, outcomes: Outcomes, without: int | None) -> tuple[Outcomes, list[str]]:
+        """Leave out the candidates of second passes in layers that are not among the best of the first without a fold.
 
         Returns:
             The outcomes of the others; and for the first method with two passes, the layers that go on.
@@ -693,30 +696,29 @@ class Search:
         best: dict[str, list[str]] = {}
         first = outcomes.tried_in(FIRST)
         for method in first.methods:
-            best[method] = self.best_layers(first.of(method), images)
+            best[method] = self.best_layers(first.of(method), without)
             going_on = going_on or best[method]
         for index, candidate in enumerate(outcomes.candidates):
             if candidate.tried_in != SECOND or candidate.params["layer"] in best[candidate.params["method"]]:
                 indices.append(index)
         return outcomes.of_candidates(indices), going_on
 
-    def _best(self, outcomes: Outcomes, images: ImagesThatCount, constraints: Constraints) -> Selection:
+    def _best(self, outcomes: Outcomes, without: int | None, constraints: Constraints) -> Selection:
         """Select among finalists, see `select`."""
         if not len(outcomes):
             raise ValueError(
                 "No candidates: the grid or the strengths are empty, or every rank exceeds the number of independent "
                 "keys at the mask; pass settings, strengths and lower ranks"
             )
-        counted = outcomes.on_images(images)
+        counted = outcomes.on_images(self._counted(without))
         order = counted.by_loss
         for index in order:
             if counted.net[index] <= 0:
                 continue
             candidate = counted.candidates[index]
-            measured = self._check.measure(candidate.edit, candidate.strength, constraints)
-            if measured is None:
+            costs = self._check.measure(candidate.edit, candidate.strength, constraints)
+            if costs is None or not costs.satisfies(without):
                 continue
-            clean, retain = measured
             scores = {
                 "corrected": int(counted.corrected[index]),
                 "broken": int(counted.broken[index]),
@@ -724,15 +726,15 @@ class Search:
             }
             wrong = outcomes.wrong[index]
             params = candidate.params
-            return Selection(candidate.scaled, params, scores, clean, retain, counted, len(counted), wrong=wrong)
-        clean, retain = self._check.unedited()
+            compared = costs.comparisons
+            return Selection(candidate.scaled, params, scores, compared, counted, len(counted), wrong=wrong)
         scores = {"corrected": 0, "broken": 0, "loss": float("nan")}
         nothing = 0 * counted.candidates[order[0]].edit
-        return Selection(nothing, {}, scores, clean, retain, counted, len(counted))
+        return Selection(nothing, {}, scores, self._check.unedited(), counted, len(counted))
 
-    def _on_top(self, first: Selection, outcomes: Outcomes, images: ImagesThatCount) -> Outcomes:
+    def _on_top(self, first: Selection, outcomes: Outcomes, without: int | None) -> Outcomes:
         """Score the sums of the selected edit and the best candidates of other layers; each pair is scored once."""
-        counted = outcomes.on_images(images)
+        counted = outcomes.on_images(self._counted(without))
         others = []
         for index in counted.by_loss:
             candidate = counted.candidates[index]
@@ -757,14 +759,23 @@ class Search:
             [self._sums[pair]] = self._scored([Candidate({**first.params, **second}, both)])
         return self._sums[pair]
 
-    def is_feasible(self, edit: Edit, strength: float = 1.0) -> bool:
-        """Return whether an edit, scaled by a strength, satisfies the constraints of this search."""
-        return self._check.measure(edit, strength, self.constraints) is not None
+    def is_feasible(self, edit: Edit, strength: float = 1.0, without: int | None = None) -> bool:
+        """Return whether an edit, scaled by a strength, satisfies the constraints of this search.
+
+        Args:
+            edit: the edit.
+            strength: factor α by which it is scaled.
+            without: number of a fold whose images do not count; by default, all images do.
+        """
+        costs = self._check.measure(edit, strength, self.constraints)
+        return costs is not None and costs.satisfies(without)
 
     def describe_constraints(self) -> str:
         """Describe the constraints, and how many images of this search an edit may lose or break."""
-        retain = self.splits.retain
-        return self.constraints.describe(len(self.splits.clean), None if retain is None else len(retain))
+        retain = self.activations.get("retain")
+        return self.constraints.describe(
+            len(self.splits.clean), None if retain is None else int((~retain.before).sum())
+        )
 
     # --- tables -------------------------------------------------------------------------------------------------------
 

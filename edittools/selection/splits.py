@@ -6,28 +6,20 @@ Images are compared by thumbnails, so the same photo in another size, precision 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from itertools import combinations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from edittools._checks import warn
+from edittools._checks import one_of, warn
 from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_size, remap_labels
 from edittools.exemplars import Exemplar
-from edittools.images import Images, LabelledImages, LazyImages, check_images, in_batches, pixels_of, stratified
-from edittools.metrics import predict
+from edittools.images import Images, LabelledImages, LazyImages, check_images, pixels_of, stratified
+from edittools.metrics import predict, predicted_classes
+from edittools.selection.scenes import are_same, are_shared, first_of_each, scenes_of, scenes_of_thumbnails, thumbnails
 
-SAME_IMAGE = 0.01
-"""Two images are the same if their thumbnails differ by at most this much (root mean square).
-
-Thumbnails of one photo in two sizes differ by 0.003; those of the two most similar of 4,000 MiniWorld scenes, by 0.04.
-"""
-
-SELECTING = ("target", "retain", "clean")
+SELECTING = ("target", "retain", "own_class", "clean")
 """The labeled splits on which an edit is selected."""
 
 EVALUATING = ("target_test", "clean_test", "retain_test", "same_class_test")
@@ -42,6 +34,15 @@ REFERENCE_SHARE = 0.25
 RETAINED = "retained images"
 """The name of a set of retained images that was given without a name."""
 
+FOLDS = 6
+"""The number of folds of `Splits.with_folds`."""
+
+SAMPLE = "sample"
+FAILURES = "failures"
+
+SOURCES = (SAMPLE, FAILURES)
+"""How images with the concept were chosen: any of them, right and wrong, or because they were misclassified."""
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -52,83 +53,92 @@ class Splits:
         target: images that show the concept; used for selection.
         clean: images on which accuracy must not drop; used for selection, by the accuracy constraint.
         retain: images that rely on the concept legitimately; used for selection, by the constraint on retained images.
+        own_class: images that show the concept and belong to the class that the concept argues for; used for selection.
         target_test: images that show the concept; used for evaluation only, as are all following sets.
         clean_test: images on which accuracy is measured.
         retain_test: images that rely on the concept legitimately.
         same_class_test: images that show the concept, of the same class as the exemplars.
         extra: other sets, by name.
-        retain_test_sets: if `retain_test` joins several sets, which of its images belong to each, `(N,)` booleans by
-            name. A set that is too small to hold some images out has none.
-        folds: number of each target image's fold for cross-validation, `(N,)`; None if there is a `target_test`.
+        retain_sets: if `retain` joins several sets, which of its images belong to each, `(N,)` booleans by name.
+        folds: number of each image's fold for cross-validation, `(N,)`, by the name of the split, see `with_folds`.
+        scenes: number of each target image's scene, `(N,)`, see `scenes_of`; None if each image counts alone.
+        source: how the target images were chosen, one of `SOURCES`.
 
     Raises:
         TypeError: if a set is of another type.
-        ValueError: if an extra set has the name of another split.
+        ValueError: if an extra set has the name of another split, if the folds are of other images, or if there is no
+            such source.
     """
 
     reference: Images = field(repr=False)
     target: LabelledImages = field(repr=False)
     clean: LabelledImages = field(repr=False)
     retain: LabelledImages | None = field(default=None, repr=False)
+    own_class: LabelledImages | None = field(default=None, repr=False)
     target_test: LabelledImages | None = field(default=None, repr=False)
     clean_test: LabelledImages | None = field(default=None, repr=False)
     retain_test: LabelledImages | None = field(default=None, repr=False)
     same_class_test: LabelledImages | None = field(default=None, repr=False)
     extra: Mapping[str, LabelledImages] = field(default_factory=dict, repr=False)
-    retain_test_sets: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    folds: Tensor | None = field(default=None, repr=False)
+    retain_sets: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    folds: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    scenes: Tensor | None = field(default=None, repr=False)
+    source: str = SAMPLE
 
     @classmethod
     def of(
         cls,
         classifier: Classifier,
         exemplars: Sequence[Exemplar],
-        failing: LabelledImages,
+        concept: LabelledImages,
         clean: Images,
         retain: Images | Mapping[str, Images] | None = None,
+        source: str = SAMPLE,
     ) -> "Splits":
         """Label sets of images, check them, and divide them.
 
-        A quarter of the clean images are `reference`, half are `clean`, and a quarter `clean_test`. Half of each
-        retained set is in `retain`, and half in `retain_test`. The failing images are `target`, divided into five
-        folds.
+        A quarter of the clean images are `reference`, the others `clean`. Images with the concept are `own_class` if
+        they belong to the class that x' of an exemplar is predicted as, but x is not; the others are `target`. All of
+        these but the reference images are divided into folds, see `with_folds`.
 
         Args:
             classifier: the classifier.
-            exemplars: all exemplars; only x of one may be a failing image.
-            failing: labeled images that show the concept. If their class names are not those of the classifier, in the
+            exemplars: all exemplars; only x of one may be among the images with the concept.
+            concept: labeled images that show the concept. If their class names are not those of the classifier, in the
                 same order, labels are mapped by class name.
             clean: images whose accuracy must not drop; without labels, the current predictions serve as labels.
             retain: images that rely on the concept legitimately, or several such sets by name; labeled like `clean`.
+            source: how the images with the concept were chosen, one of `SOURCES`.
 
         Raises:
             TypeError: if a set of images is of another type.
             ValueError: if images do not have the size of the classifier's input, if a label is not one of its classes,
-                if there are fewer than two failing or three clean images, if two retained sets have the same name as
-                text, or if two sets share an image.
+                if there are fewer than two images with the concept or three clean images, if two retained sets have the
+                same name as text, or if two sets share an image.
 
         Warns:
-            UserWarning: if a set holds an image more than once (it is used once), or if a retained set is empty.
+            UserWarning: if a set holds an image more than once (it is used once), if a retained set is empty, or if two
+                sets show the same scenes.
         """
         retained = _named_retained(retain)
-        given = {"failing": failing, "clean": clean, **dict(retained.values())}
+        given = {"concept": concept, "clean": clean, **dict(retained.values())}
         labeled = _label_sets(given, classifier)
         _check_sets(labeled, exemplars)
-        reference, clean_images, clean_test = split_clean(labeled["clean"])
-        selecting, evaluating = _split_retained({name: labeled[title] for name, (title, _) in retained.items()})
-        target = labeled["failing"]
+        reference, clean_images = split_clean(labeled["clean"])
+        target, own_class = _split_off_own_class(labeled["concept"], classifier, exemplars)
+        sets = {name: labeled[title] for name, (title, _) in retained.items()}
         return cls(
-            reference=reference.images,
+            reference=reference,
             target=target,
             clean=clean_images,
-            retain=_joined(list(selecting.values())),
-            clean_test=clean_test,
-            retain_test=_joined(list(evaluating.values())),
-            retain_test_sets=_members_of(list(retained), evaluating),
-            folds=stratified_folds(target.labels),
-        )
+            retain=_joined([images for images in sets.values() if len(images)]),
+            own_class=own_class,
+            retain_sets=_members_of(sets),
+            source=source,
+        ).with_folds()
 
     def __post_init__(self) -> None:
+        one_of(self.source, SOURCES, "source")
         taken = [name for name in ("reference", *SELECTING, *EVALUATING) if name in self.extra]
         if taken:
             raise ValueError(f"The extra split {taken[0]!r} has the name of another split; give it another name")
@@ -138,6 +148,13 @@ class Splits:
                 raise TypeError(
                     f"The split {name!r} is a {type(data).__name__}; pass LabelledImages(images, labels, classes)"
                 )
+        for name, numbers in self.folds.items():
+            count = len(self.labeled[name]) if name in self.labeled else 0
+            if len(numbers) != count:
+                raise ValueError(
+                    f"There are {len(numbers)} numbers of folds for {count} {name} images; make them by "
+                    "splits.with_folds()"
+                )
 
     @property
     def labeled(self) -> dict[str, LabelledImages]:
@@ -145,6 +162,30 @@ class Splits:
         splits = {name: getattr(self, name) for name in (*SELECTING, *EVALUATING)}
         given = {name: data for name, data in splits.items() if data is not None}
         return {**given, **self.extra}
+
+    def with_folds(self, count: int = FOLDS) -> "Splits":
+        """Divide the images for selection at random, class by class, into folds for cross-validation.
+
+        Images of one scene are in one fold.
+
+        Args:
+            count: number of folds; at most one per scene of the target images is made.
+
+        Raises:
+            ValueError: if the target images show a single scene.
+        """
+        scenes = {name: scenes_of(data) for name, data in self.labeled.items() if name in SELECTING}
+        folds = {"target": stratified_folds(self.target.labels, count, scenes["target"])}
+        made = len(folds["target"].unique())
+        if made < 2:
+            raise ValueError(
+                f"The {len(self.target)} images with the concept show a single scene; pass images of at least two "
+                "scenes, better dozens"
+            )
+        for name, numbers in scenes.items():
+            if name != "target":
+                folds[name] = stratified_folds(getattr(self, name).labels, made, numbers)
+        return replace(self, folds=folds, scenes=scenes["target"])
 
     def check_disjoint(self, exemplars: Iterable[Exemplar] = ()) -> None:
         """Check that no image is used for two purposes.
@@ -186,12 +227,12 @@ def check_disjoint(sets: Mapping[str, Images], pairs: Iterable[tuple[str, str]] 
     """
     small = {name: thumbnails(images) for name, images in sets.items()}
     for one, other in combinations(sets, 2) if pairs is None else pairs:
-        is_shared = _is_shared(small[one], small[other])
+        is_shared = are_shared(small[one], small[other])
         count = int(is_shared.sum())
         if count:
             named = _named(is_shared, _file_names(sets[other]))
             if not named:
-                named = _named(_is_shared(small[other], small[one]), _file_names(sets[one]))
+                named = _named(are_shared(small[other], small[one]), _file_names(sets[one]))
             raise ValueError(f"{one!r} and {other!r} share {count} images{named}; the sets must be disjoint")
 
 
@@ -238,7 +279,7 @@ def repeated(data: LabelledImages) -> Tensor:
     is_repeated = torch.zeros(len(small), dtype=torch.bool)
     for start in range(0, len(small), 1024):
         rows = slice(start, start + 1024)
-        is_repeated[rows] = _is_same(small[rows], small[: start + 1024]).tril(start - 1).any(dim=1)
+        is_repeated[rows] = are_same(small[rows], small[: start + 1024]).tril(start - 1).any(dim=1)
     return is_repeated
 
 
@@ -259,39 +300,37 @@ def label_by_prediction(images: Images, classifier: Classifier, progress: Progre
     return LabelledImages(images, labels, classifier.classes)
 
 
-def split_clean(
-    clean: LabelledImages, test_share: float = 0.25
-) -> tuple[LabelledImages, LabelledImages, LabelledImages]:
-    """Split clean images at random, class by class, into the sets `reference`, `clean` and `clean_test`.
+def split_clean(clean: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    """Split clean images at random, class by class, into reference images and others.
 
     A quarter of the images, but at least one, are reference images.
 
     Args:
         clean: the images.
-        test_share: share of all images that is used for evaluation; 0 for none.
 
     Returns:
-        The three sets, in this order, see `Splits`.
+        The reference images, and the others.
     """
     is_reference = stratified(clean.labels, REFERENCE_SHARE)
     if len(clean) and not is_reference.any():
         is_reference[0] = True
-    rest = clean.subset(~is_reference)
-    clean_share = (1 - REFERENCE_SHARE - test_share) / (1 - REFERENCE_SHARE)
-    is_clean = stratified(rest.labels, clean_share)
-    return clean.subset(is_reference), rest.subset(is_clean), rest.subset(~is_clean)
+    return clean.subset(is_reference), clean.subset(~is_reference)
 
 
-def stratified_folds(labels: Tensor, count: int = 5) -> Tensor:
+def stratified_folds(labels: Tensor, count: int = FOLDS, groups: Tensor | None = None) -> Tensor:
     """Divide images at random, class by class, into folds of about the same size.
 
     Args:
         labels: class of each image, `(N,)`.
         count: number of folds; at most one per image is made.
+        groups: number of each image's group, `(N,)`, numbered from 0 in the order of their first images. A group is in
+            one fold; its class is that of its first image. By default, each image is a group.
 
     Returns:
         The number of each image's fold, `(N,)`.
     """
+    if groups is not None:
+        return stratified_folds(labels[first_of_each(groups)], count)[groups]
     folds = torch.full((len(labels),), -1)
     count = min(count, len(labels))
     for number in range(count - 1):
@@ -327,9 +366,10 @@ def _label_sets(given: Mapping[str, Images], classifier: Classifier) -> dict[str
     Labels are mapped by name; sets without labels are labeled by the classifier's predictions. All sets are checked
     before anything is predicted.
     """
-    if not isinstance(given["failing"], LabelledImages):
+    if not isinstance(given["concept"], LabelledImages):
         raise TypeError(
-            f"The failing images are a {type(given['failing']).__name__}; pass LabelledImages(images, labels, classes)"
+            f"The images with the concept are a {type(given['concept']).__name__}; pass LabelledImages(images, labels, "
+            "classes)"
         )
     checked = {name: _checked(name, images, classifier) for name, images in given.items()}
     labeled = {}
@@ -350,51 +390,78 @@ def _checked(name: str, images: Images, classifier: Classifier) -> Images:
 
 
 def _check_sets(sets: Mapping[str, LabelledImages], exemplars: Sequence[Exemplar]) -> None:
-    """Check that the sets are large enough and share no image.
+    """Check that the sets are large enough and share no image; warn about scenes that they share.
 
     Args:
-        sets: "failing", "clean", and the retained sets.
-        exemplars: all exemplars; only x of one may be a failing image.
+        sets: "concept", "clean", and the retained sets.
+        exemplars: all exemplars; only x of one may be among the images with the concept.
     """
-    failing = sets["failing"]
-    retained = [name for name in sets if name not in ("failing", "clean")]
+    retained = [name for name in sets if name not in ("concept", "clean")]
     for name in retained:
         if not len(sets[name]):
             warn(f"{name} has no images, so it is not measured; pass images")
-    if len(failing) < 2:
-        raise ValueError(f"{len(failing)} failing images were given; pass at least two, better a dozen")
+    if len(sets["concept"]) < 2:
+        raise ValueError(
+            f"{len(sets['concept'])} images with the concept were given; pass at least two, better hundreds, right and "
+            "wrong"
+        )
     if len(sets["clean"]) < 3:
         raise ValueError(f"{len(sets['clean'])} clean images were given; pass at least three, better hundreds")
     changed = torch.stack([exemplar.changed for exemplar in exemplars])
     original = torch.stack([exemplar.image for exemplar in exemplars])
     shown = {"exemplars": torch.cat([changed, original]), "x' of the exemplars": changed}
-    pairs = [("clean", "exemplars"), ("failing", "clean"), ("failing", "x' of the exemplars")]
+    pairs = [("clean", "exemplars"), ("concept", "clean"), ("concept", "x' of the exemplars")]
     for name in retained:
-        pairs += [(name, other) for other in ("failing", "exemplars", "clean")]
+        pairs += [(name, other) for other in ("concept", "exemplars", "clean")]
     pairs += combinations(retained, 2)
     check_disjoint({**sets, **shown}, pairs)
+    for one, other in combinations(sets, 2):
+        _warn_about_shared_scenes(one, sets[one], other, sets[other])
 
 
-def _split_retained(
-    retained: Mapping[str, LabelledImages],
-) -> tuple[dict[str, LabelledImages], dict[str, LabelledImages]]:
-    """Split each retained set into halves for selection and for evaluation; a single image is used for selection."""
-    selecting = {}
-    evaluating = {}
-    for name, images in retained.items():
-        if len(images) > 1:
-            selecting[name], evaluating[name] = images.split(0.5)
-        elif len(images):
-            selecting[name] = images
-    return selecting, evaluating
+def _warn_about_shared_scenes(name: str, data: LabelledImages, other_name: str, other: LabelledImages) -> None:
+    """Warn if images of two sets show the same scenes, so that they are no independent evidence."""
+    if not len(data) or not len(other):
+        return
+    thumbnails_of_both = torch.cat([thumbnails(data), thumbnails(other)])
+    scenes = scenes_of_thumbnails(thumbnails_of_both, torch.cat([data.labels, other.labels]))
+    shared = torch.isin(scenes[: len(data)], scenes[len(data) :])
+    if shared.any():
+        named = _named(shared, _file_names(data))
+        warn(
+            f"{int(shared.sum())} images of {name!r}{named} show the same scene as images of {other_name!r}, such as "
+            "other frames of it; leave out those of one set"
+        )
 
 
-def _members_of(names: Sequence[str], evaluating: Mapping[str, LabelledImages]) -> dict[str, Tensor]:
-    """Tell which images of the joined sets `evaluating` belong to each retained set, `(N,)` booleans by name."""
+def _split_off_own_class(
+    concept: LabelledImages, classifier: Classifier, exemplars: Sequence[Exemplar]
+) -> tuple[LabelledImages, LabelledImages | None]:
+    """Split off the images of the classes that the concept argues for: those that x' is predicted as, but x is not.
+
+    Returns:
+        The images of other classes, and those of these classes; None if there are none.
+    """
+    changed = predicted_classes(predict(classifier, torch.stack([exemplar.changed for exemplar in exemplars])))
+    original = predicted_classes(predict(classifier, torch.stack([exemplar.image for exemplar in exemplars])))
+    own_classes = changed[changed != original]
+    is_own = torch.isin(concept.labels, own_classes)
+    others = concept.subset(~is_own)
+    if len(others) < 2:
+        names = ", ".join(repr(classifier.classes[index]) for index in own_classes.unique().tolist())
+        raise ValueError(
+            f"{len(others)} of {len(concept)} images with the concept are of other classes than {names}, which x' is "
+            "predicted as; pass images of other classes, in which the concept misleads"
+        )
+    return others, concept.subset(is_own) if is_own.any() else None
+
+
+def _members_of(sets: Mapping[str, LabelledImages]) -> dict[str, Tensor]:
+    """Tell which images of joined sets belong to each of them, `(N,)` booleans by name."""
     members = {}
-    for name in names:
-        of_each = [torch.full((len(images),), other == name) for other, images in evaluating.items()]
-        members[name] = torch.cat(of_each) if of_each else torch.zeros(0, dtype=torch.bool)
+    for name in sets:
+        of_each = [torch.full((len(images),), other == name) for other, images in sets.items()]
+        members[name] = torch.cat(of_each)
     return members
 
 
@@ -405,44 +472,3 @@ def _joined(sets: Sequence[LabelledImages]) -> LabelledImages | None:
     labels = torch.cat([images.labels for images in sets])
     names = tuple(name for images in sets for name in images.names) if all(images.names for images in sets) else ()
     return LabelledImages(torch.cat([images.images[:] for images in sets]), labels, sets[0].classes, names)
-
-
-# --- thumbnails -------------------------------------------------------------------------------------------------------
-
-_THUMBNAILS = WeakTensorKeyDictionary()
-"""The thumbnails of tensors of images, each with the tensor's version: how often it was changed in place."""
-
-
-def thumbnails(images: Images) -> Tensor:
-    """Shrink images to 16 × 16 pixels, as rows of `(N, 768)` numbers; the same set is shrunk once."""
-    pixels = pixels_of(images)
-    if isinstance(pixels, LazyImages):
-        return _thumbnails_of_files(pixels)
-    if pixels.is_inference():  # such a tensor does not count its changes
-        return _shrink(pixels)
-    version, small = _THUMBNAILS.get(pixels, (None, None))
-    if version != pixels._version:
-        small = _shrink(pixels)
-        _THUMBNAILS[pixels] = (pixels._version, small)
-    return small
-
-
-def _shrink(pixels: Tensor | LazyImages) -> Tensor:
-    batches = [interpolate(batch.float(), 16, mode="bilinear", antialias=True) for batch in in_batches(pixels)]
-    return torch.cat(batches).flatten(1).cpu() if batches else torch.zeros(0, 768)
-
-
-_thumbnails_of_files = lru_cache(16)(_shrink)  # so the files of a set are read only once for their thumbnails
-
-
-def _is_same(one: Tensor, other: Tensor) -> Tensor:
-    """Compare thumbnails `(N, n)` with others `(M, n)`: `(N, M)` booleans, True if both show the same image."""
-    return torch.cdist(one, other) <= SAME_IMAGE * one.shape[1] ** 0.5
-
-
-def _is_shared(one: Tensor, other: Tensor) -> Tensor:
-    """Tell which thumbnails of `other` are also among those of `one`, `(M,)` booleans."""
-    is_shared = torch.zeros(len(other), dtype=torch.bool)
-    for batch in one.split(1024):
-        is_shared = is_shared | _is_same(batch, other).any(dim=0)
-    return is_shared

@@ -6,16 +6,26 @@ from dataclasses import dataclass, field
 USE = "use"
 UNCLEAR = "unclear"
 DO_NOT_USE = "do not use"
+FINETUNE = "fine-tune instead"
 
-WORDS = (DO_NOT_USE, UNCLEAR, USE)
-"""The words of a verdict, the worst one first."""
+WORDS = (FINETUNE, DO_NOT_USE, UNCLEAR, USE)
+"""The words of a verdict, the one that decides over the others first."""
+
+HELPS = "helps"
+COSTS = "costs"
+INSTEAD = "instead"
+
+LINES = (HELPS, COSTS, INSTEAD)
+"""The lines of a verdict: what an edit corrects on new images, what it costs, and what a user would do instead."""
 
 SIGNIFICANCE = 0.05
-"""The largest p-value at which the verdict can be "use", in the exact McNemar test against no edit and against the best
-draw of random directions."""
+"""The largest p-value at which the verdict can be "use", in the exact McNemar test against no edit."""
 
 POWER = 0.8
 """The number of images in the verdict "unclear" would give a significant result with this probability."""
+
+NOTICE = 0.9
+"""There are enough images to measure a cost if a loss well above its limit is noticed with this probability."""
 
 MOST_IMAGES_NEEDED = 100_000
 """The largest number of images that is given in the verdict "unclear"."""
@@ -31,6 +41,7 @@ class Check:
         figure: what was measured, as a clause without a period; may be empty.
         advice: what to do if it does not hold.
         at_best: the best verdict if it does not hold. "use" means that the check only informs.
+        line: the line of the verdict that gives its figure, one of `LINES`; empty for none.
     """
 
     name: str
@@ -38,6 +49,7 @@ class Check:
     figure: str = ""
     advice: str = ""
     at_best: str = USE
+    line: str = ""
 
     @property
     def status(self) -> str:
@@ -51,7 +63,7 @@ class Check:
         """The best verdict that it allows: `at_best` if it fails, and at worst "unclear" if it was not measured."""
         if self.holds:
             return USE
-        if self.holds is None and self.at_best == DO_NOT_USE:
+        if self.holds is None and self.at_best != USE:
             return UNCLEAR
         return self.at_best
 
@@ -67,7 +79,7 @@ class Verdict:
     """Whether to use an edit, and why.
 
     Attributes:
-        word: "use", "unclear" or "do not use".
+        word: "use", "unclear", "do not use", or "fine-tune instead".
         reason: the figures of the checks that decided, as a clause without a period.
         advice: what to do next. For "use", it is empty unless a constraint limits the edit, see `limiting_constraint`.
         checks: the checklist.
@@ -78,6 +90,15 @@ class Verdict:
     advice: str = ""
     checks: tuple[Check, ...] = field(default=(), repr=False)
 
+    @property
+    def lines(self) -> dict[str, str]:
+        """The figures of the checks by line: what helps, what it costs, and what a user would do instead."""
+        lines = {}
+        for name in LINES:
+            figures = [check.figure for check in self.checks if check.line == name and check.figure]
+            lines[name] = "; ".join(figures) or "not measured"
+        return lines
+
     def __str__(self) -> str:
         text = f"{self.word}: {self.reason}."
         return f"{text} {self.advice}" if self.advice else text
@@ -86,17 +107,17 @@ class Verdict:
 def verdict_of(checks: Sequence[Check]) -> Verdict:
     """Return the verdict of a checklist: the worst word that a check allows.
 
-    Its reason has the figures of the checks that decided it, and its advice is that of the first of them. For "use",
-    these are all checks that do not only inform.
+    Its reason has the figures of the checks that decided it, and its advice is that of the first of them.
 
     Args:
         checks: the checklist; at least one check.
     """
     word = min((check.allows for check in checks), key=WORDS.index)
-    deciding = [check for check in checks if check.allows == word and check.at_best != USE]
+    if word == USE:
+        return Verdict(word, "it helps on new images, and no measured cost exceeds its limit", "", tuple(checks))
+    deciding = [check for check in checks if check.allows == word]
     reason = "; ".join(check.figure for check in deciding if check.figure)
-    advice = "" if word == USE else deciding[0].advice
-    return Verdict(word, reason, advice, tuple(checks))
+    return Verdict(word, reason, deciding[0].advice, tuple(checks))
 
 
 # --- how many images would decide -------------------------------------------------------------------------------------
@@ -170,10 +191,20 @@ def fewest_images(decides: Callable[[int], bool], too_few: int = 0) -> int | Non
     return enough if enough <= MOST_IMAGES_NEEDED else None
 
 
-def advise_images(
-    needed: int | None, images: str = "images with the concept", probability: float | None = POWER
-) -> str:
-    """Say how many images would decide, and with which probability; `needed` is that of `fewest_images`."""
+def advise_images(needed: int | None, images: str = "images with the concept") -> str:
+    """Say how many images would decide with a probability of 80%; `needed` is that of `fewest_images`."""
     count = f"about {needed:,}" if needed is not None else f"more than {MOST_IMAGES_NEEDED:,}"
-    text = f"At these shares, {count} {images} would decide"
-    return f"{text}." if probability is None else f"{text} with a probability of {probability:.0%}."
+    return f"Collect {count} {images}: at these shares, so many would decide with a probability of {POWER:.0%}."
+
+
+def notices(images: int, loss: float, allowed: int) -> bool:
+    """Return whether a number of images is enough to notice a loss: with `NOTICE`, more images are lost than allowed.
+
+    Args:
+        images: number of images.
+        loss: share of images that are lost, in [0, 1].
+        allowed: the number of images that may be lost.
+    """
+    from scipy.stats import binom
+
+    return bool(binom.sf(allowed, images, loss) >= NOTICE)

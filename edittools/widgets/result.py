@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison
 from edittools.selection import Assessment, Constraints
-from edittools.selection.checks import accuracy_check, describe_effect, fit_check, retained_check
+from edittools.selection.checks import accuracy_check, describe_effect, fit_check, is_within_limits, retained_check
+from edittools.selection.evaluation import Evaluation
 from edittools.selection.splits import RETAINED
-from edittools.selection.verdict import USE
 
 BEFORE_CHANGE = "Measured before images or labels were changed:"
 """The first line of the verdict on an edit that a search has found, after a change of images or labels."""
@@ -74,10 +75,10 @@ def describe(edit: Edit) -> str:
 
 
 def with_held_out_verdict(result: Result, fix: Assessment, before_change: bool = False) -> Result:
-    """Give a result the verdict on the edit that the search has found, and the figures it depends on, one per line.
+    """Give a result the verdict on the edit that the search has found, and its three lines.
 
-    They come from images that were not used to select the edit. The last line has those of the edit that is applied,
-    which the frames of the images show.
+    They come from images that were not used to select the edit. The details begin with the figures of the edit that is
+    applied, which the frames of the images show.
 
     Args:
         result: the result of the edit that is applied.
@@ -86,15 +87,11 @@ def with_held_out_verdict(result: Result, fix: Assessment, before_change: bool =
     """
     lines = [BEFORE_CHANGE] if before_change else []
     lines.append(str(fix.verdict))
-    for check in fix.checks:
-        is_in_reason = check.allows == fix.verdict.word
-        if check.at_best != USE and check.figure and not is_in_reason:
-            lines.append(sentence(check.figure))
-    lines.append(f"It is the best of {fix.selection.n_candidates:,} edits and projections.")
-    lines.append(CROSS_VALIDATED)
+    lines += [sentence(f"{name}: {text}") for name, text in fix.verdict.lines.items()]
     applied = describe_effect(result.images, "images")
-    lines.append(f"The frames show the edit that is applied, which was selected on all images: {applied}.")
-    return replace(result, verdict="\n".join(lines), details=fix.summary(), repair=fix)
+    shown = f"The frames show the edit that is applied, which was selected on all images: {applied}."
+    details = "\n".join([CROSS_VALIDATED, shown, fix.summary()])
+    return replace(result, verdict="\n".join(lines), details=details, repair=fix)
 
 
 def verdict(result: Result, can_search: bool) -> str:
@@ -119,10 +116,11 @@ def verdict(result: Result, can_search: bool) -> str:
     if unknown:
         line = f"the cost on {' and '.join(unknown)} images is unknown, since none were given"
         lines.append(sentence(line if result.clean is not None else f"whether to use the edit is unclear: {line}"))
+    measured = Evaluation(result.images, result.clean, {RETAINED: result.retain})
     search = "“Find the best” tries other layers and methods."
     advice = search if can_search else "Try another layer, mark, or material."
     if result.images.corrected <= result.images.broken:
         lines.append(f"The edit is no improvement. {advice}")
-    elif any(check.status == "fail" for check in costs):
+    elif not is_within_limits(measured, torch.zeros(0, dtype=torch.bool), Constraints()):
         lines.append(f"The cost is too high, or may be; lower the strength. {advice}")
     return "\n".join(lines)

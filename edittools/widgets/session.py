@@ -178,7 +178,7 @@ class EditSession:
         self.clean = None
         self.reference = self.images.images
         if self.has_clean:
-            reference, clean, _ = split_clean(self._sets["clean"], test_share=0)
+            reference, clean = split_clean(self._sets["clean"])
             self.reference = reference.images
             self.clean = clean if len(clean) else None
             self.notes.insert(

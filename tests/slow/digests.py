@@ -31,7 +31,7 @@ from edittools.cut import Cut
 from edittools.methods import METHODS, Method
 from edittools.probing import probe
 from edittools.probing.textures import texture
-from edittools.selection import Assessment, Search, Selection, grid, repair, stratified_folds
+from edittools.selection import Assessment, Search, Selection, grid, repair
 
 LAYERS = {
     "mini_vgg": ("features.10", "features.15"),
@@ -140,23 +140,19 @@ def edits_and_maps(network: str) -> Iterator[tuple[str, Entry]]:
 def selections() -> Iterator[tuple[str, Entry]]:
     """Describe what is selected in a search, and by `repair`."""
     scenario = snow_scenario("mini", most_scenes=240)
-    search = Search(scenario.classifier, scenario.exemplars, scenario.splits, SEARCHED[:3])
-    folds = stratified_folds(search.target.labels)
+    search = Search(scenario.classifier, scenario.exemplars, scenario.splits.with_folds(), SEARCHED[:3])
     edits = {}
     for method in ("rewrite", "random_direction", "projection"):
-        best = search.cross_validated(search.score(named(method), folds=folds), folds)
+        best = search.cross_validated(search.score(named(method)))
         edits[method] = best.edit
-        yield (
-            f"selected {method}",
-            of_edit(best.edit) | {"text": f"{best} {best.held_out.corrected} {best.n_candidates}"},
-        )
+        corrected = best.held_out["target"].corrected
+        yield f"selected {method}", of_edit(best.edit) | {"text": f"{best} {corrected} {best.n_candidates}"}
     yield "evaluated", of_table(search.evaluate(edits))
     splits = scenario.splits
-    is_wrong = et.misclassified(et.predict(scenario.classifier, splits.target), splits.target.labels)
-    failing = splits.target.subset(is_wrong.nonzero()[:24, 0])
+    concept = splits.target.subset(range(48))
     exemplar = scenario.exemplars["car 1"]
     layers = SEARCHED[-2:]
-    fix = repair(scenario.classifier, exemplar, failing, splits.clean, splits.retain, layers=layers, progress=None)
+    fix = repair(scenario.classifier, exemplar, concept, splits.clean, splits.retain, layers=layers, progress=None)
     yield "repair", of_table(fix.table)
     yield "repair: summary", entry([], fix.summary())
     yield "repair: edit", of_edit(fix.edit)
@@ -193,20 +189,19 @@ def parameters_of(selection: Selection) -> str:
     """Write the parameters that were selected on all images and without each fold, and what the edits do."""
     parts = [f"{without_method(selection.params)} {dict(selection.scores)}"]
     parts += [str(without_method(of_fold.params)) for of_fold in selection.fold_selections]
-    if selection.held_out is not None:
-        parts.append(f"held out {selection.held_out.after.int().tolist()}")
+    for name, held_out in selection.held_out.items():
+        parts.append(f"held out of {name} {held_out.after.int().tolist()}")
     return "\n".join(parts)
 
 
 def all_layers(network: str) -> Iterator[tuple[str, Entry]]:
     """Describe a search and a repair over all layers of a network, in two passes."""
     scenario = snow_scenario("mini", network, most_scenes=160)
-    search = Search(scenario.classifier, scenario.exemplars, scenario.splits)
-    folds = stratified_folds(search.target.labels)
+    search = Search(scenario.classifier, scenario.exemplars, scenario.splits.with_folds())
     settings = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
     for method in ("rewrite", "random_direction", "projection"):
         tried = named(method).trying(None if method == "projection" else settings)
-        best = search.cross_validated(search.score(tried, folds=folds), folds)
+        best = search.cross_validated(search.score(tried))
         yield f"{network} all layers {method}", of_edit(best.edit) | {"text": parameters_of(best)}
         yield f"{network} all layers {method}: layers", of_table(best.layers)
     for name, fix in repairs(network):
@@ -214,15 +209,14 @@ def all_layers(network: str) -> Iterator[tuple[str, Entry]]:
 
 
 def sets_to_repair(network: str) -> tuple[et.Classifier, dict[str, Any]]:
-    """Make the arguments of `repair`: two exemplars, failing and clean scenes, and two retained sets by name."""
+    """Make the arguments of `repair`: two exemplars, concept and clean scenes, and two retained sets by name."""
     scenario = snow_scenario("mini", network, most_scenes=160)
     splits = scenario.splits
-    is_wrong = et.misclassified(et.predict(scenario.classifier, splits.target), splits.target.labels)
     is_first = torch.arange(len(splits.retain)) % 2 == 0
     retained = {"first": splits.retain.subset(is_first), "second": splits.retain.subset(~is_first)}
     sets = {
         "exemplars": dict(list(scenario.exemplars.items())[:2]),
-        "failing": splits.target.subset(is_wrong.nonzero()[:16, 0]),
+        "concept": splits.target.subset(range(32)),
         "clean": splits.clean,
         "retain": retained,
     }
@@ -230,7 +224,7 @@ def sets_to_repair(network: str) -> tuple[et.Classifier, dict[str, Any]]:
 
 
 def repairs(network: str) -> Iterator[tuple[str, Assessment]]:
-    """Repair in all layers: with all methods, and ended after k candidates."""
+    """Repair in all layers: with fine-tuning, and ended after k candidates."""
     classifier, sets = sets_to_repair(network)
     yield "repair", repair(classifier, **sets, finetuning=True, progress=None)
     for most in (250, 900, 1500):
@@ -243,10 +237,11 @@ def of_repair(name: str, fix: Assessment) -> Iterator[tuple[str, Entry]]:
     yield f"{name}: summary", entry([], fix.summary())
     yield f"{name}: edit", of_edit(fix.edit)
     yield f"{name}: layers", of_table(fix.layers)
-    selections = {"selected": fix.selection}
-    selections |= {row: fix.selections[name] for row, name in fix.rows.items() if row != "selected"}
-    for row, selection in selections.items():
-        yield f"{name}: {row}", of_edit(selection.edit) | {"text": parameters_of(selection)}
+    yield f"{name}: selected", of_edit(fix.selection.edit) | {"text": parameters_of(fix.selection)}
+    for method, network in fix.finetuned.items():
+        text = f"{dict(network.settings)} of {network.candidates}"
+        if network.edit is not None:
+            yield f"{name}: {method}", of_edit(network.edit) | {"text": text}
     yield f"{name}: trade-off", of_table(fix.trade_off)
     data = {key: value for key, value in fix.report_data().items() if key not in VARYING}
     yield f"{name}: data", entry([], json.dumps(data, indent=1))

@@ -86,8 +86,8 @@ def desk_setup(
     if current_tier(tier) == "mini":
         scenes: dict[str, LabelledImages] = {
             "images": SCENES["target"].at_most(48).render(),
-            "clean": SCENES["clean"].at_most(240).render(),
-            "retain": SceneSet(60, "validation", 50_000, POLAR).render(),
+            "clean": SCENES["clean"].at_most(520).render(),
+            "retain": SceneSet(100, "validation", 50_000, POLAR).render(),
             "test": SCENES["target_test"].at_most(120).render(),
         }
         return load_classifier("mini_vgg"), scenes

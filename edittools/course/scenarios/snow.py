@@ -77,7 +77,7 @@ SCENES = {
 }
 """The scenes of each split in MiniWorld; their seeds are disjoint."""
 
-SMALL_DIVISORS = {"target": 2, "target_test": 4, "same_class_test": 2, "clean": 2, "clean_test": 4}
+SMALL_DIVISORS = {"target": 2, "target_test": 4, "same_class_test": 2, "clean": 2, "clean_test": 3}
 """By set, the number that a small scenario divides its number of scenes by."""
 
 FEW_LAYERS = {

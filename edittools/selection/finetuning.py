@@ -1,0 +1,314 @@
+"""Fine-tune the whole network, as a user would do instead of an edit: on the same images, selected by the same rule.
+
+Of the six folds of a search, four train the network. Rates, numbers of steps and weights of an interpolation with the
+original network are selected on one of the two others and evaluated on the other one, and the reverse.
+"""
+
+import copy
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from edittools._inference import logits_of, without_autocast
+from edittools._progress import Progress, bar_of
+from edittools.classifiers import Classifier
+from edittools.edits import Change, Edit, Record
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages, pixels_of
+from edittools.metrics import Comparison, misclassified, predict, predicted_classes
+from edittools.selection.evaluation import Evaluation
+from edittools.selection.search import Search
+from edittools.selection.splits import FOLDS
+
+RATES = (3e-5, 1e-4, 3e-4)
+"""Learning rates of AdamW."""
+
+FURTHER_RATES = (1e-5, 1e-3)
+"""The rates below and above `RATES`; one of them is tried if the selected rate is the smallest or the largest."""
+
+CHECKPOINTS = (25, 50, 100)
+"""Numbers of steps."""
+
+WEIGHTS = (0.25, 0.5, 1.0)
+"""Weights of the fine-tuned network in an interpolation with the original one."""
+
+BATCH = 24
+"""The number of clean and retained images of a step."""
+
+CONCEPT_BATCH = 8
+"""The number of images with the concept of a step."""
+
+JUDGING = (FOLDS - 2, FOLDS - 1)
+"""The numbers of the folds that do not train."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finetuned:
+    """A network that was fine-tuned, and how it was selected.
+
+    Attributes:
+        edit: the change of all weights; None if no candidate corrects more than it breaks within the constraints.
+        settings: the selected `rate`, `steps` and `weight`; empty without a candidate.
+        evaluation: what it does to the images of the two folds that did not train it, each with the candidate that was
+            selected on the other fold.
+        candidates: number of candidates.
+        seconds: the time that it took.
+    """
+
+    edit: Edit | None
+    settings: Mapping[str, float]
+    evaluation: Evaluation
+    candidates: int
+    seconds: float = field(default=0.0, compare=False)
+
+
+@dataclass(eq=False)
+class _Best:
+    """The best candidate by the images of some folds: its loss, its outcomes, and its settings."""
+
+    loss: float = float("inf")
+    wrong: Mapping[str, Tensor] = field(default_factory=dict)
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+
+def judged_images(search: Search) -> dict[str, Tensor]:
+    """Tell which images of each split are in the two folds that do not train, `(N,)` booleans by name."""
+    return {name: folds >= JUDGING[0] for name, folds in search.splits.folds.items()}
+
+
+def minutes_of(search: Search, runs: int = 1) -> float:
+    """Estimate how many minutes `finetune_network` takes for a number of runs."""
+    steps = len(RATES) * max(CHECKPOINTS)
+    trained = 3 * steps * (BATCH + CONCEPT_BATCH)  # a backward pass takes about twice the time of a forward pass
+    judged = sum(int(is_judged.sum()) for is_judged in judged_images(search).values())
+    evaluated = len(RATES) * len(CHECKPOINTS) * len(WEIGHTS) * judged
+    return runs * (trained + evaluated) * search.seconds_per_image / 60
+
+
+@without_autocast()
+def finetune_network(
+    search: Search, pasted: Exemplar | None = None, seed: int = 0, progress: Progress | None = tqdm
+) -> Finetuned:
+    """Fine-tune the whole network on images with the concept and on clean and retained images, by cross-entropy.
+
+    Batch norm stays in eval mode, and the optimizer is AdamW. Half of the batches are flipped. Candidates are selected
+    like edits: the one with the lowest cross-entropy on images with the concept, of those that correct more than they
+    break and satisfy the constraints of the search.
+
+    Args:
+        search: a search whose splits have `FOLDS` folds.
+        pasted: an exemplar whose mark is pasted at random places of half of the clean images, instead of training on
+            images with the concept. It is not pasted on images of the class that x' is predicted as.
+        seed: seed of the batches and places.
+        progress: a class like `tqdm.tqdm`, for a bar.
+
+    Returns:
+        The fine-tuned network as an edit, and its evaluation.
+
+    Raises:
+        ValueError: if the splits do not have `FOLDS` folds.
+    """
+    if len(search.folds) != FOLDS:
+        raise ValueError(
+            f"The splits have {len(search.folds)} folds; pass images with the concept of at least {FOLDS} scenes, and "
+            f"splits.with_folds({FOLDS})"
+        )
+    started = time.perf_counter()
+    judge = _Judge(search)
+    tried = 0
+    with bar_of(progress, total=len(RATES) * max(CHECKPOINTS), desc="fine-tuning", unit="step") as bar:
+        rates = list(RATES)
+        for rate in rates:
+            for steps, network, changes in _trained(search, rate, pasted, seed, bar):
+                for weight in WEIGHTS:
+                    judge.consider(network, changes, {"rate": rate, "steps": steps, "weight": weight})
+                    tried += 1
+            if len(rates) == len(RATES) and rate == rates[-1]:
+                rates += _further_rate(judge.selected.settings.get("rate"))
+                bar.total = len(rates) * max(CHECKPOINTS)
+    return Finetuned(judge.edit, judge.selected.settings, judge.evaluation(), tried, time.perf_counter() - started)
+
+
+def _further_rate(selected: float | None) -> list[float]:
+    """Return the rate beyond the selected one if that is the smallest or the largest; nothing otherwise."""
+    if selected == RATES[0]:
+        return [FURTHER_RATES[0]]
+    return [FURTHER_RATES[1]] if selected == RATES[-1] else []
+
+
+class _Judge:
+    """Select among candidates on each of the two folds that do not train, and on both.
+
+    Args:
+        search: the search.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+        self.images: dict[str, LabelledImages] = {}
+        self.folds: dict[str, Tensor] = {}
+        self.before: dict[str, Tensor] = {}
+        for name, is_judged in judged_images(search).items():
+            self.images[name] = search.splits.labeled[name].subset(is_judged)
+            self.folds[name] = search.splits.folds[name][is_judged]
+            self.before[name] = search.activations[name].before[is_judged]
+        self.best: dict[tuple[int, ...], _Best] = {(fold,): _Best() for fold in JUDGING}
+        self.best[JUDGING] = _Best()
+        self.edit: Edit | None = None
+
+    @property
+    def selected(self) -> _Best:
+        """The best candidate by the images of both folds."""
+        return self.best[JUDGING]
+
+    def consider(self, network: Classifier, changes: Mapping[str, Tensor], settings: Mapping[str, float]) -> None:
+        """Compare a candidate with the best ones so far.
+
+        Args:
+            network: a copy of the classifier, whose parameters are set.
+            changes: what training has added to the parameters, by their names.
+            settings: the settings of the candidate; its "weight" scales the changes.
+        """
+        originals = dict(self.search.classifier.model.named_parameters())
+        with torch.no_grad():
+            for name, parameter in network.model.named_parameters():
+                if name in changes:
+                    parameter.copy_(originals[name] + settings["weight"] * changes[name])
+        wrong = {}
+        for name, images in self.images.items():
+            logits = predict(network, images)
+            labels = self.search.activations[name].labels[judged_images(self.search)[name]]
+            wrong[name] = misclassified(logits, labels)
+            if name == "target":
+                losses = F.cross_entropy(logits.double(), labels, reduction="none").nan_to_num(nan=float("inf"))
+        for folds, best in self.best.items():
+            is_member = torch.isin(self.folds["target"], torch.tensor(folds))
+            loss = float(losses[is_member].mean())
+            if loss < best.loss and self._is_feasible(wrong, folds):
+                self.best[folds] = _Best(loss, wrong, dict(settings))
+                if folds == JUDGING:
+                    scaled = {name: Change(settings["weight"] * change) for name, change in changes.items()}
+                    record = Record("fine-tuning", float("nan"), None, int(settings["steps"]))
+                    fingerprint = next(iter(self.search.cuts.values())).weights.fingerprint
+                    self.edit = Edit(scaled, fingerprint, record)
+
+    def _is_feasible(self, wrong: Mapping[str, Tensor], folds: tuple[int, ...]) -> bool:
+        """Return whether a candidate has a net gain and satisfies the constraints on the images of some folds."""
+        search = self.search
+        accuracy = search.accuracy_without_concept
+        for name, before in self.before.items():
+            is_member = torch.isin(self.folds[name], torch.tensor(folds))
+            comparison = Comparison(before[is_member], wrong[name][is_member])
+            if name == "target":
+                if comparison.corrected <= comparison.broken:
+                    return False
+            elif name != "own_class" or accuracy is not None:
+                counted = comparison.broken if name == "retain" else int(comparison.after.sum())
+                most = search.constraints.most_wrong(name, comparison.before, 1.0 if accuracy is None else accuracy)
+                if counted > most:
+                    return False
+        return True
+
+    def evaluation(self) -> Evaluation:
+        """Evaluate on each fold the candidate that was selected on the other one."""
+        comparisons = {}
+        for name, before in self.before.items():
+            after = before.clone()
+            for fold, other in (JUDGING, JUDGING[::-1]):
+                best = self.best[other,]
+                if best.wrong:
+                    in_fold = self.folds[name] == fold
+                    after[in_fold] = best.wrong[name][in_fold]
+            comparisons[name] = Comparison(before, after)
+        return Evaluation.of_comparisons(self.search, comparisons, judged_images(self.search))
+
+
+def _trained(
+    search: Search, rate: float, pasted: Exemplar | None, seed: int, bar: tqdm
+) -> Iterator[tuple[int, Classifier, dict[str, Tensor]]]:
+    """Train a copy of the classifier; yield, at each checkpoint, the steps, a copy, and the changes of the weights."""
+    network = copy.deepcopy(search.classifier)
+    judged = copy.deepcopy(search.classifier)
+    model = network.model.eval()
+    originals = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.is_floating_point()}
+    for parameter in trained.values():
+        parameter.requires_grad_()
+    optimizer = torch.optim.AdamW(trained.values(), lr=rate, weight_decay=0.01)
+    generator = torch.Generator().manual_seed(seed)
+    pools = _pools(search)
+    for step in range(1, max(CHECKPOINTS) + 1):
+        images, labels = _batch(pools, pasted, generator)
+        with torch.enable_grad():
+            logits = logits_of(model, network.normalize(images), len(network.classes))
+            loss = F.cross_entropy(logits, labels.to(logits.device))
+            optimizer.zero_grad()
+            loss.backward()
+        optimizer.step()
+        try:
+            bar.update()
+        except Exception as error:  # the bar of a user ends it, as Ctrl-C does
+            raise KeyboardInterrupt from error
+        if step in CHECKPOINTS:
+            changes = {name: (parameter.detach() - originals[name]) for name, parameter in trained.items()}
+            yield step, judged, changes
+
+
+def _pools(search: Search) -> dict[str, list[LabelledImages]]:
+    """Collect the images that train: those with the concept, the others, and of these the hosts of pasted marks.
+
+    They are in the folds that train; reference images with labels train as well. Hosts are not of a class that x' of an
+    exemplar is predicted as.
+    """
+    splits = search.splits
+    pools: dict[str, list[LabelledImages]] = {"concept": [], "others": []}
+    for name, is_judged in judged_images(search).items():
+        data = splits.labeled[name].subset(~is_judged)
+        labels = search.activations[name].labels[~is_judged]
+        kind = "concept" if name in ("target", "own_class") else "others"
+        pools[kind].append(LabelledImages(data.images, labels, search.classifier.classes))
+    if isinstance(splits.reference, LabelledImages):
+        pools["others"].append(splits.reference)
+    own_classes = predicted_classes(search.exemplar_activations.original)
+    pools["hosts"] = [data.subset(~torch.isin(data.labels, own_classes)) for data in pools["others"]]
+    return pools
+
+
+def _batch(
+    pools: Mapping[str, Sequence[LabelledImages]], pasted: Exemplar | None, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw a batch: clean and retained images, and images with the concept or with a mark that is pasted on them."""
+    if pasted is None:
+        images, labels = _draw(pools["others"], BATCH, generator)
+        shown, shown_labels = _draw(pools["concept"], CONCEPT_BATCH, generator)
+    else:
+        images, labels = _draw(pools["others"], BATCH // 2, generator)
+        hosts, shown_labels = _draw(pools["hosts"], BATCH // 2, generator)
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        shown = pasted.paste_on(hosts, seed=seed)
+    images = torch.cat([images, shown])
+    labels = torch.cat([labels, shown_labels])
+    if torch.rand(1, generator=generator) < 0.5:
+        images = images.flip(3)
+    return images, labels
+
+
+def _draw(pool: Sequence[LabelledImages], count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw images of several sets without replacement, as far as there are enough."""
+    sizes = [len(data) for data in pool]
+    chosen = torch.randperm(sum(sizes), generator=generator)[:count]
+    images = []
+    labels = []
+    first = 0
+    for data in pool:
+        places = chosen[(chosen >= first) & (chosen < first + len(data))] - first
+        if len(places):
+            images.append(pixels_of(data)[places])
+            labels.append(data.labels[places])
+        first += len(data)
+    return torch.cat(images), torch.cat(labels)
