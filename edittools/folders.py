@@ -109,7 +109,7 @@ def read_files(
         name = str(path.relative_to(root))
         label = None
         if path.parent != root:
-            label = _class_of_subfolder(path.parent.name, classifier)
+            label = class_index(path.parent.name, classifier)
             if label is None:
                 reason = f"{path.parent.name!r} is not one of the {len(classifier.classes)} classes"
                 question = suggestion(_simplified(path.parent.name), classifier.classes)
@@ -134,8 +134,8 @@ def read_files(
     return data, is_labeled, left_out
 
 
-def _class_of_subfolder(name: str, classifier: Classifier) -> int | None:
-    """Return the index of the class that a subfolder is named after; None if there is no such class.
+def class_index(name: str, classifier: Classifier) -> int | None:
+    """Return the index of the class that a subfolder, or a user, names; None if there is no such class.
 
     The exact name comes first, then a name that differs in case, spaces or accents only, then a number.
     """

@@ -449,6 +449,8 @@ def test_main_checks_arguments_before_torch_is_imported(tmp_path):
         (["photos", "--model", "mini_vgg", "--out", "file/out"], "file/out"),
         (["photos", "--model", "mini_vgg", "--out", "old"], "--overwrite"),
         (["photos", "--model", "mini_vgg", "--masks", "missing"], "missing"),
+        (["photos", "--model", "mini_vgg", "--repair", "garbage truck"], "'garbage truck'"),
+        (["photos", "--model", "mini_vgg", "--repair", "van:1", "--masks", "old"], "--masks"),
     ]
     script = (
         "import json, sys; from edittools.auditing.cli import main; "

@@ -1,5 +1,6 @@
 """The contact sheet of an audit: windows that carry each class, and which photos are independent."""
 
+import json
 from dataclasses import replace
 
 import calibration
@@ -10,12 +11,16 @@ from torch import nn
 
 import edittools as et
 from edittools.auditing import audit_folder, confirm, contact_sheet, exemplar_of
+from edittools.auditing.audit import labels_given
+from edittools.auditing.marks import confirmation_check, find_mark, sets_of_mark
 from edittools.auditing.sheet import NOT_SEEN, Window
-from edittools.auditing.windows import Confirmation, shuffled
+from edittools.auditing.window_names import parse_window_name
+from edittools.auditing.windows import LEAST_SOURCES, Confirmation, key_layer, shuffled
 from edittools.cut import Cut
 from edittools.images import LabelledImages
 from edittools.probing.evidence import evidence_of_keys
 from edittools.selection.scenes import first_of_each, scenes_of
+from edittools.selection.verdict import Check, verdict_of
 
 CLASSES = ("car", "bus", "cat")
 SIZE = 40
@@ -269,3 +274,193 @@ def test_audit_folder_without_concepts_is_the_contact_sheet(tmp_path):
     assert names == ["report.html", "report.json", "windows.csv"]
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.index('class="et-sheet"') < page.index('<section class="verdict') and NOT_SEEN in page
+
+
+# --- the repair of a mark ---
+
+
+class Tags(Colors):
+    """Relies on an area of yellow that is larger than a block of a shuffled window."""
+
+    def __init__(self, weight=24.0):
+        super().__init__()
+        with torch.no_grad():
+            self.mix.bias[3] = -0.7
+            self.head.weight[0, 3] = weight
+
+
+def tags(weight=24.0):
+    return et.Classifier(Tags(weight), CLASSES, (0, 0, 0), (1, 1, 1), SIZE, SIZE)
+
+
+def has_tag(label, number, of_others):
+    """Three of four cars carry the tag, and one of each `of_others` photos of other classes; 0 for none."""
+    return bool(number % 4) if label == 0 else bool(of_others) and number % of_others == 0
+
+
+def tagged(per_class=24, of_others=3):
+    """Photos of a square in the color of the class; some carry a tag of two stripes, the upper one yellow.
+
+    Returns:
+        The photos, and the masks of the tags.
+    """
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat_interleave(per_class)
+    images = 0.3 * torch.rand(3 * per_class, 1, 5, 5, generator=generator)
+    images = nn.functional.interpolate(images, SIZE).repeat(1, 3, 1, 1)
+    images += 0.1 * torch.rand(images.shape, generator=generator)
+    masks = torch.zeros(len(images), SIZE, SIZE)
+    tag = torch.tensor([1.0, 0.95, 0])[:, None, None].repeat(1, 12, 12)
+    tag[:, 6:] = torch.tensor([0.1, 0.1, 0.3])[:, None, None]
+    names = []
+    for number, label in enumerate(labels.tolist()):
+        top, left = torch.randint(SIZE - 10, (2,), generator=generator).tolist()
+        brightness = 0.7 + 0.3 * float(torch.rand(1, generator=generator))
+        images[number, :, top : top + 10, left : left + 10] = 0.1
+        images[number, label, top : top + 10, left : left + 10] = brightness
+        if has_tag(label, number, of_others):
+            top, left = (top + 19) % 29, (left + 19) % 29
+            masks[number, top : top + 12, left : left + 12] = 1
+            images[number, :, top : top + 12, left : left + 12] = tag
+        names.append(f"{number:02}.png")
+    return LabelledImages(images, labels, CLASSES, tuple(names)), masks
+
+
+@pytest.fixture(scope="module")
+def tagged_folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tagged")
+    write_photos(root, tagged()[0])
+    return root
+
+
+@pytest.fixture(scope="module")
+def repaired(tagged_folder):
+    return audit_folder(tagged_folder, tags(), repair="car:1", layers=["mix"], progress=None)
+
+
+def numbers_of(names):
+    return {int(name.removesuffix(".png").rpartition("/")[2]) for name in names}
+
+
+def test_audit_folder_repairs_the_mark_of_a_window(repaired):
+    _, masks = tagged()
+    assert repaired.mark.confirmation.is_confirmed and repaired.mark.confirmation.sources >= LEAST_SOURCES
+    target = repaired.fix.search.splits.target
+    is_tagged = masks.flatten(1).any(dim=1)
+    assert numbers_of(target.names) == {number for number in range(24, 72) if is_tagged[number]}
+    assert repaired.fix.evaluation.target.corrected > 10
+    statuses = [check.status for check in repaired.fix.checks[:2]]
+    assert statuses == ["pass", "not measured"] and repaired.fix.verdict.word != "use"
+
+
+def test_audit_folder_mark_photos_of_the_exemplar_are_in_no_set(repaired):
+    splits = repaired.fix.search.splits
+    sets = [splits.reference, *splits.labeled.values()]
+    source = repaired.sheet.data.images[repaired.mark.group.windows[0].photo]
+    for data in sets:
+        for image in (source, repaired.mark.exemplar.image, repaired.mark.exemplar.changed):
+            assert not (data.images[:] == image).flatten(1).all(dim=1).any()
+    real = repaired.sheet.data.images
+    for data in sets:
+        assert all((real == image).flatten(1).all(dim=1).any() for image in data.images)  # no image is pasted
+
+
+def test_audit_folder_mark_is_in_the_report_and_its_data(repaired, tmp_path):
+    paths = {path.name for path in repaired.write(tmp_path)}
+    assert {"report.html", "report.json", "windows.csv"} <= paths
+    data = json.loads((tmp_path / "report.json").read_text())
+    assert (data["mark"]["class"], data["mark"]["window"], data["mark"]["confirmed"]) == ("car", 1, True)
+    assert len(data["mark"]["found_in"]) == len(repaired.mark.windows)
+    assert data["repair"]["checks"][0]["status"] == "pass"
+    page = (tmp_path / "report.html").read_text()
+    names = [found["name"] for found in data["mark"]["found_in"] if found["class"] != "car"]
+    assert all(name in page.partition('<section class="verdict')[0] for name in names)
+    assert "'car'" in repaired.summary() and NOT_SEEN in repaired.summary()
+
+
+def test_audit_folder_mark_with_checked_places(tagged_folder, repaired):
+    checked = audit_folder(tagged_folder, tags(), repair="car:1", masks_checked=True, layers=["mix"], progress=None)
+    assert [check.status for check in checked.fix.checks[:2]] == ["pass", "pass"]
+    assert checked.fix.checks[2:] == repaired.fix.checks[2:]
+
+
+@pytest.mark.parametrize(
+    "confirmation", [Confirmation(0.9, 0.0, 4, 0.06), Confirmation(0.9, 0.8, 9, 0.4), Confirmation(0.0, 0.0, 0, 1.0)]
+)
+def test_confirmation_check_allows_at_most_unclear(repaired, confirmation):
+    others = [Check("it corrects", True, "16 of 24", at_best="unclear")]
+    check = confirmation_check(replace(repaired.mark, confirmation=confirmation), "car")
+    assert verdict_of([check, *others]).word == "unclear" and "not confirmed" in check.figure
+    assert verdict_of([confirmation_check(repaired.mark, "car"), *others]).word == "use"
+
+
+def test_find_mark_does_not_depend_on_predictions(repaired):
+    """The keys come before the head, whose weights decide the predictions."""
+    changed = tags()
+    with torch.no_grad():
+        changed.model.head.weight.copy_(changed.model.head.weight.flip(0))
+    assert key_layer(changed).layer != "head"
+    windows = find_mark(changed, repaired.sheet, repaired.mark.group, progress=None)
+    assert windows == list(repaired.mark.windows)
+
+
+def test_find_mark_of_two_windows_searches_no_other_photos(repaired):
+    few = replace(repaired.mark.group, windows=repaired.mark.group.windows[:2])
+    assert find_mark(tags(), repaired.sheet, few, progress=None) == list(few.windows)
+
+
+def test_audit_folder_mark_without_photos_of_other_classes_repairs_nothing(tmp_path):
+    write_photos(tmp_path, tagged(of_others=0)[0])
+    audit = audit_folder(tmp_path, tags(), repair="car:1", layers=["mix"], progress=None)
+    assert audit.fix is None and audit.mark.exemplar is not None
+    assert "0 photos of other classes than 'car'" in audit.note
+    assert audit.note in audit.summary() and audit.report_data()["repair"] is None
+
+
+def test_audit_folder_mark_on_photos_that_are_all_correct_repairs_nothing(repaired):
+    """A weight at which the tag misleads no photo that shows its own class as well."""
+    data = repaired.sheet.data
+    is_labeled = torch.ones(len(data), dtype=torch.bool)
+    with pytest.raises(ValueError, match="0 of them misclassified"):
+        sets_of_mark(repaired.mark, repaired.sheet, tags(weight=0.0), is_labeled)
+
+
+def test_sets_of_mark_without_labels_measure_no_help(repaired):
+    is_labeled = repaired.sheet.data.labels == 0
+    with pytest.raises(ValueError, match="16 photos whose labels"):
+        sets_of_mark(repaired.mark, repaired.sheet, tags(), is_labeled)
+
+
+def test_labels_given_are_those_of_subfolders():
+    data = LabelledImages(torch.zeros(3, 3, 8, 8), torch.arange(3), CLASSES, ("a.png", "car/a.png", "x/car/b.png"))
+    assert labels_given(data).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("repair", "quoted"), [("caar:1", "car"), ("car:4", "from 1 to 3"), ("car", "'car'"), ("car:0", "'car:0'")]
+)
+def test_audit_folder_refuses_a_window_before_it_reads_the_folder(tmp_path, repair, quoted):
+    with pytest.raises(ValueError, match=quoted):
+        audit_folder(tmp_path / "missing", tags(), repair=repair, progress=None)
+
+
+def test_audit_folder_refuses_a_window_together_with_concepts(tmp_path):
+    with pytest.raises(ValueError, match="'car:1'"):
+        audit_folder(tmp_path / "missing", tags(), repair="car:1", concepts=True, progress=None)
+
+
+def test_audit_folder_keeps_an_earlier_report_if_there_is_no_such_window(tmp_path):
+    data, _ = tagged()
+    write_photos(tmp_path / "photos", data.subset([*range(40), 50]))
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(ValueError, match="rows of 'car', 'bus'"):
+        audit_folder(tmp_path / "photos", tags(), repair="cat:1", out=tmp_path, progress=None)
+    with pytest.raises(ValueError, match="no window 3 of 'bus'"):
+        audit_folder(tmp_path / "photos", tags(), repair="Bus:3", out=tmp_path, progress=None)
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
+def test_parse_window_name_of_a_class_with_a_colon():
+    assert parse_window_name("a:b:2") == ("a:b", 2)
+    with pytest.raises(ValueError, match="'a:b'"):
+        parse_window_name("a:b")

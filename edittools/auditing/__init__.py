@@ -11,6 +11,7 @@ _MODULES = {
     "audit_folder": "auditing.audit",
     "confirm": "auditing.windows",
     "contact_sheet": "auditing.windows",
+    "examine": "auditing.marks",
     "exemplar_of": "auditing.windows",
     "load_model": "auditing.sources",
     "read_masks": "auditing.masks",

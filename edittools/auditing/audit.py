@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pandas as pd
 import torch
@@ -11,6 +11,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from edittools._progress import Progress
+from edittools.auditing.marks import (
+    check_row,
+    check_window,
+    confirmation_check,
+    examine,
+    group_of,
+    places_check,
+    sets_of_mark,
+)
 from edittools.auditing.masks import read_masks
 from edittools.auditing.result import Audit, remove_results, write_rules
 from edittools.auditing.windows import classes_to_show, contact_sheet
@@ -25,7 +34,7 @@ from edittools.probing.counterfactuals import LEAST_AREA, Concepts, shows, with_
 from edittools.probing.effects import LEAST_EFFECT, LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.probing.segmentation import Finder, Gated, cached, deeplab
-from edittools.selection.repair import repair
+from edittools.selection.repair import repair as repair_model
 from edittools.selection.scenes import first_of_each, scenes_of, without_scenes
 from edittools.selection.verdict import UNCLEAR, Check
 
@@ -46,6 +55,7 @@ def audit_folder(
     folder: str | PathLike,
     classifier: Classifier,
     *,
+    repair: str | None = None,
     concepts: bool = False,
     clean: str | PathLike | None = None,
     retain: str | PathLike | None = None,
@@ -58,10 +68,11 @@ def audit_folder(
     callback: Callable[[str], None] | None = None,
     progress: Progress | None = tqdm,
 ) -> Audit:
-    """Show what carries each class in a folder of images; on request, find concepts that predictions rely on.
+    """Show what carries each class in a folder of images; on request, repair a window, or find concepts and repair.
 
     The contact sheet shows windows of photos that turn other photos into their class, see `contact_sheet`. A person
-    looks at it, and says what does not belong.
+    looks at it, and says what does not belong. With `repair`, this mark is tested on new photos, see `confirm`, and
+    `repair` selects an edit, with the photos of the folder that hold the mark as images with the concept.
 
     With `concepts`, each image is also changed: a *concept* is something that images show and that masks mark, such as
     the road. One concept of an image at a time is replaced by another *material*, such as snow, and the image is
@@ -74,6 +85,10 @@ def audit_folder(
         folder: folder of images, with one subfolder per class; images outside of a subfolder are labeled by the current
             prediction.
         classifier: the classifier; it is not changed.
+        repair: the windows of the contact sheet that do not belong to their class, such as "garbage truck:1" for the
+            first ones of this class; a person has looked at the sheet of the same folder. `clean`, `retain`, and
+            `layers` concern this repair as well, and `masks_checked` then says that a person has looked at the photos
+            in which the mark was found.
         concepts: whether concepts are probed; they are in any case if `masks` or `find` is given. All following
             arguments but `callback` and `progress` concern this part.
         clean: folder of images whose accuracy must not drop; by default the original images of `folder`, without the
@@ -97,15 +112,25 @@ def audit_folder(
         progress: a class like `tqdm.tqdm`, for bars; None for no bars.
 
     Returns:
-        The audit: the contact sheet, the concepts, the rules, and the repair of the strongest rule. If nothing was
-        repaired, its `fix` is None, and its `note` says so.
+        The audit: the contact sheet, the concepts, the rules, and the repair of the strongest rule or of the windows.
+        If nothing was repaired, its `fix` is None, and its `note` says so.
 
     Raises:
         FileNotFoundError: if there is no such folder, or if the weights of the segmenter are not available.
         ModuleNotFoundError: if a package of the segmenter is not installed.
         ValueError: if there are too few images, if none of them shows a concept, or if no concepts are probed and there
-            is no contact sheet, since the images show a single class or too few of each.
+            is no contact sheet, since the images show a single class or too few of each; or if `repair` names no
+            window of the contact sheet, or is passed together with concepts.
     """
+    probes = concepts or masks is not None or find is not None
+    picked = None
+    if repair is not None:
+        if probes:
+            raise ValueError(
+                f"repair={repair!r} repairs a window of the contact sheet, and concepts, masks, and find a rule; audit "
+                "once for each"
+            )
+        picked = check_window(repair, classifier)
     tell = callback or (lambda step: None)
     tell(f"Reading {fspath(folder)}")
     everything, unread = read_folder(folder, classifier, progress)
@@ -119,10 +144,9 @@ def audit_folder(
             f"{fspath(folder)!r} holds {len(data)} images that can be used; pass at least {LEAST_PROBED}, better "
             "hundreds"
         )
-    probes = concepts or masks is not None or find is not None
+    if picked is not None:
+        check_row(repair, picked[0], data)
     root = None if out is None else Path(out).expanduser()
-    if root is not None:
-        remove_results(root)
     audit = Audit(classifier, data, unread, repeats, weights=fingerprint(classifier.model))
     if probes:
         tell("Finding concepts")
@@ -135,6 +159,14 @@ def audit_folder(
     if not probes or classes_to_show(data.labels):
         tell(f"Pasting windows of {len(data)} images into others")
         audit = replace(audit, sheet=contact_sheet(classifier, data, progress=progress))
+    if picked is not None:
+        group = group_of(repair, *picked, audit.sheet)
+    if root is not None:
+        remove_results(root)
+    if picked is not None:
+        tell(f"Repairing {repair!r}")
+        audit = replace(audit, mark=examine(classifier, audit.sheet, group, progress=progress))
+        return _repair_mark(audit, clean, retain, layers, masks_checked, progress)
     if not probes:
         return audit
     store = None if root is None else root / "parts"
@@ -155,10 +187,43 @@ def audit_folder(
     try:
         exemplar = select_exemplar(classifier, probed_concepts, rule)
         sets = _sets_to_repair(audit, exemplar, clean, retain)
-        fix = repair(classifier, exemplar, **sets, layers=layers, progress=progress)
+        fix = repair_model(classifier, exemplar, **sets, layers=layers, progress=progress)
     except ValueError as error:
         return replace(audit, note=f"Nothing was repaired. {error}.")
     return replace(audit, fix=fix.with_check(masks_check(masks_checked)))
+
+
+def _repair_mark(
+    audit: Audit,
+    clean: str | PathLike | None,
+    retain: str | PathLike | None,
+    layers: Sequence[str] | None,
+    checked: bool,
+    progress: Progress | None,
+) -> Audit:
+    """Repair the mark of an audit, or note why nothing was repaired; the arguments are those of `audit_folder`."""
+    mark = audit.mark
+    name = audit.classifier.classes[mark.group.label]
+    if mark.exemplar is None:
+        return replace(audit, note=f"Nothing was repaired. No photo without the mark becomes {name!r} with it.")
+    try:
+        sets = sets_of_mark(mark, audit.sheet, audit.classifier, labels_given(audit.data), clean, retain)
+        fix = repair_model(audit.classifier, mark.exemplar, **sets, layers=layers, progress=progress)
+    except ValueError as error:
+        return replace(audit, note=f"Nothing was repaired. {_sentence(error)}")
+    fix = fix.with_check(places_check(checked)).with_check(confirmation_check(mark, name))
+    return replace(audit, fix=fix)
+
+
+def _sentence(error: ValueError) -> str:
+    """Write an error message as a sentence."""
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def labels_given(data: LabelledImages) -> Tensor:
+    """Tell which labels are given, since the image lies in a subfolder; others are predictions, `(N,)` booleans."""
+    return torch.tensor([len(PurePath(name).parts) > 1 for name in data.names])
 
 
 def masks_check(checked: bool) -> Check:

@@ -13,9 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+from edittools.auditing.window_names import parse_window_name
+
 EXAMPLES = """examples:
   edittools audit photos --model efficientnet_lite0 --out audit
       photos/ has one subfolder per class, named after classes of the model
+  edittools audit photos --model efficientnet_lite0 --repair "garbage truck:1" --overwrite
+      after a look at the report: the first window of this class does not belong to it
   edittools audit photos --model efficientnet_lite0 --concepts
       find concepts such as the road as well, and repair the strongest rule
   edittools audit photos --model timm:resnet18 --masks road_masks --material snow.jpg
@@ -52,12 +56,20 @@ def parser() -> argparse.ArgumentParser:
     audit.add_argument("folder", type=Path, help="images, in one subfolder per class")
     model_help = "a name of edittools, timm:NAME_OR_FOLDER, or file.py:function"
     audit.add_argument("--model", required=True, help=model_help)
+    repair_help = (
+        "the windows of the report that do not belong to their class, such as 'garbage truck:1': test whether they "
+        "carry the class, and repair it"
+    )
+    audit.add_argument("--repair", metavar="CLASS:NUMBER", help=repair_help)
     concepts_help = "probe the concepts that masks mark, and repair the strongest rule (--masks implies it)"
     audit.add_argument("--concepts", action="store_true", help=concepts_help)
     audit.add_argument("--clean", type=Path, help="folder of images whose accuracy must not drop")
     audit.add_argument("--retain", type=Path, help="folder of images that rely on the concept legitimately")
     audit.add_argument("--masks", type=Path, help="masks of concepts: CONCEPT/IMAGE.png, or a COCO file")
-    checked_help = "say that the masks are right: you have looked at the images above the verdict of the report"
+    checked_help = (
+        "say that the masks are right, or that the outlined photos show the mark: you have looked at the images above "
+        "the verdict of the report"
+    )
     audit.add_argument("--masks-checked", action="store_true", help=checked_help)
     audit.add_argument("--material", type=Path, help="image of the material that replaces concepts, such as snow.jpg")
     audit.add_argument("--out", type=Path, default=Path("audit"), help="folder for the results (default: audit)")
@@ -118,6 +130,7 @@ def run_audit(options: argparse.Namespace) -> None:
     audit = audit_folder(
         options.folder,
         classifier,
+        repair=options.repair,
         concepts=options.concepts,
         clean=options.clean,
         retain=options.retain,
@@ -169,7 +182,14 @@ def check_before(options: argparse.Namespace) -> None:
         FileNotFoundError: if a folder or a file does not exist.
         KeyError: if there is no model of that name.
         OSError: if the folder for the results cannot be written.
+        ValueError: if `--repair` names no window, or is passed together with `--concepts` or `--masks`.
     """
+    if options.repair is not None:
+        parse_window_name(options.repair)
+        if options.concepts or options.masks is not None:
+            raise ValueError(
+                "--repair repairs a window of the report, and --concepts and --masks a rule; run one audit for each"
+            )
     _check_folders(options.folder, options.clean, options.retain)
     for file in (options.masks, options.material):
         if file is not None and not file.expanduser().exists():

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 
 from edittools._caching import atomic_path, digest_tensors
-from edittools.auditing.sheet import NOT_SEEN, ContactSheet
+from edittools.auditing.marks import Mark, describe_confirmation
+from edittools.auditing.sheet import NOT_SEEN, ContactSheet, describe, outlined
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, in_batches
 from edittools.probing.counterfactuals import Concepts, shows
@@ -68,6 +69,27 @@ REASONS = (
 RESULTS = ("windows.csv", "rules.csv", REPORT, "report.json", "edit.safetensors")
 """The files of an audit in its folder."""
 
+REPLACED_HEAD = "The exemplar: is the object still in it?"
+"""The heading above the images in which a concept was replaced."""
+
+REPLACED_NOTE = (
+    "If a mask covers the object of an image as well as the concept, the object is replaced too, and what follows is "
+    "wrong. In these images, too, the concept was replaced:"
+)
+"""What to look for in the images in which a concept was replaced."""
+
+FOUND_HEAD = "The exemplar, and the photos with the mark: does each of them show it?"
+"""The heading above the photos in which a mark was found."""
+
+FOUND_NOTE = (
+    "The outlined windows resemble the mark by their keys at a layer. If they do not show it, what follows is wrong. "
+    "The mark was found in these photos:"
+)
+"""What to look for in the photos in which a mark was found."""
+
+MOST_FOUND = 60
+"""The largest number of photos with the mark that a report shows, those of other classes first."""
+
 MORE_IMAGES = 6
 """The number of replaced images that a report shows next to the exemplar."""
 
@@ -82,6 +104,7 @@ class Audit:
         left_out: one line per file or annotation that was left out.
         repeats: names of the images that were not used, since others show the same scene.
         sheet: the contact sheet; None if the images show a single class, or too few of each.
+        mark: the windows that a person picked from the contact sheet to be repaired; None if none were picked.
         weights: the `fingerprint` of the weights that were audited.
         rare: for each concept that too few images show to be probed, the number of images that show it.
         concepts: the images that were probed, the masks of their concepts, and the materials; None if no concepts were
@@ -100,6 +123,7 @@ class Audit:
     left_out: Sequence[str] = field(repr=False)
     repeats: Sequence[str] = field(repr=False)
     sheet: ContactSheet | None = field(default=None, repr=False)
+    mark: Mark | None = field(default=None, repr=False)
     weights: str = field(default="", repr=False)
     rare: Mapping[str, int] = field(default_factory=dict, repr=False)
     concepts: Concepts | None = field(default=None, repr=False)
@@ -111,7 +135,7 @@ class Audit:
     note: str = ""
 
     def summary(self) -> str:
-        """Return a text on the windows, the strongest rule, and the verdict on its repair, one sentence per line."""
+        """Return a text on the windows, the rule or the windows repaired, and the verdict, one sentence per line."""
         lines = [f"{len(self.data)} images of {self.data.labels.unique().numel()} classes were audited."]
         if self.sheet is not None:
             lines += self.sheet.findings()
@@ -139,6 +163,8 @@ class Audit:
 
     def _probed(self) -> list[str]:
         """Say which concepts were probed, and which rule was found."""
+        if self.mark is not None:
+            return self._describe_mark()
         if self.concepts is None:
             return [NOT_PROBED]
         counts = ", ".join(f"{concept} {count}" for concept, count in self._images_by_concept().items())
@@ -154,6 +180,20 @@ class Audit:
         if self.fix is not None and self.fix.selection.feasible:
             lines.append(IF_IT_MISLEADS.format(concept=self.rule["concept"]))
         return lines
+
+    def _describe_mark(self) -> list[str]:
+        """Describe the windows that a person picked, their test, and the photos in which the mark was found."""
+        group = self.mark.group
+        name = self.data.classes[group.label]
+        confirmation = describe_confirmation(self.mark.confirmation, name)
+        labels = self.data.labels[[window.photo for window in self.mark.windows]]
+        own = int((labels == group.label).sum())
+        return [
+            f"Window {self.mark.number} of {name!r} does not belong to the class, as a person says: "
+            f"{describe(group, self.sheet.photos[group.label])}.",
+            f"Is it the mark? {confirmation[:1].upper()}{confirmation[1:]}.",
+            f"The mark was found in {own} photos of {name!r} and in {len(labels) - own} photos of other classes.",
+        ]
 
     def _images_by_concept(self) -> dict[str, int]:
         """Count the images that show each probed concept."""
@@ -217,6 +257,7 @@ class Audit:
             "verdict": verdict_data(self),
             "windows": [] if self.sheet is None else self.sheet.table.to_dict("records"),
             "windows_note": NOT_SEEN,
+            "mark": None if self.mark is None else self._mark_data(),
             "rules": self.rules.to_dict("records"),
             "concepts": self._images_by_concept(),
             "rare": self.rare,
@@ -228,6 +269,25 @@ class Audit:
             "repair": None if self.fix is None else self.fix.report_data(audit_title(self)),
         }
         return plain(data)
+
+    def _mark_data(self) -> dict[str, Any]:
+        """Return the windows that a person picked, their test, and where the mark was found."""
+        found = []
+        for window in self.mark.windows:
+            label = int(self.data.labels[window.photo])
+            place = {"top": window.top, "left": window.left, "side": window.side}
+            found.append({"name": self.data.names[window.photo], "class": self.data.classes[label], **place})
+        confirmation = self.mark.confirmation
+        return {
+            "class": self.data.classes[self.mark.group.label],
+            "window": self.mark.number,
+            "confirmed": confirmation.is_confirmed,
+            "share": confirmation.share,
+            "shuffled_share": confirmation.shuffled_share,
+            "sources": confirmation.sources,
+            "p": confirmation.p,
+            "found_in": found,
+        }
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings of the probe."""
@@ -269,6 +329,8 @@ def verdict_data(audit: Audit) -> dict[str, str]:
     if audit.fix is not None:
         verdict = audit.fix.verdict
         return {"word": verdict.word, "reason": verdict.reason, "advice": verdict.advice}
+    if audit.mark is not None:
+        return {"word": NOT_REPAIRED, "reason": audit.note.rstrip("."), "advice": ""}
     if audit.concepts is None:
         return {"word": LOOK, "reason": "a person says which of them does not belong to its class", "advice": ""}
     if audit.is_rule:
@@ -289,14 +351,16 @@ def audit_page(audit: Audit) -> Page:
     if audit.sheet is not None:
         content |= {"sheet": audit.sheet.rows(), "sheet_note": NOT_SEEN}
     if audit.rule is not None:
-        content["replaced"] = _more_images(audit)
+        content |= {"looked_at": _more_images(audit), "looked_at_head": REPLACED_HEAD, "looked_at_note": REPLACED_NOTE}
+    if audit.mark is not None:
+        content |= {"looked_at": _found_in(audit), "looked_at_head": FOUND_HEAD, "looked_at_note": FOUND_NOTE}
     if audit.fix is not None:
         return replace(audit.fix.page(audit_title(audit)), **content)
     return Page(
         title=audit_title(audit),
         subtitle=str(audit.classifier),
         **verdict_data(audit),
-        exemplars=_suspicion(audit),
+        exemplars=_suspicion(audit) if audit.mark is None else _exemplar_of_mark(audit.mark),
         created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         **content,
     )
@@ -350,3 +414,25 @@ def _more_images(audit: Audit) -> list[Figure]:
     for image, label, name in zip(images.images, images.labels.tolist(), images.names, strict=True):
         figures.append(Figure(data_uri(image), f"{images.classes[label]}: {name}"))
     return figures
+
+
+def _found_in(audit: Audit) -> list[Figure]:
+    """Show the photos in which the mark was found, each with its outline; those of other classes first."""
+    data = audit.data
+    label = audit.mark.group.label
+    windows = sorted(audit.mark.windows, key=lambda window: int(data.labels[window.photo]) == label)
+    figures = []
+    for window in windows[:MOST_FOUND]:
+        class_name = data.classes[int(data.labels[window.photo])]
+        picture = outlined(audit.sheet.data.images[window.photo], window)
+        figures.append(Figure(data_uri(picture), f"{class_name}: {data.names[window.photo]}"))
+    return figures
+
+
+def _exemplar_of_mark(mark: Mark) -> list[Figure]:
+    """Show x, x', and the mask of a mark's exemplar, if there is one."""
+    if mark.exemplar is None:
+        return []
+    pictures = (mark.exemplar.image, mark.exemplar.changed, mark.exemplar.mask.expand(3, -1, -1))
+    captions = ("x, the photo", "x', the photo with the mark", "the mask")
+    return [Figure(data_uri(picture), caption) for picture, caption in zip(pictures, captions, strict=True)]

@@ -134,7 +134,7 @@ class ContactSheet:
         name = self.data.classes[group.label]
         first = group.windows[0]
         photo = self.data.names[first.photo] if self.data.names else f"photo {first.photo}"
-        figures = [Figure(data_uri(_outlined(self.data.images[first.photo], first)), f"{name}: {photo}")]
+        figures = [Figure(data_uri(outlined(self.data.images[first.photo], first)), f"{name}: {photo}")]
         for window in group.windows[:MOST_PICTURES]:
             figures.append(Figure(data_uri(window.of(self.data.images)), f"{name}: window of photo {window.photo}"))
         return figures
@@ -174,7 +174,7 @@ def describe(group: WindowGroup, photos: int) -> str:
     )
 
 
-def _outlined(image: Tensor, window: Window) -> Tensor:
+def outlined(image: Tensor, window: Window) -> Tensor:
     """Draw the outline of a window on its photo, in white next to black."""
     outlined = image.clone()
     last_row = window.top + window.side - 1

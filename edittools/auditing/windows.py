@@ -259,11 +259,21 @@ def _evidence_layers(classifier: Classifier) -> list[Cut]:
     return [cuts[round((number + 0.5) * len(cuts) / count - 0.5)] for number in range(count)]
 
 
+def _middle(cuts: Sequence[Cut]) -> Cut:
+    """Return the layer whose keys tell which windows resemble each other."""
+    return cuts[len(cuts) // 2]
+
+
+def key_layer(classifier: Classifier) -> Cut:
+    """Cut a classifier at the layer whose keys tell which windows resemble each other."""
+    return _middle(_evidence_layers(classifier))
+
+
 def _strong_windows(photos: _Photos, progress: Progress | None) -> dict[int, list[_Candidate]]:
     """Find the window of each photo and side that argues most for the photo's class."""
     cuts = _evidence_layers(photos.classifier)
     of_layer = {cut.layer: cut for cut in cuts}
-    key_cut = cuts[len(cuts) // 2]
+    key_cut = _middle(cuts)
     numbers = [number for sources in photos.sources.values() for number in sources]
     found: dict[int, list[_Candidate]] = {label: [] for label in photos.sources}
     size = usual_batch_size(photos.classifier)
@@ -296,14 +306,41 @@ def _best_windows(heat: Tensor, numbers: Sequence[int], side: int) -> Iterator[W
 
 def _keys_of(cut: Cut, state: State, windows: Sequence[Window], shape: torch.Size) -> Tensor:
     """Average the keys below one window per image, `(B, C)`."""
-    masks = torch.zeros(shape)
-    for mask, window in zip(masks, windows, strict=True):
-        mask[window.top : window.top + window.side, window.left : window.left + window.side] = 1
+    places = [(window.top, window.left, window.side) for window in windows]
+    keys = _positions_of(cut, state)
+    weights = _weights_of(cut, places, shape[1:]).to(keys)
+    return (weights[:, None] @ keys)[:, 0].float().cpu()
+
+
+def window_keys(cut: Cut, images: Tensor, places: Sequence[tuple[int, int, int]]) -> Tensor:
+    """Average the keys below each of several windows of images.
+
+    Args:
+        cut: the classifier, cut at the layer.
+        images: `(B, 3, H, W)`.
+        places: the first row, first column, and side of each of W windows, which are the same in all images.
+
+    Returns:
+        The keys `(B, W, C)` on the CPU.
+    """
+    keys = _positions_of(cut, cut.prefix(images))
+    weights = _weights_of(cut, places, images.shape[2:]).to(keys)
+    return (weights @ keys).float().cpu()
+
+
+def _positions_of(cut: Cut, state: State) -> Tensor:
+    """Return the keys `(B, P, C)` of all positions."""
     keys = cut.keys(state)
-    keys = (keys if cut.is_linear else keys.movedim(1, -1)).flatten(1, -2)
-    weights = cut.pool_mask(masks).to(keys).flatten(1)
-    totals = weights.sum(dim=1, keepdim=True).clamp_min(1e-12)
-    return ((weights / totals)[:, None] @ keys)[:, 0].float().cpu()
+    return (keys if cut.is_linear else keys.movedim(1, -1)).flatten(1, -2)
+
+
+def _weights_of(cut: Cut, places: Sequence[tuple[int, int, int]], shape: Sequence[int]) -> Tensor:
+    """Return how much each position counts in the mean over each window, `(W, P)`; each row adds up to 1."""
+    masks = torch.zeros(len(places), *shape)
+    for mask, (top, left, side) in zip(masks, places, strict=True):
+        mask[top : top + side, left : left + side] = 1
+    weights = cut.pool_mask(masks).flatten(1)
+    return weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-12)
 
 
 def _rank(

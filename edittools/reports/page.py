@@ -120,7 +120,9 @@ class Page:
         lines: what an edit helps, what it costs, and what could be done instead: name and text of each line.
         checks: the checklist, each check with `name`, `status`, `figure` and `advice`.
         exemplars: pictures of x, x' and the mask.
-        replaced: more images with the concept replaced; an audit shows them and the exemplar above the verdict.
+        looked_at: images that a person should look at; an audit shows them and the exemplar above the verdict.
+        looked_at_head: the heading above them.
+        looked_at_note: what to look for.
         maps: pictures of where the edit acts.
         map_note: a note on `maps`.
         cards: images with the concept, before and after the edit.
@@ -152,7 +154,9 @@ class Page:
     lines: Sequence[tuple[str, str]] = ()
     checks: Sequence[Any] = ()
     exemplars: Sequence[Figure] = ()
-    replaced: Sequence[Figure] = field(default=(), repr=False)
+    looked_at: Sequence[Figure] = field(default=(), repr=False)
+    looked_at_head: str = ""
+    looked_at_note: str = ""
     maps: Sequence[Figure] = ()
     map_note: str = ""
     cards: Sequence[Card] = field(default=(), repr=False)

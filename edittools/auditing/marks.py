@@ -1,0 +1,382 @@
+"""Repair a mark: windows of a contact sheet that, as a person says, do not belong to their class.
+
+The mark is tested on photos that neither ranked nor reported it. The exemplar is a photo of another class without and
+with the mark; no mask is drawn. What an edit helps is measured on the folder's own photos that hold the mark.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from tqdm.auto import tqdm
+
+from edittools._checks import suggestion
+from edittools._progress import Progress, bar_of
+from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
+from edittools.auditing.window_names import parse_window_name
+from edittools.auditing.windows import (
+    LEAST_RECURRING,
+    LEAST_SOURCES,
+    LEVEL,
+    SHOWN,
+    Confirmation,
+    classes_to_show,
+    confirm,
+    exemplar_of,
+    key_layer,
+    window_keys,
+)
+from edittools.classifiers import Classifier, usual_batch_size
+from edittools.cut import Cut
+from edittools.exemplars import Exemplar
+from edittools.folders import class_index, read_folder
+from edittools.images import Images, LabelledImages
+from edittools.metrics import misclassified, predict, predicted_classes
+from edittools.selection.scenes import without_scenes
+from edittools.selection.verdict import UNCLEAR, Check
+
+HOSTS_TRIED = 48
+"""The number of photos into which a mark is pasted to find one that becomes its class."""
+
+STEPS = 4
+"""Photos are searched for a mark at places that are a window's side divided by this number apart."""
+
+RESEMBLING = 0.25
+"""A photo holds a mark if a window is as similar to the mark as all but this share of the group's own windows are."""
+
+LEAST_OTHERS = 2
+"""The smallest number of photos of other classes with the mark from which an edit can be selected."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """A group of windows that, as a person says, does not belong to its class.
+
+    Attributes:
+        group: the group.
+        number: its number on the contact sheet, counted from 1 in each class.
+        confirmation: the test of the mark on new photos.
+        windows: where the mark was found, at most one window per photo: the group's own windows, and those of other
+            photos that resemble them.
+        exemplar: a photo of another class, and the same photo with the mark; None if no such photo becomes the class.
+    """
+
+    group: WindowGroup
+    number: int
+    confirmation: Confirmation
+    windows: Sequence[Window] = field(repr=False)
+    exemplar: Exemplar | None = field(default=None, repr=False)
+
+
+def check_window(repair: str, classifier: Classifier) -> tuple[int, int]:
+    """Return the class and the number of a group of windows, by its name.
+
+    Args:
+        repair: the name, such as "garbage truck:1".
+        classifier: its class names.
+
+    Raises:
+        ValueError: if there is no such class, or if no contact sheet has that number.
+    """
+    name, number = parse_window_name(repair)
+    label = class_index(name, classifier)
+    if label is None:
+        remedy = suggestion(name, classifier.classes) or "pass a class that has a row on the contact sheet"
+        raise ValueError(f"repair {repair!r}: {name!r} is not one of the {len(classifier.classes)} classes; {remedy}")
+    if number > SHOWN:
+        raise ValueError(
+            f"repair {repair!r}: a contact sheet has at most {SHOWN} windows of each class; pass a number from 1 to {SHOWN}"
+        )
+    return label, number
+
+
+def check_row(repair: str, label: int, data: LabelledImages) -> None:
+    """Check that a class has a row on the contact sheet of a set of photos.
+
+    Args:
+        repair: the name of the group of windows, for the message.
+        label: the class.
+        data: the photos.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    present = classes_to_show(data.labels)
+    if label not in present:
+        rows = ", ".join(repr(data.classes[other]) for other in present) or "no class"
+        raise ValueError(
+            f"repair {repair!r}: {data.classes[label]!r} has too few photos for a row on the contact sheet; there are "
+            f"rows of {rows}"
+        )
+
+
+def group_of(repair: str, label: int, number: int, sheet: ContactSheet) -> WindowGroup:
+    """Return a group of windows of a contact sheet.
+
+    Args:
+        repair: its name, for the message.
+        label: its class.
+        number: its number, counted from 1.
+        sheet: the contact sheet.
+
+    Raises:
+        ValueError: if the class has no group of that number.
+    """
+    groups = sheet.of_class(label)
+    if number > len(groups):
+        numbers = ", ".join(str(other) for other in range(1, len(groups) + 1))
+        raise ValueError(
+            f"repair {repair!r}: the contact sheet has no window {number} of {sheet.data.classes[label]!r}, but "
+            f"{numbers}; pass one of these"
+        )
+    return groups[number - 1]
+
+
+def examine(
+    classifier: Classifier, sheet: ContactSheet, group: WindowGroup, seed: int = 0, progress: Progress | None = tqdm
+) -> Mark:
+    """Test a mark, find the photos that hold it, and make an exemplar of it.
+
+    Args:
+        classifier: the classifier of the contact sheet.
+        sheet: the contact sheet.
+        group: one of its groups, which a person has picked.
+        seed: the seed of places and shuffles.
+        progress: a class like `tqdm.tqdm`, for bars; None for no bars.
+    """
+    number = sheet.of_class(group.label).index(group) + 1
+    confirmation = confirm(classifier, sheet, group, seed, progress)
+    windows = find_mark(classifier, sheet, group, progress)
+    exemplar = _find_exemplar(classifier, sheet, group, windows, seed)
+    return Mark(group, number, confirmation, windows, exemplar)
+
+
+def find_mark(
+    classifier: Classifier, sheet: ContactSheet, group: WindowGroup, progress: Progress | None = tqdm
+) -> list[Window]:
+    """Find the photos that hold a mark, by the keys of a layer.
+
+    All photos are searched, of all classes, right and wrong, and predictions play no part: a photo holds the mark if
+    the mean key of one of its windows is as similar to those of the group as three quarters of these are to those of
+    the others of the group.
+
+    Args:
+        classifier: the classifier of the contact sheet.
+        sheet: the contact sheet.
+        group: the windows of the mark. With fewer than three, no other photos are searched.
+        progress: a class like `tqdm.tqdm`, for a bar.
+
+    Returns:
+        The group's own windows, and one window of each other photo that holds the mark, in the order of the photos.
+    """
+    if len(group.windows) < LEAST_RECURRING:
+        return list(group.windows)
+    cut = key_layer(classifier)
+    images = sheet.data.images
+    sides = sorted({window.side for window in group.windows})
+    places = _places(images.shape[-1], sides)
+    own_photos = {window.photo for window in group.windows}
+    others = [number for number in range(len(sheet.data)) if number not in own_photos]
+    numbers = [*(window.photo for window in group.windows), *others]
+    mean, spread = _moments(cut, sheet.data, numbers, places)
+    own = []
+    for window in group.windows:
+        keys = window_keys(cut, images[window.photo][None], [(window.top, window.left, window.side)])
+        own.append(keys[0, 0])
+    own_keys = normalize((torch.stack(own) - mean) / spread, dim=1)
+    similarity = own_keys @ own_keys.T
+    to_others = (similarity.sum(dim=1) - similarity.diagonal()) / (len(own_keys) - 1)
+    threshold = float(to_others.quantile(RESEMBLING))
+    found = list(group.windows)
+    with bar_of(progress, desc="photos with the mark", total=len(others), unit="photo") as bar:
+        for photos, keys in _batches(cut, sheet.data, others, places):
+            likeness = (normalize((keys - mean) / spread, dim=2) @ own_keys.T).mean(dim=2)
+            for photo, best in zip(photos, likeness.max(dim=1).indices.tolist(), strict=True):
+                if float(likeness[photos.index(photo), best]) >= threshold:
+                    found.append(Window(photo, *places[best]))
+            bar.update(len(photos))
+    return found
+
+
+def _places(size: int, sides: Sequence[int]) -> list[tuple[int, int, int]]:
+    """List the windows of a photo, as their first row, first column, and side."""
+    places = []
+    for side in sides:
+        last = size - side
+        starts = sorted({*range(0, last + 1, max(1, side // STEPS)), last})
+        places += [(top, left, side) for top in starts for left in starts]
+    return places
+
+
+def _batches(
+    cut: Cut, data: LabelledImages, numbers: Sequence[int], places: Sequence[tuple[int, int, int]]
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield the keys `(B, W, C)` of the windows of photos, with the numbers of the photos."""
+    size = usual_batch_size(cut.classifier)
+    for start in range(0, len(numbers), size):
+        batch = list(numbers[start : start + size])
+        yield batch, window_keys(cut, data.images[batch], places)
+
+
+def _moments(
+    cut: Cut, data: LabelledImages, numbers: Sequence[int], places: Sequence[tuple[int, int, int]]
+) -> tuple[Tensor, Tensor]:
+    """Compute the mean and the standard deviation of the keys of all windows of photos, both `(C,)`."""
+    count = 0
+    total = torch.zeros(())
+    squares = torch.zeros(())
+    for _, keys in _batches(cut, data, numbers, places):
+        rows = keys.double().flatten(0, 1)
+        count += len(rows)
+        total = total + rows.sum(dim=0)
+        squares = squares + rows.square().sum(dim=0)
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp_min(1e-12)
+    return mean.float(), variance.sqrt().float()
+
+
+def _find_exemplar(
+    classifier: Classifier, sheet: ContactSheet, group: WindowGroup, windows: Sequence[Window], seed: int
+) -> Exemplar | None:
+    """Paste the first window into photos without the mark, until one becomes the class of the mark.
+
+    A photo that is predicted as before with the place of the window in one color is preferred, since the window then
+    covers no object.
+    """
+    data = sheet.data
+    generator = torch.Generator().manual_seed(seed)
+    predicted = predicted_classes(predict(classifier, data))
+    holds = torch.zeros(len(data), dtype=torch.bool)
+    holds[[window.photo for window in windows]] = True
+    is_host = (data.labels != group.label) & (predicted == data.labels) & ~holds
+    hosts = is_host.nonzero()[:, 0]
+    hosts = hosts[torch.randperm(len(hosts), generator=generator)][:HOSTS_TRIED].tolist()
+    window = group.windows[0]
+    last = data.images.shape[-1] - window.side
+    exemplars = []
+    for host in hosts:
+        top, left = torch.randint(last + 1, (2,), generator=generator).tolist()
+        exemplars.append(exemplar_of(sheet, window, host, (top, left)))
+    if not exemplars:
+        return None
+    changed = predicted_classes(predict(classifier, torch.stack([exemplar.changed for exemplar in exemplars])))
+    becomes = [exemplar for exemplar, after in zip(exemplars, changed.tolist(), strict=True) if after == group.label]
+    if not becomes:
+        return None
+    covered = torch.stack([_in_one_color(exemplar) for exemplar in becomes])
+    is_kept = predicted_classes(predict(classifier, covered)) == torch.tensor([one.label for one in becomes])
+    return becomes[int(is_kept.int().argmax())]
+
+
+def _in_one_color(exemplar: Exemplar) -> Tensor:
+    """Return x with what the mask covers in the mean color of x."""
+    mean = exemplar.image.mean(dim=(1, 2), keepdim=True)
+    return torch.where(exemplar.mask > 0, mean, exemplar.image)
+
+
+def sets_of_mark(
+    mark: Mark,
+    sheet: ContactSheet,
+    classifier: Classifier,
+    is_labeled: Tensor,
+    clean: str | PathLike | None = None,
+    retain: str | PathLike | None = None,
+) -> dict[str, Images | None]:
+    """Return the arguments `concept`, `clean`, and `retain` of `repair` for a mark.
+
+    The images with the concept are the photos that hold the mark, right and wrong, of all classes. The photo of the
+    exemplar and the one that its window was taken from are in no set. No image with a pasted mark is in a set: what an
+    edit helps is measured on real photos.
+
+    Args:
+        mark: the mark; it must have an exemplar.
+        sheet: the contact sheet.
+        classifier: the classifier.
+        is_labeled: whether the label of each photo is given, and not a prediction, `(N,)`.
+        clean: folder of clean images; by default, the other photos of the contact sheet.
+        retain: folder of retained images.
+
+    Raises:
+        ValueError: if too few photos of other classes hold the mark, or if none of them is misclassified.
+    """
+    data = sheet.data
+    is_exemplar = torch.zeros(len(data), dtype=torch.bool)
+    is_exemplar[mark.group.windows[0].photo] = True
+    is_exemplar |= (data.images == mark.exemplar.image).flatten(1).all(dim=1)
+    holds = torch.zeros(len(data), dtype=torch.bool)
+    holds[[window.photo for window in mark.windows]] = True
+    concept = data.subset(holds & is_labeled & ~is_exemplar)
+    _check_others(mark, concept, classifier, int((holds & ~is_labeled).sum()))
+    of_exemplar = data.subset(is_exemplar)
+    retained = None
+    if retain is not None:
+        retained = without_scenes(read_folder(retain, classifier)[0], of_exemplar)
+    if clean is not None:
+        clean_images = without_scenes(read_folder(clean, classifier)[0], of_exemplar)
+    else:
+        clean_images = data.subset(~holds & ~is_exemplar)
+    return {"concept": concept, "clean": clean_images, "retain": retained}
+
+
+def _check_others(mark: Mark, concept: LabelledImages, classifier: Classifier, unlabeled: int) -> None:
+    """Check that photos of other classes hold the mark, and that some of them are misclassified."""
+    name = concept.classes[mark.group.label]
+    others = concept.subset(concept.labels != mark.group.label)
+    wrong = int(misclassified(predict(classifier, others), others.labels).sum()) if len(others) else 0
+    if len(others) >= LEAST_OTHERS and wrong:
+        return
+    found = f"the mark was found in {len(others)} photos of other classes than {name!r}, {wrong} of them misclassified"
+    if unlabeled:
+        found += f", and in {unlabeled} photos whose labels are the predictions"
+    raise ValueError(
+        f"{found}; add photos of other classes that show the mark, dozens of them, right and wrong, in subfolders "
+        "named after their classes. Photos with a pasted mark would not show that an edit helps"
+    )
+
+
+def confirmation_check(mark: Mark, class_name: str) -> Check:
+    """Check that the mark carries its class, and not just its colors and textures; see `confirm`."""
+    return Check(
+        "the mark carries the class on new photos",
+        mark.confirmation.is_confirmed if mark.confirmation.sources >= LEAST_SOURCES else None,
+        describe_confirmation(mark.confirmation, class_name),
+        f"Add photos of {class_name!r} that show the mark, or pick another window: its colors and textures alone may "
+        "carry the class.",
+        UNCLEAR,
+    )
+
+
+def describe_confirmation(confirmation: Confirmation, class_name: str) -> str:
+    """Say what the test of a mark found, as a clause without a period."""
+    if not confirmation.sources:
+        return f"not confirmed: no other photo of {class_name!r} shows the mark, and it takes {LEAST_SOURCES}"
+    figure = (
+        f"from {confirmation.sources} other photos, the mark turns {confirmation.share:.0%} of photos into "
+        f"{class_name!r}, and {confirmation.shuffled_share:.0%} with its blocks shuffled (p {confirmation.p:.2g})"
+    )
+    if confirmation.sources < LEAST_SOURCES:
+        return f"not confirmed: {figure}; it takes {LEAST_SOURCES} other photos"
+    if confirmation.p > LEVEL:
+        return f"not confirmed: {figure}"
+    return f"confirmed: {figure}"
+
+
+def places_check(checked: bool) -> Check:
+    """Check that a person has looked at the photos in which the mark was found.
+
+    They were found by keys, which tells neither whether they show the mark nor where.
+
+    Args:
+        checked: whether the caller says so.
+    """
+    return Check(
+        "the photos with the mark were checked",
+        checked or None,
+        "the caller says that they show the mark" if checked else "no person has looked at the photos with the mark",
+        "Look at the outlined photos: does each show the mark? If so, audit again with --masks-checked "
+        "(masks_checked=True); if not, pass masks of the mark (--masks).",
+        UNCLEAR,
+    )
