@@ -88,7 +88,8 @@ def check_window(repair: str, classifier: Classifier) -> tuple[int, int]:
         raise ValueError(f"repair {repair!r}: {name!r} is not one of the {len(classifier.classes)} classes; {remedy}")
     if number > SHOWN:
         raise ValueError(
-            f"repair {repair!r}: a contact sheet has at most {SHOWN} windows of each class; pass a number from 1 to {SHOWN}"
+            f"repair {repair!r}: a contact sheet has at most {SHOWN} windows of each class; pass a number from 1 to "
+            f"{SHOWN}"
         )
     return label, number
 
