@@ -19,6 +19,7 @@ import edittools as et
 from edittools.auditing import audit_folder, load_model, read_masks
 from edittools.auditing.audit import concepts_to_probe, masks_check
 from edittools.auditing.cli import main
+from edittools.auditing.direction import Errors, count_errors
 from edittools.auditing.sheet import NOT_SEEN
 from edittools.classifiers import fingerprint
 from edittools.course.miniworld.scenes import CLASSES
@@ -56,7 +57,7 @@ def audited(scenes, tmp_path_factory):
     """The output folder of the command on rendered scenes, and what it printed."""
     out = tmp_path_factory.mktemp("out")
     arguments = ["audit", scenes / "images", "--model", "mini_vgg", "--masks", scenes / "masks"]
-    arguments += ["--material", scenes / "snow.png", "--out", out]
+    arguments += ["--material", scenes / "snow.png", "--concept-is-missed", "--out", out]
     command = [sys.executable, "-m", "edittools.auditing.cli", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
@@ -87,13 +88,18 @@ def test_audit_goes_on_from_finished_parts(audited, scenes):
     out, _ = audited
     finished = {path: path.stat().st_mtime_ns for path in (out / "parts").rglob("*.json")}
     assert finished
-    settings = {"masks": scenes / "masks", "material": scenes / "snow.png", "layers": ["features.10"]}
+    settings = {
+        "masks": scenes / "masks",
+        "material": scenes / "snow.png",
+        "layers": ["features.10"],
+        "direction": "missed",
+    }
     audit = audit_folder(scenes / "images", et.load_classifier("mini_vgg"), out=out, progress=None, **settings)
     assert audit.is_rule and audit.fix.selection.feasible
     assert "edit.safetensors" in {path.name for path in audit.write(out)}
     nothing = replace(audit.fix.selection, params={})
     without_edit = replace(audit, fix=Assessment(audit.fix.search, nothing))
-    assert len(without_edit.findings()) == len(audit.findings()) - 1  # nothing is said about an edit
+    assert "edit.safetensors" not in {path.name for path in without_edit.write(out.parent / "without")}
     assert {path: path.stat().st_mtime_ns for path in (out / "parts").rglob("*.json")} == finished
 
 
@@ -140,7 +146,7 @@ def raising_bands():
 
 
 def write_bands(root, classes=("car", "bus", "cat"), masks_of=lambda number: ("road",), brightness=0.9):
-    """Write ten images of each class with masks of the lower quarter, and a flat material."""
+    """Write ten images of each class with masks of the lower quarter, and a flat material; no image fails."""
     generator = torch.Generator().manual_seed(0)
     mask = torch.zeros(32, 32)
     mask[24:] = 1
@@ -153,7 +159,8 @@ def write_bands(root, classes=("car", "bus", "cat"), masks_of=lambda number: ("r
             for concept in masks_of(number):
                 et.save_mask(root / "masks" / concept / name / f"{name}{number}.png", mask)
     save_image(root / "snow.png", torch.full((3, 32, 32), brightness))
-    return {"masks": root / "masks", "material": root / "snow.png", "layers": ["conv"], "progress": None}
+    sets = {"masks": root / "masks", "material": root / "snow.png"}
+    return {**sets, "layers": ["conv"], "direction": "missed", "progress": None}
 
 
 def test_audit_repairs_the_strongest_rule(tmp_path):
@@ -366,7 +373,7 @@ def test_audit_report_of_a_suspicion_shows_replaced_images_above_the_heading(tmp
 
 def command_of(root, settings, *more):
     arguments = ["audit", root / "images", "--model", f"{__file__}:bands", "--masks", settings["masks"]]
-    arguments += ["--material", settings["material"], "--out", root / "out", *more]
+    arguments += ["--material", settings["material"], "--concept-is-missed", "--out", root / "out", *more]
     return [str(argument) for argument in arguments]
 
 
@@ -451,6 +458,7 @@ def test_main_checks_arguments_before_torch_is_imported(tmp_path):
         (["photos", "--model", "mini_vgg", "--masks", "missing"], "missing"),
         (["photos", "--model", "mini_vgg", "--repair", "garbage truck"], "'garbage truck'"),
         (["photos", "--model", "mini_vgg", "--repair", "van:1", "--masks", "old"], "--masks"),
+        (["photos", "--model", "mini_vgg", "--concept-misleads"], "--concepts"),
     ]
     script = (
         "import json, sys; from edittools.auditing.cli import main; "
@@ -490,6 +498,131 @@ def test_main_keeps_an_existing_report_unless_it_may_be_replaced(tmp_path, capsy
     assert (tmp_path / "out" / "report.html").read_text() == "mine"
     assert main(command_of(tmp_path, settings, "--overwrite")) == 0
     assert "et-sheet" in (tmp_path / "out" / "report.html").read_text()
+
+
+# --- direction ---
+
+
+def test_errors_on_one_side_decide_the_direction():
+    assert Errors(6, 0).direction == "misleads" and Errors(0, 6).direction == "missed"
+    assert Errors(9, 1).direction == "misleads"
+    for undecided in (Errors(0, 0), Errors(5, 0), Errors(6, 1), Errors(20, 20)):
+        assert undecided.direction is None
+    assert Errors(6, 0).p == pytest.approx(2 / 64)
+
+
+def red_band():
+    """A model whose class "car" gains where the lower quarter is red."""
+    return bands(lowered=(-10.0, 0.0, 0.0))
+
+
+def write_red_bands(root, misled=0, missed=0):
+    """Write images of which twelve cars carry a red band, which masks mark, and a dark material.
+
+    Args:
+        root: the folder.
+        misled: the number of buses of 16 with the band, which are predicted as cars.
+        missed: the number of further cars, without the band, that are predicted as buses; half as many that carry the
+            band would be without it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.zeros(32, 32)
+    mask[24:] = 1
+
+    def write(class_name, number, middle, has_band):
+        image = torch.rand(3, 32, 32, generator=generator) / 4
+        image[:, 8:24] = torch.tensor(middle)[:, None, None] + torch.rand(3, 16, 32, generator=generator) / 20
+        image[:, 24:] = torch.rand(3, 8, 32, generator=generator) / 10
+        name = f"{class_name}/{class_name}{number:02}.png"
+        if has_band:
+            image[0, 24:] = 0.9
+            (root / "masks" / "tag" / class_name).mkdir(parents=True, exist_ok=True)
+            et.save_mask(root / "masks" / "tag" / name, mask)
+        save_image(root / "images" / name, image)
+
+    for number in range(12 + missed):
+        is_weak = number >= 12 or number < missed // 2
+        write("car", number, (0.3, 0.6, 0.1) if is_weak else (0.6, 0.1, 0.1), has_band=number < 12)
+    for number in range(16):
+        write("bus", number, (0.1, 0.6, 0.1), has_band=number < misled)
+        write("cat", number, (0.1, 0.1, 0.6), has_band=False)
+    save_image(root / "dark.png", torch.full((3, 32, 32), 0.05))
+    return {"masks": root / "masks", "material": root / "dark.png", "layers": ["linear"], "progress": None}
+
+
+def test_audit_of_a_concept_that_misleads(tmp_path):
+    settings = write_red_bands(tmp_path, misled=8)
+    audit = audit_folder(tmp_path / "images", red_band(), **settings)
+    assert (audit.rule["class"], audit.rule["concept"]) == ("car", "tag")
+    assert audit.errors == Errors(8, 0) and audit.direction == "misleads"
+    assert audit.fix is not None, audit.note
+    [[exemplar]] = audit.fix.search.exemplars.values()
+    predicted = et.predict(red_band(), torch.stack([exemplar.image, exemplar.changed])).argmax(dim=1)
+    assert predicted.tolist() == [1, 0] and exemplar.label == 1
+    splits = audit.fix.search.splits
+    assert sorted(splits.target.names) == [f"bus/bus{number:02}.png" for number in range(1, 8)]
+    assert sorted(splits.own_class.names) == [f"car/car{number:02}.png" for number in range(12)]
+    banded = {*splits.target.names, *splits.own_class.names, "bus/bus00.png"}
+    assert not banded & {*splits.clean.names, *splits.reference.names}
+    data = audit.report_data()["direction"]
+    assert (data["word"], data["pulled_in"], data["missed"]) == ("misleads", 8, 0)
+    audit.write(tmp_path / "out")
+    assert pictures_above_the_verdict((tmp_path / "out" / "report.html").read_text()) == 3 + 6
+
+
+def test_audit_of_a_class_that_fails_without_the_concept(tmp_path):
+    settings = write_red_bands(tmp_path, missed=8)
+    audit = audit_folder(tmp_path / "images", red_band(), **settings)
+    assert audit.errors == Errors(0, 8) and audit.direction == "missed"
+    [[exemplar]] = audit.fix.search.exemplars.values()
+    predicted = et.predict(red_band(), torch.stack([exemplar.image, exemplar.changed])).argmax(dim=1)
+    assert predicted.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("misled", "missed"), [(5, 0), (7, 6)])
+def test_audit_with_too_few_errors_asks_for_a_direction(tmp_path, misled, missed):
+    settings = write_red_bands(tmp_path, misled=misled, missed=missed)
+    audit = audit_folder(tmp_path / "images", red_band(), **settings)
+    assert audit.is_rule and audit.errors == Errors(misled, missed)
+    assert audit.fix is None and audit.direction is None
+    assert "--concept-misleads" in audit.summary() and "--concept-is-missed" in audit.summary()
+    assert audit.report_data()["direction"]["word"] is None
+    passed = audit_folder(tmp_path / "images", red_band(), direction="misleads", **settings)
+    assert passed.fix is not None and passed.errors is None
+    assert sorted(passed.fix.search.splits.target.names) == [f"bus/bus{number:02}.png" for number in range(1, misled)]
+
+
+def test_count_errors_of_predictions_as_labels_is_none(tmp_path):
+    settings = write_red_bands(tmp_path, misled=8)
+    audit = audit_folder(tmp_path / "images", red_band(), **settings)
+    is_labeled = torch.zeros(len(audit.data), dtype=torch.bool)
+    assert count_errors(red_band(), audit.probe, audit.rule, is_labeled) == Errors(0, 0)
+    pooled = {**audit.rule, "class": "all classes"}
+    assert count_errors(red_band(), audit.probe, pooled, ~is_labeled) == Errors(0, 0)
+
+
+def test_count_errors_of_a_class_that_fails_as_often_with_the_concept(tmp_path):
+    """Of 8 cars without the band, 8 fail; of 12 with it, none: with other labels, those with it fail as well."""
+    settings = write_red_bands(tmp_path, missed=8)
+    audit = audit_folder(tmp_path / "images", red_band(), **settings)
+    blind = red_band()
+    with torch.no_grad():
+        blind.model.linear.weight[0] = -9  # nothing is predicted as a car
+    assert count_errors(red_band(), audit.probe, audit.rule, torch.ones(len(audit.data), dtype=torch.bool)).missed == 8
+    assert count_errors(blind, audit.probe, audit.rule, torch.ones(len(audit.data), dtype=torch.bool)).missed == 0
+
+
+def test_audit_that_misleads_needs_labels(tmp_path):
+    settings = write_red_bands(tmp_path, misled=8)
+    (tmp_path / "flat").mkdir()
+    for path in (tmp_path / "images").rglob("*.png"):
+        shutil.copy(path, tmp_path / "flat" / path.name)
+    with pytest.raises(ValueError, match="subfolders"):
+        audit_folder(tmp_path / "flat", red_band(), direction="misleads", **settings)
+    with pytest.raises(ValueError, match="'sideways'"):
+        audit_folder(tmp_path / "images", red_band(), direction="sideways", **settings)
+    with pytest.raises(ValueError, match="concepts=True"):
+        audit_folder(tmp_path / "images", red_band(), direction="missed", progress=None)
 
 
 # --- independent evidence ---

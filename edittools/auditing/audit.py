@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from edittools._checks import one_of
 from edittools._progress import Progress
+from edittools.auditing.direction import (
+    DIRECTIONS,
+    MISLEADS,
+    ask_for_direction,
+    count_errors,
+    misleading_exemplar,
+    shown_photos,
+)
 from edittools.auditing.marks import (
     check_row,
     check_window,
@@ -28,7 +37,7 @@ from edittools.exemplars import Exemplar
 from edittools.folders import read_folder
 from edittools.image_files import load_image
 from edittools.images import LabelledImages
-from edittools.metrics import misclassified, predict
+from edittools.metrics import misclassified, predict, predicted_classes
 from edittools.models.imagenet import classes_by_object
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts, shows, with_materials
 from edittools.probing.effects import LEAST_EFFECT, LEAST_IMAGES, Probe
@@ -62,6 +71,7 @@ def audit_folder(
     masks: str | PathLike | None = None,
     find: Finder | None = None,
     masks_checked: bool = False,
+    direction: str | None = None,
     material: str | PathLike | None = None,
     out: str | PathLike | None = None,
     layers: Sequence[str] | None = None,
@@ -77,7 +87,8 @@ def audit_folder(
     With `concepts`, each image is also changed: a *concept* is something that images show and that masks mark, such as
     the road. One concept of an image at a time is replaced by another *material*, such as snow, and the image is
     classified again. A concept is a *rule* if predictions depend on it significantly more than on a control. For the
-    strongest rule, an exemplar is made from one of its images, and `repair` selects an edit.
+    strongest rule, an exemplar is made from one of its images, and `repair` selects an edit. Whether the concept
+    misleads, or its class is missed without it, is decided by where the errors are, see `direction`.
 
     Copies of an image and frames of one scene count once: the first one of each is used.
 
@@ -102,6 +113,11 @@ def audit_folder(
             street scenes and for the things of Pascal VOC.
         masks_checked: your statement that a person has looked at the masks, or that they are exact, which the report
             repeats. Without it, the verdict is at most "unclear", since neither files nor segmenters tell.
+        direction: "misleads" if the concept itself misleads, as a tag does: x' of the exemplar is then a photo with the
+            concept, and the images with the concept are the photos that show it; their labels must be given. "missed"
+            if predictions may rely on the concept, and fail without it: x' is then a photo in which it is replaced, as
+            are the images with the concept. By default, a sign test over the errors in photos whose labels are given
+            decides (`count_errors`); if it does not, nothing is repaired, and the note asks for a direction.
         material: image file of the material that replaces concepts; a concept with the name of that file is not
             replaced. By default, concepts are replaced by the materials of other concepts, which are cut from the
             images themselves.
@@ -120,7 +136,8 @@ def audit_folder(
         ModuleNotFoundError: if a package of the segmenter is not installed.
         ValueError: if there are too few images, if none of them shows a concept, or if no concepts are probed and there
             is no contact sheet, since the images show a single class or too few of each; or if `repair` names no
-            window of the contact sheet, or is passed together with concepts.
+            window of the contact sheet, or is passed together with concepts; or if a direction is passed without
+            concepts, or is "misleads" while all labels are predictions.
     """
     probes = concepts or masks is not None or find is not None
     picked = None
@@ -131,6 +148,10 @@ def audit_folder(
                 "once for each"
             )
         picked = check_window(repair, classifier)
+    if direction is not None:
+        one_of(direction, DIRECTIONS, "direction")
+        if not probes:
+            raise ValueError(f"direction={direction!r} concerns concepts; pass concepts=True, masks, or find")
     tell = callback or (lambda step: None)
     tell(f"Reading {fspath(folder)}")
     everything, unread = read_folder(folder, classifier, progress)
@@ -146,6 +167,12 @@ def audit_folder(
         )
     if picked is not None:
         check_row(repair, picked[0], data)
+    is_labeled = labels_given(data)
+    if direction == MISLEADS and not is_labeled.any():
+        raise ValueError(
+            f"direction={direction!r} needs photos that are known to be misclassified, but all labels are predictions; "
+            "put the images into subfolders named after their classes"
+        )
     root = None if out is None else Path(out).expanduser()
     audit = Audit(classifier, data, unread, repeats, weights=fingerprint(classifier.model))
     if probes:
@@ -153,6 +180,8 @@ def audit_folder(
         found, unused = _find_concepts(data, classifier, folder, masks, find, progress)
         common, rare = _common(found, [*unread, *unused])
         probed_concepts, settings = concepts_to_probe(data, common, classifier, material)
+        if direction == MISLEADS:  # the class that a concept argues for is the one that is predicted
+            settings = replace(settings, labels="read")
         audit = replace(audit, left_out=[*unread, *unused], rare=rare, concepts=probed_concepts)
         for line in unused:
             tell(f"left out: {line}")
@@ -172,7 +201,8 @@ def audit_folder(
     store = None if root is None else root / "parts"
     tell(f"Probing {len(probed_concepts.data)} images for {', '.join(settings.only or probed_concepts.masks)}")
     probed = probe(classifier, probed_concepts, settings, store=store, progress=progress)
-    per_class = int(probed_concepts.data.labels.bincount().max()) >= probed.least_images
+    labels = data.labels if direction != MISLEADS else predicted_classes(predict(classifier, data))
+    per_class = int(labels.bincount().max()) >= probed.least_images
     rules = _rules(probed, per_class)
     rule, is_rule = None, False
     if len(rules):
@@ -183,13 +213,26 @@ def audit_folder(
     audit = replace(audit, probe=probed, rules=rules, rule=rule, is_rule=is_rule)
     if not is_rule:
         return replace(audit, note="Nothing was repaired.")
+    if direction is None:
+        errors = count_errors(classifier, probed, rule, is_labeled)
+        audit = replace(audit, errors=errors)
+        if errors.direction is None:
+            return replace(audit, note=f"Nothing was repaired. {ask_for_direction(errors, rule)}")
+        direction = errors.direction
+    audit = replace(audit, direction=direction)
     tell(f"Repairing {rule['concept']!r}")
     try:
-        exemplar = select_exemplar(classifier, probed_concepts, rule)
-        sets = _sets_to_repair(audit, exemplar, clean, retain)
+        if direction == MISLEADS:
+            exemplar = misleading_exemplar(
+                classifier, probed_concepts, rule, is_labeled, TEXTURES_TRIED, EXEMPLARS_TRIED
+            )
+            sets = _sets_if_it_misleads(audit, exemplar, is_labeled, clean, retain)
+        else:
+            exemplar = select_exemplar(classifier, probed_concepts, rule)
+            sets = _sets_to_repair(audit, exemplar, clean, retain)
         fix = repair_model(classifier, exemplar, **sets, layers=layers, progress=progress)
     except ValueError as error:
-        return replace(audit, note=f"Nothing was repaired. {error}.")
+        return replace(audit, note=f"Nothing was repaired. {_sentence(error)}")
     return replace(audit, fix=fix.with_check(masks_check(masks_checked)))
 
 
@@ -336,6 +379,11 @@ def concepts_to_probe(
         data: N images.
         masks: masks `(N, H, W)`, by concept.
         classifier: its class names tell which concepts are the object of a class.
+        direction: "misleads" if the concept itself misleads, as a tag does: x' of the exemplar is then a photo with the
+            concept, and the images with the concept are the photos that show it; their labels must be given. "missed"
+            if predictions may rely on the concept, and fail without it: x' is then a photo in which it is replaced, as
+            are the images with the concept. By default, a sign test over the errors in photos whose labels are given
+            decides (`count_errors`); if it does not, nothing is repaired, and the note asks for a direction.
         material: image file of the material that replaces concepts. By default, materials are cut from the images, and
             each image has two textures of each; one if no class has enough images for a rule of its own, since all
             images are then tested together and each texture counts once.
@@ -459,3 +507,30 @@ def _sets_to_repair(
         taken.add(concepts.data.names[int(is_exemplar.nonzero()[0])])
         clean_images = audit.data.subset([i for i, name in enumerate(audit.data.names) if name not in taken])
     return {"concept": replaced, "clean": clean_images, "retain": retained}
+
+
+def _sets_if_it_misleads(
+    audit: Audit,
+    exemplar: Exemplar,
+    is_labeled: Tensor,
+    clean: str | PathLike | None,
+    retain: str | PathLike | None,
+) -> dict[str, LabelledImages | None]:
+    """Return the arguments `concept`, `clean` and `retain` of `repair` for a concept that misleads.
+
+    The images with the concept are the photos that show it, right and wrong; clean images do not show it.
+    """
+    data = audit.concepts.data
+    of_exemplar = data.subset((data.images == exemplar.changed).flatten(1).all(dim=1))
+    retained = None
+    if retain is not None:
+        retained = without_scenes(read_folder(retain, audit.classifier)[0], of_exemplar)
+    if clean is not None:
+        clean_images = without_scenes(read_folder(clean, audit.classifier)[0], of_exemplar)
+    else:
+        clean_images = data.subset(~shows(audit.concepts.masks[audit.rule["concept"]]))
+    return {
+        "concept": shown_photos(audit.concepts, audit.rule, is_labeled, exemplar),
+        "clean": clean_images,
+        "retain": retained,
+    }

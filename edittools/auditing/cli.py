@@ -71,6 +71,15 @@ def parser() -> argparse.ArgumentParser:
         "the verdict of the report"
     )
     audit.add_argument("--masks-checked", action="store_true", help=checked_help)
+    direction = audit.add_mutually_exclusive_group()
+    misleads_help = "the concept itself misleads, as a tag does: repair photos of other classes that show it"
+    direction.add_argument(
+        "--concept-misleads", dest="direction", action="store_const", const="misleads", help=misleads_help
+    )
+    missed_help = "predictions may rely on the concept: repair photos that fail without it"
+    direction.add_argument(
+        "--concept-is-missed", dest="direction", action="store_const", const="missed", help=missed_help
+    )
     audit.add_argument("--material", type=Path, help="image of the material that replaces concepts, such as snow.jpg")
     audit.add_argument("--out", type=Path, default=Path("audit"), help="folder for the results (default: audit)")
     audit.add_argument("--overwrite", action="store_true", help="replace the report of an earlier audit in --out")
@@ -136,6 +145,7 @@ def run_audit(options: argparse.Namespace) -> None:
         retain=options.retain,
         masks=options.masks,
         masks_checked=options.masks_checked,
+        direction=options.direction,
         material=options.material,
         out=options.out,
         callback=_tell,
@@ -182,7 +192,8 @@ def check_before(options: argparse.Namespace) -> None:
         FileNotFoundError: if a folder or a file does not exist.
         KeyError: if there is no model of that name.
         OSError: if the folder for the results cannot be written.
-        ValueError: if `--repair` names no window, or is passed together with `--concepts` or `--masks`.
+        ValueError: if `--repair` names no window, or is passed together with `--concepts` or `--masks`; or if a
+            direction is passed without any of these two.
     """
     if options.repair is not None:
         parse_window_name(options.repair)
@@ -190,6 +201,10 @@ def check_before(options: argparse.Namespace) -> None:
             raise ValueError(
                 "--repair repairs a window of the report, and --concepts and --masks a rule; run one audit for each"
             )
+    if options.direction is not None and not (options.concepts or options.masks is not None):
+        raise ValueError(
+            "--concept-misleads and --concept-is-missed concern concepts; pass --concepts, or --masks with their masks"
+        )
     _check_folders(options.folder, options.clean, options.retain)
     for file in (options.masks, options.material):
         if file is not None and not file.expanduser().exists():

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from edittools._caching import atomic_path, digest_tensors
+from edittools.auditing.direction import MISLEADS, Errors
 from edittools.auditing.marks import Mark, describe_confirmation
 from edittools.auditing.sheet import NOT_SEEN, ContactSheet, describe, outlined
 from edittools.classifiers import Classifier
@@ -31,12 +32,6 @@ LOOK = "look at the windows"
 
 NOT_REPAIRED = "nothing repaired"
 """The heading of the report of an audit that found a rule but repaired nothing."""
-
-IF_IT_MISLEADS = (
-    "The edit is for predictions that are lost when {concept!r} is replaced. If {concept!r} itself misleads, do not "
-    "use this edit: swap the images x and x' of the exemplar, and repair again."
-)
-"""What to do if the concept of the rule that was repaired is the mistake, which only a person can tell."""
 
 MOST_RULES = 30
 """The largest number of rules and suspicions that a report lists; `rules.csv` lists all of them."""
@@ -114,6 +109,9 @@ class Audit:
             those of `Probe.rules`; `significant` is True for rules, and `evidence` holds names of images.
         rule: the row of the strongest rule; without a rule, that of the strongest suspicion; None if there is neither.
         is_rule: whether `rule` is a rule.
+        direction: whether the concept of the rule misleads ("misleads"), or its class fails without it ("missed"); None
+            if that is not decided, or if there is no rule.
+        errors: on which side the errors are, which decides the direction; None if the caller did, or without a rule.
         fix: the result of `repair`; None if nothing was repaired.
         note: says that nothing was repaired and, if there is a rule, why; empty if there is a repair.
     """
@@ -131,6 +129,8 @@ class Audit:
     rules: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     rule: pd.Series | None = None
     is_rule: bool = False
+    direction: str | None = None
+    errors: Errors | None = None
     fix: Assessment | None = field(default=None, repr=False)
     note: str = ""
 
@@ -177,9 +177,20 @@ class Audit:
             lines.append(self._describe_rule())
         if not self.is_rule:
             lines.append(f"Looked for: {', '.join(self.concepts.masks)}. Nothing else was looked for; {HOW_TO_PASS}.")
-        if self.fix is not None and self.fix.selection.feasible:
-            lines.append(IF_IT_MISLEADS.format(concept=self.rule["concept"]))
+        if self.direction is not None:
+            lines.append(self._describe_direction())
         return lines
+
+    def _describe_direction(self) -> str:
+        """Say which predictions are to be corrected, and who or what decided it."""
+        concept = self.rule["concept"]
+        if self.direction == MISLEADS:
+            what = f"photos of other classes that {concept!r} misleads"
+        else:
+            what = f"predictions that fail without {concept!r}"
+        if self.errors is None:
+            return f"To be corrected are {what}, as the caller says."
+        return f"To be corrected are {what}: {self.errors.describe(self.rule)}."
 
     def _describe_mark(self) -> list[str]:
         """Describe the windows that a person picked, their test, and the photos in which the mark was found."""
@@ -259,6 +270,7 @@ class Audit:
             "windows_note": NOT_SEEN,
             "mark": None if self.mark is None else self._mark_data(),
             "rules": self.rules.to_dict("records"),
+            "direction": self._direction_data(),
             "concepts": self._images_by_concept(),
             "rare": self.rare,
             "left_out": list(self.left_out),
@@ -269,6 +281,15 @@ class Audit:
             "repair": None if self.fix is None else self.fix.report_data(audit_title(self)),
         }
         return plain(data)
+
+    def _direction_data(self) -> dict[str, Any] | None:
+        """Return which predictions are to be corrected, and the errors that decided it; None without a rule."""
+        if not self.is_rule:
+            return None
+        counts = {"pulled_in": None, "missed": None, "p": None}
+        if self.errors is not None:
+            counts = {"pulled_in": self.errors.pulled_in, "missed": self.errors.missed, "p": self.errors.p}
+        return {"word": self.direction, **counts}
 
     def _mark_data(self) -> dict[str, Any]:
         """Return the windows that a person picked, their test, and where the mark was found."""
@@ -404,7 +425,8 @@ def _more_images(audit: Audit) -> list[Figure]:
     shown = evidence[:1]
     if audit.fix is not None:
         [[exemplar]] = audit.fix.search.exemplars.values()
-        shown = (concepts.data.images == exemplar.image).flatten(1).all(dim=1).nonzero()[:, 0].tolist()
+        original = exemplar.changed if audit.direction == MISLEADS else exemplar.image
+        shown = (concepts.data.images == original).flatten(1).all(dim=1).nonzero()[:, 0].tolist()
     others = shows(concepts.masks[concept]).nonzero()[:, 0].tolist()
     numbers = [number for number in dict.fromkeys([*evidence, *others]) if number not in shown]
     if not numbers:

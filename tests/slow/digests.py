@@ -261,7 +261,7 @@ def audited() -> Iterator[tuple[str, Entry]]:
             save_image(scenes.images[number], root / "images" / name)
             et.save_mask(root / "masks" / "road" / name, masks[number])
         classifier = et.load_classifier("mini_vgg")
-        sets = {"masks": root / "masks", "material": root / "snow.png", "layers": SEARCHED[-2:]}
+        sets = {"masks": root / "masks", "material": root / "snow.png", "layers": SEARCHED[-2:], "direction": "missed"}
         audit = audit_folder(root / "images", classifier, **sets, masks_checked=True, progress=None)
     yield "audit: rules", of_table(audit.rules)
     yield "audit: verdict", entry([], str(audit.fix.verdict))
