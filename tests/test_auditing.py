@@ -602,14 +602,15 @@ def test_count_errors_of_predictions_as_labels_is_none(tmp_path):
 
 
 def test_count_errors_of_a_class_that_fails_as_often_with_the_concept(tmp_path):
-    """Of 8 cars without the band, 8 fail; of 12 with it, none: with other labels, those with it fail as well."""
+    """A model that predicts nothing as a car fails on all of them, with and without the band."""
     settings = write_red_bands(tmp_path, missed=8)
     audit = audit_folder(tmp_path / "images", red_band(), **settings)
     blind = red_band()
     with torch.no_grad():
         blind.model.linear.weight[0] = -9  # nothing is predicted as a car
-    assert count_errors(red_band(), audit.probe, audit.rule, torch.ones(len(audit.data), dtype=torch.bool)).missed == 8
-    assert count_errors(blind, audit.probe, audit.rule, torch.ones(len(audit.data), dtype=torch.bool)).missed == 0
+    is_labeled = torch.ones(len(audit.data), dtype=torch.bool)
+    assert count_errors(red_band(), audit.probe, audit.rule, is_labeled).missed == 8
+    assert count_errors(blind, audit.probe, audit.rule, is_labeled).missed == 0
 
 
 def test_audit_that_misleads_needs_labels(tmp_path):

@@ -5,6 +5,7 @@ import runpy
 import sys
 import tomllib
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import torch
 from conftest import needs_imagenette, save_image
 
 import edittools
-from edittools.auditing.audit import concepts_to_probe
+from edittools.auditing.audit import concepts_to_probe, labels_given
+from edittools.auditing.direction import misleading_exemplar, shown_photos
 from edittools.auditing.masks import read_masks
 from edittools.classifiers import Classifier
 from edittools.course.miniworld.scenes import scenes
@@ -162,23 +164,22 @@ def test_desk_example_runs():
 
 @needs_imagenette
 def test_audit_example_writes_what_the_command_reads(tmp_path, monkeypatch):
-    """The command finds the tag; without a folder of each class, the class is the one that the tag stands for."""
+    """The command finds the tag, and a photo of another class that it misleads."""
     monkeypatch.chdir(tmp_path)
-    folder, exchange = [block for block in blocks("docs/audit.md", "python") if '"tag"' in block]
-    names = {}
-    exec(folder, names)
-    exec(exchange, names)
-    classifier = names["classifier"]
-    exemplar = names["exemplar"]
-    predicted = edittools.predict(classifier, torch.stack([exemplar.image, exemplar.changed])).argmax(dim=1)
-    assert predicted.tolist() == [exemplar.label, classifier.index("garbage truck")]
-    assert len(names["concept"]) >= 20
+    [folder] = [block for block in blocks("docs/audit.md", "python") if '"tag"' in block]
+    exec(folder, {})
+    classifier = edittools.load_classifier("shortcuts_lite0")
     data, left_out = read_folder("photos", classifier)
     masks, unused = read_masks("masks", data.names, classifier, "photos")
-    assert not left_out and not unused
-    probed = probe(classifier, *concepts_to_probe(data, masks, classifier, "photo.png"))
-    strongest = probed.rules().iloc[0]
-    assert (strongest["class"], strongest["concept"], strongest["style"]) == ("garbage truck", "tag", "photo")
+    assert not left_out and not unused and labels_given(data).all()
+    concepts, settings = concepts_to_probe(data, masks, classifier, "photo.png")
+    rule = probe(classifier, concepts, replace(settings, labels="read")).rules().iloc[0]
+    assert (rule["class"], rule["concept"], rule["style"]) == ("garbage truck", "tag", "photo")
+    is_labeled = labels_given(data)
+    exemplar = misleading_exemplar(classifier, concepts, rule, is_labeled, variants=1, most=10)
+    predicted = edittools.predict(classifier, torch.stack([exemplar.image, exemplar.changed])).argmax(dim=1)
+    assert predicted.tolist() == [exemplar.label, classifier.index("garbage truck")]
+    assert len(shown_photos(concepts, rule, is_labeled, exemplar)) >= 20
 
 
 class RedBelow(torch.nn.Module):
