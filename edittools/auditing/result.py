@@ -54,6 +54,12 @@ HOW_TO_PASS = (
 NOT_PROBED = "No concepts were probed; concepts=True (on the command line --concepts) probes those that masks mark."
 """What an audit says that shows windows alone."""
 
+IF_ONE_IS_ODD = (
+    "If one does not belong, name its class and its number to have it tested and repaired: repair='CLASS:NUMBER', on "
+    "the command line --repair 'CLASS:NUMBER'."
+)
+"""What to do if a window does not belong to its class."""
+
 REASONS = (
     "There may be too few images: pass hundreds.",
     "The model may not rely on the concepts that were probed: pass masks of others.",
@@ -166,7 +172,7 @@ class Audit:
         if self.mark is not None:
             return self._describe_mark()
         if self.concepts is None:
-            return [NOT_PROBED]
+            return [IF_ONE_IS_ODD, NOT_PROBED]
         counts = ", ".join(f"{concept} {count}" for concept, count in self._images_by_concept().items())
         lines = [f"{len(self.concepts.data)} images were probed. Images that show each concept: {counts}."]
         if self.rule is None:
@@ -353,7 +359,11 @@ def verdict_data(audit: Audit) -> dict[str, str]:
     if audit.mark is not None:
         return {"word": NOT_REPAIRED, "reason": audit.note.rstrip("."), "advice": ""}
     if audit.concepts is None:
-        return {"word": LOOK, "reason": "a person says which of them does not belong to its class", "advice": ""}
+        return {
+            "word": LOOK,
+            "reason": "a person says which of them does not belong to its class",
+            "advice": IF_ONE_IS_ODD,
+        }
     if audit.is_rule:
         return {"word": NOT_REPAIRED, "reason": audit.note.rstrip("."), "advice": ""}
     reason = (
