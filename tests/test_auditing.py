@@ -596,9 +596,9 @@ def test_count_errors_of_predictions_as_labels_is_none(tmp_path):
     settings = write_red_bands(tmp_path, misled=8)
     audit = audit_folder(tmp_path / "images", red_band(), **settings)
     is_labeled = torch.zeros(len(audit.data), dtype=torch.bool)
-    assert count_errors(red_band(), audit.probe, audit.rule, is_labeled) == Errors(0, 0)
+    assert count_errors(red_band(), audit.probe, audit.concepts, audit.rule, is_labeled) == Errors(0, 0)
     pooled = {**audit.rule, "class": "all classes"}
-    assert count_errors(red_band(), audit.probe, pooled, ~is_labeled) == Errors(0, 0)
+    assert count_errors(red_band(), audit.probe, audit.concepts, pooled, ~is_labeled) == Errors(0, 0)
 
 
 def test_count_errors_of_a_class_that_fails_as_often_with_the_concept(tmp_path):
@@ -609,8 +609,8 @@ def test_count_errors_of_a_class_that_fails_as_often_with_the_concept(tmp_path):
     with torch.no_grad():
         blind.model.linear.weight[0] = -9  # nothing is predicted as a car
     is_labeled = torch.ones(len(audit.data), dtype=torch.bool)
-    assert count_errors(red_band(), audit.probe, audit.rule, is_labeled).missed == 8
-    assert count_errors(blind, audit.probe, audit.rule, is_labeled).missed == 0
+    assert count_errors(red_band(), audit.probe, audit.concepts, audit.rule, is_labeled).missed == 8
+    assert count_errors(blind, audit.probe, audit.concepts, audit.rule, is_labeled).missed == 0
 
 
 def test_audit_that_misleads_needs_labels(tmp_path):

@@ -214,7 +214,7 @@ def audit_folder(
     if not is_rule:
         return replace(audit, note="Nothing was repaired.")
     if direction is None:
-        errors = count_errors(classifier, probed, rule, is_labeled)
+        errors = count_errors(classifier, probed, probed_concepts, rule, is_labeled)
         audit = replace(audit, errors=errors)
         if errors.direction is None:
             return replace(audit, note=f"Nothing was repaired. {ask_for_direction(errors, rule)}")

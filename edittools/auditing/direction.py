@@ -7,6 +7,7 @@ photo in which the concept is replaced. Where the errors are tells which is the 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ class Errors:
             return None
         return MISLEADS if self.pulled_in > self.missed else MISSED
 
-    def describe(self, rule: Mapping[str, object]) -> str:
+    def describe(self, rule: Mapping[str, Any]) -> str:
         """Say how many errors are on each side, as a clause without a period."""
         name = repr(rule["class"])
         concept = repr(rule["concept"])
@@ -70,21 +71,24 @@ class Errors:
         )
 
 
-def count_errors(classifier: Classifier, probed: Probe, rule: Mapping[str, object], is_labeled: Tensor) -> Errors:
+def count_errors(
+    classifier: Classifier, probed: Probe, concepts: Concepts, rule: Mapping[str, Any], is_labeled: Tensor
+) -> Errors:
     """Count the errors that a rule explains, in photos whose labels are given.
 
     Args:
         classifier: the classifier.
-        probed: the probe, with its concepts.
+        probed: the probe.
+        concepts: what was probed.
         rule: a row of `Probe.rules`. A rule of all classes has no other classes, so nothing is counted.
         is_labeled: whether the label of each photo is given, and not a prediction, `(N,)`.
     """
-    data = probed.concepts.data
+    data = concepts.data
     if rule["class"] == ALL_CLASSES:
         return Errors(0, 0)
     label = list(data.classes).index(rule["class"])
     predicted = predicted_classes(predict(classifier, data))
-    shows_concept = shows(probed.concepts.masks[rule["concept"]])
+    shows_concept = shows(concepts.masks[rule["concept"]])
     is_own = is_labeled & (data.labels == label)
     is_pulled = is_labeled & (data.labels != label) & (predicted == label) & shows_concept
     is_changed = _changed_by_replacement(probed, rule, len(data))
@@ -97,7 +101,7 @@ def count_errors(classifier: Classifier, probed: Probe, rule: Mapping[str, objec
     return Errors(int((is_pulled & is_changed).sum()), max(0, int(failed_without - expected)))
 
 
-def _changed_by_replacement(probed: Probe, rule: Mapping[str, object], count: int) -> Tensor:
+def _changed_by_replacement(probed: Probe, rule: Mapping[str, Any], count: int) -> Tensor:
     """Tell which photos are no longer predicted as the class of a rule once its concept is replaced, `(N,)` booleans.
 
     That is, in at least half of the textures of the rule's material.
@@ -111,7 +115,7 @@ def _changed_by_replacement(probed: Probe, rule: Mapping[str, object], count: in
     return is_changed
 
 
-def ask_for_direction(errors: Errors, rule: Mapping[str, object]) -> str:
+def ask_for_direction(errors: Errors, rule: Mapping[str, Any]) -> str:
     """Say that no direction is decided, and how to pass one."""
     concept = rule["concept"]
     if rule["class"] == ALL_CLASSES:
@@ -127,7 +131,7 @@ def ask_for_direction(errors: Errors, rule: Mapping[str, object]) -> str:
 def misleading_exemplar(
     classifier: Classifier,
     concepts: Concepts,
-    rule: Mapping[str, object],
+    rule: Mapping[str, Any],
     is_labeled: Tensor,
     variants: int,
     most: int,
@@ -171,10 +175,8 @@ def misleading_exemplar(
     )
 
 
-def shown_photos(
-    concepts: Concepts, rule: Mapping[str, object], is_labeled: Tensor, exemplar: Exemplar
-) -> LabelledImages:
+def shown_photos(concepts: Concepts, rule: Mapping[str, Any], is_labeled: Tensor, exemplar: Exemplar) -> LabelledImages:
     """Select the photos that show the concept of a rule, right and wrong, without that of the exemplar."""
     data = concepts.data
-    is_exemplar = (data.images == exemplar.changed).flatten(1).all(dim=1)
+    is_exemplar = torch.eq(data.images[:], exemplar.changed).flatten(1).all(dim=1)
     return data.subset(shows(concepts.masks[rule["concept"]]) & is_labeled & ~is_exemplar)

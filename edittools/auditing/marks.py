@@ -176,7 +176,7 @@ def find_mark(
     if len(group.windows) < LEAST_RECURRING:
         return list(group.windows)
     cut = key_layer(classifier)
-    images = sheet.data.images
+    images = sheet.data.images[:]
     sides = sorted({window.side for window in group.windows})
     places = _places(images.shape[-1], sides)
     own_photos = {window.photo for window in group.windows}
@@ -253,10 +253,10 @@ def _find_exemplar(
     holds = torch.zeros(len(data), dtype=torch.bool)
     holds[[window.photo for window in windows]] = True
     is_host = (data.labels != group.label) & (predicted == data.labels) & ~holds
-    hosts = is_host.nonzero()[:, 0]
-    hosts = hosts[torch.randperm(len(hosts), generator=generator)][:HOSTS_TRIED].tolist()
+    numbers = is_host.nonzero()[:, 0]
+    hosts = numbers[torch.randperm(len(numbers), generator=generator)][:HOSTS_TRIED].tolist()
     window = group.windows[0]
-    last = data.images.shape[-1] - window.side
+    last = data.images[:1].shape[-1] - window.side
     exemplars = []
     for host in hosts:
         top, left = torch.randint(last + 1, (2,), generator=generator).tolist()
@@ -306,7 +306,8 @@ def sets_of_mark(
     data = sheet.data
     is_exemplar = torch.zeros(len(data), dtype=torch.bool)
     is_exemplar[mark.group.windows[0].photo] = True
-    is_exemplar |= (data.images == mark.exemplar.image).flatten(1).all(dim=1)
+    if mark.exemplar is not None:
+        is_exemplar |= torch.eq(data.images[:], mark.exemplar.image).flatten(1).all(dim=1)
     holds = torch.zeros(len(data), dtype=torch.bool)
     holds[[window.photo for window in mark.windows]] = True
     concept = data.subset(holds & is_labeled & ~is_exemplar)
