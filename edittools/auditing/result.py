@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
@@ -444,7 +444,7 @@ def _more_images(audit: Audit) -> list[Figure]:
     images = concepts.turned(numbers[:MORE_IMAGES], concept, audit.rule["style"])
     figures = []
     for image, label, name in zip(images.images, images.labels.tolist(), images.names, strict=True):
-        figures.append(Figure(data_uri(image), f"{images.classes[label]}: {name}"))
+        figures.append(Figure(data_uri(image), f"{images.classes[label]}: {PurePath(name).name}"))
     return figures
 
 
@@ -457,7 +457,7 @@ def _found_in(audit: Audit) -> list[Figure]:
     for window in windows[:MOST_FOUND]:
         class_name = data.classes[int(data.labels[window.photo])]
         picture = outlined(audit.sheet.data.images[window.photo], window)
-        figures.append(Figure(data_uri(picture), f"{class_name}: {data.names[window.photo]}"))
+        figures.append(Figure(data_uri(picture), f"{class_name}: {PurePath(data.names[window.photo]).name}"))
     return figures
 
 
