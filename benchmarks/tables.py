@@ -245,7 +245,10 @@ def repair(table: pd.DataFrame) -> str:
         "rule": pd.Series([condition for _, condition in rows], rows),
         "verdict": pd.Series([verdicts[row] for row in rows], rows),
         "held out, corrected / broken": slash(selected, "held out", index) + " of " + errors,
-        "random directions, corrected": cells(control, "corrected", "held out", index=index),
+        "net": cells(selected, "errors corrected", "held out", index=index),
+        "random directions, net": cells(control, "errors corrected", "held out", index=index),
+        "accuracy, points": cells(selected, "accuracy change", "clean", index=index),
+        "retained, broken": cells(selected, "broken", "retain", index=index),
         "CPU seconds": cells(selected, "CPU seconds", index=index),
         "MB added": cells(selected, "peak memory added", index=index),
     }

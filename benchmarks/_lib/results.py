@@ -53,6 +53,8 @@ METHODS = {
     "mark_inpainted": "mark inpainted, its position given",
     "selected": "selected method",
     "on_failing": "fine-tuning on the failing images",
+    "finetuning": "fine-tuning",
+    "finetuning_pasted": "fine-tuning with pasted marks",
     "rank_1_default": "rank 1, default settings",
     "editing_four": "edit, four exemplars",
     "finetune_shown": "fine-tuning on photos with and without the shortcut",
