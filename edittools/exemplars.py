@@ -46,6 +46,12 @@ class Exemplar:
             )
         object.__setattr__(self, "mask", check_mask(self.mask, self.image))
 
+    @property
+    def covered(self) -> Tensor:
+        """x with what the mask covers in one color, the mean of x, `(3, H, W)`."""
+        mean = self.image.mean(dim=(1, 2), keepdim=True)
+        return torch.where(self.mask > 0, mean, self.image)
+
     @classmethod
     def paste(
         cls, image: Tensor, mask: Tensor, texture: Tensor, label: int | None = None, keep_shading: float = 0.7

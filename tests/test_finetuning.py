@@ -166,3 +166,13 @@ def test_repair_compares_with_fine_tuning_on_request(network, exemplar, one_cand
     assert set(fix.alternatives) == {name for name, network in fix.finetuned.items() if network.edit is not None}
     for edit in fix.alternatives.values():
         edit.check_fits(network)
+
+
+def test_alternatives_with_the_name_of_another_row_or_of_another_type_are_refused(network, exemplar):
+    sets = sets_of(network)
+    images = (sets["target"], sets["clean"])
+    for name in ("selected", "random direction", "fine-tuning", "fine-tuning with pasted marks"):
+        with pytest.raises(ValueError, match=repr(name)):
+            repair(network, exemplar, *images, alternatives={name: network}, progress=None)
+    with pytest.raises(TypeError, match="Sequential"):
+        repair(network, exemplar, *images, alternatives={"mine": network.model}, progress=None)

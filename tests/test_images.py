@@ -342,3 +342,12 @@ def test_an_image_with_nan_is_refused():
     image[0, 2, 3] = torch.nan
     with pytest.raises(ValueError, match="x contains NaN"):
         check_image(image, "x")
+
+
+def test_covered_image_has_one_color_at_the_mask():
+    image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(8, 8)
+    mask[2:5, 3:] = 1
+    covered = Exemplar(image, 1 - image, mask).covered
+    assert torch.equal(covered[:, mask == 0], image[:, mask == 0])
+    torch.testing.assert_close(covered[:, mask > 0], image.flatten(1).mean(1)[:, None].expand(3, 15))

@@ -267,15 +267,9 @@ def _find_exemplar(
     becomes = [exemplar for exemplar, after in zip(exemplars, changed.tolist(), strict=True) if after == group.label]
     if not becomes:
         return None
-    covered = torch.stack([_in_one_color(exemplar) for exemplar in becomes])
+    covered = torch.stack([exemplar.covered for exemplar in becomes])
     is_kept = predicted_classes(predict(classifier, covered)) == torch.tensor([one.label for one in becomes])
     return becomes[int(is_kept.int().argmax())]
-
-
-def _in_one_color(exemplar: Exemplar) -> Tensor:
-    """Return x with what the mask covers in the mean color of x."""
-    mean = exemplar.image.mean(dim=(1, 2), keepdim=True)
-    return torch.where(exemplar.mask > 0, mean, exemplar.image)
 
 
 def sets_of_mark(

@@ -144,16 +144,13 @@ def exemplar_checks(search: Search, used: Sequence[int] | None = None) -> list[C
 
 def _object_check(search: Search, exemplars: Sequence[Exemplar], original: Sequence[int]) -> Check:
     """Check that x is predicted alike without what the mask covers, so that the mask does not cover the object."""
-    gray = []
-    for exemplar in exemplars:
-        mean = exemplar.image.mean(dim=(1, 2), keepdim=True)
-        gray.append(torch.where(exemplar.mask > 0, mean, exemplar.image))
-    predicted = predicted_classes(predict(search.classifier, torch.stack(gray))).tolist()
+    covered = torch.stack([exemplar.covered for exemplar in exemplars])
+    predicted = predicted_classes(predict(search.classifier, covered)).tolist()
     kept = sum(one == other for one, other in zip(predicted, original, strict=True))
     return Check(
         "the mask does not cover the object",
         kept > 0,
-        f"with the masked area in one color, {kept} of {len(gray)} x are predicted as before",
+        f"with the masked area in one color, {kept} of {len(covered)} x are predicted as before",
         "Mark only what misleads: if the mask covers the object itself, x' shows no object.",
     )
 
@@ -456,18 +453,25 @@ def cost_checks(found: Evaluation, without_concept: torch.Tensor, limits: Constr
 
 def is_within_limits(found: Evaluation, without_concept: torch.Tensor, limits: Constraints) -> bool:
     """Return whether no measured cost exceeds its limit; the arguments are those of `cost_checks`."""
-    if found.clean is not None and found.clean.broken - found.clean.corrected > _most_lost(
-        len(found.clean.before), limits
-    ):
+    if found.clean is not None and _loses_too_much(found.clean, limits):
         return False
-    for retained in found.retained.values():
-        if retained is not None and retained.broken > limits.may_break(int((~retained.before).sum())):
-            return False
+    if any(retained is not None and _breaks_too_many(retained, limits) for retained in found.retained.values()):
+        return False
     own_class = found.own_class
     if own_class is None or min(len(own_class.before), len(without_concept)) < FEWEST_COMPARED:
         return True
     accuracy = float(without_concept.float().mean())
     return int(own_class.after.sum()) <= limits.most_wrong("own_class", own_class.before, accuracy)
+
+
+def _loses_too_much(clean: Comparison, limits: Constraints) -> bool:
+    """Return whether the number of correct clean images drops by more than is allowed."""
+    return clean.broken - clean.corrected > _most_lost(len(clean.before), limits)
+
+
+def _breaks_too_many(retained: Comparison, limits: Constraints) -> bool:
+    """Return whether more retained images break than is allowed, of those that were correct."""
+    return retained.broken > limits.may_break(int((~retained.before).sum()))
 
 
 def accuracy_check(clean: Comparison | None, limits: Constraints) -> Check:
@@ -489,7 +493,7 @@ def accuracy_check(clean: Comparison | None, limits: Constraints) -> Check:
         f"accuracy on {count:,} clean images changes by {clean.accuracy_change:+.2f} points [{low:+.2f}, {high:+.2f}], "
         f"and {of_images} may be lost"
     )
-    if clean.broken - clean.corrected > allowed:
+    if _loses_too_much(clean, limits):
         is_certain = high < -100 * allowed / count
         return _exceeded(name, figure, is_certain, "clean images", _fewest_clean(count, clean, limits))
     noticed = min(max(NOTICED_DROP, 4 * limits.max_accuracy_drop / 100), 1.0)
@@ -551,7 +555,7 @@ def retained_check(name: str, retained: Comparison | None, limits: Constraints) 
         f"it breaks {retained.broken} of {correct:,} {title} that were correct, {share:.1%} [{low:.1%}, {high:.1%}], "
         f"and {allowed or 'none'} may break"
     )
-    if retained.broken > allowed:
+    if _breaks_too_many(retained, limits):
 
         def would_decide(images: int) -> bool:
             return wilson(round(share * images), images)[0] > limit

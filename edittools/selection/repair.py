@@ -119,6 +119,7 @@ def repair(
     refuse_inference_mode()
     named = named_exemplars(exemplars, check_classifier(classifier))
     layers = check_layers(classifier, layers)
+    networks = _named_alternatives(alternatives)
     members = [exemplar for group in named.values() for exemplar in group]
     splits = Splits.of(classifier, members, concept, clean, retain, source)
     search = Search(classifier, named, splits, layers, Constraints().halved, progress)
@@ -127,7 +128,7 @@ def repair(
             f"All {len(splits.target)} images with the concept are classified as labeled; pass images of which some "
             "are misclassified"
         )
-    others = {name: Evaluation.of_network(search, other) for name, other in _named_alternatives(alternatives).items()}
+    others = {name: Evaluation.of_network(search, network) for name, network in networks.items()}
     warn_about(checks_before_search(search))
     methods = [METHODS[EDIT].trying(settings, strengths), METHODS[PROJECTION]]
     search.methods.update({method.name: method for method in methods})

@@ -402,9 +402,9 @@ def merged_segments(
     areas = np.bincount(labels.ravel(), minlength=count)
     sums = [np.bincount(labels.ravel(), pixels[..., channel].ravel(), count) for channel in range(3)]
     colors = np.stack(sums, axis=1) / areas[:, None]
-    beside = np.stack([labels[:, :-1].ravel(), labels[:, 1:].ravel()])
-    below = np.stack([labels[:-1].ravel(), labels[1:].ravel()])
-    one, other = np.unique(np.concatenate([beside, below], axis=1), axis=1)
+    in_rows = np.stack([labels[:, :-1].ravel(), labels[:, 1:].ravel()])
+    in_columns = np.stack([labels[:-1].ravel(), labels[1:].ravel()])
+    one, other = np.unique(np.concatenate([in_rows, in_columns], axis=1), axis=1)
     difference = np.linalg.norm(colors[one] - colors[other], axis=1)
     joined = []
     for distance in distances:
