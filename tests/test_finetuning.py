@@ -95,17 +95,27 @@ def test_network_that_costs_too_much_is_not_selected(network, exemplar, one_cand
     assert torch.equal(found.evaluation.target.after, found.evaluation.target.before)
 
 
+def test_without_limits_the_network_with_a_net_gain_is_selected(network, exemplar, one_candidate):
+    strict = Constraints(max_accuracy_drop=0, max_retain_broken=0)
+    search = search_of(network, exemplar, sets_of(network), strict)
+    loose = finetune_network(search_of(network, exemplar, sets_of(network)), progress=None)
+    found = finetune_network(search, progress=None)
+    assert found.without_limits.edit.digest == loose.edit.digest
+    assert found.without_limits.evaluation.target.corrected > 0
+
+
 def test_each_judging_fold_is_evaluated_with_what_the_other_one_selects(network, exemplar, monkeypatch):
     """Two candidates, of which one is right on each fold only."""
     search = search_of(network, exemplar, sets_of(network))
-    judge = finetuning._Judge(search)
-    folds = judge.folds["target"]
-    nothing = {name: before for name, before in judge.before.items() if name != "target"}
-    right_in = {fold: judge.before["target"] & (folds != fold) for fold in JUDGING}
+    judged = finetuning._JudgedImages(search)
+    judge = finetuning._Judge(judged, search.constraints)
+    folds = judged.folds["target"]
+    nothing = {name: before for name, before in judged.before.items() if name != "target"}
+    right_in = {fold: judged.before["target"] & (folds != fold) for fold in JUDGING}
     for fold, other in (JUDGING, JUDGING[::-1]):
         judge.best[fold,] = finetuning._Best(0.0, {**nothing, "target": right_in[fold]}, {"rate": float(fold)})
-        assert judge.before["target"][folds == other].any()
-    target = judge.evaluation().target
+        assert judged.before["target"][folds == other].any()
+    target = judge.finetuned(candidates=2, seconds=0.0).evaluation.target
     assert torch.equal(target.after, target.before)  # each was right on the fold that selected it, and not on the other
 
 

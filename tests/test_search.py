@@ -431,6 +431,17 @@ def test_costs_on_green_images_outside_of_each_fold(threshold, split):
         assert [search.is_feasible(edit, 1.0, without) for without in (None, 0, 1)] == is_within
 
 
+@pytest.mark.parametrize("broken", [0, 1, 4, 5])
+def test_screen_rejects_what_breaks_too_much_of_its_share_and_no_feasible_edit(threshold, broken):
+    search = _search(threshold, folds={"target": TWO_FOLDS, "clean": _last(4, COUNT)})
+    edit = _breaking(threshold, clean=broken)
+    check = ConstraintCheck(search.activations, search.splits.folds)
+    screened = [check.screen(edit, 1.0, search.constraints, without) for without in (None, 0, 1)]
+    wrong = search.activations["clean"].wrong_among_first(COUNT // 8, edit, 1.0)
+    assert int(wrong.sum()) == broken  # the images that an edit breaks first are in that share
+    assert screened == [search.is_feasible(edit, 1.0, without) for without in (None, 0, 1)]
+
+
 def test_costs_of_splits_without_folds_count_everywhere(threshold):
     search = _search(threshold, retained=60, folds={"target": TWO_FOLDS, "clean": _last(4, COUNT)})
     edit = _breaking(threshold, clean=4, green=1 / 60)
@@ -856,7 +867,7 @@ def test_half_of_the_layers_that_go_on_satisfy_the_constraints(tiny, exemplar, s
     two = replace(splits, target=splits.target.subset(range(2)), folds={"target": torch.tensor([0, 1])})
     search = Search(tiny, exemplar, two, ["conv1"])
     monkeypatch.setattr(
-        search, "is_feasible", lambda edit, strength, without: edit in ("def" if without == 1 else "ef")
+        search._check, "screen", lambda edit, strength, constraints, without: edit in ("def" if without == 1 else "ef")
     )
     losses = {"a": [0.1, 0.9], "b": [0.2, 0.81], "c": [0.3, 0.72], "d": [0.4, 0.63], "e": [0.5, 0.54], "f": [0.6, 0.3]}
     first = Outcomes.collected([candidate_with(*item) for item in losses.items()], torch.ones(2, dtype=torch.bool))
@@ -875,9 +886,9 @@ def test_select_finetuning_selects_in_the_layers_that_went_on(tiny, exemplar, cu
     helpful = [index for index in first.by_loss if first.net[index] > 0]
     last = first.candidates[helpful[-1]].params["layer"]
     assert last != first.candidates[first.by_loss[0]].params["layer"]
-    monkeypatch.setattr(
-        search, "is_feasible", lambda edit, strength=1.0, without=None: f"{last}.weight" in edit.changes
-    )
+    is_last = lambda edit, *settings: f"{last}.weight" in edit.changes  # noqa: E731
+    monkeypatch.setattr(search, "is_feasible", is_last)
+    monkeypatch.setattr(search._check, "screen", is_last)
     rounds = FinetuningRounds(rates=(1.0,), momenta=(0.0,), steps=(2,), localities=(5.0,), top=1)
     selection = select_finetuning(search, "local", rounds)
     assert last in selection.going_on

@@ -119,6 +119,7 @@ class CachedActivations:
         memory: where states are kept.
         original: the logits `(N, classes)` without an edit.
         before: which images are misclassified without an edit, `(N,)` booleans.
+        order: the indices of the images in the order in which they are compared, `(N,)`.
     """
 
     def __init__(
@@ -159,12 +160,12 @@ class CachedActivations:
         self.memory = StateMemory(0, ()) if fragile_first else memory  # states in another order are of no use
         self._owner = object()  # whose states these are, in a memory of several sets
         self._compared: dict[tuple[Edit, float], Comparison] = {}
-        self._order = torch.arange(len(self.labels))
+        self.order = torch.arange(len(self.labels))
         batches = bar_of(progress, self._parts(None, 1.0), desc=bar, total=self._batch_count)
         self.original = torch.cat(list(batches))
         self.before = misclassified(self.original, self.labels)
         if fragile_first:
-            self._order = label_margins(self.original, self.labels).argsort(stable=True)
+            self.order = label_margins(self.original, self.labels).argsort(stable=True)
             self.memory = memory
 
     @property
@@ -187,7 +188,7 @@ class CachedActivations:
         if edit is None:
             return self.original.clone()
         logits = torch.empty_like(self.original)
-        logits[self._order] = torch.cat(list(self._parts(edit, strength))).to(logits)
+        logits[self.order] = torch.cat(list(self._parts(edit, strength))).to(logits)
         return logits
 
     def compare(self, edit: Edit, strength: float = 1.0, stop: Stop | None = None) -> Comparison | None:
@@ -210,13 +211,37 @@ class CachedActivations:
         done = 0
         with closing(self._parts(edit, strength)) as parts:
             for logits in parts:
-                batch = self._order[done : done + len(logits)]
+                batch = self.order[done : done + len(logits)]
                 after[batch] = misclassified(logits, self.labels[batch])
                 done += len(logits)
                 if stop is not None and stop(after):
                     return None
         self._compared[key] = Comparison(self.before, after)
         return self._compared[key]
+
+    def wrong_among_first(self, count: int, edit: Edit, strength: float) -> Tensor:
+        """Tell which images are misclassified with an edit; only the first images in `order` are compared.
+
+        Args:
+            count: the number of images that are compared, at least.
+            edit: the edit.
+            strength: factor α by which it is scaled.
+
+        Returns:
+            `(N,)` booleans; the other images are as without the edit.
+        """
+        if (edit, strength) in self._compared:
+            return self._compared[edit, strength].after
+        after = self.before.clone()
+        done = 0
+        with closing(self._parts(edit, strength)) as parts:
+            for logits in parts:
+                batch = self.order[done : done + len(logits)]
+                after[batch] = misclassified(logits, self.labels[batch])
+                done += len(logits)
+                if done >= count:
+                    break
+        return after
 
     @torch.no_grad()
     def _parts(self, edit: Edit | None, strength: float) -> Iterator[Tensor]:
@@ -276,7 +301,7 @@ class CachedActivations:
             kept_layers = [name for name in self.cuts if name in self.memory.layers]
             wanted = [name for name in kept_layers if self.memory.get(self._owner, name, batch) is None]
         first = batch * self._batch_size
-        images = pixels_of(self._data)[self._order[first : first + self._batch_size]]
+        images = pixels_of(self._data)[self.order[first : first + self._batch_size]]
         states = states_at({name: self.cuts[name] for name in wanted}, images)
         for name, state in states.items():
             if name in self.memory.layers:

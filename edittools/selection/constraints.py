@@ -19,6 +19,9 @@ COST_SPLITS = ("retain", "own_class", "clean")
 FEWEST_COMPARED = 20
 """With fewer own-class images, or fewer clean images of this class, the cost on the own class is not measured."""
 
+SCREENED = 0.125
+"""The share of the images on which a layer's costs are estimated before the whole grid is tried there."""
+
 
 @dataclass(frozen=True)
 class Constraints:
@@ -149,6 +152,7 @@ class ConstraintCheck:
         self.folds = folds or {}
         self.accuracy_without_concept = accuracy_without_concept
         self._measured: dict[tuple, Costs | None] = {}
+        self._screened: dict[tuple, Tensor] = {}
         self._limits: dict[Constraints, dict[str, Tensor]] = {}
 
     @cached_property
@@ -162,6 +166,21 @@ class ConstraintCheck:
             outside = folds != torch.arange(count)[:, None]
             parts[name] = torch.cat([everything, outside])
         return parts
+
+    @cached_property
+    def screened(self) -> dict[str, Tensor]:
+        """Which images of each part of a split are compared first, `(1 + folds, N)` booleans, see `screen`.
+
+        They are `SCREENED` of the images of the part, so that a part does not depend on images outside of it.
+        """
+        screened = {}
+        for name, cached in self.splits.items():
+            in_order = self.parts[name][:, cached.order]
+            most = (SCREENED * in_order.sum(dim=1, keepdim=True)).ceil()
+            is_first = in_order & (in_order.cumsum(dim=1) <= most)
+            screened[name] = torch.zeros_like(is_first)
+            screened[name][:, cached.order] = is_first
+        return screened
 
     def measure(self, edit: Edit, strength: float, constraints: Constraints) -> Costs | None:
         """Compare the images before and after an edit.
@@ -178,6 +197,28 @@ class ConstraintCheck:
         if key not in self._measured:
             self._measured[key] = self._measure(edit, strength, constraints)
         return self._measured[key]
+
+    def screen(self, edit: Edit, strength: float, constraints: Constraints, without: int | None) -> bool:
+        """Tell whether an edit seems to satisfy the constraints: on the images of each split that it breaks first.
+
+        Args:
+            edit: the edit.
+            strength: factor α by which it is scaled.
+            constraints: what it may cost.
+            without: number of a fold whose images do not count; by default, all images do.
+        """
+        key = (edit, strength, constraints)
+        if key not in self._screened:
+            is_within = torch.ones(len(next(iter(self.parts.values()))), dtype=torch.bool)
+            for name, cached in self.splits.items():
+                if is_within.any():
+                    is_screened = self.screened[name]
+                    count = int(is_screened.any(dim=0)[cached.order].nonzero().max()) + 1
+                    after = cached.wrong_among_first(count, edit, strength)
+                    wrong = torch.where(is_screened, after, cached.before)
+                    is_within = is_within & ~self._violates(name, constraints, wrong)
+            self._screened[key] = is_within
+        return bool(self._screened[key][0 if without is None else 1 + without])
 
     def unedited(self) -> dict[str, Comparison]:
         """Return the comparisons for an edit that changes nothing, by the name of the split."""
@@ -200,7 +241,13 @@ class ConstraintCheck:
         return not bool((is_within & ~self._violates(name, constraints, wrong)).any())
 
     def _violates(self, name: str, constraints: Constraints, wrong: Tensor) -> Tensor:
-        """Tell in which parts of a split too many images are misclassified with an edit, `(1 + folds,)` booleans."""
+        """Tell in which parts of a split too many images are misclassified with an edit, `(1 + folds,)` booleans.
+
+        Args:
+            name: the name of the split.
+            constraints: what the edit may cost.
+            wrong: which images are misclassified with it, `(N,)` booleans, or `(1 + folds, N)` for each part.
+        """
         if name == "own_class" and self.accuracy_without_concept is None:
             return torch.zeros(len(self.parts[name]), dtype=torch.bool)
         counted = wrong & ~self.splits[name].before if name == "retain" else wrong

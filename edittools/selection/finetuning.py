@@ -7,7 +7,8 @@ original network are selected on one of the two others and evaluated on the othe
 import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, pixels_of
 from edittools.metrics import Comparison, misclassified, predict, predicted_classes
+from edittools.selection.constraints import Constraints
 from edittools.selection.evaluation import Evaluation
 from edittools.selection.search import Search
 from edittools.selection.splits import FOLDS
@@ -43,6 +45,9 @@ BATCH = 24
 CONCEPT_BATCH = 8
 """The number of images with the concept of a step."""
 
+NO_LIMITS = Constraints(max_accuracy_drop=100.0, max_retain_broken=100.0, max_own_drop=100.0)
+"""A candidate may cost anything."""
+
 JUDGING = (FOLDS - 2, FOLDS - 1)
 """The numbers of the folds that do not train."""
 
@@ -58,6 +63,7 @@ class Finetuned:
             selected on the other fold.
         candidates: number of candidates.
         seconds: the time that it took.
+        without_limits: what is selected from the same candidates if it may cost anything.
     """
 
     edit: Edit | None
@@ -65,6 +71,7 @@ class Finetuned:
     evaluation: Evaluation
     candidates: int
     seconds: float = field(default=0.0, compare=False)
+    without_limits: "Finetuned | None" = field(default=None, repr=False)
 
 
 @dataclass(eq=False)
@@ -92,7 +99,11 @@ def minutes_of(search: Search, runs: int = 1) -> float:
 
 @without_autocast()
 def finetune_network(
-    search: Search, pasted: Exemplar | None = None, seed: int = 0, progress: Progress | None = tqdm
+    search: Search,
+    pasted: Exemplar | None = None,
+    rates: Sequence[float] | None = None,
+    seed: int = 0,
+    progress: Progress | None = tqdm,
 ) -> Finetuned:
     """Fine-tune the whole network on images with the concept and on clean and retained images, by cross-entropy.
 
@@ -104,6 +115,7 @@ def finetune_network(
         search: a search whose splits have `FOLDS` folds.
         pasted: an exemplar whose mark is pasted at random places of half of the clean images, instead of training on
             images with the concept. It is not pasted on images of the class that x' is predicted as.
+        rates: learning rates to try; by default `RATES`, and the one beyond if the smallest or the largest is selected.
         seed: seed of the batches and places.
         progress: a class like `tqdm.tqdm`, for a bar.
 
@@ -119,19 +131,27 @@ def finetune_network(
             f"splits.with_folds({FOLDS})"
         )
     started = time.perf_counter()
-    judge = _Judge(search)
+    judged = _JudgedImages(search)
+    within_limits = _Judge(judged, search.constraints)
+    without_limits = _Judge(judged, NO_LIMITS)
     tried = 0
-    with bar_of(progress, total=len(RATES) * max(CHECKPOINTS), desc="fine-tuning", unit="step") as bar:
-        rates = list(RATES)
-        for rate in rates:
+    to_try = list(RATES if rates is None else rates)
+    with bar_of(progress, total=len(to_try) * max(CHECKPOINTS), desc="fine-tuning", unit="step") as bar:
+        for rate in to_try:
             for steps, network, changes in _trained(search, rate, pasted, seed, bar):
                 for weight in WEIGHTS:
-                    judge.consider(network, changes, {"rate": rate, "steps": steps, "weight": weight})
+                    scaled = {name: weight * change for name, change in changes.items()}
+                    outcome = judged.outcome(network, scaled)
+                    settings = {"rate": rate, "steps": steps, "weight": weight}
+                    within_limits.consider(outcome, scaled, settings)
+                    without_limits.consider(outcome, scaled, settings)
                     tried += 1
-            if len(rates) == len(RATES) and rate == rates[-1]:
-                rates += _further_rate(judge.selected.settings.get("rate"))
-                bar.total = len(rates) * max(CHECKPOINTS)
-    return Finetuned(judge.edit, judge.selected.settings, judge.evaluation(), tried, time.perf_counter() - started)
+            if rates is None and rate == RATES[-1] and len(to_try) == len(RATES):
+                to_try += _further_rate(within_limits.selected.settings.get("rate"))
+                bar.total = len(to_try) * max(CHECKPOINTS)
+    seconds = time.perf_counter() - started
+    unlimited = without_limits.finetuned(tried, seconds)
+    return replace(within_limits.finetuned(tried, seconds), without_limits=unlimited)
 
 
 def _further_rate(selected: float | None) -> list[float]:
@@ -141,8 +161,20 @@ def _further_rate(selected: float | None) -> list[float]:
     return [FURTHER_RATES[1]] if selected == RATES[-1] else []
 
 
-class _Judge:
-    """Select among candidates on each of the two folds that do not train, and on both.
+class _Outcome(NamedTuple):
+    """What a candidate does to the judged images.
+
+    Attributes:
+        wrong: which images of each split are misclassified, `(N,)` booleans by name.
+        losses: the cross-entropy of each image with the concept, `(N,)`.
+    """
+
+    wrong: Mapping[str, Tensor]
+    losses: Tensor
+
+
+class _JudgedImages:
+    """The images of the two folds that do not train.
 
     Args:
         search: the search.
@@ -151,12 +183,47 @@ class _Judge:
     def __init__(self, search: Search) -> None:
         self.search = search
         self.images: dict[str, LabelledImages] = {}
+        self.labels: dict[str, Tensor] = {}
         self.folds: dict[str, Tensor] = {}
         self.before: dict[str, Tensor] = {}
         for name, is_judged in judged_images(search).items():
             self.images[name] = search.splits.labeled[name].subset(is_judged)
+            self.labels[name] = search.activations[name].labels[is_judged]
             self.folds[name] = search.splits.folds[name][is_judged]
             self.before[name] = search.activations[name].before[is_judged]
+
+    def outcome(self, network: Classifier, changes: Mapping[str, Tensor]) -> _Outcome:
+        """Classify the images.
+
+        Args:
+            network: a copy of the classifier, whose parameters are set.
+            changes: what is added to the parameters, by their names.
+        """
+        originals = dict(self.search.classifier.model.named_parameters())
+        with torch.no_grad():
+            for name, parameter in network.model.named_parameters():
+                if name in changes:
+                    parameter.copy_(originals[name] + changes[name])
+        wrong = {}
+        for name, images in self.images.items():
+            logits = predict(network, images)
+            wrong[name] = misclassified(logits, self.labels[name])
+            if name == "target":
+                losses = F.cross_entropy(logits.double(), self.labels[name], reduction="none")
+        return _Outcome(wrong, losses.nan_to_num(nan=float("inf")))
+
+
+class _Judge:
+    """Select among candidates on each of the two folds that do not train, and on both.
+
+    Args:
+        judged: the images of these folds.
+        constraints: what a candidate may cost.
+    """
+
+    def __init__(self, judged: _JudgedImages, constraints: Constraints) -> None:
+        self.judged = judged
+        self.constraints = constraints
         self.best: dict[tuple[int, ...], _Best] = {(fold,): _Best() for fold in JUDGING}
         self.best[JUDGING] = _Best()
         self.edit: Edit | None = None
@@ -166,66 +233,54 @@ class _Judge:
         """The best candidate by the images of both folds."""
         return self.best[JUDGING]
 
-    def consider(self, network: Classifier, changes: Mapping[str, Tensor], settings: Mapping[str, float]) -> None:
+    def consider(self, outcome: _Outcome, changes: Mapping[str, Tensor], settings: Mapping[str, float]) -> None:
         """Compare a candidate with the best ones so far.
 
         Args:
-            network: a copy of the classifier, whose parameters are set.
-            changes: what training has added to the parameters, by their names.
-            settings: the settings of the candidate; its "weight" scales the changes.
+            outcome: what it does to the judged images.
+            changes: what it adds to the parameters, by their names.
+            settings: its settings.
         """
-        originals = dict(self.search.classifier.model.named_parameters())
-        with torch.no_grad():
-            for name, parameter in network.model.named_parameters():
-                if name in changes:
-                    parameter.copy_(originals[name] + settings["weight"] * changes[name])
-        wrong = {}
-        for name, images in self.images.items():
-            logits = predict(network, images)
-            labels = self.search.activations[name].labels[judged_images(self.search)[name]]
-            wrong[name] = misclassified(logits, labels)
-            if name == "target":
-                losses = F.cross_entropy(logits.double(), labels, reduction="none").nan_to_num(nan=float("inf"))
         for folds, best in self.best.items():
-            is_member = torch.isin(self.folds["target"], torch.tensor(folds))
-            loss = float(losses[is_member].mean())
-            if loss < best.loss and self._is_feasible(wrong, folds):
-                self.best[folds] = _Best(loss, wrong, dict(settings))
+            is_member = torch.isin(self.judged.folds["target"], torch.tensor(folds))
+            loss = float(outcome.losses[is_member].mean())
+            if loss < best.loss and self._is_feasible(outcome.wrong, folds):
+                self.best[folds] = _Best(loss, outcome.wrong, dict(settings))
                 if folds == JUDGING:
-                    scaled = {name: Change(settings["weight"] * change) for name, change in changes.items()}
                     record = Record("fine-tuning", float("nan"), None, int(settings["steps"]))
-                    fingerprint = next(iter(self.search.cuts.values())).weights.fingerprint
-                    self.edit = Edit(scaled, fingerprint, record)
+                    fingerprint = next(iter(self.judged.search.cuts.values())).weights.fingerprint
+                    self.edit = Edit({name: Change(change) for name, change in changes.items()}, fingerprint, record)
 
     def _is_feasible(self, wrong: Mapping[str, Tensor], folds: tuple[int, ...]) -> bool:
         """Return whether a candidate has a net gain and satisfies the constraints on the images of some folds."""
-        search = self.search
-        accuracy = search.accuracy_without_concept
-        for name, before in self.before.items():
-            is_member = torch.isin(self.folds[name], torch.tensor(folds))
+        accuracy = self.judged.search.accuracy_without_concept
+        for name, before in self.judged.before.items():
+            is_member = torch.isin(self.judged.folds[name], torch.tensor(folds))
             comparison = Comparison(before[is_member], wrong[name][is_member])
             if name == "target":
                 if comparison.corrected <= comparison.broken:
                     return False
             elif name != "own_class" or accuracy is not None:
                 counted = comparison.broken if name == "retain" else int(comparison.after.sum())
-                most = search.constraints.most_wrong(name, comparison.before, 1.0 if accuracy is None else accuracy)
+                most = self.constraints.most_wrong(name, comparison.before, 1.0 if accuracy is None else accuracy)
                 if counted > most:
                     return False
         return True
 
-    def evaluation(self) -> Evaluation:
-        """Evaluate on each fold the candidate that was selected on the other one."""
+    def finetuned(self, candidates: int, seconds: float) -> Finetuned:
+        """Return the selected network; evaluate on each fold the candidate that was selected on the other one."""
         comparisons = {}
-        for name, before in self.before.items():
+        for name, before in self.judged.before.items():
             after = before.clone()
             for fold, other in (JUDGING, JUDGING[::-1]):
                 best = self.best[other,]
                 if best.wrong:
-                    in_fold = self.folds[name] == fold
+                    in_fold = self.judged.folds[name] == fold
                     after[in_fold] = best.wrong[name][in_fold]
             comparisons[name] = Comparison(before, after)
-        return Evaluation.of_comparisons(self.search, comparisons, judged_images(self.search))
+        search = self.judged.search
+        evaluation = Evaluation.of_comparisons(search, comparisons, judged_images(search))
+        return Finetuned(self.edit, self.selected.settings, evaluation, candidates, seconds)
 
 
 def _trained(

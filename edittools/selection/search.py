@@ -570,7 +570,8 @@ class Search:
         """List the layers that go on after the first pass, `LAYERS_THAT_GO_ON` of them.
 
         One half are the layers with the lowest loss. The other half are the next ones in which a candidate corrects
-        more than it breaks and satisfies the constraints. If these are too few, others follow by their loss.
+        more than it breaks and seems to satisfy the constraints, see `ConstraintCheck.screen`. If these are too few,
+        others follow by their loss.
 
         Args:
             first: the outcomes of the first pass.
@@ -586,7 +587,7 @@ class Search:
                 break
             if layer in going_on or counted.net[index] <= 0:
                 continue
-            if self.is_feasible(candidate.edit, candidate.strength, without):
+            if self._check.screen(candidate.edit, candidate.strength, self.constraints, without):
                 going_on.append(layer)
         others = [layer for layer in layers if layer not in going_on]
         return going_on + others[: LAYERS_THAT_GO_ON - len(going_on)]
@@ -716,6 +717,8 @@ class Search:
             if counted.net[index] <= 0:
                 continue
             candidate = counted.candidates[index]
+            if not self._check.screen(candidate.edit, candidate.strength, constraints, without):
+                continue
             costs = self._check.measure(candidate.edit, candidate.strength, constraints)
             if costs is None or not costs.satisfies(without):
                 continue
