@@ -3,8 +3,8 @@
 After "Editing a Classifier by Rewriting Its Prediction Rules" (Santurkar, Tsipras et al., NeurIPS 2021). The names here
 are the paper; everything else is in subpackages. Both load when they are first used:
 
-    methods     what makes an edit                     probing     what a prediction relies on
-    selection   how an edit is selected                widgets     mask editor, desk, views
+    methods     functions that make edits              probing     what a prediction relies on
+    selection   the search for an edit, and its verdict  widgets     mask editor, desk, views
     models      classifiers by name                    reports     a page about an edit
     auditing    from a folder of images to a report    course      what the notebooks show: scenes, scenarios, figures
 """

@@ -38,8 +38,8 @@ class Classifier(nn.Module):
         model: any torch module that maps normalized images to logits, but not a `Classifier`. It is put into eval mode,
             and taken out of a wrapper such as `DataParallel`.
         classes: one name per logit, in order. A name that occurs more than once gets its number: "crane (134)".
-        mean: mean of each color channel, which is subtracted from the image; that of ImageNet by default.
-        std: standard deviation of each color channel, by which the image is then divided; that of ImageNet by default.
+        mean: mean of each color channel, which is subtracted from the image; by default ImageNet's.
+        std: standard deviation of each color channel, by which the image is then divided; by default ImageNet's.
         size: side of the images that the model expects, in pixels; 224 by default.
         resize_to: short side of a photo before its center is cropped, in pixels, see `load_image`; `size * 8 / 7` by
             default.
@@ -47,8 +47,8 @@ class Classifier(nn.Module):
             in which `mean` and `std` are given. Images themselves are always RGB.
 
     Raises:
-        TypeError: if `model` is not a torch module, or if it is a scripted one or a `Classifier`.
-        ValueError: if no class names are given, if the class names, a mean, a standard deviation or a size are not
+        TypeError: if `model` is not a torch module, or if it is scripted or a `Classifier`.
+        ValueError: if no class names are given, if the class names, a mean, a standard deviation, or a size are not
             valid, if the model was made under `torch.inference_mode()`, or if a batch norm keeps no running statistics.
     """
 
@@ -175,7 +175,7 @@ def normalize_images(
 
 
 def usual_batch_size(classifier: Classifier) -> int:
-    """Choose how many images to run at once: 64, but fewer on a CPU if they are large (8 of 224 pixels)."""
+    """Choose how many images to run at once: 64, but fewer large images on a CPU (8 of 224 pixels)."""
     if classifier.device.type != "cpu":
         return MOST_IMAGES
     return max(1, min(MOST_IMAGES, MOST_PIXELS_ON_CPU // classifier.size**2))
@@ -190,10 +190,10 @@ def _without_wrappers(model: nn.Module) -> nn.Module:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the bare model inside of a `Classifier`, a `DataParallel` or a compiled module, which share its weights.
+    """Return the bare model inside a `Classifier`, a `DataParallel`, or a compiled module, which share its weights.
 
     Raises:
-        TypeError: if `model` is not a torch module, or if the bare model is a scripted one.
+        TypeError: if `model` is not a torch module, or if the bare model is scripted.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model is a {type(model).__name__}; pass a torch.nn.Module")
@@ -222,7 +222,7 @@ def check_size(what: str, images: Images, classifier: Classifier) -> None:
 
     Args:
         what: name of the images, used in the error message.
-        images: the images; if there are none, they have any size.
+        images: the images; an empty set fits any size.
         classifier: the classifier.
 
     Raises:
@@ -239,10 +239,10 @@ def check_size(what: str, images: Images, classifier: Classifier) -> None:
 def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> str:
     """Compute the SHA-256 of what identifies a classifier, or the weights of a bare model.
 
-    For a bare model, these are the names, shapes, types and values of all weights, by which an edit recognizes its
-    model. For a `Classifier`, these are all that its predictions depend on: weights, buffers that are not saved with
-    them, preprocessing, class names, and modules as torch prints them. What none of these shows, such as a hook or
-    another forward pass, shows in the logits of two images, of which three coarse statistics are hashed as well.
+    For a bare model, these are the names, shapes, types, and values of all weights, by which an edit recognizes its
+    model. For a `Classifier`, it is everything that its predictions depend on: weights, buffers that are not saved with
+    them, preprocessing, class names, and modules as torch prints them. Other differences, such as a hook or another
+    forward pass, change the logits of two images, and three coarse statistics of these are hashed as well.
 
     Args:
         model: the classifier, or a bare model.

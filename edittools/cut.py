@@ -35,7 +35,7 @@ State = tuple[Tensor, ...]
 
 
 def rows(tensor: Tensor, linear: bool) -> Tensor:
-    """Reshape keys, outputs or values to rows `(P, C)`, one per position.
+    """Reshape keys, outputs, or values to rows `(P, C)`, one per position.
 
     Args:
         tensor: maps `(B, C, H, W)`, or tensors of a linear layer `(B, …, C)`.
@@ -45,7 +45,7 @@ def rows(tensor: Tensor, linear: bool) -> Tensor:
 
 
 class Cut:
-    """A classifier that is cut at one layer, so that the part before it and the part after it can be run separately.
+    """A classifier that is cut at one layer, so that the parts before and after it can be run separately.
 
     The part before the layer is computed in the precision of the model, the part from the layer on in the precision of
     the state. When the cut is made, the graph that it is a part of is compared with the model on two images, see
@@ -54,10 +54,10 @@ class Cut:
     Args:
         classifier: the classifier.
         layer: name of the layer, or the module.
-        size: size (H, W) of the images in pixels; by default that of the classifier.
+        size: size (H, W) of the images in pixels; by default the classifier's.
         weights: a copy of the model's weights to compute with; by default, each computation takes those that the model
             has at that moment.
-        exported: the exported model that is cut, for several cuts of one; by default that of `export_of`.
+        exported: the exported model that is cut, for several cuts of one; by default the one that `export_of` returns.
 
     Raises:
         KeyError: if the model has no layer of that name.
@@ -159,7 +159,7 @@ class Cut:
     def unfold(self, keys: Tensor) -> Tensor:
         """Return the keys under the layer's kernel at each position of its output.
 
-        This is `F.unfold` with the layer's own stride, padding and dilation, for maps and for tokens. The layer is run
+        This is `F.unfold` with the layer's own stride, padding, and dilation, for maps and for tokens. The layer is run
         with one-hot kernels, each of which copies one channel at one offset.
 
         Args:
@@ -178,7 +178,7 @@ class Cut:
 
         Args:
             masks: masks `(B, H, W)` of the image size that the layer is cut for.
-            at: which positions: "keys", those of the layer's input; "output" or "value", those of its output or value.
+            at: whose positions: "keys" (the layer's input), "output", or "value".
 
         Returns:
             `(B, h, w)` for maps, `(B, N)` for tokens, `(B,)` for vectors; 0 for a class token and for padding.
@@ -199,11 +199,11 @@ class Cut:
 
     @property
     def is_bottleneck(self) -> bool:
-        """Whether the logits depend on the images through the layer's keys alone, not, say, through a residual too."""
+        """Whether the logits depend on the images only through the layer's keys, not through a residual connection."""
         return len(self._state_nodes) == 1
 
     def with_weights(self, weights: Weights) -> "Cut":
-        """Return the same cut, which computes with a copy of the model's weights and with the present preprocessing."""
+        """Return the same cut, computing with a copy of the model's weights and with the present preprocessing."""
         cut = copy.copy(self)
         cut.weights = weights
         cut._preprocessing = _preprocessing_of(self.classifier)
@@ -232,7 +232,7 @@ class Cut:
         return states_at({self.layer: self}, images)[self.layer]
 
     def keys(self, state: State) -> Tensor:
-        """Return the layer's input: maps `(B, C, H, W)`, tokens `(B, …, C)` or vectors `(B, C)`."""
+        """Return the layer's input: maps `(B, C, H, W)`, tokens `(B, …, C)`, or vectors `(B, C)`."""
         return state[0]
 
     def output(self, state: State) -> Tensor:
@@ -240,16 +240,16 @@ class Cut:
         return self._run([self._node], {self._state_nodes[0]: self.keys(state)})[0]
 
     def value(self, state: State, output: Tensor | None = None) -> Tensor:
-        """Compute the value (f in the paper), after norm, activation and pooling, from an output of the layer.
+        """Compute the value (f in the paper), after norm, activation, and pooling, from an output of the layer.
 
         Args:
             state: the state at the layer.
-            output: output of the layer; by default the one that it has on this state.
+            output: output of the layer; by default its output on this state.
         """
         return self._compute(self._value, state, output)
 
     def pre_activation(self, state: State, output: Tensor) -> Tensor:
-        """Compute the pre-activation: what the activation is applied to, after operations that scale, shift or add.
+        """Compute the pre-activation: the input of the activation, after operations that scale, shift, or add.
 
         Args:
             state: the state at the layer.
@@ -267,9 +267,9 @@ class Cut:
 
         Args:
             state: the state at the layer.
-            output: output of the layer; by default the one that it has on this state.
-            parameters: tensors to take instead of the model's own, by their names in the model, such as that of
-                another weight: `f"{cut.layer}.weight"`.
+            output: output of the layer; by default its output on this state.
+            parameters: tensors to use instead of the model's own, by their names in the model, such as
+                `f"{cut.layer}.weight"` for another weight.
 
         Returns:
             The logits, `(B, classes)`.

@@ -1,6 +1,6 @@
-"""Edits: changes of a model's weights that can be applied, undone, scaled, added, saved and loaded.
+"""Edits: changes of a model's weights that can be applied, undone, scaled, added, saved, and loaded.
 
-    with edit.applied(classifier): ...      # undone at the end, bit for bit, also after an exception
+    with edit.applied(classifier): ...      # undone at the end, bit for bit, even after an exception
     edit.apply_(classifier)
     edit.undo_(classifier)                  # the last edit first
     0.5 * edit, -edit, edit + other
@@ -137,17 +137,17 @@ AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A change of a model's weights, which can be applied, undone, scaled, added and saved.
+    """A change of a model's weights, which can be applied, undone, scaled, added, and saved.
 
     Use `applied` in a `with` block, or `apply_` and `undo_`. An applied edit stays applied when its model is copied,
-    pickled or moved with `.to(...)`, and can be undone in the copy. All methods with an argument `model` accept a
+    pickled, or moved with `.to(...)`, and can be undone in the copy. All methods with an argument `model` accept a
     `Classifier`, a bare model, or a wrapper around one.
 
     Attributes:
         changes: the change of each parameter, by the parameter's name.
         fingerprint: the `fingerprint` of the model that the edit was made for, with the edits that were applied to it.
         record: how the edit was found; None if that is not known.
-        verdict: what `repair` says about the edit, beginning with "use", "unclear" or "do not use"; None if it was not
+        verdict: what `repair` says about the edit, beginning with its word, such as "use"; None if it was not
             judged, and for a multiple or a sum of edits.
     """
 
@@ -223,7 +223,7 @@ class Edit:
     def check_fits(self, model: nn.Module) -> None:
         """Check that the edit was made for this model.
 
-        It fits if it was made for the weights that the model has now, or for those below any edit that is applied.
+        It fits if it was made for the weights that the model has now, or for those below an applied edit.
 
         Args:
             model: the model.
@@ -315,10 +315,10 @@ class Edit:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Apply the edit within a `with` block, and undo it at the end, also after an exception.
+        """Apply the edit within a `with` block, and undo it at the end, even after an exception.
 
         The weights are then as before, bit for bit. Blocks of several threads may overlap in any order: each takes out
-        its own edit, also from below others.
+        its own edit, even from below others.
 
         Args:
             model: the model; it is changed in place.
@@ -430,7 +430,7 @@ class Edit:
         The file can be loaded without edittools: `model.load_state_dict(safetensors.torch.load_file(path))`. The names
         are those of the bare model, without a `Classifier` or another wrapper around it. The weights include all edits
         that are applied to the model, and this one, whether it is applied or not. Entries of the state dict that are
-        not tensors are left out.
+        not tensors are omitted.
 
         Args:
             model: the model that the edit was made for; it is not changed.

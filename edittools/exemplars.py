@@ -1,4 +1,4 @@
-"""Exemplars: an image x, its changed version x' and the mask of the change (section 2.2 of the paper)."""
+"""Exemplars: an image x, its changed version x', and the mask of the change (section 2.2 of the paper)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ PLACES = ("anywhere", "in place")
 
 @dataclass(frozen=True)
 class Exemplar:
-    """One example of the rule to rewrite: what x' shows at the mask should be treated like what x shows there.
+    """One example of the rule to rewrite: the layer should treat x' at the mask as it treats x there.
 
     Args:
         image: x, `(3, H, W)` float in [0, 1].
@@ -48,7 +48,7 @@ class Exemplar:
 
     @property
     def covered(self) -> Tensor:
-        """x with what the mask covers in one color, the mean of x, `(3, H, W)`."""
+        """x with the masked area in one color, the mean of x, `(3, H, W)`."""
         mean = self.image.mean(dim=(1, 2), keepdim=True)
         return torch.where(self.mask > 0, mean, self.image)
 
@@ -56,7 +56,7 @@ class Exemplar:
     def paste(
         cls, image: Tensor, mask: Tensor, texture: Tensor, label: int | None = None, keep_shading: float = 0.7
     ) -> "Exemplar":
-        """Make an exemplar whose x' is the image with a texture pasted over what the mask covers.
+        """Make an exemplar whose x' is the image with a texture pasted over the masked area.
 
         Args:
             image: x, `(3, H, W)` float in [0, 1].
@@ -72,10 +72,10 @@ class Exemplar:
         return cls(image, changed, mask, label)
 
     def paste_on(self, images: Tensor, where: str = "anywhere", seed: int = 0) -> Tensor:
-        """Paste what the mask covers in x', such as a tag, onto other images.
+        """Paste the masked area of x', such as a tag, onto other images.
 
-        Such images serve for training and for selection. They show the very pixels of the exemplar, so they do not tell
-        how an edit does on new images with the concept.
+        Such images serve for training and for selection. They show the same pixels as the exemplar, so they do not
+        tell how an edit does on new images with the concept.
 
         Args:
             images: `(N, 3, H, W)` float in [0, 1], of the exemplar's size.
@@ -169,7 +169,7 @@ def named_exemplars(exemplars: Exemplars, classifier: Classifier) -> dict[str, l
 
     Args:
         exemplars: in a mapping, the exemplars under one name go into one edit; otherwise each makes an edit of its own,
-            and they are called "exemplar 1", "exemplar 2" and so on.
+            and they are called "exemplar 1", "exemplar 2", and so on.
         classifier: the classifier to edit.
 
     Raises:
@@ -192,7 +192,7 @@ def named_exemplars(exemplars: Exemplars, classifier: Classifier) -> dict[str, l
 
 
 def shading(image: Tensor, mask: Tensor) -> Tensor:
-    """Estimate the light and shadow on what the mask covers.
+    """Estimate the light and shadow on the masked area.
 
     Only masked pixels are averaged, so the brightness of pixels outside of the mask has no influence.
 
@@ -217,7 +217,7 @@ def shading(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def paste_texture(image: Tensor, mask: Tensor, texture_image: Tensor, keep_shading: float = 0.7) -> Tensor:
-    """Paste a texture over what the mask covers; pixels outside of the mask do not change.
+    """Paste a texture over the masked area; pixels outside of the mask do not change.
 
     Args:
         image: `(3, H, W)` float in [0, 1].

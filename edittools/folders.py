@@ -1,4 +1,4 @@
-"""Folders of image files as labeled images; files that cannot be used are left out and named."""
+"""Folders of image files as labeled images; unusable files are skipped and named."""
 
 import os
 import re
@@ -53,10 +53,10 @@ def image_files(folder: str | os.PathLike) -> list[Path]:
 def read_folder(
     folder: str | os.PathLike, classifier: Classifier, progress: Progress | None = None
 ) -> tuple[LabelledImages, list[str]]:
-    """Load the images below a folder at the classifier's size, and label them by the subfolder that they lie in.
+    """Load the images below a folder at the classifier's size, and label them by their subfolder.
 
     A subfolder is named after a class (`School_bus` is `school bus`), or has the class index as its name. An image
-    that lies in the folder itself has no label: the current prediction serves as its label.
+    directly in the folder has no label: the current prediction serves as its label.
 
     Args:
         folder: the folder.
@@ -64,7 +64,7 @@ def read_folder(
         progress: a class like `tqdm.tqdm`, for bars.
 
     Returns:
-        The images, and one line per file that was left out: its name and the reason.
+        The images, and one line per skipped file: its name and the reason.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -95,7 +95,7 @@ def read_files(
 
     Returns:
         The images, with the label 0 for those without one; whether each image has a label, `(N,)` booleans; and one
-        line per file that was left out.
+        line per skipped file.
 
     Raises:
         ValueError: if no image can be used.
@@ -137,7 +137,7 @@ def read_files(
 def class_index(name: str, classifier: Classifier) -> int | None:
     """Return the index of the class that a subfolder, or a user, names; None if there is no such class.
 
-    The exact name comes first, then a name that differs in case, spaces or accents only, then a number.
+    The exact name comes first, then a name that differs only in case, spaces, or accents, then a number.
     """
     if name in classifier.classes:
         return classifier.index(name)

@@ -46,7 +46,7 @@ class InputGeometry:
         Args:
             size: a classifier or anything else with the whole numbers `.size` and `.resize_to`; or the side of the
                 input, in pixels.
-            resize_to: short side before the crop, in pixels; by default that of the classifier, or `size * 8 / 7` (256
+            resize_to: short side before the crop, in pixels; by default the classifier's, or `size * 8 / 7` (256
                 for 224).
 
         Raises:

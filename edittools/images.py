@@ -154,7 +154,7 @@ def check_images(images: Any, name: str = "the set of images") -> Images:
 
     Args:
         images: the images.
-        name: what the error message calls the images.
+        name: name of the images, used in error messages.
 
     Raises:
         TypeError: if they have another type, such as a list or a `DataLoader`.
@@ -204,7 +204,7 @@ def in_batches(images: Images, size: int = 64, bar: str = "", progress: Progress
 
 
 def size_of(images: Images) -> tuple[int, int] | None:
-    """Return the height and width of the images of a set, those of the first one; None if there is no image.
+    """Return the height and width of the images of a set, which the first image has; None if there is no image.
 
     Raises:
         ValueError: if it is not a set of images `(N, 3, H, W)`.

@@ -1,4 +1,4 @@
-"""Predictions and error rates; what an edit changes, with intervals and paired tests."""
+"""Predictions and error rates, and the changes that an edit makes, with intervals and paired tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def predict(
 
 
 def state_of(is_correct_before: bool, is_correct_after: bool) -> str:
-    """Return the state of an image before and after an edit: correct, misclassified, corrected or broken."""
+    """Return the state of an image before and after an edit: correct, misclassified, corrected, or broken."""
     if is_correct_after:
         return "correct" if is_correct_before else "corrected"
     return "broken" if is_correct_before else "misclassified"
@@ -100,15 +100,14 @@ def error_rate(classifier: Classifier, images: LabelledImages) -> float:
 
     Args:
         classifier: the classifier.
-        images: images with labels. If their class names are not those of the classifier, in the same order, labels are
-            mapped by class name.
+        images: images with labels. If their class names differ from the classifier's, labels are mapped by class name.
 
     Returns:
         The share; NaN if there is no image.
 
     Raises:
         TypeError: if the images have no labels.
-        ValueError: if the class name of a label is not among those of the classifier.
+        ValueError: if the class name of a label is not one of the classifier's.
     """
     images = remap_labels("images", images, check_classifier(classifier))
     logits = predict(classifier, images)
@@ -336,7 +335,7 @@ def by_class(comparison: Comparison, labels: Tensor, classes: Sequence[str]) -> 
         classes: the names of the classes.
 
     Returns:
-        One row per class that occurs, and a last row `all`: the figures of `Comparison.row`, and the error rates before
+        One row per class that occurs, and a last row `all`: the columns of `Comparison.row`, and the error rates before
         and after with their Wilson intervals.
     """
     import pandas as pd

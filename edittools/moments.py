@@ -73,7 +73,7 @@ class SecondMoment:
             cut: the classifier, cut at the layer, with a copy of its weights.
 
         Raises:
-            ValueError: if the keys were measured at another layer, with other weights or with another normalization of
+            ValueError: if the keys were measured at another layer, with other weights, or with another normalization of
                 images.
         """
         if self.layer != cut.layer:

@@ -46,7 +46,7 @@ RIDGE = 1e-3
 
 @dataclass(frozen=True)
 class Problem:
-    """State eq. (1) at one layer: what a solver needs to know. All tensors are in float32 or better.
+    """State eq. (1) at one layer, as a solver needs it. All tensors are in float32 or better.
 
     Args:
         cut: the classifier, cut at the layer.
@@ -394,7 +394,7 @@ def rewrite(
     """Rewrite the rule that the exemplars show, in one layer (eq. 1 and section 2.2 of the paper).
 
     The defaults are the recommended settings. The paper's setting is `objective="l1", reference_weight=0.0`. It takes
-    longer and breaks more images that the edit should leave alone; on typographic attacks, it also corrects more
+    longer, and breaks more images that the edit should not change; on typographic attacks, it also corrects more
     errors. To compare settings, see `edittools.selection.Search`.
 
     Examples:
@@ -468,8 +468,8 @@ def rewrite_at(
     """Rewrite the rule that a site's exemplars show: `rewrite` as a method of a search.
 
     Args:
-        site: the layer, its exemplars and the reference images.
-        rank: as in `rewrite`; likewise `masked`, `objective`, `reference_weight` and `steps`.
+        site: the layer, its exemplars, and the reference images.
+        rank: as in `rewrite`; likewise `masked`, `objective`, `reference_weight`, and `steps`.
         basis: directions `(rank, in)`, instead of those found from the keys (for controls). The rows should be
             orthonormal: the ridge and the steps of the solver depend on their scale.
 

@@ -4,7 +4,7 @@
     [edit] = rewrite_at(site, rank=3)                                 # every method is called like this
 
 A method is a function `edits(site, **settings)` that returns a list of edits, see `edittools.methods`. It does not
-check again what a site holds.
+check the contents of a site again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ Batches = Sequence[tuple[State, Tensor]]
 
 
 class LayerReference:
-    """What the reference images say about a layer; it is computed when it is needed first.
+    """Statistics of the reference images at a layer, computed when they are first needed.
 
     Args:
         cut: the classifier, cut at the layer, with a copy of its weights.
@@ -89,7 +89,7 @@ class LayerReference:
 class Site:
     """A layer of a classifier with everything that a method needs to edit it.
 
-    The states were computed with a copy of the weights, so nothing that happens to the model afterwards concerns them.
+    The states were computed with a copy of the weights, so later changes of the model do not concern them.
 
     Attributes:
         cut: the classifier, cut at the layer, with a copy of its weights.
@@ -97,7 +97,7 @@ class Site:
         masks: their masks `(B, H, W)`.
         image: the states of the images x at the layer.
         changed: the states of the changed images x' at the layer.
-        reference: what the reference images say about the layer.
+        reference: statistics of the reference images at the layer.
     """
 
     cut: Cut
@@ -181,7 +181,7 @@ def site_at(cut: Cut, exemplars: Sequence[Exemplar], reference: LayerReference) 
     Args:
         cut: the classifier, cut at the layer for images of the exemplars' size, with a copy of its weights.
         exemplars: exemplars of one size.
-        reference: what the reference images say about the layer.
+        reference: statistics of the reference images at the layer.
 
     Raises:
         ValueError: if a mask covers no key of the layer.

@@ -35,7 +35,7 @@ def finetune(
     """Fine-tune on the changed images x' with their labels, by cross-entropy, with batch norm in eval mode.
 
     Args:
-        site: the layer and its exemplars, each with a label; reference images are needed for the locality term only.
+        site: the layer and its exemplars, each with a label; reference images are needed only for the locality term.
         steps: number of SGD steps, each on all exemplars; or several such numbers, for one edit each from a single run.
         scope: "local" trains the weight of the layer; "global" also trains its bias and `Cut.later_parameters`.
         rate: learning rate of SGD.

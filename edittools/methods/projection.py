@@ -41,7 +41,7 @@ def project_concept(
     all outputs by −W P μ in comparison. All offsets of a kernel have the same P. Padding counts as keys of zeros.
 
     Args:
-        site: the layer and its exemplars; reference images are needed for "leace" only.
+        site: the layer and its exemplars; reference images are needed only for "leace".
         direction: how v and u are computed, with μ' the mean masked key of x':
             "mean": v = u = μ' − μ, up to scale.
             "probe": v = u is the weight of a ridge regression that predicts whether a masked key is from x' or x.

@@ -21,10 +21,10 @@ def rewrite_at_random(
     """Rewrite along random orthonormal directions, as a control.
 
     Only the directions are random; Λ is solved for, as in `rewrite`. The directions depend only on the number of the
-    layer's input channels, the rank and the seed.
+    layer's input channels, the rank, and the seed.
 
     Args:
-        site: the layer and its exemplars; reference images are needed for the penalty only.
+        site: the layer and its exemplars; reference images are needed only for the penalty.
         rank: number of directions.
         masked: as in `rewrite`.
         objective: "least_squares" or "l1", as in `rewrite`.

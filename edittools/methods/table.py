@@ -1,4 +1,4 @@
-"""The one table of methods: what makes an edit, and which settings a search tries."""
+"""The one table of methods: functions that make edits, and the settings that a search tries."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ RANDOM = "random direction"
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """A way to make edits of a layer, and what a search tries of it.
+    """A way to make edits of a layer, with the settings that a search tries.
 
     Attributes:
         name: its name in tables.
@@ -28,7 +28,7 @@ class Method:
         settings: dictionaries of keyword arguments of `edits`, all of which are tried.
         strengths: factors α by which each edit is scaled.
         changes_head: whether it changes the last layer, whichever layer it is given.
-        needs_directions: whether it needs a rank, so that settings of full rank are left out.
+        needs_directions: whether it needs a rank, so that settings of full rank are skipped.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Method:
     def trying(
         self, settings: Sequence[Mapping[str, Any]] | None = None, strengths: Sequence[float] | None = None
     ) -> "Method":
-        """Return the method with other settings and strengths to try; by default, its own ones.
+        """Return the method with other settings and strengths to try; by default, its own.
 
         Args:
             settings: see the attributes; `selection.grid` makes them.

@@ -48,7 +48,7 @@ def load_classifier(
         KeyError: if there is no classifier of that name.
         TypeError: if the classifier does not take one of the arguments.
         FileNotFoundError: if the weights are not on this machine and cannot be downloaded. The message names the file,
-            its address and what can be done.
+            its address, and a remedy.
     """
     check_name(name)
     options: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """Make zero-shot classifiers: an open_clip model and class names make a `Classifier` like every other.
 
-The text embeddings are computed once and cached. The visual tower is what is cut, edited and fine-tuned; its layers
+The text embeddings are computed once and cached. The visual tower is cut, edited, and fine-tuned; its layers
 are named `visual.…` (the paper edits the last convolution of a bottleneck, `conv3`).
 """
 

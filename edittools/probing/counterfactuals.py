@@ -42,7 +42,7 @@ ALL_CLASSES = "all classes"
 def control_mask(mask: Tensor, avoid: Tensor | None = None) -> Tensor | None:
     """Make the mask of a control: the same area as a concept, elsewhere in the image.
 
-    Of the mirror images of the mask and its shifts by half an image, the one with the most free pixels is used. Pixels
+    It is one of the mirror images of the mask or its shifts by half an image, the one with the most free pixels. Pixels
     that are not free are moved to the nearest free ones.
 
     Args:
@@ -134,7 +134,7 @@ class Concepts:
             one_of(concept, self.styles, "style", KeyError)
 
     def digest(self) -> str:
-        """Return a text that identifies the images, masks, styles and the transform, for storing results.
+        """Return a text that identifies the images, masks, styles, and the transform, for storing results.
 
         Raises:
             ValueError: if `transform` is not `paste_texture` and has no `cache_key`.
@@ -197,7 +197,7 @@ class Concepts:
             concept: the concept to transform.
             style: the style to transform it to.
             variants: number of variants of the style that are used for each image, in rotation: image i starts with
-                variant i. The image's own texture is left out.
+                variant i. The image's own texture is skipped.
 
         Returns:
             The transformed images with their labels, `variants` of them for each number.
@@ -241,13 +241,13 @@ class Concepts:
     def counterfactual(
         self, index: int, concept: str, textures: Sequence[tuple[str, int]], control: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """Transform a concept of one image to several textures, and also the same area elsewhere, as a control.
+        """Transform a concept of one image to several textures, and the same area elsewhere as a control.
 
         Args:
             index: the number of the image.
             concept: the concept to transform.
             textures: S textures, as pairs (style, variant).
-            control: make the control, too.
+            control: whether to make the controls as well.
 
         Returns:
             The images with the transformed concept and the controls, both `(S, 3, H, W)`. The controls are None if
@@ -275,7 +275,7 @@ class Concepts:
     def exemplar(self, rule: Mapping[str, Any] | pd.DataFrame, variant: int = 0, place: int = 0) -> Exemplar:
         """Make an exemplar of a rule that `Probe.rules` lists.
 
-        The label is the class of the rule, or that of the image if all classes rely on the concept.
+        The label is the class of the rule, or the image's if all classes rely on the concept.
 
         Args:
             rule: a row of the table of rules; or the table, whose first rule is used.
@@ -329,7 +329,7 @@ def cut_textures(data: LabelledImages, masks: Tensor, count: int) -> tuple[Tenso
         count: number of textures; at least this number of images show the concept.
 
     Returns:
-        The textures `(count, 3, H, W)`, that of the largest area first, and the numbers of their images.
+        The textures `(count, 3, H, W)`, the one with the largest area first, and the numbers of their images.
     """
     areas = masks.flatten(1).mean(dim=1)
     donors = areas.argsort(descending=True, stable=True)[:count].tolist()

@@ -1,6 +1,6 @@
 """Evaluate a probe: the effect of each concept, compared with a control, and the rules (section 5 of the paper).
 
-    probed = probe(classifier, concepts)  # its `table` has one row for each image, concept, style and variant
+    probed = probe(classifier, concepts)  # its `table` has one row for each image, concept, style, and variant
     probed.effects(["class", "concept"])  # accuracy drops, compared with a control, with intervals and q-values
     rules = probed.rules()                # the concepts that each class relies on
 
@@ -53,7 +53,7 @@ class Probe:
     """The predictions of classifiers on images in which one concept at a time is transformed.
 
     Args:
-        table: one row for each classifier, image, concept, style and variant, with these columns:
+        table: one row for each classifier, image, concept, style, and variant, with these columns:
             `classifier`, `image` (its number in `concepts.data`), `concept`, `style`, `variant`;
             `class`: the correct class;
             `is_object`: whether the concept is the object of the class;
@@ -62,11 +62,11 @@ class Probe:
             of the control;
             `p_before`, `p_after`, `p_control`: probability of `class` in each of these.
             The columns of the control hold None or NaN if no control was made.
-        control: what the control is. "elsewhere": the same area elsewhere in the image is transformed. "in place": the
+        control: the kind of control. "elsewhere": the same area elsewhere in the image is transformed. "in place": the
             concept is transformed to the style with its own name; these are rows of their own. In place, textures are
             drawn like images, and `effects` uses each of them once.
-        least_images: groups of fewer images are left out of `rules` and of `agreement`.
-        concepts: the images, masks and textures from which `views` makes images; None if the table was not made by
+        least_images: smaller groups of images are omitted from `rules` and `agreement`.
+        concepts: the images, masks, and textures from which `views` makes images; None if the table was not made by
             pasting textures.
     """
 
@@ -115,7 +115,7 @@ class Probe:
                 effects in fewer images; or its "log-odds" (see `SATURATED`), which make effects comparable between
                 classes that are predicted with high and with low certainty.
             least_effect: the one-sided test is that the effect exceeds this value.
-            least_images: groups of fewer images are left out.
+            least_images: smaller groups of images are omitted.
 
         Returns:
             One row for each group, with the columns of `by` and
@@ -238,7 +238,7 @@ class Probe:
             pooled: pool the classes, see `rules`.
 
         Returns:
-            The rule, and whether it is significant. Where no rule is, it is the one with the largest measured effect.
+            The rule, and whether it is significant. If none is, it is the one with the largest measured effect.
 
         Raises:
             ValueError: if no concept has an effect at all.
@@ -523,7 +523,7 @@ def bootstrap(
 def signed_rank(differences: Sequence[float] | NDArray, alternative: str = "two-sided") -> float:
     """Compute the p-value of Wilcoxon's signed-rank test that paired differences are symmetric about 0.
 
-    Differences of 0 are left out. For up to 50 other differences, the p-value is exact, even with ties (SciPy's exact
+    Differences of 0 are ignored. For up to 50 other differences, the p-value is exact, even with ties (SciPy's exact
     method assumes that there are none); for more, it is asymptotic.
 
     Args:

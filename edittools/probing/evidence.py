@@ -3,7 +3,7 @@
     cut = Cut(classifier, "features.10")
     heat = evidence_map(cut, image, predicted, label)     # (H, W); positive: for `predicted`
 
-The map is a suggestion where to look. Whether the place misleads is tested by replacing it, as an exemplar does.
+The map suggests where to look. To test whether that place misleads the classifier, replace it, as an exemplar does.
 """
 
 import torch
@@ -28,7 +28,7 @@ def evidence_map(cut: Cut, image: Tensor, favored: int, against: int) -> Tensor:
 
     Returns:
         The map `(H, W)` on the CPU: positive where the layer argues for `favored`, negative where it argues for
-        `against`, and 0 outside of what the layer sees.
+        `against`, and 0 outside of the area that the layer sees.
 
     Raises:
         IndexError: if there is no such class.
@@ -58,8 +58,8 @@ def evidence_map(cut: Cut, image: Tensor, favored: int, against: int) -> Tensor:
 def evidence_of_keys(cut: Cut, state: State, favored: Tensor, against: Tensor) -> Tensor:
     """Map where the keys of a layer support a class against another one, for a batch of images.
 
-    Unlike `evidence_map`, this counts all that the keys do: also what a residual connection adds to the layer's output,
-    if the layer is the first one of its block.
+    Unlike `evidence_map`, this counts everything that the keys do, including what a residual connection adds to the
+    layer's output, if the layer is the first one of its block.
 
     Args:
         cut: the classifier, cut at the layer.

@@ -25,7 +25,7 @@ CHUNK = 16
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """What a probe transforms, and what it compares.
+    """The concepts that a probe transforms, and the comparisons that it makes.
 
     Args:
         only: the concepts to transform, for concepts without groups; by default all.
@@ -71,12 +71,12 @@ def probe(
 ) -> Probe:
     """Predict each image again with each concept that it shows transformed.
 
-    Concepts that cover less than the share `LEAST_AREA` of an image are left out.
+    Concepts that cover less than the share `LEAST_AREA` of an image are skipped.
 
     Args:
         classifiers: one, or several by name. All see the same images, resized to the size that each expects.
         concepts: the images, the masks of their concepts, and the styles to transform them to.
-        settings: what is transformed and compared.
+        settings: the concepts to transform, and the control.
         store: folder that keeps finished parts.
         progress: a class like `tqdm.tqdm`, for a bar.
 

@@ -87,7 +87,7 @@ class Segmenter:
 
     @property
     def cache_key(self) -> str:
-        """Identify the masks: the network, the numbers of each concept and the least area."""
+        """Identify the masks: the network, the numbers of each concept, and the least area."""
         numbers = {concept: list(map(int, class_numbers)) for concept, class_numbers in self.concepts.items()}
         return f"{self.about} {numbers} {float(self.least_area)!r}"
 
@@ -162,7 +162,7 @@ def deeplab(name: str = "pascal", wanted: Sequence[str] = ()) -> Segmenter:
         name: "cityscapes" (concepts of a street) or "pascal" (20 things), of 2 MB each, which need the package
             ai-edge-litert, `edittools[segmenters]`; or "resnet50", the larger network of torchvision for the same
             things as "pascal".
-        wanted: the concepts to find; by default all that the network knows.
+        wanted: the concepts to find; by default all concepts that the network knows.
 
     Raises:
         KeyError: if there is no such network or concept.
@@ -272,12 +272,12 @@ class Gated:
 
 
 def cached(finder: Finder, about: str | None = None) -> Finder:
-    """Keep the masks of a finder in the cache folder, under a hash of the images and of all that decides a mask.
+    """Keep the masks of a finder in the cache folder, under a hash of all that they depend on.
 
     Args:
         finder: the finder. Those of this module identify their masks themselves.
-        about: a text that identifies the masks, required for any other callable; for a finder of this module it is
-            added to what the finder says.
+        about: a text that identifies the masks, required for any other callable; for a finder of this module, it is
+            added to the finder's own text.
 
     Raises:
         ValueError: if neither `about` nor the finder identifies the masks.

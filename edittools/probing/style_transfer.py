@@ -4,8 +4,8 @@
     changed = restyle(image, mask, style_image)                         # only the concept changes
     concepts = Concepts(data, masks, styles, transform=restyle)         # wherever a concept is transformed
 
-`exemplars.paste_texture` covers a concept with a material; `StyleTransfer` keeps what the concept shows and gives it
-the look of a style image.
+`exemplars.paste_texture` covers a concept with a material; `StyleTransfer` keeps the content of the concept and gives
+it the look of a style image.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -43,7 +43,7 @@ class StyleTransfer:
     - the content loss, times `content_weight`: how far the features of the last of these modules are from those at the
       start.
 
-    Losses are relative to the squared norm of what is aimed at, so that one setting serves any classifier. They are
+    Losses are relative to the squared norm of their targets, so that one setting serves any classifier. They are
     computed at the mask only. Results are kept in the cache folder.
 
     Args:
@@ -181,7 +181,7 @@ def gram(maps: Tensor, mask: Tensor | None = None) -> Tensor:
 def recolored(image: Tensor, mask: Tensor, style_image: Tensor) -> Tensor:
     """Change the colors at the mask linearly, so that their mean and covariance are those of a style image.
 
-    Of all linear maps that do so, this one moves the colors least (the optimal transport between two normal
+    Among all linear maps that do so, this one moves the colors least (the optimal transport between two normal
     distributions).
 
     Args:

@@ -1,7 +1,7 @@
 """Transform concepts: render the paper's eight styles as textures, and paste them over a concept's mask.
 
 A texture is an image `(3, H, W)` in [0, 1] of a material seen from above. Each style has `VARIANTS` of them, so that
-some can be held out. `restyle` and `paste_texture` keep the light and shadow of what they cover.
+some can be held out. `restyle` and `paste_texture` keep the light and shadow of the area that they cover.
 """
 
 from collections.abc import Callable, Sequence
