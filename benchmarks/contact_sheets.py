@@ -118,7 +118,7 @@ def describe_mark(classifier: Classifier, sheet: ContactSheet, masks: Tensor, cl
     groups = sheet.of_class(classifier.index(class_name))
     covered = [float(group.windows[0].of(masks).mean()) for group in groups]
     place = next((number for number, share in enumerate(covered, start=1) if share >= NAMED), 0)
-    row = {"class": class_name, "place": place, "largest coverage": max(covered), "confirmed": False}
+    row = {"class": class_name, "place": place, "largest coverage": max(covered, default=0.0), "confirmed": False}
     if place:
         group = groups[place - 1]
         row |= {"share": group.share, "pastes": group.pastes}
