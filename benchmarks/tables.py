@@ -232,7 +232,8 @@ def audit_shortcuts(table: pd.DataFrame) -> str:
 def contact_sheets(table: pd.DataFrame) -> str:
     """Write which window names each learned shortcut, and how many marks that carry no class are confirmed."""
     is_null = table.split == "null"
-    return f"{_named_shortcuts(table[~is_null])}\n\n{_null_marks(table[is_null])}"
+    named = _named_shortcuts(table[~is_null])
+    return f"{named}\n\n{_null_marks(table[is_null])}" if is_null.any() else named
 
 
 def _named_shortcuts(table: pd.DataFrame) -> str:
