@@ -8,17 +8,12 @@ the text alone are replaced, by the middle of another photo.
 
 In a null audit, the masks are the same, and nothing is drawn.
 
-With `--sheets`, the contact sheets of folders of photos are computed instead: a shortcut is drawn on a share of the
-photos of its own class, and it is *named* if it covers half of the first window of one of the groups that are shown of
-this class. The gaps between the letters of the text are part of it.
-
 The same photos show how often the maximum of the desk's heat map ("Where to mark?") lies on the shortcut. All photos
 are those of the split "train" on which the networks were neither trained nor tuned.
 """
 
 import argparse
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -34,8 +29,6 @@ from torchvision.utils import save_image
 from tqdm.auto import tqdm
 
 from edittools.auditing.audit import concepts_to_probe
-from edittools.auditing.sheet import NOT_SEEN, ContactSheet
-from edittools.auditing.windows import contact_sheet
 from edittools.classifiers import Classifier
 from edittools.course.scenarios.imagenette import in_memory, training_roles
 from edittools.course.scenarios.shortcuts import SHORTCUTS, Tag
@@ -46,7 +39,6 @@ from edittools.models import load_classifier
 from edittools.probing import Concepts, ProbeSettings, evidence_map, jobs
 from edittools.probing.effects import CONTROLS
 from edittools.probing.probe import probe
-from edittools.reports import Page, save_page
 from edittools.selection import candidate_layers
 
 MOVABLE = ("tag", "text")
@@ -154,77 +146,6 @@ def maximum_on_shortcut(classifier: Classifier, seed: int, count: int) -> Iterat
             yield concept, bool(mask.flatten()[heat.argmax()]), float(mask.mean())
 
 
-def shared_folder(classifier: Classifier, share: float, per_class: int, seed: int) -> tuple[LabelledImages, Tensor]:
-    """Draw each shortcut on a share of the photos of its own class.
-
-    Args:
-        classifier: the network.
-        share: the share of the photos of each class with a shortcut on which it is drawn.
-        per_class: the number of photos of each class.
-        seed: seed of the photos and of what is drawn on them.
-
-    Returns:
-        The photos with their classes, and masks `(N, H, W)` of what was drawn.
-    """
-    left = training_roles(classifier.size)["left"]
-    order = torch.randperm(len(left), generator=torch.Generator().manual_seed(seed))
-    members = torch.cat([order[left.labels[order] == label][:per_class] for label in range(len(left.classes))])
-    data = in_memory(left.subset(members))
-    masks = torch.zeros(len(data), *data.images.shape[2:])
-    for number, (goal, shortcut) in enumerate(SHORTCUTS.items()):
-        of_class = (data.labels == left.classes.index(goal)).nonzero()[:, 0][: round(share * per_class)]
-        first = SEED_OF_AUDITS + (seed * len(SHORTCUTS) + number) * per_class
-        data.images[of_class], drawn = shortcut.draw(data.images[of_class], first)
-        masks[of_class] = filled(drawn) if NAMES[goal] == "text" else drawn
-    return data, masks
-
-
-def filled(masks: Tensor) -> Tensor:
-    """Fill the smallest rectangle around what each mask `(N, H, W)` marks, such as the gaps between letters."""
-    boxes = torch.zeros_like(masks)
-    for box, mask in zip(boxes, masks, strict=True):
-        rows = mask.any(dim=1).nonzero()[:, 0]
-        columns = mask.any(dim=0).nonzero()[:, 0]
-        if len(rows):
-            box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 1
-    return boxes
-
-
-def coverage(sheet: ContactSheet, masks: Tensor, label: int) -> list[float]:
-    """Return how much of the first window of each group of a class a mark covers."""
-    return [float(group.windows[0].of(masks).mean()) for group in sheet.of_class(label)]
-
-
-def sheets(options: argparse.Namespace) -> Results:
-    """Compute contact sheets of both networks, and tell in which of them each shortcut is named."""
-    per_class = 6 if options.quick else options.photos_of_class
-    shares = options.shares[:1] if options.quick else options.shares
-    results = Results("audit_sheets", "photos", notes={"photos of each class": per_class})
-    for network in options.networks:
-        classifier = load_classifier(network)
-        for share in shares:
-            data, masks = shared_folder(classifier, share, per_class, seed=0)
-            started = time.process_time()
-            sheet = contact_sheet(classifier, data, progress=None)
-            where = {"network": network, "condition": f"on {share:.0%}"}
-            results.add("CPU seconds", time.process_time() - started, n=len(data), **where)
-            for goal, concept in NAMES.items():
-                label = classifier.index(goal)
-                covered = coverage(sheet, masks, label)
-                place = next((number for number, cover in enumerate(covered, 1) if cover >= 0.5), 0)
-                results.add(f"{concept}: first window that names it", place, n=per_class, **where)
-                results.add(f"{concept}: largest coverage", max(covered), n=per_class, **where)
-                group = sheet.of_class(label)[max(place - 1, 0)]
-                results.add(f"{concept}: share", group.share, n=group.pastes, **where)
-            if options.pictures is not None:
-                page = Page(
-                    network, where["condition"], "look", "what does not belong", sheet=sheet.rows(), sheet_note=NOT_SEEN
-                )
-                save_page(page, options.pictures / f"{network}_{share:.0%}.html")
-            print(results.frame().tail(10)[["network", "condition", "metric", "value"]].to_string(), flush=True)
-    return results
-
-
 def measure(count: int, audits: int, nulls: int, control: str, network: str) -> list[dict[str, Any]]:
     """Measure a network: one row per audit, null audit, and heat map; heat maps do not depend on the control."""
     classifier = load_classifier(network)
@@ -273,8 +194,6 @@ def add_network(
 
 def experiment(options: argparse.Namespace) -> Results:
     """Audit with both networks."""
-    if options.sheets:
-        return sheets(options)
     count, audits, nulls = (20, 1, 2) if options.quick else (options.photos, options.audits, options.nulls)
     work = partial(measure, count, audits, nulls, options.control)
     table = jobs.run(work, {name: name for name in options.networks}, progress=tqdm)
@@ -293,12 +212,6 @@ def main() -> None:
     arguments.add_argument("--nulls", type=int, default=20, help="number of null audits")
     arguments.add_argument("--photos", type=int, default=60, help="photos of each shortcut in an audit")
     arguments.add_argument("--control", default="in place", choices=CONTROLS, help="the control of an audit")
-    arguments.add_argument("--sheets", action="store_true", help="contact sheets instead of audits with masks")
-    arguments.add_argument(
-        "--shares", nargs="+", type=float, default=[0.9, 0.3, 0.1], help="shares of photos with a mark"
-    )
-    arguments.add_argument("--photos-of-class", type=int, default=30, help="photos of each class of a contact sheet")
-    arguments.add_argument("--pictures", type=Path, metavar="FOLDER", help="write contact sheets there")
     run(arguments, experiment)
 
 

@@ -229,6 +229,46 @@ def audit_shortcuts(table: pd.DataFrame) -> str:
     return markdown(columns)
 
 
+def contact_sheets(table: pd.DataFrame) -> str:
+    """Write which window names each learned shortcut, and how many marks that carry no class are confirmed."""
+    is_null = table.split == "null"
+    named = _named_shortcuts(table[~is_null])
+    return f"{named}\n\n{_null_marks(table[is_null])}" if is_null.any() else named
+
+
+def _named_shortcuts(table: pd.DataFrame) -> str:
+    """Write one row per network and shortcut, one column per share of photos with it."""
+    index = ["network", "condition"]
+    marks = table[table.condition != ""]
+    rows = pd.MultiIndex.from_frame(marks[index].drop_duplicates())
+    columns = {
+        "network": pd.Series([network for network, _ in rows], rows),
+        "shortcut": pd.Series([mark for _, mark in rows], rows),
+    }
+    for split in marks.split.unique():
+        texts = {}
+        for row, values_of_row in marks[marks.split == split].groupby(index, sort=False):
+            texts[row] = _named(values_of_row.set_index("metric").value)
+        columns[split] = pd.Series(texts)
+    return markdown(columns)
+
+
+def _named(figures: pd.Series) -> str:
+    """Say which window names a shortcut, the share of photos that it turns, and whether the test confirms it."""
+    place = int(figures["first window that names it"])
+    if not place:
+        return f"not named (covers {figures['largest coverage']:.0%})"
+    confirmed = "confirmed" if figures["confirmed"] else "not confirmed"
+    return f"window {place}, turns {figures['share']:.0%}, {confirmed}"
+
+
+def _null_marks(table: pd.DataFrame) -> str:
+    """Write one row per network: of the marks that carry no class, how many are named, and how many are confirmed."""
+    counts = {metric: cells(table, metric, index="network") for metric in table.metric.unique()}
+    marks = table.drop_duplicates("network").set_index("network").n.astype(str)
+    return markdown({"marks that carry no class": marks, **counts}, rows="network")
+
+
 def repair(table: pd.DataFrame) -> str:
     """Write what `repair` says of each rule, and what it costs."""
     index = ["network", "condition"]
@@ -331,7 +371,7 @@ def paper_rehearsal(table: pd.DataFrame) -> str:
 TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     function.__name__: function
     for function in (
-        *(snow, typographic, watermark, learned_shortcut, synthetic, probing, audit_shortcuts, repair),
+        *(snow, typographic, watermark, learned_shortcut, synthetic, probing, audit_shortcuts, contact_sheets, repair),
         *(calibration_audits, calibration_verdicts, edit_speed, paper_rehearsal),
     )
 }

@@ -1,15 +1,18 @@
 """`edittools audit`: from a folder to a report; the masks and models that it takes; wrong input."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 
+import calibration
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from _lib.striped import backgrounds, plain_network
 from conftest import TinyNet, needs_photos, save_image
 from PIL import Image
 from safetensors.torch import load_file
@@ -21,14 +24,17 @@ from edittools.auditing.audit import concepts_to_probe, masks_check
 from edittools.auditing.cli import main
 from edittools.auditing.direction import Errors, count_errors
 from edittools.auditing.sheet import NOT_SEEN
+from edittools.auditing.timm_names import check_timm_name, read_timm_names
 from edittools.classifiers import fingerprint
 from edittools.course.miniworld.scenes import CLASSES
 from edittools.course.scenarios.tiers import SceneSet
 from edittools.image_files import fit_mask, load_image, load_mask
 from edittools.images import LabelledImages
 from edittools.probing.coco import decode_segmentation
+from edittools.probing.probe import probe
 from edittools.probing.textures import texture
 from edittools.selection import Assessment
+from edittools.selection.scenes import first_of_each, scenes_of
 from edittools.selection.verdict import Check, verdict_of
 
 
@@ -233,6 +239,25 @@ def test_main_audit_without_any_effect(tmp_path, capsys):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "no rule found" in page and "0.05" in page and "hundreds" in page
     assert pd.read_csv(tmp_path / "out" / "rules.csv").empty
+
+
+def test_audit_without_a_rule_lists_what_was_looked_for(tmp_path):
+    def masks_of(number):
+        rare = {0: ("aeroplane",), 1: ("dog",), 2: ("dog",), 3: ("snow",), 4: ("snow",)}
+        return ("road", *rare.get(number, ()))
+
+    settings = write_bands(tmp_path, masks_of=masks_of)
+    audit = audit_folder(tmp_path / "images", bands(lowered=(0.3, 0.0, 0.0)), **settings)
+    assert not audit.is_rule and list(audit.tested) == ["road"]
+    assert set(audit.not_looked_for()) == {"aeroplane", "dog", "snow"}
+    assert "material" in audit.not_looked_for()["snow"]
+    lines = audit.summary().splitlines()
+    [looked_for] = [line for line in lines if line.startswith("Looked for")]
+    [not_looked_for] = [line for line in lines if line.startswith("Not looked for")]
+    assert "road" in looked_for and "dog" not in looked_for
+    assert all(concept in not_looked_for for concept in ("aeroplane", "dog", "snow", "--masks"))
+    data = audit.report_data()
+    assert data["looked_for"] == ["road"] and set(data["not_looked_for"]) == {"aeroplane", "dog", "snow"}
 
 
 def test_audit_with_masks_of_the_material(tmp_path):
@@ -460,6 +485,8 @@ def test_main_checks_arguments_before_torch_is_imported(tmp_path):
         (["photos", "--model", "mini_vgg", "--repair", "van:1", "--masks", "old"], "--masks"),
         (["photos", "--model", "mini_vgg", "--concept-misleads"], "--concepts"),
     ]
+    if importlib.util.find_spec("timm") is not None:
+        wrong.append((["photos", "--model", "timm:resnet_18.a1_in1k"], "resnet18"))
     script = (
         "import json, sys; from edittools.auditing.cli import main; "
         "codes = [main(['audit', *arguments]) for arguments in json.loads(sys.argv[1])]; "
@@ -473,6 +500,15 @@ def test_main_checks_arguments_before_torch_is_imported(tmp_path):
     lines = done.stderr.splitlines()
     assert len(lines) == len(wrong)
     assert all(quoted in line for line, (_, quoted) in zip(lines, wrong, strict=True))
+
+
+def test_check_timm_name_accepts_the_names_that_timm_accepts():
+    timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[notebooks]'")
+    names, former_names = read_timm_names()
+    assert sorted(names) == sorted(timm.list_models())
+    assert former_names and all(timm.is_model(name) for name in former_names)
+    for name in ("resnet18.a1_in1k", "tv_resnext50_32x4d", "hf-hub:anybody/any_model"):
+        check_timm_name(name)
 
 
 def test_load_model_proposes_a_name_of_timm():
@@ -655,10 +691,38 @@ def test_audit_copies_and_frames_count_once(tmp_path, noise):
     assert str(len(audit.repeats)) in audit.summary()
 
 
-def test_audit_uses_no_other_frame_of_the_photo_of_its_exemplar(tmp_path):
-    settings = write_copies(tmp_path, 2, 0.02)
-    shutil.copytree(tmp_path / "images", tmp_path / "clean")
-    audit = audit_folder(tmp_path / "images", bands(), clean=tmp_path / "clean", **settings)
+@pytest.mark.parametrize("noise", [0.0, 0.04])
+def test_null_audits_of_twenty_photos_in_six_frames_find_no_rule(tmp_path, noise):
+    """No concept matters: rectangles at random places, named by a coin. As independent images, frames find rules."""
+    network = plain_network(steps=200)
+    classifier = et.Classifier(network.model, network.classes, size=network.size, resize_to=network.size)
+    found_once = 0
+    found_in_frames = 0
+    for seed in range(9103, 9107):
+        generator = torch.Generator().manual_seed(seed)
+        photos = calibration.squares(20, seed)
+        masks = {name: mask.repeat(6, 1, 1) for name, mask in calibration.rectangles(20, generator).items()}
+        images = photos.images.repeat(6, 1, 1, 1)
+        images = (images + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
+        frames = LabelledImages(images, photos.labels.repeat(6), photos.classes)
+        is_first = first_of_each(scenes_of(frames))  # what audit_folder uses
+        masks_once = {name: mask[is_first] for name, mask in masks.items()}
+        material = tmp_path / f"{seed}.png"
+        save_image(material, backgrounds(1, generator)[0])
+        once = concepts_to_probe(frames.subset(is_first), masks_once, classifier, material)
+        found_once += len(probe(classifier, *once).rules()) > 0
+        in_frames = concepts_to_probe(frames, masks, classifier, material)
+        found_in_frames += len(probe(classifier, *in_frames).rules()) > 0
+    assert found_once == 0 and found_in_frames >= 2
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize("passes_clean", [False, True])
+def test_audit_uses_no_other_frame_of_the_photo_of_its_exemplar(tmp_path, noise, passes_clean):
+    settings = write_copies(tmp_path, 2, noise)
+    if passes_clean:
+        settings["clean"] = shutil.copytree(tmp_path / "images", tmp_path / "clean")
+    audit = audit_folder(tmp_path / "images", bands(), **settings)
     assert audit.fix is not None, audit.note
     [[exemplar]] = audit.fix.search.exemplars.values()
     outside = 1 - exemplar.mask

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import bootstrap, wilcoxon
+from scipy.stats import ttest_1samp, wilcoxon
 from torch import nn
 
 from edittools.classifiers import Classifier
@@ -18,10 +18,10 @@ from edittools.course.miniworld.contexts import GROUNDS
 from edittools.course.miniworld.scenes import CLASSES, scene, scenes
 from edittools.course.scenarios.rules import repainted
 from edittools.images import LabelledImages
-from edittools.metrics import predict
+from edittools.metrics import accuracy_interval, predict
 from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts, control_mask, cut_textures, with_materials
-from edittools.probing.effects import Probe, pairs, score
+from edittools.probing.effects import Probe, accuracy_drop_interval, mean_interval, pairs, score
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.widgets.views import ProbeBrowser
 
@@ -74,7 +74,8 @@ def test_probe_table_of_concepts(looker, red_images):
 def test_effects_are_means_of_table(looker, red_images):
     effects = probe(looker, Concepts(*red_images, FLAT)).effects("concept").set_index("concept")
     assert effects.loc["sea", ["images", "before", "drop", "control drop", "effect"]].tolist() == [12, 1, 1, 0, 1]
-    assert effects.loc["sea", ["drop low", "drop high", "low", "high"]].tolist() == [1, 1, 1, 1]
+    low, high = np.array(accuracy_interval(12, 0, 12)) / 100
+    assert effects.loc["sea", ["drop low", "drop high", "low", "high"]].tolist() == pytest.approx([low, high] * 2)
     assert effects.loc["mast", "drop"] == 0 and effects.loc["mast", "images"] == 6
     assert effects.loc["sky", "effect"] == -1  # its control falls on the sea
     assert effects.loc["sea", "p"] == 1 / 2**12 and effects.loc["mast", "p"] == 1
@@ -219,14 +220,42 @@ def test_effects_with_several_variants_per_image():
     assert once.p[3] == pytest.approx(exact)
 
 
-def test_effects_intervals_against_bootstrap():
-    table = random_table(images=40)
-    row = Probe(table).effects("class", "probability").iloc[5]
+def test_effects_interval_against_student():
+    row = Probe(random_table(images=12)).effects("class", "probability").iloc[5]
+    table = random_table(images=12)
     means = table[table["class"] == "class 5"].groupby("image")[["p_after", "p_control"]].mean()
-    values = (means.p_control - means.p_after).to_numpy()
-    oracle = bootstrap([values], np.mean, n_resamples=4000, method="percentile").confidence_interval
-    assert row.low == pytest.approx(oracle.low, abs=0.02) and row.high == pytest.approx(oracle.high, abs=0.02)
-    assert row.low < row.effect < row.high
+    oracle = ttest_1samp(means.p_control - means.p_after, 0).confidence_interval()
+    assert (row.low, row.high) == pytest.approx((oracle.low, oracle.high))
+
+
+@pytest.mark.parametrize("images", [5, 10, 20])
+def test_mean_interval_covers_the_mean_of_few_images(images):
+    samples = np.random.default_rng(images).normal(size=(4000, images))
+    intervals = np.array([mean_interval(sample) for sample in samples])
+    covered = ((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0)).mean()
+    assert covered == pytest.approx(0.95, abs=0.012)  # a bootstrap covers 0.83, 0.89, and 0.92
+
+
+@pytest.mark.parametrize("images", [5, 10, 20])
+@pytest.mark.parametrize(("lost", "gained"), [(0.02, 0.0), (0.3, 0.0), (0.5, 0.05), (0.1, 0.1), (0.98, 0.0)])
+def test_accuracy_drop_interval_covers_the_drop_of_few_images(images, lost, gained):
+    rng = np.random.default_rng(images)
+    samples = rng.choice([1.0, -1.0, 0.0], p=[lost, gained, 1 - lost - gained], size=(2000, images))
+    intervals = np.array([accuracy_drop_interval(sample) for sample in samples])
+    assert ((intervals[:, 0] <= lost - gained) & (intervals[:, 1] >= lost - gained)).mean() > 0.94
+
+
+def test_accuracy_drop_interval_is_that_of_a_change_of_accuracy():
+    drops = [1.0, 1.0, 1.0, -1.0, *[0.0] * 16]
+    low, high = accuracy_interval(1, 3, 20)
+    assert accuracy_drop_interval(drops) == pytest.approx((-high / 100, -low / 100))
+    effects = Probe(random_table(images=12).assign(after="class 1", control="class 1")).effects("class")
+    assert (effects["low"] < effects["effect"]).all() and (effects["effect"] < effects["high"]).all()
+
+
+def test_intervals_of_too_few_images_are_undefined():
+    assert np.isnan(mean_interval([])).all() and np.isnan(mean_interval([0.5])).all()
+    assert np.isnan(accuracy_drop_interval([])).all()
 
 
 @pytest.mark.parametrize("measure", ["accuracy", "probability"])

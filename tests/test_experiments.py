@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import audit_shortcuts
 import calibration
+import contact_sheets
 import learned_shortcut
 import numpy as np
 import pandas as pd
@@ -312,28 +314,72 @@ def test_masks_of_an_audit_are_where_something_is_drawn(tiny, photos32, monkeypa
     torch.testing.assert_close(material, photos32[3, :, 8:-8, 8:-8], atol=1 / 255, rtol=0)
 
 
-def test_marks_of_a_contact_sheet_are_where_something_is_drawn(tiny, photos32, monkeypatch):
-    left = LabelledImages(photos32, torch.arange(40) % 5, tiny.classes)
-    monkeypatch.setattr(audit_shortcuts, "training_roles", lambda size: {"left": left})
-    goals = dict(zip(tiny.classes, audit_shortcuts.SHORTCUTS.values(), strict=False))
-    monkeypatch.setattr(audit_shortcuts, "SHORTCUTS", goals)
-    monkeypatch.setattr(audit_shortcuts, "NAMES", dict(zip(goals, ("tag", "text", "border"), strict=True)))
-    data, masks = audit_shortcuts.shared_folder(tiny, 0.5, 8, seed=0)
-    clean, nothing = audit_shortcuts.shared_folder(tiny, 0.0, 8, seed=0)
-    assert data.labels.bincount().tolist() == [8] * 5 and not nothing.any()
+# --- contact_sheets ---
+
+
+@pytest.fixture
+def left(tiny, photos32, monkeypatch):
+    """Photos of five classes on which nothing was trained; the first three classes have the three shortcuts."""
+    photos = LabelledImages(photos32, torch.arange(40) % 5, tiny.classes)
+    names = dict(zip(tiny.classes, contact_sheets.NAMES.values(), strict=False))
+    shortcuts = dict(zip(names, contact_sheets.SHORTCUTS.values(), strict=True))
+    monkeypatch.setattr(contact_sheets, "training_roles", lambda size: {"left": photos})
+    monkeypatch.setattr(contact_sheets, "load_classifier", lambda name: tiny)
+    monkeypatch.setattr(contact_sheets, "SHORTCUTS", shortcuts)
+    monkeypatch.setattr(contact_sheets, "NAMES", names)
+    monkeypatch.setattr(contact_sheets, "MARKS", {"tag": tiny.classes[0], "text": tiny.classes[1]})
+    return photos
+
+
+def test_draw_marks_a_share_of_the_photos_of_a_class(tiny, left):
+    data = contact_sheets.photos_of_each_class(tiny, 8, seed=0)
+    clean = data.images.clone()
+    masks = torch.zeros(len(data), 32, 32)
+    contact_sheets.draw(data, masks, tiny.classes[1], "text", 0.5, seed=0)
     is_marked = masks.flatten(1).any(dim=1)
-    assert [int((is_marked & (data.labels == label)).sum()) for label in range(5)] == [4, 4, 4, 0, 0]
-    assert torch.equal(data.images[~is_marked], clean.images[~is_marked])
-    assert not ((data.images != clean.images).any(dim=1) & (masks == 0)).any()
-    group = WindowGroup(0, [Window(int(is_marked.nonzero()[0]), 0, 0, 32)], 0.5, 0.0, 0.0, 10)
-    sheet = ContactSheet(data, [group], {0: 8}, 0)
-    assert audit_shortcuts.coverage(sheet, masks, 0) == [pytest.approx(float(masks[is_marked][0].mean()))]
+    assert data.labels.bincount().tolist() == [8] * 5
+    assert (data.labels[is_marked] == 1).all() and int(is_marked.sum()) == 4
+    is_changed = (data.images != clean).any(dim=1)
+    assert is_changed.any() and not (is_changed & (masks == 0)).any()
+    window = contact_sheets.middle_of_mark(masks[is_marked][0], 3)
+    assert window.photo == 3 and masks[is_marked][0, window.top + window.side // 2, window.left + window.side // 2]
+
+
+def test_describe_mark_is_the_first_window_that_the_mark_covers_by_half(tiny, left):
+    data = contact_sheets.photos_of_each_class(tiny, 8, seed=0)
+    masks = torch.zeros(len(data), 32, 32)
+    masks[0, 4:10, 4:10] = 1
+    beside = WindowGroup(0, [Window(0, 20, 20, 6)], 0.9, 0.0, 0.0, 10)
+    on_it = WindowGroup(0, [Window(0, 4, 5, 6)], 0.4, 0.0, 0.0, 10)
+    sheet = ContactSheet(data, [beside, on_it], {0: 8}, 0)
+    row = contact_sheets.describe_mark(tiny, sheet, masks, tiny.classes[0])
+    assert (row["place"], row["share"], row["confirmed"]) == (2, 0.4, False)
+    assert row["largest coverage"] == pytest.approx(5 / 6)
+    without = replace(sheet, groups=[beside])
+    assert contact_sheets.describe_mark(tiny, without, masks, tiny.classes[0])["place"] == 0
+
+
+def test_contact_sheets_are_kept_and_counted(tiny, left, tmp_path, monkeypatch):
+    monkeypatch.setattr(contact_sheets, "PHOTOS_OF_NULL", 8)
+    options = {"quick": False, "networks": ["shortcuts_lite0"], "shares": [0.5], "photos_of_class": 8, "nulls": 1}
+    options = SimpleNamespace(**options, store=tmp_path, pictures=None)
+    results = contact_sheets.experiment(options)
+    table = results.frame()
+    nulls = table[table.split == "null"]
+    assert set(nulls.network) == {"shortcuts_lite0", "efficientnet_lite0"}
+    assert (nulls.n == 5).all() and (nulls.value <= 5).all()
+    learned = table[(table.split == "on 50%") & (table.metric == "first window that names it")]
+    assert list(learned.condition) == ["tag", "text", "border"]
+    page = tables.contact_sheets(table.assign(run="contact_sheets_lite0", part="lite0"))
+    assert "on 50%" in page and "efficientnet" not in page.splitlines()[0]
+    monkeypatch.setattr(contact_sheets, "load_classifier", None)  # a second run computes nothing
+    assert contact_sheets.experiment(options).rows == results.rows
 
 
 def test_filled_is_the_rectangle_around_a_mask():
     masks = torch.zeros(2, 6, 8)
     masks[0, 2, 1] = masks[0, 4, 5] = 1
-    filled = audit_shortcuts.filled(masks)
+    filled = contact_sheets.filled(masks)
     assert filled[0, 2:5, 1:6].all() and filled.sum() == 15
 
 

@@ -13,7 +13,7 @@ from torch import nn
 import edittools as et
 from edittools.auditing import audit_folder, confirm, contact_sheet, exemplar_of
 from edittools.auditing.audit import labels_given
-from edittools.auditing.marks import confirmation_check, find_mark, sets_of_mark
+from edittools.auditing.marks import confirmation_check, find_mark, group_of, sets_of_mark
 from edittools.auditing.sheet import NOT_SEEN, Window
 from edittools.auditing.window_names import parse_window_name
 from edittools.auditing.windows import LEAST_SOURCES, Confirmation, key_layer, shuffled
@@ -147,6 +147,18 @@ def test_contact_sheet_class_of_two_photos_has_no_row():
     assert set(sheet.photos) == {0, 1} and "1 class" in " ".join(sheet.findings())
     with pytest.raises(ValueError, match="3"):
         contact_sheet(colors(), data.subset([0, 1, 12, 13]), progress=None)
+
+
+def test_contact_sheet_class_as_which_all_photos_are_predicted_has_no_windows():
+    classifier = colors()
+    with torch.no_grad():
+        classifier.model.head.bias[0] = 1000
+    sheet = contact_sheet(classifier, photos()[0], progress=None)
+    assert not sheet.of_class(0) and sheet.of_class(1) and sheet.of_class(2)
+    assert [row.cells == [] for row in sheet.rows()] == [True, False, False]
+    assert set(sheet.table["class"]) == {"bus", "cat"}
+    with pytest.raises(ValueError, match="no window 1 of 'car'"):
+        group_of("car:1", 0, 1, sheet)
 
 
 def test_contact_sheet_does_not_change_the_model_or_the_photos():

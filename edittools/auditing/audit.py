@@ -204,13 +204,14 @@ def audit_folder(
     labels = data.labels if direction != MISLEADS else predicted_classes(predict(classifier, data))
     per_class = int(labels.bincount().max()) >= probed.least_images
     rules = _rules(probed, per_class)
+    tested = _tested_concepts(probed, per_class)
     rule, is_rule = None, False
     if len(rules):
         rule, is_rule = probed.strongest_rule(pooled=not per_class)
         rule["per class"] = per_class
     if root is not None:
         write_rules(rules, root)
-    audit = replace(audit, probe=probed, rules=rules, rule=rule, is_rule=is_rule)
+    audit = replace(audit, probe=probed, tested=tested, rules=rules, rule=rule, is_rule=is_rule)
     if not is_rule:
         return replace(audit, note="Nothing was repaired.")
     if direction is None:
@@ -446,6 +447,13 @@ def _rules(probed: Probe, per_class: bool) -> pd.DataFrame:
     names = probed.concepts.data.names
     evidence = [tuple(names[number] for number in numbers) for numbers in table["evidence"]]
     return table.assign(evidence=evidence).drop(columns="classifier")
+
+
+def _tested_concepts(probed: Probe, per_class: bool) -> list[str]:
+    """List the concepts that enough images show for a test, in all classes together or in one class at least."""
+    keys = ["class", "concept"] if per_class else ["concept"]
+    effects = probed.effects(keys, "log-odds", LEAST_EFFECT, probed.least_images)
+    return effects.loc[effects["q"].notna(), "concept"].unique().tolist()
 
 
 def select_exemplar(classifier: Classifier, concepts: Concepts, rule: Mapping[str, object]) -> Exemplar:

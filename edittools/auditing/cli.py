@@ -214,12 +214,14 @@ def check_before(options: argparse.Namespace) -> None:
 
 
 def _check_model(source: str) -> None:
-    """Check the name of a model as far as that is possible without its library, see `auditing.load_model`."""
+    """Check the name of a model without importing torch, see `auditing.load_model`."""
+    from edittools.auditing.timm_names import check_timm_name
     from edittools.models.zoo import check_name
 
     library, _, name = source.partition(":")
     path, _, function = source.rpartition(":")
     if library == "timm" and name:
+        check_timm_name(name)
         return
     if path.endswith(".py") and function:
         if not Path(path).expanduser().is_file():

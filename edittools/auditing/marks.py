@@ -129,9 +129,9 @@ def group_of(repair: str, label: int, number: int, sheet: ContactSheet) -> Windo
     groups = sheet.of_class(label)
     if number > len(groups):
         numbers = ", ".join(str(other) for other in range(1, len(groups) + 1))
+        remedy = f"pass one of {numbers}" if groups else "add photos of other classes that are not predicted as it"
         raise ValueError(
-            f"repair {repair!r}: the contact sheet has no window {number} of {sheet.data.classes[label]!r}, but "
-            f"{numbers}; pass one of these"
+            f"repair {repair!r}: the contact sheet has no window {number} of {sheet.data.classes[label]!r}; {remedy}"
         )
     return groups[number - 1]
 

@@ -46,10 +46,13 @@ TESTED = (
 """What the columns q and "rule or suspicion" of a report mean."""
 
 HOW_TO_PASS = (
-    "to look for something else, mark it in the images, and pass the masks (masks=, on the command line --masks "
-    "FOLDER, with one mask CONCEPT/IMAGE.png per image)"
+    "To look for something else, mark it in the images, and pass the masks (masks=, on the command line --masks "
+    "FOLDER, with one mask CONCEPT/IMAGE.png per image)."
 )
 """How to have another concept probed."""
+
+NO_MASK = "whatever no mask marks, such as a tag, a word, or a border"
+"""What is never looked for, besides concepts that were not tested."""
 
 NOT_PROBED = "No concepts were probed; concepts=True (on the command line --concepts) probes those that masks mark."
 """What an audit says that shows windows alone."""
@@ -111,6 +114,7 @@ class Audit:
         concepts: the images that were probed, the masks of their concepts, and the materials; None if no concepts were
             probed, and so is `probe`.
         probe: the predictions on the images with replaced concepts.
+        tested: the concepts that enough images show for a test, in all classes together or in one class at least.
         rules: one row per rule, followed by one row per suspicion, an effect that is not significant. The columns are
             those of `Probe.rules`; `significant` is True for rules, and `evidence` holds names of images.
         rule: the row of the strongest rule; without a rule, that of the strongest suspicion; None if there is neither.
@@ -132,6 +136,7 @@ class Audit:
     rare: Mapping[str, int] = field(default_factory=dict, repr=False)
     concepts: Concepts | None = field(default=None, repr=False)
     probe: Probe | None = field(default=None, repr=False)
+    tested: Sequence[str] = field(default=(), repr=False)
     rules: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     rule: pd.Series | None = None
     is_rule: bool = False
@@ -160,7 +165,7 @@ class Audit:
             )
         if self.left_out:
             lines.append(f"{len(self.left_out)} files or annotations were left out, such as {self.left_out[0]}.")
-        if self.rare:
+        if self.rare and self.is_rule:
             counts = ", ".join(f"{concept} {count}" for concept, count in self.rare.items())
             lines.append(f"Concepts that too few images show to be probed: {counts}.")
         if self.note:
@@ -182,10 +187,24 @@ class Audit:
         else:
             lines.append(self._describe_rule())
         if not self.is_rule:
-            lines.append(f"Looked for: {', '.join(self.concepts.masks)}. Nothing else was looked for; {HOW_TO_PASS}.")
+            not_looked_for = [f"{concept} ({reason})" for concept, reason in self.not_looked_for().items()]
+            lines.append(f"Looked for: {', '.join(self.tested) or 'nothing'}.")
+            lines.append(f"Not looked for: {'; '.join([*not_looked_for, NO_MASK])}. {HOW_TO_PASS}")
         if self.direction is not None:
             lines.append(self._describe_direction())
         return lines
+
+    def not_looked_for(self) -> dict[str, str]:
+        """Say of each concept that masks mark and that was not tested why it was not."""
+        reasons = {}
+        for concept in self._images_by_concept():
+            if concept in self.concepts.styles and concept not in set(self.probe.table["concept"]):
+                reasons[concept] = "it is the material"
+            elif concept not in self.tested:
+                least = self.probe.least_images
+                reasons[concept] = f"no class but its own has {least} images in which it can be compared with a control"
+        few = {concept: f"{count} images show it" for concept, count in self.rare.items()}
+        return {**reasons, **few}
 
     def _describe_direction(self) -> str:
         """Say which predictions are to be corrected, and who or what decided it."""
@@ -278,6 +297,8 @@ class Audit:
             "rules": self.rules.to_dict("records"),
             "direction": self._direction_data(),
             "concepts": self._images_by_concept(),
+            "looked_for": list(self.tested),
+            "not_looked_for": self.not_looked_for(),
             "rare": self.rare,
             "left_out": list(self.left_out),
             "repeats": list(self.repeats),

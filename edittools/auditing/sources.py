@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import to_tensor
 
-from edittools._checks import extra, suggestion
+from edittools._checks import extra
+from edittools.auditing.timm_names import check_timm_name
 from edittools.classifiers import Classifier
 from edittools.geometry import InputGeometry
 from edittools.models.imagenet import imagenet_classes
@@ -65,7 +66,8 @@ def _from_timm(name: str) -> Classifier:
         import timm
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        _check_timm_name(name)
+        if not timm.is_model(name.partition(".")[0]):  # otherwise, a caller may have registered it
+            check_timm_name(name)
         _check_hub(f"timm:{name}", _timm_repository(name))
     model = timm.create_model(f"local-dir:{folder}" if folder.is_dir() else name, pretrained=True)
     config = timm.data.resolve_model_data_config(model)
@@ -82,22 +84,6 @@ def _from_timm(name: str) -> Classifier:
     transform = timm.data.create_transform(**config, is_training=False)
     _check_preprocessing(f"timm:{name}", settings, transform, classifier)
     return classifier
-
-
-def _check_timm_name(name: str) -> None:
-    """Check that timm has a model of that name; names with a library, such as "hf-hub:…", are not checked.
-
-    Raises:
-        KeyError: if it has none.
-    """
-    import timm
-
-    architecture = name.partition(".")[0]
-    if ":" in name or timm.is_model(architecture):
-        return
-    question = suggestion(architecture, timm.list_models())
-    remedy = question or "pass one of timm.list_models(), or a folder in which timm has saved a model"
-    raise KeyError(f"timm has no model {name!r}; {remedy}")
 
 
 def _timm_repository(name: str) -> str | None:

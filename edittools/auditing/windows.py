@@ -95,7 +95,8 @@ def contact_sheet(
         progress: a class like `tqdm.tqdm`, for bars; None for no bars.
 
     Returns:
-        The contact sheet.
+        The contact sheet. A class has an empty row if no photo for the report can take its windows, since all photos of
+        other classes are predicted as it.
 
     Raises:
         ValueError: if the photos show fewer than two classes, or if no class has three photos.
@@ -441,7 +442,10 @@ def _measure(
 
 
 def _report(photos: _Photos, ranked: dict[int, list[list[Window]]], progress: Progress | None) -> list[WindowGroup]:
-    """Compute the shares of the selected groups, and of random windows, on the photos for the report."""
+    """Compute the shares of the selected groups, and of random windows, on the photos for the report.
+
+    A class has no group if none of these photos can take its windows, since all are of the class or predicted as it.
+    """
     random_shares = _random_shares(photos, progress)
     windows = []
     hosts = []
@@ -459,6 +463,8 @@ def _report(photos: _Photos, ranked: dict[int, list[list[Window]]], progress: Pr
         for owner, window, predicted in zip(owners, windows, after.tolist(), strict=True):
             if owner == place:
                 turned.setdefault(window.photo, []).append(float(predicted == label))
+        if not turned:
+            continue
         own, other = _mean([random_shares[label, window.side] for window in group])
         share = _mean([[sum(values) / len(values)] for values in turned.values()])[0]
         reported.append(WindowGroup(label, group, share, own, other, owners.count(place)))

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import logit
-from scipy.stats import false_discovery_control, rankdata, wilcoxon
+from scipy.special import logit, stdtrit
+from scipy.stats import false_discovery_control, norm, rankdata, wilcoxon
 from torch import Tensor
 
 from edittools._checks import one_of
@@ -121,9 +121,9 @@ class Probe:
             One row for each group, with the columns of `by` and
             `images`, `before`: number of images, and their mean score without a change;
             `drop`, `drop low`, `drop high`: mean drop of the score when the concept is transformed, with its 95%
-            bootstrap interval;
+            interval: `mean_interval`, and for accuracies `accuracy_drop_interval`;
             `controlled`, `control drop`: number of images with a control, and their mean drop in the control;
-            `effect`, `low`, `high`: mean difference of the two drops, paired by image, with its 95% bootstrap interval;
+            `effect`, `low`, `high`: mean difference of the two drops, paired by image, with its 95% interval;
             `p`: p-value of Wilcoxon's signed-rank test, one-sided;
             `q`: `p`, adjusted by Benjamini–Hochberg over the rows of the same classifier. It is NaN for groups with
             fewer than `least_images` controls, and for classes whose object is the concept.
@@ -140,12 +140,11 @@ class Probe:
         marks_objects = {"class", "concept"} <= set(keys)  # otherwise the rows of objects are left out
         table = self.table if marks_objects else self.table[~self.table["is_object"]]
         units = self._by_image(table, keys, measure, independent=True)
-        rng = np.random.default_rng(0)
         rows = []
         for group, scores in units.groupby(keys, sort=False):
             if len(scores) >= least_images:
                 is_object = [scores["is_object"].any()] if marks_objects else []
-                rows.append([*group, *is_object, *_effect(scores, rng, least_effect)])
+                rows.append([*group, *is_object, *_effect(scores, measure, least_effect)])
         object_column = ["is_object"] if marks_objects else []
         result = pd.DataFrame(rows, columns=[*keys, *object_column, *_EFFECT]).assign(q=np.nan)
         is_tested = result["p"].notna() & (result["controlled"] >= least_images)
@@ -330,7 +329,7 @@ class Probe:
             `images`: number of images;
             `untouched`, `control`, `changed`: mean gain in the probability of the correct class for the image, for the
             control, and for the image with the concept transformed;
-            `low`, `high`, `p`: 95% bootstrap interval of `changed`, and the two-sided p-value of Wilcoxon's signed-rank
+            `low`, `high`, `p`: 95% interval of `changed`, and the two-sided p-value of Wilcoxon's signed-rank
             test;
             `effect before`, `effect after`: mean effect of the concepts on the probability, with the classifier
             "before" and with the other one.
@@ -353,7 +352,6 @@ class Probe:
         if units.empty:
             raise ValueError(f"no image has a control {self.control!r}; use a probe with the other kind of control")
         units = units.set_index("image")
-        rng = np.random.default_rng(0)
         first = units[units["classifier"] == "before"]
         comparisons = {}
         for name, second in units[units["classifier"] != "before"].groupby("classifier", sort=False):
@@ -361,7 +359,7 @@ class Probe:
             scores_before = first.loc[images, ["untouched", "controlled", "paired"]]
             scores_after = second.loc[images, ["untouched", "controlled", "paired"]]
             gained = scores_after - scores_before
-            low, high = bootstrap(gained["paired"], rng, 1000)
+            low, high = mean_interval(gained["paired"])
             comparisons[name] = [
                 len(images),
                 *gained.mean(),
@@ -449,13 +447,14 @@ _EFFECT = (
 """The columns of `Probe.effects` that `_effect` computes, in its order."""
 
 
-def _effect(scores: pd.DataFrame, rng: np.random.Generator, least_effect: float) -> list[float]:
+def _effect(scores: pd.DataFrame, measure: str, least_effect: float) -> list[float]:
     """Compute the drop and the effect of a group of images, see `Probe.effects`, in the order of `_EFFECT`."""
+    interval = accuracy_drop_interval if measure == "accuracy" else mean_interval
     drop = (scores["untouched"] - scores["changed"]).to_numpy()
-    drop_low, drop_high = bootstrap(drop, rng, 1000)
+    drop_low, drop_high = interval(drop)
     controlled = scores.dropna(subset="controlled")
     effect = (controlled["controlled"] - controlled["paired"]).to_numpy()
-    low, high = bootstrap(effect, rng, 1000)
+    low, high = interval(effect)
     return [
         len(scores),
         scores["untouched"].mean(),
@@ -497,27 +496,42 @@ def score(rules: pd.DataFrame, planted: Collection[tuple[str, str]]) -> dict[str
     }
 
 
-def bootstrap(
-    values: Sequence[float] | NDArray, rng: np.random.Generator | int = 0, resamples: int = 2000
-) -> tuple[float, float]:
-    """Compute the 95% percentile bootstrap interval of a mean.
+def mean_interval(values: Sequence[float] | NDArray) -> tuple[float, float]:
+    """Compute the 95% interval of a mean: Student's.
+
+    It covers the mean of few values as well, unlike a bootstrap, which covers that of five normal values in 84%.
 
     Args:
         values: the sample.
-        rng: random number generator, or a seed.
-        resamples: number of resamples.
+
+    Returns:
+        The lower and the upper limit; NaN for fewer than two values.
+    """
+    values = np.asarray(values, float)
+    count = len(values)
+    if count < 2:
+        return float("nan"), float("nan")
+    half_width = stdtrit(count - 1, 0.975) * values.std(ddof=1) / count**0.5
+    return float(values.mean() - half_width), float(values.mean() + half_width)
+
+
+def accuracy_drop_interval(drops: Sequence[float] | NDArray) -> tuple[float, float]:
+    """Compute the 95% interval of a mean drop of accuracy: that of `metrics.accuracy_interval`, Bonett and Price's.
+
+    It adds one image that is lost and one that is gained, so it has a width even if the accuracy of no image drops.
+
+    Args:
+        drops: the drop of each image, in [-1, 1]; not a whole number if an image has several textures.
 
     Returns:
         The lower and the upper limit; NaN for an empty sample.
     """
-    values = np.asarray(values, float)
-    rng = np.random.default_rng(rng)
-    if not len(values):
+    drops = np.asarray(drops, float)
+    if not len(drops):
         return float("nan"), float("nan")
-    resampled = rng.integers(len(values), size=(resamples, len(values)))
-    means = values[resampled].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    extended = np.r_[drops, 1.0, -1.0]
+    half_width = norm.ppf(0.975) * extended.std() / len(extended) ** 0.5
+    return float(max(extended.mean() - half_width, -1.0)), float(min(extended.mean() + half_width, 1.0))
 
 
 def signed_rank(differences: Sequence[float] | NDArray, alternative: str = "two-sided") -> float:

@@ -32,7 +32,7 @@ from edittools.models.data import shipped
 from edittools.models.load import load_classifier
 from edittools.probing import jobs, segmentation
 from edittools.probing.counterfactuals import Concepts
-from edittools.probing.effects import bootstrap
+from edittools.probing.effects import mean_interval
 from edittools.probing.style_transfer import StyleTransfer
 from edittools.probing.textures import STYLES, VARIANTS, style_textures
 from edittools.selection.activations import SplitActivations
@@ -537,7 +537,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         accuracy_change = part.accuracy_change.mean()
         for measure in MEASURES:
             shares = part[measure].dropna()
-            low, high = bootstrap(shares)
+            low, high = mean_interval(shares)
             row = {
                 "method": method,
                 "measure": measure,
