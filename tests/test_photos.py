@@ -218,12 +218,12 @@ def test_sample_photos_are_free_to_show():
     assert all(credit.endswith((", CC0", ", public domain")) for credit in CREDITS.values())
 
 
-def test_sample_crops_cover_each_photo_once():
+def test_sample_crops_overlap_by_half():
     brick = sample_photo("brick")
-    crops = sample_crops(["brick", "brick"], 250)
-    assert len(crops) == 8
-    assert torch.equal(crops[3], brick[:, 250:500, 250:500])
-    assert torch.equal(crops[:4], crops[4:])
+    crops = sample_crops(["brick", "grass"], 256)
+    assert crops.shape == (18, 3, 256, 256)
+    assert torch.equal(crops[5], brick[:, 128:384, 256:512])
+    assert torch.equal(crops[9], sample_photo("grass")[:, :256, :256])
 
 
 def test_unknown_sample_photo_is_refused():

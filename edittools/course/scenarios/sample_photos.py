@@ -65,9 +65,9 @@ def sample_photo(name: str, size: int | HasInputSize | None = None) -> Tensor:
 
 
 def sample_crops(names: Sequence[str], size: int) -> Tensor:
-    """Cut photos of `FILES`, in their own size, into crops that do not overlap, `(N, 3, size, size)`."""
+    """Cut photos of `FILES`, in their own size, into crops that overlap by half, `(N, 3, size, size)`."""
     crops = []
     for name in names:
-        rows = sample_photo(name).split(size, dim=1)
-        crops += [crop for row in rows for crop in row.split(size, dim=2) if crop.shape[1:] == (size, size)]
-    return torch.stack(crops)
+        grid = sample_photo(name).unfold(1, size, size // 2).unfold(2, size, size // 2)
+        crops.append(grid.permute(1, 2, 0, 3, 4).flatten(0, 1))
+    return torch.cat(crops)
