@@ -15,6 +15,7 @@ from test_faults import in_child, quota
 
 from edittools.classifiers import Classifier
 from edittools.course.scenarios import photos
+from edittools.course.scenarios.sample_photos import CREDITS, FILES, sample_crops, sample_photo
 from edittools.models import downloads
 from edittools.models.load import load_classifier
 from edittools.selection.splits import without_duplicates
@@ -202,3 +203,29 @@ def test_snow_photos_are_distinct_and_of_seven_classes():
     assert counts == expected | {"traffic light": 9}
     assert data.images.shape == (126, 3, 224, 224)
     assert without_duplicates("snow", data) is data
+
+
+def test_sample_photo_needs_no_download(monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **options: pytest.fail("a download"))
+    for name in FILES:
+        photo = sample_photo(name, 160)
+        assert photo.shape == (3, 160, 160)
+        assert photo.std() > 0.02, name
+
+
+def test_sample_photos_are_free_to_show():
+    assert CREDITS.keys() == FILES.keys()
+    assert all(credit.endswith((", CC0", ", public domain")) for credit in CREDITS.values())
+
+
+def test_sample_crops_overlap_by_half():
+    brick = sample_photo("brick")
+    crops = sample_crops(["brick", "grass"], 256)
+    assert crops.shape == (18, 3, 256, 256)
+    assert torch.equal(crops[5], brick[:, 128:384, 256:512])
+    assert torch.equal(crops[9], sample_photo("grass")[:, :256, :256])
+
+
+def test_unknown_sample_photo_is_refused():
+    with pytest.raises(ValueError, match="'lena'"):
+        sample_photo("lena")

@@ -34,20 +34,6 @@ def test_layers_colors_dots_by_a_parameter():
     assert [label.get_text() for label in axis.get_yticklabels()] == ["conv1", "conv2"]
 
 
-def test_retained_trade_off_draws_each_method_in_a_color_of_its_own():
-    methods = ["default settings", "selected", "local fine-tuning", "full rank", "random direction"]
-    rows = [
-        {"method": method, "strength": strength, "errors corrected": strength / 2, "broken": strength / 10}
-        for method in methods
-        for strength in (0, 1)
-    ]
-    [axis] = plots.retained_trade_off(pd.DataFrame(rows), bound=0.016).axes
-    lines = {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
-    assert list(lines) == [*methods, "constraint: 1.6%"]
-    assert len({lines[method].get_color() for method in methods}) == len(methods)
-    assert len({lines[method].get_marker() for method in methods}) == len(methods)
-
-
 def test_drops_say_what_zero_means():
     names = ("drop", "drop low", "drop high", "control drop")
     effects = pd.DataFrame([{"concept": "road", "images": 9, **dict(zip(names, (0.4, 0.3, 0.5, 0.1), strict=True))}])

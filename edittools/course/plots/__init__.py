@@ -14,7 +14,6 @@ with extra("plots", "notebooks"):
         counterfactuals,
         drops,
         edit_map_figure,
-        error_bars,
         exemplar_figure,
         finished,
         heat,
@@ -22,7 +21,7 @@ with extra("plots", "notebooks"):
         legend,
         method_bars,
         predictions,
-        retained_trade_off,
+        show_figure,
         style_heat,
     )
     from edittools.widgets.drawing import RIGHT, WRONG, image_grid, prediction_title
@@ -40,7 +39,6 @@ __all__ = [
     "counterfactuals",
     "drops",
     "edit_map_figure",
-    "error_bars",
     "exemplar_figure",
     "finished",
     "heat",
@@ -50,6 +48,6 @@ __all__ = [
     "method_bars",
     "prediction_title",
     "predictions",
-    "retained_trade_off",
+    "show_figure",
     "style_heat",
 ]

@@ -1,5 +1,6 @@
 """Figures of the notebooks: images with predictions, error rates with intervals, trade-offs, effects of concepts."""
 
+import io
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from edittools.widgets.drawing import (
     prediction_title,
     titles_and_states,
 )
+from edittools.widgets.pixels import to_base64
 
 BEFORE = "#8c959f"
 """The color of results before an edit."""
@@ -203,33 +205,6 @@ def edit_map_figure(images: Sequence[Tensor] | Tensor, edit_maps: Tensor, titles
     return figure
 
 
-def error_bars(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw error rates by class with Wilson intervals, before an edit and after each edit.
-
-    Args:
-        tables: the table of each edit by its name, see `metrics.by_class`.
-    """
-    first_table = next(iter(tables.values()))
-    series = [("before", first_table, "before")]
-    for name, table in tables.items():
-        series.append((name, table, "after"))
-    figure, axis = plt.subplots(figsize=(1.1 * len(first_table) + 2, 3.2))
-    step = 0.8 / len(series)
-    colors = [BEFORE, *(_first_match(METHOD_COLORS, name, AFTER) for name in tables)]
-    classes = np.arange(len(first_table))
-    for i, (name, table, when) in enumerate(series):
-        rates = 100 * table[f"error rate {when}"]
-        positions = classes + (i - (len(series) - 1) / 2) * step
-        lengths = _whisker_lengths(rates, table[[f"low {when}", f"high {when}"]])
-        axis.bar(positions, rates, step * 0.92, color=colors[i], label=name)
-        axis.errorbar(positions, rates, lengths, **WHISKERS)
-    names = [f"{name}\n({count})" for name, count in zip(first_table.index, first_table.images, strict=True)]
-    axis.set_xticks(classes, names, fontsize=9)
-    axis.set_ylabel("error rate (%)")
-    legend(axis)
-    return finished(figure)
-
-
 def method_bars(table: pd.DataFrame, label: str = "net errors corrected (%)") -> Figure:
     """Draw shares by method.
 
@@ -244,39 +219,6 @@ def method_bars(table: pd.DataFrame, label: str = "net errors corrected (%)") ->
     axis.axvline(0, color=AXIS, linewidth=1)
     axis.set(xlabel=label, ylabel="")
     legend(axis, reverse=True)
-    return finished(figure)
-
-
-def retained_trade_off(table: pd.DataFrame, bound: float) -> Figure:
-    """Draw errors corrected against retained images broken, one line per method along α, with a ring at α = 1.
-
-    Args:
-        table: see `Search.by_strength`.
-        bound: the share of retained images that may break, drawn as a dotted line.
-    """
-    figure, axis = plt.subplots(figsize=(7.5, 3.6))
-    for marker, (name, rows) in zip(MARKERS, table.groupby("method", sort=False), strict=False):
-        color = _first_match(METHOD_COLORS, name, AFTER)
-        broken = 100 * rows["broken"]
-        corrected = 100 * rows["errors corrected"]
-        axis.plot(broken, corrected, color=color, marker=marker, markersize=5, linewidth=1, label=name)
-        is_full = rows.strength == 1
-        axis.plot(
-            broken[is_full],
-            corrected[is_full],
-            "o",
-            color=color,
-            markersize=12,
-            markerfacecolor="none",
-            markeredgewidth=1.5,
-        )
-    axis.axvline(100 * bound, color=AXIS, linewidth=1, linestyle=":", label=f"constraint: {100 * bound:.1f}%")
-    largest = 100 * table["broken"].max()
-    axis.set_xscale("function", functions=(_signed_root, _signed_square))
-    axis.set_xlim(-0.1, 1.05 * max(largest, 1))
-    axis.set_xticks([tick for tick in (0, 1, 5, 10, 20, 40, 70, 100) if tick <= largest])
-    axis.set(xlabel="retained images broken (%, square-root scale)", ylabel="net errors corrected (%)")
-    legend(axis)
     return finished(figure)
 
 
@@ -507,16 +449,6 @@ def _zero_line(axis: Axes, text: str) -> None:
     axis.annotate(text, (0, 1), (0, 2), place, "offset points", ha="center", va="bottom", fontsize=8, color=AXIS)
 
 
-def _signed_root(x: np.ndarray) -> np.ndarray:
-    """Return the square root of the absolute value, with the sign."""
-    return np.sign(x) * np.sqrt(np.abs(x))
-
-
-def _signed_square(x: np.ndarray) -> np.ndarray:
-    """Return the square, with the sign."""
-    return np.sign(x) * x**2
-
-
 def legend(axis: Axes, title: str | None = None, reverse: bool = False) -> None:
     """Put the legend next to the axes, where it hides nothing.
 
@@ -546,3 +478,20 @@ def finished(figure: Figure) -> Figure:
     figure.tight_layout()
     plt.close(figure)
     return figure
+
+
+def show_figure(figure: Figure, alt: str) -> None:
+    """Show a figure in a notebook, on an opaque white background and with a text for readers who do not see it.
+
+    Where a notebook is shown without pictures, the text takes the figure's place.
+
+    Args:
+        figure: the figure.
+        alt: what the figure shows, in one or two sentences.
+    """
+    from IPython.display import display
+
+    file = io.BytesIO()
+    figure.savefig(file, format="png", facecolor="white", bbox_inches="tight")
+    picture = {"image/png": to_base64(file.getvalue()), "text/plain": alt}
+    display(picture, raw=True, metadata={"image/png": {"alt": alt}})
