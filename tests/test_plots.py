@@ -1,9 +1,15 @@
 """Figures of the notebooks: what their axes show."""
 
+import base64
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 
 from edittools.course import plots
 from edittools.images import LabelledImages
@@ -84,3 +90,22 @@ def test_long_title_is_broken_before_the_new_prediction():
 
 def test_image_grid_without_correctness_has_no_signs():
     assert plots.image_grid(torch.zeros(1, 3, 8, 8), ["x'"]).axes[0].get_title() == "x'"
+
+
+SHOWN = """
+import matplotlib.pyplot as plt
+from edittools.course import plots
+
+plt.style.use("dark_background")
+figure = plt.figure(figsize=(1, 1), facecolor="none")
+plt.close(figure)
+plots.show_figure(figure, "An empty figure.")
+"""
+
+
+def test_show_figure_displays_a_white_ground_and_a_text():
+    [cell] = NotebookClient(new_notebook(cells=[new_code_cell(SHOWN)])).execute().cells
+    [output] = cell.outputs
+    assert output.data["text/plain"] == output.metadata["image/png"]["alt"] == "An empty figure."
+    picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("RGBA")
+    assert picture.getcolors() == [(picture.width * picture.height, (255, 255, 255, 255))]
