@@ -15,7 +15,7 @@ import edittools as et
 from edittools.course.miniworld.attacks import ATTACKED
 from edittools.course.miniworld.contexts import contexts
 from edittools.course.miniworld.scenes import Scenes
-from edittools.course.scenarios import own_model, rules, snow, snow_scenario, typographic, typographic_scenario
+from edittools.course.scenarios import own_model, snow, snow_scenario, typographic, typographic_scenario
 from edittools.course.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
 from edittools.course.scenarios.tiers import UNTUNED
 from edittools.course.scenarios.typographic import OTHER_ATTACKS
@@ -46,9 +46,8 @@ def mini():
     return snow_scenario("mini", most_scenes=200)
 
 
-@pytest.mark.parametrize("scenario", [rules, snow])
-def test_small_setups_search_the_layer_of_their_default_edit(scenario):
-    for name, layers in scenario.FEW_LAYERS.items():
+def test_small_snow_scenario_searches_the_layer_of_its_default_edit():
+    for name, layers in snow.FEW_LAYERS.items():
         assert UNTUNED[name] in layers
 
 
