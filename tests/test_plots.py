@@ -62,11 +62,19 @@ def test_drops_say_what_zero_means():
     assert label.get_text() and label.xy[0] == 0 and 0 in axis.get_xticks()
 
 
-def test_style_heat_shows_no_negative_zero():
-    drops = {("sky", "snow"): -0.004, ("sky", "wooden"): 0.5, ("road", "snow"): 0.25, ("road", "wooden"): -0.25}
-    table = pd.DataFrame([{"concept": c, "style": s, "drop": drop} for (c, s), drop in drops.items()])
-    axis = plots.style_heat(table).axes[0]
-    assert sorted(text.get_text() for text in axis.texts) == ["-25", "0", "25", "50"]
+def test_benchmark_bars_draw_a_panel_per_measure_and_name_what_was_not_measured():
+    rows = [
+        {"method": "edit", "measure": "MiniWorld", "mean": 0.25, "low": 0.2, "high": 0.4},
+        {"method": "edit", "measure": "photos", "mean": 0.15, "low": 0.1, "high": 0.2},
+        {"method": "full rank", "measure": "MiniWorld", "mean": 0.5, "low": 0.4, "high": 0.6},
+    ]
+    miniworld, photos = plots.benchmark_bars(pd.DataFrame(rows)).axes
+    assert [axis.get_title() for axis in (miniworld, photos)] == ["MiniWorld", "photos"]
+    assert [label.get_text() for label in miniworld.get_yticklabels()] == ["edit", "full rank"]
+    assert [bar.get_width() for bar in miniworld.patches] == pytest.approx([25, 50])
+    assert photos.patches[0].get_width() == pytest.approx(15)
+    assert "not measured" in [text.get_text() for text in photos.texts]
+    assert "not measured" not in [text.get_text() for text in miniworld.texts]
 
 
 def test_predictions_mark_each_state_by_a_sign():

@@ -6,7 +6,6 @@ with extra("plots", "notebooks"):
     from edittools.course.plots.figures import (
         AFTER,
         BEFORE,
-        accuracy_trade_off,
         agreement,
         attack_grid,
         benchmark_bars,
@@ -17,14 +16,12 @@ with extra("plots", "notebooks"):
         error_bars,
         exemplar_figure,
         finished,
-        heat,
         layers,
         legend,
         method_bars,
         predictions,
         retained_trade_off,
         show_figure,
-        style_heat,
     )
     from edittools.widgets.drawing import RIGHT, WRONG, image_grid, prediction_title
 
@@ -33,7 +30,6 @@ __all__ = [
     "BEFORE",
     "RIGHT",
     "WRONG",
-    "accuracy_trade_off",
     "agreement",
     "attack_grid",
     "benchmark_bars",
@@ -44,7 +40,6 @@ __all__ = [
     "error_bars",
     "exemplar_figure",
     "finished",
-    "heat",
     "image_grid",
     "layers",
     "legend",
@@ -53,5 +48,4 @@ __all__ = [
     "predictions",
     "retained_trade_off",
     "show_figure",
-    "style_heat",
 ]
