@@ -4,10 +4,11 @@ Formulas become MathML here, so a page asks no other machine for a script.
 """
 
 import ast
+import json
 import posixpath
 import re
 import tomllib
-from html import unescape
+from html import escape, unescape
 from pathlib import Path
 
 from latex2mathml.converter import convert
@@ -40,6 +41,10 @@ FORMULA = re.compile(
 """A tag, with all that is inside of it where that is code, or a formula."""
 MINIMUM = re.compile(r"<msub>(<mo>min</mo><mi>[^<]*</mi>)</msub>")
 """A minimum whose variable stands next to it, where it would meet the limits of a sum; in a block it goes below."""
+CELL = re.compile(r'(?=<div\b[^>]*\bid="cell-id=)')
+"""The place before each cell of a notebook."""
+FIGURE = re.compile(r'<img\b[^>]*?\bsrc="data:image/png;base64,(?P<picture>[^"]+)"[^>]*>')
+ALT = re.compile(r'\s*\balt="[^"]*"')
 LINK = re.compile(r'(?<=href=")[^":#]+\.(?:ipynb|md)(?=["#])')
 
 
@@ -94,6 +99,8 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         return target.url_relative_to(page.file)
 
     html = LINK.sub(linked, html)
+    html = described(html, Path(page.file.abs_src_path))
+    html = "".join(_folded(cell) for cell in CELL.split(html))
     return FORMULA.sub(_mathml, FOREIGN_SCRIPT.sub("", MATHJAX.sub("", html)))
 
 
@@ -102,6 +109,30 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     if found := ELSEWHERE.search(output):
         raise PluginError(f"{page.file.src_uri} asks another machine: {found[0]}")
     return output
+
+
+def described(html: str, notebook: Path) -> str:
+    """Give each figure of a notebook's page the text that the notebook has for it, which nbconvert leaves out."""
+    texts = {}
+    for cell in json.loads(notebook.read_text())["cells"]:
+        for output in cell.get("outputs", ()):
+            picture = "".join(output.get("data", {}).get("image/png", ""))
+            texts[picture.strip()] = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+
+    def with_text(found: re.Match) -> str:
+        text = texts.get(found["picture"].strip())
+        if not text:
+            return found[0]
+        return ALT.sub("", found[0]).replace("<img", f'<img alt="{escape(text)}"', 1)
+
+    return FIGURE.sub(with_text, html)
+
+
+def _folded(cell: str) -> str:
+    """Fold a cell that holds the solution of an exercise, with its outputs."""
+    if "celltag_solution" not in cell.partition(">")[0]:
+        return cell
+    return f"<details><summary>Solution</summary>{cell}</details>"
 
 
 def _mathml(found: re.Match) -> str:

@@ -1,17 +1,24 @@
 """What nbval does not check: cleared outputs, widget state and size; and notebooks on real photos in tier lite."""
 
+import base64
+import io
 import re
 import runpy
 from pathlib import Path
 
 import nbformat
+import pytest
 from conftest import SHARED_PHOTOS, needs_imagenette, needs_photos
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
+from PIL import Image
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
 CHECK = runpy.run_path(str(FOLDER / "check_outputs.py"))
+DESCRIBED = [path for path in NOTEBOOKS if path.name.startswith(("02", "03", "04"))]
+WIDEST = 850
+"""Pixels across: a wider figure is scaled down on a page of 800 pixels, until its labels are hard to read."""
 
 REDUCED_SCENARIO = """
 from dataclasses import replace
@@ -90,6 +97,25 @@ def test_notebooks_are_committed_as_run_from_top_to_bottom():
         assert "widgets" not in notebook.metadata and path.stat().st_size < 1_000_000, path.stem
         assert not re.search(r"/(home|root|tmp|work)/", path.read_text()), path.stem
         assert not re.search(r"\d+%\|.*\d\d:\d\d<", path.read_text()), path.stem  # no progress bar
+
+
+@pytest.mark.parametrize("path", DESCRIBED, ids=lambda path: path.stem)
+def test_figures_have_a_text_and_fit_on_a_page(path):
+    cells = nbformat.read(path, 4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})]
+    for output in outputs:
+        assert output.metadata["image/png"]["alt"]
+        picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
+        assert picture.width <= WIDEST, output.metadata["image/png"]["alt"]
+
+
+@pytest.mark.parametrize("path", DESCRIBED, ids=lambda path: path.stem)
+def test_solutions_are_hidden_with_their_outputs(path):
+    solutions = [cell for cell in nbformat.read(path, 4).cells if cell.source.startswith("# Solution")]
+    assert solutions
+    for cell in solutions:
+        assert cell.metadata.jupyter == {"source_hidden": True, "outputs_hidden": True}
+        assert "solution" in cell.metadata.tags
 
 
 def test_notebook_of_the_desk_is_committed_as_run():

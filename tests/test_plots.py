@@ -1,9 +1,15 @@
 """Figures of the notebooks: what their axes show."""
 
+import base64
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 
 from edittools.course import plots
 from edittools.images import LabelledImages
@@ -42,11 +48,19 @@ def test_drops_say_what_zero_means():
     assert label.get_text() and label.xy[0] == 0 and 0 in axis.get_xticks()
 
 
-def test_style_heat_shows_no_negative_zero():
-    drops = {("sky", "snow"): -0.004, ("sky", "wooden"): 0.5, ("road", "snow"): 0.25, ("road", "wooden"): -0.25}
-    table = pd.DataFrame([{"concept": c, "style": s, "drop": drop} for (c, s), drop in drops.items()])
-    axis = plots.style_heat(table).axes[0]
-    assert sorted(text.get_text() for text in axis.texts) == ["-25", "0", "25", "50"]
+def test_benchmark_bars_draw_a_panel_per_measure_and_name_what_was_not_measured():
+    rows = [
+        {"method": "edit", "measure": "MiniWorld", "mean": 0.25, "low": 0.2, "high": 0.4},
+        {"method": "edit", "measure": "photos", "mean": 0.15, "low": 0.1, "high": 0.2},
+        {"method": "full rank", "measure": "MiniWorld", "mean": 0.5, "low": 0.4, "high": 0.6},
+    ]
+    miniworld, photos = plots.benchmark_bars(pd.DataFrame(rows)).axes
+    assert [axis.get_title() for axis in (miniworld, photos)] == ["MiniWorld", "photos"]
+    assert [label.get_text() for label in miniworld.get_yticklabels()] == ["edit", "full rank"]
+    assert [bar.get_width() for bar in miniworld.patches] == pytest.approx([25, 50])
+    assert photos.patches[0].get_width() == pytest.approx(15)
+    assert "not measured" in [text.get_text() for text in photos.texts]
+    assert "not measured" not in [text.get_text() for text in miniworld.texts]
 
 
 def test_predictions_mark_each_state_by_a_sign():
@@ -70,3 +84,22 @@ def test_long_title_is_broken_before_the_new_prediction():
 
 def test_image_grid_without_correctness_has_no_signs():
     assert plots.image_grid(torch.zeros(1, 3, 8, 8), ["x'"]).axes[0].get_title() == "x'"
+
+
+SHOWN = """
+import matplotlib.pyplot as plt
+from edittools.course import plots
+
+plt.style.use("dark_background")
+figure = plt.figure(figsize=(1, 1), facecolor="none")
+plt.close(figure)
+plots.show_figure(figure, "An empty figure.")
+"""
+
+
+def test_show_figure_displays_a_white_ground_and_a_text():
+    [cell] = NotebookClient(new_notebook(cells=[new_code_cell(SHOWN)])).execute().cells
+    [output] = cell.outputs
+    assert output.data["text/plain"] == output.metadata["image/png"]["alt"] == "An empty figure."
+    picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("RGBA")
+    assert picture.getcolors() == [(picture.width * picture.height, (255, 255, 255, 255))]

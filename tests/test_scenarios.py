@@ -15,7 +15,7 @@ import edittools as et
 from edittools.course.miniworld.attacks import ATTACKED
 from edittools.course.miniworld.contexts import contexts
 from edittools.course.miniworld.scenes import Scenes
-from edittools.course.scenarios import own_model, rules, snow, snow_scenario, typographic, typographic_scenario
+from edittools.course.scenarios import own_model, snow, snow_scenario, typographic, typographic_scenario
 from edittools.course.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
 from edittools.course.scenarios.tiers import UNTUNED
 from edittools.course.scenarios.typographic import OTHER_ATTACKS
@@ -46,9 +46,8 @@ def mini():
     return snow_scenario("mini", most_scenes=200)
 
 
-@pytest.mark.parametrize("scenario", [rules, snow])
-def test_small_setups_search_the_layer_of_their_default_edit(scenario):
-    for name, layers in scenario.FEW_LAYERS.items():
+def test_small_snow_scenario_searches_the_layer_of_its_default_edit():
+    for name, layers in snow.FEW_LAYERS.items():
         assert UNTUNED[name] in layers
 
 
@@ -273,18 +272,6 @@ def test_typographic_scenario_attacks_other_objects_than_the_exemplars(attacked)
     assert {names[label] for label in attacked.splits.retain_test.labels.tolist()} == {"iPod"}
     assert attacked.default["exemplar"] in attacked.exemplars
     assert attacked.layers is None and attacked.default["layer"] in candidate_layers(attacked.classifier)
-
-
-def test_typographic_scenario_small_has_few_layers(attacked):
-    layers = typographic_scenario("mini", most_scenes=6, small=True).layers
-    assert attacked.default["layer"] in layers and len(layers) == 2
-
-
-def test_typographic_scenario_change_covers_the_mask_only(attacked):
-    first = next(iter(attacked.exemplars.values()))
-    covered = attacked.change(first.changed, first.mask)
-    assert torch.equal(covered[:, first.mask == 0], first.changed[:, first.mask == 0])
-    assert not torch.equal(covered, first.changed)
 
 
 def test_typographic_scenario_lite_small_renders_the_first_scenes(attacked, monkeypatch):

@@ -337,7 +337,8 @@ def test_repr_mimebundle_contains_the_figure_of_each_widget(tiny, edit, photos32
     desk = widgets.Desk(tiny, photos32[:8])
     desk.editor.mask = make_exemplar().mask  # waits until the desk has started
     for widget in (desk, desk.editor, alpha_slider(tiny, edit, photos32[:2])):
-        data, _ = widget._repr_mimebundle_()
+        data, metadata = widget._repr_mimebundle_()
+        assert metadata["image/png"]["alt"] == repr(widget)
         assert "application/vnd.jupyter.widget-view+json" in data, widget
         figure = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
         assert len(figure.convert("RGB").getcolors(1_000_000)) > 20, widget

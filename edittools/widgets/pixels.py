@@ -23,8 +23,9 @@ class StaticFigure:
         if not self.has_figure:
             return data, metadata
         file = io.BytesIO()
-        self.figure().savefig(file, format="png", bbox_inches="tight")
-        return {**data, "image/png": to_base64(file.getvalue())}, metadata
+        self.figure().savefig(file, format="png", facecolor="white", bbox_inches="tight")
+        picture = {"image/png": to_base64(file.getvalue())}
+        return {**data, **picture}, {**metadata, "image/png": {"alt": repr(self)}}
 
 
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:

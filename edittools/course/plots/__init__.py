@@ -6,7 +6,6 @@ with extra("plots", "notebooks"):
     from edittools.course.plots.figures import (
         AFTER,
         BEFORE,
-        accuracy_trade_off,
         agreement,
         attack_grid,
         benchmark_bars,
@@ -16,13 +15,11 @@ with extra("plots", "notebooks"):
         edit_map_figure,
         exemplar_figure,
         finished,
-        heat,
         layers,
         legend,
         method_bars,
         predictions,
         show_figure,
-        style_heat,
     )
     from edittools.widgets.drawing import RIGHT, WRONG, image_grid, prediction_title
 
@@ -31,7 +28,6 @@ __all__ = [
     "BEFORE",
     "RIGHT",
     "WRONG",
-    "accuracy_trade_off",
     "agreement",
     "attack_grid",
     "benchmark_bars",
@@ -41,7 +37,6 @@ __all__ = [
     "edit_map_figure",
     "exemplar_figure",
     "finished",
-    "heat",
     "image_grid",
     "layers",
     "legend",
@@ -49,5 +44,4 @@ __all__ = [
     "prediction_title",
     "predictions",
     "show_figure",
-    "style_heat",
 ]

@@ -57,9 +57,6 @@ MARKERS = "osD^vPX*"
 WHISKERS: dict[str, Any] = {"fmt": "none", "ecolor": AXIS, "elinewidth": 1, "capsize": 2}
 """Options of `errorbar`."""
 
-NUMBERS = {"annot": True, "fmt": ".0f", "annot_kws": {"fontsize": 9}}
-"""Options of `heatmap` that write the number into each cell."""
-
 MAX_CONFUSIONS = 8
 """The largest number of classes that `confusions` draws."""
 
@@ -229,7 +226,7 @@ def drops(effects: pd.DataFrame, label: str) -> Figure:
         effects: see `Probe.effects`. The bars of a class whose object is the concept are hatched.
         label: the column that names the bars, which are drawn from the top down.
     """
-    figure, axis = plt.subplots(figsize=(6.5, 0.3 * len(effects) + 1.0))
+    figure, axis = plt.subplots(figsize=(8, 0.3 * len(effects) + 1.0))
     positions = np.arange(len(effects))[::-1]
     percent = 100 * effects["drop"].to_numpy()
     bars = axis.barh(positions, percent, 0.7, color=AFTER, label="at the concept")
@@ -307,23 +304,6 @@ def agreement(
     return finished(figure)
 
 
-def style_heat(effects: pd.DataFrame) -> Figure:
-    """Draw drops in points as a heat map of styles × concepts, the largest first.
-
-    Args:
-        effects: see `Probe.effects(["concept", "style"])`.
-    """
-    grid = _percent(effects.pivot(index="style", columns="concept", values="drop"))
-    style_order = grid.mean(axis=1).sort_values(ascending=False).index
-    grid = grid.loc[style_order]
-    concept_order = grid.mean().sort_values(ascending=False).index
-    grid = grid[concept_order]
-    figure, axis = plt.subplots(figsize=(0.55 * grid.shape[1] + 2.4, 0.36 * len(grid) + 1.3))
-    sns.heatmap(grid, ax=axis, cmap="rocket_r", vmin=0, cbar_kws={"label": "drop (points)"}, **NUMBERS)
-    _label_heat(axis)
-    return finished(figure)
-
-
 def counterfactuals(probe: Any, rule: pd.Series) -> Figure:
     """Draw evidence of a rule: five images, the same images with the concept transformed, and the controls.
 
@@ -345,76 +325,37 @@ def counterfactuals(probe: Any, rule: pd.Series) -> Figure:
             images.append(view.image)
             titles.append(f"{view.title}\n{prediction_title(class_name, view.read)}")
             right.append(view.read == class_name)
-    return image_grid(images, titles, right, columns=len(views_by_image), width=1.75)
+    return image_grid(images, titles, right, columns=len(views_by_image), width=1.6)
 
 
-def benchmark_bars(table: pd.DataFrame, measures: Mapping[str, str]) -> Figure:
-    """Draw errors corrected by method with 95% intervals, one panel per measure (Figure 5 of the paper).
+def benchmark_bars(table: pd.DataFrame) -> Figure:
+    """Draw errors corrected by method with 95% intervals, two panels side by side (Figure 5 of the paper).
 
     Args:
-        table: see `synthetic.summary`. Methods have the colors of `METHOD_COLORS`.
-        measures: the title of each measure.
+        table: one row per `method` and `measure`, with the `mean` and the ends of its interval, `low` and `high`. There
+            is one panel per measure. Methods have the colors of `METHOD_COLORS`; one without a row is left out of a
+            panel, with a note.
     """
     methods = table.method.unique().tolist()
-    size = (3 * len(measures) + 1.6, 0.3 * len(methods) + 1)
-    figure, axes = plt.subplots(1, len(measures), figsize=size, sharex=True, sharey=True)
+    measures = table.measure.unique().tolist()
+    panel_rows = -(-len(measures) // 2)
+    size = (8, panel_rows * (0.3 * len(methods) + 1.1))
+    figure, axes = plt.subplots(panel_rows, 2, figsize=size, sharex=True, sharey=True, squeeze=False)
     positions = np.arange(len(methods))[::-1]
     colors = [_first_match(METHOD_COLORS, method, AFTER) for method in methods]
-    for axis, (measure, title) in zip(np.atleast_1d(axes), measures.items(), strict=True):
-        rows = table[table.measure == measure].set_index("method").loc[methods]
+    for axis, measure in zip(axes.flat, measures, strict=False):
+        rows = table[table.measure == measure].set_index("method").reindex(methods)
         percent = 100 * rows["mean"]
         axis.barh(positions, percent, 0.75, color=colors)
         axis.errorbar(percent, positions, xerr=_whisker_lengths(percent, rows[["low", "high"]]), **WHISKERS)
+        for position in positions[rows["mean"].isna()]:
+            axis.text(1, position, "not measured", fontsize=8, color=AXIS, va="center")
         _zero_line(axis, "no edit")
-        axis.set_title(title, fontsize=9, pad=16)
+        axis.set_title(measure, fontsize=9, pad=16)
+        axis.set_yticks(positions, methods, fontsize=9)
+    for axis in axes[-1]:
         axis.set_xlabel("errors corrected (%)")
-        axis.set_yticks(positions, methods)
     return finished(figure)
-
-
-def accuracy_trade_off(points: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """Draw errors corrected against the change in accuracy, one line per method, one marker per accuracy constraint.
-
-    Args:
-        points: one row per method and constraint, with the columns `method`, `budget`, `accuracy_change` and
-            `corrected`.
-        methods: the methods to draw, in the colors of `METHOD_COLORS`.
-    """
-    figure, axis = plt.subplots(figsize=(7, 3.6))
-    for marker, method in zip(MARKERS, methods, strict=False):
-        rows = points[points.method == method].sort_values("budget")
-        color = _first_match(METHOD_COLORS, method, AFTER)
-        axis.plot(rows.accuracy_change, 100 * rows.corrected, color=color, marker=marker, label=method)
-    axis.axhline(0, color=AXIS, linewidth=1)
-    axis.set(xlabel="change of accuracy on clean images (points)", ylabel="net errors corrected (%)")
-    legend(axis)
-    return finished(figure)
-
-
-def heat(table: pd.DataFrame, title: str) -> Figure:
-    """Draw a table of shares as a heat map in percent.
-
-    Args:
-        table: one row per method.
-        title: title of the figure.
-    """
-    figure, axis = plt.subplots(figsize=(0.8 * table.shape[1] + 3.2, 0.32 * len(table) + 1.3))
-    sns.heatmap(_percent(table), ax=axis, cmap="RdBu", center=0, vmin=-100, vmax=100, cbar=False, **NUMBERS)
-    _label_heat(axis)
-    axis.set_title(title, fontsize=9)
-    return finished(figure)
-
-
-def _percent(shares: pd.DataFrame) -> pd.DataFrame:
-    """Convert shares to whole percent, of which none is a negative zero."""
-    return (100 * shares).round() + 0.0
-
-
-def _label_heat(axis: Axes) -> None:
-    """Set the labels of a heat map."""
-    axis.set(xlabel="", ylabel="")
-    axis.tick_params(axis="x", rotation=40, labelsize=9)
-    axis.tick_params(axis="y", rotation=0, labelsize=9)
 
 
 def _spread(is_member: Tensor, count: int) -> list[int]:

@@ -38,11 +38,6 @@ VARIANTS_PER_IMAGE = 3
 BACKGROUNDS = (("grass", "road", "water"), ("sky", "building", "tree"))
 """Concepts of photos that can replace each other: grounds, and what is behind the object."""
 
-FEW_LAYERS = {"efficientnet_lite0": ("blocks.4.0.conv_pw", "blocks.5.0.conv_pw", "blocks.5.0.conv_pwl")}
-"""The layers of a small setup, by classifier. Notebook 04 needs them to be quick in tier lite; searches of other
-classifiers, and those in benchmarks, try all layers.
-"""
-
 
 class ProbingSetup(NamedTuple):
     """What notebook 04 works with.
@@ -67,7 +62,6 @@ def probing_setup(
     progress: Progress | None = None,
     models: Sequence[str] = (),
     most_scenes: int | None = None,
-    small: bool = False,
 ) -> ProbingSetup:
     """Make the scenario of notebook 04: classifiers, concepts with materials, how to probe them, and clean images.
 
@@ -78,7 +72,6 @@ def probing_setup(
         progress: a class like `tqdm.tqdm`, for bars.
         models: classifiers of `edittools.models` to use instead of the tier's.
         most_scenes: the largest number of MiniWorld scenes of each set, for a quick trial; by default all.
-        small: for a notebook, let the edit of a rule try few layers of EfficientNet-Lite0.
 
     Raises:
         ValueError: if there is no such tier.
@@ -101,7 +94,6 @@ def probing_setup(
     common_fields = {
         "splits": splits,
         "tier": tier,
-        "layers": FEW_LAYERS.get(name) if small else None,
         "default": {"layer": UNTUNED.get(name, later[len(later) // 2])},
     }
     return ProbingSetup(classifiers, concepts, settings, common_fields)

@@ -7,7 +7,6 @@ from math import ceil
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from edittools._progress import Progress
 from edittools.classifiers import Classifier, remap_labels
@@ -87,7 +86,7 @@ def typographic_scenario(
         tier: by default the one that `EDITTOOLS_TIER` names.
         progress: a class like `tqdm.tqdm`, for bars.
         small: for a notebook, render fewer of the MiniWorld scenes that are used for selection or for evaluation, see
-            `SMALL_DIVISORS`, and try few layers. Notebook 02 needs these to be quick; the benchmark tries all layers.
+            `SMALL_DIVISORS`. Notebook 02 needs this to be quick.
         most_scenes: the largest number of MiniWorld scenes of each set, for a quick trial; by default all.
 
     Raises:
@@ -95,7 +94,7 @@ def typographic_scenario(
         FileNotFoundError: if no photo is available.
     """
     if current_tier(tier) == "paper":
-        return _attack_on_photos("clip_rn50", progress, small)
+        return _attack_on_photos("clip_rn50", progress)
     return _attack_in_miniworld("mini_clip", progress, small, most_scenes)
 
 
@@ -119,11 +118,6 @@ def scene_sets(small: bool = False, most_scenes: int | None = None) -> tuple[dic
     return attacked, bare
 
 
-def cover_text(image: Tensor, mask: Tensor) -> Tensor:
-    """Cover the text under a mask `(H, W)` of an image `(3, H, W)` with the color of its sticker."""
-    return blanked(image, mask).image
-
-
 def _attack_in_miniworld(name: str, progress: Progress | None, small: bool, most_scenes: int | None) -> Scenario:
     """Make the scenario in MiniWorld, in which six objects are attacked.
 
@@ -145,11 +139,8 @@ def _attack_in_miniworld(name: str, progress: Progress | None, small: bool, most
         _word_exemplars(classifier),
         Splits(**bare_sets, target=target, target_test=target_test, extra=extra),
         several={"ten stickers on a jar": _ten_stickers(classifier)},
-        layers=tuple(layer for layer in layers if layer.endswith(("2.1.conv3", "3.1.conv3"))) if small else None,
         tier="mini",
-        change=cover_text,
         default={"layer": layers[len(layers) * 2 // 3], "exemplar": "typed on a jar"},
-        expected={"attacks corrected": 0.7},
     )
 
 
@@ -189,7 +180,7 @@ def _ten_stickers(classifier: Classifier) -> list[Exemplar]:
     return exemplars
 
 
-def _attack_on_photos(name: str, progress: Progress | None, small: bool) -> Scenario:
+def _attack_on_photos(name: str, progress: Progress | None) -> Scenario:
     """Make the scenario on the ImageNet sample.
 
     The test photos are those whose class index is divisible by three, without the exemplar's photo and the real iPods.
@@ -222,11 +213,8 @@ def _attack_on_photos(name: str, progress: Progress | None, small: bool) -> Scen
             retain_test=sample.subset(is_ipod),
             extra=extra,
         ),
-        layers=layers[-6:] if small else None,
         tier="paper",
-        change=cover_text,
         default={"layer": layers[-ceil(len(layers) / 4)], "exemplar": "typed on a can opener"},
-        expected={"attacks corrected": 0.25},
     )
 
 

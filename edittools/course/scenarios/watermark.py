@@ -1,4 +1,4 @@
-"""The photos of notebook 02: a half-transparent watermark makes real networks misclassify them (ImageNet-W)."""
+"""Photos under a watermark: a half-transparent line of text makes real networks misclassify them (ImageNet-W)."""
 
 from dataclasses import dataclass, replace
 
@@ -26,20 +26,8 @@ OPACITY = 0.8
 SPLIT_SIZES = {"candidates": 60, "reference": 100, "clean_test": 200, "clean": 296}
 """Number of photos of the ImageNet sample in each set, drawn at random; all others are target photos."""
 
-FEW_LAYERS = (
-    "blocks.2.0.conv_pwl",
-    "blocks.3.0.conv_pwl",
-    "blocks.4.0.conv_pwl",
-    "blocks.5.0.conv_pwl",
-    "features.6.squeeze",
-    "features.7.squeeze",
-    "features.9.squeeze",
-    "features.11.squeeze",
-)
-"""The layers of a small scenario: convolutions to few channels at four depths of EfficientNet-Lite, and of SqueezeNet.
-
-Notebook 02 needs them to be quick; the benchmark tries all layers.
-"""
+DEFAULT_LAYERS = ("blocks.4.0.conv_pwl", "features.9.squeeze")
+"""The layer of an edit that was not tuned, in EfficientNet-Lite and in SqueezeNet."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +82,7 @@ UNSEEN = {
 """Marks that no exemplar shows."""
 
 
-def watermark_scenario(
-    model: str = "efficientnet_lite0", progress: Progress | None = None, small: bool = False
-) -> Scenario:
+def watermark_scenario(model: str = "efficientnet_lite0", progress: Progress | None = None) -> Scenario:
     """Make the scenario of a watermark on photos of the ImageNet sample; an exemplar is a photo with and without it.
 
     The splits `target` and `target_test` hold photos with the mark, `clean_test` the test photos without it, `extra` a
@@ -105,7 +91,6 @@ def watermark_scenario(
     Args:
         model: a classifier of `edittools.models` with ImageNet's classes.
         progress: a class like `tqdm.tqdm`, for a bar.
-        small: for a notebook, try `FEW_LAYERS` only.
 
     Raises:
         FileNotFoundError: if no photo of the sample is available.
@@ -122,7 +107,7 @@ def watermark_scenario(
     for i, (name, mark) in enumerate(UNSEEN.items()):
         third = clean_test.subset(range(i % 3, len(clean_test), 3))
         extra[name] = mark.on(third)
-    few_layers = tuple(layer for layer in candidate_layers(classifier) if layer in FEW_LAYERS)
+    default_layer = next(layer for layer in candidate_layers(classifier) if layer in DEFAULT_LAYERS)
     return Scenario(
         classifier,
         exemplars,
@@ -134,9 +119,8 @@ def watermark_scenario(
             clean_test=clean_test,
             extra=extra,
         ),
-        layers=few_layers if small else None,
         tier="lite",
-        default={"layer": few_layers[len(few_layers) // 2], "exemplar": next(iter(exemplars))},
+        default={"layer": default_layer, "exemplar": next(iter(exemplars))},
     )
 
 
