@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from scipy.io import loadmat
 from torch import Tensor
@@ -68,6 +69,9 @@ def load_photo(name: str, classifier: Classifier) -> Tensor:
 def drawn_mask(name: str, classifier: Classifier) -> Tensor:
     """Load a hand-drawn mask of `data/masks`, fitted to the same photo at the classifier's size and crop.
 
+    A road goes on at the borders of the part that its mask was drawn on, so in a larger crop, the outermost pixels of
+    the mask are repeated.
+
     Args:
         name: of the file, without its ending.
         classifier: the classifier whose input the mask has to fit.
@@ -79,7 +83,12 @@ def drawn_mask(name: str, classifier: Classifier) -> Tensor:
         FileNotFoundError: if there is no such mask, or if its photo is not available.
     """
     mask = load_mask(shipped(f"masks/{name}.png"))
-    return refit_mask(mask, photo_size(photo(photo_of_mask(name))), DRAWN_ON, classifier)
+    drawn_on = DRAWN_ON
+    if name != KETTLE_MASK:
+        margin = (DRAWN_ON.resize_to - DRAWN_ON.size) // 2
+        mask = F.pad(mask[None], [margin] * 4, mode="replicate")[0]
+        drawn_on = InputGeometry(size=DRAWN_ON.resize_to, resize_to=DRAWN_ON.resize_to)
+    return refit_mask(mask, photo_size(photo(photo_of_mask(name))), drawn_on, classifier)
 
 
 def photo_of_mask(name: str) -> str:
