@@ -214,9 +214,7 @@ def test_states_at_all_kept_layers_are_computed_in_one_pass_and_once(tiny, data,
 
 def test_states_at_other_layers_leave_when_there_is_no_room(tiny, data, edit, monkeypatch):
     cuts = cut_all(tiny, ["stem", "conv1"])
-    [of_conv1, of_stem] = (
-        len(data) * bytes_of_states({layer: cuts[layer]}, data.images[:1]) for layer in ("conv1", "stem")
-    )
+    [of_conv1, of_stem] = (len(data) * bytes_of_states(cuts, data.images[:1])[layer] for layer in ("conv1", "stem"))
     memory = StateMemory(max(of_conv1, of_stem), ["stem"])
     states = CachedActivations(cuts, data, len(data), memory=memory)
     of_the_stem = rewrite(tiny, "stem", make_exemplar(), data.images)
@@ -238,7 +236,7 @@ def test_states_in_the_order_of_the_first_run_are_not_kept(tiny, data, edit):
     memory = StateMemory(1e9, ["conv1"])
     states = CachedActivations(cuts, data, 8, memory=memory, fragile_first=True)
     expected = states.compare(edit).after
-    of_all = sum(bytes_of_states(cuts, image[None]) for image in data.images)
+    of_all = sum(sum(bytes_of_states(cuts, image[None]).values()) for image in data.images)
     assert memory.used == of_all
     assert torch.equal(CachedActivations(cuts, data).compare(edit).after, expected)
 

@@ -363,9 +363,9 @@ def batch_size_of_states(classifier: Classifier) -> int:
     return min(MOST_IMAGES, 2 * usual_batch_size(classifier))
 
 
-def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> int:
-    """Count the bytes of the states of an image `(1, 3, H, W)` at all cuts."""
-    return sum(_bytes_of(state) for state in states_at(cuts, image).values())
+def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> dict[str, int]:
+    """Count the bytes of the state of an image `(1, 3, H, W)` at each cut, by the layer's name."""
+    return {layer: _bytes_of(state) for layer, state in states_at(cuts, image).items()}
 
 
 def memory_for_states(device: torch.device) -> float:

@@ -353,6 +353,20 @@ class Search:
         if len(self.cuts) > LAYERS_THAT_GO_ON:
             self.activations.memory.keep([layer for layer in self.cuts if layer in layers])
 
+    @cached_property
+    def _bytes_of_states(self) -> dict[str, int]:
+        """The bytes of the state of an image at each layer."""
+        return bytes_of_states(self.cuts, pixels_of(self.splits.target)[:1])
+
+    @property
+    def _cost_images(self) -> int:
+        """The number of images on which an edit may cost something."""
+        return sum(len(split.before) for split in self._check.splits.values())
+
+    def _fit_into_memory(self, layers: Iterable[str], images: int) -> bool:
+        """Tell whether the states of so many images at some layers fit into the memory together."""
+        return images * sum(self._bytes_of_states[layer] for layer in layers) <= self.activations.memory.limit
+
     # --- score --------------------------------------------------------------------------------------------------------
 
     def candidates(
@@ -492,15 +506,27 @@ class Search:
             if candidates.need_two_passes:
                 first = self._first_pass(candidates.first_pass())
                 candidates = candidates.second_pass(self._layers_that_go_on(first))
-            self.keep_states(candidates.layers)
-            for outcome in self._scored(candidates):
-                outcomes.append(outcome)
-                best = self._better(outcome, best)
-                self._advance(name, best)
+            for of_layers in self._kept_together(candidates):
+                for outcome in self._scored(of_layers):
+                    outcomes.append(outcome)
+                    best = self._better(outcome, best)
+                    self._advance(name, best)
         except (KeyboardInterrupt, _Ended):
             self.is_ended = True
         scored = Outcomes.collected(outcomes, self.target.before).joined(first)
         return scored.timed(time.perf_counter() - started, name)
+
+    def _kept_together(self, candidates: Candidates) -> Iterator[Candidates]:
+        """Divide candidates by layer if the states at all of their layers do not fit into the memory together.
+
+        Otherwise, the states at some layers would be computed again for each candidate there.
+        """
+        groups = [candidates.layers]
+        if not self._fit_into_memory(candidates.layers, len(self.splits.target)):
+            groups = [[layer] for layer in candidates.layers]
+        for layers in groups:
+            self.keep_states(layers)
+            yield replace(candidates, layers=layers)
 
     def _better(self, outcome: Outcome, best: Outcome | None) -> Outcome | None:
         """Return the better of two outcomes: that of the lowest loss, of those with a net gain."""
@@ -535,7 +561,7 @@ class Search:
         cuts = {layer: self.cuts[layer] for layer in candidates.layers}
         images = self.splits.target
         most_bytes = self.activations.memory.limit / 2
-        size = int(most_bytes / bytes_of_states(cuts, pixels_of(images)[:1]))
+        size = int(most_bytes / sum(self._bytes_of_states[layer] for layer in candidates.layers))
         size = min(max(size, FEWEST_AT_ONCE), batch_size_of_states(self.classifier))
         groups = torch.arange(len(images)).split(size)
         self._bar.total += (len(groups) - 1) * len(tried)  # the bar counts a candidate once for each group
@@ -554,7 +580,7 @@ class Search:
 
     def _layers_that_go_on(self, first: Outcomes) -> set[str]:
         """Name the layers that get the whole grid: the best ones on all images, and without each fold."""
-        self.keep_states(self.cuts)
+        self.keep_states(self.cuts if self._fit_into_memory(self.cuts, self._cost_images) else ())
         return {layer for without in (None, *self.folds) for layer in self.best_layers(first, without)}
 
     @property
@@ -624,7 +650,6 @@ class Search:
         if not isinstance(outcomes, Outcomes):
             raise TypeError(f"outcomes is of type {type(outcomes).__name__}; pass what search.score(method) returns")
         constraints = constraints or self.constraints
-        self.keep_states({one.params.get("layer") for one in outcomes.candidates if one.tried_in != FIRST})
         finalists, going_on = self._finalists(outcomes, without)
         selection = self._best(finalists, without, constraints)
         if second_layer and selection.feasible and len(self.cuts) > 1 and not self.is_ended:
@@ -713,10 +738,16 @@ class Search:
             )
         counted = outcomes.on_images(self._counted(without))
         order = counted.by_loss
+        layers = {candidate.params.get("layer") for candidate in outcomes.candidates if candidate.tried_in != FIRST}
+        layers = layers.intersection(self.cuts)
+        fit_together = self._fit_into_memory(layers, self._cost_images)
+        self.keep_states(layers if fit_together else ())
         for index in order:
             if counted.net[index] <= 0:
                 continue
             candidate = counted.candidates[index]
+            if not fit_together:
+                self.keep_states(candidate.edit.layers)
             if not self._check.screen(candidate.edit, candidate.strength, constraints, without):
                 continue
             costs = self._check.measure(candidate.edit, candidate.strength, constraints)
