@@ -188,7 +188,7 @@ def test_session_uses_an_image_that_is_in_a_set_twice_once(tiny, sources):
 
 def test_result_is_that_of_the_edited_classifier(sets, tiny):
     weights = fingerprint(tiny)
-    result = sets.rewrite("conv1", 0.5, make_exemplar(), drawn_on=0)
+    result = sets.rewrite("conv1", 0.5, make_exemplar(), drawn_on=(0,))
     edit = result.edit
     with edit.applied(tiny):
         after = predict(tiny, sets.images)
@@ -526,7 +526,7 @@ def test_evidence_of_an_image_is_for_its_prediction_against_its_label(sets, tiny
 
 
 def test_evidence_with_an_edit_is_that_of_the_edited_classifier(sets, tiny):
-    edit = sets.rewrite("conv1", 1.0, make_exemplar(), drawn_on=0).edit
+    edit = sets.rewrite("conv1", 1.0, make_exemplar(), drawn_on=(0,)).edit
     heat, favored, against = sets.evidence("conv2", 1, edit=edit)
     indices = [tiny.classes.index(name) for name in (favored, against)]
     with edit.applied(tiny):
@@ -692,7 +692,7 @@ def instant_repair(tiny, report=lambda bar: None):
     """A `repair` that finds an edit at once; `report` is called with its bar, of 100 candidates."""
     edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
 
-    def repair(classifier, exemplar, target, clean, retain, *, progress, **options):
+    def repair(classifier, exemplar, target, clean, retain, *, source, progress, **options):
         with progress(total=100, unit="candidate", leave=False) as bar:
             report(bar)
         assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
