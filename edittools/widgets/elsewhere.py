@@ -59,12 +59,17 @@ class Box:
     def outlined_on(self, image: Tensor) -> Tensor:
         """Draw the outline of the box on an image `(3, H, W)`, in white next to black."""
         drawn = image.clone()
-        for inset, value in ((0, 0.0), (1, 1.0)):
-            inner = Box(self.top + inset, self.left + inset, self.height - 2 * inset, self.width - 2 * inset)
-            part = inner.of(drawn)
-            part[:, [0, -1], :] = value
-            part[:, :, [0, -1]] = value
+        _draw_border(self.of(drawn), 0.0)
+        inside = Box(self.top + 1, self.left + 1, self.height - 2, self.width - 2)
+        if min(inside.height, inside.width) > 0:
+            _draw_border(inside.of(drawn), 1.0)
         return drawn
+
+
+def _draw_border(pixels: Tensor, value: float) -> None:
+    """Set the outermost pixels of a part of an image `(3, H, W)`."""
+    pixels[:, [0, -1], :] = value
+    pixels[:, :, [0, -1]] = value
 
 
 @dataclass(frozen=True)
