@@ -186,7 +186,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         menus = (self._controls.group, self._controls.sort, self._controls.size)
         chooser = panel.row(*menus).add_class("et-menus")
         select = panel.row(panel.heading("1 Select an image"), self._controls.sheet)
-        pick = panel.column(select, chooser, self.gallery, name="et-pick")
+        pick = panel.column(select, chooser, self.gallery, self._controls.failures, name="et-pick")
         columns = panel.column(pick, self.box, self._controls, name="et-columns")
         self._use_checked = panel.button("Use the checked images", "make these the concept images", "primary")
         offered = panel.Gallery(checkable=True, label="Images that may hold the mark", size=panel.SIZES["medium"])
@@ -514,13 +514,13 @@ class Desk(StaticFigure, ipywidgets.VBox):
         )
         try:
             fix = self._session.search(exemplar, drawn_on, bar)
+            if not fix.selection.feasible:
+                self._controls.show_charts(fix.charts_html())  # this takes some seconds, like the summary
+                return panel.Outcome(f"{NOT_FOUND} ({fix.selection.n_candidates:,} were tried)", fix.summary())
         except KeyboardInterrupt:
             return panel.Outcome("The search was stopped before the first candidate was done.")
         finally:
             self._controls.show_search(None)
-        if not fix.selection.feasible:
-            self._controls.show_charts(fix.charts_html())
-            return panel.Outcome(f"{NOT_FOUND} ({fix.selection.n_candidates:,} were tried)", fix.summary())
         self._show()
         self._show_settings()
         self._controls.message.show(FOUND[fix.verdict.word])  # the charts take some seconds

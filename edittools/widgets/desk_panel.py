@@ -243,12 +243,13 @@ class Controls(ipywidgets.VBox):
         self.search = button("Find the best", "try edits and projections in every layer, and take the best")
         self.stop = button("Stop", "end the search with the best edit so far")
         self.failures = ipywidgets.Checkbox(
-            description="the images were chosen because they fail",
+            description="images chosen because they fail",
+            tooltip="so nothing can break among them, and the verdict of a search says so",
             indent=False,
             layout={"width": "auto"},
         )
         self.find = button("Find it elsewhere", "find the images that hold the mark of x', right and wrong ones")
-        self.sheet = button("What carries each class?", "find parts of photos that turn other photos into their class")
+        self.sheet = button("Contact sheet", "what carries each class: parts of photos that turn other photos into it")
         self.progress = ipywidgets.FloatProgress(0, max=1, layout={"width": "100%"})
         self.status = ipywidgets.HTML().add_class("et-quiet")
         self.heat = ipywidgets.ToggleButton(
@@ -305,7 +306,6 @@ class Controls(ipywidgets.VBox):
                 self.pair_message,
                 row(self.layer, self.strength),
                 row(self.rewrite, self.search, self.stop),
-                self.failures,
                 self.progress,
                 self.status,
                 self.message,
