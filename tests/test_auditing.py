@@ -21,11 +21,11 @@ from torch import nn
 import edittools as et
 from edittools.auditing import audit_folder, load_model, read_masks
 from edittools.auditing.audit import concepts_to_probe, masks_check
-from edittools.auditing.cli import main
 from edittools.auditing.direction import Errors, count_errors
 from edittools.auditing.sheet import NOT_SEEN
 from edittools.auditing.timm_names import check_timm_name, read_timm_names
 from edittools.classifiers import fingerprint
+from edittools.cli import main
 from edittools.course.miniworld.scenes import CLASSES
 from edittools.course.scenarios.tiers import SceneSet
 from edittools.image_files import fit_mask, load_image, load_mask
@@ -64,7 +64,7 @@ def audited(scenes, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     arguments = ["audit", scenes / "images", "--model", "mini_vgg", "--masks", scenes / "masks"]
     arguments += ["--material", scenes / "snow.png", "--concept-is-missed", "--out", out]
-    command = [sys.executable, "-m", "edittools.auditing.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "edittools.cli", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     return out, done.stdout
@@ -488,7 +488,7 @@ def test_main_checks_arguments_before_torch_is_imported(tmp_path):
     if importlib.util.find_spec("timm") is not None:
         wrong.append((["photos", "--model", "timm:resnet_18.a1_in1k"], "resnet18"))
     script = (
-        "import json, sys; from edittools.auditing.cli import main; "
+        "import json, sys; from edittools.cli import main; "
         "codes = [main(['audit', *arguments]) for arguments in json.loads(sys.argv[1])]; "
         "print(codes, 'torch' in sys.modules)"
     )

@@ -15,10 +15,10 @@ import pytest
 import torch
 from conftest import needs_browser, save_image
 
-from edittools.auditing.cli import main
-from edittools.auditing.desk_page import ADDRESS, FIRST_PORT, NO_CLEAN, SAME_MACHINE, desk_notebook, desk_or_error
+from edittools.cli import main
 from edittools.course.miniworld.scenes import scenes
 from edittools.widgets.desk import Desk
+from edittools.widgets.desk_page import ADDRESS, FIRST_PORT, NO_CLEAN, SAME_MACHINE, desk_notebook, desk_or_error
 
 MODEL = """
 import torch
@@ -50,7 +50,7 @@ def photos(tmp_path):
 def serving(folder, *arguments):
     """Run the command in a folder until the end of the context; give its address and its process."""
     environment = {**os.environ, "BROWSER": "true", "JUPYTER_CONFIG_DIR": str(folder), "IPYTHONDIR": str(folder)}
-    command = [sys.executable, "-m", "edittools.auditing.cli", "desk", *arguments]
+    command = [sys.executable, "-m", "edittools.cli", "desk", *arguments]
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -152,7 +152,7 @@ def test_desk_command_with_wrong_arguments_is_one_line(photos, arguments, quoted
 
 def test_desk_command_names_a_missing_folder_before_torch_is_imported(tmp_path):
     code = (
-        "import sys; from edittools.auditing.cli import main; "
+        "import sys; from edittools.cli import main; "
         "code = main(['desk', 'nowhere', '--model', 'mini_vgg']); sys.exit(code if 'torch' not in sys.modules else 1)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False).returncode == 2

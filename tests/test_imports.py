@@ -56,7 +56,7 @@ def test_subpackage_without_its_packages(fresh_process):
 WITHOUT_PACKAGES = """
 import sys
 sys.modules |= dict.fromkeys(("torch", "torchvision", "numpy", "pandas", "scipy", "PIL"))
-from edittools.auditing.cli import main
+from edittools.cli import main
 main(sys.argv[1:])
 """
 

@@ -228,7 +228,7 @@ def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, ti
     edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
     drawn = []
 
-    def repair(classifier, exemplar, target, clean, retain, *, progress, **options):
+    def repair(classifier, exemplar, target, clean, retain, *, source, progress, **options):
         progress(total=2).update()
         assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
         verdict = verdict_of(

@@ -1,4 +1,4 @@
-"""JupyterLab, Notebook 7, voila and Debian's chromium for tests, with no network beyond 127.0.0.1.
+"""JupyterLab, Notebook 7 and Debian's chromium for tests, with no network beyond 127.0.0.1.
 
 The settings and waits were found by experiment. `run_cell` waits for the kernel; Shift+Enter would sometimes skip a
 cell.
@@ -61,20 +61,7 @@ def jupyterlab(root: Path, log: Path, env: dict[str, str] | None = None) -> Iter
 
 
 @contextmanager
-def voila(notebook: Path, log: Path, env: dict[str, str] | None = None, folder: Path | None = None) -> Iterator[str]:
-    """Serve one notebook as a page with voila, started in `folder`; yield the address."""
-    with _serving(["voila", str(notebook), "--Voila.ip=127.0.0.1"], log, env, folder, "/voila/static/") as base:
-        yield base
-
-
-@contextmanager
-def _serving(
-    command: list[str],
-    log: Path,
-    env: dict[str, str] | None = None,
-    folder: Path | None = None,
-    status_path: str = "/api/status",
-) -> Iterator[str]:
+def _serving(command: list[str], log: Path, env: dict[str, str] | None = None) -> Iterator[str]:
     """Run a server module with its own Jupyter folders instead of the user's; yield the address."""
     state = Path(tempfile.mkdtemp(prefix="lab-"))
     for name, value in SETTINGS.items():
@@ -98,11 +85,10 @@ def _serving(
             env={**os.environ, **{name: str(state / folder) for name, folder in folders.items()}, **(env or {})},
             stdout=output,
             stderr=subprocess.STDOUT,
-            cwd=folder,
         )
         try:
             base = f"http://127.0.0.1:{port}"
-            _wait_for(base + status_path, server)
+            _wait_for(f"{base}/api/status", server)
             yield base
         finally:
             server.terminate()  # also ends the kernels

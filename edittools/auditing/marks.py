@@ -151,7 +151,7 @@ def examine(
     number = sheet.of_class(group.label).index(group) + 1
     confirmation = confirm(classifier, sheet, group, seed, progress)
     windows = find_mark(classifier, sheet, group, progress)
-    exemplar = _find_exemplar(classifier, sheet, group, windows, seed)
+    exemplar = find_exemplar(classifier, sheet, group, windows, seed)
     return Mark(group, number, confirmation, windows, exemplar)
 
 
@@ -239,13 +239,23 @@ def _moments(
     return mean.float(), variance.sqrt().float()
 
 
-def _find_exemplar(
-    classifier: Classifier, sheet: ContactSheet, group: WindowGroup, windows: Sequence[Window], seed: int
+def find_exemplar(
+    classifier: Classifier, sheet: ContactSheet, group: WindowGroup, windows: Sequence[Window], seed: int = 0
 ) -> Exemplar | None:
-    """Paste the first window into photos without the mark, until one becomes the class of the mark.
+    """Paste the first window of a mark into photos without it, and return one that becomes the class of the mark.
 
     A photo that is predicted as before with the place of the window in one color is preferred, since the window then
     covers no object.
+
+    Args:
+        classifier: the classifier of the contact sheet.
+        sheet: the contact sheet.
+        group: the windows of the mark.
+        windows: where the mark was found; these photos take no window.
+        seed: the seed of photos and places.
+
+    Returns:
+        The exemplar; None if no photo becomes the class.
     """
     data = sheet.data
     generator = torch.Generator().manual_seed(seed)

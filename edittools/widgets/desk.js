@@ -35,6 +35,7 @@ function follow(model, names, show) {
 
 function gallery({ model, el }) {
   const selectable = model.get("selectable");
+  const checkable = model.get("checkable");
   const root = make("div", {
     class: "et-gallery",
     role: selectable ? "listbox" : "group",
@@ -50,6 +51,18 @@ function gallery({ model, el }) {
     cards[index].focus();
   };
   const moves = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+  const toggle = (index) => {
+    const checked = new Set(model.get("checked"));
+    if (!checked.delete(index)) checked.add(index);
+    model.set("checked", [...checked]);
+    model.save_changes();
+    check();
+  };
+  const check = () => {
+    if (!checkable) return;
+    const checked = model.get("checked");
+    cards.forEach((card, index) => card.setAttribute("aria-checked", String(checked.includes(index))));
+  };
   const enlarge = (index) => {
     model.set("enlarged", index);
     model.save_changes();
@@ -79,16 +92,16 @@ function gallery({ model, el }) {
         make("span", { class: "et-caption" }),
         make("span", { class: "et-prediction" }),
       );
-      if (selectable) {
+      if (selectable || checkable) {
         const lens = make("span", { class: "et-lens", title: "Enlarge (Enter)", "aria-hidden": "true" }, "⤢");
         lens.addEventListener("click", (event) => {
           event.stopPropagation();
           enlarge(index);
         });
         card.append(lens);
-        card.setAttribute("role", "option");
-        card.addEventListener("click", () => select(index));
-        card.addEventListener("dblclick", () => enlarge(index));
+        card.setAttribute("role", checkable ? "checkbox" : "option");
+        card.addEventListener("click", () => (checkable ? toggle(index) : select(index)));
+        if (selectable) card.addEventListener("dblclick", () => enlarge(index));
       } else card.addEventListener("click", () => enlarge(index));
       return Object.assign(card, { png });
     });
@@ -119,6 +132,7 @@ function gallery({ model, el }) {
       cards[index].setAttribute("aria-label", card.description);
     });
     mark();
+    check();
   };
   const mark = () => {
     if (!selectable) return;
@@ -145,6 +159,7 @@ function gallery({ model, el }) {
     ["cards", fill],
     ["order", arrange],
     ["selected", mark],
+    ["checked", check],
     ["size", resize],
   ];
   const ends = follows.map(([name, show]) => follow(model, [name], show));

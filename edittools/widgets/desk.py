@@ -17,7 +17,7 @@ of its own.
 import os
 import tempfile
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from functools import partial
@@ -33,19 +33,23 @@ import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from edittools.auditing.marks import describe_confirmation
+from edittools.auditing.sheet import NOT_SEEN, WindowGroup, outlined
 from edittools.classifiers import Classifier, check_classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.image_files import load_image
 from edittools.probing.segmentation import Finder
+from edittools.selection.splits import FAILURES, SAMPLE
 from edittools.selection.verdict import DO_NOT_USE, UNCLEAR, USE
 from edittools.widgets import desk_panel as panel
 from edittools.widgets.drawing import image_grid, titles_and_states
 from edittools.widgets.editor import MaskEditor, strongest_heat
+from edittools.widgets.elsewhere import Sighting
 from edittools.widgets.image_sets import ImageSource, check_source
 from edittools.widgets.pixels import StaticFigure, plain_text
-from edittools.widgets.result import Result
-from edittools.widgets.session import EditSession
+from edittools.widgets.result import Result, sentence
+from edittools.widgets.session import ALL, CONCEPT, EditSession
 
 MAX_IMAGES = 60
 """The largest number of images that are shown, the first ones of the order that is selected."""
@@ -85,6 +89,21 @@ MARK_MESSAGE = "Mark the area of the image that misleads."
 
 LABEL_MESSAGE = "This image has no label yet: enter the class that it shows."
 """The message about a marked image that has no label, so that nobody knows whether it is misclassified."""
+
+SIGHTINGS = (
+    "The most similar ones come first, whatever is predicted of them. Click those that show the mark, right (✓) and "
+    "wrong (✗) ones: an edit is then selected and measured on these images."
+)
+"""What is said above the images that may hold the mark."""
+
+WINDOWS = (
+    "Pasted into photos of other classes, these parts of photos turn them into their class. Strong is not wrong: click "
+    "one that does not belong to its class."
+)
+"""What is said above the contact sheet."""
+
+STOPPED = "Stopped; nothing has changed."
+"""The message after a search for images, or a contact sheet, that was stopped."""
 
 WAITING = "This is done when all images are read and classified."
 """The message about a request that waits for the images."""
@@ -152,19 +171,29 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._display = RLock()
         self._edit_of_heat: Edit | None = None
         self._stop_requested = False
+        self._stopping_message = ""
         self._search_waits = False
+        self._sightings: list[Sighting] = []
+        self._groups: list[WindowGroup] = []
         self._displayed_exemplar: Exemplar | None = None
         self._notes = ipywidgets.HTML().add_class("et-quiet")
         self._busy = panel.Busy()
         self._controls = panel.Controls()
-        self.box = panel.column(panel.row(panel.heading("2 Mark what misleads"), self._controls.heat))
+        where = (self._controls.heat, self._controls.find)
+        self.box = panel.column(panel.row(panel.heading("2 Mark what misleads"), *where))
         self.gallery = panel.Gallery(selectable=True, label="images")
         traitlets.dlink((self._controls.size, "value"), (self.gallery, "size"))
         menus = (self._controls.group, self._controls.sort, self._controls.size)
         chooser = panel.row(*menus).add_class("et-menus")
-        pick = panel.column(panel.heading("1 Select an image"), chooser, self.gallery, name="et-pick")
+        select = panel.row(panel.heading("1 Select an image"), self._controls.sheet)
+        pick = panel.column(select, chooser, self.gallery, self._controls.failures, name="et-pick")
         columns = panel.column(pick, self.box, self._controls, name="et-columns")
-        super().__init__([self._notes, self._busy, columns])
+        self._use_checked = panel.button("Use the checked images", "make these the concept images", "primary")
+        offered = panel.Gallery(checkable=True, label="Images that may hold the mark", size=panel.SIZES["medium"])
+        windows = panel.Gallery(selectable=True, label="What carries each class", size=panel.SIZES["medium"])
+        self.elsewhere = panel.Shelf(offered, self._use_checked)
+        self.sheet = panel.Shelf(windows)
+        super().__init__([self._notes, self._busy, columns, self.elsewhere, self.sheet])
         self.add_class("et-desk")
         make_session = partial(
             EditSession,
@@ -276,16 +305,33 @@ class Desk(StaticFigure, ipywidgets.VBox):
         Raises:
             ValueError: if nothing is marked.
         """
-        exemplar = self.exemplar
-        self._stop_requested = False
-        self._search_waits = True
-        self._controls.show_search(0.0)
-        self._submit(partial(self._search, exemplar, self.index), "searching …")
+        work = partial(self._search, self.exemplar, self._session.drawn_on)
+        self._session.source = FAILURES if self._controls.failures.value else SAMPLE
+        self._submit_search(work, "searching …", panel.STOPPING)
+
+    def find_elsewhere(self) -> None:
+        """Offer the images that hold the mark by its appearance, until all are searched or this is stopped.
+
+        Raises:
+            ValueError: if nothing is marked.
+        """
+        work = partial(self._find_elsewhere, self.exemplar, self._session.drawn_on)
+        self._submit_search(work, "looking for the mark …", panel.STOPPING_WORK)
+
+    def confirm(self) -> None:
+        """Make the images that are checked the concept images; without any, all images with a label count again."""
+        checked = [self._sightings[position] for position in self.elsewhere.gallery.checked]
+        self._submit(partial(self._confirm, checked), "computing …")
+
+    def show_contact_sheet(self) -> None:
+        """Offer the parts of photos that carry each class, until they are found or this is stopped."""
+        self._starting.result()
+        self._submit_search(self._show_contact_sheet, "finding what carries each class …", panel.STOPPING_WORK)
 
     def stop(self) -> None:
-        """End the search with the best edit so far, which is then checked."""
+        """End what is searched: a search for an edit ends with the best edit so far, which is then checked."""
         self._stop_requested = True
-        self._controls.show_stopping()
+        self._controls.show_stopping(self._stopping_message)
 
     def undo(self) -> None:
         """Go back to the previous edit."""
@@ -422,11 +468,19 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._last_request = worker.submit(self._run, work, running_message)
         self._last_requests[worker] = self._last_request
 
+    def _submit_search(self, work: Callable[[], panel.Outcome], running_message: str, stopping_message: str) -> None:
+        """Queue a request that takes long and that *Stop* ends; no layer is prepared until it is done."""
+        self._stop_requested = False
+        self._stopping_message = stopping_message
+        self._search_waits = True
+        self._controls.show_search(0.0)
+        self._submit(work, running_message)
+
     def _request_rewrite(self) -> None:
         """Queue a rewrite of the selected layer by the exemplar."""
         layer = self._controls.layer.value
         strength = self._controls.strength.value
-        work = partial(self._rewrite, layer, strength, self._session.exemplar, self._session.index)
+        work = partial(self._rewrite, layer, strength, self._session.exemplar, self._session.drawn_on)
         self._submit(work, "rewriting …")
 
     def _run(self, work: Callable[[], panel.Outcome], running_message: str) -> None:
@@ -444,14 +498,14 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if outcome.text:
             self._controls.message.show(outcome.text, details=outcome.details)
 
-    def _rewrite(self, layer: str, strength: float, exemplar: Exemplar, drawn_on: int) -> panel.Outcome:
+    def _rewrite(self, layer: str, strength: float, exemplar: Exemplar, drawn_on: Sequence[int]) -> panel.Outcome:
         self._session.rewrite(layer, strength, exemplar, drawn_on, self._show_result)
         self._show()
         return panel.Outcome(f"Rewrote {layer} with strength {strength:g}.")
 
-    def _search(self, exemplar: Exemplar, drawn_on: int) -> panel.Outcome:
+    def _search(self, exemplar: Exemplar, drawn_on: Sequence[int]) -> panel.Outcome:
         self._search_waits = False
-        images = len(self._session.images) - 1  # without the one that the exemplar was made from
+        images = len(set(self._session.concept) - set(drawn_on))
         bar = partial(
             panel.SearchBar,
             show=self._controls.show_search,
@@ -460,19 +514,100 @@ class Desk(StaticFigure, ipywidgets.VBox):
         )
         try:
             fix = self._session.search(exemplar, drawn_on, bar)
+            if not fix.selection.feasible:
+                self._controls.show_charts(fix.charts_html())  # this takes some seconds, like the summary
+                return panel.Outcome(f"{NOT_FOUND} ({fix.selection.n_candidates:,} were tried)", fix.summary())
         except KeyboardInterrupt:
             return panel.Outcome("The search was stopped before the first candidate was done.")
         finally:
             self._controls.show_search(None)
-        if not fix.selection.feasible:
-            self._controls.show_charts(fix.charts_html())
-            return panel.Outcome(f"{NOT_FOUND} ({fix.selection.n_candidates:,} were tried)", fix.summary())
         self._show()
         self._show_settings()
         self._controls.message.show(FOUND[fix.verdict.word])  # the charts take some seconds
         self._session.draw_charts()
         self._show()
         return panel.Outcome(FOUND[fix.verdict.word])
+
+    def _work_bar(self, *arguments: Any, **options: Any) -> panel.WorkBar:
+        """Make a bar where the bar of a search is, which *Stop* ends."""
+        show = self._controls.show_search
+        return panel.WorkBar(*arguments, show=show, is_stopped=lambda: self._stop_requested, **options)
+
+    def _find_elsewhere(self, exemplar: Exemplar, drawn_on: Sequence[int]) -> panel.Outcome:
+        self._search_waits = False
+        try:
+            self._sightings = self._session.find_elsewhere(exemplar, drawn_on, self._work_bar)
+        except KeyboardInterrupt:
+            return panel.Outcome(STOPPED)
+        finally:
+            self._controls.show_search(None)
+        classes = self._session.classifier.classes
+        images = [sighting.box.outlined_on(sighting.image) for sighting in self._sightings]
+        cards = []
+        for sighting in self._sightings:
+            probabilities = sighting.logits.softmax(dim=0)
+            cards.append(panel.card(classes, sighting.label, probabilities, probabilities, name=sighting.name))
+        self.elsewhere.show(SIGHTINGS, images, cards)
+        is_checked = map(self._session.is_confirmed, self._sightings)
+        self.elsewhere.gallery.checked = [position for position, checked in enumerate(is_checked) if checked]
+        return panel.Outcome("Below: the images that may hold the mark.")
+
+    def _confirm(self, sightings: Sequence[Sighting]) -> panel.Outcome:
+        indices = self._session.confirm(sightings)
+        self._show_other_sets()
+        self._controls.group.value = CONCEPT if indices else ALL
+        self.elsewhere.hide()
+        if not indices:
+            return panel.Outcome("No image is checked: all images with a label count.")
+        wrong = sum(map(self._session.is_misclassified, indices))
+        return panel.Outcome(f"{len(indices)} concept images, {wrong} of them misclassified; the others do not count.")
+
+    def _show_other_sets(self, *first: int) -> None:
+        """Show what has changed when images were added, or taken out of the clean images; then prepare a rewrite.
+
+        Args:
+            first: indices of images that come first.
+        """
+        self._ranking = [*first, *(index for index in self._session.order if index not in first)]
+        self._notes.value = panel.notes_html(self._session)
+        self._update()
+        self._submit(partial(self._prepare, self._controls.layer.value))
+
+    def _show_contact_sheet(self) -> panel.Outcome:
+        self._search_waits = False
+        try:
+            sheet = self._session.contact_sheet(self._work_bar)
+        except KeyboardInterrupt:
+            return panel.Outcome(STOPPED)
+        finally:
+            self._controls.show_search(None)
+        self._groups = []
+        cards = []
+        for label, photos in sheet.photos.items():
+            for number, group in enumerate(sheet.of_class(label), start=1):
+                self._groups.append(group)
+                cards.append(panel.window_card(f"{sheet.data.classes[label]}:{number}", group, photos))
+        images = [outlined(sheet.data.images[group.windows[0].photo], group.windows[0]) for group in self._groups]
+        self.sheet.show(f"{WINDOWS} {NOT_SEEN}", images, cards)
+        return panel.Outcome("Below: what carries each class.")
+
+    def _use_window(self, group: WindowGroup) -> panel.Outcome:
+        self._search_waits = False
+        try:
+            self._session.use_window(group)
+            index = self._session.index
+            self._editors.pop(index, None)  # its mask is another one now
+            self._controls.show_materials(self._session.material_names, self._session.material)
+            self._choose(index)
+            self._show_other_sets(index)
+            self._show_selected()
+            confirmation = self._session.check_window(group, self._work_bar)
+        except KeyboardInterrupt:
+            return panel.Outcome("The test of the window was stopped; its exemplar is shown.")
+        finally:
+            self._controls.show_search(None)
+        class_name = self._session.classifier.classes[group.label]
+        return panel.Outcome(sentence(describe_confirmation(confirmation, class_name)))
 
     def _show_edit(self, edit: Edit) -> panel.Outcome:
         self._session.show(edit)
@@ -543,11 +678,16 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._editor = self._editors[index]
         self.box.children = [self.box.children[0], self._editor, self._controls.heat_scale]
         self._controls.show_heat_classes(self._session.likely_classes(index))
-        self.gallery.selected = self._pictured.index(index) if index in self._pictured else -1
+        self._show_selected()
         self._controls.class_name.value = self._session.class_name(index) if self._session.has_label(index) else ""
         self._show_exemplar()
         if self._controls.heat.value:
             self._request_heat()
+
+    def _show_selected(self) -> None:
+        """Show in the gallery which image is selected, if it has shown this image."""
+        index = self._session.index
+        self.gallery.selected = self._pictured.index(index) if index in self._pictured else -1
 
     def _show_settings(self) -> None:
         """Show the layer and the strength of the edit that is applied, the first layer of several."""
@@ -678,12 +818,17 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.rewrite.on_click(self._with_errors_shown(lambda _: self._request_rewrite()))
         controls.search.on_click(self._with_errors_shown(lambda _: self.find_best()))
         controls.stop.on_click(self._with_errors_shown(lambda _: self.stop()))
+        controls.find.on_click(self._with_errors_shown(lambda _: self.find_elsewhere()))
+        controls.sheet.on_click(self._with_errors_shown(lambda _: self.show_contact_sheet()))
+        self._use_checked.on_click(self._with_errors_shown(lambda _: self.confirm()))
+        windows = self.sheet.gallery
+        windows.observe(self._with_errors_shown(lambda change: self._window_selected(change["new"])), "selected")
         controls.undo.on_click(self._with_errors_shown(lambda _: self.undo()))
         controls.save.on_click(self._with_errors_shown(lambda _: self.save(controls.path.value or None)))
         controls.report.on_click(self._with_errors_shown(lambda _: self.save_report(self._report_path())))
         controls.upload.observe(self._with_errors_shown(lambda change: self._add_files(change["new"])), "value")
         controls.class_name.observe(self._with_errors_shown(lambda change: self._label_entered(change["new"])), "value")
-        controls.material.observe(self._with_errors_shown(lambda _: self._show_exemplar()), "value")
+        controls.material.observe(self._with_errors_shown(lambda _: self._material_selected()), "value")
         controls.layer.observe(self._with_errors_shown(lambda _: self._layer_selected()), "value")
         controls.heat.observe(self._with_errors_shown(lambda _: self._request_heat()), "value")
         controls.group.observe(self._with_errors_shown(lambda _: self._group_selected()), "value")
@@ -711,6 +856,15 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _image_selected(self, position: int) -> None:
         if position >= 0 and self._pictured[position] != self._session.index:
             self._choose(self._pictured[position])
+
+    def _window_selected(self, position: int) -> None:
+        if position >= 0:
+            work = partial(self._use_window, self._groups[position])
+            self._submit_search(work, "pasting the window …", panel.STOPPING_WORK)
+
+    def _material_selected(self) -> None:
+        if not self._controls.is_filling:
+            self._show_exemplar()
 
     def _layer_selected(self) -> None:
         self._submit(partial(self._prepare, self._controls.layer.value))

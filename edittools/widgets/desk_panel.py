@@ -12,6 +12,7 @@ import traitlets
 from torch import Tensor
 from tqdm import tqdm
 
+from edittools.auditing.sheet import WindowGroup, describe
 from edittools.images import resized
 from edittools.metrics import SIGNS, state_of
 from edittools.widgets.pixels import to_base64, to_pixels, to_png
@@ -30,6 +31,7 @@ UNREAD = "The images are being read and classified; then an area can be marked."
 UNMARKED = "x and x' are shown here when an area is marked."
 CLASSIFYING_PAIR = "x and x' are being classified …"
 STOPPING = "Stopping after this candidate; then the best edit is checked."
+STOPPING_WORK = "Stopping …"
 
 LEAST_SHARE = 0.02
 """The share of a search that is done before the time that is left is estimated: its first candidates take longest."""
@@ -55,13 +57,13 @@ class _DeskWidget(anywidget.AnyWidget):
 
 
 class Gallery(_DeskWidget):
-    """Small images with captions, one of which can be selected if they are `selectable`.
+    """Small images with captions, of which one can be selected (`selectable`), or each can be checked (`checkable`).
 
     `cards` holds what is below each image, see `card`. `order` holds the positions of the images that are visible, in
     the order on the screen; if it is empty, all are, as they were added. `selected` is the position of the selected
-    image, -1 for none. `enlarged` is that of the image that is shown in the large view, -1 if it is closed. `label`
-    names the gallery for screen readers. `size` is the width of an image on the screen, in pixels. `placeholder` is
-    shown while there is no image.
+    image, -1 for none; `checked` holds the positions of those that are checked. `enlarged` is that of the image that is
+    shown in the large view, -1 if it is closed. `label` names the gallery for screen readers. `size` is the width of an
+    image on the screen, in pixels. `placeholder` is shown while there is no image.
     """
 
     _kind = traitlets.Unicode("gallery").tag(sync=True)
@@ -70,6 +72,8 @@ class Gallery(_DeskWidget):
     order = traitlets.List().tag(sync=True)
     selected = traitlets.Int(-1).tag(sync=True)
     selectable = traitlets.Bool(False).tag(sync=True)
+    checked = traitlets.List().tag(sync=True)
+    checkable = traitlets.Bool(False).tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
     size = traitlets.Int(SIZES["small"]).tag(sync=True)
     enlarged = traitlets.Int(-1).tag(sync=True)
@@ -164,6 +168,44 @@ class Busy(ipywidgets.VBox):
         self.message.show(message, alarm=True)
 
 
+class Shelf(ipywidgets.VBox):
+    """Images that the desk offers below its columns, with what they are and what to do; hidden until there are some.
+
+    Args:
+        gallery: where the images are shown.
+        buttons: what can be done with them, besides closing the shelf.
+    """
+
+    def __init__(self, gallery: Gallery, *buttons: ipywidgets.Button) -> None:
+        self.gallery = gallery
+        self.title = heading(gallery.label)
+        self.note = ipywidgets.HTML().add_class("et-quiet")
+        self.close_button = button("Close", "hide these images")
+        self.close_button.on_click(lambda _: self.hide())
+        super().__init__([row(self.title, *buttons, self.close_button), self.note, gallery])
+        self.add_class("et-box").add_class("et-shelf")
+        self.hide()
+
+    def show(self, note: str, images: Sequence[Tensor], cards: Sequence[dict[str, Any]]) -> None:
+        """Show other images, none of them selected or checked.
+
+        Args:
+            note: what they are, and what to do.
+            images: the images, each `(3, H, W)`.
+            cards: what is below each image.
+        """
+        self.note.value = escape(note)
+        self.gallery.selected = -1
+        self.gallery.checked = []
+        self.gallery.cards = list(cards)
+        self.gallery.show(images)
+        self.layout.display = ""
+
+    def hide(self) -> None:
+        """Hide the images."""
+        self.layout.display = "none"
+
+
 class Controls(ipywidgets.VBox):
     """The controls of a desk (label, material, layer, strength, buttons) and its messages.
 
@@ -174,7 +216,8 @@ class Controls(ipywidgets.VBox):
 
     def __init__(self) -> None:
         self._can_search = False
-        self._is_stopping = False
+        self._is_complete = False
+        self._stopping = ""
         self.is_filling = False
         wide = {"style": {"description_width": "76px"}, "layout": {"width": "100%"}}
         narrow = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
@@ -199,9 +242,15 @@ class Controls(ipywidgets.VBox):
         self.rewrite = button("Rewrite", "rewrite this layer by the marked image", "primary")
         self.search = button("Find the best", "try edits and projections in every layer, and take the best")
         self.stop = button("Stop", "end the search with the best edit so far")
-        self.progress = ipywidgets.FloatProgress(
-            0, max=1, description="search", style={"description_width": "initial"}, layout={"width": "100%"}
+        self.failures = ipywidgets.Checkbox(
+            description="images chosen because they fail",
+            tooltip="so nothing can break among them, and the verdict of a search says so",
+            indent=False,
+            layout={"width": "auto"},
         )
+        self.find = button("Find it elsewhere", "find the images that hold the mark of x', right and wrong ones")
+        self.sheet = button("Contact sheet", "what carries each class: parts of photos that turn other photos into it")
+        self.progress = ipywidgets.FloatProgress(0, max=1, layout={"width": "100%"})
         self.status = ipywidgets.HTML().add_class("et-quiet")
         self.heat = ipywidgets.ToggleButton(
             description="Where to mark?",
@@ -279,6 +328,7 @@ class Controls(ipywidgets.VBox):
             self.heat,
             self.sort,
             self.group,
+            self.failures,
         )
 
     def start(self, session: EditSession) -> None:
@@ -300,33 +350,43 @@ class Controls(ipywidgets.VBox):
         self.show_search(None)
 
     def complete(self, session: EditSession) -> None:
-        """Offer what needs all sets: to add files, and a search if there are clean images."""
+        """Offer what needs all sets: to add files, to find what they show, and a search if there are clean images."""
+        self._is_complete = True
         self._can_search = session.has_clean
         self.upload.disabled = False
         self.show_search(None)
 
     def show_search(self, share: float | None, status: str = "") -> None:
-        """Show how far a search has come.
+        """Show how far a search has come: of edits, of the mark, or of what carries each class.
 
         Args:
             share: the share of it that is done, from 0 to 1; None if there is no search.
             status: what is known of it, one line per fact.
         """
         is_searching = share is not None
-        self._is_stopping = self._is_stopping and is_searching
+        self._stopping = self._stopping if is_searching else ""
         self.rewrite.disabled = is_searching or not self.is_started
         self.search.disabled = is_searching or not self._can_search
-        self.stop.disabled = self._is_stopping or not is_searching
+        for control in (self.find, self.sheet):
+            control.disabled = is_searching or not self._is_complete
+        self.stop.disabled = bool(self._stopping) or not is_searching
         for part in (self.progress, self.status):
             part.layout.display = "" if is_searching else "none"
         self.progress.value = share or 0.0
-        self.status.value = escape(STOPPING if self._is_stopping else status).replace("\n", "<br>")
+        self.status.value = escape(self._stopping or status).replace("\n", "<br>")
 
-    def show_stopping(self) -> None:
-        """Show that the search ends, until it has ended."""
-        self._is_stopping = True
+    def show_stopping(self, message: str) -> None:
+        """Show that the search ends, until it has ended, with a message that says when."""
+        self._stopping = message
         self.stop.disabled = True
-        self.status.value = escape(STOPPING)
+        self.status.value = escape(message)
+
+    def show_materials(self, names: Sequence[str], selected: str) -> None:
+        """Offer other materials, one of which is selected."""
+        self.is_filling = True
+        self.material.options = names
+        self.material.value = selected
+        self.is_filling = False
 
     def show(self, result: Result | None, has_edit: bool, file_name: str) -> None:
         """Show the verdict on an edit, and whether its figures are held out.
@@ -437,6 +497,28 @@ class BusyBar(StoppableBar):
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar in the panel, and print nothing."""
         self._busy.show((self.desc or "").removesuffix(": "), self.n, self.total)
+
+
+class WorkBar(StoppableBar):
+    """A progress bar of something that the panel shows where it shows a search.
+
+    Args:
+        arguments: those of `tqdm`.
+        show: is called with the share that is done, and with what is done at the moment.
+        is_stopped: tells whether it should end.
+        options: those of `tqdm`.
+    """
+
+    def __init__(
+        self, *arguments: Any, show: Callable[[float, str], None], is_stopped: Callable[[], bool], **options: Any
+    ) -> None:
+        self._show = show
+        super().__init__(*arguments, is_stopped=is_stopped, **options)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Show the bar in the panel, and print nothing."""
+        what = (self.desc or "").removesuffix(": ")
+        self._show(self.n / self.total if self.total else 0.0, f"{what}: {self.n} of {self.total}")
 
 
 class SearchBar(StoppableBar):
@@ -555,6 +637,29 @@ def card(
         "full": full,
         "marked": marked,
         "description": ": ".join([*heads, "; ".join([in_words, *facts])]),
+    }
+
+
+def window_card(name: str, group: WindowGroup, photos: int) -> dict[str, Any]:
+    """Describe a window of a contact sheet in the lines below it, see `card`.
+
+    Args:
+        name: its name, such as "garbage truck:1".
+        group: the window, and those that resemble it.
+        photos: the number of photos of the class whose windows were tried.
+    """
+    share = f"{group.share:.0%}"
+    return {
+        "state": "",
+        "lines": [[name, ""], ["turns photos", share], ["in photos", f"{len(group.windows)} of {photos}"]],
+        "name": name,
+        "full": [
+            ["photos that it turns into the class", share],
+            ["random windows of the class", f"{group.random_share:.0%}"],
+            ["windows of other classes", f"{group.other_share:.0%}"],
+        ],
+        "marked": False,
+        "description": f"{name}: {describe(group, photos)}",
     }
 
 

@@ -17,7 +17,7 @@ from edittools.selection.splits import repeated
 ImageSource = LabelledImages | LazyImages | Tensor | str | os.PathLike
 """Images with or without labels, or the path of a folder."""
 
-MAX_PIXELS = 20_000_000
+MAX_PIXELS = 400 * 224**2
 """The largest size of a set (400 images of 224 × 224), which keeps a session fast; larger sets are thinned evenly."""
 
 AT_ONCE = 8

@@ -14,7 +14,7 @@ meanwhile.
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from edittools._graph import quiet_exports
 from edittools._image_checks import check_mask
 from edittools._ledger import Weights, ledger_of
 from edittools._progress import Progress, bar_of
+from edittools.auditing import windows
+from edittools.auditing.marks import find_exemplar
+from edittools.auditing.sheet import ContactSheet, WindowGroup
 from edittools.classifiers import Classifier, check_classifier, fingerprint_beside_weights
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
@@ -37,11 +40,12 @@ from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
 from edittools.selection import Assessment, CachedActivations, cache_activations, candidate_layers, repair
 from edittools.selection.activations import StateMemory, memory_for_states
 from edittools.selection.checks import describe_effect
-from edittools.selection.splits import check_disjoint, split_clean
+from edittools.selection.splits import SAMPLE, check_disjoint, split_clean
 from edittools.site import LayerReference, site_at
+from edittools.widgets.elsewhere import Box, Sighting, find_alike
 from edittools.widgets.files import path_for_edit
 from edittools.widgets.image_sets import ImageSource, OnImages, ReadSet, read_set, with_names
-from edittools.widgets.materials import MATERIALS, replace_by_material
+from edittools.widgets.materials import MATERIALS, paste_window, replace_by_material
 from edittools.widgets.result import MEASURING, Preview, Result, describe, sentence, verdict, with_held_out_verdict
 
 ALL = "all"
@@ -56,6 +60,15 @@ MOST_CLASSES = 5
 CACHED_LAYERS = 3
 """The number of layers at which the states of the images stay in memory."""
 
+CONCEPT = "concept images"
+"""The name of the group of images that a person has confirmed to hold the mark."""
+
+MOST_SIGHTINGS = 60
+"""The largest number of images that are offered as holding a mark."""
+
+LEAST_CLEAN = 3
+"""The smallest number of clean images that an edit can be selected with."""
+
 
 @dataclass(frozen=True)
 class _LayerStates:
@@ -64,6 +77,21 @@ class _LayerStates:
     cut: Cut
     reference: LayerReference
     sets: dict[str, CachedActivations]
+
+
+@dataclass(frozen=True, eq=False)
+class _SheetPhotos:
+    """A contact sheet of a session, and which of its photos come from which set.
+
+    Attributes:
+        sheet: the contact sheet; its photos are those of `images`, and then those of `clean`.
+        images: the index of each photo that comes from the images.
+        clean: the index of each photo that comes from the clean images.
+    """
+
+    sheet: ContactSheet
+    images: Sequence[int]
+    clean: Sequence[int]
 
 
 @dataclass(eq=False)
@@ -101,7 +129,7 @@ class EditSession:
     `images`, `clean`, `retain` and `reference` hold the sets, and `before` the logits `(N, classes)` of the images
     without an edit. `notes` says how the images were divided, and what was left out. `layers` names the layers that can
     be rewritten. `index` is the index of the selected image, and `material` is the name of the material that replaces
-    its marked area.
+    its marked area. `source` says how the images were chosen, "sample" or "failures", see `repair`.
 
     Raises:
         TypeError: if the classifier is not a `Classifier`, or if a set is none of these.
@@ -123,18 +151,26 @@ class EditSession:
         on_classified: "Callable[[EditSession], None] | None" = None,
     ) -> None:
         self.classifier = check_classifier(classifier)
-        self.notes: list[str] = []
+        self.source = SAMPLE
+        self._notes: list[str] = []
         self._weights = Weights(classifier)
         self._beside_weights = fingerprint_beside_weights(classifier)
         self._marks: dict[int, Tensor] = {}
         self._unlabeled: set[int] = set()
+        self._concept: frozenset[int] | None = None
+        self._taken: dict[int, int] = {}  # the index among the images of each clean image that was taken out
+        self._windows: dict[str, Tensor] = {}
+        self._photos_of_windows: dict[str, int] = {}
+        self._taken_for_windows: set[int] = set()
+        self._sheet: _SheetPhotos | None = None
+        self._key_cut: Cut | None = None
         self._cuts: dict[str, Cut] = {}
         self._states: dict[str, _LayerStates] = {}
         self._steps: list[_Step] = []
         self.materials = dict(materials or {})
         self.material = self.material_names[0]
         self.finder = finder
-        read = {"images": read_set("images", images, self.classifier, self.notes, progress, on_images)}
+        read = {"images": read_set("images", images, self.classifier, self._notes, progress, on_images)}
         self.before = self._classify("images", read["images"], progress)
         self._sets = {"images": read["images"].labeled(self.before)}
         self.images = with_names(self._sets["images"])
@@ -149,12 +185,15 @@ class EditSession:
             on_classified(self)
         for name, source in (("clean", clean), ("retain", retain)):
             if source is not None:
-                read[name] = read_set(name, source, self.classifier, self.notes, progress)
+                read[name] = read_set(name, source, self.classifier, self._notes, progress)
         check_disjoint({name: image_set.data for name, image_set in read.items()})
         for name, image_set in read.items():
             if name not in self._sets:
                 self._sets[name] = self._labeled(name, image_set, progress)
         self.retain = self._sets.get("retain")
+        if self.has_clean:
+            self._all_clean = with_names(self._sets["clean"])
+            self._is_clean_labeled = read["clean"].is_labeled
         self._divide_clean()
 
     def __repr__(self) -> str:
@@ -177,19 +216,27 @@ class EditSession:
         """Divide the clean images into reference images and those on which accuracy is measured."""
         self.clean = None
         self.reference = self.images.images
+        self._clean_notes: list[str] = []
         if self.has_clean:
             reference, clean = split_clean(self._sets["clean"])
             self.reference = reference.images
             self.clean = clean if len(clean) else None
-            self.notes.insert(
-                0,
+            self._clean_notes.append(
                 f"Of {len(self._sets['clean'])} clean images, {len(reference)} are reference images, which an edit "
-                f"should keep; accuracy is measured on the other {len(clean)}.",
+                f"should keep; accuracy is measured on the other {len(clean)}."
             )
 
     def _classify(self, name: str, image_set: ReadSet, progress: Progress | None) -> Tensor:
         """Compute the logits `(N, classes)` of a set."""
         return predict(self.classifier, image_set.data, bar=f"classifying {name}", progress=progress).float()
+
+    @property
+    def notes(self) -> list[str]:
+        """What is said of the sets: how they are divided, what is left out, and which are the concept images."""
+        if self._concept is None:
+            return [*self._clean_notes, *self._notes]
+        counted = f"Of {len(self.images)} images, {len(self._concept)} are concept images; the others do not count."
+        return [*self._clean_notes, counted, *self._notes]
 
     # --- images and marks ---------------------------------------------------------------------------------------------
 
@@ -263,16 +310,21 @@ class EditSession:
         read = read_set("added image", image[None], self.classifier, [])
         check_disjoint({**self._sets, "images": self.images, "added image": read.data})
         logits = predict(self.classifier, read.data).float()
-        added = read.labeled(logits)
+        added = replace(read.labeled(logits), names=(name or f"image {len(self.images)}",))
+        [index] = self._append(added, logits)
+        self._unlabeled.add(index)
+        return index
+
+    def _append(self, added: LabelledImages, logits: Tensor) -> list[int]:
+        """Add images with names, whose logits without an edit are `(N, classes)`; return their indices."""
+        first = len(self.images)
         pixels = torch.cat([self.images.images, added.images])
         labels = torch.cat([self.images.labels, added.labels])
-        names = (*self.images.names, name or f"image {len(self.images)}")
+        names = (*self.images.names, *added.names)
         self.before = torch.cat([self.before, logits])
         self.images = LabelledImages(pixels, labels, self.classifier.classes, names)
         self._states.clear()
-        index = len(self.images) - 1
-        self._unlabeled.add(index)
-        return index
+        return list(range(first, len(self.images)))
 
     @property
     def mask(self) -> Tensor:
@@ -341,8 +393,8 @@ class EditSession:
 
     @property
     def material_names(self) -> tuple[str, ...]:
-        """The names of the materials that can replace the marked area, those of `materials` first."""
-        return (*self.materials, *MATERIALS)
+        """The names of the materials that can replace the marked area: `materials`, windows of photos, `MATERIALS`."""
+        return (*self.materials, *self._windows, *MATERIALS)
 
     @property
     def exemplar(self) -> Exemplar:
@@ -361,11 +413,23 @@ class EditSession:
         if not self.has_label(self.index):
             raise ValueError(f"{self.name(self.index)!r} has no label; enter the class that it shows")
         image = self.image
-        replaced = replace_by_material(image, mask, self.material, self.materials)
+        if self.material in self._windows:
+            replaced = paste_window(image, mask, self._windows[self.material])
+        else:
+            replaced = replace_by_material(image, mask, self.material, self.materials)
         label = int(self.images.labels[self.index])
         if self.is_misclassified(self.index):
             return Exemplar(image=replaced, changed=image, mask=mask, label=label)
         return Exemplar(image=image, changed=replaced, mask=mask, label=label)
+
+    @property
+    def drawn_on(self) -> tuple[int, ...]:
+        """The indices of the images that `exemplar` is made from, which do not count.
+
+        They are the selected image and, if the material is a window of a photo, this photo.
+        """
+        photo = self._photos_of_windows.get(self.material)
+        return (self.index,) if photo is None else (self.index, photo)
 
     def probabilities_of(self, exemplar: Exemplar) -> Tensor:
         """Predict the probabilities `(2, classes)` of x and x', without an edit.
@@ -376,6 +440,188 @@ class EditSession:
         self._check_weights()
         pair = torch.stack([exemplar.image, exemplar.changed])
         return predict(self.classifier, pair).float().softmax(dim=1)
+
+    # --- images that hold the mark ------------------------------------------------------------------------------------
+
+    @property
+    def concept(self) -> list[int]:
+        """The indices of the concept images: those that a person has confirmed, until then all images with a label."""
+        return self._counted(())
+
+    def find_elsewhere(
+        self,
+        exemplar: Exemplar | None = None,
+        drawn_on: Collection[int] | None = None,
+        progress: Progress | None = None,
+    ) -> list[Sighting]:
+        """Find images that may hold a mark by its appearance, right and wrong ones, for a person to confirm.
+
+        The mark is what x' shows at the mask. It is looked for in the images and in the clean images, by the keys of a
+        layer, see `elsewhere.find_alike`; predictions and labels play no part.
+
+        Args:
+            exemplar: by default, the one of the selected image.
+            drawn_on: indices of the images that the exemplar was made from, which are not looked at; by default those
+                of the selected image.
+            progress: a class like `tqdm.tqdm`, for a bar; what its `update` raises ends this.
+
+        Returns:
+            At most `MOST_SIGHTINGS` images, the most similar one first.
+
+        Raises:
+            ValueError: if nothing is marked, or if the weights were changed.
+        """
+        exemplar = self.exemplar if exemplar is None else exemplar
+        left_out = set(self.drawn_on if drawn_on is None else drawn_on)
+        self._check_weights()
+        if self._key_cut is None:
+            self._key_cut = windows.key_layer(self.classifier)
+        images = [index for index in range(len(self.images)) if index not in left_out]
+        clean = self._clean_left()
+        pixels = [self.images.images[images]]
+        if clean:
+            pixels.append(self._all_clean.images[clean])
+        searched = torch.cat(pixels)
+        found = find_alike(self._key_cut, exemplar.changed, exemplar.mask, searched, progress)[:MOST_SIGHTINGS]
+        logits = predict(self.classifier, searched[[place.index for place in found]]).float()
+        sightings = []
+        for place, of_image in zip(found, logits, strict=True):
+            is_clean = place.index >= len(images)
+            index = clean[place.index - len(images)] if is_clean else images[place.index]
+            sightings.append(self._sighting(is_clean, index, place.box, of_image))
+        return sightings
+
+    def _clean_left(self) -> list[int]:
+        """List the indices of the clean images, without those that were taken out."""
+        return [index for index in range(len(self._all_clean)) if index not in self._taken] if self.has_clean else []
+
+    def _sighting(self, is_clean: bool, index: int, box: Box, logits: Tensor) -> Sighting:
+        """Describe an image of a set, which may hold a mark; its logits are `(classes,)`."""
+        data = self._all_clean if is_clean else self.images
+        has_label = bool(self._is_clean_labeled[index]) if is_clean else self.has_label(index)
+        label = int(data.labels[index]) if has_label else None
+        return Sighting(is_clean, index, box, data.images[index], data.names[index], label, logits)
+
+    def is_confirmed(self, sighting: Sighting) -> bool:
+        """Return whether an image is a concept image that a person has confirmed."""
+        index = self._taken.get(sighting.index) if sighting.is_clean else sighting.index
+        return self._concept is not None and index in self._concept
+
+    def confirm(self, sightings: Sequence[Sighting]) -> list[int]:
+        """Make images the concept images, on which edits are selected and measured; the result is cleared.
+
+        Other images no longer count. Clean images are taken out of the clean images; one whose label is a prediction
+        counts when `relabel` has given it a label.
+
+        Args:
+            sightings: the images, from `find_elsewhere`, right and wrong ones; without any, all images with a label
+                count again.
+
+        Returns:
+            The indices of these images.
+
+        Raises:
+            ValueError: if the weights were changed, or if too few clean images would be left.
+        """
+        self._check_weights()
+        self._take([sighting.index for sighting in sightings if sighting.is_clean])
+        indices = []
+        for sighting in sightings:
+            indices.append(self._taken[sighting.index] if sighting.is_clean else sighting.index)
+        self._concept = frozenset(indices) if indices else None
+        self.images = replace(self.images)  # a result that was computed before is of other images
+        return indices
+
+    def _take(self, indices: Sequence[int]) -> None:
+        """Take images out of the clean images, and add them to the images.
+
+        Args:
+            indices: their indices among all clean images; those that were taken out before stay where they are.
+
+        Raises:
+            ValueError: if too few clean images would be left.
+        """
+        new = [index for index in indices if index not in self._taken]
+        if not new:
+            return
+        left = [index for index in self._clean_left() if index not in new]
+        if len(left) < LEAST_CLEAN:
+            raise ValueError(
+                f"{len(new)} of {len(left) + len(new)} clean images would no longer be clean images; leave at least "
+                f"{LEAST_CLEAN}, or start with more clean images"
+            )
+        taken = self._all_clean.subset(new)
+        added = self._append(taken, predict(self.classifier, taken).float())
+        self._taken |= dict(zip(new, added, strict=True))
+        self._unlabeled |= {self._taken[index] for index in new if not self._is_clean_labeled[index]}
+        self._sets["clean"] = self._all_clean.subset(left)
+        self._divide_clean()
+
+    def contact_sheet(self, progress: Progress | None = None) -> ContactSheet:
+        """Find what carries each class, in the images with a label and the clean images, see `auditing.contact_sheet`.
+
+        Args:
+            progress: a class like `tqdm.tqdm`, for bars; what their `update` raises ends this.
+
+        Raises:
+            ValueError: if the images show fewer than two classes, or too few photos of each, or if the weights were
+                changed.
+        """
+        self._check_weights()
+        images = [index for index in range(len(self.images)) if self.has_label(index)]
+        clean = self._clean_left()
+        parts = [self.images.subset(images)]
+        if clean:
+            parts.append(self._all_clean.subset(clean))
+        pixels = torch.cat([part.images for part in parts])
+        labels = torch.cat([part.labels for part in parts])
+        names = tuple(name for part in parts for name in part.names)
+        data = LabelledImages(pixels, labels, self.classifier.classes, names)
+        sheet = windows.contact_sheet(self.classifier, data, progress=progress)
+        self._sheet = _SheetPhotos(sheet, images, clean)
+        return sheet
+
+    def use_window(self, group: WindowGroup) -> None:
+        """Make an exemplar of a window of the last contact sheet: x' is a photo of another class with it pasted.
+
+        This photo, x, is selected, and the window's place on it is marked; the window is the material. If x or the
+        photo that the window comes from is a clean image, it is taken out of these.
+
+        Args:
+            group: a group of windows of the contact sheet.
+
+        Raises:
+            ValueError: if the window turns none of the photos into its class, or if the weights were changed.
+        """
+        self._check_weights()
+        sheet = self._sheet.sheet
+        number = sheet.of_class(group.label).index(group) + 1
+        name = f"window {sheet.data.classes[group.label]}:{number}"
+        exemplar = find_exemplar(self.classifier, sheet, group, group.windows)
+        if exemplar is None:
+            raise ValueError(f"the {name} turns none of the photos of other classes into its class; pick another one")
+        is_host = torch.eq(sheet.data.images, exemplar.image).flatten(1).all(dim=1)
+        host = self._index_of_photo(int(is_host.nonzero()[0, 0]))
+        self._photos_of_windows[name] = self._index_of_photo(group.windows[0].photo)
+        self._windows[name] = group.windows[0].of(sheet.data.images)
+        self.material = name
+        self.select(host)
+        self.mark(exemplar.mask)
+
+    def _index_of_photo(self, number: int) -> int:
+        """Return the index of a photo of the contact sheet among the images; a clean image is taken out of these."""
+        if number < len(self._sheet.images):
+            return self._sheet.images[number]
+        clean = self._sheet.clean[number - len(self._sheet.images)]
+        self._take([clean])
+        index = self._taken[clean]
+        self._unlabeled.discard(index)  # the prediction serves as label, as on the contact sheet
+        self._taken_for_windows.add(index)
+        return index
+
+    def check_window(self, group: WindowGroup, progress: Progress | None = None) -> windows.Confirmation:
+        """Test on new photos whether a window of the last contact sheet carries its class, see `auditing.confirm`."""
+        return windows.confirm(self.classifier, self._sheet.sheet, group, progress=progress)
 
     # --- edits and their results --------------------------------------------------------------------------------------
 
@@ -436,7 +682,7 @@ class EditSession:
         layer: str,
         strength: float = 1.0,
         exemplar: Exemplar | None = None,
-        drawn_on: int | None = None,
+        drawn_on: Collection[int] | None = None,
         preview: Preview | None = None,
     ) -> Result:
         """Rewrite one layer by an exemplar, by least squares, in milliseconds; the edit replaces the last one.
@@ -445,34 +691,34 @@ class EditSession:
             layer: name of the layer.
             strength: α.
             exemplar: by default, the one of the selected image.
-            drawn_on: index of the image that the exemplar was made from, which does not count; the selected one by
-                default.
+            drawn_on: indices of the images that the exemplar was made from, which do not count; by default those of the
+                selected image.
             preview: is called with the result before the clean and retained images are measured.
 
         Raises:
             ValueError: if nothing is marked, if an argument cannot be used, or if the weights were changed.
         """
         exemplar = self.exemplar if exemplar is None else exemplar
-        drawn_on = self.index if drawn_on is None else drawn_on
+        drawn_on = self.drawn_on if drawn_on is None else tuple(drawn_on)
         self._check_weights()
         states = self._states_at(layer)
         site = site_at(states.cut, [exemplar], states.reference)
         [edit] = rewrite_at(site, reference_weight=REFERENCE_WEIGHT if self.has_clean else 0.0)
         edit = edit if strength == 1 else strength * edit
-        return self._add_step(self.measure(edit, (drawn_on,), preview), (drawn_on,), strength)
+        return self._add_step(self.measure(edit, drawn_on, preview), drawn_on, strength)
 
     def search(
         self,
         exemplar: Exemplar | None = None,
-        drawn_on: int | None = None,
+        drawn_on: Collection[int] | None = None,
         progress: Progress | None = None,
     ) -> Assessment:
         """Search for the best edit with `repair`; if one is found, it replaces the last one.
 
         Args:
             exemplar: by default, the one of the selected image.
-            drawn_on: index of the image that the exemplar was made from, which is not used; the selected one by
-                default.
+            drawn_on: indices of the images that the exemplar was made from, which are not used; by default those of the
+                selected image.
             progress: a class like `tqdm.tqdm`, for a bar; the search ends when its `update` raises an exception.
 
         Returns:
@@ -483,22 +729,23 @@ class EditSession:
             KeyboardInterrupt: if the bar ended the search before the first candidate was done.
         """
         exemplar = self.exemplar if exemplar is None else exemplar
-        drawn_on = self.index if drawn_on is None else drawn_on
+        drawn_on = self.drawn_on if drawn_on is None else tuple(drawn_on)
         if not self.has_clean:
             raise ValueError("no clean images were given, so the cost of an edit is unknown; pass clean=")
         self._check_weights()
-        target = self.images.subset(self._counted([drawn_on]))
+        target = self.images.subset(self._counted(drawn_on))
         fix = repair(
             self.classifier,
             exemplar,
             target,
             self._sets["clean"],
             self.retain,
+            source=self.source,
             progress=progress,
         )
         if fix.selection.feasible:
-            result = with_held_out_verdict(self.measure(fix.edit, (drawn_on,)), fix)
-            self._add_step(result, (drawn_on,), fix.selection.params["strength"])
+            result = with_held_out_verdict(self.measure(fix.edit, drawn_on), fix)
+            self._add_step(result, drawn_on, fix.selection.params["strength"])
         return fix
 
     def measure(self, edit: Edit, drawn_on: Collection[int] = (), preview: Preview | None = None) -> Result:
@@ -538,8 +785,13 @@ class EditSession:
         return replace(result, verdict=verdict(result, can_search=self.has_clean))
 
     def _counted(self, drawn_on: Collection[int]) -> list[int]:
-        """List the indices of the images that count: those with a label, without those that an edit was made from."""
-        return [index for index in range(len(self.images)) if self.has_label(index) and index not in drawn_on]
+        """List the indices of the images that count.
+
+        They have a label, a person has confirmed them if any were confirmed, and no edit was made from them. Until
+        then, clean images that were taken out for a window do not count: nobody has said that they hold a mark.
+        """
+        members = set(range(len(self.images))) - self._taken_for_windows if self._concept is None else self._concept
+        return sorted(index for index in members if self.has_label(index) and index not in drawn_on)
 
     def by_change(self, result: Result) -> list[int]:
         """Order the indices of the images by what an edit changes.
@@ -559,9 +811,10 @@ class EditSession:
             result: the result of an edit, which determines the states; by default, there is no edit.
 
         Returns:
-            The indices of the images of each group, by its name: all images; each state, see `metrics.state_of`; those
-            that are marked; those without a label; each pair of a label and a wrong prediction without an edit, such as
-            "tractor as sled", the most frequent first; and each class. No group is empty.
+            The indices of the images of each group, by its name: all images; the concept images, if a person has
+            confirmed any; each state, see `metrics.state_of`; those that are marked; those without a label; each pair
+            of a label and a wrong prediction without an edit, such as "tractor as sled", the most frequent first; and
+            each class. No group is empty.
         """
         classes = self.classifier.classes
         labels = self.images.labels.tolist()
@@ -576,7 +829,8 @@ class EditSession:
             of_classes.setdefault(f"class {classes[label]}", []).append(index)
             if before[index] != label:
                 pairs.setdefault(f"{classes[label]} as {classes[before[index]]}", []).append(index)
-        groups = {ALL: list(range(len(labels))), **states, "marked": self.marked, NO_LABEL: sorted(self._unlabeled)}
+        groups = {ALL: list(range(len(labels))), CONCEPT: sorted(self._concept or ())}
+        groups |= {**states, "marked": self.marked, NO_LABEL: sorted(self._unlabeled)}
         groups |= dict(sorted(pairs.items(), key=lambda pair: -len(pair[1])))
         groups |= dict(sorted(of_classes.items()))
         return {name: indices for name, indices in groups.items() if indices}

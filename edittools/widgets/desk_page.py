@@ -95,7 +95,7 @@ def desk_notebook(
     lines = [
         "import os",
         f"os.chdir({str(working_folder)!r})",
-        "from edittools.auditing.desk_page import desk_or_error",
+        "from edittools.widgets.desk_page import desk_or_error",
         f"desk_or_error({folders[0]!r}, {model!r}, {folders[1]!r}, {folders[2]!r})",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(lines))])

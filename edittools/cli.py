@@ -168,7 +168,7 @@ def run_desk(options: argparse.Namespace) -> None:
     from edittools._checks import extra
 
     with extra("auditing", "notebooks"):
-        from edittools.auditing.desk_page import serve_desk
+        from edittools.widgets.desk_page import serve_desk
     from edittools.widgets.image_sets import check_source
 
     folders = {"folder": options.folder, "clean": options.clean, "retain": options.retain}

@@ -1,0 +1,281 @@
+"""*Find it elsewhere*, and the contact sheet of the session: images that hold a mark, for a person to confirm."""
+
+import pytest
+import torch
+from conftest import bars_that_call
+
+import edittools as et
+from edittools.course.miniworld import scenes
+from edittools.images import LabelledImages
+from edittools.metrics import predict
+from edittools.selection.splits import FAILURES, SAMPLE
+from edittools.widgets import session as session_module
+from edittools.widgets.desk import PAIR_MESSAGES, STOPPED, Desk
+from edittools.widgets.elsewhere import Box, find_alike
+from edittools.widgets.materials import paste_window
+from edittools.widgets.session import CONCEPT, NO_LABEL, EditSession
+
+ON_SNOW = 10
+"""The number of scenes on snow among the clean images of a session."""
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return et.load_classifier("mini_vgg")
+
+
+@pytest.fixture(scope="module")
+def sets():
+    """Sixteen vehicles on snow; and clean images of which ten are on snow as well, and 60 are not."""
+    images = scenes(16, 5_000, ["van", "tractor"] * 8, ground="snow")
+    on_snow = scenes(ON_SNOW, 9_000, ["bus"] * ON_SNOW, ground="snow")
+    others = scenes(60, 12_000, ground="road")
+    clean = LabelledImages(
+        torch.cat([on_snow.images, others.images]), torch.cat([on_snow.labels, others.labels]), others.classes
+    )
+    return images, clean
+
+
+@pytest.fixture
+def session(classifier, sets):
+    images, clean = sets
+    session = EditSession(classifier, images, clean)
+    session.select(session.order[0])
+    session.mark(images.mask("snow")[session.index])
+    return session
+
+
+def test_find_elsewhere_ranks_images_with_the_mark_first_right_and_wrong(session):
+    found = session.find_elsewhere()
+    assert all(sighting.index != session.index for sighting in found if not sighting.is_clean)
+    first = found[:20]
+    holds = [not sighting.is_clean or sighting.index < ON_SNOW for sighting in first]
+    assert sum(holds) >= 19 and {sighting.is_clean for sighting in first} == {True, False}
+    assert {int(sighting.logits.argmax()) == sighting.label for sighting in first} == {True, False}
+    for sighting, holds_it in zip(first, holds, strict=True):
+        assert sighting.box.top > 20 or not holds_it  # the snow is on the ground
+    clean = next(sighting for sighting in found if sighting.is_clean)
+    assert torch.equal(clean.image, session._sets["clean"].images[clean.index])
+
+    exemplar = session.exemplar
+    for index in range(len(session.images)):
+        session.relabel(index, session.classifier.classes[0])
+    again = session.find_elsewhere(exemplar)
+    assert [(s.is_clean, s.index) for s in again] == [(s.is_clean, s.index) for s in found]  # labels play no part
+
+
+def test_find_elsewhere_can_be_ended(session):
+    def end(bar):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        session.find_elsewhere(progress=bars_that_call(end))
+
+
+def test_confirmed_images_are_those_of_an_edit_and_no_longer_clean(session, monkeypatch):
+    result = session.rewrite("features.10")
+    found = session.find_elsewhere()
+    chosen = [*[s for s in found if s.is_clean][:6], *[s for s in found if not s.is_clean][:8]]
+    indices = session.confirm(chosen)
+    assert session.concept == sorted(indices) == session.groups()[CONCEPT] and len(session.images) == 16 + 6
+    for sighting, index in zip(chosen, indices, strict=True):
+        assert torch.equal(session.images.images[index], sighting.image)
+        assert session.class_name(index) == session.classifier.classes[sighting.label]
+        torch.testing.assert_close(session.before[index], sighting.logits)
+    assert all(session.is_confirmed(sighting) == (sighting in chosen) for sighting in found)
+    assert len(session.reference) + len(session.clean) == 64
+    assert session.result is None and session.update().images.before.shape == (14,)
+    assert result.images.before.shape == (15,)
+
+    targets = []
+
+    def repair(classifier, exemplar, target, clean, retain, *, source, progress):
+        targets.append((target, clean, source))
+        raise InterruptedError
+
+    monkeypatch.setattr(session_module, "repair", repair)
+    session.source = FAILURES
+    with pytest.raises(InterruptedError):
+        session.search()
+    [(target, clean, source)] = targets
+    assert torch.equal(target.images, session.images.images[session.concept])
+    assert len(clean) == 64 and source == FAILURES
+
+    again = session.find_elsewhere()
+    assert len({(s.is_clean, s.index) for s in again}) == len(again)
+    assert not any(s.is_clean and session.is_confirmed(s) for s in again)  # it is one of the images now
+    assert session.confirm(chosen) == indices and len(session.images) == 22
+    session.confirm([])
+    assert len(session.concept) == 22 and CONCEPT not in session.groups()
+
+
+def test_confirmed_clean_image_without_a_label_counts_when_it_has_one(classifier, sets):
+    images, clean = sets
+    session = EditSession(classifier, images, clean.images)
+    session.mark(images.mask("snow")[session.index])
+    sighting = next(sighting for sighting in session.find_elsewhere() if sighting.is_clean)
+    assert sighting.label is None
+    [index] = session.confirm([sighting])
+    assert session.class_name(index) == NO_LABEL and not session.concept
+    session.relabel(index, "bus")
+    assert session.concept == [index]
+
+
+def test_confirm_leaves_clean_images_for_a_search(classifier, sets):
+    images, clean = sets
+    session = EditSession(classifier, images, clean.subset(range(4)))
+    session.mark(images.mask("snow")[session.index])
+    found = [sighting for sighting in session.find_elsewhere() if sighting.is_clean]
+    with pytest.raises(ValueError, match="2 of 4 clean images"):
+        session.confirm(found[:2])
+    assert len(session.images) == 16 and session.concept == list(range(16))
+
+
+def test_image_that_is_added_meanwhile_moves_no_sighting(session):
+    found = session.find_elsewhere()
+    session.add(scenes(1, 77).images[0])
+    [index] = session.confirm(found[:1])
+    assert torch.equal(session.images.images[index], found[0].image)
+
+
+def test_window_of_the_contact_sheet_makes_an_exemplar(session):
+    sheet = session.contact_sheet()
+    group = next(group for group in sheet.groups if group.share > 0.3)
+    session.use_window(group)
+    exemplar = session.exemplar
+    window = group.windows[0].of(sheet.data.images)
+    box = Box.around(exemplar.mask)
+    assert torch.equal(box.of(exemplar.changed), window) and exemplar.mask.sum() == window.shape[1] * window.shape[2]
+    assert torch.equal(exemplar.image, session.image) and exemplar.label != group.label
+    x, changed = predict(session.classifier, torch.stack([exemplar.image, exemplar.changed])).argmax(dim=1).tolist()
+    assert (x, changed) == (exemplar.label, group.label)
+    host, photo = session.drawn_on
+    assert host == session.index and session.material in session.material_names
+    assert torch.equal(session.images.images[photo], sheet.data.images[group.windows[0].photo])
+    result = session.rewrite("features.10")
+    assert len(result.images.before) == len(set(range(16)) - {host, photo})  # no clean image counts
+    in_sets = [*session.images.images, *session.reference, *session.clean.images]
+    assert len(in_sets) == 16 + 70  # no image is in two sets
+    assert 0 <= session.check_window(group).share <= 1
+    assert all(sighting.index not in session.drawn_on for sighting in session.find_elsewhere() if not sighting.is_clean)
+    size = len(session.images)
+    session.use_window(group)
+    assert len(session.images) == size
+
+
+def test_paste_window_fills_the_box_around_the_mask():
+    image = torch.zeros(3, 20, 20)
+    mask = torch.zeros(20, 20)
+    mask[4:12, 6:16] = 1
+    pasted = paste_window(image, mask, torch.full((3, 5, 5), 0.5))
+    torch.testing.assert_close(pasted, 0.5 * mask.expand(3, -1, -1))
+
+
+def test_find_alike_finds_a_patch_at_its_place(tiny):
+    generator = torch.Generator().manual_seed(0)
+    patch = torch.rand(3, 8, 8, generator=generator)
+    images = 0.3 * torch.rand(30, 3, 32, 32, generator=generator)
+    image = images[0].clone()
+    image[:, 4:12, 8:16] = patch
+    images[7, :, 16:24, 20:28] = patch
+    mask = torch.zeros(32, 32)
+    mask[4:12, 8:16] = 1
+    found = find_alike(et.Cut(tiny, "conv1"), image, mask, images)
+    assert found[0].index == 7 and len(found) == 30
+    assert abs(found[0].box.top - 16) <= 1 and abs(found[0].box.left - 20) <= 1
+
+
+@pytest.mark.parametrize(("box", "drawn"), [(Box(3, 5, 6, 9), 44), (Box(3, 5, 2, 9), 18), (Box(7, 7, 1, 1), 1)])
+def test_outline_of_a_box_is_inside_it(box, drawn):
+    changed = (box.outlined_on(torch.full((3, 20, 20), 0.5)) != 0.5).any(dim=0)
+    assert Box.around(changed) == box and int(changed.sum()) == drawn
+
+
+# --- on the desk ---
+
+
+@pytest.fixture
+def desk(classifier, sets):
+    images, clean = sets
+    desk = Desk(classifier, images, clean)
+    desk.editor.mask = images.mask("snow")[desk.index]
+    desk.wait(60)
+    return desk
+
+
+def test_desk_offers_images_and_uses_the_checked_ones(desk):
+    controls = desk.controls
+    assert desk.elsewhere.layout.display == "none"
+    controls.find.click()
+    desk.wait(120)
+    assert not desk.elsewhere.layout.display and controls.status.layout.display == "none"
+    offered = desk.elsewhere.gallery
+    found = desk.session.find_elsewhere()
+    assert [card["name"] for card in offered.cards] == [sighting.name for sighting in found] and not offered.checked
+    numbers = [number for number, sighting in enumerate(found) if sighting.is_clean][:3]
+    numbers += [number for number, sighting in enumerate(found) if not sighting.is_clean][:4]
+    offered.checked = numbers
+    desk._use_checked.click()
+    desk.wait(60)
+    assert desk.elsewhere.layout.display == "none" and controls.group.value == CONCEPT
+    assert sorted(desk.shown) == desk.session.concept and len(desk.shown) == 7
+    assert "7" in controls.message.text and "7 are" in desk.children[0].value
+    controls.find.click()
+    desk.wait(60)
+    assert len(offered.checked) == 7
+    offered.checked = []
+    desk.confirm()
+    desk.wait(60)
+    assert controls.group.value == "all" and len(desk.session.concept) == len(desk.session.images) == 19
+
+
+def test_desk_can_stop_looking_for_the_mark(desk, monkeypatch):
+    def find(exemplar, drawn_on, progress):
+        with progress(total=10, desc="looking") as bar:
+            bar.update(4)
+            bar.refresh()
+            assert desk.controls.progress.value == 0.4 and desk.controls.rewrite.disabled
+            assert "looking" in desk.controls.status.value and "4 of 10" in desk.controls.status.value
+            desk.controls.stop.click()
+            bar.update()
+        raise AssertionError
+
+    monkeypatch.setattr(desk.session, "find_elsewhere", find)
+    desk.find_elsewhere()
+    desk.wait(60)
+    assert desk.controls.message.text == STOPPED and not desk.controls.rewrite.disabled
+    assert desk.elsewhere.layout.display == "none"
+
+
+def test_click_on_a_window_of_the_contact_sheet_shows_its_exemplar(desk):
+    desk.controls.sheet.click()
+    desk.wait(300)
+    assert not desk.sheet.layout.display
+    windows = desk.sheet.gallery
+    position = next(number for number, group in enumerate(desk._groups) if group.share > 0.3)
+    windows.selected = position
+    desk.wait(120)
+    name = windows.cards[position]["name"]
+    assert name in desk.controls.material.value == desk.session.material
+    assert desk.pair is not None and torch.equal(desk.pair.mask, desk.editor.mask) and desk.editor.mask.any()
+    assert torch.equal(desk.pair.image, desk.session.image)
+    assert desk.controls.pair_message.text == PAIR_MESSAGES[True, False]
+    assert "confirmed" in desk.controls.message.text
+    desk.rewrite()
+    desk.wait(60)
+    assert len(desk.result.images.before) == len(set(range(16)) - set(desk.session.drawn_on))
+
+
+def test_desk_tells_a_search_how_the_images_were_chosen(desk, monkeypatch):
+    sources = []
+
+    def search(exemplar, drawn_on, progress):
+        sources.append(desk.session.source)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(desk.session, "search", search)
+    for chosen in (False, True):
+        desk.controls.failures.value = chosen
+        desk.find_best()
+        desk.wait(60)
+    assert sources == [SAMPLE, FAILURES]
