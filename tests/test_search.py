@@ -437,7 +437,7 @@ def test_screen_rejects_what_breaks_too_much_of_its_share_and_no_feasible_edit(t
     edit = _breaking(threshold, clean=broken)
     check = ConstraintCheck(search.activations, search.splits.folds)
     screened = [check.screen(edit, 1.0, search.constraints, without) for without in (None, 0, 1)]
-    wrong = search.activations["clean"].wrong_among_first(COUNT // 8, edit, 1.0)
+    wrong = search.activations["clean"].wrong_among_first(COUNT // 8, edit, 1.0, lambda wrong: False)
     assert int(wrong.sum()) == broken  # the images that an edit breaks first are in that share
     assert screened == [search.is_feasible(edit, 1.0, without) for without in (None, 0, 1)]
 

@@ -219,29 +219,33 @@ class CachedActivations:
         self._compared[key] = Comparison(self.before, after)
         return self._compared[key]
 
-    def wrong_among_first(self, count: int, edit: Edit, strength: float) -> Tensor:
+    def wrong_among_first(self, count: int, edit: Edit, strength: float, stop: Stop) -> Tensor:
         """Tell which images are misclassified with an edit; only the first images in `order` are compared.
 
         Args:
             count: the number of images that are compared, at least.
             edit: the edit.
             strength: factor α by which it is scaled.
+            stop: is told, batch after batch, which images are misclassified (those that are not compared yet count as
+                correct); it returns True to compare no more images.
 
         Returns:
             `(N,)` booleans; the other images are as without the edit.
         """
         if (edit, strength) in self._compared:
             return self._compared[edit, strength].after
-        after = self.before.clone()
+        wrong = torch.zeros_like(self.before)
         done = 0
         with closing(self._parts(edit, strength)) as parts:
             for logits in parts:
                 batch = self.order[done : done + len(logits)]
-                after[batch] = misclassified(logits, self.labels[batch])
+                wrong[batch] = misclassified(logits, self.labels[batch])
                 done += len(logits)
-                if done >= count:
+                if done >= count or stop(wrong):
                     break
-        return after
+        others = self.order[done:]
+        wrong[others] = self.before[others]
+        return wrong
 
     @torch.no_grad()
     def _parts(self, edit: Edit | None, strength: float) -> Iterator[Tensor]:

@@ -214,7 +214,8 @@ class ConstraintCheck:
                 if is_within.any():
                     is_screened = self.screened[name]
                     count = int(is_screened.any(dim=0)[cached.order].nonzero().max()) + 1
-                    after = cached.wrong_among_first(count, edit, strength)
+                    stop = partial(self._violates_all_screened, name, constraints, is_within)
+                    after = cached.wrong_among_first(count, edit, strength, stop)
                     wrong = torch.where(is_screened, after, cached.before)
                     is_within = is_within & ~self._violates(name, constraints, wrong)
             self._screened[key] = is_within
@@ -239,6 +240,10 @@ class ConstraintCheck:
     def _violates_all(self, name: str, constraints: Constraints, is_within: Tensor, wrong: Tensor) -> bool:
         """Return whether no part is left that satisfied the constraints so far, and does so on this split."""
         return not bool((is_within & ~self._violates(name, constraints, wrong)).any())
+
+    def _violates_all_screened(self, name: str, constraints: Constraints, is_within: Tensor, wrong: Tensor) -> bool:
+        """Return whether no part is left that satisfied the constraints so far, and may do so on this split."""
+        return self._violates_all(name, constraints, is_within, wrong & self.screened[name])
 
     def _violates(self, name: str, constraints: Constraints, wrong: Tensor) -> Tensor:
         """Tell in which parts of a split too many images are misclassified with an edit, `(1 + folds,)` booleans.
