@@ -490,8 +490,8 @@ def accuracy_check(clean: Comparison | None, limits: Constraints) -> Check:
     low, high = clean.accuracy_interval()
     of_images = "one image" if allowed == 1 else f"{allowed:,} images"
     figure = (
-        f"accuracy on {count:,} clean images changes by {clean.accuracy_change:+.2f} points [{low:+.2f}, {high:+.2f}], "
-        f"and {of_images} may be lost"
+        f"accuracy on {count:,} clean images changes by {clean.accuracy_change:+.2f} points [{low:+.2f}, {high:+.2f}] "
+        f"(limit: a loss of {of_images})"
     )
     if _loses_too_much(clean, limits):
         is_certain = high < -100 * allowed / count
@@ -552,8 +552,8 @@ def retained_check(name: str, retained: Comparison | None, limits: Constraints) 
     allowed = limits.may_break(correct)
     limit = limits.max_retain_broken / 100
     figure = (
-        f"it breaks {retained.broken} of {correct:,} {title} that were correct, {share:.1%} [{low:.1%}, {high:.1%}], "
-        f"and {allowed or 'none'} may break"
+        f"it breaks {retained.broken} of {correct:,} {title} that were correct, {share:.1%} [{low:.1%}, {high:.1%}] "
+        f"(limit: {allowed})"
     )
     if _breaks_too_many(retained, limits):
 
@@ -584,7 +584,9 @@ def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor,
     count = 0 if own_class is None else len(own_class.before)
     others = len(without_concept)
     if own_class is None or min(count, others) < FEWEST_COMPARED:
-        figure = f"the cost on the concept's own class was not measured ({count} images of it with the concept"
+        figure = (
+            f"the cost on the class that the concept argues for is not known ({count} images of it with the concept"
+        )
         figure += f", {others} without it)" if count else ")"
         advice = (
             f"Pass at least {FEWEST_COMPARED} images with the concept of the class that x' is predicted as, and as "
@@ -596,14 +598,15 @@ def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor,
     correct_without = int(without_concept.sum())
     low, high = difference_interval(correct, count, correct_without, others)
     figure = (
-        f"of the concept's own class, {correct / count:.0%} of {count:,} images with it are correct "
-        f"({correct_before / count:.0%} before the edit), and {correct_without / others:.0%} of {others:,} without it"
+        f"in the class that the concept argues for, {correct / count:.0%} of {count:,} images with the concept are "
+        f"correct ({correct_before / count:.0%} before the edit), and {correct_without / others:.0%} of {others:,} "
+        f"without it (limit: {limits.max_own_drop:g} points fewer)"
     )
     most_wrong = limits.most_wrong("own_class", own_class.before, correct_without / others)
     if count - correct <= most_wrong:
         return Check(name, True, figure, at_best=DO_NOT_USE, line=COSTS)
     figure += f", a difference of {100 * (correct / count - correct_without / others):+.0f} points "
-    figure += f"[{100 * low:+.0f}, {100 * high:+.0f}], and {limits.max_own_drop:g} may be lost"
+    figure += f"[{100 * low:+.0f}, {100 * high:+.0f}]"
 
     def would_decide(images: int) -> bool:
         interval = difference_interval(round(correct / count * images), images, correct_without, others)

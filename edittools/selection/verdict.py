@@ -114,7 +114,11 @@ def verdict_of(checks: Sequence[Check]) -> Verdict:
     """
     word = min((check.allows for check in checks), key=WORDS.index)
     if word == USE:
-        return Verdict(word, "it helps on new images, and no measured cost exceeds its limit", "", tuple(checks))
+        reason = "it helps on new images, and no measured cost exceeds its limit"
+        unknown = [check for check in checks if check.line == COSTS and check.holds is None]
+        if unknown:
+            reason += f"; {unknown[0].figure}"
+        return Verdict(word, reason, unknown[0].advice if unknown else "", tuple(checks))
     deciding = [check for check in checks if check.allows == word]
     reason = "; ".join(check.figure for check in deciding if check.figure)
     return Verdict(word, reason, deciding[0].advice, tuple(checks))
