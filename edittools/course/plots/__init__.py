@@ -23,6 +23,7 @@ with extra("plots", "notebooks"):
         method_bars,
         predictions,
         retained_trade_off,
+        show_figure,
         style_heat,
     )
     from edittools.widgets.drawing import RIGHT, WRONG, image_grid, prediction_title
@@ -51,5 +52,6 @@ __all__ = [
     "prediction_title",
     "predictions",
     "retained_trade_off",
+    "show_figure",
     "style_heat",
 ]

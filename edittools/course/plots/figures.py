@@ -1,5 +1,6 @@
 """Figures of the notebooks: images with predictions, error rates with intervals, trade-offs, effects of concepts."""
 
+import io
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from edittools.widgets.drawing import (
     prediction_title,
     titles_and_states,
 )
+from edittools.widgets.pixels import to_base64
 
 BEFORE = "#8c959f"
 """The color of results before an edit."""
@@ -546,3 +548,20 @@ def finished(figure: Figure) -> Figure:
     figure.tight_layout()
     plt.close(figure)
     return figure
+
+
+def show_figure(figure: Figure, alt: str) -> None:
+    """Show a figure in a notebook, on an opaque white background and with a text for readers who do not see it.
+
+    Where a notebook is shown without pictures, the text takes the figure's place.
+
+    Args:
+        figure: the figure.
+        alt: what the figure shows, in one or two sentences.
+    """
+    from IPython.display import display
+
+    file = io.BytesIO()
+    figure.savefig(file, format="png", facecolor="white", bbox_inches="tight")
+    picture = {"image/png": to_base64(file.getvalue()), "text/plain": alt}
+    display(picture, raw=True, metadata={"image/png": {"alt": alt}})
