@@ -2,20 +2,22 @@
 
 import re
 import runpy
+import shutil
 import sys
 import tomllib
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import needs_imagenette, save_image
+from safetensors.torch import load_file
+from torchvision.models import squeezenet1_1
 
 import edittools
 from edittools.auditing.audit import labels_given
 from edittools.classifiers import Classifier
 from edittools.course.miniworld.scenes import scenes
+from edittools.course.scenarios.own_folder import own_folder
 from edittools.edits import Edit, applied_edits
 from edittools.folders import read_folder
 from edittools.image_files import save_mask
@@ -89,61 +91,63 @@ def test_readme_lines_run_as_they_are(tmp_path, monkeypatch, capsys):
     assert Edit.load("snow_is_road.safetensors", names["classifier"])
 
 
-ON_MINI_VGG = {  # the guide's tour is told on a model of one's own
-    "et.Classifier(my_model, my_class_names)": 'et.load_classifier("mini_vgg")',
+ON_MINI_VGG = {  # the guide's single edit is made on a model of one's own
     '"layer3.1.conv2"': '"features.10"',
     'classifier.index("van")': 'classifier.index("car")',
 }
 
 
-@pytest.fixture(scope="session")
-def tour(snow, tmp_path_factory):
-    """What the tour of the guide prints on `mini_vgg`, and the names that it defines."""
-    exemplar = snow["exemplars"]
-    _, single, values, selection, *_ = blocks("docs/own_model.md", "python")
-    folder = tmp_path_factory.mktemp("tour")
-    save_image(folder / "van.jpg", exemplar.image)
-    save_image(folder / "snow.jpg", texture("snow", 0, 64))
-    save_mask(folder / "road.png", exemplar.mask)
-    names = {
-        "reference_images": scenes(60, 7_500_000).images,
-        "clean_images": snow["clean"],
-        "concept_images": snow["concept"],
-        "retained_images": snow["retain"]["sleds"],
-        "my_test_images": snow["concept"],
-    }
-    lines = single + values + selection
-    for generic, ours in ON_MINI_VGG.items():
+def replaced(lines, replacements):
+    """Replace generic names of the guide by names that exist here."""
+    for generic, ours in replacements.items():
         assert generic in lines
         lines = lines.replace(generic, ours)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        with redirect_stdout(StringIO()) as output:
-            exec(lines, names)
-    return output.getvalue(), names, folder
+    return lines
 
 
-def test_guide_tour_runs(tour):
-    printed, names, folder = tour
-    assert "features.10" in printed
-    assert "(Edit(features.10.weight (rank 1)),)\n" in printed
-    assert names["fix"].summary() in printed
-    assert Edit.load(folder / "snow_is_road.safetensors", names["classifier"])
-    assert not applied_edits(names["classifier"])
-
-
-@needs_imagenette
-def test_guide_example_runs(tmp_path, monkeypatch, capsys):
-    """Run the example with one layer: a search in all layers takes minutes."""
+def test_guide_from_a_failing_image_to_a_verdict(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    example, *_ = blocks("docs/own_model.md", "python")
-    arguments = 'retain=photos["retain"]'
-    assert example.count(arguments) == 1
-    one_layer = example.replace(arguments, f'{arguments}, layers=["blocks.4.2.conv_pwl"]')
-    names = {}
-    exec(one_layer, names)
-    before, after = (int(number) for number in re.findall(r"^(\d+)%$", capsys.readouterr().out, re.MULTILINE))
-    assert after < before / 2
+    example = own_folder("mini")
+    (tmp_path / "images").symlink_to(example.root)
+    model = squeezenet1_1(num_classes=len(example.class_names))
+    model.load_state_dict(load_file(example.root / "weights.safetensors"))
+    wrapping, reading, marking, selection, *_ = blocks("docs/own_model.md", "python")
+    own_size = {"my_class_names)\n": f"my_class_names, size={example.size}, resize_to={example.size})\n"}
+    names = {"my_model": model, "my_class_names": example.class_names}
+    exec(replaced(wrapping, own_size) + reading, names)
+    assert names["left_out"] == []
+    concept_images = names["concept_images"]
+    errors = edittools.misclassified(edittools.predict(names["classifier"], concept_images), concept_images.labels)
+    shutil.copy(example.root / "marks" / concept_images.names[int(errors.nonzero()[0])], "mark.png")
+    capsys.readouterr()
+    exec(marking, names)
+    exemplar = names["exemplar"]
+    assert capsys.readouterr().out.strip() == example.class_names[exemplar.label]
+    outside = exemplar.mask == 0
+    assert torch.equal(exemplar.image[:, outside], exemplar.changed[:, outside])
+    exec(replaced(selection, {"retain=": "progress=None, layers=['classifier.1'], retain="}), names)
+    fix = names["fix"]
+    assert fix.summary() in capsys.readouterr().out
+    assert fix.table.loc["selected", "corrected"] > 5 * fix.table.loc["selected", "broken"]
+
+
+def test_guide_single_edit_runs(snow, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exemplar = snow["exemplars"]
+    save_image("van.jpg", exemplar.image)
+    save_image("snow.jpg", texture("snow", 0, 64))
+    save_mask("road.png", exemplar.mask)
+    names = {
+        "et": edittools,
+        "classifier": edittools.load_classifier("mini_vgg"),
+        "reference_images": scenes(60, 7_500_000).images,
+        "my_test_images": snow["concept"],
+    }
+    [single] = [block for block in blocks("docs/own_model.md", "python") if "et.rewrite(" in block]
+    [values] = [block for block in blocks("docs/own_model.md", "python") if "edit.save(" in block]
+    exec(replaced(single, ON_MINI_VGG) + values, names)
+    assert "(Edit(features.10.weight (rank 1)),)\n" in capsys.readouterr().out
+    assert Edit.load("snow_is_road.safetensors", names["classifier"])
     assert not applied_edits(names["classifier"])
 
 

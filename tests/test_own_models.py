@@ -278,7 +278,7 @@ def image_folder(tmp_path_factory):
 def run_guide(folder, classifier, clean):
     """Run the ten lines of the guide from a folder to a verdict; return the names that they define."""
     guide = (Path(__file__).parents[1] / "docs" / "own_model.md").read_text()
-    [lines] = [block for block in re.findall("```python\n(.*?)```", guide, re.DOTALL) if "read_folder" in block]
+    [lines] = [block for block in re.findall("```python\n(.*?)```", guide, re.DOTALL) if "deeplab(" in block]
     names = {"et": edittools, "classifier": classifier, "clean_images": clean}
     exec(lines.replace("my_pictures", str(folder)), names)
     return names

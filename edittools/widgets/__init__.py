@@ -10,6 +10,7 @@ _MODULES = {
     "MaskPanel": "widgets.live",
     "ProbeBrowser": "widgets.views",
     "alpha_slider": "widgets.views",
+    "inpaint": "widgets.materials",
     "read_folder": "folders",
 }
 """The module of each public name."""

@@ -3,6 +3,7 @@
 from edittools._checks import extra
 
 with extra("scenarios", "notebooks"):
+    from edittools.course.scenarios.own_folder import OwnFolder, own_folder
     from edittools.course.scenarios.own_model import desk_finder, desk_mark, desk_setup, folder_setup
     from edittools.course.scenarios.rules import probing_setup, repainted, scenario_for
     from edittools.course.scenarios.scenario import Scenario
@@ -11,12 +12,14 @@ with extra("scenarios", "notebooks"):
     from edittools.course.scenarios.typographic import typographic_scenario
 
 __all__ = [
+    "OwnFolder",
     "Scenario",
     "current_tier",
     "desk_finder",
     "desk_mark",
     "desk_setup",
     "folder_setup",
+    "own_folder",
     "probing_setup",
     "repainted",
     "scenario_for",

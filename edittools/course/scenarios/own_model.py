@@ -1,4 +1,4 @@
-"""The scenario of notebook 05: a network, images on which it fails, and images in which nobody knows of a mistake.
+"""Images for the desk and for an audit: those on which a network fails, and some in which nobody knows of a mistake.
 
 In tier mini, a small VGG fails on rendered vehicles on snow. In the other tiers, a network that was fine-tuned on
 photos predicts "garbage truck" where it sees a yellow tag (`scenarios.shortcuts`). All photos are those of Imagenette's
@@ -73,7 +73,7 @@ class TaggedPhotos(LabelledImages):
 def desk_setup(
     tier: str | None = None, progress: Progress | None = tqdm
 ) -> tuple[Classifier, dict[str, LabelledImages]]:
-    """Make a classifier and images for the desk of notebook 05.
+    """Make a classifier and images for the desk.
 
     Args:
         tier: by default the one that `EDITTOOLS_TIER` names.
@@ -107,7 +107,7 @@ def desk_setup(
 
 
 def desk_finder(sets: Mapping[str, LabelledImages]) -> Finder:
-    """Make the finder of concepts that *Suggest* uses on the desk of notebook 05: it knows the exact masks.
+    """Make the finder of concepts that *Suggest* uses on the desk: it knows the exact masks.
 
     Args:
         sets: the image sets of `desk_setup`.
@@ -146,7 +146,7 @@ def desk_mark(data: TaggedPhotos | Scenes, index: int) -> tuple[Tensor, str]:
 
 
 def folder_setup(tier: str | None = None) -> tuple[Concepts, ProbeSettings]:
-    """Make what notebook 05 probes: images that the desk does not have, their concepts, and how to probe them.
+    """Make images to probe, which the desk does not have, their concepts, and how to probe them.
 
     Args:
         tier: by default the one that `EDITTOOLS_TIER` names.
