@@ -1,26 +1,29 @@
-"""Claim: an edit from one photo removes shortcuts that networks have learned from photos, more than other methods.
+"""Claim: with labeled images, fine-tuning removes a learned shortcut as well as an edit; an edit needs far less.
 
 Two networks were fine-tuned on photos of Imagenette in which a tag stands for "garbage truck", a line of text for
-"church", and a film border for "French horn" (see data/README.md). For each network, shortcut and draw, methods get one
-exemplar. Of their candidates, the one with the lowest loss on 24 failing photos is selected that loses at most 0.25
-points of accuracy on 800 clean photos and breaks few photos of the shortcut's class without it. All of these photos
-are from the split "train"; the networks were neither trained nor tuned on them.
+"church", and a film border for "French horn" (see data/README.md). For each network, shortcut, and draw, all methods
+get what a user of `repair` has: one exemplar, 200 photos with the shortcut, right and wrong, up to 60 of which are of
+its own class, 600 clean photos, and 200 photos of the shortcut's class without it. All are photos of the split "train";
+the networks were neither trained nor tuned on them.
 
-The evaluation uses the photos of the split "val", with and without each shortcut, and some of them with another look of
-it. Networks have seen most of these photos in their pretraining on ImageNet, so differences between methods count,
-levels of accuracy do not. No photo of "val" is read before all selections are made.
+Each method is selected by the rule of `repair`: the lowest cross-entropy on the photos with the shortcut, of the
+candidates with a net gain and costs within half of the limits. It is also selected without limits. Fine-tuning trains
+on two thirds of the same photos and is selected on the other third; its rate was chosen with `--development` on draw 1,
+which reads no photo for evaluation, and so was the layer of the edit with default settings, which needs no labels.
 
-Primary analysis, with one exemplar: for each photo, the number of correct predictions over the shortcuts of other
-classes and the draws, edit minus method. A method without a feasible candidate counts as no edit, and random directions
-are averaged. The p-value is that of a two-sided sign-flip test over photos, corrected by Holm's method per network.
+The evaluation uses every fourth photo of the split "val", with and without each shortcut, after all selections are
+made. Networks have seen most of these photos in their pretraining on ImageNet, so differences between methods count,
+levels of accuracy do not. Draws are averaged for each pair of a network and a shortcut. The interval is Student's t
+over these pairs, so it holds for these marks and networks.
 
 `--store FOLDER` is required: it keeps what was selected, and an interrupted run continues where it was.
 """
 
 import argparse
+import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -30,224 +33,209 @@ import numpy as np
 import pandas as pd
 import torch
 from _lib.command import add_store, code_digest, parser, run
-from _lib.pivots import holm
 from _lib.results import Results, name_of
-from _lib.shortcuts import NAMES, NETWORKS, failing_photos
+from _lib.shortcuts import (
+    NAMES,
+    NETWORKS,
+    QUICK,
+    ShortcutCase,
+    Sizes,
+    evaluation_photos,
+    marked,
+    shortcut_case,
+)
 from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
 import edittools
 from edittools.classifiers import Classifier
-from edittools.course.scenarios.imagenette import imagenette, in_memory, training_roles
-from edittools.course.scenarios.shortcuts import SHORTCUTS, UNSEEN, Shortcut
 from edittools.cut import cut_all
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.methods import EDIT, METHODS, RANDOM, SCOPES, finetune
+from edittools.methods import METHODS, RANDOM
 from edittools.metrics import misclassified, predict
 from edittools.models import load_classifier
 from edittools.probing import jobs
 from edittools.selection import (
     CachedActivations,
-    Candidate,
+    Constraints,
     Outcomes,
     Search,
     Selection,
-    SplitActivations,
     Splits,
     candidate_layers,
     grid,
+    repair,
 )
 from edittools.selection.activations import StateMemory
-from edittools.selection.outcomes import SECOND, SINGLE
-from edittools.selection.repair import SETTINGS
+from edittools.selection.finetuning import NO_LIMITS, finetune_network
+from edittools.selection.outcomes import SECOND, SINGLE, Candidate
+from edittools.selection.search import SECOND_LAYER
 from edittools.site import site_at
 
-DRAWS = 4
-"""The number of draws of the exemplar and the failing photos."""
+DRAWS = (3, 4)
+"""The draws for evaluation: photos of "val" were read with edits of draws 1 and 2 before."""
 
-RANDOM_DRAWS = 2
-"""The number of random directions of each draw, which are averaged."""
+DEVELOPMENT = {"shortcuts_squeezenet": "garbage truck", "shortcuts_lite0": "church"}
+"""The pairs of a network and a shortcut with which fine-tuning was developed, in draw 1."""
 
-SEED_OF_SELECTION = 2_000_000
-SEED_OF_TEST = 3_000_000
-"""The first seeds of what is drawn on photos for selection and for evaluation; those of training are smaller."""
+RATES = (1e-4,)
+"""The rate of fine-tuning, which was chosen on these pairs."""
 
-STRENGTHS = (0.5, 1.0, 1.5)
-FINETUNING_RATES = (1e-4, 1e-3, 1e-2)
-"""Rates of fine-tuning on the exemplar; the settings of the other methods are those of `repair` and of `METHODS`."""
+RANDOM_DRAWS = 5
+"""The number of random directions."""
 
-FINETUNING_ON_FAILING = tuple(
-    grid(scope=("global",), rate=(1e-4, 1e-3, 1e-2), momentum=(0.9,), locality=(1.0,), steps=(20,))
-)
-"""Settings of fine-tuning on the failing photos."""
+ON_EXEMPLAR = tuple(grid(scope=("global",), rate=(1e-4, 1e-3, 1e-2), steps=(20,)))
+"""Settings of fine-tuning on the exemplar."""
 
-INTERPOLATION_WEIGHTS = (0.25, 0.5, 1.0)
-"""Weights of fine-tuning on the failing photos in an interpolation with the network as it was."""
+LAYERS_ON_EXEMPLAR = 6
+"""The number of layers from which on it trains, evenly spaced."""
 
-VERSION = 2
+VERSION = 3
 """To be raised when the photos change, so that no row of former ones is taken from a store."""
 
+DEFAULT = name_of("default")
+EDIT = name_of("editing")
+FINETUNING = name_of("finetuning")
+PASTED = name_of("finetuning_pasted")
 NO_EDIT = "no edit"
-FOUR = name_of("editing_four")
-SHOWN = name_of("finetune_shown")
-OUT_OF_COMPETITION = (FOUR, SHOWN)
-"""Methods that get more than one exemplar and 24 failing photos; they have no p-value."""
+
+WITHIN = "within the limits"
+WITHOUT = "without limits"
+
+CLEAN = "clean"
+OTHERS = "other classes"
+OWN_CLASS = "own class"
+
+SETS = (CLEAN, OTHERS, OWN_CLASS)
+"""Photos for evaluation: without the shortcut; and with it, those of other classes and of its own class."""
 
 
-# --- photos -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Numbers of photos.
-
-    Args:
-        clean: clean photos of each class, for the constraint.
-        reference: reference photos of each class.
-        retain: retained photos of each shortcut, of its class and without it.
-        pool: photos of other classes among which the exemplars and the failing photos of a draw are looked for.
-        failing: failing photos of a draw.
-        shown: photos for fine-tuning with and without the drawn shortcut.
-        split: the photos for evaluation: "val", or the tuning photos for a quick try.
-        every: every how many of these photos one is used.
-        unseen: photos with another look of a shortcut.
-    """
-
-    clean: int = 80
-    reference: int = 40
-    retain: int = 200
-    pool: int = 160
-    failing: int = 24
-    shown: int = 100
-    split: str = "val"
-    every: int = 1
-    unseen: int = 500
-
-
-QUICK = Sizes(10, 4, 20, pool=60, failing=6, shown=10, split="tuning", every=10, unseen=20)
-"""The numbers of photos with `--quick`, which reads no photo of "val"."""
-
-EXEMPLARS = 4
-"""The number of exemplars of a draw; all methods but one get only the first."""
-
-
-class Shared(NamedTuple):
-    """The photos of a shortcut that all draws share.
+class Pair(NamedTuple):
+    """A network, a shortcut, and a draw.
 
     Attributes:
-        clean: photos of all classes.
-        reference: photos of all classes.
-        retain: photos of the shortcut's class that are classified correctly.
-        goal: other photos of this class.
-        others: photos of other classes, in random order, from which draws take theirs.
+        network: the name of the network.
+        goal: the class of the shortcut.
+        draw: the number of the draw, from 1 on.
     """
 
-    clean: LabelledImages
-    reference: LabelledImages
-    retain: LabelledImages
-    goal: LabelledImages
-    others: LabelledImages
+    network: str
+    goal: str
+    draw: int
 
+    @property
+    def name(self) -> str:
+        """The name of the pair, with its draw."""
+        return f"{self.network}, {NAMES[self.goal]}, draw {self.draw}"
 
-def shared_photos(classifier: Classifier, goal: str, sizes: Sizes) -> Shared:
-    """Divide the photos of "train" that served neither training nor tuning."""
-    left = training_roles(classifier.size)["left"]
-    clean, reference, rest = [], [], []
-    for label in range(len(left.classes)):
-        members = (left.labels == label).nonzero()[:, 0]
-        ends = torch.tensor([sizes.clean, sizes.clean + sizes.reference])
-        for part, indices in zip((clean, reference, rest), members.tensor_split(ends), strict=True):
-            part.append(indices)
-    rest = left.subset(torch.cat(rest))
-    is_goal = rest.labels == classifier.index(goal)
-    of_goal = in_memory(rest.subset(is_goal))
-    is_correct = ~misclassified(predict(classifier, of_goal), of_goal.labels)
-    is_retained = torch.zeros_like(is_correct)
-    is_retained[is_correct.nonzero()[: sizes.retain, 0]] = True
-    others = rest.subset(~is_goal)
-    order = torch.randperm(len(others), generator=torch.Generator().manual_seed(classifier.index(goal)))
-    return Shared(
-        in_memory(left.subset(torch.cat(clean))),
-        in_memory(left.subset(torch.cat(reference))),
-        of_goal.subset(is_retained),
-        of_goal.subset(~is_retained),
-        others.subset(order),
-    )
+    def case(self, sizes: Sizes) -> ShortcutCase:
+        """Collect the photos."""
+        return shortcut_case(self.network, self.goal, self.draw - 1, sizes)
 
 
 # --- selection --------------------------------------------------------------------------------------------------------
 
 
-class Job(NamedTuple):
-    """Selections for all draws of a shortcut on a network."""
+class Store:
+    """Keep selected edits in a folder, and collect one row per selection.
 
-    network: str
-    goal: str
-
-    @property
-    def name(self) -> str:
-        """The name of the job."""
-        return f"{self.network}, {NAMES[self.goal]}"
-
-
-def draws_of(
-    classifier: Classifier, goal: str, photos: Shared, sizes: Sizes, draws: Iterable[int]
-) -> Iterator[tuple[list[Exemplar], LabelledImages]]:
-    """Yield the exemplars and the failing photos of each draw."""
-    for draw in draws:
-        first = draw * sizes.pool
-        pool = in_memory(photos.others.subset(range(first, first + sizes.pool)))
-        seed = SEED_OF_SELECTION + first
-        goal_index = classifier.index(goal)
-        yield failing_photos(classifier, pool, SHORTCUTS[goal], goal_index, seed, sizes.failing, EXEMPLARS)
-
-
-def searches(classifier: Classifier, goal: str, photos: Shared, sizes: Sizes, draws: Iterable[int]) -> Iterator[Search]:
-    """Make the search of each draw; clean, retained and reference photos run through the network only once."""
-    activations: SplitActivations | None = None
-    for exemplars, failing in draws_of(classifier, goal, photos, sizes, draws):
-        splits = Splits(photos.reference, failing, photos.clean, photos.retain)
-        search = Search(classifier, {"one": exemplars[0], "four": exemplars}, splits, activations=activations)
-        activations = search.activations
-        yield search
-
-
-def selections_of(search: Search) -> Iterator[tuple[str, Selection]]:
-    """Select for every method, by name; random directions several times.
-
-    Methods of the last layer are left out if that is not linear.
+    Args:
+        folder: where edits are written.
+        pair: what they are selected for.
+        kind: the part of the run, which is in the names of the files.
     """
-    edit = METHODS[EDIT].trying(SETTINGS, STRENGTHS)
-    one = {"one": search.exemplars["one"]}
-    yield from edits_of(search, search.score(edit, one))
-    tried = {name_of("projection"): METHODS["projection"], "logit correction": METHODS["logit correction"]}
-    for scope in SCOPES:
-        method = METHODS[f"{scope} fine-tuning"]
-        settings = grid(scope=(scope,), rate=FINETUNING_RATES, steps=(20,))
-        tried[method.name] = method.trying(settings, STRENGTHS[:2])
-    for name, method in tried.items():
-        outcomes = search.score(method, one)
-        if len(outcomes):
-            yield name, search.select(outcomes)
-    yield FOUR, search.select(search.score(edit, {"four": search.exemplars["four"]}))
-    for seed in range(RANDOM_DRAWS):
-        draw = METHODS[RANDOM].trying(SETTINGS, STRENGTHS).draw(seed)
-        yield RANDOM, search.select(search.score(draw, one))
+
+    def __init__(self, folder: Path, pair: Pair, kind: str) -> None:
+        self.folder = folder
+        self.pair = pair
+        self.kind = kind
+        self.rows: list[dict[str, Any]] = []
+
+    def keep(self, method: str, limits: str, edit: Edit | None, settings: str, **more: Any) -> None:
+        """Keep an edit; None if no candidate was feasible."""
+        pair = self.pair
+        name = f"{pair.network} {NAMES[pair.goal]} {pair.draw} {self.kind} {len(self.rows)}.safetensors"
+        if edit is not None:
+            edit.save(self.folder / name)
+        row = {**pair._asdict(), "method": method, "limits": limits, "settings": settings, **more}
+        self.rows.append({**row, "edit": "" if edit is None else name})
+        print(f"{pair.name}, {method}, {limits}: {settings}, {more}", flush=True)
+
+
+def finetuned(folder: Path, sizes: Sizes, rates: Sequence[float] | None, pair: Pair) -> list[dict[str, Any]]:
+    """Fine-tune the whole network on the photos, and on clean photos with pasted marks."""
+    store = Store(folder, pair, "fine-tuning")
+    with jobs.one_thread():
+        case = pair.case(sizes)
+        splits = Splits.of(case.classifier, [case.exemplar], case.concept, case.clean, case.retain)
+        last_layer = candidate_layers(case.classifier)[-1:]
+        search = Search(case.classifier, case.exemplar, splits, last_layer, Constraints().halved)
+        for method, pasted in {FINETUNING: None, PASTED: case.exemplar}.items():
+            started = time.process_time()
+            found = finetune_network(search, pasted, rates, progress=None)
+            seconds = time.process_time() - started
+            for limits, selected in {WITHIN: found, WITHOUT: found.without_limits}.items():
+                row = selected.evaluation.row()
+                settings = json.dumps(dict(selected.settings)) if selected.settings else "nothing"
+                more = {"candidates": selected.candidates, "seconds": seconds, "held out": row}
+                store.keep(method, limits, selected.edit, settings, **more)
+    return store.rows
+
+
+def edited(folder: Path, sizes: Sizes, pair: Pair) -> list[dict[str, Any]]:
+    """Repair the network, and select for every other method among the candidates of the same search."""
+    store = Store(folder, pair, "edit")
+    with jobs.one_thread():
+        case = pair.case(sizes)
+        started = time.process_time()
+        fix = repair(case.classifier, case.exemplar, case.concept, case.clean, case.retain, progress=None)
+        verdict = {"verdict": fix.verdict.word, "lines": dict(fix.verdict.lines), "held out": fix.evaluation.row()}
+        seconds = time.process_time() - started
+        search = fix.search
+        outcomes = fix.selection.outcomes
+        edit = fix.edit if fix.selection.feasible else None
+        store.keep(EDIT, WITHIN, edit, str(fix.selection), candidates=len(outcomes), seconds=seconds, **verdict)
+        keep_selection(store, EDIT, WITHOUT, search.select(outcomes, constraints=NO_LIMITS), seconds)
+        for method, found, own_seconds in other_methods(search, outcomes):
+            taken = seconds if own_seconds is None else own_seconds
+            keep_selection(store, method, WITHIN, search.select(found), taken)
+            keep_selection(store, method, WITHOUT, search.select(found, constraints=NO_LIMITS), taken)
+        started = time.process_time()
+        default = default_edit(case, search)
+        seconds = time.process_time() - started
+        store.keep(DEFAULT, WITHOUT, default, str(default.layers), candidates=1, seconds=seconds)
+        site = search.site(default.layers[0], [case.exemplar])
+        for seed in range(RANDOM_DRAWS):
+            [random] = METHODS[RANDOM].draw(seed).edits(site, seed=seed)
+            store.keep(RANDOM, WITHOUT, random, str(random.layers), candidates=1, seconds=seconds)
+    return store.rows
+
+
+def keep_selection(store: Store, method: str, limits: str, selection: Selection, seconds: float) -> None:
+    """Keep what was selected."""
+    edit = selection.edit if selection.feasible else None
+    store.keep(method, limits, edit, str(selection), candidates=selection.n_candidates, seconds=seconds)
+
+
+def other_methods(search: Search, outcomes: Outcomes) -> Iterator[tuple[str, Outcomes, float | None]]:
+    """Yield the outcomes of the candidates of the other methods, and the CPU seconds; None for those of `repair`."""
+    of_one_layer = outcomes.where(lambda candidate: f"{SECOND_LAYER}layer" not in candidate.params)
+    full_rank = of_one_layer.where(lambda candidate: candidate.params.get("rank", 1) is None)
+    yield name_of("full_rank"), in_all_layers(full_rank), None
+    yield name_of("projection"), in_all_layers(of_one_layer.of("projection")), None
+    started = time.process_time()
+    layers = list(search.cuts)
+    every = max(1, len(layers) // LAYERS_ON_EXEMPLAR)
+    tuned = METHODS["global fine-tuning"].trying(ON_EXEMPLAR, (0.5, 1.0))
+    found = search.score(tuned, layers=layers[::every])
+    yield name_of("finetune_global"), found, time.process_time() - started
     if len(search.candidates(METHODS["last layer"])):
-        yield name_of("last_layer"), search.select(heads_on_failing(search))
-    yield name_of("on_failing"), search.select(interpolated(search, search.splits.target))
-
-
-def edits_of(search: Search, outcomes: Outcomes) -> Iterator[tuple[str, Selection]]:
-    """Select among all edits, among those of the default settings in each layer, and among those of full rank."""
-    yield EDIT, search.select(outcomes)
-    default = outcomes.where(lambda candidate: "rank" not in candidate.params)
-    yield name_of("rank_1_default"), search.select(default)
-    full_rank = outcomes.where(lambda candidate: candidate.params.get("rank", 1) is None)
-    yield name_of("full_rank"), search.select(in_all_layers(full_rank))
+        started = time.process_time()
+        found = retrained_heads(search)
+        yield name_of("last_layer"), found, time.process_time() - started
 
 
 def in_all_layers(outcomes: Outcomes) -> Outcomes:
@@ -262,39 +250,16 @@ def in_all_layers(outcomes: Outcomes) -> Outcomes:
     return replace(outcomes, candidates=candidates)
 
 
-def finetunings(search: Search, photos: LabelledImages) -> list[Candidate]:
-    """Fine-tune the last quarter of a search's layers, and all that follows, on labeled photos."""
-    layers = list(search.cuts)
-    layer = layers[3 * len(layers) // 4]
-    whole = torch.ones(photos.images.shape[2:])
-    shown = [
-        Exemplar(image, image, whole, label) for image, label in zip(photos.images, photos.labels.tolist(), strict=True)
-    ]
-    site = site_at(search.cuts[layer], shown, search.activations.reference[layer])
-    candidates = []
-    for setting in FINETUNING_ON_FAILING:
-        [edit] = finetune(site, **setting)
-        candidates.append(Candidate({"layer": layer, **setting}, edit))
-    return candidates
-
-
-def interpolated(search: Search, photos: LabelledImages) -> Outcomes:
-    """Fine-tune on labeled photos, and interpolate with the network as it was (WiSE-FT)."""
-    candidates = []
-    for tuned in finetunings(search, photos):
-        for strength in INTERPOLATION_WEIGHTS:
-            candidates.append(Candidate({**tuned.params, "strength": strength}, tuned.edit, strength))
-    return search.score_candidates(candidates)
-
-
-def heads_on_failing(search: Search) -> Outcomes:
-    """Retrain the last layer on the failing photos, as DFR does, while predictions on reference photos are kept."""
+def retrained_heads(search: Search) -> Outcomes:
+    """Retrain the last layer on the photos with the shortcut, as DFR does, while other predictions are kept."""
     layer = list(search.cuts)[-1]
-    target = search.splits.target
-    whole = torch.ones(target.images.shape[2:])
-    shown = [
-        Exemplar(image, image, whole, label) for image, label in zip(target.images, target.labels.tolist(), strict=True)
-    ]
+    shown = []
+    for name in ("target", "own_class"):
+        if name in search.splits.labeled:
+            data = search.splits.labeled[name]
+            whole = torch.ones(data.images.shape[2:])
+            for image, label in zip(data.images, data.labels.tolist(), strict=True):
+                shown.append(Exemplar(image, image, whole, label))
     site = site_at(search.cuts[layer], shown, search.activations.reference[layer])
     candidates = []
     for setting in METHODS["last layer"].settings:
@@ -303,364 +268,266 @@ def heads_on_failing(search: Search) -> Outcomes:
     return search.score_candidates(candidates)
 
 
-def finetuned_on_shown(search: Search, photos: Shared, shortcut: Shortcut, sizes: Sizes) -> Selection:
-    """Fine-tune on photos with and without the drawn shortcut, which only its author can do."""
-    data = in_memory(photos.others.subset(range(len(photos.others) - sizes.shown, len(photos.others))))
-    drawn = shortcut.on(data, SEED_OF_SELECTION + len(photos.others))
-    both = replace(
-        data, images=torch.cat([data.images, drawn.images]), labels=data.labels.repeat(2), names=data.names * 2
-    )
-    return search.select(interpolated(search, both))
+# --- an edit without labels -------------------------------------------------------------------------------------------
 
 
-def select_all(folder: Path, sizes: Sizes, draws: Sequence[int], job: Job) -> list[dict[str, Any]]:
-    """Select for every method in each draw; write the edits into a folder, and return one row per selection."""
-    classifier = load_classifier(job.network)
-    rows = []
+def default_edits(case: ShortcutCase, search: Search) -> dict[str, Edit]:
+    """Edit with default settings in each layer of a search, by the name of the layer."""
+    edits = {}
+    for layer in search.cuts:
+        [edit] = METHODS["edit"].edits(search.site(layer, [case.exemplar]))
+        edits[layer] = edit
+    return edits
 
-    def keep(selection: Selection, method: str, draw: int, seconds: float) -> None:
-        path = folder / f"{job.network} {NAMES[job.goal]} {draw} {len(rows)}.safetensors"
-        if selection.feasible:
-            selection.edit.save(path)
-        row = {
-            "network": job.network,
-            "goal": job.goal,
-            "draw": draw,
-            "method": method,
-            "settings": str(selection),
-            "edit": path.name if selection.feasible else "",
-            "corrected": int(selection.scores["corrected"]),
-            "candidates": selection.n_candidates,
-            "seconds": seconds,
-        }
-        said = f"{row['corrected']} corrected, {row['settings']}, {seconds:.0f} s"
-        print(f"{job.name}, draw {draw + 1}, {method}: {said}", flush=True)
-        rows.append(row)
 
+def losses_at_exemplar(case: ShortcutCase, search: Search, edits: Mapping[str, Edit]) -> dict[str, float]:
+    """Return how far the prediction of x' with each edit is from that of x, as a divergence, by layer."""
+    classes = case.classifier.classes
+    images = torch.stack([case.exemplar.image, case.exemplar.changed])
+    cached = CachedActivations(search.cuts, LabelledImages.unlabeled(images, classes))
+    original = cached.original[0].log_softmax(dim=0)
+    divergences = {}
+    for layer, edit in edits.items():
+        changed = cached.logits(edit)[1].log_softmax(dim=0)
+        divergences[layer] = float((original.exp() * (original - changed)).sum())
+    return divergences
+
+
+def default_edit(case: ShortcutCase, search: Search) -> Edit:
+    """Edit with default settings in the layer in which x' comes to be predicted most like x, see `--development`."""
+    edits = default_edits(case, search)
+    divergences = losses_at_exemplar(case, search, edits)
+    return edits[min(divergences, key=divergences.__getitem__)]
+
+
+def layer_rules(sizes: Sizes, pair: Pair) -> list[dict[str, Any]]:
+    """Compare rules for the layer of an edit with default settings, on photos for selection."""
     with jobs.one_thread():
-        photos = shared_photos(classifier, job.goal, sizes)
-        for draw, search in zip(draws, searches(classifier, job.goal, photos, sizes, draws), strict=True):
-            started = time.process_time()
-            for method, selection in selections_of(search):
-                keep(selection, method, draw, time.process_time() - started)
-                started = time.process_time()
-            if draw == draws[0]:
-                selection = finetuned_on_shown(search, photos, SHORTCUTS[job.goal], sizes)
-                keep(selection, SHOWN, draw, time.process_time() - started)
+        case = pair.case(sizes)
+        splits = Splits.of(case.classifier, [case.exemplar], case.concept, case.clean, case.retain)
+        search = Search(case.classifier, case.exemplar, splits)
+        edits = default_edits(case, search)
+        divergences = losses_at_exemplar(case, search, edits)
+        rows = []
+        for layer, edit in edits.items():
+            net = search.activations["target"].compare(edit).errors_corrected
+            rows.append({**pair._asdict(), "layer": layer, "divergence": divergences[layer], "net": net})
     return rows
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
 
 
-class EvaluationSet(NamedTuple):
-    """Photos for evaluation.
-
-    Attributes:
-        goal: the class of the shortcut; empty for clean photos.
-        split: "clean", or "shortcut" or "unseen", in which the shortcut is drawn on photos of all classes.
-        photos: the photos without a shortcut.
-        shortcut: what is drawn on them.
-    """
-
-    goal: str
-    split: str
-    photos: LabelledImages
-    shortcut: Shortcut | None = None
-
-    def group(self, numbers: Tensor) -> LabelledImages:
-        """Load consecutive photos, and draw the shortcut on them, the same in any division into groups."""
-        photos = in_memory(self.photos.subset(numbers))
-        return photos if self.shortcut is None else self.shortcut.on(photos, SEED_OF_TEST + int(numbers[0]))
-
-
-def evaluation_sets(classifier: Classifier, sizes: Sizes) -> list[EvaluationSet]:
-    """List the photos for evaluation."""
-    photos = (
-        imagenette("val", classifier.size) if sizes.split == "val" else training_roles(classifier.size)[sizes.split]
-    )
-    photos = photos.subset(range(0, len(photos), sizes.every))
-    order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))
-    fewer = photos.subset(order[: sizes.unseen].sort().values)
-    sets = [EvaluationSet("", "clean", photos)]
-    for goal in SHORTCUTS:
-        sets.append(EvaluationSet(goal, "shortcut", photos, SHORTCUTS[goal]))
-        sets.append(EvaluationSet(goal, "unseen", fewer, UNSEEN[goal]))
-    return sets
-
-
-def wrong_with(classifier: Classifier, edits: Mapping[str, Edit], data: EvaluationSet) -> dict[str, Tensor]:
+def wrong_with(
+    classifier: Classifier, edits: Mapping[str, Edit], photos: LabelledImages, goal: str | None
+) -> dict[str, Tensor]:
     """Tell which photos are misclassified with each edit, and without one as "", `(N,)` booleans by name.
 
-    Groups of photos run up to the layers of all edits once.
+    Groups of photos run up to the layers of all edits once; a fine-tuned network runs from the start.
     """
     layers = candidate_layers(classifier)
-    first = {next((layer for layer in layers if layer in edit.layers), layers[-1]) for edit in edits.values()}
+    of_layers = {name: edit for name, edit in edits.items() if set(edit.layers) <= set(layers)}
+    first = {next(layer for layer in layers if layer in edit.layers) for edit in of_layers.values()}
     cuts = cut_all(classifier, [layer for layer in layers if layer in first or layer == layers[-1]])
+    networks = {name: edit.edited(classifier) for name, edit in edits.items() if name not in of_layers}
     wrong: dict[str, list[Tensor]] = {name: [] for name in ("", *edits)}
-    for numbers in tqdm(torch.arange(len(data.photos)).split(32), desc="photos", mininterval=10):
-        cached = CachedActivations(cuts, data.group(numbers), len(numbers), memory=StateMemory(inf, cuts))
+    for numbers in tqdm(torch.arange(len(photos)).split(32), desc="photos", mininterval=10):
+        group = marked(photos, goal, numbers)
+        cached = CachedActivations(cuts, group, len(numbers), memory=StateMemory(inf, cuts))
         wrong[""].append(cached.before)
-        for name, edit in edits.items():
+        for name, edit in of_layers.items():
             wrong[name].append(misclassified(cached.logits(edit), cached.labels))
+        for name, network in networks.items():
+            wrong[name].append(misclassified(predict(network, group), cached.labels))
     return {name: torch.cat(parts) for name, parts in wrong.items()}
 
 
-def evaluate(folder: Path, sizes: Sizes, selected: pd.DataFrame, network: str) -> list[dict[str, Any]]:
-    """Evaluate all selected edits of a network; return one row per edit and split, and per split without an edit."""
-    classifier = load_classifier(network)
-    of_network = selected[(selected.network == network) & (selected.edit != "")]
+def evaluated(folder: Path, sizes: Sizes, selected: pd.DataFrame, pair: Pair) -> list[dict[str, Any]]:
+    """Evaluate the edits of a pair on photos with and without the shortcut; one row per edit and set of photos."""
+    classifier = load_classifier(pair.network)
+    is_member = (selected.network == pair.network) & (selected.goal == pair.goal) & (selected.draw == pair.draw)
+    edits = {name: Edit.load(folder / name, classifier.model) for name in selected.edit[is_member] if name}
+    photos = evaluation_photos(classifier.size, sizes)
+    is_own = photos.labels == photos.classes.index(pair.goal)
     rows = []
     with jobs.one_thread():
-        for data in evaluation_sets(classifier, sizes):
-            members = of_network[of_network.goal == data.goal] if data.goal else of_network
-            edits = {name: Edit.load(folder / name, classifier.model) for name in members.edit}
-            for name, wrong in wrong_with(classifier, edits, data).items():
-                place = {"network": network, "goal": data.goal, "split": data.split, "edit": name}
-                rows.append({**place, "wrong": wrong.int().tolist(), "labels": data.photos.labels.tolist()})
+        clean = wrong_with(classifier, edits, photos, None)
+        with_shortcut = wrong_with(classifier, edits, photos, pair.goal)
+    for name in ("", *edits):
+        sets = {CLEAN: clean[name], OTHERS: with_shortcut[name][~is_own], OWN_CLASS: with_shortcut[name][is_own]}
+        for split, wrong in sets.items():
+            rows.append({**pair._asdict(), "split": split, "edit": name, "wrong": wrong.int().tolist()})
     return rows
 
 
-# --- figures ----------------------------------------------------------------------------------------------------------
+# --- results ----------------------------------------------------------------------------------------------------------
 
 
-class CorrectPhotos:
-    """Which photos are correct with the edit that a method has selected.
+class Effect(NamedTuple):
+    """What a method does in a pair and a draw; shares and accuracies in [0, 1], NaN without a feasible candidate.
+
+    Attributes:
+        net: the net share of the errors with the shortcut that is corrected, on photos of other classes.
+        accuracy_change: on photos without the shortcut, in points.
+        own_class: the accuracy on photos of the shortcut's class with it.
+    """
+
+    net: float
+    accuracy_change: float
+    own_class: float
+
+
+NOTHING = Effect(float("nan"), float("nan"), float("nan"))
+
+
+def effect_of(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> Effect:
+    """Compute what an edit does from the photos that are misclassified.
 
     Args:
-        selected: the rows of `select_all` of one network.
-        evaluated: the rows of `evaluate`.
+        before: which photos are misclassified without an edit, `(N,)` booleans by the name of the set, see `SETS`.
+        after: the same with the edit.
     """
-
-    def __init__(self, selected: pd.DataFrame, evaluated: Iterable[Mapping[str, Any]]) -> None:
-        self.selected = selected
-        self.labels: dict[tuple[str, str], np.ndarray] = {}
-        self._correct: dict[tuple[str, str, str], np.ndarray] = {}
-        for row in evaluated:
-            self._correct[row["goal"], row["split"], row["edit"]] = ~np.array(row["wrong"], dtype=bool)
-            self.labels[row["goal"], row["split"]] = np.array(row["labels"])
-
-    def edits(self, method: str, goal: str, draw: int | None) -> list[str]:
-        """List the files of the edits of a method; an empty name stands for no edit."""
-        if method == NO_EDIT:
-            return [""]
-        rows = self.selected[(self.selected.method == method) & (self.selected.goal == goal)]
-        return rows.edit.tolist() if draw is None else rows.edit[rows.draw == draw].tolist()
-
-    def correct(self, method: str, goal: str, split: str, draw: int | None = None) -> np.ndarray:
-        """Return the share of a method's edits with which each photo is correct, `(N,)`.
-
-        Args:
-            method: the method.
-            goal: the class of the shortcut for which the edits were selected.
-            split: the split.
-            draw: the number of the draw; None for the mean over all draws.
-        """
-        place = "" if split == "clean" else goal
-        return np.mean([self._correct[place, split, name] for name in self.edits(method, goal, draw)], axis=0)
+    errors = before[OTHERS].sum()
+    net = (errors - after[OTHERS].sum()) / errors if errors else float("nan")
+    change = 100 * (before[CLEAN].mean() - after[CLEAN].mean())
+    return Effect(float(net), float(change), float(1 - after[OWN_CLASS].mean()))
 
 
-def on_others(found: CorrectPhotos, classes: Sequence[str], goal: str, split: str, values: np.ndarray) -> np.ndarray:
-    """Return one value per photo, and NaN for the photos of the class of a shortcut."""
-    return np.where(found.labels[goal, split] == classes.index(goal), np.nan, values)
+def misclassified_photos(photos: pd.DataFrame) -> dict[tuple[Pair, str], dict[str, np.ndarray]]:
+    """Collect the rows of `evaluated`: by pair and edit, which photos of each set are misclassified."""
+    wrong: dict[tuple[Pair, str], dict[str, np.ndarray]] = {}
+    for row in photos.itertuples():
+        pair = Pair(row.network, row.goal, row.draw)
+        wrong.setdefault((pair, row.edit), {})[row.split] = np.array(row.wrong, dtype=bool)
+    return wrong
 
 
-def gains(found: CorrectPhotos, classes: Sequence[str], method: str) -> np.ndarray:
-    """Return the correct predictions of each photo, averaged over draws, edit minus method.
-
-    Returns:
-        One row per shortcut and one column per photo; NaN for photos of the class of the shortcut.
-    """
+def effects(selected: pd.DataFrame, photos: pd.DataFrame) -> pd.DataFrame:
+    """Compute one row per selection: what it does to the photos for evaluation."""
+    wrong = misclassified_photos(photos)
     rows = []
-    for goal in SHORTCUTS:
-        gain = found.correct(EDIT, goal, "shortcut") - found.correct(method, goal, "shortcut")
-        rows.append(on_others(found, classes, goal, "shortcut", gain))
-    return np.stack(rows)
+    for row in selected.to_dict("records"):
+        pair = Pair(row["network"], row["goal"], row["draw"])
+        effect = effect_of(wrong[pair, ""], wrong[pair, row["edit"]]) if row["edit"] else NOTHING
+        rows.append({**row, **effect._asdict()})
+    return pd.DataFrame(rows)
 
 
-def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
-    """Test whether differences are symmetric about 0, by a two-sided sign-flip test with 9,999 draws."""
-    if not differences.any():
-        return 1.0
-    test = stats.permutation_test(
-        (differences,),
-        np.mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=9999,
-        batch=500,
-        rng=np.random.default_rng(seed),
-    )
-    return float(test.pvalue)
+def student_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return Student's 95% interval of a mean; None for fewer than three values, which say too little of it."""
+    if len(values) < 3:
+        return None
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    mean = float(np.mean(values))
+    return mean - float(half), mean + float(half)
 
 
-def mean_with_interval(values: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """Return the mean of values `(shortcuts, photos)`, and its 95% interval over photos; NaN does not count.
-
-    A photo that counts for several shortcuts is one observation: the interval is Student's t for a ratio of means, the
-    sum of a photo's values over their number.
-    """
-    counts = (~np.isnan(values)).sum(axis=0)
-    totals = np.nansum(values, axis=0)[counts > 0]
-    counts = counts[counts > 0]
-    mean = totals.sum() / counts.sum()
-    deviations = (totals - mean * counts) / counts.mean()
-    half = stats.t.ppf(0.975, len(counts) - 1) * stats.sem(deviations)
-    return float(mean), (float(mean - half), float(mean + half))
-
-
-def add_method(results: Results, found: CorrectPhotos, classes: Sequence[str], network: str, method: str) -> None:
-    """Add the figures of a method for each shortcut, and for all of them together."""
-    where = {"network": network, "method": method}
-    of_all: dict[str, list[np.ndarray]] = {}
-    for goal in SHORTCUTS:
-        names = found.edits(method, goal, None)
-        if not names:
+def add_method(results: Results, rows: pd.DataFrame, method: str, limits: str) -> None:
+    """Add the means of a method over pairs, and its values of each pair."""
+    measured = rows[rows.edit != ""]
+    where = {"network": "all", "method": method, "split": "target_test", "condition": limits}
+    results.add("feasible", len(measured), n=len(rows), **where)
+    results.add("pairs", measured.groupby(["network", "goal"]).ngroups, **where)
+    results.add("CPU seconds", rows.seconds.mean(), **where)
+    results.add("candidates", rows.candidates.mean(), **where)
+    metrics = {"net": "errors corrected", "accuracy_change": "accuracy change", "own_class": "own class correct"}
+    for column, metric in metrics.items():
+        if not len(measured):
             continue
-        for metric, values in figures_of(found, classes, method, goal).items():
-            add_figure(results, metric, values[None], {**where, "condition": NAMES[goal]})
-            of_all.setdefault(metric, []).append(values)
-        if method != NO_EDIT:
-            results.add("edits", sum(map(bool, names)), n=len(names), condition=NAMES[goal], **where)
-    for metric, rows in of_all.items():
-        add_figure(results, metric, np.stack(rows), where)
+        of_pairs = measured.groupby(["network", "goal"], sort=False)[column].mean()
+        interval = student_interval(of_pairs.to_list()) or ()
+        results.add(metric, of_pairs.mean(), interval=interval, **where)
+        for (network, goal), value in of_pairs.items():
+            draws = len(measured[(measured.network == network) & (measured.goal == goal)])
+            of_pair = {**where, "network": network, "condition": f"{NAMES[goal]}, {limits}"}
+            results.add(metric, value, n=draws, **of_pair)
 
 
-METRICS = {
-    "correct with the shortcut": ("correct", "target_test"),
-    "restored": ("restored", "target_test"),
-    "correct with another look": ("correct", "unseen"),
-    "accuracy change": ("accuracy change", "clean_test"),
-    "accuracy change of the class": ("accuracy change", "retain_test"),
-}
-"""The metric and the split of each figure of a method in the results."""
+def add_outcomes(results: Results, selected: pd.DataFrame, photos: pd.DataFrame) -> None:
+    """Add the outcome of each photo with each selected edit, and what was selected."""
+    wrong = misclassified_photos(photos)
+    for row in selected.to_dict("records"):
+        pair = Pair(row["network"], row["goal"], row["draw"])
+        condition = f"{NAMES[pair.goal]}, draw {pair.draw}, {row['limits']}"
+        where = {"network": pair.network, "method": row["method"]}
+        more = {name: row[name] for name in ("verdict", "lines") if isinstance(row.get(name), str | dict)}
+        results.add_selected(row["settings"], **where, condition=condition, seconds=round(row["seconds"], 1), **more)
+        for split in SETS if row["edit"] else ():
+            before = wrong[pair, ""][split].astype(int).tolist()
+            after = wrong[pair, row["edit"]][split].astype(int).tolist()
+            results.add_outcomes(before, after, **where, split=f"{split}, {condition}")
 
 
-def figures_of(found: CorrectPhotos, classes: Sequence[str], method: str, goal: str) -> dict[str, np.ndarray]:
-    """Compute the figures of a method for a shortcut: shares, or changes of accuracy in points.
-
-    Returns:
-        One value per photo, by name; NaN for photos that do not count.
-    """
-    with_shortcut = found.correct(method, goal, "shortcut")
-    of_others = on_others(found, classes, goal, "shortcut", with_shortcut)
-    before = found.correct(NO_EDIT, goal, "clean")
-    is_broken = (before == 1) & (found.correct(NO_EDIT, goal, "shortcut") == 0)
-    change = 100 * (found.correct(method, goal, "clean") - before)
-    with_another_look = found.correct(method, goal, "unseen")
-    return {
-        "correct with the shortcut": of_others,
-        "restored": np.where(is_broken, of_others, np.nan),
-        "correct with another look": on_others(found, classes, goal, "unseen", with_another_look),
-        "accuracy change": change,
-        "accuracy change of the class": np.where(np.isnan(of_others), change, np.nan),
-    }
-
-
-def add_figure(results: Results, name: str, values: np.ndarray, where: Mapping[str, str]) -> None:
-    """Add the mean of values `(shortcuts, photos)` with its interval over photos."""
-    metric, split = METRICS[name]
-    mean, interval = mean_with_interval(values)
-    photos = (~np.isnan(values)).any(axis=0).sum()
-    results.add(metric, mean, split=split, interval=interval, n=photos, **where)
-
-
-def add_comparisons(results: Results, found: CorrectPhotos, classes: Sequence[str], network: str) -> None:
-    """Add the primary analysis of a network, and in how many pairs of shortcut and draw the edit leads."""
-    competing = [name for name in methods_of(found) if name not in (EDIT, *OUT_OF_COMPETITION)]
-    p_values = []
-    for method in competing:
-        gain = gains(found, classes, method)
-        mean, interval = mean_with_interval(100 * gain)
-        p_values.append(sign_flip_p(np.nansum(gain, axis=0)))
-        where = {"network": network, "method": method, "split": "target_test"}
-        results.add("edit minus method", mean, interval=interval, n=gain.shape[1], **where)
-        results.add("p", p_values[-1], n=gain.shape[1], **where)
-        results.add("pairs in which the edit leads", leads(found, classes, method), n=len(pairs(found)), **where)
-    for method, corrected in zip(competing, holm(p_values), strict=True):
-        where = {"network": network, "method": method, "split": "target_test"}
-        results.add("p, Holm", corrected, n=len(competing), **where)
-
-
-def pairs(found: CorrectPhotos) -> list[tuple[str, int]]:
-    """List the pairs of a shortcut's class and a draw."""
-    return sorted({(row.goal, row.draw) for row in found.selected.itertuples()})
-
-
-def leads(found: CorrectPhotos, classes: Sequence[str], method: str) -> int:
-    """Count the pairs of shortcut and draw in which more photos are correct with the edit than with a method."""
-    count = 0
-    for goal, draw in pairs(found):
-        gain = found.correct(EDIT, goal, "shortcut", draw) - found.correct(method, goal, "shortcut", draw)
-        count += bool(np.nanmean(on_others(found, classes, goal, "shortcut", gain)) > 0)
-    return count
-
-
-def methods_of(found: CorrectPhotos) -> list[str]:
-    """List the methods, no edit first."""
-    return [NO_EDIT, *dict.fromkeys(found.selected.method)]
-
-
-def add_draws(results: Results, found: CorrectPhotos, classes: Sequence[str], network: str) -> None:
-    """Add the share of correct photos with the edit of each draw, and what was selected."""
-    for goal, draw in pairs(found):
-        values = on_others(found, classes, goal, "shortcut", found.correct(EDIT, goal, "shortcut", draw))
-        where = {"network": network, "method": EDIT, "condition": f"{NAMES[goal]}, draw {draw + 1}"}
-        add_figure(results, "correct with the shortcut", values[None], where)
-    for row in found.selected.itertuples():
-        condition = f"{NAMES[row.goal]}, draw {row.draw + 1}"
-        results.add_selected(row.settings, network, row.method, condition=condition)
-    for method in methods_of(found)[1:]:
-        rows = found.selected[found.selected.method == method]
-        where = {"network": network, "method": method}
-        results.add("candidates", rows.candidates.mean(), **where)
-        results.add("CPU seconds", rows.seconds.mean(), **where)
-
-
-def add_outcomes(results: Results, found: CorrectPhotos, network: str) -> None:
-    """Add the outcome of each photo with each edit of one exemplar."""
-    for row in found.selected.itertuples():
-        if row.method in OUT_OF_COMPETITION or row.method == RANDOM:
-            continue
-        before = found.correct(NO_EDIT, row.goal, "shortcut") < 1
-        after = found.correct(row.method, row.goal, "shortcut", row.draw) < 1
-        split = f"target_test {NAMES[row.goal]}, draw {row.draw + 1}"
-        results.add_outcomes(before.astype(int), after.astype(int), network=network, method=row.method, split=split)
-
-
-def add_network(
-    results: Results, selected: pd.DataFrame, evaluated: Sequence[Mapping[str, Any]], classes: Sequence[str]
-) -> None:
-    """Add all figures of a network."""
-    [network] = selected.network.unique()
-    found = CorrectPhotos(selected, evaluated)
-    for method in methods_of(found):
-        add_method(results, found, classes, network, method)
-    add_comparisons(results, found, classes, network)
-    add_draws(results, found, classes, network)
-    add_outcomes(results, found, network)
+def add_no_edit(results: Results, photos: pd.DataFrame) -> None:
+    """Add the accuracies without an edit, averaged over pairs."""
+    wrong = misclassified_photos(photos)
+    originals = [sets for (_, edit), sets in wrong.items() if not edit]
+    for split in SETS:
+        correct = np.mean([1 - sets[split].mean() for sets in originals])
+        where = {"network": "all", "method": NO_EDIT, "split": "target_test", "condition": split}
+        results.add("correct", correct, n=len(originals), **where)
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
 def experiment(options: argparse.Namespace) -> Results:
-    """Select for all networks, shortcuts and draws, and then evaluate what was selected."""
+    """Select for all pairs, and then evaluate what was selected."""
     sizes = QUICK if options.quick else Sizes()
-    draws = range(1 if options.quick else DRAWS)
     folder = options.store / ("quick edits" if options.quick else "edits")
     folder.mkdir(parents=True, exist_ok=True)
-    about = f"learned_shortcut {sizes} {draws} {VERSION} {code_digest(Path(edittools.__file__).parent)}"
-    todo = [Job(network, goal) for network in options.networks for goal in SHORTCUTS]
-    work = partial(select_all, folder, sizes, draws)
-    selected = jobs.run(work, {job.name: job for job in todo}, options.store, progress=tqdm, about=about)
+    todo = [Pair(network, goal, draw) for draw in options.draws for network in options.networks for goal in NAMES]
+    if options.quick:
+        todo = todo[:1]
+    named = {pair.name: pair for pair in todo}
+    library = Path(edittools.__file__).parent
+    training = code_digest(library / "selection" / "finetuning.py", library / "exemplars.py")
+    about = f"fine-tuning {sizes} {RATES} {VERSION} {training}"
+    tuned = jobs.run(partial(finetuned, folder, sizes, RATES), named, options.store, progress=tqdm, about=about)
+    about = f"edits {sizes} {VERSION} {code_digest(library)}"
+    edits = jobs.run(partial(edited, folder, sizes), named, options.store, progress=tqdm, about=about)
+    selected = pd.concat([edits, tuned], ignore_index=True)
+    about += f" {training} evaluation"
+    work = partial(evaluated, folder, sizes, selected)
+    photos = jobs.run(work, named, options.store, progress=tqdm, about=about)
     results = Results("learned_shortcut", "photos")
-    work = partial(evaluate, folder, sizes, selected)
-    tests = jobs.run(work, {name: name for name in options.networks}, options.store, progress=tqdm, about=about)
-    classes = imagenette("val").classes
+    found = effects(selected, photos)
+    add_no_edit(results, photos)
+    for (method, limits), rows in found.groupby(["method", "limits"], sort=False):
+        add_method(results, rows, method, limits)
+    add_random_range(results, found)
+    add_outcomes(results, selected, photos)
+    return results
+
+
+def add_random_range(results: Results, found: pd.DataFrame) -> None:
+    """Add the smallest and the largest mean of a draw of random directions over pairs."""
+    random = found[found.method == RANDOM]
+    number = random.groupby(["network", "goal", "draw"]).cumcount()
+    means = random.net.groupby(number).mean()
+    where = {"network": "all", "method": RANDOM, "split": "target_test", "condition": "range of draws"}
+    results.add("errors corrected", means.mean(), interval=(means.min(), means.max()), **where)
+
+
+def develop(options: argparse.Namespace) -> Results:
+    """Fine-tune with all rates on the pairs for development, and compare rules for the layer of a default edit."""
+    sizes = QUICK if options.quick else Sizes()
+    folder = options.store / "development"
+    folder.mkdir(parents=True, exist_ok=True)
+    results = Results("learned_shortcut_development", "photos")
     for network in options.networks:
-        evaluated = tests[tests.network == network].to_dict("records")
-        add_network(results, selected[selected.network == network], evaluated, classes)
+        for goal in NAMES:
+            table = pd.DataFrame(layer_rules(sizes, Pair(network, goal, 1))).sort_values("divergence")
+            where = {"network": network, "method": DEFAULT, "split": "target"}
+            for rule, row in {
+                "smallest divergence": table.iloc[0],
+                "largest net": table.loc[table.net.idxmax()],
+            }.items():
+                condition = f"{NAMES[goal]}, {rule}, {row.layer}"
+                results.add("errors corrected", row.net, **where, condition=condition)
+                results.add("accuracy change", row["accuracy change"], **where, condition=condition)
+        for row in finetuned(folder, sizes, None, Pair(network, DEVELOPMENT[network], 1)):
+            results.add_selected(row["settings"], network, row["method"], condition=row["limits"])
     return results
 
 
@@ -668,11 +535,13 @@ def main() -> None:
     """Read the command line and run the experiment."""
     arguments = parser(__doc__)
     arguments.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    arguments.add_argument("--draws", nargs="+", type=int, default=list(DRAWS), help="numbers of draws, from 1 on")
+    arguments.add_argument("--development", action="store_true", help="choose settings on draw 1; reads no test photo")
     add_store(arguments)
     options = arguments.parse_args()
     if options.store is None:
         arguments.error("pass --store FOLDER, where the selected edits are kept between selection and evaluation")
-    run(arguments, experiment)
+    run(arguments, develop if options.development else experiment)
 
 
 if __name__ == "__main__":

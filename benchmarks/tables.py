@@ -185,23 +185,69 @@ def by_concept(table: pd.DataFrame) -> str:
     return markdown({"photos": photos, **{name: wide[name] for name in wide}}, order, rows="concept")
 
 
+WITHIN, WITHOUT = "within the limits", "without limits"
+"""How a method was selected, in `learned_shortcut`."""
+
+DEFAULT, FINETUNING, PASTED = METHODS["default"], METHODS["finetuning"], METHODS["finetuning_pasted"]
+
+LABELS = {DEFAULT: "none", RANDOM: "none"}
+"""Methods that need no labeled image."""
+
+
 def learned_shortcut(table: pd.DataFrame) -> str:
-    """Write what each method restores on each network, part by part."""
-    table = table[table.condition == ""]
-    index = ["network", "method"]
-    rows = pd.MultiIndex.from_frame(table[index].drop_duplicates())
+    """Write what each method corrects within and without limits, and what it costs, as means over pairs."""
+    everywhere = table[table.network == "all"]
+    methods = [method for method in everywhere.method.unique() if method != "no edit"]
+    columns = {"method": pd.Series({name: f"**{name}**" if name == EDIT else name for name in methods})}
+    for limits in (WITHIN, WITHOUT):
+        part = everywhere[everywhere.condition == limits]
+        feasible = part[part.metric == "feasible"].set_index("method")
+        if limits == WITHIN:
+            columns["feasible"] = feasible.value.map("{:.0f}".format) + " of " + feasible.n.astype(str)
+        columns[f"{limits}: errors corrected"] = cells(part, "errors corrected", "target_test")
+        columns[f"{limits}: accuracy, points"] = cells(part, "accuracy change", "target_test")
+        columns[f"{limits}: own class with the mark"] = cells(part, "own class correct", "target_test", interval=False)
+    seconds = everywhere[everywhere.metric == "CPU seconds"].drop_duplicates("method").set_index("method").value
+    columns["CPU seconds"] = seconds.map("{:.0f}".format)
+    title = "Errors corrected, and change of accuracy in points, for each network and mark:"
+    return f"{markdown(columns)}\n\n{title}\n\n{pairs_of_shortcuts(table)}"
+
+
+def shortcuts() -> str:
+    """Write what a reader of README wants to know of learned shortcuts: help, costs, and what a method needs."""
+    table = read_results("learned_shortcut")
+    everywhere = table[table.network == "all"]
+    selected = {EDIT: WITHIN, FINETUNING: WITHIN, PASTED: WITHIN, DEFAULT: WITHOUT, RANDOM: WITHOUT}
+    parts = [everywhere[(everywhere.method == name) & (everywhere.condition == how)] for name, how in selected.items()]
+    part = pd.concat(parts)
+    seconds = part[part.metric == "CPU seconds"].set_index("method").value
     columns = {
-        "network": pd.Series([short(network) for network, _ in rows], rows),
-        "method": pd.Series([f"**{method}**" if method == EDIT else method for _, method in rows], rows),
+        "labeled images": pd.Series({name: LABELS.get(name, "about 1,000") for name in selected}),
+        "errors corrected": cells(part, "errors corrected", "target_test"),
+        "accuracy, points": cells(part, "accuracy change", "target_test"),
+        "own class with the mark": cells(part, "own class correct", "target_test", interval=False),
+        "CPU seconds": seconds.map("{:.3g}".format),
     }
-    for part, of_part in table.groupby("part", sort=False):
-        title = f"{part.replace('_', ' ')}: " if part else ""
-        difference = cells(of_part, "edit minus method", "target_test", index=index)
-        p = cells(of_part, "p, Holm", "target_test", index=index)
-        columns[f"{title}restored"] = cells(of_part, "restored", "target_test", index=index)
-        columns[f"{title}accuracy, points"] = cells(of_part, "accuracy change", "clean_test", index=index)
-        columns[f"{title}edit − method, points (p)"] = difference + " (" + p + ")"
-    return markdown(columns)
+    return markdown(columns, rows="method")
+
+
+def pairs_of_shortcuts(table: pd.DataFrame) -> str:
+    """Write, for each network and mark, the verdicts of `repair` on the edit, and what methods correct."""
+    verdicts: dict[tuple[str, str], list[str]] = {}
+    for entry in read_run("learned_shortcut")["selected"]:
+        if "verdict" in entry:
+            mark = entry["condition"].split(", ")[0]
+            verdicts.setdefault((entry["network"], mark), []).append(f"*{entry['verdict']}*")
+    rows = []
+    for (network, mark), words in verdicts.items():
+        row = {"network": short(network), "mark": mark, "verdict": ", ".join(words)}
+        for method, limits in {EDIT: WITHIN, FINETUNING: WITHIN, PASTED: WITHIN, DEFAULT: WITHOUT}.items():
+            part = table[(table.network == network) & (table.condition == f"{mark}, {limits}")]
+            corrected = cells(part, "errors corrected", interval=False)
+            accuracy = cells(part, "accuracy change", interval=False)
+            row[method] = f"{corrected[method]}, {accuracy[method]}" if method in corrected.index else "–"
+        rows.append(row)
+    return markdown(dict(pd.DataFrame(rows).items()))
 
 
 AUDITS = ("audits that find it", "audits with another rule", "audits with a rule")
@@ -411,16 +457,11 @@ class Summary:
     columns: dict[str, list[str]]
 
 
-TUNED = "best fine-tuning"
+TUNED = "fine-tuning on the exemplar"
 NARROW = ",\u00a0"
 """A comma and a space that does not break, so that an interval stays on one line of a narrow column."""
 SEVERAL, TWO_LAYERS, PROJECTION = (METHODS[key] for key in ("editing_several", "two_layers", "projection"))
 BLURRED = [METHODS["text_blurred"], METHODS["mark_blurred"]]
-FIRST_DRAWS = "learned_shortcut_draws_1_and_2"
-LEARNED = {
-    "learned shortcuts, EfficientNet-Lite0": Row(FIRST_DRAWS, metric="restored", network="shortcuts_lite0"),
-    "learned shortcuts, SqueezeNet": Row(FIRST_DRAWS, metric="restored", network="shortcuts_squeezenet"),
-}
 WATERMARK = Row("watermark", metric="restored")
 STICKER = Row("typographic_mini")
 EDIT_ALONE = {"edit": [EDIT]}
@@ -429,17 +470,12 @@ CONTROLS = {TUNED: [], "random direction": [RANDOM]}
 SUMMARIES = {
     "summary": Summary(
         {
-            **LEARNED,
             "a watermark, photos": WATERMARK,
             "vehicles on snow, photos": Row("snow_lite"),
             "vehicles on snow, rendered": Row("snow_mini"),
             'an "iPod" sticker, rendered': STICKER,
         },
         EDIT_ALONE | {FULL_RANK: [FULL_RANK]} | CONTROLS,
-    ),
-    "summary_shortcuts": Summary(
-        LEARNED,
-        EDIT_ALONE | PROJECTED | {"last layer retrained": [METHODS["last_layer"]], FULL_RANK: [FULL_RANK]} | CONTROLS,
     ),
     "summary_snow": Summary(
         {
@@ -501,9 +537,8 @@ DRAWS_OF = {"snow_mini": ("snow_mini_draws",)}
 
 def best_finetuning(table: pd.DataFrame, one: Row) -> list[str]:
     """Name the fine-tuning in competition, interpolated or not, that does best; none if none was measured."""
-    out_of_competition = METHODS["finetune_shown"]
     known = values(table, one.metric, one.split)
-    tuned = [method for method in known.index if "fine-tuning" in method and method != out_of_competition]
+    tuned = [method for method in known.index if "fine-tuning" in method]
     return [known[tuned].idxmax()] if tuned else []
 
 
@@ -516,6 +551,8 @@ def block(name: str) -> str:
     """Write the table of an experiment with its commands, or a summary."""
     if name in SUMMARIES:
         return summary(name)
+    if name == shortcuts.__name__:
+        return shortcuts()
     commands = [command(read_run(part)) for part in parts_of(name)]
     return f"{'; '.join(commands)}.\n\n{TABLES[name](read_parts(name))}"
 

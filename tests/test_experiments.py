@@ -1,7 +1,6 @@
 """What the experiments add to their results, on small exact cases."""
 
 import ast
-import json
 import os
 import subprocess
 import sys
@@ -19,18 +18,18 @@ import pytest
 import repair
 import tables
 import torch
-from _lib import cases_of_repair
+from _lib import cases_of_repair, shortcuts
 from _lib.results import Results
-from _lib.shortcuts import concept_photos, failing_photos
 from _lib.striped import plain_network
 from conftest import let_layers_go_on
 from scipy import stats
 
 from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
 from edittools.images import LabelledImages
+from edittools.methods import METHODS
 from edittools.metrics import Comparison, misclassified, predict
 from edittools.selection import Search, Splits
-from edittools.selection.verdict import WORDS
+from edittools.selection.repair import SETTINGS
 
 
 def compared(before, after):
@@ -121,28 +120,11 @@ def test_concept_photos_are_all_others_with_the_shortcut():
     changed = images[:1].expand(30, -1, -1, -1)
     shortcut = SimpleNamespace(draw=lambda photos, seed: (changed, torch.ones(30, 32, 32)))
     pool = LabelledImages(images, labels, classifier.classes)
-    exemplar, others = concept_photos(classifier, pool, shortcut, goal, 0)
+    exemplar, others = shortcuts.concept_photos(classifier, pool, shortcut, goal, 0)
     left = [index for index in range(30) if index != first]
     assert torch.equal(exemplar.image, images[first]) and torch.equal(exemplar.changed, changed[first])
     assert exemplar.label == int(labels[first])
     assert torch.equal(others.images, changed[left]) and torch.equal(others.labels, labels[left])
-
-
-def test_failing_photos_are_correct_without_the_shortcut_and_of_its_class_with_it(tiny, photos32):
-    shortcut = SimpleNamespace(draw=darkened)
-    changed, masks = darkened(photos32, 0)
-    before = predict(tiny, photos32).argmax(1)
-    after = predict(tiny, changed).argmax(1)
-    labels = torch.where(torch.arange(40) % 4 == 0, (before + 1) % 5, before)
-    goal = int(after.mode().values)
-    usable = ((labels == before) & (after == goal)).nonzero()[:, 0].tolist()
-    pool = LabelledImages(photos32, labels, tiny.classes)
-    [exemplar], failing = failing_photos(tiny, pool, shortcut, goal, 0, count=3, exemplars=1)
-    assert torch.equal(exemplar.image, photos32[usable[0]]) and torch.equal(exemplar.mask, masks[0])
-    assert exemplar.label == labels[usable[0]]
-    assert torch.equal(failing.images, changed[usable[1:4]]) and torch.equal(failing.labels, labels[usable[1:4]])
-    with pytest.raises(ValueError, match=f"{len(usable)} of 40"):
-        failing_photos(tiny, pool, shortcut, goal, 0, count=len(usable), exemplars=1)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read where Linux has it")
@@ -159,117 +141,90 @@ def test_measured_memory_is_that_of_the_call():
 
 # --- learned_shortcut ---
 
-
-def characters(text):
-    """Read one value per photo: 1 where a photo is misclassified, which is an "x"."""
-    return [int(character == "x") for character in text]
-
-
-CLASSES = ("tench", "church", "French horn", "garbage truck")
-LABELS = [0, 0, 1, 2, 3, 3]
+PAIR = {"network": "net", "goal": "church", "draw": 3}
+SETS_BEFORE = {"clean": "......", "other classes": "xxxx..", "own class": "..x."}
+SETS_AFTER = {"clean": "..x...", "other classes": "x....x", "own class": "..xx"}
 
 
-def evaluated(goal, split, edit, text):
-    return {"goal": goal, "split": split, "edit": edit, "wrong": characters(text), "labels": LABELS}
+def shortcut_rows(sets, edit):
+    """Make the rows of the photos of a pair from one character per photo, "x" where it is misclassified."""
+    wrong = {split: [int(character == "x") for character in text] for split, text in sets.items()}
+    return [{**PAIR, "split": split, "edit": edit, "wrong": values} for split, values in wrong.items()]
 
 
-@pytest.fixture
-def shortcuts_found():
-    """Two draws of one shortcut per class; the control has no feasible edit in the second draw."""
-    selected = []
-    rows = [evaluated("", "clean", "", "......")]
-    for goal in learned_shortcut.SHORTCUTS:
-        for split in ("shortcut", "unseen"):
-            rows.append(evaluated(goal, split, "", "xxx..."))
-        for draw in range(2):
-            edits = {learned_shortcut.EDIT: f"{goal} edit {draw}", "control": f"{goal} control" if draw == 0 else ""}
-            for method, edit in edits.items():
-                one = {"network": "net", "goal": goal, "draw": draw, "method": method, "settings": "some", "edit": edit}
-                selected.append(one | {"candidates": 2, "seconds": 1.0})
-            rows += [evaluated(goal, split, edits[learned_shortcut.EDIT], "..x...") for split in ("shortcut", "unseen")]
-            rows.append(evaluated("", "clean", edits[learned_shortcut.EDIT], ".....x"))
-        rows += [evaluated(goal, split, f"{goal} control", ".xx...") for split in ("shortcut", "unseen")]
-        rows.append(evaluated("", "clean", f"{goal} control", "......"))
-    return learned_shortcut.CorrectPhotos(pd.DataFrame(selected), rows)
+def shortcut_selections():
+    """A method with an edit, and one without a feasible candidate."""
+    more = {"limits": "within the limits", "settings": "some", "candidates": 2, "seconds": 1.0}
+    return pd.DataFrame(
+        [{**PAIR, "method": "edit", "edit": "a", **more}, {**PAIR, "method": "none", "edit": "", **more}]
+    )
 
 
-def test_learned_shortcut_counts_correct_predictions_over_the_shortcuts_of_other_classes(shortcuts_found):
-    gain = learned_shortcut.gains(shortcuts_found, CLASSES, "control")
-    assert (~np.isnan(gain)).sum(axis=0).tolist() == [3, 3, 2, 2, 2, 2]
-    total = np.nansum(gain, axis=0)
-    assert total.tolist() == [1.5, 3, 0, 0, 0, 0]  # the first photo is gained in one draw of two, the second in both
-    none = learned_shortcut.gains(shortcuts_found, CLASSES, learned_shortcut.NO_EDIT)
-    assert np.nansum(none, axis=0).tolist() == [3, 3, 0, 0, 0, 0]
-    assert learned_shortcut.leads(shortcuts_found, CLASSES, "control") == 6
+def test_effects_of_an_edit_are_net_and_nan_without_one():
+    photos = pd.DataFrame(shortcut_rows(SETS_BEFORE, "") + shortcut_rows(SETS_AFTER, "a"))
+    found = learned_shortcut.effects(shortcut_selections(), photos).set_index("method")
+    assert found.loc["edit", "net"] == (4 - 2) / 4
+    assert found.loc["edit", "accuracy_change"] == pytest.approx(-100 / 6)
+    assert found.loc["edit", "own_class"] == 0.5
+    assert found.loc["none", ["net", "accuracy_change", "own_class"]].isna().all()
 
 
-def test_learned_shortcut_figures_of_one_shortcut(shortcuts_found):
+def test_means_of_a_method_are_over_pairs_and_count_infeasible_ones():
     nan = np.nan
-    found = learned_shortcut.figures_of(shortcuts_found, CLASSES, learned_shortcut.EDIT, "church")
-    np.testing.assert_equal(found["correct with the shortcut"], [1, 1, nan, 1, 1, 1])
-    np.testing.assert_equal(found["restored"], [1, 1, nan, nan, nan, nan])
-    np.testing.assert_equal(found["accuracy change"], [0, 0, 0, 0, 0, -100])
-    np.testing.assert_equal(found["accuracy change of the class"], [nan, nan, 0, nan, nan, nan])
-    found = learned_shortcut.figures_of(shortcuts_found, CLASSES, "control", "church")
-    np.testing.assert_equal(found["restored"], [0.5, 0, nan, nan, nan, nan])
-
-
-def test_mean_over_photos_counts_a_photo_once():
-    one = np.array([[1.0, 2, 4, 9]])
-    mean, interval = learned_shortcut.mean_with_interval(one)
-    expected = stats.ttest_1samp(one[0], 0).confidence_interval()
-    assert mean == 4 and interval == pytest.approx((expected.low, expected.high))
-    assert learned_shortcut.mean_with_interval(np.concatenate([one, one])) == (mean, pytest.approx(interval))
-    mean, _ = learned_shortcut.mean_with_interval(np.array([[1.0, 2, 3], [np.nan, 4, np.nan]]))
-    assert mean == 10 / 4
-
-
-def test_learned_shortcut_adds_a_network(shortcuts_found):
+    values = [[0.2, 0.4], [0.6, 0.8], [nan, nan], [0.7, nan]]  # the draws of each pair
+    pairs = [("net", goal) for goal in learned_shortcut.NAMES] + [("other", "church")]
+    rows = []
+    for (network, goal), nets in zip(pairs, values, strict=True):
+        for net in nets:
+            row = {"network": network, "goal": goal, "edit": "" if np.isnan(net) else "file", "seconds": 1.0}
+            rows.append({**row, "candidates": 2, "net": net, "accuracy_change": 0.0, "own_class": 1.0})
     results = Results("learned_shortcut", "photos")
-    classes = CLASSES
-    learned_shortcut.add_method(results, shortcuts_found, classes, "net", "control")
-    learned_shortcut.add_comparisons(results, shortcuts_found, classes, "net")
-    learned_shortcut.add_draws(results, shortcuts_found, classes, "net")
-    learned_shortcut.add_outcomes(results, shortcuts_found, "net")
-    table = results.frame().set_index(["method", "condition", "metric"]).sort_index()
-    assert table.loc[("control", "", "edit minus method")].value.item() == pytest.approx(100 * 4.5 / 14)
-    assert table.loc[("control", "", "pairs in which the edit leads")].n.item() == 6
-    assert table.loc[("control", "tag", "edits")].value.item() == 1
-    p, corrected = (table.loc[("control", "", metric)].value.item() for metric in ("p", "p, Holm"))
-    assert corrected == min(1, 2 * p) or corrected == pytest.approx(max(p, 2 * p))
-    first = results.outcomes[0]
-    assert first["outcomes"] == "++x..." and first["split"] == "target_test tag, draw 1"
+    learned_shortcut.add_method(results, pd.DataFrame(rows), "edit", "within the limits")
+    table = results.frame()
+    pooled = table[table.network == "all"].set_index("metric")
+    assert pooled.loc["feasible", ["value", "n"]].tolist() == [5, 8]
+    corrected = pooled.loc["errors corrected"]
+    expected = stats.ttest_1samp([0.3, 0.7, 0.7], 0).confidence_interval()
+    assert corrected.value == pytest.approx(1.7 / 3) and pooled.loc["pairs", "value"] == 3
+    assert (corrected.low, corrected.high) == pytest.approx((expected.low, expected.high))
+    assert sorted(table[(table.network == "net") & (table.metric == "errors corrected")].value) == pytest.approx(
+        [0.3, 0.7]
+    )
 
 
-def test_sign_flips_of_a_known_case():
-    equal = np.array([1.0, -1.0] * 4)
-    assert learned_shortcut.sign_flip_p(np.zeros(5)) == 1
-    assert learned_shortcut.sign_flip_p(equal) > 0.9
-    assert learned_shortcut.sign_flip_p(np.ones(6)) == pytest.approx(2 / 2**6)  # all 64 flips are enumerated
+def test_outcomes_are_stored_for_each_set_of_photos():
+    photos = pd.DataFrame(shortcut_rows(SETS_BEFORE, "") + shortcut_rows(SETS_AFTER, "a"))
+    results = Results("learned_shortcut", "photos")
+    learned_shortcut.add_outcomes(results, shortcut_selections(), photos)
+    stored = {row["split"]: row["outcomes"] for row in results.outcomes}
+    where = "text, draw 3, within the limits"
+    assert stored == {f"clean, {where}": "..-...", f"other classes, {where}": "x+++.-", f"own class, {where}": "..x-"}
 
 
 def test_photos_of_a_learned_shortcut_are_divided(tiny, photos32, monkeypatch):
     labels = torch.arange(40) % 5
     left = LabelledImages(photos32, labels, tiny.classes, tuple(map(str, range(40))))
-    monkeypatch.setattr(learned_shortcut, "training_roles", lambda size: {"left": left})
     goal = tiny.classes[2]
-    sizes = learned_shortcut.Sizes(clean=2, reference=1, retain=3)
-    shared = learned_shortcut.shared_photos(tiny, goal, sizes)
-    names = [set(getattr(shared, name).names) for name in ("clean", "reference", "retain", "goal", "others")]
-    assert [len(one) for one in names[:2]] == [10, 5]
-    assert sum(map(len, names)) == len(set.union(*names))
-    assert (shared.retain.labels == 2).all() and (shared.others.labels != 2).all() and (shared.goal.labels == 2).all()
-    assert (predict(tiny, shared.retain.images).argmax(1) == 2).all() and len(shared.retain) <= 3
-    assert len(shared.others) == 4 * 5
+    exemplar = object()
+    monkeypatch.setattr(shortcuts, "SHORTCUTS", {goal: None})
+    monkeypatch.setattr(shortcuts, "concept_photos", lambda classifier, pool, *others: (exemplar, pool))
+    sizes = shortcuts.Sizes(clean=2, retain=3, others=6, own_class=2)
+    cases = [shortcuts.divided(tiny, left, goal, draw, sizes) for draw in range(2)]
+    for case in cases:
+        assert case.exemplar is exemplar and case.clean.labels.bincount().tolist() == [2] * 5
+        assert (case.retain.labels == 2).all() and (predict(tiny, case.retain.images).argmax(1) == 2).all()
+        assert len(case.retain) <= 3 and len(case.concept) <= 6 + 2
+        pixels = torch.cat([case.clean.images, case.retain.images, case.concept.images])
+        assert len(pixels.unique(dim=0)) == len(pixels)
+    drawn = [case.concept.images[case.concept.labels != 2] for case in cases]
+    assert len(torch.cat(drawn).unique(dim=0)) == 12
 
 
-def test_what_is_drawn_does_not_depend_on_the_groups(tiny, photos32):
-    photos = LabelledImages(photos32, torch.zeros(len(photos32), dtype=torch.long), tiny.classes)
-    shortcut = learned_shortcut.SHORTCUTS["church"]
-    data = learned_shortcut.EvaluationSet("church", "shortcut", photos, shortcut)
+def test_what_is_drawn_does_not_depend_on_the_groups(photos32):
+    photos = LabelledImages(photos32, torch.zeros(len(photos32), dtype=torch.long), ("a",))
     groups = torch.arange(len(photos)).split(16)
-    drawn = torch.cat([data.group(numbers).images for numbers in groups])
-    assert torch.equal(drawn, shortcut.on(photos, learned_shortcut.SEED_OF_TEST).images)
+    drawn = torch.cat([shortcuts.marked(photos, "church", numbers).images for numbers in groups])
+    assert torch.equal(drawn, shortcuts.SHORTCUTS["church"].on(photos, shortcuts.SEED_OF_TEST).images)
 
 
 # --- audit_shortcuts ---
@@ -383,58 +338,25 @@ def test_filled_is_the_rectangle_around_a_mask():
     assert filled[0, 2:5, 1:6].all() and filled.sum() == 15
 
 
-# --- methods of learned_shortcut, and repair ---
+# --- methods of learned_shortcut ---
 
 
-@pytest.fixture
-def few_photos(tiny, photos32):
-    """Eight failing photos, and the photos that draws share; the last one is clean and misclassified."""
+@pytest.mark.filterwarnings("ignore")  # of so few images
+def test_every_method_selects_among_its_own_candidates(tiny, photos32, exemplar, monkeypatch):
+    let_layers_go_on(monkeypatch, 2, few_candidates=100)
     labels = predict(tiny, photos32).argmax(1)
     labels[:8] = (labels[:8] + 1) % 5
-    labels[23] = (labels[23] + 1) % 5
     data = LabelledImages(photos32, labels, tiny.classes)
     reference = LabelledImages(1 - photos32, labels, tiny.classes)
-    failing, clean, retain, others = (data.subset(range(*part)) for part in ((0, 8), (8, 24), (24, 30), (30, 40)))
-    return failing, learned_shortcut.Shared(clean, reference, retain, others.subset([]), others)
-
-
-@pytest.mark.filterwarnings("ignore")  # of so few images
-def test_every_method_selects_on_the_failing_photos(tiny, few_photos, exemplar, monkeypatch):
-    let_layers_go_on(monkeypatch, 2, few_candidates=100)
-    failing, shared = few_photos
-    splits = Splits(shared.reference, failing, shared.clean, shared.retain)
-    search = Search(tiny, {"one": exemplar, "four": [exemplar] * 2}, splits)
-    selected = list(learned_shortcut.selections_of(search))
-    names = [method for method, _ in selected]
-    assert names.count(learned_shortcut.RANDOM) == learned_shortcut.RANDOM_DRAWS
-    assert len(set(names)) == len(names) - learned_shortcut.RANDOM_DRAWS + 1
-    by_name = dict(selected)
-    for selection in by_name.values():
-        assert selection.scores["corrected"] <= 8 and len(selection.outcomes.before) == 8
-        assert not selection.feasible or search.is_feasible(selection.edit)
-    exemplars = {name: by_name[name].params.get("exemplar") for name in (learned_shortcut.EDIT, learned_shortcut.FOUR)}
-    assert exemplars[learned_shortcut.EDIT] in ("one", None) and exemplars[learned_shortcut.FOUR] in ("four", None)
-    full_rank = by_name["full rank"].outcomes.candidates
-    assert full_rank and all(one.params["rank"] is None for one in full_rank)
-
-
-@pytest.mark.filterwarnings("ignore")  # of so few images
-def test_repair_says_what_the_call_finds_and_costs(tiny, few_photos, exemplar, monkeypatch):
-    failing, shared = few_photos
-    case = repair.Case(tiny, exemplar, failing, shared.clean, shared.retain, ("conv2",), shared.others)
-    monkeypatch.setattr(repair, "shortcut_case", lambda job, quick, draw: case)
-    job = repair.Job("net", "church")
-    found = json.loads(json.dumps(repair.repaired(True, False, 0, job)))
-    assert found["verdict"] in WORDS and found["seconds"] > 0
-    results = Results("repair", "photos")
-    repair.add_call(results, found, job)
-    table = results.frame()
-    assert set(table.condition) == {"text"} and "selected method" in set(table.method)
-    selected = table[table.method == "selected method"].set_index(["split", "metric"]).value
-    assert 0 < selected["held out", "errors before"] <= 8
-    assert selected["held out", "corrected"] == found["table"]["selected"]["corrected"]
-    before, after = found["test"]
-    assert selected["target_test", "broken"] == sum(one < two for one, two in zip(before, after, strict=True))
+    target, clean, retain = (data.subset(range(*part)) for part in ((0, 8), (8, 24), (24, 30)))
+    search = Search(tiny, exemplar, Splits(reference, target, clean, retain))
+    outcomes = search.score([METHODS["edit"].trying(SETTINGS, (0.5, 1.0)), METHODS["projection"]])
+    found = {method: scored for method, scored, _ in learned_shortcut.other_methods(search, outcomes)}
+    assert list(found) == ["full rank", "concept projection", "global fine-tuning", "last layer retrained"]
+    assert all(one.params["rank"] is None for one in found["full rank"].candidates)
+    assert found["concept projection"].methods == ["projection"]
+    for scored in found.values():
+        assert len(scored) and len(scored.before) == 8
 
 
 def test_audits_without_rules_are_counted_by_control(monkeypatch):

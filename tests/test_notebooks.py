@@ -16,7 +16,7 @@ from PIL import Image
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
 CHECK = runpy.run_path(str(FOLDER / "check_outputs.py"))
-DESCRIBED = [path for path in NOTEBOOKS if path.name.startswith(("02", "03", "04"))]
+DESCRIBED = NOTEBOOKS
 WIDEST = 850
 """Pixels across: a wider figure is scaled down on a page of 800 pixels, until its labels are hard to read."""
 

@@ -178,7 +178,7 @@ def test_with_holm_corrects_p_values_without_the_edit():
 def test_page_tables_match_results():
     pages = tables.pages()
     named = {name for text in pages.values() for name in re.findall("<!-- table: (.*) -->", text)}
-    assert named == {*tables.TABLES, *tables.SUMMARIES}
+    assert named == {*tables.TABLES, *tables.SUMMARIES, "shortcuts"}
     for path, text in pages.items():
         assert path.read_text() == text, path.name
 
@@ -186,6 +186,28 @@ def test_page_tables_match_results():
 def test_every_stored_run_is_in_a_table():
     shown = {part for name in tables.TABLES for part in parts_of(name)}
     assert shown == {path.stem for path in FOLDER.glob("*.csv")}
+
+
+@pytest.mark.parametrize("method", ["edit", "fine-tuning"])
+def test_headline_of_learned_shortcuts_follows_from_the_outcomes_of_photos(method):
+    of_photos = read_outcomes("learned_shortcut")
+    is_selected = (of_photos.method == method) & of_photos.split.str.endswith("within the limits")
+    nets = []
+    changes = []
+    for row in of_photos[is_selected].itertuples():
+        kind, mark, *_ = row.split.split(", ")
+        gained = row.outcomes.count("+") - row.outcomes.count("-")
+        if kind == "other classes":
+            errors = row.outcomes.count("+") + row.outcomes.count("x")
+            nets.append({"pair": (row.network, mark), "value": gained / errors})
+        if kind == "clean":
+            changes.append({"pair": (row.network, mark), "value": 100 * gained / len(row.outcomes)})
+    table = read_results("learned_shortcut")
+    is_method = (table.network == "all") & (table.method == method) & (table.condition == "within the limits")
+    stored = table[is_method].set_index("metric").value
+    for metric, rows in {"errors corrected": nets, "accuracy change": changes}.items():
+        of_pairs = pd.DataFrame(rows).groupby("pair").value.mean()
+        assert stored[metric] == pytest.approx(of_pairs.mean(), abs=1e-8)
 
 
 def test_parts_of_an_experiment_are_read_as_one_table(tmp_path):
@@ -211,7 +233,7 @@ def test_shares_show_several_draws_of_the_control_as_mean_and_range():
 
 def test_summary_shows_the_best_finetuning_and_a_dash_for_what_was_not_measured(monkeypatch):
     shares = {"edit": 0.5, "full rank": 0.4, "local fine-tuning": 0.1, "global fine-tuning": 0.3}
-    shares |= {"fine-tuning on photos with and without the shortcut": 0.9, "random direction": 0.25}
+    shares |= {"random direction": 0.25}
     results = results_of(shares)
     monkeypatch.setattr(tables, "read_results", lambda name: results.frame())
     monkeypatch.setattr(tables, "DRAWS_OF", {})
@@ -219,7 +241,7 @@ def test_summary_shows_the_best_finetuning_and_a_dash_for_what_was_not_measured(
     titles = [cell.strip() for cell in header.split("|")[1:-1]]
     assert len(rows) == 3
     first = dict(zip(titles, (cell.strip() for cell in rows[0].split("|")[1:-1]), strict=True))
-    assert first["best fine-tuning"] == "30% [20,\u00a040]"
+    assert first[tables.TUNED] == "30% [20,\u00a040]"
     assert first["full rank"] == "40% [30,\u00a050]"
     assert first["edit of two layers"] == "–"
     assert first["accuracy with the edit, points"] == "−0.10"

@@ -40,6 +40,7 @@ FORMATS = {
     "attacks corrected": SHARE,
     "attack success after": PRECISE_SHARE,
     "success": SHARE,
+    "own class correct": SHARE,
     "predictions changed": PRECISE_SHARE,
     "correct": PRECISE_SHARE,
     "accuracy after": PRECISE_SHARE,

@@ -52,12 +52,9 @@ METHODS = {
     "mark_blurred": "mark blurred, its position given",
     "mark_inpainted": "mark inpainted, its position given",
     "selected": "selected method",
-    "on_failing": "fine-tuning on the failing images",
     "finetuning": "fine-tuning",
     "finetuning_pasted": "fine-tuning with pasted marks",
-    "rank_1_default": "rank 1, default settings",
-    "editing_four": "edit, four exemplars",
-    "finetune_shown": "fine-tuning on photos with and without the shortcut",
+    "default": "edit with default settings, no labels",
 }
 """The name of each method in results and on pages, by its key in the code and in JSON lines."""
 _KEYS = {name: key for key, name in METHODS.items()}
