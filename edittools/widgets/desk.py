@@ -102,6 +102,9 @@ WINDOWS = (
 )
 """What is said above the contact sheet."""
 
+STOPPED_EARLY = "Stopped during the first pass over all layers, before an edit could be selected; nothing has changed."
+"""The message after a search for an edit that was stopped too early for a result."""
+
 STOPPED = "Stopped; nothing has changed."
 """The message after a search for images, or a contact sheet, that was stopped."""
 
@@ -518,7 +521,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
                 self._controls.show_charts(fix.charts_html())  # this takes some seconds, like the summary
                 return panel.Outcome(f"{NOT_FOUND} ({fix.selection.n_candidates:,} were tried)", fix.summary())
         except KeyboardInterrupt:
-            return panel.Outcome("The search was stopped before the first candidate was done.")
+            return panel.Outcome(STOPPED_EARLY)
         finally:
             self._controls.show_search(None)
         self._show()
