@@ -867,7 +867,7 @@ def test_verdict_holds_what_is_corrected_and_broken_and_what_may_be():
     lines = describe_verdict(Result(None, torch.zeros(0), images, retain, clean), can_search=True).split("\n")
     assert "2 of 3" in lines[0] and "1 of 2" in lines[0]
     assert "400" in lines[1] and "+0.00" in lines[1]
-    assert "3 of 90" in lines[2] and "2 may" in lines[2]
+    assert "3 of 90" in lines[2] and "limit: 2" in lines[2]
     assert "Find the best" in lines[3]
 
 
