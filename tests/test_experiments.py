@@ -304,13 +304,13 @@ def test_describe_mark_is_the_first_window_that_the_mark_covers_by_half(tiny, le
     data = contact_sheets.photos_of_each_class(tiny, 8, seed=0)
     masks = torch.zeros(len(data), 32, 32)
     masks[0, 4:10, 4:10] = 1
-    beside = WindowGroup(0, [Window(0, 20, 20, 6)], 0.9, 0.0, 0.0, 10)
+    elsewhere = WindowGroup(0, [Window(0, 20, 20, 6)], 0.9, 0.0, 0.0, 10)
     on_it = WindowGroup(0, [Window(0, 4, 5, 6)], 0.4, 0.0, 0.0, 10)
-    sheet = ContactSheet(data, [beside, on_it], {0: 8}, 0)
+    sheet = ContactSheet(data, [elsewhere, on_it], {0: 8}, 0)
     row = contact_sheets.describe_mark(tiny, sheet, masks, tiny.classes[0])
     assert (row["place"], row["share"], row["confirmed"]) == (2, 0.4, False)
     assert row["largest coverage"] == pytest.approx(5 / 6)
-    without = replace(sheet, groups=[beside])
+    without = replace(sheet, groups=[elsewhere])
     assert contact_sheets.describe_mark(tiny, without, masks, tiny.classes[0])["place"] == 0
 
 
