@@ -234,7 +234,7 @@ def test_states_at_other_layers_leave_when_there_is_no_room(tiny, data, edit, mo
 def test_states_in_the_order_of_the_first_run_are_not_kept(tiny, data, edit):
     cuts = cut_all(tiny, ["conv1"])
     memory = StateMemory(1e9, ["conv1"])
-    states = CachedActivations(cuts, data, 8, memory=memory, fragile_first=True)
+    states = CachedActivations(cuts, data, 8, memory=memory, boundary_first=True)
     expected = states.compare(edit).after
     of_all = sum(sum(bytes_of_states(cuts, image[None]).values()) for image in data.images)
     assert memory.used == of_all

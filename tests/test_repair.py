@@ -445,9 +445,12 @@ def test_search_that_is_ended_selects_the_best_of_what_was_tried(case, one_goes_
 
 
 @pytest.mark.parametrize("error", [InterruptedError, KeyboardInterrupt])
-def test_search_that_is_ended_in_its_first_pass_raises(case, one_goes_on, error):
-    with pytest.raises(KeyboardInterrupt):
-        _repaired(case, layers=LAYERS, progress=_bars_that_end("edit, every layer", 2, error))
+def test_search_that_is_ended_in_its_first_pass_keeps_the_best_of_what_was_tried(case, one_goes_on, error):
+    whole = _repaired(case, layers=LAYERS)
+    edits = whole.search.score(whole.search.methods["edit"]).tried_in(FIRST)
+    fix = _repaired(case, layers=LAYERS, progress=_bars_that_end("edit, every layer", 2, error))
+    assert not fix.complete and fix.verdict.word != "use"
+    _same_selection(fix.selection, _without_second_layer(whole, edits.of_candidates(range(2))))
 
 
 def test_advice_begins_with_the_constraint_that_limits_the_edit(case):

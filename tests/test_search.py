@@ -18,8 +18,10 @@ from edittools.methods import METHODS, Method, rewrite_at_random
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite, rewrite_at
 from edittools.selection import Assessment, Constraints, Search, Splits, cache_activations, grid
+from edittools.selection.activations import CachedActivations
 from edittools.selection.constraints import ConstraintCheck
 from edittools.selection.outcomes import FIRST, SECOND, SINGLE, Candidate, Outcome, Outcomes
+from edittools.selection.search import KEPT_AT_THE_END
 from edittools.site import prepare
 
 LAYERS = ["stem", "conv1", "conv2"]
@@ -760,10 +762,28 @@ def test_score_candidates_that_is_ended_raises(tiny, exemplar, splits):
     assert search.is_ended
 
 
-def test_score_that_is_ended_before_the_first_candidate_raises(tiny, exemplar, splits, two_go_on):
-    search = Search(tiny, exemplar, splits, LAYERS, progress=_ending_after(1))
+def test_score_that_is_ended_before_the_first_candidate_raises(tiny, exemplar, splits, two_go_on, monkeypatch):
+    search = Search(tiny, exemplar, splits, LAYERS)
+    monkeypatch.setattr(CachedActivations, "logits", _interrupt)
     with pytest.raises(KeyboardInterrupt):
-        search.score(WHOLE)  # the first pass runs some of the images with every candidate
+        search.score(WHOLE)
+
+
+def test_score_that_is_ended_in_its_first_pass_keeps_the_best_of_what_was_tried(tiny, exemplar, splits, two_go_on):
+    """The first pass runs some of the images with every candidate; what is kept is scored on all of them."""
+    whole = Search(tiny, exemplar, splits, LAYERS).score(WHOLE).tried_in(FIRST)
+    search = Search(tiny, exemplar, splits, LAYERS, progress=_ending_after(1))
+    _same_outcomes(search.score(WHOLE), whole.of_candidates(range(1)))
+    assert search.is_ended
+    search = Search(tiny, exemplar, splits, LAYERS, progress=_ending_after(len(whole)))
+    [best, *_] = whole.by_loss
+    kept = search.score(WHOLE)
+    assert len(kept) == min(len(whole), KEPT_AT_THE_END)
+    _same_outcomes(kept.of_candidates([0]), whole.of_candidates([best]))
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
 
 
 # --- two passes ---

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from math import ceil
 from threading import Lock
 
 import torch
@@ -20,6 +21,9 @@ from edittools.metrics import Comparison, label_margins, misclassified
 from edittools.moments import measure
 from edittools.selection.splits import Splits
 from edittools.site import LayerReference
+
+COMPARED_FIRST = 0.125
+"""The share of the images that are nearest to the decision boundary, which are compared first."""
 
 
 class CurrentTensors:
@@ -129,7 +133,7 @@ class CachedActivations:
         batch_size: int | None = None,
         progress: Progress | None = None,
         memory: StateMemory | None = None,
-        fragile_first: bool = False,
+        boundary_first: bool = False,
         bar: str = "images",
     ) -> None:
         """Run all images once.
@@ -141,8 +145,8 @@ class CachedActivations:
                 smaller tensors.
             progress: a class like `tqdm.tqdm`, for a bar.
             memory: keeps the states; by default, those at all layers are kept, up to `memory_for_states`.
-            fragile_first: compare misclassified images first, then the others by their margin, the smallest first. So
-                a comparison with a condition to stop sees early what an edit corrects and breaks.
+            boundary_first: compare the images in `comparison_order`, so that a comparison with a condition to stop sees
+                early what an edit corrects and breaks.
             bar: the name of the progress bar.
         """
         if not cuts:
@@ -157,15 +161,15 @@ class CachedActivations:
         self._batch_size = batch_size_of_states(self._classifier) if batch_size is None else batch_size
         self.labels = self._data.labels
         memory = memory or StateMemory(memory_for_states(self._classifier.device), self.cuts)
-        self.memory = StateMemory(0, ()) if fragile_first else memory  # states in another order are of no use
+        self.memory = StateMemory(0, ()) if boundary_first else memory  # states in another order are of no use
         self._owner = object()  # whose states these are, in a memory of several sets
         self._compared: dict[tuple[Edit, float], Comparison] = {}
         self.order = torch.arange(len(self.labels))
         batches = bar_of(progress, self._parts(None, 1.0), desc=bar, total=self._batch_count)
         self.original = torch.cat(list(batches))
         self.before = misclassified(self.original, self.labels)
-        if fragile_first:
-            self.order = label_margins(self.original, self.labels).argsort(stable=True)
+        if boundary_first:
+            self.order = comparison_order(label_margins(self.original, self.labels))
             self.memory = memory
 
     @property
@@ -207,16 +211,11 @@ class CachedActivations:
         if key in self._compared:
             comparison = self._compared[key]
             return None if stop is not None and stop(comparison.after) else comparison
-        after = torch.zeros_like(self.before)
-        done = 0
-        with closing(self._parts(edit, strength)) as parts:
-            for logits in parts:
-                batch = self.order[done : done + len(logits)]
-                after[batch] = misclassified(logits, self.labels[batch])
-                done += len(logits)
-                if stop is not None and stop(after):
+        with closing(self._wrong_so_far(edit, strength)) as batches:
+            for _, wrong in batches:
+                if stop is not None and stop(wrong):
                     return None
-        self._compared[key] = Comparison(self.before, after)
+        self._compared[key] = Comparison(self.before, wrong)
         return self._compared[key]
 
     def wrong_among_first(self, count: int, edit: Edit, strength: float, stop: Stop) -> Tensor:
@@ -234,6 +233,21 @@ class CachedActivations:
         """
         if (edit, strength) in self._compared:
             return self._compared[edit, strength].after
+        with closing(self._wrong_so_far(edit, strength)) as batches:
+            for done, wrong in batches:
+                if done >= count or stop(wrong):
+                    break
+        others = self.order[done:]
+        wrong[others] = self.before[others]
+        return wrong
+
+    def _wrong_so_far(self, edit: Edit, strength: float) -> Iterator[tuple[int, Tensor]]:
+        """Compare the images batch by batch, in `order`.
+
+        Yields:
+            After each batch, how many images are compared, and which of all images are misclassified with the edit,
+            `(N,)` booleans; those that are not compared yet count as correct.
+        """
         wrong = torch.zeros_like(self.before)
         done = 0
         with closing(self._parts(edit, strength)) as parts:
@@ -241,11 +255,7 @@ class CachedActivations:
                 batch = self.order[done : done + len(logits)]
                 wrong[batch] = misclassified(logits, self.labels[batch])
                 done += len(logits)
-                if done >= count or stop(wrong):
-                    break
-        others = self.order[done:]
-        wrong[others] = self.before[others]
-        return wrong
+                yield done, wrong
 
     @torch.no_grad()
     def _parts(self, edit: Edit | None, strength: float) -> Iterator[Tensor]:
@@ -327,6 +337,24 @@ class CachedActivations:
         return parameters
 
 
+def comparison_order(margins: Tensor) -> Tensor:
+    """Order images so that a comparison sees early what an edit corrects and breaks.
+
+    Those nearest to the decision boundary come first, correct or misclassified, up to `COMPARED_FIRST` of all. The
+    other misclassified images follow, and then the correct ones by their margin.
+
+    Args:
+        margins: by how much the labeled class of each image is ahead of the best other one, `(N,)`.
+
+    Returns:
+        The indices of the images, `(N,)`.
+    """
+    nearest = margins.abs().argsort(stable=True)[: ceil(COMPARED_FIRST * len(margins))]
+    by_margin = margins.argsort(stable=True)
+    others = by_margin[~torch.isin(by_margin, nearest)]
+    return torch.cat([nearest, others])
+
+
 def cache_activations(
     cuts: Mapping[str, Cut],
     sets: Mapping[str, LabelledImages],
@@ -343,7 +371,7 @@ def cache_activations(
         cuts: the cuts by layer, which come from one `cut_all`.
         sets: the images, by the name of the set.
         early_stopping: names of the sets that are compared with a condition to stop; they get smaller batches, and
-            begin with the images that an edit breaks first.
+            are compared in `comparison_order`.
         progress: a class like `tqdm.tqdm`, for bars.
         memory: keeps the states of all sets; by default, those at all layers are kept, up to `memory_for_states`.
 

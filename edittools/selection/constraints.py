@@ -11,16 +11,13 @@ from torch import Tensor
 from edittools._checks import check_amount
 from edittools.edits import Edit
 from edittools.metrics import Comparison
-from edittools.selection.activations import CachedActivations
+from edittools.selection.activations import COMPARED_FIRST, CachedActivations
 
 COST_SPLITS = ("retain", "own_class", "clean")
 """The splits on which an edit may cost something, in the order in which they are measured."""
 
 FEWEST_COMPARED = 20
 """With fewer own-class images, or fewer clean images of this class, the cost on the own class is not measured."""
-
-SCREENED = 0.125
-"""The share of the images on which a layer's costs are estimated before the whole grid is tried there."""
 
 
 @dataclass(frozen=True)
@@ -171,12 +168,12 @@ class ConstraintCheck:
     def screened(self) -> dict[str, Tensor]:
         """Which images of each part of a split are compared first, `(1 + folds, N)` booleans, see `screen`.
 
-        They are `SCREENED` of the images of the part, so that a part does not depend on images outside of it.
+        They are `COMPARED_FIRST` of the images of the part, so that a part does not depend on images outside of it.
         """
         screened = {}
         for name, cached in self.splits.items():
             in_order = self.parts[name][:, cached.order]
-            most = (SCREENED * in_order.sum(dim=1, keepdim=True)).ceil()
+            most = (COMPARED_FIRST * in_order.sum(dim=1, keepdim=True)).ceil()
             is_first = in_order & (in_order.cumsum(dim=1) <= most)
             screened[name] = torch.zeros_like(is_first)
             screened[name][:, cached.order] = is_first

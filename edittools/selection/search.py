@@ -68,6 +68,12 @@ MOST_WEIGHED = 30
 FEWEST_AT_ONCE = 4
 """The smallest number of images that the first pass runs up to all layers at once."""
 
+KEPT_AT_THE_END = 3
+"""The number of candidates that are scored on all images if the search is ended in its first pass."""
+
+SCREENED_AT_ONCE = 16
+"""So many of the best candidates are screened layer by layer if the states at all layers do not fit into the memory."""
+
 ON_TOP = 10
 """Number of candidates of other layers that are tried on top of the best candidate."""
 
@@ -505,6 +511,8 @@ class Search:
         try:
             if candidates.need_two_passes:
                 first = self._first_pass(candidates.first_pass())
+                if self.is_ended:
+                    return first.timed(time.perf_counter() - started, name)
                 candidates = candidates.second_pass(self._layers_that_go_on(first))
             for of_layers in self._kept_together(candidates):
                 for outcome in self._scored(of_layers):
@@ -565,18 +573,25 @@ class Search:
         size = min(max(size, FEWEST_AT_ONCE), batch_size_of_states(self.classifier))
         groups = torch.arange(len(images)).split(size)
         self._bar.total += (len(groups) - 1) * len(tried)  # the bar counts a candidate once for each group
-        losses = []
-        wrong = []
-        for group in groups:
-            part = CachedActivations(cuts, images.subset(group), len(group), memory=StateMemory(inf, cuts))
-            outcomes = []
-            for outcome in self._scored(tried, part):
-                outcomes.append(outcome)
-                self._advance(f"{candidates.method.name}, every layer")
-            scored = Outcomes.collected(outcomes, part.before)
-            losses.append(scored.losses)
-            wrong.append(scored.wrong)
-        return Outcomes(tried, torch.cat(losses, dim=1), torch.cat(wrong, dim=1), self.target.before)
+        finished: list[Outcomes] = []
+        outcomes: list[Outcome] = []
+        try:
+            for group in groups:
+                part = CachedActivations(cuts, images.subset(group), len(group), memory=StateMemory(inf, cuts))
+                outcomes = []
+                for outcome in self._scored(tried, part):
+                    outcomes.append(outcome)
+                    self._advance(f"{candidates.method.name}, every layer")
+                finished.append(Outcomes.collected(outcomes, part.before))
+        except (KeyboardInterrupt, _Ended):
+            self.is_ended = True
+            return self._scored_in_full(_on_all_groups(finished or [Outcomes.collected(outcomes, part.before)]))
+        return _on_all_groups(finished)
+
+    def _scored_in_full(self, outcomes: Outcomes) -> Outcomes:
+        """Score the best candidates on all target images, from their outcomes on the first of these images."""
+        best = [outcomes.candidates[index] for index in outcomes.by_loss[:KEPT_AT_THE_END]]
+        return Outcomes.collected(self._scored(best), self.target.before)
 
     def _layers_that_go_on(self, first: Outcomes) -> set[str]:
         """Name the layers that get the whole grid: the best ones on all images, and without each fold."""
@@ -737,19 +752,8 @@ class Search:
                 "keys at the mask; pass settings, strengths and lower ranks"
             )
         counted = outcomes.on_images(self._counted(without))
-        order = counted.by_loss
-        layers = {candidate.params.get("layer") for candidate in outcomes.candidates if candidate.tried_in != FIRST}
-        layers = layers.intersection(self.cuts)
-        fit_together = self._fit_into_memory(layers, self._cost_images)
-        self.keep_states(layers if fit_together else ())
-        for index in order:
-            if counted.net[index] <= 0:
-                continue
+        for index in self._that_seem_feasible(counted, without, constraints):
             candidate = counted.candidates[index]
-            if not fit_together:
-                self.keep_states(candidate.edit.layers)
-            if not self._check.screen(candidate.edit, candidate.strength, constraints, without):
-                continue
             costs = self._check.measure(candidate.edit, candidate.strength, constraints)
             if costs is None or not costs.satisfies(without):
                 continue
@@ -763,8 +767,35 @@ class Search:
             compared = costs.comparisons
             return Selection(candidate.scaled, params, scores, compared, counted, len(counted), wrong=wrong)
         scores = {"corrected": 0, "broken": 0, "loss": float("nan")}
-        nothing = 0 * counted.candidates[order[0]].edit
+        nothing = 0 * counted.candidates[0].edit
         return Selection(nothing, {}, scores, self._check.unedited(), counted, len(counted))
+
+    def _that_seem_feasible(self, counted: Outcomes, without: int | None, constraints: Constraints) -> Iterator[int]:
+        """Yield the indices of the candidates with a net gain that seem to satisfy the constraints, the best one first.
+
+        If the states at all of their layers do not fit into the memory together, several candidates are screened layer
+        by layer; otherwise, states would be computed again for each candidate.
+        """
+        gaining = [index for index in counted.by_loss if counted.net[index] > 0]
+        layers = {candidate.params.get("layer") for candidate in counted.candidates if candidate.tried_in != FIRST}
+        layers = layers.intersection(self.cuts)
+        fit_together = self._fit_into_memory(layers, self._cost_images)
+        self.keep_states(layers if fit_together else ())
+        at_once = 1 if fit_together else SCREENED_AT_ONCE
+        for first in range(0, len(gaining), at_once):
+            best = gaining[first : first + at_once]
+            seem_feasible = set()
+            for index in sorted(best, key=lambda index: counted.candidates[index].edit.layers):
+                candidate = counted.candidates[index]
+                if not fit_together:
+                    self.keep_states(candidate.edit.layers)
+                if self._check.screen(candidate.edit, candidate.strength, constraints, without):
+                    seem_feasible.add(index)
+            for index in best:
+                if index in seem_feasible:
+                    if not fit_together:
+                        self.keep_states(counted.candidates[index].edit.layers)
+                    yield index
 
     def _on_top(self, first: Selection, outcomes: Outcomes, without: int | None) -> Outcomes:
         """Score the sums of the selected edit and the best candidates of other layers; each pair is scored once."""
@@ -903,6 +934,14 @@ class Search:
         kept = table[~is_beaten].drop_duplicates(columns[1:])
         order = (kept.broken - kept.corrected).sort_values(kind="stable").index
         return kept.loc[order].reset_index(drop=True)
+
+
+def _on_all_groups(outcomes: Sequence[Outcomes]) -> Outcomes:
+    """Join the outcomes of the same candidates on groups of images."""
+    losses = torch.cat([group.losses for group in outcomes], dim=1)
+    wrong = torch.cat([group.wrong for group in outcomes], dim=1)
+    before = torch.cat([group.before for group in outcomes])
+    return Outcomes(outcomes[0].candidates, losses, wrong, before)
 
 
 def _is_dominated(gains: np.ndarray) -> np.ndarray:
