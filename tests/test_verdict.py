@@ -301,6 +301,13 @@ def test_gain_check_counts_a_scene_once():
     assert alone == gain_check(Evaluation(target, None)) and alone.allows == "use"
 
 
+def test_gain_check_asks_for_no_number_of_scenes_if_no_number_decides():
+    """Four frames of one scene are corrected, and one frame of each of two other scenes is broken."""
+    scenes_of_each = torch.cat([torch.zeros(4).long(), torch.arange(1, 57)])
+    check = gain_check(Evaluation(comparison(4, 2, 60, 4), None, scenes=scenes_of_each))
+    assert check.allows == "unclear" and check.advice and not re.search(r"\d", check.advice)
+
+
 @pytest.mark.parametrize(("correct", "allows"), [(9, "unclear"), (10, "use")])
 def test_breakable_check_asks_for_images_that_are_right(correct, allows):
     found = Evaluation(comparison(20, 0, 20 + correct, 20), None)
@@ -353,7 +360,6 @@ def test_accuracy_check_that_is_unclear_names_about_how_many_images_would_decide
     for images, decides in ((needed, True), (needed - 1, False)):
         _, most = accuracy_interval(0, share * images, images)
         assert (most < -max(images // 400, 1) / images * 100) == decides
-    assert "more than 100,000" in accuracy_check(lost(26, 10_000), Constraints()).advice
 
 
 @pytest.mark.parametrize(
@@ -409,7 +415,7 @@ def test_cost_checks_of_too_few_images_name_more_that_would_be_enough(check, ima
 
 def test_retained_check_that_is_unclear_names_about_how_many_images_would_decide():
     advice = retained_check("huskies", lost(5, 100), Constraints()).advice
-    needed = int(re.search(r"about (\d+) held-out", advice)[1])
+    needed = int(re.search(r"about (\d+) retained", advice)[1])
     assert wilson(round(0.05 * needed), needed)[0] > 0.03 and needed > 100
 
 
@@ -434,6 +440,30 @@ def test_own_class_check_compares_with_images_without_the_concept(right_without,
     )
     assert f"{100 - wrong}% of 100" in check.figure and f"{right_without}% of 100" in check.figure
     assert (allows == "do not use") == (high < -0.03)
+
+
+@pytest.mark.parametrize(("count", "others"), [(20, 40), (40, 20)])
+def test_own_class_check_that_is_unclear_names_about_how_many_images_of_either_kind_would_decide(count, others):
+    """Of those with the concept, 75% are correct, and of those without it, 90%."""
+    check = own_class_check(lost(count // 4, count), correct_of(9 * others // 10, others), Constraints())
+    needed = int(re.search(r"about (\d+)", check.advice)[1])
+    assert check.allows == "unclear" and needed > 20
+    for images, decides in ((needed, True), (needed - 1, False)):
+        _, high = difference_interval(round(0.75 * images), images, round(0.9 * images), images)
+        assert (high < -0.03) == decides
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        accuracy_check(lost(26, 10_000), Constraints()),
+        retained_check("huskies", lost(31, 1000), Constraints()),
+        own_class_check(lost(131, 1000), correct_of(900, 1000), Constraints()),
+    ],
+)
+def test_cost_at_its_limit_asks_for_no_number_of_images(check):
+    """More than 100,000 would be needed."""
+    assert check.allows == "unclear" and check.advice and not re.search(r"\d", check.advice)
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,11 @@ from edittools.selection.verdict import (
     FINETUNE,
     HELPS,
     INSTEAD,
+    POWER,
     SIGNIFICANCE,
     UNCLEAR,
     USE,
     Check,
-    advise_images,
     fewest_images,
     images_needed,
     notices,
@@ -392,13 +392,18 @@ def gain_check(found: Evaluation) -> Check:
     if scenes < len(target.before):
         figure += f"; the images show {scenes} scenes, which count as one each"
         what = "scenes with the concept"
+    advice = "Try another exemplar, a mask that fits the concept, or more images with the concept to select on."
     if target.corrected <= target.broken:
-        advice = "Try another exemplar, a mask that fits the concept, or more images with the concept to select on."
         return Check(name, False, figure, advice, DO_NOT_USE, HELPS)
     if p <= SIGNIFICANCE:
         return Check(name, True, figure, at_best=UNCLEAR, line=HELPS)
-    advice = advise_images(images_needed(gained, lost, scenes), what)
-    return Check(name, False, f"{figure}, which so few cannot tell from chance", advice, UNCLEAR, HELPS)
+    needed = images_needed(gained, lost, scenes)
+    if needed is not None:
+        advice = (
+            f"Collect about {needed:,} {what}: at these shares, so many in all would decide with a probability of "
+            f"{POWER:.0%}."
+        )
+    return Check(name, False, f"{figure}, which may be chance", advice, UNCLEAR, HELPS)
 
 
 def breakable_check(found: Evaluation, source: str) -> Check:
@@ -495,7 +500,7 @@ def accuracy_check(clean: Comparison | None, limits: Constraints) -> Check:
     )
     if _loses_too_much(clean, limits):
         is_certain = high < -100 * allowed / count
-        return _exceeded(name, figure, is_certain, "clean images", _fewest_clean(count, clean, limits))
+        return _exceeded(name, figure, is_certain, _fewest_clean(count, clean, limits), "held-out clean images")
     noticed = min(max(NOTICED_DROP, 4 * limits.max_accuracy_drop / 100), 1.0)
     if notices(count, noticed, allowed):
         return Check(name, True, figure, at_best=DO_NOT_USE, line=COSTS)
@@ -525,13 +530,26 @@ def _fewest_clean(count: int, clean: Comparison, limits: Constraints) -> int | N
     return fewest_images(would_decide, count)
 
 
-def _exceeded(name: str, figure: str, is_certain: bool, images: str, needed: int | None) -> Check:
-    """Return the check of a cost above its limit; it is certain if its 95% interval lies wholly above."""
+def _exceeded(name: str, figure: str, is_certain: bool, needed: int | None, images: str) -> Check:
+    """Return the check of a cost above its limit.
+
+    Args:
+        name: the name of the check.
+        figure: what was measured, and the limit.
+        is_certain: whether the 95% interval of the cost lies wholly above the limit.
+        needed: the number of images with which it would, at the observed shares; None if there is no such number.
+        images: what to call them.
+    """
     advice = "Try lower strengths and a higher reference_weight, or another exemplar."
     if is_certain:
         return Check(name, False, f"{figure}, which the edit exceeds", advice, DO_NOT_USE, COSTS)
     figure += ", which the edit exceeds, perhaps by chance"
-    return Check(name, False, figure, f"{advise_images(needed, f'held-out {images}')} {advice}", UNCLEAR, COSTS)
+    if needed is not None:
+        advice += (
+            f" Or collect about {needed:,} {images}: at these shares, so many in all would show that the cost exceeds "
+            "its limit."
+        )
+    return Check(name, False, figure, advice, UNCLEAR, COSTS)
 
 
 def retained_check(name: str, retained: Comparison | None, limits: Constraints) -> Check:
@@ -560,7 +578,8 @@ def retained_check(name: str, retained: Comparison | None, limits: Constraints) 
         def would_decide(images: int) -> bool:
             return wilson(round(share * images), images)[0] > limit
 
-        return _exceeded(keeps, figure, low > limit, title, fewest_images(would_decide, correct))
+        needed = fewest_images(would_decide, correct)
+        return _exceeded(keeps, figure, low > limit, needed, f"{title} that are classified correctly")
     noticed = min(max(NOTICED_BREAK, 2 * limit), 1.0)
     if notices(correct, noticed, allowed):
         return Check(keeps, True, figure, at_best=DO_NOT_USE, line=COSTS)
@@ -609,12 +628,14 @@ def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor,
     figure += f"[{100 * low:+.0f}, {100 * high:+.0f}]"
 
     def would_decide(images: int) -> bool:
-        interval = difference_interval(round(correct / count * images), images, correct_without, others)
-        return 100 * interval[1] < -limits.max_own_drop
+        of_images = round(correct / count * images)
+        of_others = round(correct_without / others * images)
+        return 100 * difference_interval(of_images, images, of_others, images)[1] < -limits.max_own_drop
 
-    needed = fewest_images(would_decide, count)
+    needed = fewest_images(would_decide, min(count, others))
     is_certain = 100 * high < -limits.max_own_drop
-    return _exceeded(name, figure, is_certain, "images of the concept's own class", needed)
+    images = "held-out images of the concept's own class with the concept, and as many without it"
+    return _exceeded(name, figure, is_certain, needed, images)
 
 
 # --- instead ----------------------------------------------------------------------------------------------------------
