@@ -31,7 +31,7 @@ from edittools.metrics import (
 )
 from edittools.moments import second_moments
 from edittools.rewriting import rewrite
-from edittools.selection import Assessment, Check, Constraints, Evaluation, Search, Splits, repair
+from edittools.selection import Assessment, Check, Constraints, Evaluation, Outcomes, Search, Splits, repair
 from edittools.selection.checks import (
     accuracy_check,
     breakable_check,
@@ -45,6 +45,7 @@ from edittools.selection.checks import (
     instead_checks,
     is_within_limits,
     labels_checks,
+    limiting_constraint,
     mistakes_check,
     own_class_check,
     random_check,
@@ -263,8 +264,9 @@ def test_lines_give_every_cost_with_its_interval_and_all_alternatives():
     assert f"[{low:+.2f}, {high:+.2f}]" in lines["costs"]
     assert "3.0% [2.1%, 4.3%]" in lines["costs"]  # the retained ski slopes, of 1000
     assert "88% of 100" in lines["costs"] and "90% of 100" in lines["costs"]
-    assert "18 corrected and 1 broken" in lines["instead"] and "7 corrected and 2 broken" in lines["instead"]
+    assert "18 of 24 corrected" in lines["instead"] and "7 of 24 corrected" in lines["instead"]
     assert "-1.23 points" in lines["instead"] and "40 of 2,000" in lines["instead"]
+    assert "88 of 100" in lines["instead"]  # images of the concept's own class
     assert lines["instead"].count("(p ") == 1  # only fine-tuning is tested
 
 
@@ -851,7 +853,7 @@ def test_alternative_is_evaluated_on_the_same_images_and_informs(snow, fix):
     row = again.table.loc["retrained"]
     assert row.corrected == found.target.corrected > 0 and row["accuracy change"] == found.clean.accuracy_change
     assert again.edit.digest == fix.edit.digest and again.verdict.word == fix.verdict.word
-    assert f"{found.target.corrected} corrected" in again.verdict.lines["instead"]
+    assert f"{found.target.corrected} of 17 corrected" in again.verdict.lines["instead"]
     assert not again.alternatives  # it holds edits of networks that were fine-tuned here
 
 
@@ -1036,6 +1038,40 @@ def test_infeasible_selection_is_not_used_and_says_what_stands_in_the_way(snow, 
     assert not nothing.feasible and verdict.word == "do not use"
     assert f"{nothing.n_candidates} candidates" in verdict.reason and verdict.advice
     assert statuses(verdict.checks)["a candidate is feasible"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("needed", "names"),
+    [
+        (["max_retain_broken"], ["retained images"]),
+        (["max_accuracy_drop"], ["accuracy"]),
+        (["max_own_drop"], ["own class"]),
+        (["max_retain_broken", "max_own_drop"], ["no limit alone"]),
+    ],
+)
+def test_limiting_constraint_is_the_first_without_which_clearly_more_is_corrected(needed, names):
+    """Of 24 errors, 3 are corrected, or 20 if some of the limits are left out."""
+    limits = Constraints()
+    outcomes = Outcomes([None, None], torch.zeros(2, 60), torch.zeros(2, 60).bool(), on_concept(0).target.before)
+    costs = {"clean": lost(60, 10_000), "retain": lost(50, 1000), "own_class": lost(30, 100)}
+
+    def select(_, constraints):
+        is_loosened = all(getattr(constraints, name) > getattr(limits, name) for name in needed)
+        corrected = 20 if is_loosened else 3
+        wrong = on_concept(corrected).target.after
+        return SimpleNamespace(scores={"corrected": corrected}, wrong=wrong, costs=costs)
+
+    splits = SimpleNamespace(retain=None, retain_sets={}, scenes=None)
+    search = SimpleNamespace(
+        constraints=limits, activations=costs, accuracy_without_concept=0.9, select=select, splits=splits
+    )
+    selection = SimpleNamespace(scores={"corrected": 3}, outcomes=outcomes)
+    text = limiting_constraint(search, selection)
+    assert all(name in text.split(":")[0] for name in names)
+    for figure in ("20 of 24", "-0.60 points", "50 of 1,000", "70 of 100"):
+        assert figure in text
+    selection.scores["corrected"] = 11  # 20 are less than twice as many
+    assert limiting_constraint(search, selection) == ""
 
 
 def test_exemplars_that_go_into_one_edit_are_all_counted(snow, search):

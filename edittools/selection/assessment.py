@@ -29,6 +29,7 @@ from edittools.selection.checks import (
     fit_check,
     help_checks,
     instead_checks,
+    limiting_constraint,
     reliability_check,
     used_exemplars,
 )
@@ -51,9 +52,6 @@ from edittools.selection.verdict import Check, Verdict, verdict_of
 
 SELECTED = "selected"
 """The name of the row of the selected edit in the table of an assessment."""
-
-CLEAR_GAIN = 6
-"""A constraint limits an edit if at least this many more images are corrected without it, and twice as many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +208,8 @@ class Assessment:
         The advice begins with the constraint that limits the edit, if one does.
         """
         verdict = verdict_of(self.checks)
+        if not self.selection.feasible:  # a check names the constraint
+            return verdict
         limit = limiting_constraint(self.search, self.selection)
         return replace(verdict, advice=f"{limit} {verdict.advice}".strip()) if limit else verdict
 
@@ -279,46 +279,6 @@ class Assessment:
         The trade-off takes some seconds; it is computed once.
         """
         return charts_html(self)
-
-
-def limiting_constraint(search: Search, selection: Selection) -> str:
-    """Say which constraint decides how many images an edit corrects.
-
-    It is one without which at least twice as many images are corrected, and at least `CLEAR_GAIN` more. Everything is
-    measured on images that were used for selection.
-
-    Args:
-        search: the search.
-        selection: the selection in this search.
-
-    Returns:
-        What a candidate corrects and costs without that constraint, and what to do; empty if there is no such one.
-    """
-    corrected = int(selection.scores["corrected"])
-    enough = max(2 * corrected, corrected + CLEAR_GAIN)
-    outcomes = selection.outcomes
-    if not len(outcomes) or int(outcomes.corrected.max()) < enough:
-        return ""
-    errors = int(outcomes.before.sum())
-    without_retained = replace(search.constraints, max_retain_broken=100.0)
-    without_accuracy = replace(search.constraints, max_accuracy_drop=100.0)
-    found = search.select(outcomes, constraints=without_retained)
-    if found.scores["corrected"] >= enough and found.retain is not None:
-        correct = int((~found.retain.before).sum())
-        return (
-            "On images used for selection, the retained images decide: without them, a candidate corrects "
-            f"{found.scores['corrected']} of {errors} and breaks {found.retain.broken} of {correct}. If these images "
-            "rely on the same rule, pass others that should keep their predictions."
-        )
-    found = search.select(outcomes, constraints=without_accuracy)
-    if found.scores["corrected"] >= enough:
-        return (
-            "On images used for selection, the accuracy on clean images decides: without that constraint, a candidate "
-            f"corrects {found.scores['corrected']} of {errors} and changes the accuracy on {len(found.clean.before):,} "
-            f"clean images by {found.accuracy_change:+.2f} points. If some of these show the concept, or are labeled "
-            "wrongly, leave them out."
-        )
-    return ""
 
 
 def _with_loss(selection: Selection, search: Search) -> Selection:

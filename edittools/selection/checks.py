@@ -1,6 +1,7 @@
 """The checks of a verdict: of the exemplars and the images before a search, and of what an edit does after it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -20,7 +21,7 @@ from edittools.metrics import (
 from edittools.selection.activations import CachedActivations
 from edittools.selection.constraints import FEWEST_COMPARED, Constraints
 from edittools.selection.evaluation import Evaluation
-from edittools.selection.finetuning import Finetuned
+from edittools.selection.finetuning import NO_LIMITS, Finetuned
 from edittools.selection.search import SECOND_LAYER, Search, Selection
 from edittools.selection.splits import FAILURES, REFERENCE_SHARE, RETAINED
 from edittools.selection.verdict import (
@@ -59,6 +60,9 @@ COVERED = 0.9
 
 FITTED = 0.5
 """An edit fits the exemplar if at most this share of the loss there is left."""
+
+CLEAR_GAIN = 6
+"""A constraint limits an edit if at least this many more images are corrected without it, and twice as many."""
 
 SWAPPED = "x is misclassified and x' is not: are they swapped?"
 """The advice if all is well with an exemplar but for the order of its images."""
@@ -309,12 +313,61 @@ def _obstacle(search: Search, selection: Selection) -> str:
             "No edit corrects more images with the concept than it breaks: what they show is not what the exemplar "
             "changes, or they are misclassified for another reason. Try another exemplar."
         )
-    wrong = int(search.activations["target"].before.sum())
-    return (
-        f"Edits correct up to {most} of {wrong} misclassified images, but none costs at most "
-        f"{search.constraints.max_accuracy_drop:.3g} points of accuracy and keeps the retained images and those of the "
-        "concept's own class. Try more clean and retained images, another exemplar, or a smaller change."
+    return limiting_constraint(search, selection) or (
+        f"Edits correct up to {most} of {int(outcomes.before.sum())} misclassified images, net, but exceed a limit: "
+        f"{search.describe_constraints()}. Try more clean and retained images, another exemplar, or a smaller change."
     )
+
+
+def limiting_constraint(search: Search, selection: Selection) -> str:
+    """Say which constraint decides how many images an edit corrects.
+
+    It is the first one without which at least twice as many images are corrected, and at least `CLEAR_GAIN` more. If
+    there is none, it may be several constraints together. Everything is measured on images that were used for
+    selection.
+
+    Args:
+        search: the search.
+        selection: the selection in this search.
+
+    Returns:
+        What the candidate that is selected without that constraint corrects and costs, and what to do; empty if no
+        constraint decides.
+    """
+    corrected = int(selection.scores["corrected"])
+    enough = max(2 * corrected, corrected + CLEAR_GAIN)
+    outcomes = selection.outcomes
+    if not len(outcomes) or int(outcomes.corrected.max()) < enough:
+        return ""
+    for decides, advice, constraints in _loosened_constraints(search):
+        found = search.select(outcomes, constraints=constraints)
+        if found.scores["corrected"] >= enough:
+            effect = {"target": Comparison(outcomes.before, found.wrong), **found.costs}
+            described = _describe(Evaluation.of_comparisons(search, effect))
+            return f"On images used for selection, {decides}: {described}. {advice}"
+    return ""
+
+
+def _loosened_constraints(search: Search) -> list[tuple[str, str, Constraints]]:
+    """List the constraints of a search without each of them, and without all: which one it is, and what to do."""
+    limits = search.constraints
+    loosened = []
+    if "retain" in search.activations:
+        decides = f"the limit on retained images ({limits.max_retain_broken:g}% broken) stands in the way. Without it"
+        advice = "If these images rely on the same rule, pass others that should keep their predictions."
+        loosened.append((decides, advice, replace(limits, max_retain_broken=NO_LIMITS.max_retain_broken)))
+    decides = f"the limit on accuracy (a loss of {limits.max_accuracy_drop:g} points) stands in the way. Without it"
+    advice = "If some of the clean images show the concept, or are labeled wrongly, leave them out."
+    loosened.append((decides, advice, replace(limits, max_accuracy_drop=NO_LIMITS.max_accuracy_drop)))
+    advice = "Try another exemplar, or a mask that fits the concept."
+    if search.accuracy_without_concept is not None:
+        decides = (
+            f"the limit on the concept's own class ({limits.max_own_drop:g} points fewer correct than without the "
+            "concept) stands in the way. Without it"
+        )
+        loosened.append((decides, advice, replace(limits, max_own_drop=NO_LIMITS.max_own_drop)))
+    loosened.append(("no limit alone stands in the way. Without any", advice, NO_LIMITS))
+    return loosened
 
 
 def fit_check(edit: Edit) -> Check:
@@ -697,13 +750,18 @@ def finetuning_check(
 
 
 def _describe(found: Evaluation) -> str:
-    """Say in a few words what an alternative corrects, and what it costs."""
+    """Say in a few words what an edit or an alternative corrects, and what it costs."""
     parts = []
     if found.target is not None:
-        parts.append(f"{found.target.corrected} corrected and {found.target.broken} broken")
+        errors = int(found.target.before.sum())
+        parts.append(f"{found.target.corrected} of {errors:,} corrected and {found.target.broken} broken")
     if found.clean is not None:
         parts.append(f"accuracy {found.clean.accuracy_change:+.2f} points")
     retained = found.all_retained
     if retained is not None:
         parts.append(f"{retained.broken} of {int((~retained.before).sum()):,} retained images broken")
+    own_class = found.own_class
+    if own_class is not None:
+        correct = int((~own_class.after).sum())
+        parts.append(f"{correct} of {len(own_class.after):,} images of the concept's own class correct")
     return ", ".join(parts)
