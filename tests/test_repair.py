@@ -27,6 +27,7 @@ from edittools.selection import (
     grid,
     repair,
 )
+from edittools.selection.finetuning import minutes_of
 from edittools.selection.outcomes import FIRST, SECOND
 from edittools.selection.repair import SETTINGS
 from edittools.selection.verdict import verdict_of
@@ -533,13 +534,29 @@ def test_fine_tuning_of_few_scenes_is_not_compared_and_says_so(case, repaired):
     with pytest.warns(UserWarning, match="5 scenes"):
         fix = repair(case.classifier, case.exemplar, few, case.clean, finetuning=True, **QUICK)
     assert not fix.finetuned and fix.search.folds == list(range(5))
+    assert "5 scenes" in fix.not_compared and "finetuning=True" not in fix.not_compared
+
+
+def test_line_instead_tells_how_long_fine_tuning_would_take(repaired):
+    minutes = max(round(2 * minutes_of(repaired.search)), 1)
+    assert f" {minutes} min with finetuning=True" in repaired.verdict.lines["instead"]
 
 
 @pytest.mark.parametrize("error", [InterruptedError, KeyboardInterrupt])
-@pytest.mark.parametrize(("count", "names"), [(2, []), (450, ["fine-tuning"])])
-def test_bar_that_raises_in_fine_tuning_leaves_what_is_done(case, repaired, count, names, error):
+@pytest.mark.parametrize(
+    ("count", "names", "interrupted"),
+    [(2, [], "fine-tuning"), (450, ["fine-tuning"], "fine-tuning with pasted marks")],
+)
+def test_bar_that_raises_in_fine_tuning_leaves_what_is_done(case, repaired, count, names, interrupted, error):
     """The first network takes at most 400 steps, and the second at least 300."""
     fix = _repaired(case, finetuning=True, progress=_bars_that_end("fine-tuning", count, error))
     assert fix.edit.digest == repaired.edit.digest
     assert list(fix.finetuned) == names and list(fix.table.index) == [*ROWS, *names]
-    assert fix.summary()
+    instead = fix.verdict.lines["instead"]
+    assert f"{interrupted} was interrupted" in instead and "finetuning=True" not in instead
+    assert instead in fix.summary()
+
+
+def test_fine_tuning_is_not_compared_after_a_search_that_was_ended(case):
+    fix = _repaired(case, finetuning=True, progress=_bars_that_end("edit", 4))
+    assert not fix.finetuned and "interrupted" in fix.not_compared and "finetuning=True" not in fix.not_compared

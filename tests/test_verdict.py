@@ -223,7 +223,7 @@ CASES = {
 }
 
 
-def judged(changes, drawn=DRAWN, networks=None, others=None, complete=True, source="sample", minutes=3.0):
+def judged(changes, drawn=DRAWN, networks=None, others=None, complete=True, source="sample", not_compared=""):
     """The verdict if the evaluation was as in `GOOD`, but for some changes."""
     found = replace(GOOD, **changes)
     limits = Constraints()
@@ -231,7 +231,7 @@ def judged(changes, drawn=DRAWN, networks=None, others=None, complete=True, sour
     checks = [completeness_check(100, complete)]
     checks += help_checks(found, drawn, source)
     checks += cost_checks(found, WITHOUT_CONCEPT, limits)
-    checks += instead_checks(found, found, rivals, others or {}, WITHOUT_CONCEPT, limits, minutes)
+    checks += instead_checks(found, rivals, others or {}, WITHOUT_CONCEPT, limits, not_compared)
     return verdict_of(checks)
 
 
@@ -270,10 +270,12 @@ def test_lines_give_every_cost_with_its_interval_and_all_alternatives():
     assert lines["instead"].count("(p ") == 1  # only fine-tuning is tested
 
 
-def test_line_instead_tells_how_long_fine_tuning_would_take():
-    assert " 12 min" in judged({}, minutes=12.4).lines["instead"]
-    assert " 1 min" in judged({}, minutes=0.01).lines["instead"]
-    assert " min " not in judged({}, minutes=None).lines["instead"]
+def test_line_instead_tells_which_fine_tuning_was_not_compared():
+    assert judged({}, not_compared="it was interrupted").lines["instead"] == "it was interrupted"
+    rest = judged({}, networks={"fine-tuning": GOOD}, not_compared="the other was interrupted").lines["instead"]
+    assert "18 of 24 corrected" in rest and rest.endswith("; the other was interrupted")
+    assert "not compared" in judged({}).lines["instead"]
+    assert "not compared" not in judged({}, networks={"fine-tuning": GOOD}).lines["instead"]
 
 
 # --- helps ------------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from edittools.selection.checks import (
 )
 from edittools.selection.constraints import Constraints
 from edittools.selection.evaluation import Evaluation, random_directions
-from edittools.selection.finetuning import Finetuned, judged_images, minutes_of
+from edittools.selection.finetuning import Finetuned, judged_images
 from edittools.selection.page import (
     charts_html,
     describe_map,
@@ -47,7 +47,6 @@ from edittools.selection.page import (
     share_inside_mask,
 )
 from edittools.selection.search import SECOND_LAYER, Search, Selection
-from edittools.selection.splits import FOLDS
 from edittools.selection.verdict import Check, Verdict, verdict_of
 
 SELECTED = "selected"
@@ -67,6 +66,7 @@ class Assessment:
         finetuned: networks that were fine-tuned on the images of the search, by name; the first one is the rival that
             the edit is tested against.
         others: what other alternatives do, by name, see `Evaluation`; they inform.
+        not_compared: which fine-tuning was not compared, and why, as a clause; may be empty.
         limits: what the edit may cost.
         own_checks: checks that come before all others.
 
@@ -78,6 +78,7 @@ class Assessment:
     selection: Selection
     finetuned: Mapping[str, Finetuned] = field(default_factory=dict, repr=False)
     others: Mapping[str, Evaluation] = field(default_factory=dict, repr=False)
+    not_compared: str = field(default="", repr=False)
     limits: Constraints = Constraints()  # noqa: RUF009
     own_checks: tuple[Check, ...] = field(default=(), repr=False)
 
@@ -190,15 +191,13 @@ class Assessment:
         checks.append(fit_check(selection.edit))
         checks.append(reliability_check(int(is_reliable.sum()), len(used)))
         found = self.evaluation
-        same_images = None
-        minutes = None
-        if len(search.folds) == FOLDS and selection.held_out:
-            same_images = found.on(search, judged_images(search))
-            minutes = minutes_of(search, runs=2)
+        same_images = found.on(search, judged_images(search)) if self.finetuned else None
         without_concept = search.without_concept
         checks += help_checks(found, self.random_directions, search.splits.source)
         checks += cost_checks(found, without_concept, self.limits)
-        checks += instead_checks(found, same_images, self.finetuned, self.others, without_concept, self.limits, minutes)
+        checks += instead_checks(
+            same_images, self.finetuned, self.others, without_concept, self.limits, self.not_compared
+        )
         return tuple(checks)
 
     @cached_property

@@ -695,34 +695,32 @@ def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor,
 
 
 def instead_checks(
-    found: Evaluation,
     same_images: Evaluation | None,
     finetuned: Mapping[str, Finetuned],
     others: Mapping[str, Evaluation],
     without_concept: torch.Tensor,
     limits: Constraints,
-    minutes: float | None,
+    not_compared: str = "",
 ) -> list[Check]:
     """Compare with what a user would do instead: fine-tune, which is tested; and others, which are listed.
 
     Args:
-        found: what the edit does to images that were not used to select it.
-        same_images: the same on the images that did not train the fine-tuned networks; None without such networks.
+        same_images: what the edit does to the images that did not train the fine-tuned networks; None without such
+            networks.
         finetuned: fine-tuned networks by name; the first one is tested.
         others: what other alternatives do, by name.
         without_concept: see `Search.without_concept`.
         limits: what an alternative may cost.
-        minutes: about how many minutes fine-tuning would take; None if it is not possible.
+        not_compared: which fine-tuning was not compared, and why, as a clause; may be empty.
     """
     checks = []
     if finetuned and same_images is not None:
         name, rival = next(iter(finetuned.items()))
         checks.append(finetuning_check(name, rival.evaluation, same_images, without_concept, limits))
     else:
-        figure = "fine-tuning was not compared"
-        if minutes is not None:
-            figure += f"; it takes about {max(round(minutes), 1)} min with finetuning=True"
-        checks.append(Check("fine-tuning is compared", None, figure, "Pass finetuning=True.", USE, INSTEAD))
+        not_compared = not_compared or "fine-tuning was not compared"
+    if not_compared:
+        checks.append(Check("fine-tuning is compared", None, not_compared, line=INSTEAD))
     listed = {name: one.evaluation for name, one in list(finetuned.items())[1:]}
     for name, other in {**listed, **others}.items():
         checks.append(Check(f"{name} is compared", True, f"{name}: {_describe(other)}", line=INSTEAD))

@@ -88,13 +88,13 @@ def judged_images(search: Search) -> dict[str, Tensor]:
     return {name: folds >= JUDGING[0] for name, folds in search.splits.folds.items()}
 
 
-def minutes_of(search: Search, runs: int = 1) -> float:
-    """Estimate how many minutes `finetune_network` takes for a number of runs."""
+def minutes_of(search: Search) -> float:
+    """Estimate how many minutes `finetune_network` takes."""
     steps = len(RATES) * max(CHECKPOINTS)
     trained = 3 * steps * (BATCH + CONCEPT_BATCH)  # a backward pass takes about twice the time of a forward pass
     judged = sum(int(is_judged.sum()) for is_judged in judged_images(search).values())
     evaluated = len(RATES) * len(CHECKPOINTS) * len(WEIGHTS) * judged
-    return runs * (trained + evaluated) * search.seconds_per_image / 60
+    return (trained + evaluated) * search.seconds_per_image / 60
 
 
 @without_autocast()
