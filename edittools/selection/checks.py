@@ -462,17 +462,19 @@ def gain_check(found: Evaluation) -> Check:
 def breakable_check(found: Evaluation, source: str) -> Check:
     """Check that images with the concept can be seen to break: some are correct without an edit."""
     name = "some images with the concept are correct without the edit"
-    correct = 0 if found.target is None else int((~found.target.before).sum())
     advice = (
-        "Nothing can break among images that are all wrong: pass a sample of all images with the concept, including "
-        f"those that are right (at least {FEWEST_CORRECT})."
+        "Only images that are right can break: pass a sample of all images with the concept, of which at least "
+        f"{FEWEST_CORRECT} are right."
     )
     if source == FAILURES:
         figure = "the images with the concept were chosen because they fail, so what the edit breaks is not seen"
         return Check(name, False, figure, advice, UNCLEAR, HELPS)
-    figure = f"of a sample of images with the concept, {correct:,} are correct without the edit"
+    if found.target is None:
+        return Check(name, None, "", advice, UNCLEAR, HELPS)
+    correct = int((~found.target.before).sum())
+    figure = f"of {len(found.target.before):,} images with the concept, {correct:,} are correct without the edit"
     if correct < FEWEST_CORRECT:
-        return Check(name, False, f"only {correct} of the images with the concept can break", advice, UNCLEAR, HELPS)
+        return Check(name, False, f"{figure}, too few to see what it breaks", advice, UNCLEAR, HELPS)
     return Check(name, True, figure, at_best=UNCLEAR)
 
 
@@ -483,7 +485,7 @@ def random_check(found: Evaluation, draws: Sequence[Comparison]) -> Check:
         return Check(name, None, "random directions were not measured", "", USE, HELPS)
     net = found.target.corrected - found.target.broken
     mean = sum(draw.corrected - draw.broken for draw in draws) / len(draws)
-    figure = f"random directions correct {mean:.1f} net, the mean of {len(draws)} draws"
+    figure = f"random directions correct {mean:.1f} net (the mean of {len(draws)} draws), and the edit {net}"
     advice = "Try another exemplar, a mask that fits the concept, or other layers."
     return Check(name, net > mean, figure, advice, UNCLEAR, HELPS)
 
@@ -503,7 +505,7 @@ def cost_checks(found: Evaluation, without_concept: torch.Tensor, limits: Constr
     if found.retained:
         checks += [retained_check(name, comparison, limits) for name, comparison in found.retained.items()]
     else:
-        advice = "Pass images that legitimately rely on the concept as retain=."
+        advice = "With retain=, pass images that legitimately rely on the concept."
         checks.append(Check("retained images are given", None, "no retained images were given", advice, line=COSTS))
     checks.append(own_class_check(found.own_class, without_concept, limits))
     return checks
@@ -559,7 +561,7 @@ def accuracy_check(clean: Comparison | None, limits: Constraints) -> Check:
         return Check(name, True, figure, at_best=DO_NOT_USE, line=COSTS)
     needed = fewest_images(lambda images: notices(images, noticed, _most_lost(images, limits)), count)
     figure += f"; a loss of {noticed:.0%} would be noticed with {needed:,} held-out images"
-    advice = f"Pass about {_in_all(needed):,} clean images, a quarter of which are reference images."
+    advice = f"Pass about {_in_all(needed):,} clean images in all; a quarter of them serve as reference images."
     return Check(name, False, figure, advice, UNCLEAR, COSTS)
 
 
@@ -638,7 +640,7 @@ def retained_check(name: str, retained: Comparison | None, limits: Constraints) 
         return Check(keeps, True, figure, at_best=DO_NOT_USE, line=COSTS)
     needed = fewest_images(lambda images: notices(images, noticed, limits.may_break(images)), correct)
     figure += f"; a loss of {noticed:.0%} would be noticed with {needed:,}"
-    advice = f"Pass about {needed:,} {title} that are classified correctly."
+    advice = f"Pass, in all, about {needed:,} {title} that are classified correctly."
     if correct < FAR_BELOW * len(retained.before):
         advice = f"{LABELS} {advice}"
     return Check(keeps, False, figure, advice, UNCLEAR, COSTS)
@@ -659,7 +661,7 @@ def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor,
         figure = (
             f"the cost on the class that the concept argues for is not known ({count} images of it with the concept"
         )
-        figure += f", {others} without it)" if count else ")"
+        figure += f", {others} without the concept)" if count else ")"
         advice = (
             f"Pass at least {FEWEST_COMPARED} images with the concept of the class that x' is predicted as, and as "
             "many clean images of this class."
@@ -672,7 +674,7 @@ def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor,
     figure = (
         f"in the class that the concept argues for, {correct / count:.0%} of {count:,} images with the concept are "
         f"correct ({correct_before / count:.0%} before the edit), and {correct_without / others:.0%} of {others:,} "
-        f"without it (limit: {limits.max_own_drop:g} points fewer)"
+        f"without the concept (limit: {limits.max_own_drop:g} points fewer)"
     )
     most_wrong = limits.most_wrong("own_class", own_class.before, correct_without / others)
     if count - correct <= most_wrong:
@@ -740,10 +742,12 @@ def finetuning_check(
     of_edit = edit.target.corrected - edit.target.broken
     is_within = is_within_limits(rival, without_concept, limits)
     is_better = of_rival > of_edit and p <= SIGNIFICANCE and is_within
-    figure = f"{name}: {_describe(rival)}; the edit on the same images: {_describe(edit)} (p {p:.2g})"
+    figure = (
+        f"{name}: {_describe(rival)}; the edit on the same images: {_describe(edit)} (p {p:.2g} for the difference)"
+    )
     if not is_within:
         figure += f"; {name} exceeds a limit"
-    advice = "Use the fine-tuned network, fix.alternatives[…], or train one yourself and pass it as alternatives=."
+    advice = f"Use fix.alternatives[{name!r}], or train a network yourself and pass it as alternatives=."
     return Check(title, not is_better, figure, advice, FINETUNE, INSTEAD)
 
 
