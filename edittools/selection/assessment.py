@@ -227,7 +227,7 @@ class Assessment:
 
     # --- the report ---------------------------------------------------------------------------------------------------
 
-    def report(self, path: str | PathLike, title: str = "", progress: Progress | None = None) -> Path:
+    def report(self, path: str | PathLike, progress: Progress | None = None) -> Path:
         """Write a report as one HTML page that can be read offline, and next to it its data as JSON.
 
         The page has the verdict, images before and after, cost, checks, settings and code; see `report_data` for the
@@ -235,7 +235,6 @@ class Assessment:
 
         Args:
             path: the page, such as "report.html"; the data are then in "report.json".
-            title: the heading of the page.
             progress: a class like `tqdm.tqdm`, for a bar.
 
         Returns:
@@ -246,11 +245,11 @@ class Assessment:
         """
         paths = report_paths(path)
         with bar_of(progress, total=4, desc="report", unit="step") as bar:
-            data = self.report_data(title)
+            data = self.report_data()
             bar.update()
             _ = self.trade_off  # computed once, and needed by the page
             bar.update()
-            content = self.page(title)
+            content = self.page()
             bar.update()
             save_report(content, data, paths)
             bar.update()
