@@ -33,7 +33,6 @@ from edittools.selection.checks import (
     reliability_check,
     used_exemplars,
 )
-from edittools.selection.constraints import Constraints
 from edittools.selection.evaluation import Evaluation, random_directions
 from edittools.selection.finetuning import Finetuned, judged_images
 from edittools.selection.page import (
@@ -67,7 +66,6 @@ class Assessment:
             the edit is tested against.
         others: what other alternatives do, by name, see `Evaluation`; they inform.
         not_compared: which fine-tuning was not compared, and why, as a clause; may be empty.
-        limits: what the edit may cost.
         own_checks: checks that come before all others.
 
     Raises:
@@ -79,7 +77,6 @@ class Assessment:
     finetuned: Mapping[str, Finetuned] = field(default_factory=dict, repr=False)
     others: Mapping[str, Evaluation] = field(default_factory=dict, repr=False)
     not_compared: str = field(default="", repr=False)
-    limits: Constraints = Constraints()  # noqa: RUF009
     own_checks: tuple[Check, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
@@ -194,10 +191,8 @@ class Assessment:
         same_images = found.on(search, judged_images(search)) if self.finetuned else None
         without_concept = search.without_concept
         checks += help_checks(found, self.random_directions, search.splits.source)
-        checks += cost_checks(found, without_concept, self.limits)
-        checks += instead_checks(
-            same_images, self.finetuned, self.others, without_concept, self.limits, self.not_compared
-        )
+        checks += cost_checks(found, without_concept)
+        checks += instead_checks(same_images, self.finetuned, self.others, without_concept, self.not_compared)
         return tuple(checks)
 
     @cached_property

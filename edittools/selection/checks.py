@@ -40,14 +40,17 @@ from edittools.selection.verdict import (
     notices,
 )
 
+LIMITS = Constraints()
+"""What an edit may cost; a selection by `repair` asks for half of it."""
+
 FEWEST_CORRECT = 10
 """With fewer images with the concept that are correct without an edit, nothing can be seen to break."""
 
 NOTICED_DROP = 0.01
-"""A loss of this share of the clean images should be noticed, or of four times the limit."""
+"""A loss of this share of the clean images should be noticed."""
 
 NOTICED_BREAK = 0.06
-"""A loss of this share of a set of retained images should be noticed, or of twice the limit."""
+"""A loss of this share of a set of retained images should be noticed."""
 
 LEAST_ALIKE = 0.1
 """The mistakes are those of the exemplar if at least this share of them is predicted as x' is."""
@@ -493,81 +496,78 @@ def random_check(found: Evaluation, draws: Sequence[Comparison]) -> Check:
 # --- costs ------------------------------------------------------------------------------------------------------------
 
 
-def cost_checks(found: Evaluation, without_concept: torch.Tensor, limits: Constraints) -> list[Check]:
+def cost_checks(found: Evaluation, without_concept: torch.Tensor) -> list[Check]:
     """Check each cost of an edit: whether it is within its limit, and whether there are enough images to tell.
 
     Args:
         found: what the edit does to images that were not used to select it.
         without_concept: see `Search.without_concept`.
-        limits: what the edit may cost.
     """
-    checks = [accuracy_check(found.clean, limits)]
+    checks = [accuracy_check(found.clean)]
     if found.retained:
-        checks += [retained_check(name, comparison, limits) for name, comparison in found.retained.items()]
+        checks += [retained_check(name, comparison) for name, comparison in found.retained.items()]
     else:
         advice = "With retain=, pass images that legitimately rely on the concept."
         checks.append(Check("retained images are given", None, "no retained images were given", advice, line=COSTS))
-    checks.append(own_class_check(found.own_class, without_concept, limits))
+    checks.append(own_class_check(found.own_class, without_concept))
     return checks
 
 
-def is_within_limits(found: Evaluation, without_concept: torch.Tensor, limits: Constraints) -> bool:
+def is_within_limits(found: Evaluation, without_concept: torch.Tensor) -> bool:
     """Return whether no measured cost exceeds its limit; the arguments are those of `cost_checks`."""
-    if found.clean is not None and _loses_too_much(found.clean, limits):
+    if found.clean is not None and _loses_too_much(found.clean):
         return False
-    if any(retained is not None and _breaks_too_many(retained, limits) for retained in found.retained.values()):
+    if any(retained is not None and _breaks_too_many(retained) for retained in found.retained.values()):
         return False
     own_class = found.own_class
     if own_class is None or min(len(own_class.before), len(without_concept)) < FEWEST_COMPARED:
         return True
     accuracy = float(without_concept.float().mean())
-    return int(own_class.after.sum()) <= limits.most_wrong("own_class", own_class.before, accuracy)
+    return int(own_class.after.sum()) <= LIMITS.most_wrong("own_class", own_class.before, accuracy)
 
 
-def _loses_too_much(clean: Comparison, limits: Constraints) -> bool:
+def _loses_too_much(clean: Comparison) -> bool:
     """Return whether the number of correct clean images drops by more than is allowed."""
-    return clean.broken - clean.corrected > _most_lost(len(clean.before), limits)
+    return clean.broken - clean.corrected > _most_lost(len(clean.before))
 
 
-def _breaks_too_many(retained: Comparison, limits: Constraints) -> bool:
+def _breaks_too_many(retained: Comparison) -> bool:
     """Return whether more retained images break than is allowed, of those that were correct."""
-    return retained.broken > limits.may_break(int((~retained.before).sum()))
+    return retained.broken > LIMITS.may_break(int((~retained.before).sum()))
 
 
-def accuracy_check(clean: Comparison | None, limits: Constraints) -> Check:
+def accuracy_check(clean: Comparison | None) -> Check:
     """Check that accuracy on clean images is kept; one image may be lost in any case.
 
     Args:
         clean: the comparison of the clean images; None if none was held out.
-        limits: what the edit may cost.
     """
     name = "accuracy on clean images is kept"
     if clean is None:
         figure = "accuracy was not measured on clean images that were not used for selection"
         return Check(name, None, figure, "Pass clean images for evaluation.", DO_NOT_USE, COSTS)
     count = len(clean.before)
-    allowed = _most_lost(count, limits)
+    allowed = _most_lost(count)
     low, high = clean.accuracy_interval()
     of_images = "one image" if allowed == 1 else f"{allowed:,} images"
     figure = (
         f"accuracy on {count:,} clean images changes by {clean.accuracy_change:+.2f} points [{low:+.2f}, {high:+.2f}] "
         f"(limit: a loss of {of_images})"
     )
-    if _loses_too_much(clean, limits):
+    if _loses_too_much(clean):
         is_certain = high < -100 * allowed / count
-        return _exceeded(name, figure, is_certain, _fewest_clean(count, clean, limits), "held-out clean images")
-    noticed = min(max(NOTICED_DROP, 4 * limits.max_accuracy_drop / 100), 1.0)
-    if notices(count, noticed, allowed):
+        return _exceeded(name, figure, is_certain, _fewest_clean(count, clean), "held-out clean images")
+    if notices(count, NOTICED_DROP, allowed):
         return Check(name, True, figure, at_best=DO_NOT_USE, line=COSTS)
-    needed = fewest_images(lambda images: notices(images, noticed, _most_lost(images, limits)), count)
-    figure += f"; a loss of {noticed:.0%} would be noticed with {needed:,} held-out images"
+    needed = fewest_images(lambda images: notices(images, NOTICED_DROP, _most_lost(images)), count)
+    figure += f"; a loss of {NOTICED_DROP:.0%} would be noticed with {needed:,} held-out images"
     advice = f"Pass about {_in_all(needed):,} clean images in all; a quarter of them serve as reference images."
     return Check(name, False, figure, advice, UNCLEAR, COSTS)
 
 
-def _most_lost(count: int, limits: Constraints) -> int:
+def _most_lost(count: int) -> int:
     """Return by how many images accuracy may be lower; no set can resolve less than one image."""
-    return max(limits.may_lose(count), 1)
+    return max(LIMITS.may_lose(count), 1)
 
 
 def _in_all(held_out: int | None) -> int:
@@ -575,12 +575,12 @@ def _in_all(held_out: int | None) -> int:
     return -(-int(held_out or 0) * 100 // int(100 * (1 - REFERENCE_SHARE)))
 
 
-def _fewest_clean(count: int, clean: Comparison, limits: Constraints) -> int | None:
+def _fewest_clean(count: int, clean: Comparison) -> int | None:
     """Return about how many clean images would show a loss at the observed shares."""
 
     def would_decide(images: int) -> bool:
         high = accuracy_interval(clean.corrected / count * images, clean.broken / count * images, images)[1]
-        return high < -100 * _most_lost(images, limits) / images
+        return high < -100 * _most_lost(images) / images
 
     return fewest_images(would_decide, count)
 
@@ -607,13 +607,12 @@ def _exceeded(name: str, figure: str, is_certain: bool, needed: int | None, imag
     return Check(name, False, figure, advice, UNCLEAR, COSTS)
 
 
-def retained_check(name: str, retained: Comparison | None, limits: Constraints) -> Check:
+def retained_check(name: str, retained: Comparison | None) -> Check:
     """Check that the edit breaks few of a set of retained images, of those that were correct before.
 
     Args:
         name: the name of the set.
         retained: the comparison of its images; None if there are none.
-        limits: what the edit may cost.
     """
     title = RETAINED if name == RETAINED else f"{RETAINED} {name!r}"
     keeps = f"predictions on the {title} are kept"
@@ -622,37 +621,35 @@ def retained_check(name: str, retained: Comparison | None, limits: Constraints) 
     correct = int((~retained.before).sum())
     low, high = wilson(retained.broken, correct)
     share = retained.broken / max(correct, 1)
-    allowed = limits.may_break(correct)
-    limit = limits.max_retain_broken / 100
+    allowed = LIMITS.may_break(correct)
+    limit = LIMITS.max_retain_broken / 100
     figure = (
         f"it breaks {retained.broken} of {correct:,} {title} that were correct, {share:.1%} [{low:.1%}, {high:.1%}] "
         f"(limit: {allowed})"
     )
-    if _breaks_too_many(retained, limits):
+    if _breaks_too_many(retained):
 
         def would_decide(images: int) -> bool:
             return wilson(round(share * images), images)[0] > limit
 
         needed = fewest_images(would_decide, correct)
         return _exceeded(keeps, figure, low > limit, needed, f"{title} that are classified correctly")
-    noticed = min(max(NOTICED_BREAK, 2 * limit), 1.0)
-    if notices(correct, noticed, allowed):
+    if notices(correct, NOTICED_BREAK, allowed):
         return Check(keeps, True, figure, at_best=DO_NOT_USE, line=COSTS)
-    needed = fewest_images(lambda images: notices(images, noticed, limits.may_break(images)), correct)
-    figure += f"; a loss of {noticed:.0%} would be noticed with {needed:,}"
+    needed = fewest_images(lambda images: notices(images, NOTICED_BREAK, LIMITS.may_break(images)), correct)
+    figure += f"; a loss of {NOTICED_BREAK:.0%} would be noticed with {needed:,}"
     advice = f"Pass, in all, about {needed:,} {title} that are classified correctly."
     if correct < FAR_BELOW * len(retained.before):
         advice = f"{LABELS} {advice}"
     return Check(keeps, False, figure, advice, UNCLEAR, COSTS)
 
 
-def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor, limits: Constraints) -> Check:
+def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor) -> Check:
     """Check that images of the concept's own class are about as often correct with the concept as without it.
 
     Args:
         own_class: the comparison of its images with the concept; None if there are none.
         without_concept: which images of this class without the concept are correct without an edit, `(n,)` booleans.
-        limits: what the edit may cost.
     """
     name = "the concept's own class is kept"
     count = 0 if own_class is None else len(own_class.before)
@@ -674,9 +671,9 @@ def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor,
     figure = (
         f"in the class that the concept argues for, {correct / count:.0%} of {count:,} images with the concept are "
         f"correct ({correct_before / count:.0%} before the edit), and {correct_without / others:.0%} of {others:,} "
-        f"without the concept (limit: {limits.max_own_drop:g} points fewer)"
+        f"without the concept (limit: {LIMITS.max_own_drop:g} points fewer)"
     )
-    most_wrong = limits.most_wrong("own_class", own_class.before, correct_without / others)
+    most_wrong = LIMITS.most_wrong("own_class", own_class.before, correct_without / others)
     if count - correct <= most_wrong:
         return Check(name, True, figure, at_best=DO_NOT_USE, line=COSTS)
     figure += f", a difference of {100 * (correct / count - correct_without / others):+.0f} points "
@@ -685,10 +682,10 @@ def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor,
     def would_decide(images: int) -> bool:
         of_images = round(correct / count * images)
         of_others = round(correct_without / others * images)
-        return 100 * difference_interval(of_images, images, of_others, images)[1] < -limits.max_own_drop
+        return 100 * difference_interval(of_images, images, of_others, images)[1] < -LIMITS.max_own_drop
 
     needed = fewest_images(would_decide, min(count, others))
-    is_certain = 100 * high < -limits.max_own_drop
+    is_certain = 100 * high < -LIMITS.max_own_drop
     images = "held-out images of the concept's own class with the concept, and as many without it"
     return _exceeded(name, figure, is_certain, needed, images)
 
@@ -701,7 +698,6 @@ def instead_checks(
     finetuned: Mapping[str, Finetuned],
     others: Mapping[str, Evaluation],
     without_concept: torch.Tensor,
-    limits: Constraints,
     not_compared: str = "",
 ) -> list[Check]:
     """Compare with what a user would do instead: fine-tune, which is tested; and others, which are listed.
@@ -712,13 +708,12 @@ def instead_checks(
         finetuned: fine-tuned networks by name; the first one is tested.
         others: what other alternatives do, by name.
         without_concept: see `Search.without_concept`.
-        limits: what an alternative may cost.
         not_compared: which fine-tuning was not compared, and why, as a clause; may be empty.
     """
     checks = []
     if finetuned and same_images is not None:
         name, rival = next(iter(finetuned.items()))
-        checks.append(finetuning_check(name, rival.evaluation, same_images, without_concept, limits))
+        checks.append(finetuning_check(name, rival.evaluation, same_images, without_concept))
     else:
         not_compared = not_compared or "fine-tuning was not compared"
     if not_compared:
@@ -729,9 +724,7 @@ def instead_checks(
     return checks
 
 
-def finetuning_check(
-    name: str, rival: Evaluation, edit: Evaluation, without_concept: torch.Tensor, limits: Constraints
-) -> Check:
+def finetuning_check(name: str, rival: Evaluation, edit: Evaluation, without_concept: torch.Tensor) -> Check:
     """Check that fine-tuning does not correct significantly more within the limits than the edit on the same images."""
     title = f"{name} does not correct significantly more"
     if rival.target is None or edit.target is None:
@@ -740,7 +733,7 @@ def finetuning_check(
     p = mcnemar(*changed_scenes(difference, rival.scenes))
     of_rival = rival.target.corrected - rival.target.broken
     of_edit = edit.target.corrected - edit.target.broken
-    is_within = is_within_limits(rival, without_concept, limits)
+    is_within = is_within_limits(rival, without_concept)
     is_better = of_rival > of_edit and p <= SIGNIFICANCE and is_within
     figure = (
         f"{name}: {_describe(rival)}; the edit on the same images: {_describe(edit)} (p {p:.2g} for the difference)"

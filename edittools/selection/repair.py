@@ -22,8 +22,7 @@ from edittools.exemplars import Exemplar, Exemplars, named_exemplars
 from edittools.images import Images, LabelledImages
 from edittools.methods import EDIT, METHODS, RANDOM, Method
 from edittools.selection.assessment import SELECTED, Assessment
-from edittools.selection.checks import checks_before_search, warn_about
-from edittools.selection.constraints import Constraints
+from edittools.selection.checks import LIMITS, checks_before_search, warn_about
 from edittools.selection.evaluation import Evaluation
 from edittools.selection.finetuning import Finetuned, finetune_network, minutes_of
 from edittools.selection.outcomes import grid
@@ -121,7 +120,7 @@ def repair(
     networks = _named_alternatives(alternatives)
     members = [exemplar for group in named.values() for exemplar in group]
     splits = Splits.of(classifier, members, concept, clean, retain, source)
-    search = Search(classifier, named, splits, layers, Constraints().halved, progress)
+    search = Search(classifier, named, splits, layers, LIMITS.halved, progress)
     if not search.target.before.any():
         raise ValueError(
             f"All {len(splits.target)} images with the concept are classified as labeled; pass images of which some "
