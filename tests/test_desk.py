@@ -24,7 +24,6 @@ from edittools.course.miniworld.typography import blanked
 from edittools.cut import Cut
 from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import Comparison, label_margins, misclassified, predict
-from edittools.selection import Constraints
 from edittools.selection.checks import completeness_check, gain_check, retained_check
 from edittools.selection.evaluation import Evaluation
 from edittools.selection.verdict import verdict_of
@@ -660,7 +659,7 @@ def found(edit, checks=None):
     if checks is None:
         checks = [
             gain_check(Evaluation(comparison("xxxxxx", "....xx"), None)),
-            retained_check("retained images", comparison("." * 25, "xxx" * 5 + "." * 10), Constraints()),
+            retained_check("retained images", comparison("." * 25, "xxx" * 5 + "." * 10)),
         ]
     verdict = verdict_of(checks)
     return SimpleNamespace(

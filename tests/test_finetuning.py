@@ -115,7 +115,7 @@ def test_each_judging_fold_is_evaluated_with_what_the_other_one_selects(network,
     for fold, other in (JUDGING, JUDGING[::-1]):
         judge.best[fold,] = finetuning._Best(0.0, {**nothing, "target": right_in[fold]}, {"rate": float(fold)})
         assert judged.before["target"][folds == other].any()
-    target = judge.finetuned(candidates=2, seconds=0.0).evaluation.target
+    target = judge.finetuned(candidates=2).evaluation.target
     assert torch.equal(target.after, target.before)  # each was right on the fold that selected it, and not on the other
 
 

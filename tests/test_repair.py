@@ -17,7 +17,17 @@ from edittools.images import LabelledImages, LazyImages, resized
 from edittools.methods import METHODS
 from edittools.metrics import Comparison, predict
 from edittools.rewriting import pose
-from edittools.selection import CachedActivations, Constraints, Search, Splits, check_disjoint, grid, repair
+from edittools.selection import (
+    Assessment,
+    CachedActivations,
+    Constraints,
+    Search,
+    Splits,
+    check_disjoint,
+    grid,
+    repair,
+)
+from edittools.selection.finetuning import minutes_of
 from edittools.selection.outcomes import FIRST, SECOND
 from edittools.selection.repair import SETTINGS
 from edittools.selection.verdict import verdict_of
@@ -29,6 +39,7 @@ CANDIDATES = ["edit", "projection"]
 ROWS = ["selected", "random direction"]
 LAYERS = ["0", "3", "6"]
 QUICK = {"layers": ["6"], "progress": None}
+HALVED = Constraints().halved
 
 
 def _network():
@@ -453,7 +464,7 @@ def test_search_that_is_ended_in_its_first_pass_keeps_the_best_of_what_was_tried
     _same_selection(fix.selection, _without_second_layer(whole, edits.of_candidates(range(2))))
 
 
-def test_advice_begins_with_the_constraint_that_limits_the_edit(case):
+def test_infeasible_selection_names_the_limit_once(case):
     """Retained images that show the same patch rely on the same rule, so no edit can correct and keep them."""
     shown = torch.where(case.mask > 0, case.images[1], case.images[80:240])
     read = predict(case.classifier, shown).argmax(1)
@@ -463,11 +474,25 @@ def test_advice_begins_with_the_constraint_that_limits_the_edit(case):
     alone = free.selection.scores["corrected"]
     limited = fix.selection.scores["corrected"]
     assert alone >= limited + 6 and alone >= 2 * limited
-    assert fix.verdict.advice.startswith("On images used for selection, the retained images decide")
-    assert f"corrects {alone} of" in fix.verdict.advice
-    unlimited = verdict_of(fix.checks)
-    assert fix.verdict.word == unlimited.word and fix.verdict.advice.endswith(unlimited.advice)
-    assert "decide" not in free.verdict.advice
+    without_retained = fix.search.select(fix.selection.outcomes, constraints=replace(HALVED, max_retain_broken=100))
+    retained = without_retained.retain
+    figures = [f"{alone} of ", f"{retained.broken} of {int((~retained.before).sum())} retained images broken"]
+    [check] = [check for check in fix.checks if check.name == "a candidate is feasible"]
+    assert not check.holds and all(figure in check.advice for figure in figures)
+    assert fix.summary().count(figures[1]) == 1 and fix.verdict.advice == verdict_of(fix.checks).advice
+
+
+def test_advice_begins_with_the_constraint_that_limits_the_edit(case, repaired):
+    """A feasible selection that corrects few images."""
+    outcomes = repaired.selection.outcomes
+    weak = replace(repaired.selection, scores={**repaired.selection.scores, "corrected": 1})
+    most = int(outcomes.corrected.max())
+    assert most >= 7 and weak.feasible
+    limited = Assessment(repaired.search, weak)
+    unlimited = verdict_of(limited.checks)
+    advice = limited.verdict.advice
+    assert limited.verdict.word == unlimited.word and advice.endswith(unlimited.advice) and advice != unlimited.advice
+    assert repaired.verdict.advice == verdict_of(repaired.checks).advice
 
 
 # --- fine-tuning ------------------------------------------------------------------------------------------------------
@@ -487,9 +512,11 @@ def test_repair_compares_with_fine_tuning_on_request(case, repaired):
         target = network.evaluation.target
         assert torch.equal(target.before, held_out.before[is_judged])
         assert fix.table.loc[name, "errors"] == int(held_out.before[is_judged].sum())
-        assert f"{target.corrected} corrected and {target.broken} broken" in fix.verdict.lines["instead"]
+        figure = f"{target.corrected} of {int(target.before.sum())} corrected and {target.broken} broken"
+        assert figure in fix.verdict.lines["instead"]
     on_third = Comparison(held_out.before[is_judged], held_out.after[is_judged])
-    assert f"{on_third.corrected} corrected and {on_third.broken} broken" in fix.verdict.lines["instead"]
+    figure = f"{on_third.corrected} of {int(on_third.before.sum())} corrected and {on_third.broken} broken"
+    assert figure in fix.verdict.lines["instead"] and "not compared" not in fix.verdict.lines["instead"]
     assert fix.alternatives == {name: one.edit for name, one in fix.finetuned.items() if one.edit is not None}
 
 
@@ -510,13 +537,29 @@ def test_fine_tuning_of_few_scenes_is_not_compared_and_says_so(case, repaired):
     with pytest.warns(UserWarning, match="5 scenes"):
         fix = repair(case.classifier, case.exemplar, few, case.clean, finetuning=True, **QUICK)
     assert not fix.finetuned and fix.search.folds == list(range(5))
+    assert "5 scenes" in fix.not_compared and "finetuning=True" not in fix.not_compared
+
+
+def test_line_instead_tells_how_long_fine_tuning_would_take(repaired):
+    minutes = max(round(2 * minutes_of(repaired.search)), 1)
+    assert f" {minutes} min with finetuning=True" in repaired.verdict.lines["instead"]
 
 
 @pytest.mark.parametrize("error", [InterruptedError, KeyboardInterrupt])
-@pytest.mark.parametrize(("count", "names"), [(2, []), (450, ["fine-tuning"])])
-def test_bar_that_raises_in_fine_tuning_leaves_what_is_done(case, repaired, count, names, error):
+@pytest.mark.parametrize(
+    ("count", "names", "interrupted"),
+    [(2, [], "fine-tuning"), (450, ["fine-tuning"], "fine-tuning with pasted marks")],
+)
+def test_bar_that_raises_in_fine_tuning_leaves_what_is_done(case, repaired, count, names, interrupted, error):
     """The first network takes at most 400 steps, and the second at least 300."""
     fix = _repaired(case, finetuning=True, progress=_bars_that_end("fine-tuning", count, error))
     assert fix.edit.digest == repaired.edit.digest
     assert list(fix.finetuned) == names and list(fix.table.index) == [*ROWS, *names]
-    assert fix.summary()
+    instead = fix.verdict.lines["instead"]
+    assert f"{interrupted} was interrupted" in instead and "finetuning=True" not in instead
+    assert instead in fix.summary()
+
+
+def test_fine_tuning_is_not_compared_after_a_search_that_was_ended(case):
+    fix = _repaired(case, finetuning=True, progress=_bars_that_end("edit", 4))
+    assert not fix.finetuned and "interrupted" in fix.not_compared and "finetuning=True" not in fix.not_compared

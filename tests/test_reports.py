@@ -395,7 +395,7 @@ def test_report_without_a_feasible_candidate(not_repaired):
 def test_report_of_repair(evil, repaired, tmp_path):
     steps = []
     bars = bars_that_call(lambda bar: steps.append((bar.n, bar.total)))
-    path = repaired.report(tmp_path / "report.html", EVIL, bars)
+    path = repaired.report(tmp_path / "report.html", bars)
     assert path == tmp_path / "report.html"
     text = path.read_text()
     assert harmless(text) and EVIL in "".join(Elements(text).texts)
@@ -404,7 +404,7 @@ def test_report_of_repair(evil, repaired, tmp_path):
     assert harmless(render(repaired.page()))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
     data = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)  # no NaN
-    assert data["title"] == EVIL and data["verdict"]["word"] == repaired.verdict.word
+    assert data["verdict"]["word"] == repaired.verdict.word
     assert [check["status"] for check in data["checks"]] == [check.status for check in repaired.checks]
     assert [row["method"] for row in data["methods"]] == repaired.table.index.tolist()
     assert [row["corrected"] for row in data["methods"]] == repaired.table.corrected.tolist()

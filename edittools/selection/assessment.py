@@ -29,12 +29,12 @@ from edittools.selection.checks import (
     fit_check,
     help_checks,
     instead_checks,
+    limiting_constraint,
     reliability_check,
     used_exemplars,
 )
-from edittools.selection.constraints import Constraints
 from edittools.selection.evaluation import Evaluation, random_directions
-from edittools.selection.finetuning import Finetuned, judged_images, minutes_of
+from edittools.selection.finetuning import Finetuned, judged_images
 from edittools.selection.page import (
     charts_html,
     describe_map,
@@ -46,14 +46,10 @@ from edittools.selection.page import (
     share_inside_mask,
 )
 from edittools.selection.search import SECOND_LAYER, Search, Selection
-from edittools.selection.splits import FOLDS
 from edittools.selection.verdict import Check, Verdict, verdict_of
 
 SELECTED = "selected"
 """The name of the row of the selected edit in the table of an assessment."""
-
-CLEAR_GAIN = 6
-"""A constraint limits an edit if at least this many more images are corrected without it, and twice as many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +65,7 @@ class Assessment:
         finetuned: networks that were fine-tuned on the images of the search, by name; the first one is the rival that
             the edit is tested against.
         others: what other alternatives do, by name, see `Evaluation`; they inform.
-        limits: what the edit may cost.
+        not_compared: which fine-tuning was not compared, and why, as a clause; may be empty.
         own_checks: checks that come before all others.
 
     Raises:
@@ -80,7 +76,7 @@ class Assessment:
     selection: Selection
     finetuned: Mapping[str, Finetuned] = field(default_factory=dict, repr=False)
     others: Mapping[str, Evaluation] = field(default_factory=dict, repr=False)
-    limits: Constraints = Constraints()  # noqa: RUF009
+    not_compared: str = field(default="", repr=False)
     own_checks: tuple[Check, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
@@ -192,15 +188,11 @@ class Assessment:
         checks.append(fit_check(selection.edit))
         checks.append(reliability_check(int(is_reliable.sum()), len(used)))
         found = self.evaluation
-        same_images = None
-        minutes = None
-        if len(search.folds) == FOLDS and selection.held_out:
-            same_images = found.on(search, judged_images(search))
-            minutes = minutes_of(search, runs=2)
+        same_images = found.on(search, judged_images(search)) if self.finetuned else None
         without_concept = search.without_concept
         checks += help_checks(found, self.random_directions, search.splits.source)
-        checks += cost_checks(found, without_concept, self.limits)
-        checks += instead_checks(found, same_images, self.finetuned, self.others, without_concept, self.limits, minutes)
+        checks += cost_checks(found, without_concept)
+        checks += instead_checks(same_images, self.finetuned, self.others, without_concept, self.not_compared)
         return tuple(checks)
 
     @cached_property
@@ -210,6 +202,8 @@ class Assessment:
         The advice begins with the constraint that limits the edit, if one does.
         """
         verdict = verdict_of(self.checks)
+        if not self.selection.feasible:  # a check names the constraint
+            return verdict
         limit = limiting_constraint(self.search, self.selection)
         return replace(verdict, advice=f"{limit} {verdict.advice}".strip()) if limit else verdict
 
@@ -228,7 +222,7 @@ class Assessment:
 
     # --- the report ---------------------------------------------------------------------------------------------------
 
-    def report(self, path: str | PathLike, title: str = "", progress: Progress | None = None) -> Path:
+    def report(self, path: str | PathLike, progress: Progress | None = None) -> Path:
         """Write a report as one HTML page that can be read offline, and next to it its data as JSON.
 
         The page has the verdict, images before and after, cost, checks, settings and code; see `report_data` for the
@@ -236,7 +230,6 @@ class Assessment:
 
         Args:
             path: the page, such as "report.html"; the data are then in "report.json".
-            title: the heading of the page.
             progress: a class like `tqdm.tqdm`, for a bar.
 
         Returns:
@@ -247,11 +240,11 @@ class Assessment:
         """
         paths = report_paths(path)
         with bar_of(progress, total=4, desc="report", unit="step") as bar:
-            data = self.report_data(title)
+            data = self.report_data()
             bar.update()
             _ = self.trade_off  # computed once, and needed by the page
             bar.update()
-            content = self.page(title)
+            content = self.page()
             bar.update()
             save_report(content, data, paths)
             bar.update()
@@ -279,46 +272,6 @@ class Assessment:
         The trade-off takes some seconds; it is computed once.
         """
         return charts_html(self)
-
-
-def limiting_constraint(search: Search, selection: Selection) -> str:
-    """Say which constraint decides how many images an edit corrects.
-
-    It is one without which at least twice as many images are corrected, and at least `CLEAR_GAIN` more. Everything is
-    measured on images that were used for selection.
-
-    Args:
-        search: the search.
-        selection: the selection in this search.
-
-    Returns:
-        What a candidate corrects and costs without that constraint, and what to do; empty if there is no such one.
-    """
-    corrected = int(selection.scores["corrected"])
-    enough = max(2 * corrected, corrected + CLEAR_GAIN)
-    outcomes = selection.outcomes
-    if not len(outcomes) or int(outcomes.corrected.max()) < enough:
-        return ""
-    errors = int(outcomes.before.sum())
-    without_retained = replace(search.constraints, max_retain_broken=100.0)
-    without_accuracy = replace(search.constraints, max_accuracy_drop=100.0)
-    found = search.select(outcomes, constraints=without_retained)
-    if found.scores["corrected"] >= enough and found.retain is not None:
-        correct = int((~found.retain.before).sum())
-        return (
-            "On images used for selection, the retained images decide: without them, a candidate corrects "
-            f"{found.scores['corrected']} of {errors} and breaks {found.retain.broken} of {correct}. If these images "
-            "rely on the same rule, pass others that should keep their predictions."
-        )
-    found = search.select(outcomes, constraints=without_accuracy)
-    if found.scores["corrected"] >= enough:
-        return (
-            "On images used for selection, the accuracy on clean images decides: without that constraint, a candidate "
-            f"corrects {found.scores['corrected']} of {errors} and changes the accuracy on {len(found.clean.before):,} "
-            f"clean images by {found.accuracy_change:+.2f} points. If some of these show the concept, or are labeled "
-            "wrongly, leave them out."
-        )
-    return ""
 
 
 def _with_loss(selection: Selection, search: Search) -> Selection:

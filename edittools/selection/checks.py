@@ -1,6 +1,7 @@
 """The checks of a verdict: of the exemplars and the images before a search, and of what an edit does after it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -20,7 +21,7 @@ from edittools.metrics import (
 from edittools.selection.activations import CachedActivations
 from edittools.selection.constraints import FEWEST_COMPARED, Constraints
 from edittools.selection.evaluation import Evaluation
-from edittools.selection.finetuning import Finetuned
+from edittools.selection.finetuning import NO_LIMITS, Finetuned
 from edittools.selection.search import SECOND_LAYER, Search, Selection
 from edittools.selection.splits import FAILURES, REFERENCE_SHARE, RETAINED
 from edittools.selection.verdict import (
@@ -29,24 +30,27 @@ from edittools.selection.verdict import (
     FINETUNE,
     HELPS,
     INSTEAD,
+    POWER,
     SIGNIFICANCE,
     UNCLEAR,
     USE,
     Check,
-    advise_images,
     fewest_images,
     images_needed,
     notices,
 )
 
+LIMITS = Constraints()
+"""What an edit may cost; a selection by `repair` asks for half of it."""
+
 FEWEST_CORRECT = 10
 """With fewer images with the concept that are correct without an edit, nothing can be seen to break."""
 
 NOTICED_DROP = 0.01
-"""A loss of this share of the clean images should be noticed, or of four times the limit."""
+"""A loss of this share of the clean images should be noticed."""
 
 NOTICED_BREAK = 0.06
-"""A loss of this share of a set of retained images should be noticed, or of twice the limit."""
+"""A loss of this share of a set of retained images should be noticed."""
 
 LEAST_ALIKE = 0.1
 """The mistakes are those of the exemplar if at least this share of them is predicted as x' is."""
@@ -59,6 +63,9 @@ COVERED = 0.9
 
 FITTED = 0.5
 """An edit fits the exemplar if at most this share of the loss there is left."""
+
+CLEAR_GAIN = 6
+"""A constraint limits an edit if at least this many more images are corrected without it, and twice as many."""
 
 SWAPPED = "x is misclassified and x' is not: are they swapped?"
 """The advice if all is well with an exemplar but for the order of its images."""
@@ -309,12 +316,61 @@ def _obstacle(search: Search, selection: Selection) -> str:
             "No edit corrects more images with the concept than it breaks: what they show is not what the exemplar "
             "changes, or they are misclassified for another reason. Try another exemplar."
         )
-    wrong = int(search.activations["target"].before.sum())
-    return (
-        f"Edits correct up to {most} of {wrong} misclassified images, but none costs at most "
-        f"{search.constraints.max_accuracy_drop:.3g} points of accuracy and keeps the retained images and those of the "
-        "concept's own class. Try more clean and retained images, another exemplar, or a smaller change."
+    return limiting_constraint(search, selection) or (
+        f"Edits correct up to {most} of {int(outcomes.before.sum())} misclassified images, net, but exceed a limit: "
+        f"{search.describe_constraints()}. Try more clean and retained images, another exemplar, or a smaller change."
     )
+
+
+def limiting_constraint(search: Search, selection: Selection) -> str:
+    """Say which constraint decides how many images an edit corrects.
+
+    It is the first one without which at least twice as many images are corrected, and at least `CLEAR_GAIN` more. If
+    there is none, it may be several constraints together. Everything is measured on images that were used for
+    selection.
+
+    Args:
+        search: the search.
+        selection: the selection in this search.
+
+    Returns:
+        What the candidate that is selected without that constraint corrects and costs, and what to do; empty if no
+        constraint decides.
+    """
+    corrected = int(selection.scores["corrected"])
+    enough = max(2 * corrected, corrected + CLEAR_GAIN)
+    outcomes = selection.outcomes
+    if not len(outcomes) or int(outcomes.corrected.max()) < enough:
+        return ""
+    for decides, advice, constraints in _loosened_constraints(search):
+        found = search.select(outcomes, constraints=constraints)
+        if found.scores["corrected"] >= enough:
+            effect = {"target": Comparison(outcomes.before, found.wrong), **found.costs}
+            described = _describe(Evaluation.of_comparisons(search, effect))
+            return f"On images used for selection, {decides}: {described}. {advice}"
+    return ""
+
+
+def _loosened_constraints(search: Search) -> list[tuple[str, str, Constraints]]:
+    """List the constraints of a search without each of them, and without all: which one it is, and what to do."""
+    limits = search.constraints
+    loosened = []
+    if "retain" in search.activations:
+        decides = f"the limit on retained images ({limits.max_retain_broken:g}% broken) stands in the way. Without it"
+        advice = "If these images rely on the same rule, pass others that should keep their predictions."
+        loosened.append((decides, advice, replace(limits, max_retain_broken=NO_LIMITS.max_retain_broken)))
+    decides = f"the limit on accuracy (a loss of {limits.max_accuracy_drop:g} points) stands in the way. Without it"
+    advice = "If some of the clean images show the concept, or are labeled wrongly, leave them out."
+    loosened.append((decides, advice, replace(limits, max_accuracy_drop=NO_LIMITS.max_accuracy_drop)))
+    advice = "Try another exemplar, or a mask that fits the concept."
+    if search.accuracy_without_concept is not None:
+        decides = (
+            f"the limit on the concept's own class ({limits.max_own_drop:g} points fewer correct than without the "
+            "concept) stands in the way. Without it"
+        )
+        loosened.append((decides, advice, replace(limits, max_own_drop=NO_LIMITS.max_own_drop)))
+    loosened.append(("no limit alone stands in the way. Without any", advice, NO_LIMITS))
+    return loosened
 
 
 def fit_check(edit: Edit) -> Check:
@@ -392,29 +448,36 @@ def gain_check(found: Evaluation) -> Check:
     if scenes < len(target.before):
         figure += f"; the images show {scenes} scenes, which count as one each"
         what = "scenes with the concept"
+    advice = "Try another exemplar, a mask that fits the concept, or more images with the concept to select on."
     if target.corrected <= target.broken:
-        advice = "Try another exemplar, a mask that fits the concept, or more images with the concept to select on."
         return Check(name, False, figure, advice, DO_NOT_USE, HELPS)
     if p <= SIGNIFICANCE:
         return Check(name, True, figure, at_best=UNCLEAR, line=HELPS)
-    advice = advise_images(images_needed(gained, lost, scenes), what)
-    return Check(name, False, f"{figure}, which so few cannot tell from chance", advice, UNCLEAR, HELPS)
+    needed = images_needed(gained, lost, scenes)
+    if needed is not None:
+        advice = (
+            f"Collect about {needed:,} {what}: at these shares, so many in all would decide with a probability of "
+            f"{POWER:.0%}."
+        )
+    return Check(name, False, f"{figure}, which may be chance", advice, UNCLEAR, HELPS)
 
 
 def breakable_check(found: Evaluation, source: str) -> Check:
     """Check that images with the concept can be seen to break: some are correct without an edit."""
     name = "some images with the concept are correct without the edit"
-    correct = 0 if found.target is None else int((~found.target.before).sum())
     advice = (
-        "Nothing can break among images that are all wrong: pass a sample of all images with the concept, including "
-        f"those that are right (at least {FEWEST_CORRECT})."
+        "Only images that are right can break: pass a sample of all images with the concept, of which at least "
+        f"{FEWEST_CORRECT} are right."
     )
     if source == FAILURES:
         figure = "the images with the concept were chosen because they fail, so what the edit breaks is not seen"
         return Check(name, False, figure, advice, UNCLEAR, HELPS)
-    figure = f"of a sample of images with the concept, {correct:,} are correct without the edit"
+    if found.target is None:
+        return Check(name, None, "", advice, UNCLEAR, HELPS)
+    correct = int((~found.target.before).sum())
+    figure = f"of {len(found.target.before):,} images with the concept, {correct:,} are correct without the edit"
     if correct < FEWEST_CORRECT:
-        return Check(name, False, f"only {correct} of the images with the concept can break", advice, UNCLEAR, HELPS)
+        return Check(name, False, f"{figure}, too few to see what it breaks", advice, UNCLEAR, HELPS)
     return Check(name, True, figure, at_best=UNCLEAR)
 
 
@@ -425,7 +488,7 @@ def random_check(found: Evaluation, draws: Sequence[Comparison]) -> Check:
         return Check(name, None, "random directions were not measured", "", USE, HELPS)
     net = found.target.corrected - found.target.broken
     mean = sum(draw.corrected - draw.broken for draw in draws) / len(draws)
-    figure = f"random directions correct {mean:.1f} net, the mean of {len(draws)} draws"
+    figure = f"random directions correct {mean:.1f} net (the mean of {len(draws)} draws), and the edit {net}"
     advice = "Try another exemplar, a mask that fits the concept, or other layers."
     return Check(name, net > mean, figure, advice, UNCLEAR, HELPS)
 
@@ -433,81 +496,78 @@ def random_check(found: Evaluation, draws: Sequence[Comparison]) -> Check:
 # --- costs ------------------------------------------------------------------------------------------------------------
 
 
-def cost_checks(found: Evaluation, without_concept: torch.Tensor, limits: Constraints) -> list[Check]:
+def cost_checks(found: Evaluation, without_concept: torch.Tensor) -> list[Check]:
     """Check each cost of an edit: whether it is within its limit, and whether there are enough images to tell.
 
     Args:
         found: what the edit does to images that were not used to select it.
         without_concept: see `Search.without_concept`.
-        limits: what the edit may cost.
     """
-    checks = [accuracy_check(found.clean, limits)]
+    checks = [accuracy_check(found.clean)]
     if found.retained:
-        checks += [retained_check(name, comparison, limits) for name, comparison in found.retained.items()]
+        checks += [retained_check(name, comparison) for name, comparison in found.retained.items()]
     else:
-        advice = "Pass images that legitimately rely on the concept as retain=."
+        advice = "With retain=, pass images that legitimately rely on the concept."
         checks.append(Check("retained images are given", None, "no retained images were given", advice, line=COSTS))
-    checks.append(own_class_check(found.own_class, without_concept, limits))
+    checks.append(own_class_check(found.own_class, without_concept))
     return checks
 
 
-def is_within_limits(found: Evaluation, without_concept: torch.Tensor, limits: Constraints) -> bool:
+def is_within_limits(found: Evaluation, without_concept: torch.Tensor) -> bool:
     """Return whether no measured cost exceeds its limit; the arguments are those of `cost_checks`."""
-    if found.clean is not None and _loses_too_much(found.clean, limits):
+    if found.clean is not None and _loses_too_much(found.clean):
         return False
-    if any(retained is not None and _breaks_too_many(retained, limits) for retained in found.retained.values()):
+    if any(retained is not None and _breaks_too_many(retained) for retained in found.retained.values()):
         return False
     own_class = found.own_class
     if own_class is None or min(len(own_class.before), len(without_concept)) < FEWEST_COMPARED:
         return True
     accuracy = float(without_concept.float().mean())
-    return int(own_class.after.sum()) <= limits.most_wrong("own_class", own_class.before, accuracy)
+    return int(own_class.after.sum()) <= LIMITS.most_wrong("own_class", own_class.before, accuracy)
 
 
-def _loses_too_much(clean: Comparison, limits: Constraints) -> bool:
+def _loses_too_much(clean: Comparison) -> bool:
     """Return whether the number of correct clean images drops by more than is allowed."""
-    return clean.broken - clean.corrected > _most_lost(len(clean.before), limits)
+    return clean.broken - clean.corrected > _most_lost(len(clean.before))
 
 
-def _breaks_too_many(retained: Comparison, limits: Constraints) -> bool:
+def _breaks_too_many(retained: Comparison) -> bool:
     """Return whether more retained images break than is allowed, of those that were correct."""
-    return retained.broken > limits.may_break(int((~retained.before).sum()))
+    return retained.broken > LIMITS.may_break(int((~retained.before).sum()))
 
 
-def accuracy_check(clean: Comparison | None, limits: Constraints) -> Check:
+def accuracy_check(clean: Comparison | None) -> Check:
     """Check that accuracy on clean images is kept; one image may be lost in any case.
 
     Args:
         clean: the comparison of the clean images; None if none was held out.
-        limits: what the edit may cost.
     """
     name = "accuracy on clean images is kept"
     if clean is None:
         figure = "accuracy was not measured on clean images that were not used for selection"
         return Check(name, None, figure, "Pass clean images for evaluation.", DO_NOT_USE, COSTS)
     count = len(clean.before)
-    allowed = _most_lost(count, limits)
+    allowed = _most_lost(count)
     low, high = clean.accuracy_interval()
     of_images = "one image" if allowed == 1 else f"{allowed:,} images"
     figure = (
         f"accuracy on {count:,} clean images changes by {clean.accuracy_change:+.2f} points [{low:+.2f}, {high:+.2f}] "
         f"(limit: a loss of {of_images})"
     )
-    if _loses_too_much(clean, limits):
+    if _loses_too_much(clean):
         is_certain = high < -100 * allowed / count
-        return _exceeded(name, figure, is_certain, "clean images", _fewest_clean(count, clean, limits))
-    noticed = min(max(NOTICED_DROP, 4 * limits.max_accuracy_drop / 100), 1.0)
-    if notices(count, noticed, allowed):
+        return _exceeded(name, figure, is_certain, _fewest_clean(count, clean), "held-out clean images")
+    if notices(count, NOTICED_DROP, allowed):
         return Check(name, True, figure, at_best=DO_NOT_USE, line=COSTS)
-    needed = fewest_images(lambda images: notices(images, noticed, _most_lost(images, limits)), count)
-    figure += f"; a loss of {noticed:.0%} would be noticed with {needed:,} held-out images"
-    advice = f"Pass about {_in_all(needed):,} clean images, a quarter of which are reference images."
+    needed = fewest_images(lambda images: notices(images, NOTICED_DROP, _most_lost(images)), count)
+    figure += f"; a loss of {NOTICED_DROP:.0%} would be noticed with {needed:,} held-out images"
+    advice = f"Pass about {_in_all(needed):,} clean images in all; a quarter of them serve as reference images."
     return Check(name, False, figure, advice, UNCLEAR, COSTS)
 
 
-def _most_lost(count: int, limits: Constraints) -> int:
+def _most_lost(count: int) -> int:
     """Return by how many images accuracy may be lower; no set can resolve less than one image."""
-    return max(limits.may_lose(count), 1)
+    return max(LIMITS.may_lose(count), 1)
 
 
 def _in_all(held_out: int | None) -> int:
@@ -515,32 +575,44 @@ def _in_all(held_out: int | None) -> int:
     return -(-int(held_out or 0) * 100 // int(100 * (1 - REFERENCE_SHARE)))
 
 
-def _fewest_clean(count: int, clean: Comparison, limits: Constraints) -> int | None:
+def _fewest_clean(count: int, clean: Comparison) -> int | None:
     """Return about how many clean images would show a loss at the observed shares."""
 
     def would_decide(images: int) -> bool:
         high = accuracy_interval(clean.corrected / count * images, clean.broken / count * images, images)[1]
-        return high < -100 * _most_lost(images, limits) / images
+        return high < -100 * _most_lost(images) / images
 
     return fewest_images(would_decide, count)
 
 
-def _exceeded(name: str, figure: str, is_certain: bool, images: str, needed: int | None) -> Check:
-    """Return the check of a cost above its limit; it is certain if its 95% interval lies wholly above."""
+def _exceeded(name: str, figure: str, is_certain: bool, needed: int | None, images: str) -> Check:
+    """Return the check of a cost above its limit.
+
+    Args:
+        name: the name of the check.
+        figure: what was measured, and the limit.
+        is_certain: whether the 95% interval of the cost lies wholly above the limit.
+        needed: the number of images with which it would, at the observed shares; None if there is no such number.
+        images: what to call them.
+    """
     advice = "Try lower strengths and a higher reference_weight, or another exemplar."
     if is_certain:
         return Check(name, False, f"{figure}, which the edit exceeds", advice, DO_NOT_USE, COSTS)
     figure += ", which the edit exceeds, perhaps by chance"
-    return Check(name, False, figure, f"{advise_images(needed, f'held-out {images}')} {advice}", UNCLEAR, COSTS)
+    if needed is not None:
+        advice += (
+            f" Or collect about {needed:,} {images}: at these shares, so many in all would show that the cost exceeds "
+            "its limit."
+        )
+    return Check(name, False, figure, advice, UNCLEAR, COSTS)
 
 
-def retained_check(name: str, retained: Comparison | None, limits: Constraints) -> Check:
+def retained_check(name: str, retained: Comparison | None) -> Check:
     """Check that the edit breaks few of a set of retained images, of those that were correct before.
 
     Args:
         name: the name of the set.
         retained: the comparison of its images; None if there are none.
-        limits: what the edit may cost.
     """
     title = RETAINED if name == RETAINED else f"{RETAINED} {name!r}"
     keeps = f"predictions on the {title} are kept"
@@ -549,36 +621,35 @@ def retained_check(name: str, retained: Comparison | None, limits: Constraints) 
     correct = int((~retained.before).sum())
     low, high = wilson(retained.broken, correct)
     share = retained.broken / max(correct, 1)
-    allowed = limits.may_break(correct)
-    limit = limits.max_retain_broken / 100
+    allowed = LIMITS.may_break(correct)
+    limit = LIMITS.max_retain_broken / 100
     figure = (
         f"it breaks {retained.broken} of {correct:,} {title} that were correct, {share:.1%} [{low:.1%}, {high:.1%}] "
         f"(limit: {allowed})"
     )
-    if _breaks_too_many(retained, limits):
+    if _breaks_too_many(retained):
 
         def would_decide(images: int) -> bool:
             return wilson(round(share * images), images)[0] > limit
 
-        return _exceeded(keeps, figure, low > limit, title, fewest_images(would_decide, correct))
-    noticed = min(max(NOTICED_BREAK, 2 * limit), 1.0)
-    if notices(correct, noticed, allowed):
+        needed = fewest_images(would_decide, correct)
+        return _exceeded(keeps, figure, low > limit, needed, f"{title} that are classified correctly")
+    if notices(correct, NOTICED_BREAK, allowed):
         return Check(keeps, True, figure, at_best=DO_NOT_USE, line=COSTS)
-    needed = fewest_images(lambda images: notices(images, noticed, limits.may_break(images)), correct)
-    figure += f"; a loss of {noticed:.0%} would be noticed with {needed:,}"
-    advice = f"Pass about {needed:,} {title} that are classified correctly."
+    needed = fewest_images(lambda images: notices(images, NOTICED_BREAK, LIMITS.may_break(images)), correct)
+    figure += f"; a loss of {NOTICED_BREAK:.0%} would be noticed with {needed:,}"
+    advice = f"Pass, in all, about {needed:,} {title} that are classified correctly."
     if correct < FAR_BELOW * len(retained.before):
         advice = f"{LABELS} {advice}"
     return Check(keeps, False, figure, advice, UNCLEAR, COSTS)
 
 
-def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor, limits: Constraints) -> Check:
+def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor) -> Check:
     """Check that images of the concept's own class are about as often correct with the concept as without it.
 
     Args:
         own_class: the comparison of its images with the concept; None if there are none.
         without_concept: which images of this class without the concept are correct without an edit, `(n,)` booleans.
-        limits: what the edit may cost.
     """
     name = "the concept's own class is kept"
     count = 0 if own_class is None else len(own_class.before)
@@ -587,7 +658,7 @@ def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor,
         figure = (
             f"the cost on the class that the concept argues for is not known ({count} images of it with the concept"
         )
-        figure += f", {others} without it)" if count else ")"
+        figure += f", {others} without the concept)" if count else ")"
         advice = (
             f"Pass at least {FEWEST_COMPARED} images with the concept of the class that x' is predicted as, and as "
             "many clean images of this class."
@@ -600,64 +671,60 @@ def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor,
     figure = (
         f"in the class that the concept argues for, {correct / count:.0%} of {count:,} images with the concept are "
         f"correct ({correct_before / count:.0%} before the edit), and {correct_without / others:.0%} of {others:,} "
-        f"without it (limit: {limits.max_own_drop:g} points fewer)"
+        f"without the concept (limit: {LIMITS.max_own_drop:g} points fewer)"
     )
-    most_wrong = limits.most_wrong("own_class", own_class.before, correct_without / others)
+    most_wrong = LIMITS.most_wrong("own_class", own_class.before, correct_without / others)
     if count - correct <= most_wrong:
         return Check(name, True, figure, at_best=DO_NOT_USE, line=COSTS)
     figure += f", a difference of {100 * (correct / count - correct_without / others):+.0f} points "
     figure += f"[{100 * low:+.0f}, {100 * high:+.0f}]"
 
     def would_decide(images: int) -> bool:
-        interval = difference_interval(round(correct / count * images), images, correct_without, others)
-        return 100 * interval[1] < -limits.max_own_drop
+        of_images = round(correct / count * images)
+        of_others = round(correct_without / others * images)
+        return 100 * difference_interval(of_images, images, of_others, images)[1] < -LIMITS.max_own_drop
 
-    needed = fewest_images(would_decide, count)
-    is_certain = 100 * high < -limits.max_own_drop
-    return _exceeded(name, figure, is_certain, "images of the concept's own class", needed)
+    needed = fewest_images(would_decide, min(count, others))
+    is_certain = 100 * high < -LIMITS.max_own_drop
+    images = "held-out images of the concept's own class with the concept, and as many without it"
+    return _exceeded(name, figure, is_certain, needed, images)
 
 
 # --- instead ----------------------------------------------------------------------------------------------------------
 
 
 def instead_checks(
-    found: Evaluation,
     same_images: Evaluation | None,
     finetuned: Mapping[str, Finetuned],
     others: Mapping[str, Evaluation],
     without_concept: torch.Tensor,
-    limits: Constraints,
-    minutes: float | None,
+    not_compared: str = "",
 ) -> list[Check]:
     """Compare with what a user would do instead: fine-tune, which is tested; and others, which are listed.
 
     Args:
-        found: what the edit does to images that were not used to select it.
-        same_images: the same on the images that did not train the fine-tuned networks; None without such networks.
+        same_images: what the edit does to the images that did not train the fine-tuned networks; None without such
+            networks.
         finetuned: fine-tuned networks by name; the first one is tested.
         others: what other alternatives do, by name.
         without_concept: see `Search.without_concept`.
-        limits: what an alternative may cost.
-        minutes: about how many minutes fine-tuning would take; None if it is not possible.
+        not_compared: which fine-tuning was not compared, and why, as a clause; may be empty.
     """
     checks = []
     if finetuned and same_images is not None:
         name, rival = next(iter(finetuned.items()))
-        checks.append(finetuning_check(name, rival.evaluation, same_images, without_concept, limits))
+        checks.append(finetuning_check(name, rival.evaluation, same_images, without_concept))
     else:
-        figure = "fine-tuning was not compared"
-        if minutes is not None:
-            figure += f"; it takes about {max(round(minutes), 1)} min with finetuning=True"
-        checks.append(Check("fine-tuning is compared", None, figure, "Pass finetuning=True.", USE, INSTEAD))
+        not_compared = not_compared or "fine-tuning was not compared"
+    if not_compared:
+        checks.append(Check("fine-tuning is compared", None, not_compared, line=INSTEAD))
     listed = {name: one.evaluation for name, one in list(finetuned.items())[1:]}
     for name, other in {**listed, **others}.items():
         checks.append(Check(f"{name} is compared", True, f"{name}: {_describe(other)}", line=INSTEAD))
     return checks
 
 
-def finetuning_check(
-    name: str, rival: Evaluation, edit: Evaluation, without_concept: torch.Tensor, limits: Constraints
-) -> Check:
+def finetuning_check(name: str, rival: Evaluation, edit: Evaluation, without_concept: torch.Tensor) -> Check:
     """Check that fine-tuning does not correct significantly more within the limits than the edit on the same images."""
     title = f"{name} does not correct significantly more"
     if rival.target is None or edit.target is None:
@@ -666,23 +733,30 @@ def finetuning_check(
     p = mcnemar(*changed_scenes(difference, rival.scenes))
     of_rival = rival.target.corrected - rival.target.broken
     of_edit = edit.target.corrected - edit.target.broken
-    is_within = is_within_limits(rival, without_concept, limits)
+    is_within = is_within_limits(rival, without_concept)
     is_better = of_rival > of_edit and p <= SIGNIFICANCE and is_within
-    figure = f"{name}: {_describe(rival)}; the edit on the same images: {_describe(edit)} (p {p:.2g})"
+    figure = (
+        f"{name}: {_describe(rival)}; the edit on the same images: {_describe(edit)} (p {p:.2g} for the difference)"
+    )
     if not is_within:
         figure += f"; {name} exceeds a limit"
-    advice = "Use the fine-tuned network, fix.alternatives[…], or train one yourself and pass it as alternatives=."
+    advice = f"Use fix.alternatives[{name!r}], or train a network yourself and pass it as alternatives=."
     return Check(title, not is_better, figure, advice, FINETUNE, INSTEAD)
 
 
 def _describe(found: Evaluation) -> str:
-    """Say in a few words what an alternative corrects, and what it costs."""
+    """Say in a few words what an edit or an alternative corrects, and what it costs."""
     parts = []
     if found.target is not None:
-        parts.append(f"{found.target.corrected} corrected and {found.target.broken} broken")
+        errors = int(found.target.before.sum())
+        parts.append(f"{found.target.corrected} of {errors:,} corrected and {found.target.broken} broken")
     if found.clean is not None:
         parts.append(f"accuracy {found.clean.accuracy_change:+.2f} points")
     retained = found.all_retained
     if retained is not None:
         parts.append(f"{retained.broken} of {int((~retained.before).sum()):,} retained images broken")
+    own_class = found.own_class
+    if own_class is not None:
+        correct = int((~own_class.after).sum())
+        parts.append(f"{correct} of {len(own_class.after):,} images of the concept's own class correct")
     return ", ".join(parts)

@@ -5,7 +5,6 @@ original network are selected on one of the two others and evaluated on the othe
 """
 
 import copy
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -62,7 +61,6 @@ class Finetuned:
         evaluation: what it does to the images of the two folds that did not train it, each with the candidate that was
             selected on the other fold.
         candidates: number of candidates.
-        seconds: the time that it took.
         without_limits: what is selected from the same candidates if it may cost anything.
     """
 
@@ -70,7 +68,6 @@ class Finetuned:
     settings: Mapping[str, float]
     evaluation: Evaluation
     candidates: int
-    seconds: float = field(default=0.0, compare=False)
     without_limits: "Finetuned | None" = field(default=None, repr=False)
 
 
@@ -88,13 +85,13 @@ def judged_images(search: Search) -> dict[str, Tensor]:
     return {name: folds >= JUDGING[0] for name, folds in search.splits.folds.items()}
 
 
-def minutes_of(search: Search, runs: int = 1) -> float:
-    """Estimate how many minutes `finetune_network` takes for a number of runs."""
+def minutes_of(search: Search) -> float:
+    """Estimate how many minutes `finetune_network` takes."""
     steps = len(RATES) * max(CHECKPOINTS)
     trained = 3 * steps * (BATCH + CONCEPT_BATCH)  # a backward pass takes about twice the time of a forward pass
     judged = sum(int(is_judged.sum()) for is_judged in judged_images(search).values())
     evaluated = len(RATES) * len(CHECKPOINTS) * len(WEIGHTS) * judged
-    return runs * (trained + evaluated) * search.seconds_per_image / 60
+    return (trained + evaluated) * search.seconds_per_image / 60
 
 
 @without_autocast()
@@ -102,7 +99,6 @@ def finetune_network(
     search: Search,
     pasted: Exemplar | None = None,
     rates: Sequence[float] | None = None,
-    seed: int = 0,
     progress: Progress | None = tqdm,
 ) -> Finetuned:
     """Fine-tune the whole network on images with the concept and on clean and retained images, by cross-entropy.
@@ -116,7 +112,6 @@ def finetune_network(
         pasted: an exemplar whose mark is pasted at random places of half of the clean images, instead of training on
             images with the concept. It is not pasted on images of the class that x' is predicted as.
         rates: learning rates to try; by default `RATES`, and the one beyond if the smallest or the largest is selected.
-        seed: seed of the batches and places.
         progress: a class like `tqdm.tqdm`, for a bar.
 
     Returns:
@@ -130,7 +125,6 @@ def finetune_network(
             f"The splits have {len(search.folds)} folds; pass images with the concept of at least {FOLDS} scenes, and "
             f"splits.with_folds({FOLDS})"
         )
-    started = time.perf_counter()
     judged = _JudgedImages(search)
     within_limits = _Judge(judged, search.constraints)
     without_limits = _Judge(judged, NO_LIMITS)
@@ -138,7 +132,7 @@ def finetune_network(
     to_try = list(RATES if rates is None else rates)
     with bar_of(progress, total=len(to_try) * max(CHECKPOINTS), desc="fine-tuning", unit="step") as bar:
         for rate in to_try:
-            for steps, network, changes in _trained(search, rate, pasted, seed, bar):
+            for steps, network, changes in _trained(search, rate, pasted, bar):
                 for weight in WEIGHTS:
                     scaled = {name: weight * change for name, change in changes.items()}
                     outcome = judged.outcome(network, scaled)
@@ -149,9 +143,7 @@ def finetune_network(
             if rates is None and rate == RATES[-1] and len(to_try) == len(RATES):
                 to_try += _further_rate(within_limits.selected.settings.get("rate"))
                 bar.total = len(to_try) * max(CHECKPOINTS)
-    seconds = time.perf_counter() - started
-    unlimited = without_limits.finetuned(tried, seconds)
-    return replace(within_limits.finetuned(tried, seconds), without_limits=unlimited)
+    return replace(within_limits.finetuned(tried), without_limits=without_limits.finetuned(tried))
 
 
 def _further_rate(selected: float | None) -> list[float]:
@@ -267,7 +259,7 @@ class _Judge:
                     return False
         return True
 
-    def finetuned(self, candidates: int, seconds: float) -> Finetuned:
+    def finetuned(self, candidates: int) -> Finetuned:
         """Return the selected network; evaluate on each fold the candidate that was selected on the other one."""
         comparisons = {}
         for name, before in self.judged.before.items():
@@ -280,11 +272,11 @@ class _Judge:
             comparisons[name] = Comparison(before, after)
         search = self.judged.search
         evaluation = Evaluation.of_comparisons(search, comparisons, judged_images(search))
-        return Finetuned(self.edit, self.selected.settings, evaluation, candidates, seconds)
+        return Finetuned(self.edit, self.selected.settings, evaluation, candidates)
 
 
 def _trained(
-    search: Search, rate: float, pasted: Exemplar | None, seed: int, bar: tqdm
+    search: Search, rate: float, pasted: Exemplar | None, bar: tqdm
 ) -> Iterator[tuple[int, Classifier, dict[str, Tensor]]]:
     """Train a copy of the classifier; yield, at each checkpoint, the steps, a copy, and the changes of the weights."""
     network = copy.deepcopy(search.classifier)
@@ -295,7 +287,7 @@ def _trained(
     for parameter in trained.values():
         parameter.requires_grad_()
     optimizer = torch.optim.AdamW(trained.values(), lr=rate, weight_decay=0.01)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     pools = _pools(search)
     for step in range(1, max(CHECKPOINTS) + 1):
         images, labels = _batch(pools, pasted, generator)

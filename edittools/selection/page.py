@@ -32,7 +32,7 @@ from edittools.reports import (
     render_charts,
     shade,
 )
-from edittools.selection.checks import used_exemplars
+from edittools.selection.checks import LIMITS, used_exemplars
 from edittools.selection.outcomes import describe_params
 from edittools.selection.search import SECOND_LAYER, Search, Selection
 from edittools.selection.splits import RETAINED
@@ -126,7 +126,7 @@ def make_data(assessment: "Assessment", title: str = "") -> dict[str, Any]:
         "candidates": selection.n_candidates,
         "methods": assessment.table.reset_index().to_dict("records"),
         "settings": arguments_of_repair(search) if search.splits.folds else None,
-        "limits": asdict(assessment.limits),
+        "limits": asdict(LIMITS),
         "constraints": asdict(search.constraints),
         "versions": package_versions(),
         "fingerprints": assessment.fingerprints,

@@ -10,7 +10,6 @@ and the selected edit is evaluated on the images of the fold. The edit that is r
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -19,14 +18,13 @@ from edittools._checks import warn
 from edittools._inference import refuse_inference_mode
 from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_classifier
-from edittools.exemplars import Exemplars, named_exemplars
+from edittools.exemplars import Exemplar, Exemplars, named_exemplars
 from edittools.images import Images, LabelledImages
 from edittools.methods import EDIT, METHODS, RANDOM, Method
 from edittools.selection.assessment import SELECTED, Assessment
-from edittools.selection.checks import checks_before_search, warn_about
-from edittools.selection.constraints import Constraints
+from edittools.selection.checks import LIMITS, checks_before_search, warn_about
 from edittools.selection.evaluation import Evaluation
-from edittools.selection.finetuning import Finetuned, finetune_network
+from edittools.selection.finetuning import Finetuned, finetune_network, minutes_of
 from edittools.selection.outcomes import grid
 from edittools.selection.search import ON_TOP, Search, check_layers
 from edittools.selection.splits import FOLDS, SAMPLE, Splits
@@ -122,7 +120,7 @@ def repair(
     networks = _named_alternatives(alternatives)
     members = [exemplar for group in named.values() for exemplar in group]
     splits = Splits.of(classifier, members, concept, clean, retain, source)
-    search = Search(classifier, named, splits, layers, Constraints().halved, progress)
+    search = Search(classifier, named, splits, layers, LIMITS.halved, progress)
     if not search.target.before.any():
         raise ValueError(
             f"All {len(splits.target)} images with the concept are classified as labeled; pass images of which some "
@@ -135,17 +133,47 @@ def repair(
     with search.one_bar(_expected_count(search, methods)):
         outcomes = search.score(methods)
         selection = search.cross_validated(outcomes, second_layer=True)
+    finetuned, not_compared = _finetuned_networks(search, members[0], finetuning, progress)
+    return Assessment(search, selection, finetuned, others, not_compared)
+
+
+def _finetuned_networks(
+    search: Search, exemplar: Exemplar, finetuning: bool, progress: Progress | None
+) -> tuple[dict[str, Finetuned], str]:
+    """Fine-tune the network on request.
+
+    Args:
+        search: the search.
+        exemplar: the exemplar whose mark is pasted on clean images.
+        finetuning: whether fine-tuning was asked for.
+        progress: a class like `tqdm.tqdm`, for bars.
+
+    Returns:
+        The fine-tuned networks by name; and which one was not compared, and why, as a clause, which may be empty.
+
+    Warns:
+        UserWarning: if fine-tuning was asked for, but the images with the concept show too few scenes.
+    """
     finetuned: dict[str, Finetuned] = {}
-    if finetuning and len(search.folds) < FOLDS:
-        warn(
+    if len(search.folds) < FOLDS:
+        not_compared = (
             f"fine-tuning was not compared: the images with the concept show {len(search.folds)} scenes; pass images "
             f"of at least {FOLDS}"
         )
-    elif finetuning and not search.is_ended:
-        with suppress(KeyboardInterrupt):
-            finetuned[FINETUNING] = finetune_network(search, progress=progress)
-            finetuned[PASTED] = finetune_network(search, members[0], progress=progress)
-    return Assessment(search, selection, finetuned, others)
+        if finetuning:
+            warn(not_compared)
+        return finetuned, not_compared
+    if not finetuning:
+        minutes = max(round(2 * minutes_of(search)), 1)  # of both networks
+        return finetuned, f"fine-tuning was not compared; it takes about {minutes} min with finetuning=True"
+    if search.is_ended:
+        return finetuned, "fine-tuning was not compared, since the search was interrupted"
+    for name, pasted in {FINETUNING: None, PASTED: exemplar}.items():
+        try:
+            finetuned[name] = finetune_network(search, pasted, progress=progress)
+        except KeyboardInterrupt:
+            return finetuned, f"{name} was interrupted"
+    return finetuned, ""
 
 
 def _named_alternatives(alternatives: Mapping[str, Classifier] | None) -> dict[str, Classifier]:

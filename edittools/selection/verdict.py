@@ -28,7 +28,7 @@ NOTICE = 0.9
 """There are enough images to measure a cost if a loss well above its limit is noticed with this probability."""
 
 MOST_IMAGES_NEEDED = 100_000
-"""The largest number of images that is given in the verdict "unclear"."""
+"""The largest number of images that an advice names."""
 
 
 @dataclass(frozen=True)
@@ -193,12 +193,6 @@ def fewest_images(decides: Callable[[int], bool], too_few: int = 0) -> int | Non
         else:
             too_few = middle
     return enough if enough <= MOST_IMAGES_NEEDED else None
-
-
-def advise_images(needed: int | None, images: str = "images with the concept") -> str:
-    """Say how many images would decide with a probability of 80%; `needed` is that of `fewest_images`."""
-    count = f"about {needed:,}" if needed is not None else f"more than {MOST_IMAGES_NEEDED:,}"
-    return f"Collect {count} {images}: at these shares, so many would decide with a probability of {POWER:.0%}."
 
 
 def notices(images: int, loss: float, allowed: int) -> bool:

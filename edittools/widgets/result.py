@@ -9,7 +9,7 @@ from torch import Tensor
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison
-from edittools.selection import Assessment, Constraints
+from edittools.selection import Assessment
 from edittools.selection.checks import accuracy_check, describe_effect, fit_check, is_within_limits, retained_check
 from edittools.selection.evaluation import Evaluation
 from edittools.selection.splits import RETAINED
@@ -106,11 +106,11 @@ def verdict(result: Result, can_search: bool) -> str:
     if result.clean is None:
         unknown.append("clean")
     else:
-        costs.append(accuracy_check(result.clean, Constraints()))
+        costs.append(accuracy_check(result.clean))
     if result.retain is None:
         unknown.append("retained")
     else:
-        costs.append(retained_check(RETAINED, result.retain, Constraints()))
+        costs.append(retained_check(RETAINED, result.retain))
     lines = [sentence(describe_effect(result.images, "images"))]
     lines += [sentence(check.figure) for check in costs]
     if unknown:
@@ -121,6 +121,6 @@ def verdict(result: Result, can_search: bool) -> str:
     advice = search if can_search else "Try another layer, mark, or material."
     if result.images.corrected <= result.images.broken:
         lines.append(f"The edit is no improvement. {advice}")
-    elif not is_within_limits(measured, torch.zeros(0, dtype=torch.bool), Constraints()):
+    elif not is_within_limits(measured, torch.zeros(0, dtype=torch.bool)):
         lines.append(f"The cost is too high, or may be; lower the strength. {advice}")
     return "\n".join(lines)
