@@ -45,6 +45,8 @@ CELL = re.compile(r'(?=<div\b[^>]*\bid="cell-id=)')
 """The place before each cell of a notebook."""
 FIGURE = re.compile(r'<img\b[^>]*?\bsrc="data:image/png;base64,(?P<picture>[^"]+)"[^>]*>')
 ALT = re.compile(r'\s*\balt="[^"]*"')
+INTERVAL_CELL = re.compile(r"<td>(?=(?:<strong>)?[−+\d.%]+ \[[^<\]]*\](?:</strong>)?</td>)")
+"""The tag of a table's cell that holds a number and its interval."""
 LINK = re.compile(r'(?<=href=")[^":#]+\.(?:ipynb|md)(?=["#])')
 
 
@@ -87,7 +89,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Write a notebook's formulas as MathML, in place of scripts of other machines, and lead its links to pages."""
+    """Mark cells that hold an interval; write a notebook's formulas as MathML, and lead its links to pages.
+
+    MathML takes the place of scripts of other machines.
+    """
+    html = INTERVAL_CELL.sub('<td class="interval">', html)
     if not page.file.src_uri.endswith(".ipynb"):
         return html
     folder = posixpath.dirname(page.file.src_uri)

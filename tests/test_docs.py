@@ -15,13 +15,11 @@ from torchvision.models import squeezenet1_1
 
 import edittools
 from edittools.auditing.audit import labels_given
-from edittools.classifiers import Classifier
 from edittools.course.miniworld.scenes import scenes
 from edittools.course.scenarios.own_folder import own_folder
 from edittools.edits import Edit, applied_edits
 from edittools.folders import read_folder
 from edittools.image_files import save_mask
-from edittools.images import LabelledImages
 from edittools.probing.textures import texture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,12 +89,6 @@ def test_readme_lines_run_as_they_are(tmp_path, monkeypatch, capsys):
     assert Edit.load("snow_is_road.safetensors", names["classifier"])
 
 
-ON_MINI_VGG = {  # the guide's single edit is made on a model of one's own
-    '"layer3.1.conv2"': '"features.10"',
-    'classifier.index("van")': 'classifier.index("car")',
-}
-
-
 def replaced(lines, replacements):
     """Replace generic names of the guide by names that exist here."""
     for generic, ours in replacements.items():
@@ -111,15 +103,14 @@ def test_guide_from_a_failing_image_to_a_verdict(tmp_path, monkeypatch, capsys):
     (tmp_path / "images").symlink_to(example.root)
     model = squeezenet1_1(num_classes=len(example.class_names))
     model.load_state_dict(load_file(example.root / "weights.safetensors"))
-    wrapping, reading, marking, selection, *_ = blocks("docs/own_model.md", "python")
+    wrapping, reading, finding, marking, selection, *_ = blocks("docs/own_model.md", "python")
     own_size = {"my_class_names)\n": f"my_class_names, size={example.size}, resize_to={example.size})\n"}
     names = {"my_model": model, "my_class_names": example.class_names}
     exec(replaced(wrapping, own_size) + reading, names)
     assert names["left_out"] == []
-    concept_images = names["concept_images"]
-    errors = edittools.misclassified(edittools.predict(names["classifier"], concept_images), concept_images.labels)
-    shutil.copy(example.root / "marks" / concept_images.names[int(errors.nonzero()[0])], "mark.png")
     capsys.readouterr()
+    exec(finding, names)
+    shutil.copy(example.root / "marks" / capsys.readouterr().out.strip(), "mark.png")
     exec(marking, names)
     exemplar = names["exemplar"]
     assert capsys.readouterr().out.strip() == example.class_names[exemplar.label]
@@ -137,18 +128,21 @@ def test_guide_single_edit_runs(snow, tmp_path, monkeypatch, capsys):
     save_image("van.jpg", exemplar.image)
     save_image("snow.jpg", texture("snow", 0, 64))
     save_mask("road.png", exemplar.mask)
-    names = {
-        "et": edittools,
-        "classifier": edittools.load_classifier("mini_vgg"),
-        "reference_images": scenes(60, 7_500_000).images,
-        "my_test_images": snow["concept"],
-    }
-    [single] = [block for block in blocks("docs/own_model.md", "python") if "et.rewrite(" in block]
-    [values] = [block for block in blocks("docs/own_model.md", "python") if "edit.save(" in block]
-    exec(replaced(single, ON_MINI_VGG) + values, names)
-    assert "(Edit(features.10.weight (rank 1)),)\n" in capsys.readouterr().out
-    assert Edit.load("snow_is_road.safetensors", names["classifier"])
-    assert not applied_edits(names["classifier"])
+    classifier = edittools.load_classifier("mini_vgg")
+    for number, image in enumerate(scenes(60, 7_500_000).images):
+        save_image(f"images/ordinary/{number}.jpg", image)
+    for folder in ("on_snow", "clean", "sleds"):
+        for number, (image, label) in enumerate(zip(snow["concept"].images, snow["concept"].labels, strict=True)):
+            save_image(Path("images", folder, str(int(label)), f"{number}.png"), image)
+    names = {"et": edittools, "classifier": classifier}
+    [example, selection, measurement] = blocks("docs/own_model.md", "python")[-3:]
+    exec(example + selection, names)
+    assert Edit.load("snow_is_road.safetensors", classifier)
+    capsys.readouterr()
+    exec(measurement, names)
+    _, before, after = capsys.readouterr().out.splitlines()[0].split()
+    assert float(after) < float(before)
+    assert not applied_edits(classifier)
 
 
 @needs_imagenette
@@ -174,26 +168,6 @@ def test_audit_example_writes_photos_that_the_tag_misleads(tmp_path, monkeypatch
     truck = classifier.index("garbage truck")
     is_pulled_in = (data.labels != truck) & (edittools.predict(classifier, data).argmax(dim=1) == truck)
     assert int(is_pulled_in.sum()) > 20
-
-
-class RedBelow(torch.nn.Module):
-    """Looks at the lower half only: class 0 when it is red, class 1 when it is not."""
-
-    def forward(self, images):
-        red = images[:, 0, images.shape[2] // 2 :].mean(dim=(1, 2))
-        return torch.stack([8 * red, 8 * (1 - red)], dim=1)
-
-
-def test_guide_search_finds_rule():
-    [search] = [block for block in blocks("docs/own_model.md", "python") if "my_masks" in block]
-    red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand(12, 3, 16, 16)
-    data = LabelledImages(red, torch.zeros(12, dtype=torch.long), ("ship", "house"))
-    below = (torch.arange(16) > 7).float()[:, None].expand(12, 16, 16)
-    names_of_page = {"et": edittools, "my_test_images": data, "my_masks": {"sea": below, "sky": 1 - below}}
-    namespace = {**names_of_page, "classifier": Classifier(RedBelow(), data.classes, (0, 0, 0), (1, 1, 1), 16)}
-    exec(search, namespace)
-    assert namespace["found"][["class", "concept"]].to_numpy().tolist() == [["ship", "sea"]]
-    assert torch.equal(namespace["exemplar"].mask, below[0])
 
 
 def test_contributing_baseline_is_selected():

@@ -2,10 +2,8 @@
 
 import errno
 import os
-import re
 import sys
 import unicodedata
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from conftest import TinyNet, needs_photos, randomise_norms, save_image
 from torch import nn
 
 import edittools
+from edittools import probing
 from edittools.classifiers import Classifier, fingerprint
 from edittools.course.miniworld import scene
 from edittools.course.scenarios import photos
@@ -275,13 +274,17 @@ def image_folder(tmp_path_factory):
     return folder, {concept: torch.stack(concept_masks) for concept, concept_masks in masks.items()}
 
 
-def run_guide(folder, classifier, clean):
-    """Run the ten lines of the guide from a folder to a verdict; return the names that they define."""
-    guide = (Path(__file__).parents[1] / "docs" / "own_model.md").read_text()
-    [lines] = [block for block in re.findall("```python\n(.*?)```", guide, re.DOTALL) if "deeplab(" in block]
-    names = {"et": edittools, "classifier": classifier, "clean_images": clean}
-    exec(lines.replace("my_pictures", str(folder)), names)
-    return names
+def repair_from_folder(folder, classifier, clean, layers=None):
+    """Find concepts in a folder of images, and repair the strongest rule; return the rule and the assessment."""
+    data, _ = read_folder(folder, classifier)
+    street = segmentation.deeplab("cityscapes", ("road", "grass", "sky", "building", "tree"))
+    find = segmentation.cached(segmentation.Gated(street, segmentation.deeplab("pascal")))
+    concepts = probing.with_materials(data, find(data.images))
+    probed = probing.probe(classifier, concepts, probing.ProbeSettings(control="in place"))
+    rule, _ = probed.strongest_rule(pooled=True)
+    exemplar = concepts.exemplar(rule)
+    replaced = concepts.turned(rule["evidence"][1:], rule["concept"], rule["style"])
+    return rule, repair(classifier, exemplar, replaced, clean, layers=layers)
 
 
 @pytest.fixture
@@ -294,13 +297,13 @@ def exact_masks(image_folder, monkeypatch, tmp_path):
     return masks
 
 
-def test_guide_from_folder_to_repair(image_folder, exact_masks, capsys):
+def test_repair_from_folder(image_folder, exact_masks):
     classifier = edittools.load_classifier("mini_vgg")
-    names = run_guide(image_folder[0], classifier, edittools.course.miniworld.scenes(120, "validation"))
-    assert names["fix"].selection.feasible and str(names["fix"].verdict) in capsys.readouterr().out
+    _, fix = repair_from_folder(image_folder[0], classifier, edittools.course.miniworld.scenes(120, "validation"))
+    assert fix.selection.feasible
     exact_masks.update({concept: 0 * concept_masks for concept, concept_masks in exact_masks.items()})
     with pytest.raises(ValueError, match="road, grass.* 2 of .* 32"):
-        run_guide(image_folder[0], classifier, None)
+        repair_from_folder(image_folder[0], classifier, None)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +314,7 @@ def test_guide_from_folder_to_repair(image_folder, exact_masks, capsys):
         ("weights", ValueError, r"cityscapes.tflite'"),
     ],
 )
-def test_guide_with_missing_parts(missing, error, pattern, image_folder, tmp_path, monkeypatch):
+def test_repair_from_folder_with_missing_parts(missing, error, pattern, image_folder, tmp_path, monkeypatch):
     file = tmp_path / "weights" / "deeplab" / "cityscapes.tflite"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"damaged")
@@ -321,7 +324,7 @@ def test_guide_with_missing_parts(missing, error, pattern, image_folder, tmp_pat
         monkeypatch.setattr(segmentation, "photo", lambda name: file)
     folder = file.parent if missing == "images" else image_folder[0]
     with pytest.raises(error, match=pattern):
-        run_guide(folder, edittools.load_classifier("mini_vgg"), None)
+        repair_from_folder(folder, edittools.load_classifier("mini_vgg"), None)
 
 
 UNDER_THE_SKY = """
@@ -346,7 +349,7 @@ def test_read_folder_names_the_reason_of_each_file_that_is_left_out(tmp_path, ph
 
 
 @needs_photos
-def test_guide_on_photos(tmp_path, monkeypatch, capsys):
+def test_repair_from_folder_on_photos(tmp_path, monkeypatch):
     """Masks of the sky and of grass from a segmenter; one more image has 20 × 20 pixels, and one is broken."""
     pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[segmenters]'")
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
@@ -359,11 +362,6 @@ def test_guide_on_photos(tmp_path, monkeypatch, capsys):
             (folder / "a.jpg").symlink_to(photos.photo(name).resolve())
     save_image(folder / "b.png", torch.rand(3, 20, 20))
     (folder / "c.png").write_bytes(b"broken")
-    quick_repair = partial(repair, layers=candidate_layers(classifier)[-2:])
-    monkeypatch.setattr(edittools, "repair", quick_repair)
     clean = photos.unlabeled("rta-100/", classifier, most=60)
-    names = run_guide(tmp_path / "images", classifier, clean)
-    assert len(names["data"]) == len(list((tmp_path / "images").iterdir())) + 1 > 30
-    assert [message.partition(": ")[0] for message in names["left_out"]] == [f"{folder.name}/c.png"]
-    assert names["rule"]["concept"] == "sky" and len(names["replaced"]) > 10
-    assert str(names["fix"].verdict) in capsys.readouterr().out
+    rule, _ = repair_from_folder(tmp_path / "images", classifier, clean, candidate_layers(classifier)[-2:])
+    assert rule["concept"] == "sky" and len(rule["evidence"]) > 11
