@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from _lib.command import parser, run
 from _lib.memory import measured
-from _lib.results import Results, name_of
+from _lib.results import SELECTED, Results
 from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier
@@ -110,8 +110,8 @@ def add_call(results: Results, found: Mapping[str, Any]) -> None:
     """Add what a call of `repair` finds and costs."""
     where = {"network": NETWORK, "condition": SNOW}
     for method, row in found["table"].items():
-        add_method(results, row, method=name_of(method.replace(" ", "_")), **where)
-    selected = {"method": name_of("selected"), **where}
+        add_method(results, row, method=SELECTED if method == "selected" else method, **where)
+    selected = {"method": SELECTED, **where}
     add_test(results, *found["test"], **selected)
     results.add("CPU seconds", found["seconds"], **selected)
     results.add("peak memory added", found["memory"], **selected)

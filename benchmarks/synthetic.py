@@ -27,18 +27,15 @@ import numpy as np
 import pandas as pd
 from _lib.cases import exemplar_cases, identity_of
 from _lib.command import add_store, parser, run
-from _lib.methods import success_of
-from _lib.results import Results, name_of
+from _lib.results import FULL_RANK, PROJECTION, Results
 from tqdm.auto import tqdm
 
 from edittools.course.scenarios import synthetic as syn
-from edittools.course.scenarios.finetuning import INTERPOLATION_WEIGHTS
 from edittools.course.scenarios.tiers import MODELS
-from edittools.edits import Edit
-from edittools.methods import SCOPES
+from edittools.methods import EDIT, RANDOM, SCOPES
 from edittools.methods.projection import PROJECTIONS
 from edittools.probing import jobs
-from edittools.selection import Constraints, Search, grid
+from edittools.selection import Constraints, grid
 
 SPLITS = {
     "other same": "other classes, same style",
@@ -48,15 +45,15 @@ SPLITS = {
 }
 """The splits of a case, by the key of the measure in the JSON line."""
 METHODS = {
+    "editing": EDIT,
     "editing -mask": "edit without the mask",
-    "editing, L1": "edit, L1",
-    "editing, variants": "edit, exemplars in several variants",
-    "local fine-tuning": "local fine-tuning, interpolated",
-    "global fine-tuning": "global fine-tuning, interpolated",
-    "rank 1": "edit, rank 1",
-    "rank 3": "edit, rank 3",
+    "full rank": FULL_RANK,
+    "projection": PROJECTION,
+    "random direction": RANDOM,
+    "local fine-tuning": "local fine-tuning",
+    "global fine-tuning": "global fine-tuning",
 }
-"""Names of the methods of this experiment that others do not have; fine-tuning is always interpolated here."""
+"""The names of the methods; fine-tuning is on the exemplars."""
 METHODS_BY_COUNT = ("editing", "full rank", "local fine-tuning", "random direction")
 """The methods that are compared with `--exemplars`."""
 QUICK = syn.CaseSettings(
@@ -64,8 +61,7 @@ QUICK = syn.CaseSettings(
     least_errors=1,
     strengths=(1.0,),
     editing={"editing": grid(rank=(1,), objective=("least_squares",), reference_weight=(30.0,))},
-    ranks=(1,),
-    finetuning=replace(syn.FINETUNING, rates=(3e-3,), steps=(5,), localities=(), top=1),
+    finetuning=grid(rate=(3e-3,), steps=(5,)),
 )
 """What is tried with `--quick`."""
 
@@ -83,7 +79,7 @@ def sweep(
     pool = ProcessPoolExecutor(workers, mp_context=spawn) if workers else nullcontext()
     cases = {case.name: case for case in at_most(syn.cases(source, targets, settings), most_cases)}
     about = identity_of(source, settings)
-    work = partial(syn.run_case, source, evaluate=evaluate, settings=settings)
+    work = partial(syn.run_case, source, settings=settings)
     with pool as executor:
         return jobs.run(work, cases, store, executor, tqdm, about)
 
@@ -95,7 +91,7 @@ def sweep_of_count(
     settings = replace(QUICK if options.quick else syn.DEFAULT_SETTINGS, exemplars=count)
     drawn = at_most(cases, 1 if options.quick else options.most_cases)
     named = {f"{case.name}, {count} exemplars": case for case in drawn}
-    work = partial(syn.run_case, source, methods=METHODS_BY_COUNT, evaluate=evaluate, settings=settings)
+    work = partial(syn.run_case, source, methods=METHODS_BY_COUNT, settings=settings)
     about = f"{identity_of(source, settings)} {METHODS_BY_COUNT}"
     return jobs.run(work, named, options.store, progress=tqdm, about=about)
 
@@ -106,54 +102,38 @@ def at_most(cases: Sequence[syn.Case], count: int | None) -> list[syn.Case]:
     return [cases[number] for number in sorted(drawn)]
 
 
-def evaluate(search: Search, edit: Edit) -> dict[str, float | None]:
-    """Evaluate an edit on a case's sets, and on its exemplars."""
-    exemplars = [exemplar for members in search.exemplars.values() for exemplar in members]
-    return syn.figures_of(search, edit) | {"success": success_of(edit, exemplars, search.cuts)}
-
-
 def candidates(layers: int, settings: syn.CaseSettings = syn.DEFAULT_SETTINGS) -> dict[str, int]:
-    """Count the candidates of each method in one case, at least.
-
-    An interpolation is one of at most 20 fine-tunings with one of `INTERPOLATION_WEIGHTS`. The best fine-tuning that
-    satisfies the constraints may be another than the best, which adds some; ranks that the keys do not span are left
-    out.
-    """
+    """Count the candidates of each method in one case; those of ranks that the keys do not span are counted as well."""
     scaled = layers * len(settings.strengths)
     counts = {name: scaled * len(tried) for name, tried in settings.editing.items()}
-    counts |= {"projection": scaled * len(PROJECTIONS)}
-    counts |= {"random direction": counts["editing"], "editing, variants": counts["editing"]}
-    counts |= {f"rank {rank}": counts["editing"] // len(settings.ranks) for rank in settings.ranks}
-    rounds = settings.finetuning
-    first = layers * len(rounds.rates) * len(rounds.momenta)
-    second = min(rounds.top, layers) * (len(rounds.steps) - 1 + len(rounds.localities) * len(rounds.steps))
-    tuned = first + second + len(INTERPOLATION_WEIGHTS) * min(first + second, 20)
+    counts |= {"projection": scaled * len(PROJECTIONS), "random direction": counts["editing"]}
+    tuned = layers * len(settings.finetuning) * len(syn.FINETUNING_STRENGTHS)
     return counts | {f"{scope} fine-tuning": tuned for scope in SCOPES}
 
 
 def methods(table: pd.DataFrame) -> dict[str, dict[str, object]]:
-    """Summarise cases by method: of each measure the mean with its interval, of the exemplars' success the mean.
+    """Summarize cases by method: of each measure, the mean with its interval.
 
     Intervals resample concepts, since the cases of a concept share images.
     """
     result = syn.summary(table).set_index(["method", "measure"])
-    known = table[table.budget == Constraints().max_accuracy_drop]
+    known = table[table.method != "undefined"]
     for method, measure in result.index:
         cases = known[known.method == method].dropna(subset=measure)
         interval = interval_by_group(cases[measure].tolist(), cases.concept.tolist())
         result.loc[(method, measure), ["low", "high"]] = interval
-    success = known.success.astype(float).groupby(known.method).mean()
+    feasible = known.feasible.astype(bool).groupby(known.method).sum()
     return {
         method: {name: list(row) for name, row in part.droplevel(0)[["mean", "low", "high"]].iterrows()}
-        | {"accuracy_change_points": part.accuracy_change.iloc[0], "success": float(success[method])}
+        | {"accuracy_change_points": part.accuracy_change.iloc[0], "feasible": int(feasible[method])}
         for method, part in result.groupby(level=0, sort=False)
     }
 
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """List what each method did in each case, under the usual accuracy constraint."""
+    """List what each method did in each case."""
     names = ["concept", "style", "target", "method", *syn.MEASURES, "accuracy_change"]
-    known = table.loc[table.budget == Constraints().max_accuracy_drop, names].astype(object)
+    known = table.loc[table.method != "undefined", names].astype(object)
     return known.where(known.notna(), None).to_dict("records")
 
 
@@ -174,15 +154,15 @@ def add_methods(results: Results, found: dict[str, Any], network: str) -> None:
     results.add("cases", found["cases"], network=network)
     results.add("cases without errors", found["cases_without_errors"], network=network)
     for key, row in found["methods"].items():
-        where = {"network": network, "method": METHODS.get(key, name_of(key.replace(" ", "_")))}
+        where = {"network": network, "method": METHODS[key]}
         for measure, split in SPLITS.items():
             share, *interval = row[measure]
             results.add("errors corrected", share, split=split, interval=interval, n=found["cases"], **where)
         results.add("accuracy change", row["accuracy_change_points"], split="clean_test", **where)
-        results.add("success", row["success"], split="exemplars", **where)
         results.add("candidates", row["candidates"], **where)
+        results.add("feasible", row["feasible"], n=found["cases"], **where)
     for case in found.get("rows", ()):
-        method = METHODS.get(case["method"], name_of(case["method"].replace(" ", "_")))
+        method = METHODS[case["method"]]
         results.outcomes.append({"network": network, **case, "method": method})
 
 
@@ -195,7 +175,7 @@ def add_counts(results: Results, source: syn.SetupSource, model: str, options: a
         condition = {"condition": f"{count} exemplar" + "s" * (count > 1), "network": model}
         results.add("cases", cases, **condition)
         for key, row in methods(scored).items():
-            where = {"method": METHODS.get(key, name_of(key.replace(" ", "_"))), **condition}
+            where = {"method": METHODS[key], **condition}
             for measure, split in SPLITS.items():
                 share, *interval = row[measure]
                 results.add("errors corrected", share, split=split, interval=interval, n=cases, **where)
@@ -223,7 +203,7 @@ def one_model(
     return {
         "cases": table.job.nunique() - without,
         "cases_without_errors": without,
-        "budget": Constraints().describe(len(common["splits"]["clean"])),
+        "constraints": Constraints().describe(len(common["splits"]["clean"])),
         "layers": common["layers"],
         "methods": by_method,
         "resampled": "concepts",
@@ -242,7 +222,7 @@ def experiment(options: argparse.Namespace) -> Results:
     settings = QUICK if options.quick else syn.DEFAULT_SETTINGS
     found = one_model(model, source, options.targets, options.workers, options.store, settings, options.most_cases)
     add_methods(results, found, model)
-    results.notes = {"layers": {model: found["layers"]}, "constraints": found["budget"]}
+    results.notes = {"layers": {model: found["layers"]}, "constraints": found["constraints"]}
     results.line = found
     return results
 

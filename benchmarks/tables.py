@@ -14,37 +14,47 @@ describes.
 import argparse
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from _lib.cases_of_repair import quality_of
-from _lib.pivots import LEAST, LOSS, RATIO, cells, markdown, values, with_holm
-from _lib.results import FOLDER, METHODS, parts_of, read_parts, read_results, read_run
+from _lib.contest import CLEAN, TARGET, headline
+from _lib.methods import WITHIN, WITHOUT
+from _lib.pivots import LEAST, LOSS, RATIO, cells, markdown
+from _lib.results import (
+    BLURRED,
+    DEFAULT,
+    FINETUNING,
+    FOLDER,
+    METHOD_NAMES,
+    NO_EDIT,
+    PASTED,
+    PASTED_UNLABELED,
+    SELECTED,
+    SEVERAL,
+    parts_of,
+    read_parts,
+    read_results,
+    read_run,
+)
 
 from edittools._caching import atomic_path
+from edittools.methods import EDIT, RANDOM
 
 DOCS = FOLDER.parent / "docs"
-EDIT, FULL_RANK, RANDOM = METHODS["editing"], METHODS["full_rank"], METHODS["random_direction"]
-SELECTED = METHODS["selected"]
 
 
 # --- tables of one experiment ---
 
 
 def by_method(table: pd.DataFrame, columns: dict[str, pd.Series]) -> str:
-    """Write one row per method, in the order of `METHODS`; the edit is bold."""
-    known = list(METHODS.values())
+    """Write one row per method, in the order of `METHOD_NAMES`; the edit is bold."""
+    known = list(METHOD_NAMES)
     names = sorted(table.method.unique(), key=lambda name: known.index(name) if name in known else len(known))
     methods = pd.Series({name: f"**{name}**" if name == EDIT else name for name in names})
     return markdown({"method": methods, **columns})
-
-
-def arrow(table: pd.DataFrame, metric: str, split: str) -> pd.Series:
-    """Write what a count was before and after."""
-    return cells(table, f"{metric} before", split) + " → " + cells(table, f"{metric} after", split)
 
 
 def slash(table: pd.DataFrame, split: str, index: str | list[str] = "method") -> pd.Series:
@@ -52,76 +62,94 @@ def slash(table: pd.DataFrame, split: str, index: str | list[str] = "method") ->
     return cells(table, "corrected", split, index=index) + " / " + cells(table, "broken", split, index=index)
 
 
-def pooled(table: pd.DataFrame) -> pd.DataFrame:
-    """Select the figures of all networks together, or of the only one."""
-    return table[table.network == "all"] if (table.network == "all").any() else table
-
-
 def short(network: str) -> str:
     """Shorten the name of a network."""
     return network.removeprefix("efficientnet_")
 
 
-def draws_of_control(table: pd.DataFrame) -> pd.DataFrame:
-    """Select the rows of the control from one exemplar, one or several draws of random directions."""
-    return table[table.method.str.fullmatch(rf"{RANDOM}( \d+)?")]
+# --- contests ---
+
+CORRECT = "correct"
+CORRECTED = "errors corrected"
+
+OTHER_SETS = {
+    "retain_test": ("retained images correct", CORRECT),
+    "own class": ("own class with the mark correct", CORRECT),
+    "other words": ("errors with other words corrected", CORRECTED),
+    "unseen marks": ("errors with unseen marks corrected", CORRECTED),
+}
+"""The other sets for evaluation that tables show, by name: the title of their column, and the metric."""
 
 
-def shares(table: pd.DataFrame, metric: str, split: str) -> pd.Series:
-    """Write a share of each method; that of several draws of the control as their mean and range, in one row."""
-    text = cells(table, metric, split)
-    draws = values(draws_of_control(table), metric, split)
-    if len(draws) > 1:
-        mean, lowest, highest = (100 * draws.mean(), 100 * draws.min(), 100 * draws.max())
-        text[RANDOM] = f"{mean:.0f}% ({lowest:.0f} to {highest:.0f} in {len(draws)} draws)"
-        text = text.drop([method for method in draws.index if method != RANDOM])
-    return text
+def contest(table: pd.DataFrame) -> str:
+    """Write what each method corrects within and without limits, and what it costs; then the values of each case."""
+    parts = []
+    for run, part in table.groupby("run", sort=False):
+        title = f"`{read_run(run)['command']}`:\n\n" if table.run.nunique() > 1 else ""
+        parts.append(f"{title}{contest_of_methods(part)}\n\n{contest_of_cases(part)}")
+    return "\n\n".join(parts)
 
 
-SNOW = {"mini_vgg": "small VGG", "mini_vit": "transformer", "all": "four networks, photos"}
-"""The networks in the table of snow; all of them together are those of photos."""
+def contest_of_methods(table: pd.DataFrame) -> str:
+    """Write one row per method: means over the cases of one run."""
+    everywhere = table[table.network == "all"]
+    methods = [method for method in METHOD_NAMES if (everywhere.method == method).any() and method != NO_EDIT]
+    columns = {"method": pd.Series({name: f"**{name}**" if name == EDIT else name for name in methods})}
+    for limits in (WITHIN, WITHOUT):
+        part = headline(table, limits)
+        if limits == WITHIN:
+            feasible = part[part.metric == "feasible"].set_index("method")
+            columns["feasible"] = feasible.value.map("{:.0f}".format) + " of " + feasible.n.astype(str)
+        columns[f"{limits}: errors corrected"] = cells(part, "errors corrected", TARGET)
+        columns[f"{limits}: accuracy, points"] = cells(part, "accuracy change", CLEAN)
+        for split, (title, metric) in OTHER_SETS.items():
+            columns[f"{limits}: {title}"] = cells(part, metric, split, interval=False)
+    seconds = everywhere[everywhere.metric == "CPU seconds"].drop_duplicates("method").set_index("method").value
+    columns["CPU seconds"] = seconds.map("{:.3g}".format)
+    return markdown(columns)
 
 
-def snow(table: pd.DataFrame) -> str:
-    """Write vehicles on snow: errors corrected and costs, network by network."""
-    columns = {}
-    for network, title in SNOW.items():
-        part = table[table.network == network]
-        columns[title] = shares(part, "errors corrected", "target_test")
-        change = cells(part, "accuracy change", "clean_test", interval=False)
-        columns[f"{title}: accuracy; retained errors"] = change + "; " + arrow(part, "errors", "retain_test")
-    is_further_draw = (table.method != RANDOM) & table.method.isin(draws_of_control(table).method)
-    return by_method(table[~is_further_draw], columns)
+SHOWN_BY_CASE = {EDIT: WITHIN, FINETUNING: WITHIN, PASTED: WITHIN, DEFAULT: WITHOUT, PASTED_UNLABELED: WITHOUT}
+"""The methods whose values are written for each case, and how they were selected."""
 
 
-def typographic(table: pd.DataFrame) -> str:
-    """Write typographic attacks."""
-    columns = {
-        "errors corrected": cells(table, "errors corrected", "target_test"),
-        "corrected / broken": slash(table, "target_test"),
-        "other words corrected": cells(table, "attacks corrected", "other words"),
-        "accuracy, points": cells(table, "accuracy change", "clean_test"),
-        "real iPods correct": cells(table, "accuracy after", "retain_test"),
-        "exemplar success": cells(table, "success", "exemplars"),
-    }
-    return by_method(table, columns)
+def contest_of_cases(table: pd.DataFrame) -> str:
+    """Write one row per network and case: the verdicts of `repair`, and what methods correct and cost.
+
+    A method that does not depend on the case has one value for each network.
+    """
+    verdicts: dict[tuple[str, str], list[str]] = {}
+    selected = read_run(table.run.iloc[0])["selected"]
+    for entry in selected:
+        if entry["method"] == EDIT and entry["condition"].endswith(WITHIN):
+            case = entry["condition"].split(", ")[0]
+            verdicts.setdefault((entry["network"], case), []).append(
+                f"*{entry['verdict']}*" if "verdict" in entry else ""
+            )
+    shown = {method: limits for method, limits in SHOWN_BY_CASE.items() if (table.method == method).any()}
+    by_case = {entry["method"] for entry in selected if ", " in entry["condition"]}
+    rows = []
+    for (network, case), words in verdicts.items():
+        row = {"network": short(network), "case": case, "verdict": ", ".join(filter(None, words))}
+        for method, limits in shown.items():
+            of_method = table[(table.network == network) & (table.method == method)]
+            condition = f"{case}, {limits}" if (method in by_case) else limits
+            row[method] = _effect(of_method[of_method.condition == condition])
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    frame = frame.loc[:, (frame != "").any()]
+    title = "Errors corrected, and change of accuracy in points, for each case:"
+    return f"{title}\n\n{markdown(dict(frame.items()))}"
 
 
-def watermark(table: pd.DataFrame) -> str:
-    """Write a watermark: all networks together, then what is restored in each."""
-    together = with_holm(pooled(table))
-    columns = {
-        "restored": cells(together, "restored", "target_test"),
-        "unseen marks": cells(together, "restored", "unseen marks"),
-        "corrected / broken": slash(together, "target_test"),
-        "accuracy, points": cells(together, "accuracy change", "clean_test"),
-        "exemplar success": cells(together, "success", "exemplars"),
-        "p against the edit": cells(together, "p against the edit", "target_test"),
-    }
-    for network, part in table[table.network != "all"].groupby("network", sort=False):
-        columns[short(network)] = cells(part, "restored", "target_test", interval=False)
-    return by_method(together, columns)
+def _effect(rows: pd.DataFrame) -> str:
+    """Write the errors corrected and the change of accuracy of a method; a dash if it has none."""
+    corrected = cells(rows, "errors corrected", TARGET, interval=False)
+    change = cells(rows, "accuracy change", CLEAN, interval=False)
+    return f"{corrected.iloc[0]}, {change.iloc[0]}" if len(corrected) else "–"
 
+
+# --- other experiments ---
 
 DATASETS = {"MiniWorld": "rendered", "photos": "photos"}
 
@@ -183,71 +211,6 @@ def by_concept(table: pd.DataFrame) -> str:
     order = by_name.value.mean().sort_values(ascending=False, kind="stable").index
     photos = by_name.n.agg(lambda n: f"{min(n)}" if min(n) == max(n) else f"{min(n)} to {max(n)}")
     return markdown({"photos": photos, **{name: wide[name] for name in wide}}, order, rows="concept")
-
-
-WITHIN, WITHOUT = "within the limits", "without limits"
-"""How a method was selected, in `learned_shortcut`."""
-
-DEFAULT, FINETUNING, PASTED = METHODS["default"], METHODS["finetuning"], METHODS["finetuning_pasted"]
-
-LABELS = {DEFAULT: "none", RANDOM: "none"}
-"""Methods that need no labeled image."""
-
-
-def learned_shortcut(table: pd.DataFrame) -> str:
-    """Write what each method corrects within and without limits, and what it costs, as means over pairs."""
-    everywhere = table[table.network == "all"]
-    methods = [method for method in everywhere.method.unique() if method != "no edit"]
-    columns = {"method": pd.Series({name: f"**{name}**" if name == EDIT else name for name in methods})}
-    for limits in (WITHIN, WITHOUT):
-        part = everywhere[everywhere.condition == limits]
-        feasible = part[part.metric == "feasible"].set_index("method")
-        if limits == WITHIN:
-            columns["feasible"] = feasible.value.map("{:.0f}".format) + " of " + feasible.n.astype(str)
-        columns[f"{limits}: errors corrected"] = cells(part, "errors corrected", "target_test")
-        columns[f"{limits}: accuracy, points"] = cells(part, "accuracy change", "target_test")
-        columns[f"{limits}: own class with the mark"] = cells(part, "own class correct", "target_test", interval=False)
-    seconds = everywhere[everywhere.metric == "CPU seconds"].drop_duplicates("method").set_index("method").value
-    columns["CPU seconds"] = seconds.map("{:.0f}".format)
-    title = "Errors corrected, and change of accuracy in points, for each network and mark:"
-    return f"{markdown(columns)}\n\n{title}\n\n{pairs_of_shortcuts(table)}"
-
-
-def shortcuts() -> str:
-    """Write what a reader of README wants to know of learned shortcuts: help, costs, and what a method needs."""
-    table = read_results("learned_shortcut")
-    everywhere = table[table.network == "all"]
-    selected = {EDIT: WITHIN, FINETUNING: WITHIN, PASTED: WITHIN, DEFAULT: WITHOUT, RANDOM: WITHOUT}
-    parts = [everywhere[(everywhere.method == name) & (everywhere.condition == how)] for name, how in selected.items()]
-    part = pd.concat(parts)
-    seconds = part[part.metric == "CPU seconds"].set_index("method").value
-    columns = {
-        "labeled images": pd.Series({name: LABELS.get(name, "about 1,000") for name in selected}),
-        "errors corrected": cells(part, "errors corrected", "target_test"),
-        "accuracy, points": cells(part, "accuracy change", "target_test"),
-        "own class with the mark": cells(part, "own class correct", "target_test", interval=False),
-        "CPU seconds": seconds.map("{:.3g}".format),
-    }
-    return markdown(columns, rows="method")
-
-
-def pairs_of_shortcuts(table: pd.DataFrame) -> str:
-    """Write, for each network and mark, the verdicts of `repair` on the edit, and what methods correct."""
-    verdicts: dict[tuple[str, str], list[str]] = {}
-    for entry in read_run("learned_shortcut")["selected"]:
-        if "verdict" in entry:
-            mark = entry["condition"].split(", ")[0]
-            verdicts.setdefault((entry["network"], mark), []).append(f"*{entry['verdict']}*")
-    rows = []
-    for (network, mark), words in verdicts.items():
-        row = {"network": short(network), "mark": mark, "verdict": ", ".join(words)}
-        for method, limits in {EDIT: WITHIN, FINETUNING: WITHIN, PASTED: WITHIN, DEFAULT: WITHOUT}.items():
-            part = table[(table.network == network) & (table.condition == f"{mark}, {limits}")]
-            corrected = cells(part, "errors corrected", interval=False)
-            accuracy = cells(part, "accuracy change", interval=False)
-            row[method] = f"{corrected[method]}, {accuracy[method]}" if method in corrected.index else "–"
-        rows.append(row)
-    return markdown(dict(pd.DataFrame(rows).items()))
 
 
 AUDITS = ("audits that find it", "audits with another rule", "audits with a rule")
@@ -415,11 +378,14 @@ def paper_rehearsal(table: pd.DataFrame) -> str:
 
 
 TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
-    function.__name__: function
-    for function in (
-        *(snow, typographic, watermark, learned_shortcut, synthetic, probing, audit_shortcuts, contact_sheets, repair),
-        *(calibration_audits, calibration_verdicts, edit_speed, paper_rehearsal),
-    )
+    **dict.fromkeys(("snow", "typographic", "watermark", "learned_shortcut"), contest),
+    **{
+        function.__name__: function
+        for function in (
+            *(synthetic, probing, audit_shortcuts, contact_sheets, repair),
+            *(calibration_audits, calibration_verdicts, edit_speed, paper_rehearsal),
+        )
+    },
 }
 """What makes the table of an experiment, by its name."""
 
@@ -427,119 +393,109 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
 # --- tables of several experiments ---
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of a summary.
-
-    Args:
-        run: name of the run.
-        metric: the metric that methods are compared by.
-        split: the split of it.
-        network: the network, for a run of several networks that are not pooled.
-    """
+class Row(NamedTuple):
+    """A row of a summary: a run, the set of images whose errors are corrected, and the network."""
 
     run: str
-    metric: str = "errors corrected"
-    split: str = "target_test"
-    network: str = ""
+    split: str = TARGET
+    network: str = "all"
 
 
-@dataclass(frozen=True)
-class Summary:
-    """The table of a page that answers one question: one row per experiment, one column per method.
-
-    Args:
-        rows: the rows by title.
-        columns: title of each column, and the methods that it may show; an experiment has one of them at most.
-    """
-
-    rows: dict[str, Row]
-    columns: dict[str, list[str]]
-
-
-TUNED = "fine-tuning on the exemplar"
-NARROW = ",\u00a0"
-"""A comma and a space that does not break, so that an interval stays on one line of a narrow column."""
-SEVERAL, TWO_LAYERS, PROJECTION = (METHODS[key] for key in ("editing_several", "two_layers", "projection"))
-BLURRED = [METHODS["text_blurred"], METHODS["mark_blurred"]]
-WATERMARK = Row("watermark", metric="restored")
-STICKER = Row("typographic_mini")
-EDIT_ALONE = {"edit": [EDIT]}
-PROJECTED = {"concept projection": [PROJECTION]}
-CONTROLS = {TUNED: [], "random direction": [RANDOM]}
 SUMMARIES = {
-    "summary": Summary(
-        {
-            "a watermark, photos": WATERMARK,
-            "vehicles on snow, photos": Row("snow_lite"),
-            "vehicles on snow, rendered": Row("snow_mini"),
-            'an "iPod" sticker, rendered': STICKER,
-        },
-        EDIT_ALONE | {FULL_RANK: [FULL_RANK]} | CONTROLS,
-    ),
-    "summary_snow": Summary(
-        {
-            "photos, four networks": Row("snow_lite"),
-            "rendered scenes, small VGG": Row("snow_mini"),
-            "rendered scenes, transformer": Row("snow_mini_vit"),
-        },
-        EDIT_ALONE | {"edit of two layers": [TWO_LAYERS], FULL_RANK: [FULL_RANK]} | PROJECTED | CONTROLS,
-    ),
-    "summary_writing": Summary(
-        {
-            "a watermark, photos": WATERMARK,
-            "watermarks that no exemplar shows": Row("watermark", metric="restored", split="unseen marks"),
-            'an "iPod" sticker, rendered': STICKER,
-            "words that no exemplar shows": Row("typographic_mini", metric="attacks corrected", split="other words"),
-        },
-        EDIT_ALONE | {SEVERAL: [SEVERAL]} | PROJECTED | CONTROLS | {"blurred, its position given": BLURRED},
-    ),
-    "summary_concepts": Summary(
-        {
-            "concepts replaced, photos": Row("synthetic_lite", split="other classes, same style"),
-            "concepts replaced, rendered": Row("synthetic_mini", split="other classes, same style"),
-        },
-        EDIT_ALONE | PROJECTED | CONTROLS,
-    ),
+    "summary": {
+        "a learned mark, photos": Row("learned_shortcut"),
+        "a watermark, photos": Row("watermark"),
+        "vehicles on snow, photos": Row("snow_lite"),
+        "vehicles on snow, rendered": Row("snow_mini", network="mini_vgg"),
+        'an "iPod" sticker, rendered': Row("typographic_mini"),
+    },
+    "summary_snow": {
+        "photos": Row("snow_lite"),
+        "rendered scenes, small VGG": Row("snow_mini", network="mini_vgg"),
+        "rendered scenes, transformer": Row("snow_mini", network="mini_vit"),
+    },
+    "summary_writing": {
+        "a watermark, photos": Row("watermark"),
+        "watermarks that no exemplar shows": Row("watermark", "unseen marks"),
+        'an "iPod" sticker, rendered': Row("typographic_mini"),
+        "words that no exemplar shows": Row("typographic_mini", "other words"),
+    },
 }
 """The tables of the pages that answer one question each, and that of README."""
 
+COLUMNS_OF_SUMMARY = {
+    EDIT: WITHIN,
+    SEVERAL: WITHIN,
+    FINETUNING: WITHIN,
+    DEFAULT: WITHOUT,
+    RANDOM: WITHOUT,
+    BLURRED: WITHIN,
+}
+"""The methods of a summary, and how they were selected."""
+
+WITH_ACCURACY = (EDIT, FINETUNING, DEFAULT)
+"""The methods whose change of accuracy is written as well."""
+
+NARROW = ",\u00a0"
+"""A comma and a space that does not break, so that an interval stays on one line of a narrow column."""
+
 
 def summary(name: str) -> str:
-    """Write errors corrected by the methods that matter, and what the edit costs; a dash for what was not measured."""
+    """Write the errors corrected by the methods that matter, and the change of accuracy; a dash where there is none."""
     rows = []
-    for title, one in SUMMARIES[name].rows.items():
-        table = main_rows(one)
-        share = shares(table, one.metric, one.split)
+    for title, one in SUMMARIES[name].items():
+        table = read_results(one.run).assign(run=one.run)
         row = {"errors corrected": title}
-        for column, methods in SUMMARIES[name].columns.items():
-            shown = best_finetuning(table, one) if column == TUNED else methods
-            method = next((method for method in shown if method in share.index), None)
-            row[column] = "–" if method is None else share[method].replace(", ", NARROW)
+        for method, limits in COLUMNS_OF_SUMMARY.items():
+            part = headline(table[table.method == method], limits, one.network)
+            corrected = cells(part, "errors corrected", one.split)
+            text = corrected.iloc[0] if len(corrected) else "–"
+            if method in WITH_ACCURACY and len(corrected):
+                text += f" at {cells(part, 'accuracy change', CLEAN, interval=False).iloc[0]}"
+            row[method] = text.replace(", ", NARROW)
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    return markdown(dict(frame.loc[:, (frame != "–").any()].items()))
+
+
+WITHOUT_LABELS = (DEFAULT, PASTED_UNLABELED, RANDOM)
+"""Methods that need no labeled image, so that nothing is selected for them within limits."""
+
+
+def shortcuts() -> str:
+    """Write what a reader of README wants to know of learned shortcuts: help, costs, and what a method needs."""
+    table = read_results("learned_shortcut")
+    selected = {EDIT: WITHIN, FINETUNING: WITHIN, PASTED: WITHIN, **dict.fromkeys(WITHOUT_LABELS, WITHOUT)}
+    part = pd.concat([headline(table[table.method == name], how) for name, how in selected.items()])
+    seconds = part[part.metric == "CPU seconds"].set_index("method").value
+    columns = {
+        "labeled images": pd.Series({name: "none" if name in WITHOUT_LABELS else "about 1,000" for name in selected}),
+        "errors corrected": cells(part, "errors corrected", TARGET),
+        "accuracy, points": cells(part, "accuracy change", CLEAN),
+        "own class with the mark": cells(part, "correct", "own class", interval=False),
+        "CPU seconds": seconds.map("{:.3g}".format),
+    }
+    return markdown(columns, rows="method")
+
+
+def concepts() -> str:
+    """Write the errors that methods correct over many concepts."""
+    runs = {"concepts replaced, photos": "synthetic_lite", "concepts replaced, rendered": "synthetic_mini"}
+    rows = []
+    for title, run in runs.items():
+        table = read_results(run).assign(run=run)
+        table = table[(table.condition == "") & (table.method != "")]
+        share = cells(table, "errors corrected", "other classes, same style")
         change = cells(table, "accuracy change", "clean_test", interval=False)
-        rows.append(row | {"accuracy with the edit, points": change[EDIT]})
-    return markdown(dict(pd.DataFrame(rows).items()))
+        row = {"errors corrected": title}
+        for method in share.index:
+            row[method] = f"{share[method]} at {change[method]}".replace(", ", NARROW)
+        rows.append(row)
+    return markdown(dict(pd.DataFrame(rows).fillna("–").items()))
 
 
-def main_rows(one: Row) -> pd.DataFrame:
-    """Read a run without its conditions, of its network, or of all networks together where there are several.
-
-    Several draws of the control are in the parts of the run.
-    """
-    table = pd.concat([read_results(part).assign(run=part) for part in (one.run, *DRAWS_OF.get(one.run, ()))])
-    table = table[table.condition == ""]
-    return table[table.network == one.network] if one.network else pooled(table)
-
-
-DRAWS_OF = {"snow_mini": ("snow_mini_draws",)}
-"""The files that hold further draws of the control of a run."""
-
-
-def best_finetuning(table: pd.DataFrame, one: Row) -> list[str]:
-    """Name the fine-tuning in competition, interpolated or not, that does best; none if none was measured."""
-    known = values(table, one.metric, one.split)
-    tuned = [method for method in known.index if "fine-tuning" in method]
-    return [known[tuned].idxmax()] if tuned else []
+QUESTIONS: dict[str, Callable[[], str]] = {function.__name__: function for function in (shortcuts, concepts)}
+"""Tables of one experiment for the pages that answer one question."""
 
 
 # --- pages ---
@@ -551,8 +507,8 @@ def block(name: str) -> str:
     """Write the table of an experiment with its commands, or a summary."""
     if name in SUMMARIES:
         return summary(name)
-    if name == shortcuts.__name__:
-        return shortcuts()
+    if name in QUESTIONS:
+        return QUESTIONS[name]()
     commands = [command(read_run(part)) for part in parts_of(name)]
     return f"{'; '.join(commands)}.\n\n{TABLES[name](read_parts(name))}"
 

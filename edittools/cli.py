@@ -54,7 +54,10 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=layout,
     )
     audit.add_argument("folder", type=Path, help="images, in one subfolder per class")
-    model_help = "a name of edittools, timm:NAME_OR_FOLDER, or file.py:function"
+    model_help = (
+        "a name of edittools, timm:NAME_OR_FOLDER, or FILE.py:FUNCTION, a function that returns a model and its class "
+        "names"
+    )
     audit.add_argument("--model", required=True, help=model_help)
     repair_help = (
         "the windows of the report that do not belong to their class, such as 'garbage truck:1': test whether they "

@@ -1,18 +1,18 @@
 import pytest
 import torch
-from _lib.methods import OTHERS, Plan, search_of, select_all, success
+from _lib import contest, networks, results
+from _lib.methods import CONSTRAINTS, WITHIN, WITHOUT
 from conftest import TinyNet, make_exemplar, randomise_norms
 
-from edittools.classifiers import Classifier, fingerprint
+from edittools.classifiers import Classifier
 from edittools.course.scenarios import Scenario
 from edittools.cut import cut_all
-from edittools.edits import Change, Edit, applied_edits
-from edittools.exemplars import Exemplar
+from edittools.edits import applied_edits
 from edittools.images import LabelledImages
-from edittools.methods import finetune
+from edittools.methods import RANDOM, finetune
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite, rewrite_at
-from edittools.selection import Splits, grid
+from edittools.selection import Splits
 from edittools.selection import activations as bench
 from edittools.selection.activations import cache_activations, memory_for_states
 from edittools.site import prepare
@@ -103,88 +103,83 @@ def test_cache_activations_without_images(tiny, sets):
         _cached(tiny, LAYERS, {"none": sets["clean"].subset([])})
 
 
-def test_success_of_exemplars(tiny, photos32, sets):
-    predicted = predict(tiny, photos32[:2]).argmax(1).tolist()
-    labels = {"right": predicted[0], "wrong": (predicted[1] + 1) % 5}
-    mask = torch.ones(32, 32)
-    exemplars = {name: Exemplar(photos32[2], photos32[i], mask, labels[name]) for i, name in enumerate(labels)}
-    several = {"both": list(exemplars.values())}
-    splits = Splits(reference=photos32, target=sets["target"], clean=sets["target"], clean_test=sets["clean"])
-    scenario = Scenario(tiny, exemplars, splits, several=several, layers=("conv1",))
-    cuts = cut_all(tiny, ["conv1"])
-    no_change = Edit({"conv1.bias": Change(torch.zeros(12))}, fingerprint(tiny.model))
-    assert [success(no_change, scenario, cuts, name) for name in ("right", "wrong", "both", None)] == [1, 0, 0.5, 0.5]
-    constant = Edit({"head.bias": Change(1000 * torch.eye(5)[(predicted[0] + 1) % 5])}, fingerprint(tiny.model))
-    assert success(constant, scenario, cuts, "right") == 0
-
-
 # --- every method of a scenario ---
-
-
-@pytest.fixture(scope="module")
-def selected(tiny_scenario):
-    """The search of a small scenario, and the selections of all methods, each with few settings."""
-    search = search_of(tiny_scenario)
-    settings = grid(rank=(1,), objective=("l1", "least_squares"), steps=(5,))
-    rounds = {"rates": (0.01, 0.1), "steps": (2, 3), "localities": (1.0, 5.0), "top": 1}
-    return search, select_all(tiny_scenario, search, Plan(settings=settings, **rounds), draws=2)
 
 
 @pytest.fixture(scope="module")
 def tiny_scenario():
     torch.manual_seed(0)
     tiny = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
-    images = torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(80, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     labels = predict(tiny, images).argmax(1)
     labels[::2] = (labels[::2] + 1) % 5
     data = LabelledImages(images, labels, tiny.classes)
     splits = Splits(
         reference=1 - images,
-        target=data.subset(range(20)),
-        clean=data.subset(range(20, 30)),
-        target_test=data.subset(range(30, 40)),
+        target=data.subset(range(40)),
+        clean=data.subset(range(40, 60)),
+        target_test=data.subset(range(60, 70)),
+        clean_test=data.subset(range(70, 80)),
+        extra={"more": data.subset(range(60, 65))},
     )
     default = {"layer": "conv2", "exemplar": "one", "rank": 1}
-    return Scenario(tiny, {"one": make_exemplar()}, splits, layers=("conv1", "conv2"), default=default)
+    exemplars = {"one": make_exemplar(), "two": make_exemplar(7)}
+    several = {"both": list(exemplars.values())}
+    return Scenario(tiny, exemplars, splits, layers=("conv1", "conv2"), default=default, several=several)
 
 
-def test_select_all_selects_for_every_method_under_the_same_constraints(selected):
-    search, selections = selected
-    edits = [f"{name}{suffix}" for suffix in ("", "_several") for name in ("editing", "random_direction")]
-    tuned = [f"finetune_{scope}{suffix}" for scope in ("local", "global") for suffix in ("", "_several")]
-    interpolated = ["interpolated_local", "interpolated_global"]
-    expected = ["untuned", *edits, "random_direction_2", "two_layers", *tuned, *interpolated, *OTHERS]
-    assert list(selections) == expected
-    assert all(selection.seconds > 0 for selection in selections.values())
-    assert selections["editing"].n_candidates == selections["random_direction"].n_candidates == 2 * 1 * 2 * 3
-    for name in (*edits, *OTHERS):
-        outcomes = selections[name].outcomes
-        helping = [outcomes.candidates[index] for index in outcomes.by_loss if outcomes.net[index] > 0]
-        clean = search.activations["clean"]
-        changes = ((one, clean.compare(one.edit, one.strength).accuracy_change) for one in helping)
-        first = next((one for one, change in changes if change >= -0.25), None)
-        assert selections[name].feasible == (first is not None)
-        assert first is None or selections[name].edit is first.scaled
-    table = search.evaluate({name: selection.edit for name, selection in selections.items()})
-    assert table.loc["untuned", "clean change"] == pytest.approx(selections["untuned"].accuracy_change)
+@pytest.fixture(scope="module")
+def selected(tiny_scenario):
+    """What is selected for the methods that get one exemplar."""
+    return networks.select_for_exemplar(tiny_scenario, "one")
 
 
-def test_select_second_layer_counts_the_candidates_of_both(selected):
-    _, selections = selected
-    first = selections["editing"]
-    both = selections["two_layers"]
-    assert both.n_candidates == first.n_candidates + len(both.results)
-    if first.feasible:
-        assert both.scores["loss"] <= first.scores["loss"]
-        assert str(first) in str(both)
+def test_methods_are_selected_within_limits_and_without(selected, tiny_scenario):
+    found = {(one.method, one.limits): one for one in selected if one.method != RANDOM}
+    both = (results.EDIT, results.FULL_RANK, results.PROJECTION, results.ON_EXEMPLAR, results.LAST_LAYER)
+    assert set(found) == {(method, limits) for method in both for limits in CONSTRAINTS} | {(results.DEFAULT, WITHOUT)}
+    clean = tiny_scenario.splits.clean
+    before = int(misclassified(predict(tiny_scenario.classifier, clean), clean.labels).sum())
+    for (_, limits), one in found.items():
+        if limits == WITHIN and one.edit is not None:
+            network = one.edit.edited(tiny_scenario.classifier)
+            assert int(misclassified(predict(network, clean), clean.labels).sum()) <= before
+    draws = [one.edit for one in selected if one.method == RANDOM]
+    assert len({edit.digest for edit in draws}) == len(draws) == 5
+    assert {edit.layers for edit in draws} == {found[results.DEFAULT, WITHOUT].edit.layers}
 
 
-def test_select_finetuning_tries_the_best_of_the_first_round_again(selected):
-    _, selections = selected
-    tried = selections["finetune_local"].results
-    first, again = tried[:8], tried[8:]
-    best = first.loc[first.loss.idxmin()]
-    assert [set(first[name]) for name in ("locality", "steps")] == [{0.0}, {2}]
-    assert (again[["layer", "rate", "momentum"]] == best[["layer", "rate", "momentum"]]).all(axis=None)
-    assert list(zip(again.locality, again.steps, strict=True)) == [(0, 3), (1, 2), (1, 3), (5, 2), (5, 3)]
-    assert selections["interpolated_local"].n_candidates == 4 * len(tried)
+def test_contest_evaluates_each_edit_as_the_edited_network_does(tiny_scenario, selected):
+    sets = networks.sets_of(tiny_scenario.splits)
+    assert list(sets) == ["target_test", "clean_test", "more"]
+    for one, found in zip(selected, contest.evaluated(tiny_scenario.classifier, selected, sets), strict=True):
+        assert bool(found) == (one.edit is not None)
+        for name, (before, after) in found.items():
+            data = sets[name]
+            network = one.edit.edited(tiny_scenario.classifier)
+            assert before == misclassified(predict(tiny_scenario.classifier, data), data.labels).int().tolist()
+            assert after == misclassified(predict(network, data), data.labels).int().tolist()
+
+
+def test_contest_has_rows_for_each_exemplar_and_for_several(tiny_scenario):
+    rows = networks.contest(lambda name: tiny_scenario, None, False, "tiny")
+    assert {row["network"] for row in rows} == {"tiny"}
+    cases = {case: {row["method"] for row in rows if row["case"] == case} for case in ("one", "two", "both")}
+    assert cases["one"] == cases["two"] and results.DEFAULT in cases["one"]
+    assert cases["both"] == {results.SEVERAL}
+    assert sum(row["limits"] == WITHIN and row["case"] == "both" for row in rows) == 1
+
+
+def test_joined_sets_follow_one_another():
+    sets = {"target_test": [[1], [0]], "a": [[1, 0], [0, 0]], "b": [[1], [1]]}
+    joined = networks.join_sets(sets, {"marks": ("a", "b")})
+    assert joined == {"target_test": [[1], [0]], "marks": [[1, 0, 1], [0, 0, 1]]}
+    assert networks.join_sets({}, {"marks": ("a", "b")}) == {}
+
+
+def test_small_scenario_can_be_searched(tiny_scenario):
+    fewer = networks.small(tiny_scenario, images=5)
+    assert fewer.layers == ("conv2",) and list(fewer.exemplars) == ["one"] and not fewer.several
+    sizes = {name: len(data) for name, data in fewer.splits.labeled.items()}
+    assert sizes == {"target": 5, "clean": 3, "target_test": 2, "clean_test": 2, "more": 1}
+    assert networks.select_for_exemplar(fewer, "one")

@@ -4,10 +4,7 @@ from functools import cache
 
 import pytest
 import torch
-from _lib import snow
 from _lib.composites import LEAST, SURE, composed, masked_photos, snow_from_composites
-from _lib.networks import add_networks
-from _lib.results import Results
 from conftest import needs_photos, shared_images
 
 from edittools.course.scenarios import photos
@@ -67,7 +64,6 @@ def test_snow_from_composites_sets_are_disjoint(scenario):
     names = set().union(*(data.names for data in sets))
     assert sum(map(len, sets)) == len(names)
     assert not any(stem in name for stem in SNOW_EXEMPLARS.values() for name in names)
-    assert list(scenario.several["all 6"]) == list(scenario.exemplars.values())
     assert scenario.default["layer"] in candidate_layers(scenario.classifier)
     assert scenario.default["exemplar"] in scenario.exemplars
 
@@ -82,29 +78,3 @@ def test_masked_photos_show_the_concept_and_are_confident(scenario):
     assert (confidence >= SURE - 1e-5).all()
     assert torch.equal(predictions, data.labels)
     assert not shared_images(data, other)
-
-
-def test_add_networks_method_missing_for_a_network_changes_nothing_there():
-    def row(job, method, before, after):
-        sets = {name: [before, after] for name in ("target_test", "clean", "clean_test", "retain_test")}
-        sets["elsewhere"] = [[0, 0, 0, 0], after]  # labeled with the predictions before
-        return {"job": job, "method": method, "settings": "x", "candidates": 3, "seconds": 2.0, **sets}
-
-    rows = [
-        row("one", "editing", [1, 1, 0, 0], [0, 1, 0, 0]),
-        row("one", "last_layer", [1, 1, 0, 0], [0, 0, 0, 1]),
-        row("two", "editing", [1, 0, 1, 0], [0, 0, 1, 0]),
-    ]
-    results = Results("snow", "photos")
-    add_networks(results, rows, snow.add_figures)
-    pooled, one, two = (results.keyed[network] for network in ("all", "one", "two"))
-    assert "last_layer" in one and "last_layer" not in two
-    keys = ("errors_before", "corrected", "broken", "trials", "changed_elsewhere")
-    assert [pooled["editing"][key] for key in keys] == [4, 2, 0, 6, 0.25]
-    assert [pooled["last_layer"][key] for key in keys] == [4, 2, 1, 3, 0.125]
-    assert list(pooled) == ["editing", "last_layer"]
-    elsewhere = results.frame().query("split == 'elsewhere' and network == 'all'")
-    assert elsewhere[["method", "value"]].to_numpy().tolist() == [["edit", 0.25], ["last layer retrained", 0.125]]
-    assert pooled["editing"]["p_against_edit"] == 1
-    assert pooled["editing"]["errors_corrected"] == 0.5
-    assert one["editing"]["errors_corrected"] == 0.5 == two["editing"]["errors_corrected"]

@@ -50,7 +50,7 @@ def made(story, rule):
 @pytest.fixture(scope="module")
 def edit(story, made):
     scenario, _ = made
-    several = scenario.several["car 1 in 3 variants"]
+    several = list(scenario.exemplars.values())
     return rewrite(scenario.classifier, "features.10", several, story.common_fields["splits"]["reference"], rank=3)
 
 
@@ -111,19 +111,15 @@ def test_scenario_for_image_of_concept_and_style_is_not_retained(story, rule, co
         assert not shared_images(retained, concepts.data.images[both])
 
 
-def test_scenario_for_exemplars_are_the_evidence_in_variants(made, cars, concepts):
+def test_scenario_for_exemplars_are_the_evidence_each_in_another_variant(made, cars, concepts):
     scenario, _ = made
     assert list(scenario.exemplars) == ["car 1", "car 2", "car 3"]
-    for place, variants in enumerate(scenario.several.values()):
+    for place, exemplar in enumerate(scenario.exemplars.values()):
         image = concepts.data.images[cars[place]]
         road = concepts.masks["road"][cars[place]]
-        assert len(variants) == 3
-        assert variants[0] is scenario.exemplars[f"car {place + 1}"]
-        for variant, exemplar in enumerate(variants):
-            texture = concepts.styles["snow"][place + variant]
-            assert exemplar.label == CLASSES.index("car")
-            assert torch.equal(exemplar.image, image)
-            assert torch.equal(exemplar.changed, paste_texture(image, road, texture))
+        assert exemplar.label == CLASSES.index("car")
+        assert torch.equal(exemplar.image, image)
+        assert torch.equal(exemplar.changed, paste_texture(image, road, concepts.styles["snow"][place]))
 
 
 def test_scenario_for_test_variants_are_held_out(made, concepts):
@@ -149,10 +145,9 @@ def test_scenario_for_larger_images_are_resized(story, rule, concepts):
     assert (
         scenario.splits.target_test.images.shape[-2:] == scenario.splits.retain_test.images.shape[-2:] == (size, size)
     )
-    for variants in scenario.several.values():
-        for exemplar in variants:
-            assert exemplar.mask.shape == (size, size)
-            assert set(exemplar.mask.unique().tolist()) <= {0.0, 1.0}
+    for exemplar in scenario.exemplars.values():
+        assert exemplar.mask.shape == (size, size)
+        assert set(exemplar.mask.unique().tolist()) <= {0.0, 1.0}
     assert torch.equal(scenario.splits.target_test.labels, large.labels[numbers["target_test"]])
 
 

@@ -35,7 +35,7 @@ from edittools.widgets.image_sets import MAX_PIXELS, read_set
 from edittools.widgets.materials import BLANK_STICKER, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
 from edittools.widgets.result import CROSS_VALIDATED, MEASURING, Result, with_held_out_verdict
 from edittools.widgets.result import verdict as describe_verdict
-from edittools.widgets.session import NO_LABEL, EditSession
+from edittools.widgets.session import NO_LABEL, DrawnExemplar, EditSession
 
 MASK = torch.zeros(32, 32)
 MASK[16:, 4:28] = 1
@@ -89,6 +89,12 @@ def varied_desk(tiny):
     rewritten(desk)
     assert (desk.result.after.argmax(1) != desk.session.before.argmax(1)).any()
     return desk
+
+
+def drawn_from(index):
+    """An exemplar that was made from an image."""
+    exemplar = make_exemplar()
+    return DrawnExemplar(exemplar.image, exemplar.changed, exemplar.mask, exemplar.label, (index,))
 
 
 def card_of(desk, index):
@@ -187,7 +193,7 @@ def test_session_uses_an_image_that_is_in_a_set_twice_once(tiny, sources):
 
 def test_result_is_that_of_the_edited_classifier(sets, tiny):
     weights = fingerprint(tiny)
-    result = sets.rewrite("conv1", 0.5, make_exemplar(), drawn_on=(0,))
+    result = sets.rewrite("conv1", 0.5, drawn_from(0))
     edit = result.edit
     with edit.applied(tiny):
         after = predict(tiny, sets.images)
@@ -290,7 +296,7 @@ def busy_desk(tiny, sources, monkeypatch):
 
     monkeypatch.setattr(session_module, "read_set", read)
     desk = widgets.Desk(tiny, *sources)
-    wait_until(lambda: desk._editor is not None)
+    wait_until(lambda: desk._controls.pair.placeholder == UNMARKED)
     yield desk, may_go_on
     may_go_on.set()
     desk.wait(60)
@@ -299,7 +305,7 @@ def busy_desk(tiny, sources, monkeypatch):
 def test_pair_and_heat_map_do_not_wait_for_the_clean_images(busy_desk):
     desk, may_go_on = busy_desk
     controls = desk._controls
-    assert not controls.pair.has_images and controls.pair.placeholder == UNMARKED
+    assert not controls.pair.has_images
     desk._editor.mask = MASK
     controls.heat.value = True
     wait_until(lambda: controls.pair.has_images and desk._editor.heat is not None)
@@ -525,7 +531,7 @@ def test_evidence_of_an_image_is_for_its_prediction_against_its_label(sets, tiny
 
 
 def test_evidence_with_an_edit_is_that_of_the_edited_classifier(sets, tiny):
-    edit = sets.rewrite("conv1", 1.0, make_exemplar(), drawn_on=(0,)).edit
+    edit = sets.rewrite("conv1", 1.0, drawn_from(0)).edit
     heat, favored, against = sets.evidence("conv2", 1, edit=edit)
     indices = [tiny.classes.index(name) for name in (favored, against)]
     with edit.applied(tiny):
@@ -664,11 +670,11 @@ def found(edit, checks=None):
     verdict = verdict_of(checks)
     return SimpleNamespace(
         edit=edit,
-        selection=SimpleNamespace(feasible=True, n_candidates=96, params={"layer": "conv2", "strength": 0.5}),
+        selection=SimpleNamespace(feasible=True, n_candidates=96, params={"layer": "conv2", "strength": 0.5}, costs={}),
         verdict=verdict,
         checks=verdict.checks,
         summary=lambda: "Selected: layer conv2, p 0.03.",
-        charts_html=lambda: "<p>charts</p>",
+        layers_html=lambda: "<p>layers</p>",
     )
 
 
@@ -706,10 +712,10 @@ def test_undo_after_a_search_goes_back_to_the_previous_edit(desk, tiny, monkeypa
     assert "held out" in desk.controls.title.value and desk.edit.layers == ("conv2",)
     searched = desk.controls.message.text
     assert searched == FOUND["do not use"]
-    assert "<p>charts</p>" in desk.controls.charts.value and not desk.controls.charts.layout.display
+    assert "<p>layers</p>" in desk.controls.layers.value and not desk.controls.layers.layout.display
     desk.controls.undo.click()
     assert desk.result is first and desk.controls.verdict.text == first.verdict
-    assert not desk.controls.charts.value and desk.controls.charts.layout.display == "none"
+    assert not desk.controls.layers.value and desk.controls.layers.layout.display == "none"
     assert (desk.controls.layer.value, desk.controls.strength.value) == (first.edit.layers[0], desk.session.strength)
     undone = desk.controls.message.text
     assert undone != searched
@@ -728,7 +734,8 @@ def test_find_best_shows_the_verdict_of_repair(tiny, sources):
     desk.wait(300)
     if fix.selection.feasible:
         assert desk.result.details.endswith(fix.summary()) and desk.edit.digest == fix.edit.digest
-        assert fix.charts_html() in desk.controls.charts.value
+        assert fix.layers_html() in desk.controls.layers.value
+        assert desk.result.clean.after.tolist() == fix.selection.costs["clean"].after.tolist()
     else:
         assert desk.result is None and desk.controls.message.details == fix.summary()
         assert str(fix.selection.n_candidates) in desk.controls.message.text
@@ -739,7 +746,7 @@ def test_find_best_tries_every_method_of_repair(tiny, sources):
     desk = widgets.Desk(tiny, *sources)
     desk.editor.mask = MASK
     methods = []
-    fix = desk.session.search(desk.exemplar, (desk.index,), bars_that_call(lambda bar: methods.append(bar.desc)))
+    fix = desk.session.search(desk.exemplar, bars_that_call(lambda bar: methods.append(bar.desc)))
     tried = {f"{name}: " for name in fix.search.methods}
     assert {"edit: ", "projection: "} == tried <= {*methods}
 
@@ -814,10 +821,20 @@ def test_time_left_is_that_of_tqdm_once_there_is_an_estimate(monkeypatch):
     bar.close()
 
 
+def test_bar_of_the_images_that_a_search_reads_counts_them():
+    shown = []
+    bar = SearchBar(total=25, unit="batch", show=lambda share, status: shown.append((share, status)), **QUIET)
+    bar.update(12)
+    bar.refresh()
+    share, status = shown[-1]
+    assert share == 0 and "12 of 25" in status  # the candidates are counted later
+    bar.close()
+
+
 QUIET = {"is_stopped": lambda: False, "images": 11, "mininterval": 0}
 
 
-def test_search_without_a_feasible_candidate_shows_its_charts(desk, tiny, monkeypatch):
+def test_search_without_a_feasible_candidate_shows_its_layers(desk, tiny, monkeypatch):
     first = rewritten(desk)
     fix = found(None)
     fix.selection.feasible = False
@@ -825,9 +842,9 @@ def test_search_without_a_feasible_candidate_shows_its_charts(desk, tiny, monkey
     desk.find_best()
     desk.wait(60)
     assert desk.result is first and desk.controls.message.details == fix.summary()
-    assert "<p>charts</p>" in desk.controls.charts.value
+    assert "<p>layers</p>" in desk.controls.layers.value
     desk.undo()
-    assert not desk.controls.charts.value
+    assert not desk.controls.layers.value
 
 
 def test_layers_of_the_desk_are_in_the_order_of_the_network(desk):

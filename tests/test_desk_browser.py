@@ -10,7 +10,7 @@ import web
 from test_browser import EditorView
 
 from edittools.widgets.desk import MARK_MESSAGE, PAIR_MESSAGES
-from edittools.widgets.desk_panel import CHARTS, NOT_HELD_OUT
+from edittools.widgets.desk_panel import LAYERS, NOT_HELD_OUT
 from edittools.widgets.session import CONCEPT
 
 pytestmark = needs_browser
@@ -29,11 +29,10 @@ images = sets["images"]
 desk = widgets.Desk(classifier, images, sets["clean"], sets["retain"], finder=scenarios.desk_finder(sets))
 desk
 """
-SHOW_CHARTS = """
-from edittools.reports import LayerBar, Point, TradeOff, render_charts
+SHOW_LAYERS = """
+from edittools.reports import LayerBar, render_layers
 bars = [LayerBar(f"encoder.layers.{i}.mlp.0", 5 + i, i % 3, 0.5, goes_on=i > 3, selected=i == 5) for i in range(7)]
-points = [Point(f"candidate {i}", 9 + i, 0, -0.2 * i, i, feasible=i < 2, selected=i == 1) for i in range(4)]
-desk.controls.show_charts(render_charts(bars, TradeOff(points, -0.25, 1)))
+desk.controls.show_layers(render_layers(bars))
 """
 PAUSED = f"""
 import threading
@@ -386,24 +385,22 @@ def contrast_of_predictions(panel):
 
 
 @pytest.mark.parametrize("theme", ["Dark", "Light"])
-def test_desk_and_charts_are_legible_and_not_cut_off(desk, page, theme):
-    desk.run(SHOW_CHARTS)
-    charts = desk.root.locator(".et-charts")
-    charts.wait_for(state="attached")
-    assert not charts.is_visible()
-    desk.root.locator("summary", has_text=CHARTS).click()
-    assert web.wait_until(charts.is_visible)
+def test_desk_and_its_layers_are_legible_and_not_cut_off(desk, page, theme):
+    desk.run(SHOW_LAYERS)
+    chart = desk.root.locator(".et-charts")
+    chart.wait_for(state="attached")
+    assert not chart.is_visible()
+    desk.root.locator("summary", has_text=LAYERS).click()
+    assert web.wait_until(chart.is_visible)
     for width in (900, 1366):
         check_layout(desk, "desk", theme, width, 2400)
         assert web.wait_until(lambda: contrast_of_predictions(desk) >= 4.5, 10)
-        assert charts.locator("figure").first.bounding_box()["width"] > 220
-    colors = """charts => ['h3', 'text', '.layers td:last-child'].map(
-        part => getComputedStyle(charts.querySelector(part)))
-        .map((style, i) => i === 1 ? style.fill : style.color)"""
+    colors = """chart => ['h3', '.layers td:last-child'].map(
+        part => getComputedStyle(chart.querySelector(part)).color)"""
     background = desk.root.evaluate("root => getComputedStyle(root).backgroundColor")
-    assert background not in charts.evaluate(colors)
-    desk.run("desk.controls.show_charts('')")
-    assert web.wait_until(lambda: not charts.count())
+    assert background not in chart.evaluate(colors)
+    desk.run("desk.controls.show_layers('')")
+    assert web.wait_until(lambda: not chart.count())
     page.set_viewport_size({"width": 1366, "height": 850})
 
 

@@ -55,7 +55,7 @@ def test_find_elsewhere_ranks_images_with_the_mark_first_right_and_wrong(session
     for sighting, holds_it in zip(first, holds, strict=True):
         assert sighting.box.top > 20 or not holds_it  # the snow is on the ground
     clean = next(sighting for sighting in found if sighting.is_clean)
-    assert torch.equal(clean.image, session._sets["clean"].images[clean.index])
+    assert torch.equal(clean.image, session._clean.current.images[clean.index])
 
     exemplar = session.exemplar
     for index in range(len(session.images)):
@@ -149,7 +149,7 @@ def test_window_of_the_contact_sheet_makes_an_exemplar(session):
     assert torch.equal(exemplar.image, session.image) and exemplar.label != group.label
     x, changed = predict(session.classifier, torch.stack([exemplar.image, exemplar.changed])).argmax(dim=1).tolist()
     assert (x, changed) == (exemplar.label, group.label)
-    host, photo = session.drawn_on
+    host, photo = session.exemplar.drawn_on
     assert host == session.index and session.material in session.material_names
     assert torch.equal(session.images.images[photo], sheet.data.images[group.windows[0].photo])
     result = session.rewrite("features.10")
@@ -157,7 +157,11 @@ def test_window_of_the_contact_sheet_makes_an_exemplar(session):
     in_sets = [*session.images.images, *session.reference, *session.clean.images]
     assert len(in_sets) == 16 + 70  # no image is in two sets
     assert 0 <= session.check_window(group).share <= 1
-    assert all(sighting.index not in session.drawn_on for sighting in session.find_elsewhere() if not sighting.is_clean)
+    assert all(
+        sighting.index not in session.exemplar.drawn_on
+        for sighting in session.find_elsewhere()
+        if not sighting.is_clean
+    )
     size = len(session.images)
     session.use_window(group)
     assert len(session.images) == size
@@ -230,7 +234,7 @@ def test_desk_offers_images_and_uses_the_checked_ones(desk):
 
 
 def test_desk_can_stop_looking_for_the_mark(desk, monkeypatch):
-    def find(exemplar, drawn_on, progress):
+    def find(exemplar, progress):
         with progress(total=10, desc="looking") as bar:
             bar.update(4)
             bar.refresh()
@@ -263,13 +267,13 @@ def test_click_on_a_window_of_the_contact_sheet_shows_its_exemplar(desk):
     assert "confirmed" in desk.controls.message.text
     desk.rewrite()
     desk.wait(60)
-    assert len(desk.result.images.before) == len(set(range(16)) - set(desk.session.drawn_on))
+    assert len(desk.result.images.before) == len(set(range(16)) - set(desk.session.exemplar.drawn_on))
 
 
 def test_desk_tells_a_search_how_the_images_were_chosen(desk, monkeypatch):
     sources = []
 
-    def search(exemplar, drawn_on, progress):
+    def search(exemplar, progress):
         sources.append(desk.session.source)
         raise KeyboardInterrupt
 

@@ -11,18 +11,14 @@ from types import SimpleNamespace
 import audit_shortcuts
 import calibration
 import contact_sheets
-import learned_shortcut
-import numpy as np
-import pandas as pd
 import pytest
 import repair
 import tables
 import torch
-from _lib import cases_of_repair, shortcuts
+from _lib import cases_of_repair, methods, shortcuts
 from _lib.results import Results
 from _lib.striped import plain_network
 from conftest import let_layers_go_on
-from scipy import stats
 
 from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
 from edittools.images import LabelledImages
@@ -141,65 +137,6 @@ def test_measured_memory_is_that_of_the_call():
 
 # --- learned_shortcut ---
 
-PAIR = {"network": "net", "goal": "church", "draw": 3}
-SETS_BEFORE = {"clean": "......", "other classes": "xxxx..", "own class": "..x."}
-SETS_AFTER = {"clean": "..x...", "other classes": "x....x", "own class": "..xx"}
-
-
-def shortcut_rows(sets, edit):
-    """Make the rows of the photos of a pair from one character per photo, "x" where it is misclassified."""
-    wrong = {split: [int(character == "x") for character in text] for split, text in sets.items()}
-    return [{**PAIR, "split": split, "edit": edit, "wrong": values} for split, values in wrong.items()]
-
-
-def shortcut_selections():
-    """A method with an edit, and one without a feasible candidate."""
-    more = {"limits": "within the limits", "settings": "some", "candidates": 2, "seconds": 1.0}
-    return pd.DataFrame(
-        [{**PAIR, "method": "edit", "edit": "a", **more}, {**PAIR, "method": "none", "edit": "", **more}]
-    )
-
-
-def test_effects_of_an_edit_are_net_and_nan_without_one():
-    photos = pd.DataFrame(shortcut_rows(SETS_BEFORE, "") + shortcut_rows(SETS_AFTER, "a"))
-    found = learned_shortcut.effects(shortcut_selections(), photos).set_index("method")
-    assert found.loc["edit", "net"] == (4 - 2) / 4
-    assert found.loc["edit", "accuracy_change"] == pytest.approx(-100 / 6)
-    assert found.loc["edit", "own_class"] == 0.5
-    assert found.loc["none", ["net", "accuracy_change", "own_class"]].isna().all()
-
-
-def test_means_of_a_method_are_over_pairs_and_count_infeasible_ones():
-    nan = np.nan
-    values = [[0.2, 0.4], [0.6, 0.8], [nan, nan], [0.7, nan]]  # the draws of each pair
-    pairs = [("net", goal) for goal in learned_shortcut.NAMES] + [("other", "church")]
-    rows = []
-    for (network, goal), nets in zip(pairs, values, strict=True):
-        for net in nets:
-            row = {"network": network, "goal": goal, "edit": "" if np.isnan(net) else "file", "seconds": 1.0}
-            rows.append({**row, "candidates": 2, "net": net, "accuracy_change": 0.0, "own_class": 1.0})
-    results = Results("learned_shortcut", "photos")
-    learned_shortcut.add_method(results, pd.DataFrame(rows), "edit", "within the limits")
-    table = results.frame()
-    pooled = table[table.network == "all"].set_index("metric")
-    assert pooled.loc["feasible", ["value", "n"]].tolist() == [5, 8]
-    corrected = pooled.loc["errors corrected"]
-    expected = stats.ttest_1samp([0.3, 0.7, 0.7], 0).confidence_interval()
-    assert corrected.value == pytest.approx(1.7 / 3) and pooled.loc["pairs", "value"] == 3
-    assert (corrected.low, corrected.high) == pytest.approx((expected.low, expected.high))
-    assert sorted(table[(table.network == "net") & (table.metric == "errors corrected")].value) == pytest.approx(
-        [0.3, 0.7]
-    )
-
-
-def test_outcomes_are_stored_for_each_set_of_photos():
-    photos = pd.DataFrame(shortcut_rows(SETS_BEFORE, "") + shortcut_rows(SETS_AFTER, "a"))
-    results = Results("learned_shortcut", "photos")
-    learned_shortcut.add_outcomes(results, shortcut_selections(), photos)
-    stored = {row["split"]: row["outcomes"] for row in results.outcomes}
-    where = "text, draw 3, within the limits"
-    assert stored == {f"clean, {where}": "..-...", f"other classes, {where}": "x+++.-", f"own class, {where}": "..x-"}
-
 
 def test_photos_of_a_learned_shortcut_are_divided(tiny, photos32, monkeypatch):
     labels = torch.arange(40) % 5
@@ -208,6 +145,7 @@ def test_photos_of_a_learned_shortcut_are_divided(tiny, photos32, monkeypatch):
     exemplar = object()
     monkeypatch.setattr(shortcuts, "SHORTCUTS", {goal: None})
     monkeypatch.setattr(shortcuts, "concept_photos", lambda classifier, pool, *others: (exemplar, pool))
+    monkeypatch.setattr(shortcuts, "OTHERS_OF_DRAW", 6)
     sizes = shortcuts.Sizes(clean=2, retain=3, others=6, own_class=2)
     cases = [shortcuts.divided(tiny, left, goal, draw, sizes) for draw in range(2)]
     for case in cases:
@@ -351,8 +289,8 @@ def test_every_method_selects_among_its_own_candidates(tiny, photos32, exemplar,
     target, clean, retain = (data.subset(range(*part)) for part in ((0, 8), (8, 24), (24, 30)))
     search = Search(tiny, exemplar, Splits(reference, target, clean, retain))
     outcomes = search.score([METHODS["edit"].trying(SETTINGS, (0.5, 1.0)), METHODS["projection"]])
-    found = {method: scored for method, scored, _ in learned_shortcut.other_methods(search, outcomes)}
-    assert list(found) == ["full rank", "concept projection", "global fine-tuning", "last layer retrained"]
+    found = {method: scored for method, scored, _ in methods.other_outcomes(search, outcomes)}
+    assert list(found) == ["full rank", "concept projection", "fine-tuning on the exemplar", "last layer retrained"]
     assert all(one.params["rank"] is None for one in found["full rank"].candidates)
     assert found["concept projection"].methods == ["projection"]
     for scored in found.values():

@@ -1,15 +1,13 @@
-"""Figures that follow a mask or a slider."""
+"""A figure that follows a mask."""
 
-import ipywidgets
 import pytest
 import torch
 from conftest import make_exemplar
-from matplotlib.figure import Figure
 
 from edittools.classifiers import fingerprint
 from edittools.images import LabelledImages
 from edittools.rewriting import rewrite
-from edittools.widgets import LiveFigure, MaskPanel
+from edittools.widgets import MaskPanel
 
 
 @pytest.fixture
@@ -60,19 +58,7 @@ def test_figure_of_the_mask_panel_has_a_title_per_image(panel):
     assert len([title for title in titles if title]) == 2 + 8
 
 
-def test_live_figure_draws_with_the_values_of_its_controls():
-    drawn = []
-
-    def draw(rank, weight):
-        drawn.append((rank, weight))
-        return Figure(figsize=(rank, weight))
-
-    rank = ipywidgets.SelectionSlider(options=[1, 3])
-    weight = ipywidgets.SelectionSlider(options=[1.0, 2.0], value=2.0)
-    live = LiveFigure(draw, rank=rank, weight=weight)
-    before = live.picture.value
-    rank.value = 3
-    assert drawn == [(1, 2.0), (3, 2.0)]
-    assert live.picture.value != before
-    assert "image/png" in live._repr_mimebundle_()[0]
-    assert repr(live) == "LiveFigure(rank=3, weight=2.0)"
+def test_text_of_a_panel_is_the_one_that_it_was_given(panel):
+    panel.alt = "A mask and what follows from it."
+    _, metadata = panel._repr_mimebundle_()
+    assert metadata["image/png"]["alt"] == "A mask and what follows from it."

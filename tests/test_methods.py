@@ -15,9 +15,8 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, rows
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.methods import METHODS, correct_logits, finetune, project_concept, retrain_head
+from edittools.methods import METHODS, finetune, project_concept, retrain_head
 from edittools.methods.finetuning import SCOPES
-from edittools.methods.head import RAISED
 from edittools.methods.projection import DIRECTIONS
 from edittools.metrics import predict
 from edittools.moments import second_moments
@@ -28,7 +27,6 @@ SETTINGS = {
     "projection": ("projection", {}),
     "leace": ("projection", {"direction": "leace"}),
     "head": ("last layer", {}),
-    "correction": ("logit correction", {}),
 }
 OF_A_LAYER = ("projection", "leace")
 UNCHANGED = replace(make_exemplar(), changed=make_exemplar().image)
@@ -130,7 +128,7 @@ def test_settings_of_the_table_give_edits(tiny, photos32, exemplar, method):
         assert all(change.delta().isfinite().all() for change in edit.changes.values())
 
 
-@pytest.mark.parametrize("name", ["projection", "last layer", "logit correction"])
+@pytest.mark.parametrize("name", ["projection", "last layer"])
 def test_methods_with_a_grid_of_their_own_try_several_settings(name):
     assert len(METHODS[name].settings) >= 4
 
@@ -186,8 +184,6 @@ def test_finetune_in_half_precision(tiny, exemplar, scope):
         (retrain_head, {"exemplars": make_exemplar(label=None)}, ValueError, "label="),
         (retrain_head, {"exemplars": make_exemplar(label=9)}, ValueError, "label 9"),
         (retrain_head, {"reference": torch.zeros(0, 3, 32, 32)}, ValueError, "no reference images"),
-        (correct_logits, {"classes": "all"}, ValueError, "classes 'all'"),
-        (correct_logits, {"margin": float("nan")}, ValueError, "margin nan"),
     ],
 )
 def test_method_with_bad_settings(tiny, photos32, exemplar, method, options, error, pattern):
@@ -351,38 +347,10 @@ def test_retrain_head_against_scipy(double, photos32, bias):
     assert edit.record.loss_after == pytest.approx(optimum.fun, rel=1e-8)
 
 
-@pytest.mark.parametrize("method", [retrain_head, correct_logits])
-def test_head_methods_without_linear_head(photos32, exemplar, method):
+def test_retrain_head_without_linear_head(photos32, exemplar):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5), nn.Softplus())
     with pytest.raises(ValueError, match="Sequential"):
-        one_edit(method, Classifier(model, tuple("abcde"), size=32), "0", exemplar, photos32)
+        one_edit(retrain_head, Classifier(model, tuple("abcde"), size=32), "0", exemplar, photos32)
     late = nn.Sequential(*model[:4], nn.Dropout(0.5))
-    edit = one_edit(method, Classifier(late, tuple("abcde"), size=32), "0", exemplar, photos32)
+    edit = one_edit(retrain_head, Classifier(late, tuple("abcde"), size=32), "0", exemplar, photos32)
     assert edit.layers == ("3",)
-
-
-def test_correct_logits_without_bias(tiny, exemplar):
-    tiny.model.head = nn.Linear(8, 5, bias=False)
-    with pytest.raises(ValueError, match="'head'"):
-        one_edit(correct_logits, tiny, "conv1", exemplar)
-
-
-# --- correction of the logits ---
-
-
-@pytest.mark.parametrize("classes", RAISED)
-def test_correct_logits_predicts_class_of_x(tiny, changing_exemplars, classes):
-    exemplar = changing_exemplars[0]
-    [x, x_changed] = predicted_classes(tiny, exemplar.image, exemplar.changed)
-    edit = one_edit(correct_logits, tiny, "conv1", exemplar, classes=classes, margin=0.5)
-    [(name, change)] = edit.changes.items()
-    bias = change.delta()
-    assert name == "head.bias" and (edit.record.loss_before, edit.record.loss_after) == (1, 0)
-    with torch.no_grad(), edit.applied(tiny):
-        after = tiny(exemplar.changed[None])[0]
-    assert after.argmax() == x
-    assert float(after[x] - after.topk(2).values[1]) == pytest.approx(0.5, abs=1e-5)
-    raised = (bias > 0).nonzero().flatten().tolist()
-    lowered = (bias < 0).nonzero().flatten().tolist()
-    assert raised == ([] if classes == "lowered" else [x])
-    assert (x_changed in lowered) is (classes != "raised") and x not in lowered

@@ -5,7 +5,6 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from _lib.networks import pooled_row
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata, wilcoxon
@@ -166,25 +165,6 @@ def test_corrected_interval_of_extreme_counts():
         low, _ = _with_cells(corrected, 0, 0, 90).corrected_interval()
         assert (low > 0) == (mcnemar(corrected, 0) < 0.05)
     assert all(map(math.isnan, _with_cells(0, 0, 3, 4).corrected_interval()))
-
-
-def test_pooled_row_of_equal_and_different_classifiers():
-    """The same errors in four classifiers say no more than in one; four different ones say more."""
-    generator = torch.Generator().manual_seed(0)
-    rates = torch.tensor([[0.4], [0.3]])
-    comparisons = [Comparison(*(torch.rand(2, 127, generator=generator) < rates)) for _ in range(4)]
-    single = pooled_row(comparisons[:1])
-    repeated = pooled_row(comparisons[:1] * 4)
-    different = pooled_row(comparisons)
-    assert repeated["corrected"] == 4 * single["corrected"] and repeated["errors before"] == 4 * single["errors before"]
-    for name in ("errors corrected", "low", "high", "p", "accuracy low", "accuracy high"):
-        assert repeated[name] == pytest.approx(single[name])
-    assert different["high"] - different["low"] < 0.7 * (single["high"] - single["low"])
-    assert pooled_row([_with_cells(5, 0, 0, 40)] * 4)["low"] == pytest.approx(
-        _with_cells(5, 0, 0, 40).corrected_interval()[0]
-    )
-    with pytest.raises(ValueError, match=r"\[127, 126\]"):
-        pooled_row([comparisons[0], Comparison(comparisons[1].before[1:], comparisons[1].after[1:])])
 
 
 @pytest.mark.parametrize(("size", "images"), [(64, 64), (224, 8), (2000, 1)])

@@ -82,6 +82,13 @@ def test_long_title_is_broken_before_the_new_prediction():
     assert figure.axes[0].get_title().split("\n") == ["+ garbage truck:", "tape player →", "garbage truck"]
 
 
+def test_image_grid_keeps_titles_of_three_lines_off_the_images_above():
+    figure = plots.image_grid(torch.zeros(4, 3, 8, 8), 4 * ["first\nsecond\nthird"], columns=2, width=1.5)
+    figure.savefig(io.BytesIO(), format="png")  # places the images and their titles
+    upper, _, lower, _ = figure.axes
+    assert lower.title.get_window_extent().y1 <= upper.get_window_extent().y0
+
+
 def test_image_grid_without_correctness_has_no_signs():
     assert plots.image_grid(torch.zeros(1, 3, 8, 8), ["x'"]).axes[0].get_title() == "x'"
 

@@ -27,7 +27,8 @@ from edittools.selection import (
     grid,
     repair,
 )
-from edittools.selection.finetuning import minutes_of
+from edittools.selection.evaluation import Evaluation
+from edittools.selection.finetuning import Finetuned, judged_images, minutes_of
 from edittools.selection.outcomes import FIRST, SECOND
 from edittools.selection.repair import SETTINGS
 from edittools.selection.verdict import verdict_of
@@ -496,6 +497,23 @@ def test_advice_begins_with_the_constraint_that_limits_the_edit(case, repaired):
 
 
 # --- fine-tuning ------------------------------------------------------------------------------------------------------
+
+
+def test_fine_tuning_is_proposed_instead_of_an_edit_that_is_not_feasible(case, repaired):
+    """A network that corrects all held-out images stands next to a search in which nothing is feasible."""
+    search = repaired.search
+    nothing = replace(repaired.selection, params={}, edit=0 * repaired.edit)
+    held_out = {name: Comparison(one.before, one.before) for name, one in repaired.selection.held_out.items()}
+    nothing = replace(nothing, held_out=held_out)
+    judged = judged_images(search)
+    kept = {name: Comparison(one.before[judged[name]], one.before[judged[name]]) for name, one in held_out.items()}
+    right = torch.zeros_like(kept["target"].before)
+    evaluation = Evaluation.of_comparisons(search, {**kept, "target": Comparison(kept["target"].before, right)}, judged)
+    network = Finetuned(repaired.edit, {}, evaluation, 9)
+    assert Assessment(search, nothing).verdict.word == "do not use"
+    fix = Assessment(search, nothing, {"fine-tuning": network})
+    assert fix.verdict.word == "fine-tune instead" and fix.verdict.lines["instead"] in fix.summary()
+    assert "helps:" not in fix.summary()
 
 
 def test_repair_compares_with_fine_tuning_on_request(case, repaired):

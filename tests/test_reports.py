@@ -25,7 +25,7 @@ from edittools.reports import (
     TradeOff,
     data_uri,
     render,
-    render_charts,
+    render_layers,
     save_page,
     shade,
 )
@@ -175,9 +175,15 @@ def layer_rows(html):
     return [(row[0], *row[2:]) for row in rows_of(html, "layers")]
 
 
+def render_trade_off(trade_off):
+    """The charts in a report with this trade-off, and without layers."""
+    _, _, charts = render(Page("title", "subtitle", "unclear", "reason", trade_off=trade_off)).partition("et-charts")
+    return charts
+
+
 def test_bars_of_layers_are_in_proportion():
     layers = [LayerBar("a", 10, 0, 0.1), LayerBar("b", 5, 10, 0.2), LayerBar("c", 0, 0, 0.3)]
-    styles = [one for tag, one in Elements(render_charts(layers)).elements if tag == "i" and "style" in one]
+    styles = [one for tag, one in Elements(render_layers(layers)).elements if tag == "i" and "style" in one]
     ends = {"broken": [], "corrected": []}
     for one in styles:
         if one["class"] in ends:
@@ -189,7 +195,7 @@ def test_bars_of_layers_are_in_proportion():
 
 def test_chart_of_layers_marks_those_that_go_on_and_the_selected_one():
     layers = [LayerBar("a", 1, 0, 0.1, goes_on=True, selected=True), LayerBar("b", 2, 0, 0.2)]
-    html = render_charts(layers)
+    html = render_layers(layers)
     [first, second] = [row[0] for row in layer_rows(html)]
     assert first.startswith("▸") and "selected" in first and second == "b"
     assert sum(one.get("class") == "on" for tag, one in Elements(html).elements if tag == "tr") == 1
@@ -220,24 +226,22 @@ def test_plots_without_retained_images_are_of_the_accuracy_only():
     point = Point("a", 4, 1, 0.0, 0, feasible=True)
     [plot] = plots_of(TradeOff([point], -50))
     assert plot.limit is None
-    html = render_charts(trade_off=TradeOff([point], -50))
+    html = render_trade_off(TradeOff([point], -50))
     assert Elements(html).count("figure") == 1
     assert rows_of(html, "candidates") == [["a", "4", "1", "+0.00", "satisfied"]]
 
 
 def test_marks_of_candidates_differ_by_more_than_their_color():
     points = [Point("a", 4, 1, 0.0, 0, feasible=True), Point("b", 5, 1, 0.0, 0, feasible=False, selected=True)]
-    html = render_charts(trade_off=TradeOff(points, -0.25))
+    html = render_trade_off(TradeOff(points, -0.25))
     first, second = re.findall(r"<title>.*?</svg>", html, re.DOTALL)
     assert first.count("<circle") == 1 and "<path" not in first
     assert second.count("<circle") == 1 and 'class="ring"' in second and "<path" in second
 
 
-def test_render_charts_without_charts_is_empty():
-    assert render_charts() == ""
-    html = render_charts(trade_off=TradeOff([Point("a", 4, 1, 0.0, 0, feasible=True)], -0.25))
-    assert not layer_rows(html) and Elements(html).count("figure") == 1
-    assert not Elements(render_charts([LayerBar("a", 1, 0, 0.1)])).count("figure")
+def test_chart_of_no_layers_is_empty():
+    trade_off = TradeOff([Point("a", 4, 1, 0.0, 0, feasible=True)], -0.25)
+    assert render_layers([]) == "" and not layer_rows(render_trade_off(trade_off))
 
 
 def test_save_page_replaces_the_file_and_leaves_no_other(tmp_path):
@@ -435,7 +439,7 @@ def test_report_has_a_row_for_each_layer_of_the_first_pass(two_passes):
         name = f"{'▸' * row['goes on']}{row.layer}{'selected' * (row.layer in two_passes.edit.layers)}"
         expected.append((name, str(row.corrected), str(row.broken), f"{row.loss:.3f}"))
     assert len(expected) == 7 and layer_rows(render(two_passes.page())) == expected
-    assert layer_rows(two_passes.charts_html()) == expected
+    assert layer_rows(two_passes.layers_html()) == expected
 
 
 def test_report_after_a_single_pass_shows_no_layers(fix):
@@ -445,8 +449,8 @@ def test_report_after_a_single_pass_shows_no_layers(fix):
 @pytest.mark.parametrize("which", ["two_passes", "fix"])
 def test_report_has_a_row_for_each_candidate_of_the_trade_off(which, request):
     fix = request.getfixturevalue(which)
-    rows = rows_of(fix.charts_html(), "candidates")
-    assert len(fix.trade_off) and rows_of(render(fix.page()), "candidates") == rows
+    rows = rows_of(render(fix.page()), "candidates")
+    assert len(fix.trade_off)
     for row, (_, expected) in zip(rows, fix.trade_off.iterrows(), strict=False):
         change = f"{expected['accuracy change']:+.2f}".replace("-", "−")
         counts = [str(expected[name]) for name in ("corrected", "broken")]
@@ -460,7 +464,7 @@ def test_report_has_a_row_for_each_candidate_of_the_trade_off(which, request):
 
 
 def test_report_without_a_candidate_that_corrects_more_than_it_breaks_shows_no_trade_off(not_repaired):
-    assert not len(not_repaired.trade_off) and not_repaired.charts_html() == ""
+    assert not len(not_repaired.trade_off)
     assert not Elements(render(not_repaired.page())).count("svg")
 
 
@@ -470,9 +474,10 @@ def test_trade_off_is_computed_once_and_only_for_a_report(snow, monkeypatch):
     monkeypatch.setattr(Search, "trade_off", lambda *args: calls.append(args) or compute(*args))
     fix = repair(**snow)
     fix.summary()
+    fix.layers_html()
     assert not calls
     render(fix.page())
-    fix.charts_html()
+    render(fix.page())
     assert len(calls) == 1
 
 

@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from edittools.classifiers import Classifier, fingerprint
-from edittools.course.scenarios.finetuning import FinetuningRounds, select_finetuning
 from edittools.cut import cut_all
 from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar
@@ -18,6 +17,7 @@ from edittools.methods import METHODS, Method, rewrite_at_random
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite, rewrite_at
 from edittools.selection import Assessment, Constraints, Search, Splits, cache_activations, grid
+from edittools.selection import search as search_module
 from edittools.selection.activations import CachedActivations
 from edittools.selection.constraints import ConstraintCheck
 from edittools.selection.outcomes import FIRST, SECOND, SINGLE, Candidate, Outcome, Outcomes
@@ -98,17 +98,17 @@ def _same_outcomes(one, other):
 
 
 def test_outcomes_of_several_methods_are_those_of_each_alone(tiny, exemplar, splits, two_go_on):
-    methods = [WHOLE, METHODS["projection"], METHODS["random direction"].draw(1), METHODS["logit correction"]]
+    methods = [WHOLE, METHODS["projection"], METHODS["random direction"].draw(1), METHODS["last layer"]]
     search = Search(tiny, exemplar, splits, LAYERS)
     outcomes = search.score(methods)
-    names = ["edit", "projection", "random direction 2", "logit correction"]
+    names = ["edit", "projection", "random direction 2", "last layer"]
     assert outcomes.methods == list(search.methods) == list(outcomes.seconds) == names
     for method in methods:
         alone = Search(tiny, exemplar, splits, LAYERS).score(method)
         of_method = outcomes.of(method.name)
         _same_outcomes(of_method, alone)
         assert of_method.methods == list(of_method.seconds) == [method.name]
-    _same_outcomes(outcomes.of("edit", "logit correction"), outcomes.of("edit").joined(outcomes.of("logit correction")))
+    _same_outcomes(outcomes.of("edit", "last layer"), outcomes.of("edit").joined(outcomes.of("last layer")))
 
 
 def test_bar_of_two_passes_ends_at_its_total(tiny, exemplar, splits, two_go_on, monkeypatch):
@@ -122,10 +122,10 @@ def test_bar_of_two_passes_ends_at_its_total(tiny, exemplar, splits, two_go_on, 
 
 
 def test_outcomes_of_a_pass_are_those_of_its_candidates(tiny, exemplar, splits, two_go_on):
-    outcomes = Search(tiny, exemplar, splits, LAYERS).score([WHOLE, METHODS["logit correction"]])
+    outcomes = Search(tiny, exemplar, splits, LAYERS).score([WHOLE, METHODS["last layer"]])
     assert len(outcomes.tried_in(FIRST)) == len(LAYERS)
     assert len(outcomes.tried_in(SECOND)) == 2 * len(WHOLE_GRID) * 2
-    assert outcomes.tried_in(SINGLE).methods == ["logit correction"]
+    assert outcomes.tried_in(SINGLE).methods == ["last layer"]
     assert len(outcomes.tried_in(FIRST, SECOND, SINGLE)) == len(outcomes)
     in_stem = outcomes.where(lambda candidate: candidate.params["layer"] == "stem")
     indices = [index for index, one in enumerate(outcomes.candidates) if one.params["layer"] == "stem"]
@@ -444,6 +444,19 @@ def test_screen_rejects_what_breaks_too_much_of_its_share_and_no_feasible_edit(t
     assert screened == [search.is_feasible(edit, 1.0, without) for without in (None, 0, 1)]
 
 
+def test_images_on_which_a_part_is_screened_do_not_depend_on_those_outside(threshold):
+    search = _search(threshold, folds={"target": TWO_FOLDS, "clean": _last(4, COUNT)})
+    clean = search.activations["clean"]
+    screened = ConstraintCheck(search.activations, search.splits.folds).screened["clean"]
+    in_fold = search.splits.folds["clean"] == 0
+    logits = clean.original.clone()
+    logits[in_fold] *= 1e-3  # these images are now nearest to the boundary
+    clean.original = logits
+    changed = ConstraintCheck(search.activations, search.splits.folds).screened["clean"]
+    assert torch.equal(changed[1], screened[1]) and not screened[1][in_fold].any()
+    assert not torch.equal(changed[0], screened[0])
+
+
 def test_costs_of_splits_without_folds_count_everywhere(threshold):
     search = _search(threshold, retained=60, folds={"target": TWO_FOLDS, "clean": _last(4, COUNT)})
     edit = _breaking(threshold, clean=4, green=1 / 60)
@@ -748,7 +761,7 @@ def test_score_that_is_ended_returns_what_was_scored(tiny, exemplar, splits):
     whole = Search(tiny, exemplar, splits, LAYERS).score([EXACT, METHODS["projection"]])
     for count in (1, 4, len(whole.of("edit")) + 2):
         search = Search(tiny, exemplar, splits, LAYERS, progress=_ending_after(count))
-        outcomes = search.score([EXACT, METHODS["projection"], METHODS["logit correction"]])
+        outcomes = search.score([EXACT, METHODS["projection"], METHODS["last layer"]])
         assert search.is_ended
         _same_outcomes(outcomes, whole.of_candidates(range(count)))
         assert not len(search.score(METHODS["projection"]))
@@ -760,13 +773,6 @@ def test_score_candidates_that_is_ended_raises(tiny, exemplar, splits):
     with pytest.raises(KeyboardInterrupt):
         search.score_candidates(candidates)
     assert search.is_ended
-
-
-def test_score_that_is_ended_before_the_first_candidate_raises(tiny, exemplar, splits, two_go_on, monkeypatch):
-    search = Search(tiny, exemplar, splits, LAYERS)
-    monkeypatch.setattr(CachedActivations, "logits", _interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        search.score(WHOLE)
 
 
 def test_score_that_is_ended_in_its_first_pass_keeps_the_best_of_what_was_tried(tiny, exemplar, splits, two_go_on):
@@ -782,7 +788,17 @@ def test_score_that_is_ended_in_its_first_pass_keeps_the_best_of_what_was_tried(
     _same_outcomes(kept.of_candidates([0]), whole.of_candidates([best]))
 
 
-def _interrupt(*_):
+@pytest.mark.parametrize(("owner", "name"), [(CachedActivations, "logits"), (search_module, "CachedActivations")])
+def test_score_that_is_ended_before_the_first_candidate_raises(
+    tiny, exemplar, splits, two_go_on, monkeypatch, owner, name
+):
+    search = Search(tiny, exemplar, splits, LAYERS)
+    monkeypatch.setattr(owner, name, _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        search.score(WHOLE)
+
+
+def _interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
@@ -826,13 +842,13 @@ def test_first_pass_is_the_default_edit_in_each_layer(tiny, exemplar, splits, tw
 
 
 def test_first_pass_in_small_groups_of_images_is_that_of_all_at_once(tiny, exemplar, splits, two_go_on, monkeypatch):
-    at_once, in_groups = [], []
-    for found, memory in ((at_once, ""), (in_groups, "0.000001")):
+    at_once, split_into_groups = [], []
+    for found, memory in ((at_once, ""), (split_into_groups, "0.000001")):
         monkeypatch.setenv("EDITTOOLS_MEMORY", memory)
         search = Search(tiny, exemplar, splits, LAYERS)
         found.append(search.score(WHOLE).tried_in(FIRST))
-    torch.testing.assert_close(at_once[0].losses, in_groups[0].losses, rtol=1e-4, atol=1e-5)
-    assert torch.equal(at_once[0].wrong, in_groups[0].wrong)
+    torch.testing.assert_close(at_once[0].losses, split_into_groups[0].losses, rtol=1e-4, atol=1e-5)
+    assert torch.equal(at_once[0].wrong, split_into_groups[0].wrong)
 
 
 @pytest.mark.parametrize(
@@ -894,25 +910,6 @@ def test_half_of_the_layers_that_go_on_satisfy_the_constraints(tiny, exemplar, s
     assert search.best_layers(first, 1) == ["a", "b", "d", "e"]
     assert search.best_layers(first, 0) == ["f", "e", "d", "c"]
     assert search.best_layers(first) == ["f", "a", "e", "b"]
-
-
-def test_select_finetuning_selects_in_the_layers_that_went_on(tiny, exemplar, curable, two_go_on, monkeypatch):
-    """Let only the layer that is worst by loss satisfy the constraints, so that it goes on for that reason alone."""
-    goal = (int(predict(tiny, curable.target).argmax(1)[0]) + 1) % 5
-    target = replace(curable.target, labels=torch.full_like(curable.target.labels, goal))
-    search = Search(tiny, replace(exemplar, label=goal), replace(curable, target=target), LAYERS)
-    method = METHODS["local fine-tuning"].trying(grid(scope=("local",), rate=(1.0,), steps=((2,),)))
-    first = search.score(method).tried_in(FIRST)
-    helpful = [index for index in first.by_loss if first.net[index] > 0]
-    last = first.candidates[helpful[-1]].params["layer"]
-    assert last != first.candidates[first.by_loss[0]].params["layer"]
-    is_last = lambda edit, *settings: f"{last}.weight" in edit.changes  # noqa: E731
-    monkeypatch.setattr(search, "is_feasible", is_last)
-    monkeypatch.setattr(search._check, "screen", is_last)
-    rounds = FinetuningRounds(rates=(1.0,), momenta=(0.0,), steps=(2,), localities=(5.0,), top=1)
-    selection = select_finetuning(search, "local", rounds)
-    assert last in selection.going_on
-    assert ((selection.results.layer == last) & (selection.results.locality > 0)).any()
 
 
 def test_few_candidates_are_tried_in_all_layers(tiny, exemplar, splits, monkeypatch):

@@ -226,7 +226,6 @@ def test_result_is_kept_while_its_own_edit_is_applied_only(session, tiny):
 
 def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, tiny, monkeypatch):
     edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
-    drawn = []
 
     def repair(classifier, exemplar, target, clean, retain, *, source, progress, **options):
         progress(total=2).update()
@@ -239,21 +238,18 @@ def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, ti
         )
         return SimpleNamespace(
             edit=edit,
-            selection=SimpleNamespace(feasible=True, n_candidates=96, params={"layer": "conv2", "strength": 0.5}),
+            selection=SimpleNamespace(
+                feasible=True, n_candidates=96, params={"layer": "conv2", "strength": 0.5}, costs={}
+            ),
             verdict=verdict,
             checks=verdict.checks,
             summary=lambda: "Selected: layer conv2.",
-            charts_html=lambda: drawn.append(edit) or "<p>charts</p>",
         )
 
     monkeypatch.setattr(session_module, "repair", repair)
     calls = []
     session.search(progress=bars_that_call(lambda bar: calls.append((bar.n, bar.total))))
     assert calls == [(1, 2)]
-    assert not session.result.charts and not drawn
-    session.draw_charts()
-    session.draw_charts()
-    assert session.result.charts == "<p>charts</p>" and drawn == [edit]
     assert session.result.held_out and session.strength == 0.5
     verdict = session.result.verdict.split("\n")
     assert verdict[0] == "unclear: 4 of 6 images. Pass more."
@@ -262,7 +258,7 @@ def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, ti
     assert details[0] == CROSS_VALIDATED and details[2:] == ["Selected: layer conv2."]
     session.relabel(11, another_class(session, 11))
     result = session.update()
-    assert result.edit is edit and result.held_out and result.charts == "<p>charts</p>"
+    assert result.edit is edit and result.held_out
     marked = result.verdict.split("\n")
     assert marked[0] == BEFORE_CHANGE and marked[1:] == verdict
     fresh = session.measure(edit, [session.index])
@@ -400,13 +396,6 @@ def test_suggest_finds_concepts_in_the_selected_image_the_largest_first(session,
     with_finder.select(3)
     assert list(with_finder.suggest()) == ["road", "sign"] and torch.equal(with_finder.suggest()["road"], MASK)
     assert torch.equal(seen[0][0], with_finder.image)
-
-
-def test_draw_charts_without_a_search_draws_none(session):
-    session.draw_charts()
-    result = session.rewrite("conv1")
-    session.draw_charts()
-    assert session.result is result and not result.charts
 
 
 def test_show_of_a_saved_edit(session, tmp_path):

@@ -8,15 +8,18 @@ import pytest
 import synthetic
 import tables
 import torch
-import watermark
-from _lib import networks, outcomes, pivots, snow
-from _lib.methods import ONE_EACH, QUICK, search_of, select_all, small
+from _lib import pivots
+from _lib.contest import add_contest
+from _lib.methods import WITHIN, WITHOUT
 from _lib.results import (
+    BLURRED,
     COLUMNS,
+    DEFAULT,
+    FINETUNING,
     FOLDER,
-    METHODS,
+    METHOD_NAMES,
     Results,
-    name_of,
+    encode,
     parts_of,
     read_all,
     read_outcomes,
@@ -25,18 +28,12 @@ from _lib.results import (
     read_run,
     write_results,
 )
+from scipy import stats
 from synthetic import interval_by_group
 
-from edittools.classifiers import fingerprint
-from edittools.course.scenarios.finetuning import FinetuningRounds, best_of_each_layer, select_finetuning
-from edittools.course.scenarios.scenario import Scenario
 from edittools.course.scenarios.synthetic import CaseSettings
-from edittools.edits import Change, Edit
-from edittools.images import LabelledImages
-from edittools.methods import rewrite_at_random
-from edittools.metrics import predict
-from edittools.selection import Candidate, Outcomes, Search, Splits, grid
-from edittools.selection.outcomes import Outcome
+from edittools.methods import EDIT, RANDOM, rewrite_at_random
+from edittools.selection import grid
 from edittools.site import prepare
 
 # --- the schema ---
@@ -59,7 +56,7 @@ def table_of(results):
 
 def test_results_are_the_same_after_writing_and_reading(tmp_path):
     results = results_of({"edit": 0.1 + 0.2, "full rank": -1 / 3})
-    results.add("restored", float("nan"), method="edit", interval=[float("nan")] * 2)
+    results.add("share", float("nan"), method="edit", interval=[float("nan")] * 2)
     results.add("unknown", None)
     results.add_selected("features.10, α 1", "mini_vgg", "edit")
     results.add_outcomes([1, 1, 0, 0], [1, 0, 1, 0], method="edit", split="target_test")
@@ -75,12 +72,8 @@ def test_results_are_the_same_after_writing_and_reading(tmp_path):
     assert read_outcomes("a", tmp_path).outcomes.tolist() == ["x+-."]
 
 
-def test_encode_outcomes_of_some_images():
-    assert outcomes.encode([1, 0, 1], [0, 0, 1], [4, 0, 2], size=6) == "._x_+_"
-
-
-def test_name_of_a_new_method():
-    assert name_of("full_rank") == "full rank" and name_of("a_new_method") == "a new method"
+def test_encode_tells_what_became_of_each_image():
+    assert encode([1, 0, 1, 0], [0, 0, 1, 1]) == "+.x-"
 
 
 def test_stored_results_have_the_schema():
@@ -96,8 +89,7 @@ def test_stored_results_have_the_schema():
 
 def test_one_method_has_one_name():
     """No name of a method is another's key or differs from it by punctuation alone."""
-    known = {*METHODS.values(), *synthetic.METHODS.values(), "", "no edit"}
-    known |= {f"random direction {draw}" for draw in range(2, 6)}
+    known = {*METHOD_NAMES, *synthetic.METHODS.values(), ""}
     table = read_all()
     without_methods = table.experiment.isin(["probing", "calibration"])
     assert set(table[~without_methods].method) <= known
@@ -139,8 +131,8 @@ def test_cells_of_undefined_and_missing_values():
     results.add("candidates", 3, method="full rank")
     table = table_of(results)
     assert pivots.cells(table, "errors corrected", "target_test").to_dict() == {"edit": "–"}
-    assert not len(pivots.cells(table, "restored"))
-    columns = {name: pivots.cells(table, name) for name in ("errors corrected", "candidates", "restored")}
+    assert not len(pivots.cells(table, "unknown"))
+    columns = {name: pivots.cells(table, name) for name in ("errors corrected", "candidates", "unknown")}
     text = pivots.markdown(columns, ["edit", "full rank"], rows="method")
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert lines[0] == ["method", "errors corrected", "candidates"]
@@ -155,30 +147,13 @@ def test_cells_of_two_splits_are_refused():
         pivots.cells(table_of(results), "accuracy change")
 
 
-def test_holm_of_the_textbook_example():
-    assert pivots.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-
-
-def test_holm_with_ties_and_large_values():
-    assert pivots.holm([0.5, 0.5, 0.9]) == [1.0, 1.0, 1.0]
-    assert pivots.holm([]) == []
-
-
-def test_with_holm_corrects_p_values_without_the_edit():
-    results = Results("snow", "MiniWorld")
-    for method, p in {"edit": 1.0, "concept projection": 0.02, "full rank": 0.03}.items():
-        results.add("p against the edit", p, method=method, split="target_test")
-    corrected = pivots.values(pivots.with_holm(table_of(results)), "p against the edit", "target_test")
-    assert corrected.to_dict() == pytest.approx({"concept projection": 0.04, "full rank": 0.04})
-
-
 # --- the pages ---
 
 
 def test_page_tables_match_results():
     pages = tables.pages()
     named = {name for text in pages.values() for name in re.findall("<!-- table: (.*) -->", text)}
-    assert named == {*tables.TABLES, *tables.SUMMARIES, "shortcuts"}
+    assert named == {*tables.TABLES, *tables.SUMMARIES, *tables.QUESTIONS}
     for path, text in pages.items():
         assert path.read_text() == text, path.name
 
@@ -188,26 +163,31 @@ def test_every_stored_run_is_in_a_table():
     assert shown == {path.stem for path in FOLDER.glob("*.csv")}
 
 
-@pytest.mark.parametrize("method", ["edit", "fine-tuning"])
-def test_headline_of_learned_shortcuts_follows_from_the_outcomes_of_photos(method):
-    of_photos = read_outcomes("learned_shortcut")
-    is_selected = (of_photos.method == method) & of_photos.split.str.endswith("within the limits")
+@pytest.mark.parametrize("run", ["learned_shortcut", "snow_lite", "snow_mini", "typographic_mini", "watermark"])
+@pytest.mark.parametrize("method", [EDIT, FINETUNING])
+def test_headline_follows_from_the_outcomes_of_images(run, method):
+    of_images = read_outcomes(run)
+    is_selected = (of_images.method == method) & of_images.split.str.endswith(WITHIN)
     nets = []
     changes = []
-    for row in of_photos[is_selected].itertuples():
-        kind, mark, *_ = row.split.split(", ")
+    for row in of_images[is_selected].itertuples():
+        split, *condition = row.split.split(", ")
+        case = (row.network, condition[0])
         gained = row.outcomes.count("+") - row.outcomes.count("-")
-        if kind == "other classes":
+        if split == "target_test":
             errors = row.outcomes.count("+") + row.outcomes.count("x")
-            nets.append({"pair": (row.network, mark), "value": gained / errors})
-        if kind == "clean":
-            changes.append({"pair": (row.network, mark), "value": 100 * gained / len(row.outcomes)})
-    table = read_results("learned_shortcut")
-    is_method = (table.network == "all") & (table.method == method) & (table.condition == "within the limits")
-    stored = table[is_method].set_index("metric").value
-    for metric, rows in {"errors corrected": nets, "accuracy change": changes}.items():
-        of_pairs = pd.DataFrame(rows).groupby("pair").value.mean()
-        assert stored[metric] == pytest.approx(of_pairs.mean(), abs=1e-8)
+            nets.append({"case": case, "value": gained / errors})
+        if split == "clean_test":
+            changes.append({"case": case, "value": 100 * gained / len(row.outcomes)})
+    table = read_results(run)
+    is_method = (table.network == "all") & (table.method == method) & (table.condition == WITHIN)
+    stored = table[is_method].set_index(["split", "metric"]).value
+    if not nets:
+        assert stored["", "feasible"] == 0
+        return
+    for key, rows in {("target_test", "errors corrected"): nets, ("clean_test", "accuracy change"): changes}.items():
+        of_cases = pd.DataFrame(rows).groupby("case").value.mean()
+        assert stored[key] == pytest.approx(of_cases.mean(), abs=1e-8)
 
 
 def test_parts_of_an_experiment_are_read_as_one_table(tmp_path):
@@ -220,31 +200,80 @@ def test_parts_of_an_experiment_are_read_as_one_table(tmp_path):
         read_parts("watermark", tmp_path)
 
 
-def test_shares_show_several_draws_of_the_control_as_mean_and_range():
-    draws = {"random direction": 0.5, "random direction 2": 0.3, "random direction 3": 0.7}
-    table = table_of(results_of({"edit": 0.8, **draws, "random direction, several exemplars": 0.4}))
-    text = tables.shares(table, "errors corrected", "target_test")
-    assert text.to_dict() == {
-        "edit": "80% [70, 90]",
-        "random direction": "50% (30 to 70 in 3 draws)",
-        "random direction, several exemplars": "40% [30, 50]",
-    }
+# --- contests ---
+
+WRONG = {"before": [1, 1, 1, 1, 0], "half": [1, 1, 0, 0, 0], "all": [0, 0, 0, 0, 0], "worse": [1, 1, 1, 1, 1]}
 
 
-def test_summary_shows_the_best_finetuning_and_a_dash_for_what_was_not_measured(monkeypatch):
-    shares = {"edit": 0.5, "full rank": 0.4, "local fine-tuning": 0.1, "global fine-tuning": 0.3}
-    shares |= {"random direction": 0.25}
-    results = results_of(shares)
-    monkeypatch.setattr(tables, "read_results", lambda name: results.frame())
-    monkeypatch.setattr(tables, "DRAWS_OF", {})
-    header, _, *rows = tables.summary("summary_snow").splitlines()
+def contest_row(method, limits, after="", network="net", case="a", draw=0, **more):
+    """What was selected for a method, and what it does to the same five images with and without the concept."""
+    sets = {}
+    if after:
+        sets = {"target_test": [WRONG["before"], WRONG[after]], "clean_test": [[0] * 5, [0, 0, 0, 0, 1]]}
+        sets["retain_test"] = [[0, 1], [1, 1]]
+    row = {"network": network, "case": case, "draw": draw, "method": method, "limits": limits, "sets": sets}
+    return {**row, "settings": "some", "candidates": 2, "seconds": 1.5, **more}
+
+
+def contest_table(rows):
+    results = Results("snow", "photos")
+    add_contest(results, pd.DataFrame(rows))
+    return results, results.frame().assign(run="a_run")
+
+
+def test_contest_means_are_over_cases_whose_draws_are_averaged_first():
+    after = {("net", "a"): ["half", "all"], ("net", "b"): ["all", "all"], ("other", "a"): ["worse", ""]}
+    after |= {("other", "b"): ["all", "all"], ("other", "c"): ["half", "half"]}
+    rows = []
+    for (network, case), of_draws in after.items():
+        rows += [contest_row(EDIT, WITHIN, one, network, case, draw) for draw, one in enumerate(of_draws, 1)]
+    results, table = contest_table([*rows, contest_row(RANDOM, WITHOUT, "half")])
+    of_edit = table[(table.method == EDIT) & (table.split.isin(["", "target_test"]))]
+    pooled = of_edit[of_edit.network == "all"].set_index("metric")
+    assert pooled.loc["feasible", ["value", "n"]].tolist() == [9, 10]
+    corrected = pooled.loc["errors corrected"]
+    expected = stats.ttest_1samp([0.75, 1.0, -0.25, 1.0, 0.5], 0).confidence_interval()
+    assert corrected.value == pytest.approx(0.6)
+    assert (corrected.low, corrected.high) == pytest.approx((expected.low, expected.high))
+    assert of_edit[of_edit.network != "all"].low.isna().all()  # of so few cases
+    of_network = of_edit[(of_edit.network == "net") & (of_edit.condition == WITHIN)].set_index("metric")
+    assert of_network.loc["errors corrected", "value"] == pytest.approx(0.875)
+    of_case = of_edit[(of_edit.network == "net") & (of_edit.condition == f"a, {WITHIN}")].set_index("metric")
+    assert of_case.loc["errors corrected", "value"] == pytest.approx(0.75)
+    stored = {row["split"]: row["outcomes"] for row in results.outcomes if row["network"] == "net"}
+    assert stored[f"target_test, a, draw 1, {WITHIN}"] == "xx++."
+
+
+def test_contest_counts_costs_on_other_sets():
+    _, table = contest_table([contest_row(EDIT, WITHIN, "half"), contest_row(RANDOM, WITHOUT, "half")])
+    found = table[(table.network == "all") & (table.method == EDIT)].set_index(["split", "metric"]).value
+    assert found["clean_test", "accuracy change"] == pytest.approx(-20)
+    assert found["retain_test", "correct"] == 0 and found["retain_test", "errors corrected"] == -1
+
+
+def test_contest_tells_infeasible_methods_from_those_that_correct_nothing(monkeypatch):
+    rows = [contest_row(EDIT, WITHIN, "half"), contest_row(FINETUNING, WITHIN, "", case="")]
+    rows += [contest_row(DEFAULT, WITHOUT, "all"), contest_row(RANDOM, WITHOUT, "half", case="a")]
+    results, table = contest_table(rows)
+    monkeypatch.setattr(tables, "read_run", lambda name: {"selected": results.selected})
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables.contest(table).splitlines()]
+    header = lines[0]
+    of_methods = {line[0]: dict(zip(header, line, strict=True)) for line in lines if len(line) == len(header)}
+    assert of_methods["**edit**"]["within the limits: errors corrected"] == "50%"
+    assert of_methods["fine-tuning"]["feasible"] == "0 of 1"
+    assert of_methods["fine-tuning"]["within the limits: errors corrected"] == ""
+    assert lines[-1] == ["net", "a", "50%, −20.00", "–", "100%, −20.00"]
+
+
+def test_summary_shows_a_dash_where_nothing_is_feasible_or_was_measured(monkeypatch):
+    rows = [contest_row(EDIT, WITHIN, "half"), contest_row(FINETUNING, WITHIN, ""), contest_row(RANDOM, WITHOUT, "all")]
+    _, table = contest_table(rows)
+    monkeypatch.setattr(tables, "read_results", lambda name: table)
+    header, _, *lines = tables.summary("summary_snow").splitlines()
     titles = [cell.strip() for cell in header.split("|")[1:-1]]
-    assert len(rows) == 3
-    first = dict(zip(titles, (cell.strip() for cell in rows[0].split("|")[1:-1]), strict=True))
-    assert first[tables.TUNED] == "30% [20,\u00a040]"
-    assert first["full rank"] == "40% [30,\u00a050]"
-    assert first["edit of two layers"] == "–"
-    assert first["accuracy with the edit, points"] == "−0.10"
+    first = dict(zip(titles, (cell.strip() for cell in lines[0].split("|")[1:-1]), strict=True))
+    assert first[EDIT] == "50% at −20.00" and first[RANDOM] == "100%"
+    assert FINETUNING not in titles and BLURRED not in titles
 
 
 def test_effects_are_counted_by_photos_used_and_left_out_below_ten():
@@ -281,61 +310,10 @@ def test_candidates_of_a_synthetic_case_are_those_of_its_grids():
     settings = CaseSettings(
         editing={"editing": grid(rank=(1, 3), reference_weight=(0.0, 10.0, 30.0))},
         strengths=(0.5, 1.0, 1.5),
-        finetuning=FinetuningRounds(
-            rates=(3e-4, 3e-3, 3e-2), momenta=(0.0,), steps=(20,), localities=(1.0, 10.0), top=2
-        ),
+        finetuning=grid(rate=(3e-4, 3e-3, 3e-2), steps=(20,)),
     )
     assert synthetic.candidates(3, settings)["editing"] == 54
-    assert synthetic.candidates(3, settings)["local fine-tuning"] == 9 + 4 + 3 * 13
-
-
-# --- selecting ---
-
-
-@pytest.fixture
-def scenario(tiny, photos32, exemplar):
-    """A scenario on half of whose images the classifier is wrong."""
-    labels = predict(tiny, photos32).argmax(1)
-    labels[::2] = (labels[::2] + 1) % 5
-    data = LabelledImages(photos32, labels, tiny.classes)
-    splits = Splits(1 - photos32, data.subset(range(20)), data.subset(range(20, 30)))
-    return Scenario(tiny, {"one": exemplar}, splits, layers=("conv1", "conv2"))
-
-
-@pytest.fixture
-def search(scenario):
-    return Search(scenario.classifier, scenario.exemplars, scenario.splits, scenario.layers)
-
-
-def test_select_finetuning_continues_the_best_feasible_candidate_as_well(search, monkeypatch):
-    """Let only the lowest learning rate satisfy the constraints; it is not the best by loss."""
-    rounds = FinetuningRounds(rates=(1e-5, 1.0), momenta=(0.0,), steps=(2,), localities=(5.0,), top=1)
-
-    def has_low_rate(edit, strength=1.0):
-        return max(float(change.delta().abs().max()) for change in edit.changes.values()) < 1e-3
-
-    monkeypatch.setattr(search, "is_feasible", has_low_rate)
-    table = select_finetuning(search, "local", rounds).results
-    first, second = table[:4], table[4:]
-    best = first.sort_values("loss", kind="stable").iloc[0]
-    assert best.rate == 1.0
-    assert (first.locality == 0).all()
-    assert list(second.rate) == [1.0, 1e-5]
-    assert (second.locality == 5.0).all()
-
-
-def test_best_of_each_layer_returns_one_candidate_per_layer(search):
-    """Of the edits of each layer, the best by loss costs clean images."""
-    free = Edit({"head.bias": Change(torch.zeros(5))}, fingerprint(search.classifier.model))
-    costly = Edit({"head.bias": Change(1e4 * torch.eye(5)[0])}, fingerprint(search.classifier.model))
-    outcomes = []
-    for loss, (layer, edit) in enumerate([("a", costly), ("b", free), ("a", free), ("c", costly), ("c", free)]):
-        candidate = Candidate({"layer": layer}, edit)
-        outcomes.append(Outcome(candidate, torch.full((20,), float(loss)), torch.zeros(20, dtype=torch.bool)))
-    all_outcomes = Outcomes.collected(outcomes, torch.ones(20, dtype=torch.bool))
-    assert best_of_each_layer(all_outcomes, 2, search) == [1, 2]
-    assert best_of_each_layer(all_outcomes, 9, search) == [1, 2, 4]
-    assert best_of_each_layer(all_outcomes, 2) == [0, 1] and best_of_each_layer(all_outcomes, 9) == [0, 1, 3]
+    assert synthetic.candidates(3, settings)["local fine-tuning"] == 3 * 3 * 4
 
 
 def test_random_directions_differ_by_seed(tiny, photos32, exemplar):
@@ -343,65 +321,3 @@ def test_random_directions_differ_by_seed(tiny, photos32, exemplar):
     [first], [same], [other] = (rewrite_at_random(site, objective="least_squares", seed=seed) for seed in (0, 0, 1))
     right = [edit.changes["conv1.weight"].right for edit in (first, same, other)]
     assert torch.equal(right[0], right[1]) and not torch.allclose(right[0].abs(), right[2].abs(), atol=1e-3)
-
-
-# --- networks ---
-
-
-def row(job, method, before, after):
-    effort = {"settings": method, "candidates": 2, "seconds": 1.0, "network_seconds": 1.0}
-    sets = {split: [before, after] for split in ("target_test", "clean", "clean_test", "retain_test")}
-    return {"job": job, "method": method, **sets, **effort}
-
-
-def test_add_networks_of_a_watermark_stores_which_photos():
-    sets = {mark: [[1], [0], [2]] for mark in watermark.UNSEEN}
-    found = row("a", "editing", [0, 0, 0], [0, 0, 0]) | sets | {"layer": "conv1"}
-    found |= {"clean_test": [[0, 0, 0], [0, 0, 0], [0, 1, 2]], "target_test": [[1, 1, 0], [0, 1, 0], [0, 1, 2]]}
-    results = Results("watermark", "photos")
-    networks.add_networks(results, [found], watermark.add_figures)
-    of_splits = {one["split"]: one["outcomes"] for one in results.outcomes}
-    assert of_splits["black"] == "__+" and of_splits["target_test"] == "+x."
-
-
-def line_of(rows, add_figures):
-    results = Results("snow", "photos")
-    networks.add_networks(results, rows, add_figures)
-    return results.keyed_line()
-
-
-def test_json_keys_of_snow_and_watermark():
-    """Others read these; `tests/slow/test_quick_runs.py` checks those of all scripts."""
-    found = row("a", "editing", [1, 0], [0, 0]) | {"elsewhere": [[0, 0], [0, 1]]}
-    keys = """errors_before errors_after corrected broken errors_corrected errors_corrected_interval p success
-    accuracy_change_points_budget accuracy_change_points_held_out accuracy_change_points_held_out_interval
-    keep_errors_before keep_errors_after keep_images changed_elsewhere p_against_edit chosen trials choice_seconds"""
-    assert set(keys.split()) <= set(line_of([found], snow.add_figures))
-    found |= {"clean_test": [[0, 0], [0, 0], [0, 1]], "target_test": [[1, 0], [0, 0], [0, 1]]}
-    found |= {mark: [[1], [0], [0]] for mark in watermark.UNSEEN}
-    keys = """layers images errors_before corrected broken broken_by_the_mark share_restored share_restored_interval
-    broken_by_unseen_marks share_restored_unseen_marks share_restored_unseen_marks_interval marks success
-    accuracy_change_points_held_out accuracy_change_points_held_out_interval p_against_edit
-    chosen trials choice_seconds"""
-    assert set(keys.split()) <= set(line_of([found | {"layer": "conv1"}], watermark.add_figures))
-
-
-# --- the command line ---
-
-
-def test_small_scenario_can_be_searched(scenario):
-    splits = scenario.splits
-    parts = {"clean_test": splits.clean.subset([4, 5]), "extra": {"more": splits.clean.subset([6, 7, 8, 9])}}
-    whole = Scenario(
-        scenario.classifier,
-        scenario.exemplars,
-        Splits(splits.reference, splits.target, splits.clean.subset(range(4)), **parts),
-        layers=scenario.layers,
-        default={"layer": "conv2", "exemplar": "one", "rank": 1},
-    )
-    fewer = small(whole, images=5)
-    assert fewer.layers == ("conv2",)
-    sizes = {name: len(data) for name, data in fewer.splits.labeled.items()}
-    assert sizes == {"target": 5, "clean": 1, "clean_test": 1, "more": 1}
-    selections = select_all(fewer, search_of(fewer), QUICK, ONE_EACH)
-    assert {"editing", "random_direction", "finetune_local", "full_rank"} <= set(selections)

@@ -8,7 +8,6 @@ import torch
 from edittools._caching import digest_tensors
 from edittools.classifiers import fingerprint
 from edittools.course.scenarios.synthetic import (
-    BUDGETS,
     DEFAULT_SETTINGS,
     Case,
     CaseSettings,
@@ -69,6 +68,5 @@ def identity_of(source: SetupSource, settings: CaseSettings = DEFAULT_SETTINGS) 
     labels = digest_tensors([clean.labels, clean_test.labels])
     layers = setup.common_fields["layers"]
     return (
-        f"{fingerprint(setup.classifier)} {setup.concepts.digest()} {images} {labels} {layers} {settings} {BUDGETS} "
-        f"{PROJECTIONS}"
+        f"{fingerprint(setup.classifier)} {setup.concepts.digest()} {images} {labels} {layers} {settings} {PROJECTIONS}"
     )

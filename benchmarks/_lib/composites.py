@@ -93,7 +93,6 @@ def snow_from_composites(name: str, progress: Progress | None = None) -> Scenari
         classifier,
         exemplars,
         splits,
-        several={f"all {len(exemplars)}": list(exemplars.values())},
         tier="lite",
         change=change,
         default={

@@ -1,254 +1,269 @@
-"""Every method on a scenario, selected in the same way: an edit, its controls, fine-tuning and the baselines."""
+"""Every method on the same images, selected by the same rule: an edit, what a user would do instead, and a control.
 
+The rule is that of `repair`: the lowest cross-entropy on the images with the concept, of the candidates with a net gain
+and costs within half of the limits. Each method is also selected whatever it costs. The edit with default settings and
+the random directions need no labels, so nothing is selected for them.
+"""
+
+import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
-from _lib.results import Results, key_of
-from edittools.course.scenarios.finetuning import FinetuningRounds, interpolate_finetuning, select_finetuning
-from edittools.course.scenarios.scenario import Scenario
-from edittools.course.scenarios.synthetic import FULL_RANK
-from edittools.cut import Cut
-from edittools.edits import Edit
+from _lib.results import (
+    DEFAULT,
+    FINETUNING,
+    FULL_RANK,
+    LAST_LAYER,
+    ON_EXEMPLAR,
+    PASTED,
+    PASTED_UNLABELED,
+    PROJECTION,
+)
+from edittools._progress import bar_of
+from edittools.classifiers import Classifier, fingerprint
+from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.methods import EDIT, METHODS, RANDOM, SCOPES
-from edittools.rewriting import rewrite_at
-from edittools.selection import CachedActivations, Candidate, Search, Selection, Splits, grid
-from edittools.selection.constraints import COST_SPLITS
-from edittools.selection.splits import EVALUATING, SELECTING
+from edittools.methods import EDIT, METHODS, RANDOM
+from edittools.selection import CachedActivations, Constraints, Outcomes, Search, Selection, Splits, grid
+from edittools.selection.finetuning import CHECKPOINTS, NO_LIMITS, finetune_network, train_network
+from edittools.selection.outcomes import SECOND, SINGLE, Candidate
+from edittools.selection.repair import SETTINGS
+from edittools.selection.search import SECOND_LAYER, candidate_layers
+from edittools.selection.splits import FOLDS, stratified_folds
+from edittools.site import site_at
 
-FAST = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
-"""Settings of least-squares edits: without the penalty on reference keys, and with it."""
-STRENGTHS, RATES = (0.5, 1.0), (1e-4, 1e-3, 1e-2, 1e-1)
-SLOW = {"steps": (20, 100), "localities": (1.0, 10.0, 100.0), "top": 2}
-"""Rounds of fine-tuning on photographs, where a step takes a second."""
-OTHERS = {
-    "full_rank": METHODS[EDIT].trying(FULL_RANK),
-    "projection": METHODS["projection"],
-    "last_layer": METHODS["last layer"],
-    "logit_correction": METHODS["logit correction"],
-}
-"""The other methods, with the settings to try, by key."""
-NOT_SELECTED = {"settings": "no weight", "candidates": 1, "seconds": 0.0, "success": None}
-"""The effort of a method that changes the image and no weight."""
+WITHIN = "within the limits"
+WITHOUT = "without limits"
+"""How a method was selected."""
 
+CONSTRAINTS = {WITHIN: None, WITHOUT: NO_LIMITS}
+"""The constraints of each; None for those of the search."""
 
-@dataclass(frozen=True, kw_only=True)
-class Plan(FinetuningRounds):
-    """What every method may try: settings of `rewrite` and strengths α; two rounds of fine-tuning."""
+STRENGTHS = (0.5, 1.0, 1.5)
+"""The strengths that `repair` tries."""
 
-    settings: Sequence[Mapping[str, Any]] = field(
-        default_factory=lambda: [
-            *grid(
-                rank=(1, 3),
-                masked=(True, False),
-                objective=("l1",),
-                reference_weight=(0.0, 30.0),
-            ),
-            *grid(
-                rank=(1, 3),
-                masked=(True, False),
-                objective=("least_squares",),
-                reference_weight=(0.0, 10.0, 30.0, 100.0),
-            ),
-        ]
-    )
-    strengths: Sequence[float] = (0.5, 1.0, 1.5)
+METHODS_OF_REPAIR = (METHODS[EDIT].trying(SETTINGS, STRENGTHS), METHODS["projection"])
+"""The methods among whose candidates `repair` selects."""
+
+RATES = (1e-4,)
+"""The learning rate of fine-tuning, which was chosen on two pairs of a network and a learned shortcut."""
+
+WEIGHT_WITHOUT_LABELS = 0.5
+"""How far fine-tuning without labels moves from the original weights, chosen on these pairs, with 100 steps."""
+
+RANDOM_DRAWS = 5
+"""The number of random directions."""
+
+SETTINGS_ON_EXEMPLAR = tuple(grid(scope=("global",), rate=(1e-4, 1e-3, 1e-2), steps=(20,)))
+"""Settings of fine-tuning on the exemplar."""
+
+LAYERS_ON_EXEMPLAR = 6
+"""The number of layers from which on it trains, evenly spaced."""
 
 
-def search_of(scenario: Scenario, layers: Sequence[str] | None = None) -> Search:
-    """Make the search of a scenario: in some layers, or else in those of the scenario, which are usually all."""
-    layers = scenario.layers if layers is None else layers
-    return Search(scenario.classifier, scenario.exemplars, scenario.splits, layers, progress=tqdm)
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """The entry of a method in a contest: what was selected for it.
 
-
-def select_all(
-    scenario: Scenario,
-    search: Search,
-    plan: Plan | None = None,
-    fewer: Mapping[str, slice] | None = None,
-    draws: int = 1,
-) -> dict[str, Selection]:
-    """Select for every method, by name, each in the same way, and print the sets, the constraints and the selections.
-
-    They are an edit in the paper's setting, one from one exemplar and its control along random directions, one from
-    several exemplars and its control, an edit of two layers, local and global fine-tuning from one exemplar and from
-    several, the first two also interpolated with the classifier (WiSE-FT, PAINT), and `OTHERS`.
-
-    Args:
-        scenario: the scenario.
-        search: its search.
-        plan: what every method may try.
-        fewer: which settings of `OTHERS` may be tried, by key.
-        draws: the number of draws of random directions from one exemplar, each of which is selected on its own.
-    """
-    plan = Plan() if plan is None else plan
-    singles = scenario.exemplars
-    several = exemplars_together(scenario)
-    edit = METHODS[EDIT].trying(plan.settings, plan.strengths)
-    random = METHODS[RANDOM].trying(plan.settings, plan.strengths)
-    selections = {"untuned": select_untuned(scenario, search)}
-    interpolated = {}
-    for suffix, exemplars in {"": singles, "_several": several}.items():
-        selections[f"editing{suffix}"] = search.select(search.score(edit, exemplars))
-        selections[f"random_direction{suffix}"] = search.select(search.score(random, exemplars))
-    for seed in range(1, draws):
-        draw = random.draw(seed)
-        selections[key_of(draw.name)] = search.select(search.score(draw, singles))
-    selections["two_layers"] = select_second_layer(search, selections["editing"])
-    for scope, (suffix, exemplars) in product(SCOPES, {"": singles, "_several": several}.items()):
-        tuned = select_finetuning(search, scope, plan, exemplars)
-        if not suffix:
-            interpolated[f"interpolated_{scope}"] = _light(interpolate_finetuning(search, tuned))
-        selections[f"finetune_{scope}{suffix}"] = _light(tuned)
-    selections |= interpolated
-    for name, method in OTHERS.items():
-        tried = method.settings[(fewer or {}).get(name, slice(None))]
-        outcomes = search.score(method.trying(tried, plan.strengths))
-        if len(outcomes):
-            selections[name] = search.select(outcomes)
-    sets = search.activations.items()
-    print("Images:", ", ".join(f"{name} {len(one.labels)} ({int(one.before.sum())} errors)" for name, one in sets))
-    print(search.describe_constraints(), "\n")
-    print("\n".join(f"  {name:<25}{selection}" for name, selection in selections.items()))
-    return selections
-
-
-def exemplars_together(scenario: Scenario) -> dict[str, Sequence[Exemplar]]:
-    """Name the sets of exemplars that go into one edit: all single ones, and those of the scenario."""
-    singles = scenario.exemplars
-    return {f"all {len(singles)}": list(singles.values()), **scenario.several}
-
-
-def effort(selection: Selection, scenario: Scenario, search: Search) -> dict[str, Any]:
-    """Say what was selected, in words, among how many candidates, in how many seconds, and its `success`."""
-    exemplar = selection.params.get("exemplar")
-    return {
-        "settings": str(selection),
-        "candidates": selection.n_candidates,
-        "seconds": selection.seconds,
-        "success": success(selection.edit, scenario, search.cuts, exemplar),
-    }
-
-
-def add_effort(
-    results: Results,
-    row: Mapping[str, Any],
-    p_against_edit: float | None = None,
-    *,
-    network: str,
-    method: str,
-) -> None:
-    """Add the figures that every method has: its success, and the effort of its selection.
-
-    Args:
-        results: the results.
-        row: what `effort` returns.
-        p_against_edit: whether the method misclassifies other images than the edit.
-        network: the name of the network, or "all".
+    Attributes:
         method: the name of the method.
+        limits: how it was selected, `WITHIN` or `WITHOUT`.
+        edit: the edit; None if no candidate was feasible.
+        settings: what was selected, in words.
+        candidates: the number of candidates.
+        seconds: the CPU time that the selection took, in seconds.
+        more: what else is stored of it.
     """
-    where = {"network": network, "method": method}
-    results.add("success", row["success"], split="exemplars", key="success", **where)
-    if p_against_edit is not None:
-        results.add("p against the edit", p_against_edit, split="target_test", key="p_against_edit", **where)
-    results.add("candidates", row["candidates"], key="trials", **where)
-    results.add("selection seconds", row["seconds"], key="choice_seconds", **where)
-    results.add_keys(network, method, chosen=row["settings"])
+
+    method: str
+    limits: str
+    edit: Edit | None
+    settings: str
+    candidates: int
+    seconds: float
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """Return all but the edit, for a table."""
+        row = {"method": self.method, "limits": self.limits, "settings": self.settings, "candidates": self.candidates}
+        return {**row, "seconds": self.seconds, **self.more}
 
 
-def success(edit: Edit, scenario: Scenario, cuts: Mapping[str, Cut], exemplar: str | None = None) -> float:
-    """Give the share of its exemplars' images x' that are classified correctly with an edit.
+def entry_of(method: str, limits: str, selection: Selection, seconds: float, **more: Any) -> Entry:
+    """Describe a selection."""
+    edit = selection.edit if selection.feasible else None
+    return Entry(method, limits, edit, str(selection), selection.n_candidates, seconds, more)
 
-    Without the name of an exemplar, all single ones count.
+
+def select_edits(search: Search, exemplar: Exemplar, selection: Selection, seconds: float) -> list[Entry]:
+    """Select for all methods that change one or two layers, given the selection of `repair`.
+
+    Args:
+        search: the search.
+        exemplar: its exemplar.
+        selection: what `repair` would select in this search.
+        seconds: the CPU time that this took, in seconds.
     """
-    named = {name: [one] for name, one in scenario.exemplars.items()} | dict(scenario.several)
-    return success_of(edit, named.get(exemplar) or list(scenario.exemplars.values()), cuts)
+    outcomes = selection.outcomes
+    selected = [entry_of(EDIT, WITHIN, selection, seconds)]
+    selected.append(entry_of(EDIT, WITHOUT, search.select(outcomes, constraints=NO_LIMITS), seconds))
+    for method, found, own_seconds in other_outcomes(search, outcomes):
+        taken = seconds if own_seconds is None else own_seconds
+        for limits, constraints in CONSTRAINTS.items():
+            selected.append(entry_of(method, limits, search.select(found, constraints=constraints), taken))
+    started = time.process_time()
+    default = default_edit(search, exemplar)
+    seconds = time.process_time() - started
+    selected.append(Entry(DEFAULT, WITHOUT, default, default.layers[0], len(search.cuts), seconds))
+    site = search.site(default.layers[0], [exemplar])
+    for seed in range(RANDOM_DRAWS):
+        [random] = METHODS[RANDOM].draw(seed).edits(site, seed=seed)
+        selected.append(Entry(RANDOM, WITHOUT, random, random.layers[0], 1, seconds))
+    return selected
 
 
-def success_of(edit: Edit, exemplars: Iterable[Exemplar], cuts: Mapping[str, Cut]) -> float:
-    """Give the share of the exemplars' images x' that are classified correctly with an edit."""
-    exemplars = list(exemplars)
-    changed = torch.stack([exemplar.changed for exemplar in exemplars])
-    labels = torch.tensor([exemplar.label for exemplar in exemplars])
-    classes = next(iter(cuts.values())).classifier.classes
-    compared = CachedActivations(cuts, LabelledImages(changed, labels, classes)).compare(edit)
-    return 1 - float(compared.after.float().mean())
+def other_outcomes(search: Search, outcomes: Outcomes) -> Iterator[tuple[str, Outcomes, float | None]]:
+    """Yield the outcomes of the candidates of the other methods, and the CPU seconds; None for those of `repair`."""
+    of_one_layer = outcomes.where(lambda candidate: f"{SECOND_LAYER}layer" not in candidate.params)
+    full_rank = of_one_layer.where(lambda candidate: candidate.params.get("rank", 1) is None)
+    yield FULL_RANK, in_all_layers(full_rank), None
+    yield PROJECTION, in_all_layers(of_one_layer.of("projection")), None
+    started = time.process_time()
+    layers = list(search.cuts)
+    every = -(-len(layers) // LAYERS_ON_EXEMPLAR)
+    tuned = METHODS["global fine-tuning"].trying(SETTINGS_ON_EXEMPLAR, (0.5, 1.0))
+    found = search.score(tuned, layers=layers[::every])
+    yield ON_EXEMPLAR, found, time.process_time() - started
+    if len(search.candidates(METHODS["last layer"])):
+        started = time.process_time()
+        found = retrained_heads(search)
+        yield LAST_LAYER, found, time.process_time() - started
 
 
-def select_untuned(scenario: Scenario, search: Search) -> Selection:
-    """Make the edit in the paper's setting, L1 without a penalty on reference keys; nothing is tuned."""
-    started = time.perf_counter()
-    settings = {**scenario.default, "objective": "l1", "reference_weight": 0.0}
-    layer = settings.pop("layer")
-    exemplar = scenario.exemplars[settings.pop("exemplar")]
-    [edit] = rewrite_at(search.site(layer, [exemplar]), **settings)
-    outcomes = search.score_candidates([Candidate(dict(scenario.default), edit)])
-    names = [name for name in COST_SPLITS if name in search.activations]
-    costs = {name: search.activations[name].compare(edit) for name in names}
-    scores = outcomes.table()[["corrected", "broken", "loss"]].iloc[0].to_dict()
-    seconds = time.perf_counter() - started
-    return Selection(edit, scenario.default, scores, costs, outcomes, 1, seconds, outcomes.wrong[0])
+def in_all_layers(outcomes: Outcomes) -> Outcomes:
+    """Mark candidates of a second pass as those of a single one, so that they count wherever they were tried."""
+    candidates = []
+    for candidate in outcomes.candidates:
+        tried_in = SINGLE if candidate.tried_in == SECOND else candidate.tried_in
+        candidates.append(replace(candidate, tried_in=tried_in))
+    return replace(outcomes, candidates=candidates)
 
 
-def select_second_layer(search: Search, first: Selection, among: int = 40) -> Selection:
-    """Add to a selected edit the candidate of another layer that helps most on top of it, of the best ones."""
-    outcomes = first.outcomes
-    best = [outcomes.candidates[index] for index in outcomes.by_loss if outcomes.net[index] > 0]
-    others = [candidate for candidate in best if candidate.params["layer"] not in first.edit.layers][:among]
-    added = [Candidate(candidate.params, first.edit + candidate.scaled) for candidate in others]
-    selection = search.select(search.score_candidates([Candidate({"layer": ""}, first.edit), *added]))
-    layer = f"{first} + {selection}" if selection.params.get("layer") else f"{first}, alone"
-    return replace(
-        selection,
-        params={"layer": layer} if selection.feasible else {},
-        n_candidates=first.n_candidates + selection.n_candidates,
-        seconds=first.seconds + selection.seconds,
-    )
+def retrained_heads(search: Search) -> Outcomes:
+    """Retrain the last layer on the images with the concept, as DFR does, while other predictions are kept."""
+    layer = list(search.cuts)[-1]
+    shown = []
+    for name in ("target", "own_class"):
+        if name in search.splits.labeled:
+            data = search.splits.labeled[name]
+            whole = torch.ones(data.images.shape[2:])
+            for image, label in zip(data.images, data.labels.tolist(), strict=True):
+                shown.append(Exemplar(image, image, whole, label))
+    site = site_at(search.cuts[layer], shown, search.activations.reference[layer])
+    candidates = []
+    for setting in METHODS["last layer"].settings:
+        [edit] = METHODS["last layer"].edits(site, **setting)
+        candidates.append(Candidate({"layer": search.cuts[layer].head, **setting}, edit))
+    return search.score_candidates(candidates)
 
 
-def _light(selection: Selection) -> Selection:
-    """Leave out hundreds of fine-tuned weights."""
-    candidates = [replace(candidate, edit=selection.edit) for candidate in selection.outcomes.candidates]
-    return replace(selection, outcomes=replace(selection.outcomes, candidates=candidates))
+def select_finetuned(
+    classifier: Classifier, exemplar: Exemplar, splits: Splits, rates: Sequence[float] | None, is_pasted: bool
+) -> list[Entry]:
+    """Fine-tune the whole network on the images, and on clean images with pasted marks.
+
+    Args:
+        classifier: the network.
+        exemplar: its exemplar, whose mark is pasted.
+        splits: the image sets, with folds.
+        rates: learning rates to try; None for those of `finetune_network`.
+        is_pasted: whether the exemplar has a mark that can be pasted on other images.
+    """
+    last_layer = candidate_layers(classifier)[-1:]
+    search = Search(classifier, exemplar, splits, last_layer, Constraints().halved)
+    sources = {FINETUNING: None, PASTED: exemplar} if is_pasted else {FINETUNING: None}
+    selected = []
+    for method, pasted in sources.items():
+        started = time.process_time()
+        within = finetune_network(search, pasted, rates, progress=None)
+        seconds = time.process_time() - started
+        for limits, found in {WITHIN: within, WITHOUT: within.without_limits}.items():
+            settings = json.dumps(dict(found.settings)) if found.settings else "nothing"
+            selected.append(Entry(method, limits, found.edit, settings, found.candidates, seconds))
+    return selected
 
 
-# --- a quick try ---
+def finetuned_without_labels(classifier: Classifier, exemplar: Exemplar, splits: Splits) -> Entry:
+    """Fine-tune on clean images with pasted marks for a fixed number of steps, since there is nothing to select on.
 
-QUICK = Plan(
-    settings=grid(rank=(1,), masked=(True,), objective=("least_squares",), reference_weight=(30.0,)),
-    strengths=(0.5, 1.0),
-    rates=(1e-2,),
-    momenta=(0.0,),
-    steps=(5,),
-    localities=(),
-    top=1,
-)
-"""What every method tries with `--quick`."""
-ONE_EACH = dict.fromkeys(OTHERS, slice(1))
-"""One setting of each of `OTHERS`."""
+    Args:
+        classifier: the network.
+        exemplar: its exemplar, whose mark is pasted.
+        splits: the image sets, with folds; the labels of clean images may be predictions.
+    """
+    last_layer = candidate_layers(classifier)[-1:]
+    search = Search(classifier, exemplar, splits, last_layer)
+    [rate] = RATES
+    started = time.process_time()
+    with bar_of(None, total=max(CHECKPOINTS), desc="fine-tuning") as bar:
+        *_, (steps, _, changes) = train_network(search, rate, exemplar, bar)
+    seconds = time.process_time() - started
+    record = Record("fine-tuning", float("nan"), None, steps)
+    network = Edit({name: Change(change) for name, change in changes.items()}, fingerprint(classifier.model), record)
+    settings = json.dumps({"rate": rate, "steps": steps, "weight": WEIGHT_WITHOUT_LABELS})
+    return Entry(PASTED_UNLABELED, WITHOUT, WEIGHT_WITHOUT_LABELS * network, settings, 1, seconds)
 
 
-def small(scenario: Scenario, images: int = 120) -> Scenario:
-    """Keep one exemplar, one layer, and of each split every n-th image, so that no split has more than `images`."""
-    splits = scenario.splits
-    step = max(1, *(-(-len(data) // images) for data in splits.labeled.values()))
-    fewer = {name: data.subset(range(0, len(data), step)) for name, data in splits.labeled.items()}
-    standard = {name: fewer.pop(name) for name in (*SELECTING, *EVALUATING) if name in fewer}
-    reference = splits.reference
-    reference = reference.subset(range(40)) if isinstance(reference, LabelledImages) else reference[:40]
-    name = scenario.default["exemplar"]
-    layers = (scenario.default["layer"],)
-    return replace(
-        scenario,
-        layers=layers,
-        exemplars={name: scenario.exemplars[name]},
-        several={},
-        splits=Splits(reference, **standard, extra=fewer),
-    )
+def with_folds(splits: Splits) -> Splits:
+    """Divide the images for selection as `repair` does, so that some of them can train and others judge.
+
+    Images that were made from one photo are in one fold.
+    """
+    if splits.folds:
+        return splits
+    folded = splits.with_folds(FOLDS)
+    if not splits.target.names:
+        return folded
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(splits.target.names))}
+    of_photo = torch.tensor([numbers[name] for name in splits.target.names])
+    folds = stratified_folds(splits.target.labels, FOLDS, of_photo)
+    return replace(folded, folds={**folded.folds, "target": folds}, scenes=of_photo)
+
+
+# --- an edit without labels -------------------------------------------------------------------------------------------
+
+
+def default_edits(search: Search, exemplar: Exemplar) -> dict[str, Edit]:
+    """Edit with default settings in each layer of a search, by the name of the layer."""
+    edits = {}
+    for layer in search.cuts:
+        [edit] = METHODS[EDIT].edits(search.site(layer, [exemplar]))
+        edits[layer] = edit
+    return edits
+
+
+def losses_at_exemplar(search: Search, exemplar: Exemplar, edits: Mapping[str, Edit]) -> dict[str, float]:
+    """Return how far the prediction of x' with each edit is from that of x, as a divergence, by layer."""
+    images = torch.stack([exemplar.image, exemplar.changed])
+    cached = CachedActivations(search.cuts, LabelledImages.unlabeled(images, search.classifier.classes))
+    original = cached.original[0].log_softmax(dim=0)
+    divergences = {}
+    for layer, edit in edits.items():
+        changed = cached.logits(edit)[1].log_softmax(dim=0)
+        divergences[layer] = float((original.exp() * (original - changed)).sum())
+    return divergences
+
+
+def default_edit(search: Search, exemplar: Exemplar) -> Edit:
+    """Edit with default settings in the layer in which x' comes to be predicted most like x.
+
+    This rule was chosen on two pairs of a network and a learned shortcut, with their rate of fine-tuning.
+    """
+    edits = default_edits(search, exemplar)
+    divergences = losses_at_exemplar(search, exemplar, edits)
+    return edits[min(divergences, key=divergences.__getitem__)]

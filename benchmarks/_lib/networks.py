@@ -1,144 +1,203 @@
-"""A scenario on several networks: finished networks are kept in a store, and predictions on the same photos are pooled.
-
-A row is what a method did on a network: its effort, and of each split which images were misclassified before and after.
-"""
+"""A scenario on several networks: each case is a network and an exemplar, and finished networks are kept in a store."""
 
 import argparse
-from collections.abc import Callable, Sequence
-from math import sqrt
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
+from tqdm.auto import tqdm
 
-from _lib.command import parser
-from _lib.methods import add_effort
-from _lib.outcomes import Rows, p_between, sets_of, unchanged
-from _lib.results import Results, name_of
+from _lib.command import add_store, code_digest, parser
+from _lib.contest import CLEAN, TARGET, Sets, add_contest, evaluated
+from _lib.methods import (
+    CONSTRAINTS,
+    METHODS_OF_REPAIR,
+    WITHIN,
+    Entry,
+    entry_of,
+    select_edits,
+    select_finetuned,
+    with_folds,
+)
+from _lib.results import BLURRED, SEVERAL, Results
+from edittools import __file__ as package
 from edittools.classifiers import fingerprint
-from edittools.metrics import Comparison, corrected_interval
+from edittools.course.scenarios.scenario import Scenario
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages
 from edittools.models.downloads import available, registry
 from edittools.models.load import load_classifier
-from edittools.probing.effects import signed_rank
-from edittools.probing.jobs import run
+from edittools.probing import jobs
+from edittools.selection import Constraints, Search, Splits
+from edittools.selection.splits import EVALUATING
 
-AddFigures = Callable[..., None]
-"""Adds to the results the figures of one method, of its rows: `add_figures(results, rows, network=…, method=…)`."""
+MakeScenario = Callable[[str], Scenario]
+"""Makes the scenario of a network, by its name."""
+
+Blur = Callable[[Scenario], Sets]
+"""Tells what blurring the concept, whose place is given, does to the images for evaluation."""
 
 
 def network_parser(description: str, networks: Sequence[str]) -> argparse.ArgumentParser:
-    """Make a command line with `--networks`."""
+    """Make a command line with `--networks` and `--store`."""
     arguments = parser(description)
     arguments.add_argument("--networks", nargs="+", default=networks, metavar="NAME", help="names of classifiers")
+    arguments.add_argument("--exemplars", type=int, default=2, help="number of exemplars, each of which is used alone")
+    add_store(arguments)
     return arguments
 
 
-def photos(prefix: str = "") -> list[tuple[str, str]]:
-    """Name the photos that are here, with their hashes: with fewer of them it is another sweep."""
-    return [(name, registry()[name][0]) for name in available(prefix)]
+def first_exemplars(scenario: Scenario, count: int) -> Scenario:
+    """Keep the first exemplars of a scenario."""
+    kept = list(scenario.exemplars)[:count]
+    return replace(scenario, exemplars={name: scenario.exemplars[name] for name in kept})
 
 
-def sweep(work: Callable[[str], Rows], networks: Sequence[str], store: Path | None, about: str) -> list[dict[str, Any]]:
-    """Do each network after the other; `about` says what the rows depend on except for the network's weights."""
-    rows: list[dict[str, Any]] = []
-    for name in networks:
-        weights = fingerprint(load_classifier(name))
-        rows += run(work, {name: name}, store, about=f"{about} {weights}").to_dict("records")
-        print(f"{name} is finished", flush=True)
+def for_selection(splits: Splits) -> Splits:
+    """Leave out the images for evaluation."""
+    left_out = dict.fromkeys(EVALUATING)
+    return replace(splits, **left_out, extra={})
+
+
+def select_for_exemplar(scenario: Scenario, name: str) -> list[Entry]:
+    """Select for all methods that get one exemplar, by its name."""
+    exemplar = scenario.exemplars[name]
+    splits = for_selection(scenario.splits)
+    search = Search(scenario.classifier, {name: exemplar}, splits, scenario.layers, Constraints().halved, tqdm)
+    started = time.process_time()
+    selection = search.select(search.score(METHODS_OF_REPAIR), second_layer=True)
+    return select_edits(search, exemplar, selection, time.process_time() - started)
+
+
+def select_for_several(scenario: Scenario, name: str) -> list[Entry]:
+    """Select an edit that is made from several exemplars together, by their name."""
+    splits = for_selection(scenario.splits)
+    search = Search(
+        scenario.classifier, {name: scenario.several[name]}, splits, scenario.layers, Constraints().halved, tqdm
+    )
+    started = time.process_time()
+    outcomes = search.score(METHODS_OF_REPAIR)
+    seconds = time.process_time() - started
+    selected = []
+    for limits, constraints in CONSTRAINTS.items():
+        selection = search.select(outcomes, second_layer=constraints is None, constraints=constraints)
+        selected.append(entry_of(SEVERAL, limits, selection, seconds))
+    return selected
+
+
+def select_without_exemplar(scenario: Scenario, exemplar: Exemplar) -> list[Entry]:
+    """Fine-tune the whole network, which depends on no exemplar."""
+    splits = with_folds(for_selection(scenario.splits))
+    return select_finetuned(scenario.classifier, exemplar, splits, rates=None, is_pasted=False)
+
+
+def contest(make_scenario: MakeScenario, blur: Blur | None, finetuning: bool, network: str) -> list[dict[str, Any]]:
+    """Select for every method on a network, and evaluate what was selected once; one row per selection.
+
+    Args:
+        make_scenario: makes the scenario of the network.
+        blur: evaluates the images with the concept blurred; None without such a method.
+        finetuning: also fine-tune the whole network, which takes minutes.
+        network: the name of the network.
+    """
+    with jobs.one_thread():
+        scenario = make_scenario(network)
+        names = list(scenario.exemplars)
+        scenario.splits.check_disjoint(scenario.exemplars.values())
+        selected = {name: select_for_exemplar(scenario, name) for name in names}
+        selected |= {name: select_for_several(scenario, name) for name in scenario.several}
+        if finetuning:
+            selected[""] = select_without_exemplar(scenario, scenario.exemplars[names[0]])
+        everything = [one for of_case in selected.values() for one in of_case]
+        cases = [name for name, of_case in selected.items() for _ in of_case]
+        found = evaluated(scenario.classifier, everything, sets_of(scenario.splits))
+        if blur is not None:
+            everything.append(Entry(BLURRED, WITHIN, None, "no weight", 1, 0.0))
+            cases.append("")
+            found.append(blur(scenario))
+    rows = []
+    for case, one, sets in zip(cases, everything, found, strict=True):
+        rows.append({"network": network, "case": case, "draw": 0, **one.row(), "sets": sets})
     return rows
 
 
-def add_networks(results: Results, rows: Rows, add_figures: AddFigures) -> None:
-    """Add what each method did on each network, and on several of them together, to the results.
+def sets_of(splits: Splits) -> dict[str, LabelledImages]:
+    """Return the images for evaluation, by the name of the set."""
+    named = {TARGET: splits.target_test, CLEAN: splits.clean_test, "retain_test": splits.retain_test, **splits.extra}
+    return {name: data for name, data in named.items() if data is not None}
 
-    Where a method has no layer, it changes nothing. `p against the edit` tests whether a photo is misclassified as
-    often with the edit as with the method: Wilcoxon's test over photos, on one network McNemar's.
+
+def photos(prefix: str = "") -> list[tuple[str, str]]:
+    """List the photos that are available, with their hashes, on which the results depend."""
+    return [(name, registry()[name][0]) for name in available(prefix)]
+
+
+def contest_results(
+    experiment: str,
+    dataset: str,
+    make_scenario: MakeScenario,
+    networks: Sequence[str],
+    store: Path | None,
+    about: str,
+    blur: Blur | None = None,
+    finetuning: bool = True,
+    joined: Mapping[str, Sequence[str]] | None = None,
+) -> Results:
+    """Make the contest of each network after the other.
 
     Args:
-        results: the results.
-        rows: one row per network and method.
-        add_figures: adds the figures of one method, of its rows on one network or on several.
+        experiment: the name of the experiment.
+        dataset: "MiniWorld" or "photos".
+        make_scenario: makes the scenario of a network.
+        networks: the names of the networks.
+        store: where finished networks are kept.
+        about: what the rows depend on, except for the network's weights and the code.
+        blur: see `contest`.
+        finetuning: see `contest`.
+        joined: sets that are reported as one, by its name.
     """
-    networks = list(dict.fromkeys(row["job"] for row in rows))
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    known = {(row["job"], row["method"]): row for row in rows}
-    groups = {"all": networks} if len(networks) > 1 else {}
-    groups |= {name: [name] for name in networks}
-    for group, members in groups.items():
-        for method in methods:
-            if group != "all" and (group, method) not in known:
-                continue
-            edits = [known[name, "editing"] for name in members]
-            of_method = [known.get((name, method)) or unchanged(known[name, "editing"]) for name in members]
-            where = {"network": group, "method": name_of(method)}
-            add_figures(results, of_method, **where)
-            add_effort(results, joint_effort(of_method), p_between(edits, of_method), **where)
-    for row in rows:
-        where = {"network": row["job"], "method": name_of(row["method"])}
-        layers = {"layers": row["layer"]} if "layer" in row else {}
-        results.add_selected(row["settings"], **where, **layers)
-        for split, (before, after, *places) in sets_of(row).items():
-            size = len(row["clean_test"][0]) if places else 0
-            results.add_outcomes(before, after, *places, size=size, split=split, **where)
+    code = code_digest(Path(package).parent, Path(__file__).parent)
+    about = f"{experiment} {about} {finetuning} {code}"
+    work = partial(contest, make_scenario, blur, finetuning)
+    parts = []
+    for name in networks:
+        weights = fingerprint(load_classifier(name))
+        parts.append(jobs.run(work, {name: name}, store, about=f"{about} {weights}"))
+        print(f"{name} is finished", flush=True)
+    results = Results(experiment, dataset)
+    rows = pd.concat(parts, ignore_index=True)
+    add_contest(results, rows.assign(sets=[join_sets(sets, joined or {}) for sets in rows.sets]))
+    return results
 
 
-def joint_effort(rows: Rows) -> dict[str, Any]:
-    """Return the effort of a method on all networks: sums, and the mean of its success."""
-    measured = pd.Series([row.get("success") for row in rows], dtype=float).dropna()
-    return {
-        "settings": "; ".join(row["settings"] for row in rows),
-        "candidates": sum(row["candidates"] for row in rows),
-        "seconds": sum(row["seconds"] for row in rows),
-        "success": float(measured.mean()) if len(measured) else None,
-    }
+def join_sets(sets: Sets, joined: Mapping[str, Sequence[str]]) -> Sets:
+    """Join some sets for evaluation into one, by its name; a method without a candidate has none."""
+    members = [name for names in joined.values() for name in names]
+    found = {name: wrong for name, wrong in sets.items() if name not in members}
+    for title, names in joined.items():
+        if sets:
+            found[title] = [[one for name in names for one in sets[name][when]] for when in (0, 1)]
+    return found
 
 
-def comparisons(rows: Rows, split: str) -> list[Comparison]:
-    """Compare what was misclassified of a split before and after, row by row, in those rows that have it."""
-    return [Comparison(*torch.tensor(row[split][:2]).bool()) for row in rows if isinstance(row.get(split), list)]
-
-
-def pooled_row(found: Sequence[Comparison]) -> dict[str, float]:
-    """Tabulate what edits of several classifiers did to the same images: counts are sums over classifiers.
-
-    Images are the sample, not classifiers × images: `low` and `high` bound the errors corrected (eq. 2), p tests by
-    Wilcoxon's test whether an image is misclassified by as many classifiers before as after, the accuracy change is the
-    classifiers' mean.
-
-    Raises:
-        ValueError: if the numbers of images differ.
-    """
-    if len({len(one.before) for one in found}) != 1:
-        raise ValueError(f"{[len(one.before) for one in found]} images: expected the same ones for each classifier")
-    before, after = (np.array([getattr(one, when).numpy() for one in found]) for when in ("before", "after"))
-    wrong, fixed, lost = before.sum(axis=0), (before & ~after).sum(axis=0), (~before & after).sum(axis=0)
-    gain, either = fixed - lost, (0.0, 0.0) if before.all() else _independent(lost, lost + wrong)
-    low, high = corrected_interval(*_independent(fixed, wrong), *either)
-    change = np.append(gain / len(found), [1, -1])
-    spread = NormalDist().inv_cdf(0.975) * change.std() / sqrt(len(change))
-    return {
-        "images": len(wrong),
-        "errors before": int(wrong.sum()),
-        "errors after": int(wrong.sum() - gain.sum()),
-        "corrected": int(fixed.sum()),
-        "broken": int(lost.sum()),
-        "errors corrected": float(gain.sum() / wrong.sum()) if wrong.any() else float("nan"),
-        "low": low,
-        "high": high,
-        "p": signed_rank(gain),
-        "accuracy change (points)": 100 * float(gain.mean()) / len(found),
-        "accuracy low": 100 * max(change.mean() - spread, -1.0),
-        "accuracy high": 100 * min(change.mean() + spread, 1.0),
-    }
-
-
-def _independent(counts: np.ndarray, totals: np.ndarray) -> tuple[float, float]:
-    """Count the independent predictions, and of how many, that say as much as `(N,)` counts of totals an image."""
-    share, most = counts.sum() / max(totals.sum(), 1), np.square(totals).sum() / max(totals.sum(), 1)
-    alone = share * (1 - share) * totals.sum()
-    spread = np.square(counts - share * totals).sum() / alone if alone else most
-    size = float(totals.sum() / max(min(max(spread, 1.0), most), 1.0))
-    return float(share) * size, size
+def small(scenario: Scenario, images: int = 120) -> Scenario:
+    """Keep one exemplar, one layer, and of each split every n-th image, so that no split has more than `images`."""
+    splits = scenario.splits
+    step = max(1, *(-(-len(data) // images) for data in splits.labeled.values()))
+    fewer = {name: data.subset(range(0, len(data), step)) for name, data in splits.labeled.items()}
+    extra = {name: fewer.pop(name) for name in splits.extra}
+    reference = splits.reference
+    reference = reference.subset(range(40)) if isinstance(reference, LabelledImages) else reference[:40]
+    name = scenario.default["exemplar"]
+    layers = (scenario.default["layer"],)
+    return replace(
+        scenario,
+        layers=layers,
+        exemplars={name: scenario.exemplars[name]},
+        several={},
+        splits=Splits(reference, **fewer, extra=extra),
+    )

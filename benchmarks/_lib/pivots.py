@@ -26,7 +26,6 @@ def _number(value: float, digits: int = 0, sign: str = "") -> str:
 SHARE = Format(lambda value: f"{_number(100 * value)}%", lambda value: _number(100 * value))
 PRECISE_SHARE = Format(lambda value: f"{_number(100 * value, 1)}%", lambda value: _number(100 * value, 1))
 SIGNED_SHARE = Format(lambda value: f"{_number(100 * value, 0, '+')}%", lambda value: _number(100 * value, 0, "+"))
-POINTS = Format(lambda value: _number(value, 1, "+"), lambda value: _number(value, 1, "+"))
 CHANGE = Format(lambda value: _number(value, 2, "+"), lambda value: _number(value, 2, "+"))
 DECIMAL = Format("{:.2f}".format, "{:.2f}".format)
 COUNT = Format("{:.0f}".format, "{:.0f}".format)
@@ -36,27 +35,15 @@ LOSS = Format("{:.3f}".format, "{:.3f}".format)
 
 FORMATS = {
     "errors corrected": SHARE,
-    "restored": SHARE,
-    "attacks corrected": SHARE,
-    "attack success after": PRECISE_SHARE,
-    "success": SHARE,
-    "own class correct": SHARE,
-    "predictions changed": PRECISE_SHARE,
     "correct": PRECISE_SHARE,
-    "accuracy after": PRECISE_SHARE,
     "effect": SIGNED_SHARE,
     "accuracy change": CHANGE,
     "precision": DECIMAL,
     "recall": DECIMAL,
     "correlation of effects": DECIMAL,
     "p": P_VALUE,
-    "p against the edit": P_VALUE,
-    "p, Holm": P_VALUE,
-    "edit minus method": POINTS,
     "maximum on it": SHARE,
     "area": SHARE,
-    "share of the mask": SHARE,
-    "share of the map": SHARE,
 }
 """The format of each metric; all others are counts."""
 
@@ -104,12 +91,6 @@ def _cell(row: tuple, look: Format, interval: bool) -> str:
     return look.value(row.value) + (f" [{look.bound(row.low)}, {look.bound(row.high)}]" if is_shown else "")
 
 
-def values(table: pd.DataFrame, metric: str, split: str, index: str = "method") -> pd.Series:
-    """Return the values of a metric."""
-    rows = table[(table.metric == metric) & (table.split == split)]
-    return rows.set_index(index).value
-
-
 def markdown(columns: Mapping[str, pd.Series], order: Sequence | None = None, rows: str = "") -> str:
     """Write texts as a Markdown table.
 
@@ -125,19 +106,3 @@ def markdown(columns: Mapping[str, pd.Series], order: Sequence | None = None, ro
     if rows:
         frame.insert(0, rows, list(order))
     return frame.to_markdown(index=False, tablefmt="github", disable_numparse=True)
-
-
-def with_holm(table: pd.DataFrame) -> pd.DataFrame:
-    """Correct the p-values against the edit for the number of methods in the table; the edit has none."""
-    is_p = (table.metric == "p against the edit") & (table.method != "edit")
-    corrected = table[(table.metric != "p against the edit") | is_p].copy()
-    corrected.loc[is_p[is_p].index, "value"] = holm(table[is_p].value.tolist())
-    return corrected
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number by Holm's step-down method: the family-wise error rate is controlled."""
-    p_sorted = np.sort(p_values)
-    remaining = np.arange(len(p_sorted), 0, -1)
-    adjusted = np.minimum(np.maximum.accumulate(remaining * p_sorted), 1.0)
-    return [float(adjusted[place]) for place in np.argsort(np.argsort(p_values, kind="stable"))]

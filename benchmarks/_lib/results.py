@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from _lib.outcomes import encode
 from edittools._caching import atomic_path
 from edittools.methods import EDIT, RANDOM
 
@@ -31,43 +30,46 @@ COLUMNS = ["experiment", "dataset", "network", "method", "split", "condition", "
 in points. A value that is missing in a row is undefined, such as a share of no cases.
 """
 
-METHODS = {
-    "editing": EDIT,
-    "untuned": "paper's setting, not tuned",
-    "random_direction": RANDOM,
-    "editing_several": "edit, several exemplars",
-    "random_direction_several": "random direction, several exemplars",
-    "two_layers": "edit of two layers",
-    "finetune_local": "local fine-tuning",
-    "finetune_local_several": "local fine-tuning, several exemplars",
-    "finetune_global": "global fine-tuning",
-    "finetune_global_several": "global fine-tuning, several exemplars",
-    "interpolated_local": "local fine-tuning, interpolated",
-    "interpolated_global": "global fine-tuning, interpolated",
-    "projection": "concept projection",
-    "full_rank": "full rank",
-    "last_layer": "last layer retrained",
-    "logit_correction": "logit correction",
-    "text_blurred": "word blurred, its position given",
-    "mark_blurred": "mark blurred, its position given",
-    "mark_inpainted": "mark inpainted, its position given",
-    "selected": "selected method",
-    "finetuning": "fine-tuning",
-    "finetuning_pasted": "fine-tuning with pasted marks",
-    "default": "edit with default settings, no labels",
-}
-"""The name of each method in results and on pages, by its key in the code and in JSON lines."""
-_KEYS = {name: key for key, name in METHODS.items()}
+DEFAULT = "edit with default settings, no labels"
+SEVERAL = "edit, several exemplars"
+FULL_RANK = "full rank"
+PROJECTION = "concept projection"
+FINETUNING = "fine-tuning"
+PASTED = "fine-tuning with pasted marks"
+PASTED_UNLABELED = "fine-tuning with pasted marks, no labels"
+ON_EXEMPLAR = "fine-tuning on the exemplar"
+LAST_LAYER = "last layer retrained"
+BLURRED = "blurred, its position given"
+SELECTED = "selected method"
+NO_EDIT = "no edit"
+
+METHOD_NAMES = (
+    EDIT,
+    SEVERAL,
+    FULL_RANK,
+    PROJECTION,
+    DEFAULT,
+    FINETUNING,
+    PASTED,
+    PASTED_UNLABELED,
+    ON_EXEMPLAR,
+    LAST_LAYER,
+    RANDOM,
+    BLURRED,
+    SELECTED,
+    NO_EDIT,
+)
+"""The names of the methods in results and on pages."""
 
 
-def name_of(method: str) -> str:
-    """Return the name of a method by its key; a key that is not in `METHODS` is the name, with spaces."""
-    return METHODS.get(method, method.replace("_", " "))
+RIGHT, WRONG, CORRECTED, BROKEN = ".x+-"
+"""An image that is classified correctly before and after, never, only after, and only before."""
 
 
-def key_of(name: str) -> str:
-    """Return the key of a method by its name."""
-    return _KEYS.get(name, name.replace(" ", "_"))
+def encode(before: Sequence[int], after: Sequence[int]) -> str:
+    """Write one character per image: what the classifier made of it before and after, 1 where it was misclassified."""
+    kinds = {(0, 0): RIGHT, (1, 1): WRONG, (1, 0): CORRECTED, (0, 1): BROKEN}
+    return "".join(kinds[int(one), int(other)] for one, other in zip(before, after, strict=True))
 
 
 @dataclass
@@ -81,7 +83,6 @@ class Results:
         selected: what was selected, one entry per network and method.
         outcomes: outcomes of images, or of cases.
         notes: what else a page says about the run, such as the constraints.
-        keyed: figures that have a key in the JSON line, by network and by the key of the method.
         line: the JSON line; by default the rows.
         seconds: how long it took; by default what `command.run` measures.
     """
@@ -92,7 +93,6 @@ class Results:
     selected: list[dict[str, Any]] = field(default_factory=list)
     outcomes: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
-    keyed: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     line: dict[str, Any] | None = None
     seconds: float | None = None
 
@@ -107,36 +107,14 @@ class Results:
         condition: str = "",
         interval: Sequence[float] = (),
         n: float | None = None,
-        key: str = "",
     ) -> None:
-        """Add a row; a value of None, which was not measured, adds none.
-
-        With a `key`, the JSON line of the method has the value and, as `key_interval`, the interval.
-        """
-        if key:
-            self.add_keys(network, method, **{key: value})
-            if interval:
-                self.add_keys(network, method, **{f"{key}_interval": list(interval)})
+        """Add a row; a value of None, which was not measured, adds none."""
         if value is None:
             return
         low, high = interval or (None, None)
         row = {"network": network, "method": method, "split": split, "condition": condition, "metric": metric}
         row |= {"value": float(value), "low": low, "high": high, "n": None if n is None else int(n)}
         self.rows.append({"experiment": self.experiment, "dataset": self.dataset, **row})
-
-    def add_keys(self, network: str, method: str, **figures: Any) -> None:
-        """Add figures to the JSON line of a method, by its name, that are no rows of their own."""
-        self.keyed.setdefault(network, {}).setdefault(key_of(method), {}).update(figures)
-
-    def keyed_line(self) -> dict[str, Any]:
-        """Return the JSON line: the edit's figures on top, those of the other methods by key, and all by network.
-
-        The figures on top are those of all networks together where there are several.
-        """
-        networks = {name: methods for name, methods in self.keyed.items() if name != "all"}
-        pooled = self.keyed.get("all") or next(iter(networks.values()))
-        others = {key: figures for key, figures in pooled.items() if key != "editing"}
-        return pooled["editing"] | others | {"networks": networks}
 
     def add_selected(self, settings: str, network: str = "", method: str = "", **more: Any) -> None:
         """Add the settings of a method that were selected, in words."""
@@ -146,15 +124,13 @@ class Results:
         self,
         before: Sequence[int],
         after: Sequence[int],
-        places: Sequence[int] | None = None,
-        size: int = 0,
         *,
         network: str = "",
         method: str = "",
         split: str = "",
     ) -> None:
         """Add the outcome of each image of a split, see `encode`."""
-        row = {"network": network, "method": method, "split": split, "outcomes": encode(before, after, places, size)}
+        row = {"network": network, "method": method, "split": split, "outcomes": encode(before, after)}
         self.outcomes.append(row)
 
     def frame(self) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from edittools.classifiers import Classifier
 from edittools.course.scenarios.imagenette import imagenette, in_memory, training_roles
 from edittools.course.scenarios.shortcuts import SHORTCUTS, Shortcut
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
+from edittools.images import Images, LabelledImages
 from edittools.metrics import misclassified, predict, predicted_classes
 from edittools.models import load_classifier
 
@@ -28,6 +28,10 @@ SEED_OF_TEST = 3_000_000
 """The first seeds of what is drawn on photos for selection and for evaluation; those of training are smaller."""
 
 
+OTHERS_OF_DRAW = 140
+"""The number of photos of other classes from which each draw takes some, so that draws share none."""
+
+
 class Sizes(NamedTuple):
     """Numbers of photos.
 
@@ -36,17 +40,25 @@ class Sizes(NamedTuple):
         retain: retained photos, of the class of a shortcut and without it.
         others: photos of other classes with the shortcut, in each draw.
         own_class: photos of the shortcut's own class with it.
+        are_labeled: whether clean and retained photos have labels; otherwise, predictions serve as labels.
         every: every how many of the photos for evaluation one is used.
         split: the photos for evaluation: "val", or the tuning photos for a quick try.
     """
 
     clean: int = 60
     retain: int = 200
-    others: int = 140
+    others: int = OTHERS_OF_DRAW
     own_class: int = 60
+    are_labeled: bool = True
     every: int = 4
     split: str = "val"
 
+
+FEW_LABELS = {
+    24: Sizes(others=17, own_class=7, are_labeled=False),
+    100: Sizes(others=70, own_class=30, are_labeled=False),
+}
+"""The numbers of photos if only so many photos, those with the shortcut, have labels."""
 
 QUICK = Sizes(clean=10, retain=20, others=24, own_class=6, every=40, split="tuning")
 """The numbers of photos with `--quick`, which reads no photo of "val"."""
@@ -66,8 +78,8 @@ class ShortcutCase(NamedTuple):
     classifier: Classifier
     exemplar: Exemplar
     concept: LabelledImages
-    clean: LabelledImages
-    retain: LabelledImages
+    clean: Images
+    retain: Images
 
 
 def shortcut_case(network: str, goal: str, draw: int, sizes: Sizes) -> ShortcutCase:
@@ -100,14 +112,18 @@ def divided(classifier: Classifier, left: LabelledImages, goal: str, draw: int, 
     with_mark = with_mark.subset(range(min(sizes.own_class, len(with_mark))))
     of_others = torch.cat([members for label, members in enumerate(rest) if label != goal_index])
     order = torch.randperm(len(of_others), generator=torch.Generator().manual_seed(goal_index))
-    drawn = of_others[order[draw * sizes.others : (draw + 1) * sizes.others]]
+    first = draw * OTHERS_OF_DRAW
+    drawn = of_others[order[first : first + sizes.others]]
     others = in_memory(left.subset(drawn))
     pixels = torch.cat([others.images, with_mark.images])
     pool = LabelledImages(pixels, torch.cat([others.labels, with_mark.labels]), left.classes)
     seed = SEED_OF_SELECTION + draw * len(pool)
     exemplar, concept = concept_photos(classifier, pool, SHORTCUTS[goal], goal_index, seed)
     retain = rest_of_goal.subset(is_retained)
-    return ShortcutCase(classifier, exemplar, concept, in_memory(left.subset(torch.cat(clean))), retain)
+    clean_photos = in_memory(left.subset(torch.cat(clean)))
+    if not sizes.are_labeled:
+        return ShortcutCase(classifier, exemplar, concept, clean_photos.images, retain.images)
+    return ShortcutCase(classifier, exemplar, concept, clean_photos, retain)
 
 
 def concept_photos(

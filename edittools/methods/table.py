@@ -6,7 +6,7 @@ from typing import Any
 
 from edittools.edits import Edit
 from edittools.methods.finetuning import finetune
-from edittools.methods.head import CORRECTIONS, RETRAININGS, correct_logits, retrain_head
+from edittools.methods.head import RETRAININGS, retrain_head
 from edittools.methods.projection import PROJECTIONS, project_concept
 from edittools.methods.random_direction import rewrite_at_random
 from edittools.rewriting import rewrite_at
@@ -72,7 +72,6 @@ METHODS = {
         Method("local fine-tuning", finetune, ({"scope": "local"},), (1.0,)),
         Method("global fine-tuning", finetune, ({"scope": "global"},), (1.0,)),
         Method("last layer", retrain_head, RETRAININGS, changes_head=True),
-        Method("logit correction", correct_logits, CORRECTIONS, changes_head=True),
     )
 }
 """The methods by name."""

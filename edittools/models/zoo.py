@@ -39,5 +39,5 @@ def check_name(name: str) -> None:
     hint = f"{question} " if question else ""
     raise KeyError(
         f"no classifier {name!r}; {hint}Available: {', '.join(ZOO)}. For a model of your own, use "
-        "Classifier(model, class_names)"
+        "Classifier(model, class_names), or on the command line FILE.py:FUNCTION, a function that returns both"
     )

@@ -13,7 +13,7 @@ from edittools.reports.page import (
     SheetCell,
     SheetRow,
     render,
-    render_charts,
+    render_layers,
     render_sheet,
     save_page,
 )
@@ -33,7 +33,7 @@ __all__ = [
     "package_versions",
     "plain",
     "render",
-    "render_charts",
+    "render_layers",
     "render_sheet",
     "report_paths",
     "save_page",

@@ -1,7 +1,7 @@
 """Two charts of a search: what an edit does in each layer, and what the best candidates correct and cost.
 
 Their figures are of images that were used for selection, and both charts say so. A report shows them, see `Page`;
-`render_charts` renders them on their own.
+`render_layers` renders the first one on its own.
 """
 
 from collections.abc import Sequence

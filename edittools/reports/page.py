@@ -195,20 +195,19 @@ def render(page: Page) -> str:
     return _environment().get_template("report.html").render(page=page)
 
 
-def render_charts(layers: Sequence[LayerBar] = (), trade_off: TradeOff | None = None) -> str:
-    """Render the charts of a search as a piece of HTML with its own style, for a page that is not a report.
+def render_layers(layers: Sequence[LayerBar]) -> str:
+    """Render the chart of the layers as a piece of HTML with its own style, for a page that is not a report.
 
     Args:
-        layers: see `Page`; without any, their chart is left out.
-        trade_off: see `Page`; None leaves its chart out.
+        layers: see `Page`.
 
     Returns:
-        The HTML; empty if both charts are left out.
+        The HTML; empty without layers.
     """
-    if not layers and trade_off is None:
+    if not layers:
         return ""
     template = _environment().get_template("charts.html")
-    return str(template.module.styled_charts(layers, trade_off))
+    return str(template.module.styled_layers(layers))
 
 
 def render_sheet(rows: Sequence[SheetRow], note: str) -> str:

@@ -23,7 +23,10 @@ from edittools.selection.splits import Splits
 from edittools.site import LayerReference
 
 COMPARED_FIRST = 0.125
-"""The share of the images that are nearest to the decision boundary, which are compared first."""
+"""The share of the images on which a candidate is screened: those nearest to the decision boundary."""
+
+IN_FRONT = 1.5
+"""So many times `COMPARED_FIRST` of the images come first, since the nearest ones without a fold are a few others."""
 
 
 class CurrentTensors:
@@ -338,10 +341,10 @@ class CachedActivations:
 
 
 def comparison_order(margins: Tensor) -> Tensor:
-    """Order images so that a comparison sees early what an edit corrects and breaks.
+    """Order images so that an early stop is likely.
 
-    Those nearest to the decision boundary come first, correct or misclassified, up to `COMPARED_FIRST` of all. The
-    other misclassified images follow, and then the correct ones by their margin.
+    Those nearest to the decision boundary come first, correct or misclassified. The other misclassified images follow,
+    and then the correct ones by increasing margin.
 
     Args:
         margins: by how much the labeled class of each image is ahead of the best other one, `(N,)`.
@@ -349,7 +352,7 @@ def comparison_order(margins: Tensor) -> Tensor:
     Returns:
         The indices of the images, `(N,)`.
     """
-    nearest = margins.abs().argsort(stable=True)[: ceil(COMPARED_FIRST * len(margins))]
+    nearest = margins.abs().argsort(stable=True)[: ceil(IN_FRONT * COMPARED_FIRST * len(margins))]
     by_margin = margins.argsort(stable=True)
     others = by_margin[~torch.isin(by_margin, nearest)]
     return torch.cat([nearest, others])

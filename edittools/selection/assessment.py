@@ -36,17 +36,17 @@ from edittools.selection.checks import (
 from edittools.selection.evaluation import Evaluation, random_directions
 from edittools.selection.finetuning import Finetuned, judged_images
 from edittools.selection.page import (
-    charts_html,
     describe_map,
     describe_selection,
     fingerprints_of,
     first_exemplar,
+    layers_html,
     make_data,
     make_page,
     share_inside_mask,
 )
 from edittools.selection.search import SECOND_LAYER, Search, Selection
-from edittools.selection.verdict import Check, Verdict, verdict_of
+from edittools.selection.verdict import INSTEAD, Check, Verdict, verdict_of
 
 SELECTED = "selected"
 """The name of the row of the selected edit in the table of an assessment."""
@@ -182,27 +182,27 @@ class Assessment:
         checks = [*self.own_checks, *checks_before_search(search, used)]
         checks.append(completeness_check(selection.n_candidates, self.complete))
         checks.append(feasibility_check(search, selection))
+        found = self.evaluation
+        without_concept = search.without_concept
+        same_images = found.on(search, judged_images(search)) if self.finetuned else None
+        instead = instead_checks(same_images, self.finetuned, self.others, without_concept, self.not_compared)
         if not selection.feasible:
-            return tuple(checks)
+            return (*checks, *instead)
         is_reliable = ~search.exemplar_activations.compare(selection.edit).after[used]
         checks.append(fit_check(selection.edit))
         checks.append(reliability_check(int(is_reliable.sum()), len(used)))
-        found = self.evaluation
-        same_images = found.on(search, judged_images(search)) if self.finetuned else None
-        without_concept = search.without_concept
         checks += help_checks(found, self.random_directions, search.splits.source)
         checks += cost_checks(found, without_concept)
-        checks += instead_checks(same_images, self.finetuned, self.others, without_concept, self.not_compared)
-        return tuple(checks)
+        return (*checks, *instead)
 
     @cached_property
     def verdict(self) -> Verdict:
         """Whether to use the edit ("use", "unclear" or "do not use"), why, and what to do next.
 
-        The advice begins with the constraint that limits the edit, if one does.
+        The advice begins with the constraint that limits the edit, if one does and everything was tried.
         """
         verdict = verdict_of(self.checks)
-        if not self.selection.feasible:  # a check names the constraint
+        if not self.complete or not self.selection.feasible:  # a check names the constraint of the latter
             return verdict
         limit = limiting_constraint(self.search, self.selection)
         return replace(verdict, advice=f"{limit} {verdict.advice}".strip()) if limit else verdict
@@ -210,8 +210,9 @@ class Assessment:
     def summary(self) -> str:
         """Return the verdict, what helps, what it costs, and what else could be done; then the edit, and the checks."""
         lines = [str(self.verdict)]
+        told = self.verdict.lines if self.selection.feasible else {INSTEAD: self.verdict.lines[INSTEAD]}
+        lines += [f"{name}: {text}." for name, text in told.items()]
         if self.selection.feasible:
-            lines += [f"{name}: {text}." for name, text in self.verdict.lines.items()]
             candidates = f"the best of {self.selection.n_candidates:,} candidates"
             lines.append(f"Selected: {describe_selection(self.selection)}; {candidates}.")
             if self.inside_mask is not None:
@@ -266,12 +267,9 @@ class Assessment:
         """The fingerprints of the weights, the edit and the image sets."""
         return fingerprints_of(self.search, self.selection)
 
-    def charts_html(self) -> str:
-        """Return the charts of the report as a piece of HTML: each layer, and the trade-off.
-
-        The trade-off takes some seconds; it is computed once.
-        """
-        return charts_html(self)
+    def layers_html(self) -> str:
+        """Return the report's chart of the layers as a piece of HTML."""
+        return layers_html(self.selection)
 
 
 def _with_loss(selection: Selection, search: Search) -> Selection:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edittools._checks import check_amount
 from edittools.edits import Edit
-from edittools.metrics import Comparison
+from edittools.metrics import Comparison, label_margins
 from edittools.selection.activations import COMPARED_FIRST, CachedActivations
 
 COST_SPLITS = ("retain", "own_class", "clean")
@@ -168,15 +168,18 @@ class ConstraintCheck:
     def screened(self) -> dict[str, Tensor]:
         """Which images of each part of a split are compared first, `(1 + folds, N)` booleans, see `screen`.
 
-        They are `COMPARED_FIRST` of the images of the part, so that a part does not depend on images outside of it.
+        They are those nearest to the decision boundary, `COMPARED_FIRST` of the images of the part, so that they do not
+        depend on images outside of it.
         """
         screened = {}
         for name, cached in self.splits.items():
-            in_order = self.parts[name][:, cached.order]
-            most = (COMPARED_FIRST * in_order.sum(dim=1, keepdim=True)).ceil()
-            is_first = in_order & (in_order.cumsum(dim=1) <= most)
-            screened[name] = torch.zeros_like(is_first)
-            screened[name][:, cached.order] = is_first
+            margins = label_margins(cached.original, cached.labels).abs()
+            is_screened = torch.zeros_like(self.parts[name])
+            for number, part in enumerate(self.parts[name]):
+                members = part.nonzero()[:, 0]
+                most = ceil(COMPARED_FIRST * len(members))
+                is_screened[number, members[margins[members].argsort(stable=True)[:most]]] = True
+            screened[name] = is_screened
         return screened
 
     def measure(self, edit: Edit, strength: float, constraints: Constraints) -> Costs | None:

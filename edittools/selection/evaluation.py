@@ -173,18 +173,21 @@ def random_directions(search: Search, selection: Selection) -> list[Comparison]:
     comparisons = []
     for seed in range(DRAWS):
         after = before.clone()
+        with_draw: dict[tuple[str, str], Tensor] = {}  # by layer and exemplar, which folds may share
         parts = [(torch.ones_like(before), selection)]
         if name == "target":
             folds = search.splits.folds[name]
             parts = [(folds == fold, one) for fold, one in zip(search.folds, selection.fold_selections, strict=True)]
         for is_member, selected in parts:
-            exemplars = search.exemplars.get(selected.params.get("exemplar", ""))
             if not selected.feasible:
                 continue
-            if exemplars is None or selected.params.get("layer") not in search.cuts:
+            layer, exemplar = selected.params.get("layer", ""), selected.params.get("exemplar", "")
+            if exemplar not in search.exemplars or layer not in search.cuts:
                 return []
-            site = search.site(selected.params["layer"], exemplars)
-            [edit] = METHODS[RANDOM].draw(seed).edits(site, seed=seed)
-            after[is_member] = search.activations[name].compare(edit).after[is_member]
+            if (layer, exemplar) not in with_draw:
+                site = search.site(layer, search.exemplars[exemplar])
+                [edit] = METHODS[RANDOM].draw(seed).edits(site, seed=seed)
+                with_draw[layer, exemplar] = search.activations[name].compare(edit).after
+            after[is_member] = with_draw[layer, exemplar][is_member]
         comparisons.append(Comparison(before, after))
     return comparisons

@@ -132,7 +132,7 @@ def finetune_network(
     to_try = list(RATES if rates is None else rates)
     with bar_of(progress, total=len(to_try) * max(CHECKPOINTS), desc="fine-tuning", unit="step") as bar:
         for rate in to_try:
-            for steps, network, changes in _trained(search, rate, pasted, bar):
+            for steps, network, changes in train_network(search, rate, pasted, bar):
                 for weight in WEIGHTS:
                     scaled = {name: weight * change for name, change in changes.items()}
                     outcome = judged.outcome(network, scaled)
@@ -275,10 +275,21 @@ class _Judge:
         return Finetuned(self.edit, self.selected.settings, evaluation, candidates)
 
 
-def _trained(
+def train_network(
     search: Search, rate: float, pasted: Exemplar | None, bar: tqdm
 ) -> Iterator[tuple[int, Classifier, dict[str, Tensor]]]:
-    """Train a copy of the classifier; yield, at each checkpoint, the steps, a copy, and the changes of the weights."""
+    """Train a copy of the classifier, as `finetune_network` does with one learning rate.
+
+    Args:
+        search: a search whose splits have folds.
+        rate: the learning rate.
+        pasted: see `finetune_network`.
+        bar: the bar of the steps.
+
+    Yields:
+        At each of `CHECKPOINTS`: the number of steps, another copy of the classifier, and the changes of the weights by
+        name.
+    """
     network = copy.deepcopy(search.classifier)
     judged = copy.deepcopy(search.classifier)
     model = network.model.eval()

@@ -29,7 +29,7 @@ from edittools.reports import (
     data_uri,
     package_versions,
     plain,
-    render_charts,
+    render_layers,
     shade,
 )
 from edittools.selection.checks import LIMITS, used_exemplars
@@ -414,18 +414,16 @@ def _accuracy_bars(table: pd.DataFrame) -> list[Bar]:
     return bars
 
 
-def charts_html(assessment: "Assessment") -> str:
-    """Render the charts of a search as in its report: each layer, and the trade-off.
+def layers_html(selection: Selection) -> str:
+    """Render the chart of the layers of a search as in its report.
 
     Args:
-        assessment: the assessment.
+        selection: the selection.
 
     Returns:
-        A piece of HTML; empty if there is nothing to show.
+        A piece of HTML; empty after a single pass.
     """
-    search = assessment.search
-    selection = assessment.selection
-    return render_charts(_layer_bars(selection), _trade_off(search, selection, assessment.trade_off))
+    return render_layers(_layer_bars(selection))
 
 
 def _layer_bars(selection: Selection) -> list[LayerBar]:

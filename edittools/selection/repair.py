@@ -30,8 +30,8 @@ from edittools.selection.search import ON_TOP, Search, check_layers
 from edittools.selection.splits import FOLDS, SAMPLE, Splits
 
 SETTINGS = (
-    *grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0)),
-    *grid(rank=(None,), masked=(True,), objective=("least_squares",), reference_weight=(1.0, 10.0, 100.0, 1000.0)),
+    *grid(rank=(1, 3), objective=("least_squares",), reference_weight=(0.0, 10.0, 100.0)),
+    *grid(rank=(None,), objective=("least_squares",), reference_weight=(1.0, 10.0, 100.0, 1000.0)),
 )
 """Settings of `rewrite` that `repair` tries; least squares, since it takes milliseconds."""
 

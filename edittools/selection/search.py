@@ -72,7 +72,7 @@ KEPT_AT_THE_END = 3
 """The number of candidates that are scored on all images if the search is ended in its first pass."""
 
 SCREENED_AT_ONCE = 16
-"""So many of the best candidates are screened layer by layer if the states at all layers do not fit into the memory."""
+"""The number of candidates that are screened together, layer by layer, if the states do not fit into the memory."""
 
 ON_TOP = 10
 """Number of candidates of other layers that are tried on top of the best candidate."""
@@ -575,21 +575,23 @@ class Search:
         self._bar.total += (len(groups) - 1) * len(tried)  # the bar counts a candidate once for each group
         finished: list[Outcomes] = []
         outcomes: list[Outcome] = []
+        before = self.target.before[:0]
         try:
             for group in groups:
-                part = CachedActivations(cuts, images.subset(group), len(group), memory=StateMemory(inf, cuts))
                 outcomes = []
+                before = self.target.before[group]
+                part = CachedActivations(cuts, images.subset(group), len(group), memory=StateMemory(inf, cuts))
                 for outcome in self._scored(tried, part):
                     outcomes.append(outcome)
                     self._advance(f"{candidates.method.name}, every layer")
-                finished.append(Outcomes.collected(outcomes, part.before))
+                finished.append(Outcomes.collected(outcomes, before))
         except (KeyboardInterrupt, _Ended):
             self.is_ended = True
-            return self._scored_in_full(_on_all_groups(finished or [Outcomes.collected(outcomes, part.before)]))
+            return self._scored_in_full(_on_all_groups(finished or [Outcomes.collected(outcomes, before)]))
         return _on_all_groups(finished)
 
     def _scored_in_full(self, outcomes: Outcomes) -> Outcomes:
-        """Score the best candidates on all target images, from their outcomes on the first of these images."""
+        """Score on all target images the candidates that are best on the images scored so far."""
         best = [outcomes.candidates[index] for index in outcomes.by_loss[:KEPT_AT_THE_END]]
         return Outcomes.collected(self._scored(best), self.target.before)
 
@@ -730,7 +732,7 @@ class Search:
         """Leave out the candidates of second passes in layers that are not among the best of the first without a fold.
 
         Returns:
-            The outcomes of the others; and for the first method with two passes, the layers that go on.
+            The outcomes of the others; and for the first method with a second pass, the layers that go on.
         """
         indices: list[int] = []
         going_on: list[str] = []
@@ -738,7 +740,8 @@ class Search:
         first = outcomes.tried_in(FIRST)
         for method in first.methods:
             best[method] = self.best_layers(first.of(method), without)
-            going_on = going_on or best[method]
+            if len(outcomes.of(method).tried_in(SECOND)):
+                going_on = going_on or best[method]
         for index, candidate in enumerate(outcomes.candidates):
             if candidate.tried_in != SECOND or candidate.params["layer"] in best[candidate.params["method"]]:
                 indices.append(index)
@@ -752,7 +755,7 @@ class Search:
                 "keys at the mask; pass settings, strengths and lower ranks"
             )
         counted = outcomes.on_images(self._counted(without))
-        for index in self._that_seem_feasible(counted, without, constraints):
+        for index in self._screened(counted, without, constraints):
             candidate = counted.candidates[index]
             costs = self._check.measure(candidate.edit, candidate.strength, constraints)
             if costs is None or not costs.satisfies(without):
@@ -770,11 +773,11 @@ class Search:
         nothing = 0 * counted.candidates[0].edit
         return Selection(nothing, {}, scores, self._check.unedited(), counted, len(counted))
 
-    def _that_seem_feasible(self, counted: Outcomes, without: int | None, constraints: Constraints) -> Iterator[int]:
+    def _screened(self, counted: Outcomes, without: int | None, constraints: Constraints) -> Iterator[int]:
         """Yield the indices of the candidates with a net gain that seem to satisfy the constraints, the best one first.
 
-        If the states at all of their layers do not fit into the memory together, several candidates are screened layer
-        by layer; otherwise, states would be computed again for each candidate.
+        If the states at all layers do not fit into the memory, candidates are screened in groups, ordered by layer, so
+        that the states at a layer are computed once for each group.
         """
         gaining = [index for index in counted.by_loss if counted.net[index] > 0]
         layers = {candidate.params.get("layer") for candidate in counted.candidates if candidate.tried_in != FIRST}

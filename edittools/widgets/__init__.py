@@ -1,11 +1,10 @@
-"""The desk, its session, the mask editor, live figures and views; each is loaded when it is first used."""
+"""The desk, its session, the mask editor, a panel and views; each is loaded when it is first used."""
 
 from edittools._lazy import lazy_names
 
 _MODULES = {
     "Desk": "widgets.desk",
     "EditSession": "widgets.session",
-    "LiveFigure": "widgets.live",
     "MaskEditor": "widgets.editor",
     "MaskPanel": "widgets.live",
     "ProbeBrowser": "widgets.views",

@@ -49,7 +49,7 @@ from edittools.widgets.elsewhere import Sighting
 from edittools.widgets.image_sets import ImageSource, check_source
 from edittools.widgets.pixels import StaticFigure, plain_text
 from edittools.widgets.result import Result, sentence
-from edittools.widgets.session import ALL, CONCEPT, EditSession
+from edittools.widgets.session import ALL, CONCEPT, DrawnExemplar, EditSession
 
 MAX_IMAGES = 60
 """The largest number of images that are shown, the first ones of the order that is selected."""
@@ -102,11 +102,14 @@ WINDOWS = (
 )
 """What is said above the contact sheet."""
 
-STOPPED_EARLY = "Stopped during the first pass over all layers, before an edit could be selected; nothing has changed."
+STOPPED_EARLY = "Stopped too early: an edit can be selected when all layers were tried once. Nothing has changed."
 """The message after a search for an edit that was stopped too early for a result."""
 
 STOPPED = "Stopped; nothing has changed."
 """The message after a search for images, or a contact sheet, that was stopped."""
+
+UNTESTED = "The test of the window was stopped; its exemplar is shown."
+"""The message after the test of a window of the contact sheet that was stopped."""
 
 WAITING = "This is done when all images are read and classified."
 """The message about a request that waits for the images."""
@@ -269,7 +272,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         return self.session.result
 
     @property
-    def exemplar(self) -> Exemplar:
+    def exemplar(self) -> DrawnExemplar:
         """The exemplar that the image in the editor, its mask and the material make, see `EditSession.exemplar`.
 
         Raises:
@@ -308,9 +311,9 @@ class Desk(StaticFigure, ipywidgets.VBox):
         Raises:
             ValueError: if nothing is marked.
         """
-        work = partial(self._search, self.exemplar, self._session.drawn_on)
+        work = partial(self._search, self.exemplar)
         self._session.source = FAILURES if self._controls.failures.value else SAMPLE
-        self._submit_search(work, "searching …", panel.STOPPING)
+        self._submit_search(work, "searching …", panel.STOPPING, STOPPED_EARLY)
 
     def find_elsewhere(self) -> None:
         """Offer the images that hold the mark by its appearance, until all are searched or this is stopped.
@@ -318,8 +321,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         Raises:
             ValueError: if nothing is marked.
         """
-        work = partial(self._find_elsewhere, self.exemplar, self._session.drawn_on)
-        self._submit_search(work, "looking for the mark …", panel.STOPPING_WORK)
+        work = partial(self._find_elsewhere, self.exemplar)
+        self._submit_search(work, "looking for the mark …", panel.STOPPING_WORK, STOPPED)
 
     def confirm(self) -> None:
         """Make the images that are checked the concept images; without any, all images with a label count again."""
@@ -329,7 +332,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def show_contact_sheet(self) -> None:
         """Offer the parts of photos that carry each class, until they are found or this is stopped."""
         self._starting.result()
-        self._submit_search(self._show_contact_sheet, "finding what carries each class …", panel.STOPPING_WORK)
+        message = "finding what carries each class …"
+        self._submit_search(self._show_contact_sheet, message, panel.STOPPING_WORK, STOPPED)
 
     def stop(self) -> None:
         """End what is searched: a search for an edit ends with the best edit so far, which is then checked."""
@@ -471,19 +475,38 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._last_request = worker.submit(self._run, work, running_message)
         self._last_requests[worker] = self._last_request
 
-    def _submit_search(self, work: Callable[[], panel.Outcome], running_message: str, stopping_message: str) -> None:
-        """Queue a request that takes long and that *Stop* ends; no layer is prepared until it is done."""
+    def _submit_search(
+        self, work: Callable[[], panel.Outcome], running_message: str, stopping_message: str, stopped_message: str
+    ) -> None:
+        """Queue a request that takes long and that *Stop* ends; no layer is prepared until it is done.
+
+        Args:
+            work: the request; returns what is said when it is done.
+            running_message: the message that is shown while it runs.
+            stopping_message: the message that is shown from *Stop* until it has ended.
+            stopped_message: the message after it was stopped too early for an outcome.
+        """
         self._stop_requested = False
         self._stopping_message = stopping_message
         self._search_waits = True
         self._controls.show_search(0.0)
-        self._submit(work, running_message)
+        self._submit(partial(self._run_search, work, stopped_message), running_message)
+
+    def _run_search(self, work: Callable[[], panel.Outcome], stopped_message: str) -> panel.Outcome:
+        """Run a request that *Stop* ends, see `_submit_search`."""
+        self._search_waits = False
+        try:
+            return work()
+        except KeyboardInterrupt:
+            return panel.Outcome(stopped_message)
+        finally:
+            self._controls.show_search(None)
 
     def _request_rewrite(self) -> None:
         """Queue a rewrite of the selected layer by the exemplar."""
         layer = self._controls.layer.value
         strength = self._controls.strength.value
-        work = partial(self._rewrite, layer, strength, self._session.exemplar, self._session.drawn_on)
+        work = partial(self._rewrite, layer, strength, self._session.exemplar)
         self._submit(work, "rewriting …")
 
     def _run(self, work: Callable[[], panel.Outcome], running_message: str) -> None:
@@ -501,34 +524,25 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if outcome.text:
             self._controls.message.show(outcome.text, details=outcome.details)
 
-    def _rewrite(self, layer: str, strength: float, exemplar: Exemplar, drawn_on: Sequence[int]) -> panel.Outcome:
-        self._session.rewrite(layer, strength, exemplar, drawn_on, self._show_result)
+    def _rewrite(self, layer: str, strength: float, exemplar: DrawnExemplar) -> panel.Outcome:
+        self._session.rewrite(layer, strength, exemplar, self._show_result)
         self._show()
         return panel.Outcome(f"Rewrote {layer} with strength {strength:g}.")
 
-    def _search(self, exemplar: Exemplar, drawn_on: Sequence[int]) -> panel.Outcome:
-        self._search_waits = False
-        images = len(set(self._session.concept) - set(drawn_on))
+    def _search(self, exemplar: DrawnExemplar) -> panel.Outcome:
+        images = len(set(self._session.concept) - set(exemplar.drawn_on))
         bar = partial(
             panel.SearchBar,
             show=self._controls.show_search,
             is_stopped=lambda: self._stop_requested,
             images=images,
         )
-        try:
-            fix = self._session.search(exemplar, drawn_on, bar)
-            if not fix.selection.feasible:
-                self._controls.show_charts(fix.charts_html())  # this takes some seconds, like the summary
-                return panel.Outcome(f"{NOT_FOUND} ({fix.selection.n_candidates:,} were tried)", fix.summary())
-        except KeyboardInterrupt:
-            return panel.Outcome(STOPPED_EARLY)
-        finally:
-            self._controls.show_search(None)
+        fix = self._session.search(exemplar, bar)
+        if not fix.selection.feasible:
+            self._controls.show_layers(fix.layers_html())
+            return panel.Outcome(f"{NOT_FOUND} ({fix.selection.n_candidates:,} were tried)", fix.summary())
         self._show()
         self._show_settings()
-        self._controls.message.show(FOUND[fix.verdict.word])  # the charts take some seconds
-        self._session.draw_charts()
-        self._show()
         return panel.Outcome(FOUND[fix.verdict.word])
 
     def _work_bar(self, *arguments: Any, **options: Any) -> panel.WorkBar:
@@ -536,14 +550,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         show = self._controls.show_search
         return panel.WorkBar(*arguments, show=show, is_stopped=lambda: self._stop_requested, **options)
 
-    def _find_elsewhere(self, exemplar: Exemplar, drawn_on: Sequence[int]) -> panel.Outcome:
-        self._search_waits = False
-        try:
-            self._sightings = self._session.find_elsewhere(exemplar, drawn_on, self._work_bar)
-        except KeyboardInterrupt:
-            return panel.Outcome(STOPPED)
-        finally:
-            self._controls.show_search(None)
+    def _find_elsewhere(self, exemplar: DrawnExemplar) -> panel.Outcome:
+        self._sightings = self._session.find_elsewhere(exemplar, self._work_bar)
         classes = self._session.classifier.classes
         images = [sighting.box.outlined_on(sighting.image) for sighting in self._sightings]
         cards = []
@@ -577,13 +585,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._submit(partial(self._prepare, self._controls.layer.value))
 
     def _show_contact_sheet(self) -> panel.Outcome:
-        self._search_waits = False
-        try:
-            sheet = self._session.contact_sheet(self._work_bar)
-        except KeyboardInterrupt:
-            return panel.Outcome(STOPPED)
-        finally:
-            self._controls.show_search(None)
+        sheet = self._session.contact_sheet(self._work_bar)
         self._groups = []
         cards = []
         for label, photos in sheet.photos.items():
@@ -595,20 +597,14 @@ class Desk(StaticFigure, ipywidgets.VBox):
         return panel.Outcome("Below: what carries each class.")
 
     def _use_window(self, group: WindowGroup) -> panel.Outcome:
-        self._search_waits = False
-        try:
-            self._session.use_window(group)
-            index = self._session.index
-            self._editors.pop(index, None)  # its mask is another one now
-            self._controls.show_materials(self._session.material_names, self._session.material)
-            self._choose(index)
-            self._show_other_sets(index)
-            self._show_selected()
-            confirmation = self._session.check_window(group, self._work_bar)
-        except KeyboardInterrupt:
-            return panel.Outcome("The test of the window was stopped; its exemplar is shown.")
-        finally:
-            self._controls.show_search(None)
+        self._session.use_window(group)
+        index = self._session.index
+        self._editors.pop(index, None)  # its mask is another one now
+        self._controls.show_materials(self._session.material_names, self._session.material)
+        self._choose(index)
+        self._show_other_sets(index)
+        self._show_selected()
+        confirmation = self._session.check_window(group, self._work_bar)
         class_name = self._session.classifier.classes[group.label]
         return panel.Outcome(sentence(describe_confirmation(confirmation, class_name)))
 
@@ -863,7 +859,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _window_selected(self, position: int) -> None:
         if position >= 0:
             work = partial(self._use_window, self._groups[position])
-            self._submit_search(work, "pasting the window …", panel.STOPPING_WORK)
+            self._submit_search(work, "pasting the window …", panel.STOPPING_WORK, UNTESTED)
 
     def _material_selected(self) -> None:
         if not self._controls.is_filling:

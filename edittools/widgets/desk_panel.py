@@ -26,7 +26,7 @@ WORST_FIRST = "worst first"
 SIZES = {"small": 72, "medium": 112, "large": 150}
 """The width of the images of the gallery on the screen, in pixels, by the name of the size."""
 PREDICTED = "the prediction"
-CHARTS = "Layers and trade-off of the search"
+LAYERS = "Layers of the search"
 UNREAD = "The images are being read and classified; then an area can be marked."
 UNMARKED = "x and x' are shown here when an area is marked."
 CLASSIFYING_PAIR = "x and x' are being classified …"
@@ -282,7 +282,7 @@ class Controls(ipywidgets.VBox):
         self.title = heading("")
         self.title_text = ""
         self.verdict = Message()
-        self.charts = ipywidgets.HTML()
+        self.layers = ipywidgets.HTML()
         self.undo = button("Undo edit", "go back to the previous result")
         self.path = ipywidgets.Text(description="file", continuous_update=False, **narrow)
         self.save = button("Save", "save the edit as a file")
@@ -311,7 +311,7 @@ class Controls(ipywidgets.VBox):
                 self.message,
                 self.title,
                 self.verdict,
-                self.charts,
+                self.layers,
                 row(self.undo, self.path, self.save, self.report, self.upload),
             ]
         )
@@ -400,12 +400,12 @@ class Controls(ipywidgets.VBox):
             self.title_text = ""
             self.title.value = ""
             self.verdict.show("")
-            self.show_charts("")
+            self.show_layers("")
         else:
             self.title_text = HELD_OUT if result.held_out else NOT_HELD_OUT
             self.title.value = f"<h4>{self.title_text}</h4>"
             self.verdict.show(result.verdict, details=result.details)
-            self.show_charts(result.charts)
+            self.show_layers(result.repair.layers_html() if result.held_out else "")
         self.heat_edit.disabled = result is None
         self.path.placeholder = file_name
         self.undo.disabled = not has_edit
@@ -447,14 +447,14 @@ class Controls(ipywidgets.VBox):
             self.group.value = selected if selected in groups else ALL
             self.is_filling = False
 
-    def show_charts(self, charts: str) -> None:
-        """Show the charts of a search on demand.
+    def show_layers(self, chart: str) -> None:
+        """Show on demand what the search has found in each layer.
 
         Args:
-            charts: HTML; empty if there are none.
+            chart: HTML; empty if there is none.
         """
-        self.charts.layout.display = "" if charts else "none"
-        self.charts.value = f"<details><summary>{CHARTS}</summary>{charts}</details>" if charts else ""
+        self.layers.layout.display = "" if chart else "none"
+        self.layers.value = f"<details><summary>{LAYERS}</summary>{chart}</details>" if chart else ""
 
 
 class StoppableBar(tqdm):
@@ -556,15 +556,21 @@ class SearchBar(StoppableBar):
         self._show(self._share, self._describe())
 
     @property
+    def _counts_candidates(self) -> bool:
+        """Whether the bar counts candidates, and not images that the search reads first."""
+        return self.unit == "candidate" and bool(self.total)
+
+    @property
     def _share(self) -> float:
-        """The share of the candidates that is done; 0 for the other bars, of images that the search reads first."""
-        counts_candidates = self.unit == "candidate" and self.total
-        return min(self.n / self.total, 1.0) if counts_candidates else 0.0
+        """The share of the candidates that is done; 0 for the other bars."""
+        return min(self.n / self.total, 1.0) if self._counts_candidates else 0.0
 
     def _describe(self) -> str:
         """Say how long the search will take, what it tries at the moment, and what the best candidate so far does."""
         left = self._time_left()
         now = (self.desc or "").removesuffix(": ")
+        if not self._counts_candidates and self.total:
+            now = f"{now}, {self.n} of {self.total}"
         lines = [f"{left}; now: {now}" if left else f"now: {now}"]
         if self._counts:
             counts = f"corrects {self._counts['corrected']}, breaks {self._counts['broken']} of {self._images}"

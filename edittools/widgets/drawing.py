@@ -48,7 +48,9 @@ def image_grid(
         states = ["correct" if is_correct else "misclassified" for is_correct in right]
     columns = min(columns, max(len(images), 1))
     rows = -(-len(images) // columns)
-    size = (columns * width, rows * (width + 0.45))
+    shown_titles = _titles_in_lines(titles, states, 14 * width)
+    most_lines = max([2, *(title.count("\n") + 1 for title in shown_titles)])
+    size = (columns * width, rows * (width + 0.05 + 0.2 * most_lines))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -58,9 +60,8 @@ def image_grid(
             strength = overlays[i].cpu().clamp(0, 1).numpy()
             axis.imshow(np.ones_like(strength), cmap=ListedColormap([OVERLAY]), alpha=0.7 * strength)
         if titles is not None:
-            title = titles[i] if states is None else f"{SIGNS[states[i]]} {titles[i]}"
             color = "black" if states is None else STATE_COLORS[states[i]]
-            axis.set_title(in_lines(title, 14 * width), fontsize=9, color=color)
+            axis.set_title(shown_titles[i], fontsize=9, color=color)
     figure.tight_layout(pad=0.4)
     plt.close(figure)
     return figure
@@ -116,6 +117,14 @@ def draw_pixels(axis: Axes, pixels: np.ndarray) -> None:
 def pixels_of_image(image: Tensor) -> np.ndarray:
     """Convert an image `(3, H, W)` to pixels `(H, W, 3)` in [0, 1]."""
     return image.detach().cpu().permute(1, 2, 0).clamp(0, 1).numpy()
+
+
+def _titles_in_lines(titles: Sequence[str] | None, states: Sequence[str] | None, letters: float) -> list[str]:
+    """Put the sign of its state before each title, and break long titles, see `in_lines`."""
+    titles = [] if titles is None else list(titles)
+    if states is not None:
+        titles = [f"{SIGNS[state]} {title}" for state, title in zip(states, titles, strict=True)]
+    return [in_lines(title, letters) for title in titles]
 
 
 def in_lines(title: str, letters: float) -> str:

@@ -1,4 +1,4 @@
-"""Figures that are drawn again when the reader draws a mask or moves a slider."""
+"""A figure that is drawn again when the reader draws a mask."""
 
 import io
 from collections.abc import Callable
@@ -31,37 +31,6 @@ EDITOR_WIDTH = "340px"
 
 PICTURE_WIDTH = "570px"
 """The width of the figure next to it."""
-
-
-class LiveFigure(StaticFigure, ipywidgets.Box):
-    """Controls, and a figure that is drawn again with their values when one of them changes.
-
-    Args:
-        draw: a function that takes the value of each control by its name, and returns a figure.
-        controls: widgets with a `value`, such as sliders, by name.
-    """
-
-    def __init__(self, draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> None:
-        self._draw = draw
-        self.controls = controls
-        self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
-        layout = {"flex_flow": "column", "align_items": "flex-start"}
-        super().__init__([*controls.values(), self.picture], layout=layout)
-        for control in controls.values():
-            control.observe(self._show, "value")
-        self._show()
-
-    def __repr__(self) -> str:
-        values = ", ".join(f"{name}={control.value!r}" for name, control in self.controls.items())
-        return f"LiveFigure({values})"
-
-    def figure(self) -> Figure:
-        """Draw the figure with the values that the controls have now."""
-        return self._draw(**{name: control.value for name, control in self.controls.items()})
-
-    def _show(self, change: dict | None = None) -> None:
-        """Put the figure into the picture."""
-        self.picture.value = png_of(self.figure())
 
 
 class MaskPanel(StaticFigure, ipywidgets.HBox):

@@ -13,9 +13,13 @@ from edittools._image_checks import check_image
 
 
 class StaticFigure:
-    """Keep the `figure()` of a widget in the saved notebook, for viewers that run no widgets, if it `has_figure`."""
+    """Keep the `figure()` of a widget in the saved notebook, for viewers that run no widgets, if it `has_figure`.
+
+    Its text for readers who do not see it is `alt`, or the widget's `repr` if there is none.
+    """
 
     has_figure = True
+    alt = ""
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -25,7 +29,7 @@ class StaticFigure:
         file = io.BytesIO()
         self.figure().savefig(file, format="png", facecolor="white", bbox_inches="tight")
         picture = {"image/png": to_base64(file.getvalue())}
-        return {**data, **picture}, {**metadata, "image/png": {"alt": repr(self)}}
+        return {**data, **picture}, {**metadata, "image/png": {"alt": self.alt or repr(self)}}
 
 
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:

@@ -39,7 +39,6 @@ class Result:
         repair: what the search has found, if the edit comes from one. The figures in the verdict then come from images
             that were not used to select the edit; those of the comparisons come from images that were.
         data: the images and labels that it was computed with.
-        charts: the charts of the search as HTML, if the edit comes from one; empty until they are drawn.
     """
 
     edit: Edit
@@ -51,7 +50,6 @@ class Result:
     details: str = field(default="", repr=False)
     repair: Assessment | None = field(default=None, repr=False)
     data: LabelledImages | None = field(default=None, repr=False)
-    charts: str = field(default="", repr=False)
 
     @property
     def held_out(self) -> bool:

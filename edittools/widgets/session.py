@@ -23,13 +23,13 @@ from torch import Tensor
 
 from edittools._graph import quiet_exports
 from edittools._image_checks import check_mask
-from edittools._ledger import Weights, ledger_of
+from edittools._ledger import Weights
 from edittools._progress import Progress, bar_of
 from edittools.auditing import windows
 from edittools.auditing.marks import find_exemplar
 from edittools.auditing.sheet import ContactSheet, WindowGroup
-from edittools.classifiers import Classifier, check_classifier, fingerprint_beside_weights
-from edittools.cut import Cut, cut_all, editable_layers
+from edittools.classifiers import Classifier, check_classifier
+from edittools.cut import Cut, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
@@ -40,11 +40,13 @@ from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
 from edittools.selection import Assessment, CachedActivations, cache_activations, candidate_layers, repair
 from edittools.selection.activations import StateMemory, memory_for_states
 from edittools.selection.checks import describe_effect
-from edittools.selection.splits import SAMPLE, check_disjoint, split_clean
+from edittools.selection.splits import SAMPLE, check_disjoint
 from edittools.site import LayerReference, site_at
+from edittools.widgets.clean_images import CleanImages
 from edittools.widgets.elsewhere import Box, Sighting, find_alike
 from edittools.widgets.files import path_for_edit
 from edittools.widgets.image_sets import ImageSource, OnImages, ReadSet, read_set, with_names
+from edittools.widgets.initial_weights import InitialWeights
 from edittools.widgets.materials import MATERIALS, paste_window, replace_by_material
 from edittools.widgets.result import MEASURING, Preview, Result, describe, sentence, verdict, with_held_out_verdict
 
@@ -66,8 +68,16 @@ CONCEPT = "concept images"
 MOST_SIGHTINGS = 60
 """The largest number of images that are offered as holding a mark."""
 
-LEAST_CLEAN = 3
-"""The smallest number of clean images that an edit can be selected with."""
+
+@dataclass(frozen=True)
+class DrawnExemplar(Exemplar):
+    """An exemplar of a session.
+
+    Besides the fields of `Exemplar`, it holds `drawn_on`, the indices of the images that it was made from, which do not
+    count: the selected image and, if the material is a window of a photo, this photo.
+    """
+
+    drawn_on: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,18 +163,18 @@ class EditSession:
         self.classifier = check_classifier(classifier)
         self.source = SAMPLE
         self._notes: list[str] = []
-        self._weights = Weights(classifier)
-        self._beside_weights = fingerprint_beside_weights(classifier)
+        self._weights = InitialWeights(self.classifier)
         self._marks: dict[int, Tensor] = {}
         self._unlabeled: set[int] = set()
         self._concept: frozenset[int] | None = None
+        self.retain: LabelledImages | None = None
+        self._clean: CleanImages | None = None
         self._taken: dict[int, int] = {}  # the index among the images of each clean image that was taken out
         self._windows: dict[str, Tensor] = {}
         self._photos_of_windows: dict[str, int] = {}
         self._taken_for_windows: set[int] = set()
         self._sheet: _SheetPhotos | None = None
         self._key_cut: Cut | None = None
-        self._cuts: dict[str, Cut] = {}
         self._states: dict[str, _LayerStates] = {}
         self._steps: list[_Step] = []
         self.materials = dict(materials or {})
@@ -172,8 +182,7 @@ class EditSession:
         self.finder = finder
         read = {"images": read_set("images", images, self.classifier, self._notes, progress, on_images)}
         self.before = self._classify("images", read["images"], progress)
-        self._sets = {"images": read["images"].labeled(self.before)}
-        self.images = with_names(self._sets["images"])
+        self.images = with_names(read["images"].labeled(self.before))
         self.index = self.order[0]
         reading = bar_of(progress, total=1, desc="reading the model", unit="model")
         with quiet_exports(progress is not None), reading:
@@ -187,14 +196,10 @@ class EditSession:
             if source is not None:
                 read[name] = read_set(name, source, self.classifier, self._notes, progress)
         check_disjoint({name: image_set.data for name, image_set in read.items()})
-        for name, image_set in read.items():
-            if name not in self._sets:
-                self._sets[name] = self._labeled(name, image_set, progress)
-        self.retain = self._sets.get("retain")
-        if self.has_clean:
-            self._all_clean = with_names(self._sets["clean"])
-            self._is_clean_labeled = read["clean"].is_labeled
-        self._divide_clean()
+        if clean is not None:
+            self._clean = CleanImages(self._labeled("clean", read["clean"], progress), read["clean"].is_labeled)
+        if retain is not None:
+            self.retain = self._labeled("retain", read["retain"], progress)
 
     def __repr__(self) -> str:
         return f"EditSession({self.description})"
@@ -212,20 +217,6 @@ class EditSession:
             return image_set.data
         return image_set.labeled(self._classify(name, image_set, progress))
 
-    def _divide_clean(self) -> None:
-        """Divide the clean images into reference images and those on which accuracy is measured."""
-        self.clean = None
-        self.reference = self.images.images
-        self._clean_notes: list[str] = []
-        if self.has_clean:
-            reference, clean = split_clean(self._sets["clean"])
-            self.reference = reference.images
-            self.clean = clean if len(clean) else None
-            self._clean_notes.append(
-                f"Of {len(self._sets['clean'])} clean images, {len(reference)} are reference images, which an edit "
-                f"should keep; accuracy is measured on the other {len(clean)}."
-            )
-
     def _classify(self, name: str, image_set: ReadSet, progress: Progress | None) -> Tensor:
         """Compute the logits `(N, classes)` of a set."""
         return predict(self.classifier, image_set.data, bar=f"classifying {name}", progress=progress).float()
@@ -233,17 +224,28 @@ class EditSession:
     @property
     def notes(self) -> list[str]:
         """What is said of the sets: how they are divided, what is left out, and which are the concept images."""
-        if self._concept is None:
-            return [*self._clean_notes, *self._notes]
-        counted = f"Of {len(self.images)} images, {len(self._concept)} are concept images; the others do not count."
-        return [*self._clean_notes, counted, *self._notes]
+        notes = [] if self._clean is None else [self._clean.note]
+        if self._concept is not None:
+            counted = len(self._concept)
+            notes.append(f"Of {len(self.images)} images, {counted} are concept images; the others do not count.")
+        return [*notes, *self._notes]
 
     # --- images and marks ---------------------------------------------------------------------------------------------
 
     @property
     def has_clean(self) -> bool:
         """Whether clean images were passed."""
-        return "clean" in self._sets
+        return self._clean is not None
+
+    @property
+    def clean(self) -> LabelledImages | None:
+        """The clean images on which accuracy is measured; None if there are none."""
+        return None if self._clean is None else self._clean.measured
+
+    @property
+    def reference(self) -> Tensor:
+        """The reference images `(N, 3, H, W)`."""
+        return self.images.images if self._clean is None else self._clean.reference.images
 
     @property
     def order(self) -> list[int]:
@@ -306,9 +308,14 @@ class EditSession:
         Raises:
             ValueError: if the image is in one of the sets, or if the weights were changed.
         """
-        self._check_weights()
+        self._weights.check()
         read = read_set("added image", image[None], self.classifier, [])
-        check_disjoint({**self._sets, "images": self.images, "added image": read.data})
+        sets = {"images": self.images, "added image": read.data}
+        if self._clean is not None:
+            sets["clean"] = self._clean.current
+        if self.retain is not None:
+            sets["retain"] = self.retain
+        check_disjoint(sets)
         logits = predict(self.classifier, read.data).float()
         added = replace(read.labeled(logits), names=(name or f"image {len(self.images)}",))
         [index] = self._append(added, logits)
@@ -375,8 +382,8 @@ class EditSession:
         argued = ranking[0] if favored is None else self.classifier.index(favored)
         label = int(self.images.labels[index])
         against = next(other for other in (label, *ranking) if other != argued)
-        self._check_weights()
-        cut = self._cut_at(layer)
+        self._weights.check()
+        cut = self._weights.cut_at(layer)
         if edit is not None:
             cut = cut.with_weights(Weights(edit.edited(self.classifier)))
         heat = evidence_map(cut, self.images.images[index], argued, against)
@@ -397,7 +404,7 @@ class EditSession:
         return (*self.materials, *self._windows, *MATERIALS)
 
     @property
-    def exemplar(self) -> Exemplar:
+    def exemplar(self) -> DrawnExemplar:
         """The exemplar that the selected image, its marked area and `material` make.
 
         A misclassified image is x', and with its marked area replaced by the material it is x. An image that is
@@ -418,18 +425,10 @@ class EditSession:
         else:
             replaced = replace_by_material(image, mask, self.material, self.materials)
         label = int(self.images.labels[self.index])
-        if self.is_misclassified(self.index):
-            return Exemplar(image=replaced, changed=image, mask=mask, label=label)
-        return Exemplar(image=image, changed=replaced, mask=mask, label=label)
-
-    @property
-    def drawn_on(self) -> tuple[int, ...]:
-        """The indices of the images that `exemplar` is made from, which do not count.
-
-        They are the selected image and, if the material is a window of a photo, this photo.
-        """
         photo = self._photos_of_windows.get(self.material)
-        return (self.index,) if photo is None else (self.index, photo)
+        drawn_on = (self.index,) if photo is None else (self.index, photo)
+        original, changed = (replaced, image) if self.is_misclassified(self.index) else (image, replaced)
+        return DrawnExemplar(original, changed, mask, label, drawn_on)
 
     def probabilities_of(self, exemplar: Exemplar) -> Tensor:
         """Predict the probabilities `(2, classes)` of x and x', without an edit.
@@ -437,7 +436,7 @@ class EditSession:
         Raises:
             ValueError: if the weights were changed.
         """
-        self._check_weights()
+        self._weights.check()
         pair = torch.stack([exemplar.image, exemplar.changed])
         return predict(self.classifier, pair).float().softmax(dim=1)
 
@@ -448,21 +447,14 @@ class EditSession:
         """The indices of the concept images: those that a person has confirmed, until then all images with a label."""
         return self._counted(())
 
-    def find_elsewhere(
-        self,
-        exemplar: Exemplar | None = None,
-        drawn_on: Collection[int] | None = None,
-        progress: Progress | None = None,
-    ) -> list[Sighting]:
+    def find_elsewhere(self, exemplar: DrawnExemplar | None = None, progress: Progress | None = None) -> list[Sighting]:
         """Find images that may hold a mark by its appearance, right and wrong ones, for a person to confirm.
 
         The mark is what x' shows at the mask. It is looked for in the images and in the clean images, by the keys of a
         layer, see `elsewhere.find_alike`; predictions and labels play no part.
 
         Args:
-            exemplar: by default, the one of the selected image.
-            drawn_on: indices of the images that the exemplar was made from, which are not looked at; by default those
-                of the selected image.
+            exemplar: by default, the one of the selected image. The images that it was made from are not looked at.
             progress: a class like `tqdm.tqdm`, for a bar; what its `update` raises ends this.
 
         Returns:
@@ -471,34 +463,28 @@ class EditSession:
         Raises:
             ValueError: if nothing is marked, or if the weights were changed.
         """
-        exemplar = self.exemplar if exemplar is None else exemplar
-        left_out = set(self.drawn_on if drawn_on is None else drawn_on)
-        self._check_weights()
+        exemplar = exemplar or self.exemplar
+        self._weights.check()
         if self._key_cut is None:
             self._key_cut = windows.key_layer(self.classifier)
-        images = [index for index in range(len(self.images)) if index not in left_out]
-        clean = self._clean_left()
+        images = [index for index in range(len(self.images)) if index not in exemplar.drawn_on]
         pixels = [self.images.images[images]]
-        if clean:
-            pixels.append(self._all_clean.images[clean])
+        if self._clean is not None:
+            pixels.append(self._clean.current.images)
         searched = torch.cat(pixels)
         found = find_alike(self._key_cut, exemplar.changed, exemplar.mask, searched, progress)[:MOST_SIGHTINGS]
         logits = predict(self.classifier, searched[[place.index for place in found]]).float()
         sightings = []
         for place, of_image in zip(found, logits, strict=True):
             is_clean = place.index >= len(images)
-            index = clean[place.index - len(images)] if is_clean else images[place.index]
+            index = self._clean.left[place.index - len(images)] if is_clean else images[place.index]
             sightings.append(self._sighting(is_clean, index, place.box, of_image))
         return sightings
 
-    def _clean_left(self) -> list[int]:
-        """List the indices of the clean images, without those that were taken out."""
-        return [index for index in range(len(self._all_clean)) if index not in self._taken] if self.has_clean else []
-
     def _sighting(self, is_clean: bool, index: int, box: Box, logits: Tensor) -> Sighting:
         """Describe an image of a set, which may hold a mark; its logits are `(classes,)`."""
-        data = self._all_clean if is_clean else self.images
-        has_label = bool(self._is_clean_labeled[index]) if is_clean else self.has_label(index)
+        data = self._clean.data if is_clean else self.images
+        has_label = bool(self._clean.is_labeled[index]) if is_clean else self.has_label(index)
         label = int(data.labels[index]) if has_label else None
         return Sighting(is_clean, index, box, data.images[index], data.names[index], label, logits)
 
@@ -523,7 +509,7 @@ class EditSession:
         Raises:
             ValueError: if the weights were changed, or if too few clean images would be left.
         """
-        self._check_weights()
+        self._weights.check()
         self._take([sighting.index for sighting in sightings if sighting.is_clean])
         indices = []
         for sighting in sightings:
@@ -544,18 +530,10 @@ class EditSession:
         new = [index for index in indices if index not in self._taken]
         if not new:
             return
-        left = [index for index in self._clean_left() if index not in new]
-        if len(left) < LEAST_CLEAN:
-            raise ValueError(
-                f"{len(new)} of {len(left) + len(new)} clean images would no longer be clean images; leave at least "
-                f"{LEAST_CLEAN}, or start with more clean images"
-            )
-        taken = self._all_clean.subset(new)
+        taken = self._clean.take_out(new)
         added = self._append(taken, predict(self.classifier, taken).float())
         self._taken |= dict(zip(new, added, strict=True))
-        self._unlabeled |= {self._taken[index] for index in new if not self._is_clean_labeled[index]}
-        self._sets["clean"] = self._all_clean.subset(left)
-        self._divide_clean()
+        self._unlabeled |= {self._taken[index] for index in new if not self._clean.is_labeled[index]}
 
     def contact_sheet(self, progress: Progress | None = None) -> ContactSheet:
         """Find what carries each class, in the images with a label and the clean images, see `auditing.contact_sheet`.
@@ -567,12 +545,12 @@ class EditSession:
             ValueError: if the images show fewer than two classes, or too few photos of each, or if the weights were
                 changed.
         """
-        self._check_weights()
+        self._weights.check()
         images = [index for index in range(len(self.images)) if self.has_label(index)]
-        clean = self._clean_left()
+        clean = [] if self._clean is None else self._clean.left
         parts = [self.images.subset(images)]
-        if clean:
-            parts.append(self._all_clean.subset(clean))
+        if self._clean is not None:
+            parts.append(self._clean.current)
         pixels = torch.cat([part.images for part in parts])
         labels = torch.cat([part.labels for part in parts])
         names = tuple(name for part in parts for name in part.names)
@@ -593,7 +571,7 @@ class EditSession:
         Raises:
             ValueError: if the window turns none of the photos into its class, or if the weights were changed.
         """
-        self._check_weights()
+        self._weights.check()
         sheet = self._sheet.sheet
         number = sheet.of_class(group.label).index(group) + 1
         name = f"window {sheet.data.classes[group.label]}:{number}"
@@ -641,7 +619,8 @@ class EditSession:
         if not self._steps:
             return None
         result = self._steps[-1].result
-        return result if self._is_current(result) else None
+        is_current = result.data is self.images and self._weights.are_below(result.edit)
+        return result if is_current else None
 
     def update(self) -> Result | None:
         """Compute the result of the last edit again if images or labels have changed; None if there is no edit.
@@ -657,14 +636,13 @@ class EditSession:
         result = self.result
         if result is not None:
             return result
-        self._check_weights()
+        self._weights.check()
         step = self._steps[-1]
         outdated = step.result
-        result = self.measure(outdated.edit, step.drawn_on)
-        if outdated.repair is not None:
-            result = with_held_out_verdict(result, outdated.repair, before_change=True)
-            result = replace(result, charts=outdated.charts)
-        step.result = result
+        if outdated.repair is None:
+            step.result = self.measure(outdated.edit, step.drawn_on)
+        else:
+            step.result = self._result_of_search(outdated.repair, step.drawn_on, before_change=True)
         return self.result
 
     def prepare(self, layer: str, progress: Progress | None = None) -> None:
@@ -674,15 +652,14 @@ class EditSession:
             layer: name of the layer.
             progress: a class like `tqdm.tqdm`, for bars.
         """
-        self._check_weights()
+        self._weights.check()
         self._states_at(layer, progress)
 
     def rewrite(
         self,
         layer: str,
         strength: float = 1.0,
-        exemplar: Exemplar | None = None,
-        drawn_on: Collection[int] | None = None,
+        exemplar: DrawnExemplar | None = None,
         preview: Preview | None = None,
     ) -> Result:
         """Rewrite one layer by an exemplar, by least squares, in milliseconds; the edit replaces the last one.
@@ -691,34 +668,24 @@ class EditSession:
             layer: name of the layer.
             strength: α.
             exemplar: by default, the one of the selected image.
-            drawn_on: indices of the images that the exemplar was made from, which do not count; by default those of the
-                selected image.
             preview: is called with the result before the clean and retained images are measured.
 
         Raises:
             ValueError: if nothing is marked, if an argument cannot be used, or if the weights were changed.
         """
-        exemplar = self.exemplar if exemplar is None else exemplar
-        drawn_on = self.drawn_on if drawn_on is None else tuple(drawn_on)
-        self._check_weights()
+        exemplar = exemplar or self.exemplar
+        self._weights.check()
         states = self._states_at(layer)
         site = site_at(states.cut, [exemplar], states.reference)
         [edit] = rewrite_at(site, reference_weight=REFERENCE_WEIGHT if self.has_clean else 0.0)
         edit = edit if strength == 1 else strength * edit
-        return self._add_step(self.measure(edit, drawn_on, preview), drawn_on, strength)
+        return self._add_step(self.measure(edit, exemplar.drawn_on, preview), exemplar.drawn_on, strength)
 
-    def search(
-        self,
-        exemplar: Exemplar | None = None,
-        drawn_on: Collection[int] | None = None,
-        progress: Progress | None = None,
-    ) -> Assessment:
+    def search(self, exemplar: DrawnExemplar | None = None, progress: Progress | None = None) -> Assessment:
         """Search for the best edit with `repair`; if one is found, it replaces the last one.
 
         Args:
-            exemplar: by default, the one of the selected image.
-            drawn_on: indices of the images that the exemplar was made from, which are not used; by default those of the
-                selected image.
+            exemplar: by default, the one of the selected image. The images that it was made from are not used.
             progress: a class like `tqdm.tqdm`, for a bar; the search ends when its `update` raises an exception.
 
         Returns:
@@ -728,25 +695,37 @@ class EditSession:
             ValueError: if nothing is marked, if there are no `clean` images, or if the weights were changed.
             KeyboardInterrupt: if the bar ended the search before the first candidate was done.
         """
-        exemplar = self.exemplar if exemplar is None else exemplar
-        drawn_on = self.drawn_on if drawn_on is None else tuple(drawn_on)
+        exemplar = exemplar or self.exemplar
         if not self.has_clean:
             raise ValueError("no clean images were given, so the cost of an edit is unknown; pass clean=")
-        self._check_weights()
-        target = self.images.subset(self._counted(drawn_on))
+        self._weights.check()
+        target = self.images.subset(self._counted(exemplar.drawn_on))
         fix = repair(
             self.classifier,
             exemplar,
             target,
-            self._sets["clean"],
+            self._clean.current,
             self.retain,
             source=self.source,
             progress=progress,
         )
         if fix.selection.feasible:
-            result = with_held_out_verdict(self.measure(fix.edit, drawn_on), fix)
-            self._add_step(result, drawn_on, fix.selection.params["strength"])
+            result = self._result_of_search(fix, exemplar.drawn_on)
+            self._add_step(result, exemplar.drawn_on, fix.selection.params["strength"])
         return fix
+
+    def _result_of_search(self, fix: Assessment, drawn_on: Collection[int], before_change: bool = False) -> Result:
+        """Describe the edit that a search has found; only the images are run again, for their frames.
+
+        Args:
+            fix: what the search has found.
+            drawn_on: indices of images that do not count, since the edit was made from them.
+            before_change: whether images or labels have changed since the search.
+        """
+        after = predict(fix.edit.edited(self.classifier), self.images).float()
+        costs = fix.selection.costs
+        result = replace(self._compare(fix.edit, after, drawn_on), retain=costs.get("retain"), clean=costs.get("clean"))
+        return with_held_out_verdict(result, fix, before_change)
 
     def measure(self, edit: Edit, drawn_on: Collection[int] = (), preview: Preview | None = None) -> Result:
         """Compare the sets before and after an edit.
@@ -760,21 +739,8 @@ class EditSession:
             ValueError: if the edit was made for another model.
         """
         first_layer = next((layer for layer in self.layers if layer in edit.layers), edit.layers[0])
-        data = self.images
         states = self._states_at(first_layer).sets
-        after = states["images"].logits(edit)
-        counted = self._counted(drawn_on)
-        misclassified_before = misclassified(states["images"].original, data.labels)
-        misclassified_after = misclassified(after, data.labels)
-        result = Result(
-            edit=edit,
-            after=after,
-            images=Comparison(misclassified_before[counted], misclassified_after[counted]),
-            retain=None,
-            clean=None,
-            details=describe(edit),
-            data=data,
-        )
+        result = self._compare(edit, states["images"].logits(edit), drawn_on)
         if preview is not None and len(states) > 1:
             preview(replace(result, verdict=f"{sentence(describe_effect(result.images, 'images'))}\n{MEASURING}"))
         for name in ("retain", "clean"):
@@ -783,6 +749,13 @@ class EditSession:
                 comparison = Comparison(states[name].before, misclassified(logits, states[name].labels))
                 result = replace(result, **{name: comparison})
         return replace(result, verdict=verdict(result, can_search=self.has_clean))
+
+    def _compare(self, edit: Edit, after: Tensor, drawn_on: Collection[int]) -> Result:
+        """Compare the images before and after an edit, whose logits with it are `after`."""
+        labels = self.images.labels
+        counted = self._counted(drawn_on)
+        images = Comparison(misclassified(self.before, labels)[counted], misclassified(after, labels)[counted])
+        return Result(edit, after, images, retain=None, clean=None, details=describe(edit), data=self.images)
 
     def _counted(self, drawn_on: Collection[int]) -> list[int]:
         """List the indices of the images that count.
@@ -835,14 +808,6 @@ class EditSession:
         groups |= dict(sorted(of_classes.items()))
         return {name: indices for name, indices in groups.items() if indices}
 
-    def draw_charts(self) -> None:
-        """Draw the charts of the search that has found the last edit, for its result; this takes some seconds."""
-        if not self._steps:
-            return
-        step = self._steps[-1]
-        if step.result.repair is not None and not step.result.charts:
-            step.result = replace(step.result, charts=step.result.repair.charts_html())
-
     def read_edit(self, path: str | os.PathLike) -> Edit:
         """Read a saved edit of this classifier, without using it; raises what `Edit.load` raises."""
         return Edit.load(Path(path).expanduser(), self.classifier)
@@ -853,7 +818,7 @@ class EditSession:
         Raises:
             ValueError: if it was made for another classifier, or if the weights were changed.
         """
-        self._check_weights()
+        self._weights.check()
         return self._add_step(self.measure(edit), ())
 
     @property
@@ -926,55 +891,6 @@ class EditSession:
         self._steps.append(_Step(drawn_on, result, strength))
         return result
 
-    # --- weights and states -------------------------------------------------------------------------------------------
-
-    def _check_weights(self) -> None:
-        """Check that the weights are those at the beginning.
-
-        Raises:
-            ValueError: if weights, buffers or applied edits have changed since the images were loaded.
-        """
-        if not self._has_initial_weights():
-            raise ValueError(
-                f"the weights or buffers of the {type(self.classifier.model).__name__} have changed since the images "
-                "were loaded, by training, by an edit that was applied or undone, or by a change of precision; undo "
-                "the change, or load the images again"
-            )
-
-    def _is_current(self, result: Result) -> bool:
-        """Return whether a result was computed with the current images, labels and weights.
-
-        The result's own edit may be applied to the weights.
-        """
-        if result.data is not self.images:
-            return False
-        try:
-            return self._has_initial_weights(result.edit)
-        except ValueError:  # a parameter that an applied edit changes was also changed by something else
-            return False
-
-    def _has_initial_weights(self, edit: Edit | None = None) -> bool:
-        """Return whether the weights are those at the beginning, or these with one edit on top."""
-        if fingerprint_beside_weights(self.classifier) != self._beside_weights:
-            return False
-        with ledger_of(self.classifier) as ledger:
-            fingerprints = list(ledger.fingerprints())
-            applied = ledger.edits
-        if fingerprints[0] == self._weights.fingerprint:
-            return True
-        is_own = edit is not None and bool(applied) and applied[-1].digest == edit.digest
-        return is_own and fingerprints[-1] == self._weights.fingerprint  # that below the last edit
-
-    def _cut_at(self, layer: str) -> Cut:
-        """Cut the classifier at a layer; the cuts are kept.
-
-        Raises:
-            KeyError: if there is no such layer.
-        """
-        if layer not in self._cuts:
-            self._cuts |= cut_all(self.classifier, [layer], weights=self._weights)
-        return self._cuts[layer]
-
     def _states_at(self, layer: str, progress: Progress | None = None) -> _LayerStates:
         """Run the sets up to a layer; the states at the last few layers stay in memory.
 
@@ -991,7 +907,7 @@ class EditSession:
                 sets["retain"] = self.retain
             if self.clean is not None:
                 sets["clean"] = self.clean
-            cuts = {layer: self._cut_at(layer)}
+            cuts = {layer: self._weights.cut_at(layer)}
             memory = StateMemory(memory_for_states(self.classifier.device), cuts)
             states = cache_activations(cuts, sets, progress=progress, memory=memory)
             while len(self._states) >= CACHED_LAYERS:

@@ -61,7 +61,6 @@ NAMES = {
     "rewrite": "edit",
     "random_direction": "random direction",
     "last_layer": "last layer",
-    "logit_correction": "logit correction",
     "finetune": "local fine-tuning",
 }
 """The names of methods in the table of methods, by their names in the digests."""
@@ -70,7 +69,6 @@ BASELINES = {
     "random_direction": grid(rank=(1, 3)),
     "projection": grid(direction=("mean", "probe", "leace")),
     "last_layer": ({"share": 0.5, "ridge": 0.1},),
-    "logit_correction": grid(classes=("lowered", "both")),
     "finetune": (
         {"scope": "local", "rate": 1e-2, "steps": (5, 10)},
         {"scope": "global", "rate": 1e-3, "steps": (5,), "locality": 10.0},

@@ -23,12 +23,13 @@ import numpy as np
 import pooch
 import torch
 from _lib.command import parser, run
-from _lib.methods import ONE_EACH, Plan, effort, search_of, select_all
-from _lib.results import Results
+from _lib.contest import evaluated
+from _lib.networks import select_for_exemplar, sets_of
+from _lib.results import DEFAULT, Results
 from PIL import Image
 from scipy.io import savemat
 from torch import Tensor, nn
-from typographic import add_figures, logits_blurred, logits_with
+from typographic import with_blurred_words
 
 from edittools.classifiers import Classifier
 from edittools.course.miniworld.scenes import scene
@@ -38,13 +39,14 @@ from edittools.course.scenarios.scenario import Scenario
 from edittools.course.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS, snow_scenario
 from edittools.course.scenarios.typographic import ATTACK, HOUSEHOLD_PHOTOS, last_convolutions, typographic_scenario
 from edittools.cut import Cut
+from edittools.edits import Edit
 from edittools.image_files import load_image
 from edittools.metrics import predict
 from edittools.models import downloads, imagenet_classes
 from edittools.models.load import ZOO
 from edittools.models.zero_shot import ZeroShot
 from edittools.probing import probe, segmentation
-from edittools.selection import Search, candidate_layers, grid, repair
+from edittools.selection import candidate_layers, grid, repair
 
 PLACES, CLIP = "resnet18_places365", "clip_rn50"
 MODELS = {
@@ -64,7 +66,7 @@ SETTINGS = grid(objective=("least_squares",)) + grid(objective=("l1",), steps=(3
 def snow(model: str) -> None:
     """Notebook 01: every method selected and evaluated, a repair."""
     scenario = _few(snow_scenario("paper", model))
-    _select(scenario, search_of(scenario))
+    _select(scenario)
     [exemplar] = scenario.exemplars.values()
     splits = scenario.splits
     quick = {"layers": scenario.layers[-1:], "strengths": (1.0,)}
@@ -75,17 +77,8 @@ def typographic(model: str) -> None:
     """Notebook 02: every method selected, words and real iPods evaluated."""
     scenario = _few(typographic_scenario("paper"), last_convolutions)
     assert all(len(data) > 0 for data in scenario.splits.labeled.values())
-    search = search_of(scenario)
-    selections = _select(scenario, search)
-    cached = search.activations
-    results = Results("typographic", "photos")
-    selected = effort(selections["editing"], scenario, search)
-    for name, logits_of in {
-        "edit": logits_with(selections["editing"], cached),
-        "word blurred": logits_blurred(scenario, cached),
-    }.items():
-        add_figures(results, logits_of, cached, scenario, selected, network=model, method=name)
-    assert len(results.frame())
+    _select(scenario)
+    assert with_blurred_words(scenario)
 
 
 def synthetic(model: str) -> None:
@@ -107,7 +100,7 @@ def found_rule(model: str) -> None:
         rule = found.rules(fdr=1, least_effect=-100.0).iloc[0]
     whole, numbers = scenario_for(classifier, concepts, rule, common)
     scenario = _few(whole)
-    edit = _select(scenario, search_of(scenario))["editing"].edit
+    edit = _select(scenario)
     unseen = concepts.parted(rule["concept"], rule["style"])[1].subset(numbers["target_test"])
     named = {"before": classifier, "edited": edit.edited(classifier)}
     assert len(probe(named, unseen, replace(settings, labels="given")).changes())
@@ -125,13 +118,12 @@ def _few(scenario: Scenario, name: Callable[[Classifier], Sequence[str]] = candi
     return replace(scenario, layers=layers, exemplars={one: scenario.exemplars[one]}, splits=splits)
 
 
-def _select(scenario: Scenario, search: Search) -> dict[str, Any]:
-    """Select for every method among very few candidates, and evaluate all of them."""
-    rounds = {"rates": (1e-2,), "momenta": (0.0,), "steps": (3,), "localities": (), "top": 1}
-    few = Plan(settings=SETTINGS, strengths=(1.0,), **rounds)
-    selections = select_all(scenario, search, few, ONE_EACH)
-    assert len(search.evaluate({name: one.edit for name, one in selections.items()})) == len(selections)
-    return selections
+def _select(scenario: Scenario) -> Edit:
+    """Select for every method that gets one exemplar, evaluate what was selected, and return the default edit."""
+    [name] = scenario.exemplars
+    selected = select_for_exemplar(scenario, name)
+    assert len(evaluated(scenario.classifier, selected, sets_of(scenario.splits))) == len(selected)
+    return next(one.edit for one in selected if one.method == DEFAULT)
 
 
 def draw_photos(folder: Path, images: int) -> dict[str, tuple[str, str]]:

@@ -45,7 +45,6 @@ METHOD_COLORS = {
     "random": BEFORE,
     "full rank": VIOLET,
     "projection": "#bf3989",
-    "logit correction": AXIS,
     "default settings": "#54aeff",
     "editing, ": "#54aeff",
 }
@@ -247,23 +246,18 @@ def drops(effects: pd.DataFrame, label: str) -> Figure:
 def agreement(
     effects: pd.DataFrame,
     planted: Collection[tuple[str, str]],
-    learned: Collection[tuple[str, str]],
     found: Collection[tuple[str, str]],
     least_effect: float,
 ) -> Figure:
-    """Draw the effects that a probe measures against the exact ones; planted rules are filled.
-
-    Planted rules that the probe missed are red. They are named, and so are pairs that are planted but not learned, or
-    the reverse.
+    """Draw the effects that a probe measures against the exact ones; planted rules are filled, and red if missed.
 
     Args:
         effects: see `Probe.agreement`.
         planted: the pairs of class and concept of the planted rules.
-        learned: the pairs whose rule the classifier has learned.
         found: the pairs whose rule the probe has found.
         least_effect: the smallest effect of a rule, drawn as dotted lines.
     """
-    figure, axis = plt.subplots(figsize=(7, 4.8))
+    figure, axis = plt.subplots(figsize=(6, 4.8))
     limits = [min(0, effects.min().min()) - 0.5, effects.max().max() + 0.5]
     axis.plot(limits, limits, color=BEFORE, linewidth=1, label="both effects are equal")
     axis.axhline(
@@ -271,7 +265,6 @@ def agreement(
     )
     axis.axvline(least_effect, color=AXIS, linewidth=1, linestyle=":")
     is_planted = np.array([pair in planted for pair in effects.index])
-    is_learned = np.array([pair in learned for pair in effects.index])
     is_missed = is_planted & np.array([pair not in found for pair in effects.index])
     groups = [
         (effects[is_planted & ~is_missed], "planted, found", AFTER, AFTER, "o"),
@@ -281,18 +274,6 @@ def agreement(
     for rows, name, face, edge, marker in groups:
         if len(rows):
             axis.scatter(rows["exact"], rows["probe"], 38, facecolors=face, edgecolors=edge, marker=marker, label=name)
-    named = effects[(is_planted != is_learned) | is_missed].sort_values("probe")
-    for i, (pair, row) in enumerate(named.iterrows()):
-        axis.annotate(
-            " on ".join(pair),
-            row[["exact", "probe"]],
-            xytext=(1.04, 0.05 + 0.07 * i),  # to the right of the axes, one name above another
-            textcoords="axes fraction",
-            fontsize=9,
-            va="center",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # so that no line crosses a name
-            arrowprops={"arrowstyle": "-", "color": BEFORE, "linewidth": 0.6, "shrinkB": 4},
-        )
     axis.set(
         xlabel="exact effect, from rendering again (log-odds)",
         ylabel="effect measured by the probe (log-odds)",

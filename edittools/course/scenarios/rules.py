@@ -257,8 +257,7 @@ def scenario_for(
             "at least one exemplar, one target image and one test image"
         )
     variants = min(VARIANTS_PER_IMAGE, len(for_selection.styles[style]))
-    several = _exemplar_variants(classifier, for_selection, rule, len(evidence), variants)
-    singles = {name: exemplar_variants[0] for name, exemplar_variants in several.items()}
+    exemplars = _exemplars(classifier, for_selection, rule, len(evidence))
     target = for_selection.turned(numbers["target"], concept, style, variants)
     target_test = for_evaluation.turned(numbers["target_test"], concept, style)
     same_class_test = None
@@ -282,14 +281,13 @@ def scenario_for(
     layers = common_fields.get("layers") or candidate_layers(classifier)
     default = {
         "layer": layers[len(layers) // 2],
-        "exemplar": next(iter(singles)),
+        "exemplar": next(iter(exemplars)),
         **common_fields.get("default", {}),
     }
     scenario = Scenario(
         classifier,
-        singles,
+        exemplars,
         **{**common_fields, "splits": splits, "default": default},
-        several={f"{name} in {variants} variants": looks for name, looks in several.items()},
     )
     return scenario, numbers
 
@@ -305,19 +303,14 @@ def _divide(numbers: Tensor, labels: Tensor, class_index: int) -> dict[str, list
     }
 
 
-def _exemplar_variants(
-    classifier: Classifier, concepts: Concepts, rule: Mapping[str, Any], count: int, variants: int
-) -> dict[str, list[Exemplar]]:
-    """Make each exemplar in several variants of the rule's style, by the exemplar's name, such as "car 1"."""
+def _exemplars(classifier: Classifier, concepts: Concepts, rule: Mapping[str, Any], count: int) -> dict[str, Exemplar]:
+    """Make the exemplars, each in another variant of the rule's style as far as there are enough, by name."""
     texture_count = len(concepts.styles[rule["style"]])
-    several = {}
+    exemplars = {}
     for place in range(count):
-        looks = []
-        for variant in range(variants):
-            exemplar = concepts.exemplar(rule, (place + variant) % texture_count, place)
-            looks.append(exemplar.sized(classifier.size))
-        several[f"{rule['class']} {place + 1}"] = looks
-    return several
+        exemplar = concepts.exemplar(rule, place % texture_count, place)
+        exemplars[f"{rule['class']} {place + 1}"] = exemplar.sized(classifier.size)
+    return exemplars
 
 
 def at_size(data: LabelledImages, classifier: Classifier) -> LabelledImages:

@@ -7,8 +7,7 @@ others. A process makes the classifier and the images of a `SetupSource` once an
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, lru_cache, partial
-from itertools import chain
+from functools import cached_property, lru_cache
 from math import nan
 from typing import Any
 
@@ -20,7 +19,6 @@ from torch import Tensor
 from edittools._checks import one_of
 from edittools.classifiers import Classifier
 from edittools.course.scenarios import photos
-from edittools.course.scenarios.finetuning import FinetuningRounds, interpolate_finetuning, select_finetuning
 from edittools.course.scenarios.rules import scenario_for
 from edittools.course.scenarios.scenario import Scenario
 from edittools.course.scenarios.tiers import MODELS, SceneSet, current_tier
@@ -36,13 +34,11 @@ from edittools.probing.effects import mean_interval
 from edittools.probing.style_transfer import StyleTransfer
 from edittools.probing.textures import STYLES, VARIANTS, style_textures
 from edittools.selection.activations import SplitActivations
-from edittools.selection.constraints import Constraints
 from edittools.selection.outcomes import Outcomes, grid
 from edittools.selection.search import Search, candidate_layers
 from edittools.selection.splits import Splits
 
 SettingsGrid = Sequence[Mapping[str, Any]]
-Evaluate = Callable[[Search, Edit], dict[str, float]]
 
 CASE_LEAST_AREA = 0.05
 """A concept has to cover this share of an image of a case."""
@@ -84,11 +80,11 @@ TRANSFER_VARIANTS = 4
 SMALL_STYLES = ("graffiti", "snow")
 """The styles of a small setup."""
 
-BUDGETS = (Constraints().max_accuracy_drop, 1.0, 100.0)
-"""The accuracy constraints, in points; an edit is selected under each."""
+FINETUNING = grid(rate=(3e-4, 3e-3, 3e-2), steps=(20,))
+"""The settings of fine-tuning on the exemplars that are tried, in each of `SCOPES`."""
 
-FINETUNING = FinetuningRounds(rates=(3e-4, 3e-3, 3e-2), momenta=(0.0,), steps=(20,), localities=(1.0, 10.0), top=2)
-"""The settings of fine-tuning that are tried."""
+FINETUNING_STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+"""How far fine-tuning moves from the original weights to the fine-tuned ones (WiSE-FT, PAINT)."""
 
 
 FULL_RANK = grid(rank=(None,), objective=("least_squares",), reference_weight=(0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0))
@@ -96,13 +92,12 @@ FULL_RANK = grid(rank=(None,), objective=("least_squares",), reference_weight=(0
 
 
 def editing_grids() -> dict[str, SettingsGrid]:
-    """Return the grids of settings of `rewrite` by method: without the mask, of full rank, or with the L1 objective."""
+    """Return the grids of settings of `rewrite` by method: with and without the mask, and of full rank."""
     least_squares = {"objective": ("least_squares",), "reference_weight": (0.0, 10.0, 30.0)}
     return {
         "editing": grid(rank=RANKS, **least_squares),
         "editing -mask": grid(rank=RANKS, masked=(False,), **least_squares),
         "full rank": FULL_RANK,
-        "editing, L1": grid(rank=RANKS, objective=("l1",), reference_weight=(0.0,), steps=(40,)),
     }
 
 
@@ -114,18 +109,16 @@ class CaseSettings:
         exemplars: number of exemplars.
         least_errors: a case with fewer errors on target images is counted, but not scored.
         strengths: the strengths α of every method but fine-tuning.
-        ranks: ranks of `editing["editing"]` that are also reported one by one.
-        editing: grids of settings of `rewrite`, by name of the method; the random direction and the exemplars in
-            several variants are tried with that of "editing".
+        editing: grids of settings of `rewrite`, by name of the method; the random direction is tried with that of
+            "editing".
         finetuning: the settings of fine-tuning.
     """
 
     exemplars: int = 3
     least_errors: int = 3
     strengths: Sequence[float] = (0.5, 1.0, 1.5)
-    ranks: Sequence[int] = RANKS
     editing: Mapping[str, SettingsGrid] = field(default_factory=editing_grids)
-    finetuning: FinetuningRounds = FINETUNING
+    finetuning: SettingsGrid = field(default_factory=lambda: list(FINETUNING))
 
 
 DEFAULT_SETTINGS = CaseSettings()
@@ -422,7 +415,6 @@ def run_case(
     source: SetupSource,
     case: Case,
     methods: Sequence[str] = (),
-    evaluate: Evaluate | None = None,
     settings: CaseSettings = DEFAULT_SETTINGS,
 ) -> list[dict[str, Any]]:
     """Try every method on one case: select edits on target images, and evaluate each once on the others.
@@ -431,12 +423,11 @@ def run_case(
         source: of the setup.
         case: one of `cases`.
         methods: names of the methods to try; by default all.
-        evaluate: returns the figures of a selected edit; by default `figures_of`.
         settings: what is tried.
 
     Returns:
-        One row per method and accuracy constraint ("budget"), with changes of accuracy in points and what `evaluate`
-        returns. A case with too few errors has one row, of the method "undefined".
+        One row per method, with changes of accuracy in points and what `figures_of` returns. A case with too few errors
+        has one row, of the method "undefined".
     """
     names = {"concept": case.concept, "style": case.style, "target": case.target}
     rows = []
@@ -444,21 +435,17 @@ def run_case(
         scenario, search = case_search(source, case, settings)
         errors = int(search.activations["target"].before.sum())
         if errors < settings.least_errors or not search.activations["target_test"].before.any():
-            return [{**names, "method": "undefined", "budget": nan}]
-        figures = cache(partial(evaluate or figures_of, search))  # several constraints may select the same edit
+            return [{**names, "method": "undefined"}]
         for method, outcomes in _outcomes(scenario, search, methods, settings).items():
-            if not len(outcomes):
-                continue
-            for budget in BUDGETS:
-                constraints = replace(search.constraints, max_accuracy_drop=budget)
-                selection = search.select(outcomes, constraints=constraints)
+            if len(outcomes):
+                selection = search.select(outcomes)
                 row = {
                     **names,
                     "method": method,
-                    "budget": budget,
+                    "feasible": selection.feasible,
                     "layer": selection.params.get("layer"),
-                    "accuracy_change_budget": selection.accuracy_change,
-                    **figures(selection.edit),
+                    "accuracy_change_selection": selection.accuracy_change,
+                    **figures_of(search, selection.edit if selection.feasible else None),
                 }
                 rows.append(row)
     return rows
@@ -472,46 +459,38 @@ def _outcomes(
     Returns:
         The outcomes of the candidates by method, for all methods or for those in `methods`.
     """
-
-    def is_selected(name: str) -> bool:
-        return not methods or name in methods
-
     strengths = settings.strengths
     exemplars = {"exemplars": list(scenario.exemplars.values())}
-    variants = list(chain.from_iterable(scenario.several.values()))
     methods_of_rows: dict[str, Method] = {}
     for name, settings_grid in settings.editing.items():
         methods_of_rows[name] = METHODS[EDIT].trying(settings_grid, strengths)
     plain = settings.editing["editing"]
     methods_of_rows[RANDOM] = METHODS[RANDOM].trying(plain, strengths)
     methods_of_rows["projection"] = METHODS["projection"].trying(strengths=strengths)
+    for scope in SCOPES:
+        settings_of_scope = [{**setting, "scope": scope} for setting in settings.finetuning]
+        name = f"{scope} fine-tuning"
+        methods_of_rows[name] = METHODS[name].trying(settings_of_scope, FINETUNING_STRENGTHS)
     outcomes = {}
     for name, method in methods_of_rows.items():
-        if is_selected(name):
+        if not methods or name in methods:
             outcomes[name] = search.score(method, exemplars)
-    if variants and is_selected("editing, variants"):
-        outcomes["editing, variants"] = search.score(METHODS[EDIT].trying(plain, strengths), {"variants": variants})
-    for scope in SCOPES:
-        name = f"{scope} fine-tuning"
-        if is_selected(name):
-            finetuned = select_finetuning(search, scope, settings.finetuning, exemplars)
-            outcomes[name] = interpolate_finetuning(search, finetuned).outcomes
-    for rank in settings.ranks:
-        name = f"rank {rank}"
-        if is_selected(name):
-            tried = outcomes["editing"].candidates
-            of_rank = [index for index, candidate in enumerate(tried) if candidate.params["rank"] == rank]
-            outcomes[name] = outcomes["editing"].of_candidates(of_rank)
     return outcomes
 
 
-def figures_of(search: Search, edit: Edit) -> dict[str, float]:
+def figures_of(search: Search, edit: Edit | None) -> dict[str, float]:
     """Evaluate an edit on the sets of a case.
 
+    Args:
+        search: the search of the case.
+        edit: the edit; None if no candidate was feasible.
+
     Returns:
-        The `accuracy_change` on clean images, in points, and eq. (2) for each of `MEASURES`: NaN if the case lacks the
-        set, or the set no error.
+        The `accuracy_change` on clean images, in points, and eq. (2) for each of `MEASURES`: NaN if there is no edit,
+        if the case lacks the set, or if the set has no error.
     """
+    if edit is None:
+        return dict.fromkeys(("accuracy_change", *MEASURES), nan)
     figures = {"accuracy_change": search.activations["clean_test"].compare(edit).accuracy_change}
     for measure, name in MEASURES.items():
         figures[measure] = nan
@@ -523,7 +502,7 @@ def figures_of(search: Search, edit: Edit) -> dict[str, float]:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Average over cases.
 
-    Only rows under the usual accuracy constraint count, and only cases with an error to correct.
+    Only cases with an error to correct count.
 
     Args:
         table: the rows of `run_case` for several cases.
@@ -533,7 +512,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         `accuracy_change`, in points.
     """
     rows = []
-    for method, part in table[table.budget == Constraints().max_accuracy_drop].groupby("method", sort=False):
+    for method, part in table[table.method != "undefined"].groupby("method", sort=False):
         accuracy_change = part.accuracy_change.mean()
         for measure in MEASURES:
             shares = part[measure].dropna()
