@@ -257,7 +257,7 @@ def scenario_for(
             "at least one exemplar, one target image and one test image"
         )
     variants = min(VARIANTS_PER_IMAGE, len(for_selection.styles[style]))
-    exemplars = _exemplars(classifier, for_selection, rule, len(evidence))
+    exemplars_by_name = _exemplars(classifier, for_selection, rule, len(evidence))
     target = for_selection.turned(numbers["target"], concept, style, variants)
     target_test = for_evaluation.turned(numbers["target_test"], concept, style)
     same_class_test = None
@@ -281,12 +281,12 @@ def scenario_for(
     layers = common_fields.get("layers") or candidate_layers(classifier)
     default = {
         "layer": layers[len(layers) // 2],
-        "exemplar": next(iter(exemplars)),
+        "exemplar": next(iter(exemplars_by_name)),
         **common_fields.get("default", {}),
     }
     scenario = Scenario(
         classifier,
-        exemplars,
+        exemplars_by_name,
         **{**common_fields, "splits": splits, "default": default},
     )
     return scenario, numbers
