@@ -102,7 +102,7 @@ WINDOWS = (
 )
 """What is said above the contact sheet."""
 
-STOPPED_EARLY = "Stopped too early: an edit can be selected when all layers were tried once. Nothing has changed."
+STOPPED_EARLY = "Stopped before the first candidate was tried; nothing has changed."
 """The message after a search for an edit that was stopped too early for a result."""
 
 STOPPED = "Stopped; nothing has changed."
