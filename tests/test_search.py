@@ -912,6 +912,20 @@ def test_half_of_the_layers_that_go_on_satisfy_the_constraints(tiny, exemplar, s
     assert search.best_layers(first) == ["f", "a", "e", "b"]
 
 
+def test_search_can_be_ended_while_layers_are_chosen(tiny, exemplar, splits, monkeypatch):
+    """To screen candidates takes long, so the bar is asked before each one, although nothing is counted."""
+    let_layers_go_on(monkeypatch, 4)
+    two = replace(splits, target=splits.target.subset(range(2)))
+    search = Search(tiny, exemplar, two, ["conv1"], progress=_ending_after(0))
+    monkeypatch.setattr(search._check, "screen", lambda *_: True)
+    losses = {"a": [0.1, 0.2], "b": [0.2, 0.3], "c": [0.3, 0.4]}
+    first = Outcomes.collected([candidate_with(*item) for item in losses.items()], torch.ones(2, dtype=torch.bool))
+    with search.one_bar(0):
+        assert search.best_layers(first) == ["a", "b", "c"]
+        with pytest.raises(search_module._Ended):
+            search.best_layers(first, can_end=True)
+
+
 def test_few_candidates_are_tried_in_all_layers(tiny, exemplar, splits, monkeypatch):
     let_layers_go_on(monkeypatch, 1, few_candidates=100)
     search = Search(tiny, exemplar, splits, LAYERS)

@@ -492,8 +492,16 @@ class Search:
         if best is not None:
             change = Comparison(self.target.before, best.wrong)
             self._bar.set_postfix({"corrected": change.corrected, "broken": change.broken}, refresh=False)
+        self._update_bar(1)
+
+    def _update_bar(self, count: int) -> None:
+        """Count candidates that were scored; 0 only lets the bar end the search.
+
+        Raises:
+            _Ended: if the `update` of the bar raises an exception.
+        """
         try:
-            self._bar.update()
+            self._bar.update(count)
         except Exception as error:
             raise _Ended from error
 
@@ -598,7 +606,7 @@ class Search:
     def _layers_that_go_on(self, first: Outcomes) -> set[str]:
         """Name the layers that get the whole grid: the best ones on all images, and without each fold."""
         self.keep_states(self.cuts if self._fit_into_memory(self.cuts, self._cost_images) else ())
-        return {layer for without in (None, *self.folds) for layer in self.best_layers(first, without)}
+        return {layer for without in (None, *self.folds) for layer in self.best_layers(first, without, can_end=True)}
 
     @property
     def folds(self) -> list[int]:
@@ -609,7 +617,7 @@ class Search:
         """Tell which target images count, `(N,)` booleans or a slice: all, or those outside of a fold."""
         return slice(None) if without is None else self.splits.folds["target"] != without
 
-    def best_layers(self, first: Outcomes, without: int | None = None) -> list[str]:
+    def best_layers(self, first: Outcomes, without: int | None = None, *, can_end: bool = False) -> list[str]:
         """List the layers that go on after the first pass, `LAYERS_THAT_GO_ON` of them.
 
         One half are the layers with the lowest loss. The other half are the next ones in which a candidate corrects
@@ -619,6 +627,10 @@ class Search:
         Args:
             first: the outcomes of the first pass.
             without: number of a fold whose images do not count; by default, all images do.
+            can_end: let the bar end the search between two layers.
+
+        Raises:
+            _Ended: if the bar ends the search.
         """
         counted = first.on_images(self._counted(without))
         by_loss = [(index, counted.candidates[index]) for index in counted.by_loss]
@@ -630,6 +642,8 @@ class Search:
                 break
             if layer in going_on or counted.net[index] <= 0:
                 continue
+            if can_end:
+                self._update_bar(0)
             if self._check.screen(candidate.edit, candidate.strength, self.constraints, without):
                 going_on.append(layer)
         others = [layer for layer in layers if layer not in going_on]
@@ -739,8 +753,8 @@ class Search:
         best: dict[str, list[str]] = {}
         first = outcomes.tried_in(FIRST)
         for method in first.methods:
-            best[method] = self.best_layers(first.of(method), without)
             if len(outcomes.of(method).tried_in(SECOND)):
+                best[method] = self.best_layers(first.of(method), without)
                 going_on = going_on or best[method]
         for index, candidate in enumerate(outcomes.candidates):
             if candidate.tried_in != SECOND or candidate.params["layer"] in best[candidate.params["method"]]:
@@ -908,35 +922,52 @@ class Search:
             images; 0 without retained images) and `feasible` (whether it satisfies the constraints). No other row has a
             higher `corrected` − `broken`, no lower accuracy and no more broken retained images at once.
         """
-        rows = []
-        for index in outcomes.by_loss:
-            candidate = outcomes.candidates[index]
-            is_weighed = len(rows) < most or not any(row["feasible"] for row in rows)
-            if outcomes.net[index] <= 0 or not is_weighed:
-                continue
-            is_feasible = self.is_feasible(candidate.edit, candidate.strength)
-            if len(rows) >= most and not is_feasible:
-                continue
-            clean = self.activations["clean"].compare(candidate.edit, candidate.strength)
-            retained_broken = 0
-            if "retain" in self.activations:
-                retained_broken = self.activations["retain"].compare(candidate.edit, candidate.strength).broken
-            row = {
-                "candidate": describe_params(candidate.params),
-                "corrected": int(outcomes.corrected[index]),
-                "broken": int(outcomes.broken[index]),
-                "accuracy change": clean.accuracy_change,
-                "retained broken": retained_broken,
-                "feasible": is_feasible,
-            }
-            rows.append(row)
+        gaining = [index for index in outcomes.by_loss if outcomes.net[index] > 0]
+        weighed = gaining[:most]
+        rows = {index: self._weigh(outcomes, index) for index in self._by_layer(outcomes, weighed)}
+        if not any(row["feasible"] for row in rows.values()):
+            for index in gaining[most:]:
+                candidate = outcomes.candidates[index]
+                if self.is_feasible(candidate.edit, candidate.strength):
+                    rows[index] = self._weigh(outcomes, index)
+                    weighed.append(index)
+                    break
         columns = ["candidate", "corrected", "broken", "accuracy change", "retained broken", "feasible"]
-        table = pd.DataFrame(rows, columns=columns)
+        table = pd.DataFrame([rows[index] for index in weighed], columns=columns)
         gains = [table.corrected - table.broken, table["accuracy change"], -table["retained broken"]]
         is_beaten = _is_dominated(np.stack([gain.to_numpy(dtype=float) for gain in gains], axis=1))
         kept = table[~is_beaten].drop_duplicates(columns[1:])
         order = (kept.broken - kept.corrected).sort_values(kind="stable").index
         return kept.loc[order].reset_index(drop=True)
+
+    def _by_layer(self, outcomes: Outcomes, indices: Sequence[int]) -> Iterator[int]:
+        """Yield the indices of candidates layer by layer, while the states at the layers of each one are kept."""
+        position = {layer: number for number, layer in enumerate(self.cuts)}
+
+        def first_position(index: int) -> int:
+            layers = outcomes.candidates[index].edit.layers
+            return min((position[layer] for layer in layers if layer in position), default=len(position))
+
+        for index in sorted(indices, key=first_position):
+            self.keep_states(outcomes.candidates[index].edit.layers)
+            yield index
+
+    def _weigh(self, outcomes: Outcomes, index: int) -> dict[str, Any]:
+        """Make the row of a candidate for `trade_off`."""
+        candidate = outcomes.candidates[index]
+        compared = {
+            name: self.activations[name].compare(candidate.edit, candidate.strength)
+            for name in ("clean", "retain")
+            if name in self.activations
+        }
+        return {
+            "candidate": describe_params(candidate.params),
+            "corrected": int(outcomes.corrected[index]),
+            "broken": int(outcomes.broken[index]),
+            "accuracy change": compared["clean"].accuracy_change,
+            "retained broken": compared["retain"].broken if "retain" in compared else 0,
+            "feasible": self.is_feasible(candidate.edit, candidate.strength),
+        }
 
 
 def _on_all_groups(outcomes: Sequence[Outcomes]) -> Outcomes:
