@@ -37,7 +37,7 @@ import pandas as pd
 import torch
 from _lib import contest
 from _lib.command import add_store, code_digest, parser, run
-from _lib.contest import CLEAN, TARGET, add_contest, wrong_with
+from _lib.contest import CLEAN, OWN_CLASS, TARGET, add_contest, wrong_with
 from _lib.methods import (
     RATES,
     Entry,
@@ -75,9 +75,6 @@ DEVELOPMENT = {"shortcuts_squeezenet": "garbage truck", "shortcuts_lite0": "chur
 
 VERSION = 3
 """To be raised when the photos change, so that no row of former ones is taken from a store."""
-
-OWN_CLASS = "own class"
-"""Photos of the shortcut's own class with the shortcut; those of other classes with it are the target."""
 
 
 class Pair(NamedTuple):

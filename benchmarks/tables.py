@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from _lib.cases_of_repair import quality_of
-from _lib.contest import CLEAN, TARGET, headline
+from _lib.contest import CLEAN, OWN_CLASS, TARGET, headline
 from _lib.methods import WITHIN, WITHOUT
-from _lib.pivots import LEAST, LOSS, RATIO, cells, markdown
+from _lib.pivots import CHANGE, LEAST, LOSS, PRECISE_SHARE, RATIO, SHARE, cells, markdown
 from _lib.results import (
     BLURRED,
     DEFAULT,
@@ -34,7 +34,9 @@ from _lib.results import (
     PASTED_UNLABELED,
     SELECTED,
     SEVERAL,
+    decode,
     parts_of,
+    read_outcomes,
     read_parts,
     read_results,
     read_run,
@@ -74,7 +76,7 @@ CORRECTED = "errors corrected"
 
 OTHER_SETS = {
     "retain_test": ("retained images correct", CORRECT),
-    "own class": ("own class with the mark correct", CORRECT),
+    OWN_CLASS: ("own class with the mark correct", CORRECT),
     "other words": ("errors with other words corrected", CORRECTED),
     "unseen marks": ("errors with unseen marks corrected", CORRECTED),
 }
@@ -86,20 +88,22 @@ def contest(table: pd.DataFrame) -> str:
     parts = []
     for run, part in table.groupby("run", sort=False):
         title = f"`{read_run(run)['command']}`:\n\n" if table.run.nunique() > 1 else ""
-        parts.append(f"{title}{contest_of_methods(part)}\n\n{contest_of_cases(part)}")
+        parts.append(f"{title}{contest_of_methods(part)}\n\n{contest_of_cases(part)}{verdicts_of_cases(run)}")
     return "\n\n".join(parts)
 
 
 def contest_of_methods(table: pd.DataFrame) -> str:
     """Write one row per method: means over the cases of one run."""
     everywhere = table[table.network == "all"]
-    methods = [method for method in METHOD_NAMES if (everywhere.method == method).any() and method != NO_EDIT]
+    has_levels = table[table.metric == CORRECT].split.isin(OTHER_SETS).any()
+    shown = everywhere if has_levels else everywhere[everywhere.method != NO_EDIT]
+    methods = [method for method in METHOD_NAMES if (shown.method == method).any()]
     columns = {"method": pd.Series({name: f"**{name}**" if name == EDIT else name for name in methods})}
     for limits in (WITHIN, WITHOUT):
-        part = headline(table, limits)
-        if limits == WITHIN:
-            feasible = part[part.metric == "feasible"].set_index("method")
-            columns["feasible"] = feasible.value.map("{:.0f}".format) + " of " + feasible.n.astype(str)
+        part = pd.concat([headline(table, limits), everywhere[everywhere.method == NO_EDIT]])
+        feasible = part[part.metric == "feasible"].set_index("method")
+        if limits == WITHIN or (feasible.value < feasible.n).any():
+            columns[f"{limits}: feasible"] = feasible.value.map("{:.0f}".format) + " of " + feasible.n.astype(str)
         columns[f"{limits}: errors corrected"] = cells(part, "errors corrected", TARGET)
         columns[f"{limits}: accuracy, points"] = cells(part, "accuracy change", CLEAN)
         for split, (title, metric) in OTHER_SETS.items():
@@ -114,32 +118,54 @@ SHOWN_BY_CASE = {EDIT: WITHIN, FINETUNING: WITHIN, PASTED: WITHIN, DEFAULT: WITH
 
 
 def contest_of_cases(table: pd.DataFrame) -> str:
-    """Write one row per network and case: the verdicts of `repair`, and what methods correct and cost.
+    """Write one row per network and case: what methods correct and cost.
 
     A method that does not depend on the case has one value for each network.
     """
-    verdicts: dict[tuple[str, str], list[str]] = {}
     selected = read_run(table.run.iloc[0])["selected"]
-    for entry in selected:
-        if entry["method"] == EDIT and entry["condition"].endswith(WITHIN):
-            case = entry["condition"].split(", ")[0]
-            verdicts.setdefault((entry["network"], case), []).append(
-                f"*{entry['verdict']}*" if "verdict" in entry else ""
-            )
+    of_edit = [one for one in selected if one["method"] == EDIT and one["condition"].endswith(WITHIN)]
+    cases = dict.fromkeys((one["network"], one["condition"].split(", ")[0]) for one in of_edit)
     shown = {method: limits for method, limits in SHOWN_BY_CASE.items() if (table.method == method).any()}
     by_case = {entry["method"] for entry in selected if ", " in entry["condition"]}
     rows = []
-    for (network, case), words in verdicts.items():
-        row = {"network": short(network), "case": case, "verdict": ", ".join(filter(None, words))}
+    for network, case in cases:
+        row = {"network": short(network), "case": case}
         for method, limits in shown.items():
             of_method = table[(table.network == network) & (table.method == method)]
             condition = f"{case}, {limits}" if (method in by_case) else limits
             row[method] = _effect(of_method[of_method.condition == condition])
         rows.append(row)
-    frame = pd.DataFrame(rows)
-    frame = frame.loc[:, (frame != "").any()]
     title = "Errors corrected, and change of accuracy in points, for each case:"
-    return f"{title}\n\n{markdown(dict(frame.items()))}"
+    return f"{title}\n\n{markdown(dict(pd.DataFrame(rows).items()))}"
+
+
+def verdicts_of_cases(run: str) -> str:
+    """Write one row per edit with a verdict: what `repair` says of it, and what it does to the test images."""
+    outcomes = read_outcomes(run).set_index(["network", "method", "split"]).outcomes
+    rows = []
+    for one in read_run(run)["selected"]:
+        if "verdict" not in one or not one["condition"].endswith(WITHIN):
+            continue
+        compared = {
+            name: decode(outcomes[one["network"], one["method"], f"{name}, {one['condition']}"])
+            for name in (TARGET, CLEAN, OWN_CLASS)
+        }
+        gained = {name: int(before.sum()) - int(after.sum()) for name, (before, after) in compared.items()}
+        clean, _ = compared[CLEAN]
+        _, own_class_wrong = compared[OWN_CLASS]
+        row = {
+            "network": short(one["network"]),
+            "case": one["condition"].removesuffix(f", {WITHIN}"),
+            "verdict": f"*{one['verdict']}*",
+            "errors corrected": SHARE.value(gained[TARGET] / compared[TARGET][0].sum()),
+            "accuracy, points": CHANGE.value(100 * gained[CLEAN] / len(clean)),
+            "own class with the mark correct": PRECISE_SHARE.value(1 - own_class_wrong.mean()),
+        }
+        rows.append(row)
+    if not rows:
+        return ""
+    title = "The verdict of `repair` on each edit that it selects, and what the edit does to the test images:"
+    return f"\n\n{title}\n\n{markdown(dict(pd.DataFrame(rows).items()))}"
 
 
 def _effect(rows: pd.DataFrame) -> str:
@@ -403,10 +429,10 @@ class Row(NamedTuple):
 
 SUMMARIES = {
     "summary": {
-        "a learned mark, photos": Row("learned_shortcut"),
         "a watermark, photos": Row("watermark"),
         "vehicles on snow, photos": Row("snow_lite"),
-        "vehicles on snow, rendered": Row("snow_mini", network="mini_vgg"),
+        "vehicles on snow, rendered, small VGG": Row("snow_mini", network="mini_vgg"),
+        "vehicles on snow, rendered, transformer": Row("snow_mini", network="mini_vit"),
         'an "iPod" sticker, rendered': Row("typographic_mini"),
     },
     "summary_snow": {
@@ -441,7 +467,7 @@ NARROW = ",\u00a0"
 
 
 def summary(name: str) -> str:
-    """Write the errors corrected by the methods that matter, and the change of accuracy; a dash where there is none."""
+    """Write the errors corrected by the methods that matter, and the change of accuracy; a dash if not measured."""
     rows = []
     for title, one in SUMMARIES[name].items():
         table = read_results(one.run).assign(run=one.run)
@@ -449,7 +475,8 @@ def summary(name: str) -> str:
         for method, limits in COLUMNS_OF_SUMMARY.items():
             part = headline(table[table.method == method], limits, one.network)
             corrected = cells(part, "errors corrected", one.split)
-            text = corrected.iloc[0] if len(corrected) else "–"
+            is_measured = (table.method == method).any()
+            text = corrected.iloc[0] if len(corrected) else "not feasible" if is_measured else "–"
             if method in WITH_ACCURACY and len(corrected):
                 text += f" at {cells(part, 'accuracy change', CLEAN, interval=False).iloc[0]}"
             row[method] = text.replace(", ", NARROW)
@@ -468,11 +495,16 @@ def shortcuts() -> str:
     selected = {EDIT: WITHIN, FINETUNING: WITHIN, PASTED: WITHIN, **dict.fromkeys(WITHOUT_LABELS, WITHOUT)}
     part = pd.concat([headline(table[table.method == name], how) for name, how in selected.items()])
     seconds = part[part.metric == "CPU seconds"].set_index("method").value
+    part = pd.concat([part, table[table.method == NO_EDIT]])
+    needed = {name: "none" if name in WITHOUT_LABELS else "about 1,000" for name in selected}
+    needed[NO_EDIT] = ""
     columns = {
-        "labeled images": pd.Series({name: "none" if name in WITHOUT_LABELS else "about 1,000" for name in selected}),
+        "labeled images": pd.Series(
+            {name: "none" if name in WITHOUT_LABELS else "about 1,000" for name in selected} | {NO_EDIT: ""}
+        ),
         "errors corrected": cells(part, "errors corrected", TARGET),
         "accuracy, points": cells(part, "accuracy change", CLEAN),
-        "own class with the mark": cells(part, "correct", "own class", interval=False),
+        "own class with the mark": cells(part, "correct", OWN_CLASS, interval=False),
         "CPU seconds": seconds.map("{:.3g}".format),
     }
     return markdown(columns, rows="method")

@@ -19,6 +19,7 @@ from _lib.results import (
     FOLDER,
     METHOD_NAMES,
     Results,
+    decode,
     encode,
     parts_of,
     read_all,
@@ -74,6 +75,8 @@ def test_results_are_the_same_after_writing_and_reading(tmp_path):
 
 def test_encode_tells_what_became_of_each_image():
     assert encode([1, 0, 1, 0], [0, 0, 1, 1]) == "+.x-"
+    before, after = decode("+.x-")
+    assert (before.tolist(), after.tolist()) == ([1, 0, 1, 0], [0, 0, 1, 1])
 
 
 def test_stored_results_have_the_schema():
@@ -256,16 +259,28 @@ def test_contest_tells_infeasible_methods_from_those_that_correct_nothing(monkey
     rows += [contest_row(DEFAULT, WITHOUT, "all"), contest_row(RANDOM, WITHOUT, "half", case="a")]
     results, table = contest_table(rows)
     monkeypatch.setattr(tables, "read_run", lambda name: {"selected": results.selected})
+    monkeypatch.setattr(tables, "read_outcomes", lambda name: pd.DataFrame(results.outcomes))
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables.contest(table).splitlines()]
     header = lines[0]
     of_methods = {line[0]: dict(zip(header, line, strict=True)) for line in lines if len(line) == len(header)}
     assert of_methods["**edit**"]["within the limits: errors corrected"] == "50%"
-    assert of_methods["fine-tuning"]["feasible"] == "0 of 1"
+    assert of_methods["fine-tuning"]["within the limits: feasible"] == "0 of 1"
     assert of_methods["fine-tuning"]["within the limits: errors corrected"] == ""
     assert lines[-1] == ["net", "a", "50%, −20.00", "–", "100%, −20.00"]
 
 
-def test_summary_shows_a_dash_where_nothing_is_feasible_or_was_measured(monkeypatch):
+def test_verdicts_of_cases_say_what_an_edit_does_to_test_images(monkeypatch):
+    row = contest_row(EDIT, WITHIN, "half", draw=3, verdict="use")
+    row["sets"]["own class"] = [WRONG["before"], WRONG["worse"]]
+    results, _ = contest_table([row])
+    monkeypatch.setattr(tables, "read_run", lambda name: {"selected": results.selected})
+    monkeypatch.setattr(tables, "read_outcomes", lambda name: pd.DataFrame(results.outcomes))
+    *_, last = tables.verdicts_of_cases("run").splitlines()
+    cells_of_row = [cell.strip() for cell in last.split("|")[1:-1]]
+    assert cells_of_row == ["net", "a, draw 3", "*use*", "50%", "−20.00", "0.0%"]
+
+
+def test_summary_tells_what_is_not_feasible_from_what_was_not_measured(monkeypatch):
     rows = [contest_row(EDIT, WITHIN, "half"), contest_row(FINETUNING, WITHIN, ""), contest_row(RANDOM, WITHOUT, "all")]
     _, table = contest_table(rows)
     monkeypatch.setattr(tables, "read_results", lambda name: table)
@@ -273,7 +288,7 @@ def test_summary_shows_a_dash_where_nothing_is_feasible_or_was_measured(monkeypa
     titles = [cell.strip() for cell in header.split("|")[1:-1]]
     first = dict(zip(titles, (cell.strip() for cell in lines[0].split("|")[1:-1]), strict=True))
     assert first[EDIT] == "50% at −20.00" and first[RANDOM] == "100%"
-    assert FINETUNING not in titles and BLURRED not in titles
+    assert first[FINETUNING] == "not feasible" and BLURRED not in titles
 
 
 def test_effects_are_counted_by_photos_used_and_left_out_below_ten():

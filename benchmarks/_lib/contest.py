@@ -31,6 +31,9 @@ TARGET = "target_test"
 CLEAN = "clean_test"
 """The set without the concept, on which accuracy should be kept."""
 
+OWN_CLASS = "own class"
+"""The set with the mark that shows the class that the mark stands for."""
+
 FEWEST_FOR_INTERVAL = 5
 """Fewer values have no interval, since they say too little of how they vary; tables show each of them."""
 

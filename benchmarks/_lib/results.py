@@ -72,6 +72,12 @@ def encode(before: Sequence[int], after: Sequence[int]) -> str:
     return "".join(kinds[int(one), int(other)] for one, other in zip(before, after, strict=True))
 
 
+def decode(outcomes: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read what `encode` wrote: which images were misclassified before and after, `(N,)` booleans each."""
+    kinds = np.array(list(outcomes))
+    return np.isin(kinds, [WRONG, CORRECTED]), np.isin(kinds, [WRONG, BROKEN])
+
+
 @dataclass
 class Results:
     """The results of one run.
