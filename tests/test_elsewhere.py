@@ -270,16 +270,17 @@ def test_click_on_a_window_of_the_contact_sheet_shows_its_exemplar(desk):
     assert len(desk.result.images.before) == len(set(range(16)) - set(desk.session.exemplar.drawn_on))
 
 
-def test_desk_tells_a_search_how_the_images_were_chosen(desk, monkeypatch):
-    sources = []
+def test_desk_tells_a_search_how_the_images_were_chosen_and_whether_to_fine_tune(desk, monkeypatch):
+    asked = []
 
     def search(exemplar, progress):
-        sources.append(desk.session.source)
+        asked.append((desk.session.source, desk.session.finetuning))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(desk.session, "search", search)
     for chosen in (False, True):
         desk.controls.failures.value = chosen
+        desk.controls.finetuning.value = chosen
         desk.find_best()
         desk.wait(60)
-    assert sources == [SAMPLE, FAILURES]
+    assert asked == [(SAMPLE, False), (FAILURES, True)]

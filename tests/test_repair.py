@@ -228,7 +228,7 @@ def test_rank_of_none_is_kept_among_ranks(case):
 def test_repair_takes_exemplars_under_one_name_as_one_edit(case):
     fix = _repaired(case, {"pair": [case.exemplar, case.exemplar]})
     assert {len(members) for members in fix.search.exemplars.values()} == {2}
-    assert set(fix.selection.results["exemplar"]) == {"pair"}
+    assert set(fix.selection.outcomes.table()["exemplar"]) == {"pair"}
 
 
 def test_repair_with_float64_as_the_default_type(case, repaired, float64):
@@ -560,7 +560,7 @@ def test_fine_tuning_of_few_scenes_is_not_compared_and_says_so(case, repaired):
 
 def test_line_instead_tells_how_long_fine_tuning_would_take(repaired):
     minutes = max(round(2 * minutes_of(repaired.search)), 1)
-    assert f" {minutes} min with finetuning=True" in repaired.verdict.lines["instead"]
+    assert f"(finetuning=True) takes about {minutes} min" in repaired.verdict.lines["instead"]
 
 
 @pytest.mark.parametrize("error", [InterruptedError, KeyboardInterrupt])

@@ -331,7 +331,7 @@ def test_selection_of_full_rank_keeps_none_among_numbers(threshold, best, words)
     outcomes = _outcomes([_breaking(threshold)] * 4, losses, rank=ranks)
     selection = _search(threshold).select(outcomes)
     assert selection.params == {"layer": "conv1", "rank": best}
-    assert selection.results["rank"].tolist() == ranks
+    assert selection.outcomes.table()["rank"].tolist() == ranks
     assert str(selection) == words
 
 
@@ -652,7 +652,7 @@ def test_select_takes_the_first_by_loss_that_satisfies_the_constraints(search):
         first = next((one for one, change in changes if change >= -0.25), None)
         assert selection.feasible == (first is not None)
         assert first is None or selection.edit is first.scaled
-        assert selection.seconds > 0 and selection.n_candidates == len(selection.results)
+        assert selection.seconds > 0 and selection.n_candidates == len(selection.outcomes.table())
 
 
 def test_select_among_several_methods_takes_the_best_of_all(tiny, exemplar, curable, two_go_on):
@@ -710,7 +710,7 @@ def test_search_with_activations_of_another(tiny, search, splits, photos32):
     assert all(second.cuts[layer] is cut for layer, cut in search.cuts.items())
     fresh = Search(tiny, *others)
     alone, together = (one.select(one.score(EXACT)) for one in (fresh, second))
-    assert str(alone) == str(together) and alone.results.loss.equals(together.results.loss)
+    assert str(alone) == str(together) and alone.outcomes.table().loss.equals(together.outcomes.table().loss)
     assert torch.equal(fresh.activations["target_test"].original, second.activations["target_test"].original)
     with pytest.raises(ValueError, match="'conv1'"):
         Search(tiny, others[0], splits, ["conv1"], activations=search.activations)
@@ -725,15 +725,6 @@ def test_search_does_not_depend_on_edits_that_are_applied_meanwhile(tiny, search
         table = second.evaluate({"edit": selection.edit})
     assert selection.edit.digest == expected.edit.digest
     assert table.equals(search.evaluate({"edit": expected.edit}))
-
-
-def test_by_strength_follows_each_edit_along_its_strength(search, tiny, photos32, exemplar):
-    edit = rewrite(tiny, "conv1", exemplar, photos32, objective="least_squares")
-    table = search.by_strength({"edit": edit, "back": -edit}, (0, 1, 20), retain="clean")
-    assert list(table.method) == ["edit"] * 3 + ["back"] * 3
-    assert list(table.strength) == [0, 1, 20] * 2
-    assert (table[table.strength == 0][["errors corrected", "broken"]] == 0).all(axis=None)
-    assert table["broken"][2] == search.activations["clean"].compare(edit, 20).broken / 10
 
 
 def test_cache_activations_with_early_stopping_uses_small_batches(tiny, sets, monkeypatch):
@@ -879,8 +870,8 @@ def test_whole_grid_is_tried_in_the_best_layers(tiny, exemplar, splits, two_go_o
     others = [layer for layer in (*feasible, *(one.params["layer"] for one in in_order)) if layer != lowest]
     best = {lowest, others[0]}
     assert set(selection.going_on) == best
-    assert selection.n_candidates == len(selection.results) == 2 * len(WHOLE_GRID) * 2 + len(LAYERS)
-    counts = selection.results["layer"].value_counts()
+    assert selection.n_candidates == len(selection.outcomes.table()) == 2 * len(WHOLE_GRID) * 2 + len(LAYERS)
+    counts = selection.outcomes.table()["layer"].value_counts()
     assert {layer for layer in LAYERS if counts[layer] > 1} == best
     table = selection.layers
     assert list(table.layer) == LAYERS
@@ -930,7 +921,7 @@ def test_few_candidates_are_tried_in_all_layers(tiny, exemplar, splits, monkeypa
     let_layers_go_on(monkeypatch, 1, few_candidates=100)
     search = Search(tiny, exemplar, splits, LAYERS)
     selection = search.select(search.score(WHOLE))
-    assert len(selection.results) == selection.n_candidates == len(LAYERS) * len(WHOLE_GRID) * 2
+    assert len(selection.outcomes.table()) == selection.n_candidates == len(LAYERS) * len(WHOLE_GRID) * 2
     assert selection.layers.empty
 
 
@@ -954,7 +945,7 @@ def test_selection_without_a_fold_does_not_depend_on_its_images(tiny, photos32, 
     first, second = (selection.fold_selections[2] for selection in found)
     assert first.params == second.params and first.edit.digest == second.edit.digest
     assert str(first.scores) == str(second.scores) and first.n_candidates == second.n_candidates
-    assert first.layers.equals(second.layers) and first.results.equals(second.results)
+    assert first.layers.equals(second.layers) and first.outcomes.table().equals(second.outcomes.table())
     assert not found[0].layers.equals(found[1].layers)
     assert first.feasible == (name in ("edit", "projection"))
 

@@ -165,7 +165,7 @@ def _finetuned_networks(
         return finetuned, not_compared
     if not finetuning:
         minutes = max(round(2 * minutes_of(search)), 1)  # of both networks
-        return finetuned, f"fine-tuning was not compared; it takes about {minutes} min with finetuning=True"
+        return finetuned, f"fine-tuning was not compared; to compare it (finetuning=True) takes about {minutes} min"
     if search.is_ended:
         return finetuned, "fine-tuning was not compared, since the search was interrupted"
     for name, pasted in {FINETUNING: None, PASTED: exemplar}.items():

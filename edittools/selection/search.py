@@ -177,11 +177,6 @@ class Selection:
         return bool(self.params)
 
     @property
-    def results(self) -> pd.DataFrame:
-        """One row per candidate, see `Outcomes.table`."""
-        return self.outcomes.table()
-
-    @property
     def on_boundary(self) -> tuple[str, ...]:
         """The parameters whose selected value is the smallest or the largest that was tried.
 
@@ -875,35 +870,6 @@ class Search:
         """
         rows = {name: _evaluation(edit, self.activations) for name, edit in edits.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
-
-    def by_strength(
-        self, edits: Mapping[str, Edit], strengths: Sequence[float], target: str = "target", retain: str = "retain"
-    ) -> pd.DataFrame:
-        """Tabulate how many errors edits correct, and how many images they break, at several strengths.
-
-        Args:
-            edits: the edits by name.
-            strengths: factors by which each edit is scaled.
-            target: name of the split whose errors should be corrected.
-            retain: name of the split whose correct predictions should not change.
-
-        Returns:
-            One row per `method` and `strength`: the share of `errors corrected` (eq. 2) in `target`, and the share of
-            the images in `retain` that are `broken`.
-        """
-        rows = []
-        for method, edit in edits.items():
-            gains = [self.activations[target].compare(edit, strength) for strength in strengths]
-            losses = [self.activations[retain].compare(edit, strength) for strength in strengths]
-            for strength, gained, lost in zip(strengths, gains, losses, strict=True):
-                row = {
-                    "method": method,
-                    "strength": strength,
-                    "errors corrected": gained.errors_corrected,
-                    "broken": lost.broken / len(lost.before),
-                }
-                rows.append(row)
-        return pd.DataFrame(rows)
 
     def trade_off(self, outcomes: Outcomes, most: int = MOST_WEIGHED) -> pd.DataFrame:
         """Tabulate the candidates that no other one beats in what they correct, and in what they cost.

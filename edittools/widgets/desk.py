@@ -313,6 +313,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """
         work = partial(self._search, self.exemplar)
         self._session.source = FAILURES if self._controls.failures.value else SAMPLE
+        self._session.finetuning = self._controls.finetuning.value
         self._submit_search(work, "searching …", panel.STOPPING, STOPPED_EARLY)
 
     def find_elsewhere(self) -> None:

@@ -248,6 +248,12 @@ class Controls(ipywidgets.VBox):
             indent=False,
             layout={"width": "auto"},
         )
+        self.finetuning = ipywidgets.Checkbox(
+            description="compare fine-tuning",
+            tooltip="also train the whole network on the same images, which takes minutes, and say which does better",
+            indent=False,
+            layout={"width": "auto"},
+        )
         self.find = button("Find it elsewhere", "find the images that hold the mark of x', right and wrong ones")
         self.sheet = button("Contact sheet", "what carries each class: parts of photos that turn other photos into it")
         self.progress = ipywidgets.FloatProgress(0, max=1, layout={"width": "100%"})
@@ -305,7 +311,7 @@ class Controls(ipywidgets.VBox):
                 self.pair,
                 self.pair_message,
                 row(self.layer, self.strength),
-                row(self.rewrite, self.search, self.stop),
+                row(self.rewrite, self.search, self.stop, self.finetuning),
                 self.progress,
                 self.status,
                 self.message,
@@ -329,6 +335,7 @@ class Controls(ipywidgets.VBox):
             self.sort,
             self.group,
             self.failures,
+            self.finetuning,
         )
 
     def start(self, session: EditSession) -> None:

@@ -139,7 +139,8 @@ class EditSession:
     `images`, `clean`, `retain` and `reference` hold the sets, and `before` the logits `(N, classes)` of the images
     without an edit. `notes` says how the images were divided, and what was left out. `layers` names the layers that can
     be rewritten. `index` is the index of the selected image, and `material` is the name of the material that replaces
-    its marked area. `source` says how the images were chosen, "sample" or "failures", see `repair`.
+    its marked area. `source` says how the images were chosen, "sample" or "failures", and `finetuning` whether a search
+    also fine-tunes the network to compare, see `repair`.
 
     Raises:
         TypeError: if the classifier is not a `Classifier`, or if a set is none of these.
@@ -162,6 +163,7 @@ class EditSession:
     ) -> None:
         self.classifier = check_classifier(classifier)
         self.source = SAMPLE
+        self.finetuning = False
         self._notes: list[str] = []
         self._weights = InitialWeights(self.classifier)
         self._marks: dict[int, Tensor] = {}
@@ -707,6 +709,7 @@ class EditSession:
             self._clean.current,
             self.retain,
             source=self.source,
+            finetuning=self.finetuning,
             progress=progress,
         )
         if fix.selection.feasible:
