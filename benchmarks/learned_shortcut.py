@@ -62,6 +62,7 @@ from _lib.shortcuts import (
 from tqdm.auto import tqdm
 
 import edittools
+from edittools.classifiers import fingerprint
 from edittools.edits import Edit
 from edittools.models import load_classifier
 from edittools.probing import jobs
@@ -109,7 +110,7 @@ def finetuned(folder: Path, sizes: Sizes, rates: Sequence[float] | None, pair: P
         case = pair.case(sizes)
         splits = Splits.of(case.classifier, [case.exemplar], case.concept, case.clean, case.retain)
         selected = select_finetuned(case.classifier, case.exemplar, splits, rates, is_pasted=True)
-    return save_edits(folder, pair, "fine-tuning", selected)
+    return save_edits(folder, pair, selected)
 
 
 def without_labels(folder: Path, sizes: Sizes, pair: Pair) -> list[dict[str, Any]]:
@@ -118,7 +119,7 @@ def without_labels(folder: Path, sizes: Sizes, pair: Pair) -> list[dict[str, Any
         case = pair.case(sizes._replace(are_labeled=False))
         splits = Splits.of(case.classifier, [case.exemplar], case.concept, case.clean, case.retain)
         selected = [finetuned_without_labels(case.classifier, case.exemplar, splits)]
-    return save_edits(folder, pair, "no labels", selected)
+    return save_edits(folder, pair, selected)
 
 
 def edited(folder: Path, sizes: Sizes, pair: Pair) -> list[dict[str, Any]]:
@@ -131,23 +132,19 @@ def edited(folder: Path, sizes: Sizes, pair: Pair) -> list[dict[str, Any]]:
         seconds = time.process_time() - started
         [of_repair, *others] = select_edits(fix.search, case.exemplar, fix.selection, seconds)
         selected = [replace(of_repair, more=said), *others]
-    return save_edits(folder, pair, "edit", selected)
+    return save_edits(folder, pair, selected)
 
 
-def save_edits(folder: Path, pair: Pair, kind: str, selected: Sequence[Entry]) -> list[dict[str, Any]]:
+def save_edits(folder: Path, pair: Pair, selected: Sequence[Entry]) -> list[dict[str, Any]]:
     """Write what was selected to a folder, and return one row per selection, with the name of its file.
 
-    Args:
-        folder: where edits are written.
-        pair: what they are selected for.
-        kind: the part of the run, which is in the names of the files.
-        selected: what was selected.
+    A file is named by the digest of its edit, so that no run replaces the edits of another one.
     """
     rows = []
-    for number, one in enumerate(selected):
+    for one in selected:
         name = ""
         if one.edit is not None:
-            name = f"{pair.network} {NAMES[pair.goal]} {pair.draw} {kind} {number}.safetensors"
+            name = f"{one.edit.digest}.safetensors"
             one.edit.save(folder / name)
         rows.append({**pair._asdict(), **one.row(), "edit": name})
         print(f"{pair.name}: {one.row()}", flush=True)
@@ -216,12 +213,13 @@ def experiment(options: argparse.Namespace) -> Results:
     named = {pair.name: pair for pair in todo}
     library = Path(edittools.__file__).parent
     training = code_digest(library / "selection" / "finetuning.py", library / "exemplars.py")
-    about = f"fine-tuning {sizes} {RATES} {VERSION} {training}"
+    weights = " ".join(fingerprint(load_classifier(name)) for name in options.networks)
+    about = f"fine-tuning {sizes} {RATES} {VERSION} {training} {weights}"
     tuned = jobs.run(partial(finetuned, folder, sizes, RATES), named, options.store, progress=tqdm, about=about)
-    about = f"no labels {sizes} {RATES} {VERSION} {training}"
+    about = f"no labels {sizes} {RATES} {VERSION} {training} {weights}"
     work = partial(without_labels, folder, sizes)
     unlabeled = jobs.run(work, named, options.store, progress=tqdm, about=about)
-    about = f"edits {sizes} {VERSION} {code_digest(library, Path(contest.__file__).parent)}"
+    about = f"edits {sizes} {VERSION} {code_digest(library, Path(contest.__file__).parent)} {weights}"
     edits = jobs.run(partial(edited, folder, sizes), named, options.store, progress=tqdm, about=about)
     selected = pd.concat([edits, tuned, unlabeled], ignore_index=True)
     about += f" {RATES} {training} evaluation"

@@ -10,7 +10,6 @@ VGG16 and ResNet-50. No rules are known there; the results have each concept's e
 
 import argparse
 from dataclasses import replace
-from typing import Any
 
 from _lib.command import add_store, parser, run
 from _lib.results import Results
@@ -27,51 +26,24 @@ BALANCED = "mini_vgg_balanced"
 """The network whose training data showed each class on every ground."""
 
 
-def mini(probe: Probe, rerendered: Probe) -> dict[str, Any]:
-    """Score the rules of each network against those planted and those that it shows exactly; count the false ones."""
-    networks, planted, without = {}, planted_rules(), {}
-    for name in probe.table["classifier"].unique():
-        mine, shown = (one.where("classifier", name) for one in (probe, rerendered))
-        found = mine.rules()
-        known = [pair in planted for pair in zip(found["class"], found["concept"], strict=True)]
-        print(f"\nrules of {name} (planted: at least half of the class's scenes):")
-        print(found[SHOWN].assign(planted=known).round(3).to_string(index=False))
-        if name == BALANCED:
-            without = {"rules_found_in_balanced_model": len(found)}
-            continue
-        print(f"\nmissed: {sorted(planted - pairs(found)) or 'none'}")
-        figures = score(found, planted)
-        counts = {"rules_found": figures["found"], "rules_planted": figures["planted"]}
-        networks[name] = counts | _rounded(figures) | against_exact(mine, shown)
-    return {"networks": {name: counts | without for name, counts in networks.items()}}
-
-
-def _rounded(figures: dict[str, float], of: str = "") -> dict[str, float]:
-    """Round precision and recall for the JSON line."""
-    return {f"{name}{of}": round(figures[name], 3) for name in ("precision", "recall")}
-
-
-def against_exact(probe: Probe, rerendered: Probe) -> dict[str, float]:
-    """Score the rules of one classifier, of grounds, against those that it shows on scenes that are rendered again."""
-    found, learned = probe.rules(), pairs(rerendered.rules())
-    figures = score(found[found["concept"].isin(GROUNDS)], learned)
-    correlation = round(float(probe.agreement(rerendered).corr().iloc[0, 1]), 3)
-    return _rounded(figures, "_exact") | {"rules_exact": len(learned), "correlation_with_exact": correlation}
-
-
-def lite(probes: dict[str, Probe]) -> dict[str, Any]:
-    """Tabulate what each classifier loses, concept by concept: no rules are known here, so none are scored."""
-    columns = ["classifier", "concept", "images", "controlled", "drop", "drop low", "drop high", "control drop"]
-    columns, effects = [*columns, "effect", "low", "high", "q"], {}
-    for kind, one in probes.items():
-        table = one.effects(columns[:2], least_images=LEAST_IMAGES)[columns]
-        print(f"{kind}, minus the control {one.control} (share of predictions that change):")
-        print(table.round(3).to_string(index=False))
-        print(f"rules by class (at least {one.least_images} photos of it):")
-        print(one.rules()[["classifier", *SHOWN]].round(3).to_string(index=False), "\n")
-        rounded = table.round(5).astype(object)
-        effects[kind] = rounded.where(table.notna(), None).to_dict("records")
-    return {"false_discovery_rate": FALSE_DISCOVERY_RATE, "effects": effects}
+def add_network(results: Results, name: str, found: Probe, rerendered: Probe) -> None:
+    """Score the rules of a network against those planted, and those of grounds against those that it shows exactly."""
+    rules = found.rules()
+    planted = planted_rules()
+    is_planted = [pair in planted for pair in zip(rules["class"], rules["concept"], strict=True)]
+    print(f"\nrules of {name} (planted: at least half of the class's scenes):")
+    print(rules[SHOWN].assign(planted=is_planted).round(3).to_string(index=False))
+    print(f"\nmissed: {sorted(planted - pairs(rules)) or 'none'}")
+    exact = pairs(rerendered.rules())
+    of_grounds = rules[rules["concept"].isin(GROUNDS)]
+    correlation = float(found.agreement(rerendered).corr().iloc[0, 1])
+    results.add("rules", len(rules), split="found", network=name)
+    results.add("correlation of effects", correlation, split="exact", network=name)
+    for split, known, mine in (("planted", planted, rules), ("exact", exact, of_grounds)):
+        scores = score(mine, known)
+        results.add("rules", len(known), split=split, network=name)
+        results.add("precision", scores["precision"], split=split, network=name)
+        results.add("recall", scores["recall"], split=split, network=name)
 
 
 def on_miniworld(options: argparse.Namespace) -> Results:
@@ -82,25 +54,15 @@ def on_miniworld(options: argparse.Namespace) -> Results:
     found = probe(searched, concepts, settings, store=options.store, progress=tqdm)
     rerendered = repainted(searched, concepts, options.split, settings.least_images)
     print(f"{len(found.table):,} counterfactual predictions\n")
-    results = Results("probing", "MiniWorld", line=mini(found, rerendered) | {"images": len(concepts.data)})
-    results.notes["images"] = results.line["images"]
-    for network, figures in results.line["networks"].items():
-        add_rules(results, figures, network)
+    results = Results("probing", "MiniWorld", notes={"images": len(concepts.data)})
+    trained_with_rules = [name for name in names if name != BALANCED]
+    for name in trained_with_rules:
+        mine, shown = (one.where("classifier", name) for one in (found, rerendered))
+        add_network(results, name, mine, shown)
+    if BALANCED in names:
+        without = len(found.where("classifier", BALANCED).rules())
+        results.add("rules", without, split="found where none were planted", network=trained_with_rules[0])
     return results
-
-
-def add_rules(results: Results, figures: dict[str, float], network: str) -> None:
-    """Add how many rules a network has, and how well they are found; the split says against which rules."""
-    results.add("rules", figures["rules_planted"], split="planted", network=network)
-    results.add("rules", figures["rules_found"], split="found", network=network)
-    results.add("precision", figures["precision"], split="planted", network=network)
-    results.add("recall", figures["recall"], split="planted", network=network)
-    results.add("rules", figures["rules_exact"], split="exact", network=network)
-    results.add("precision", figures["precision_exact"], split="exact", network=network)
-    results.add("recall", figures["recall_exact"], split="exact", network=network)
-    results.add("correlation of effects", figures["correlation_with_exact"], split="exact", network=network)
-    without = figures.get("rules_found_in_balanced_model")
-    results.add("rules", without, split="found where none were planted", network=network)
 
 
 def on_photos(options: argparse.Namespace) -> Results:
@@ -117,16 +79,22 @@ def on_photos(options: argparse.Namespace) -> Results:
         }
     probes = {kind: probe(classifiers, *one, store=options.store, progress=tqdm) for kind, one in asked.items()}
     images = {kind: len(concepts.data) for kind, (concepts, _) in asked.items()}
-    results = Results("probing", "photos", line=lite(probes) | {"images": images})
-    results.notes["images"] = images
-    add_effects(results, results.line["effects"])
+    results = Results("probing", "photos", notes={"images": images})
+    add_effects(results, probes)
     return results
 
 
-def add_effects(results: Results, effects: dict[str, list[dict[str, Any]]]) -> None:
+def add_effects(results: Results, probes: dict[str, Probe]) -> None:
     """Add the effects of each concept on each network; the method says what replaces the concept."""
-    for kind, rows in effects.items():
-        for row in rows:
+    columns = ["classifier", "concept", "images", "controlled", "drop", "drop low", "drop high", "control drop"]
+    columns += ["effect", "low", "high", "q"]
+    for kind, one in probes.items():
+        table = one.effects(["classifier", "concept"], least_images=LEAST_IMAGES)[columns]
+        print(f"{kind}, minus the control {one.control} (share of predictions that change):")
+        print(table.round(3).to_string(index=False))
+        print(f"rules by class (at least {one.least_images} photos of it):")
+        print(one.rules()[["classifier", *SHOWN]].round(3).to_string(index=False), "\n")
+        for row in table.astype(object).where(table.notna(), None).to_dict("records"):
             where = {"network": row["classifier"], "method": kind, "condition": row["concept"]}
             used = row.get("controlled", row["images"])  # in place, every photo has a control
             interval = [row["low"], row["high"]]

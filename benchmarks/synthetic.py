@@ -15,13 +15,11 @@ this process.
 import argparse
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,7 +41,7 @@ SPLITS = {
     "target same": "target class, same style",
     "target held out": "target class, held-out style",
 }
-"""The splits of a case, by the key of the measure in the JSON line."""
+"""The splits of a case, by the name of the measure."""
 METHODS = {
     "editing": EDIT,
     "editing -mask": "edit without the mask",
@@ -68,32 +66,18 @@ QUICK = syn.CaseSettings(
 
 def sweep(
     source: syn.SetupSource,
-    targets: int,
-    workers: int,
-    store: Path | None,
-    settings: syn.CaseSettings = syn.DEFAULT_SETTINGS,
-    most_cases: int | None = None,
+    cases: Mapping[str, syn.Case],
+    options: argparse.Namespace,
+    settings: syn.CaseSettings,
+    methods: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Run all cases, or `most_cases` of them, in this process or in several."""
+    """Run cases in this process or in several; by default with all methods."""
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=spawn) if workers else nullcontext()
-    cases = {case.name: case for case in at_most(syn.cases(source, targets, settings), most_cases)}
-    about = identity_of(source, settings)
-    work = partial(syn.run_case, source, settings=settings)
+    pool = ProcessPoolExecutor(options.workers, mp_context=spawn) if options.workers else nullcontext()
+    work = partial(syn.run_case, source, methods=methods, settings=settings)
+    about = identity_of(source, settings) + (f" {methods}" if methods else "")
     with pool as executor:
-        return jobs.run(work, cases, store, executor, tqdm, about)
-
-
-def sweep_of_count(
-    source: syn.SetupSource, cases: Sequence[syn.Case], count: int, options: argparse.Namespace
-) -> pd.DataFrame:
-    """Run cases, or some of them, with a number of exemplars."""
-    settings = replace(QUICK if options.quick else syn.DEFAULT_SETTINGS, exemplars=count)
-    drawn = at_most(cases, 1 if options.quick else options.most_cases)
-    named = {f"{case.name}, {count} exemplars": case for case in drawn}
-    work = partial(syn.run_case, source, methods=METHODS_BY_COUNT, settings=settings)
-    about = f"{identity_of(source, settings)} {METHODS_BY_COUNT}"
-    return jobs.run(work, named, options.store, progress=tqdm, about=about)
+        return jobs.run(work, cases, options.store, executor, tqdm, about)
 
 
 def at_most(cases: Sequence[syn.Case], count: int | None) -> list[syn.Case]:
@@ -111,32 +95,6 @@ def candidates(layers: int, settings: syn.CaseSettings = syn.DEFAULT_SETTINGS) -
     return counts | {f"{scope} fine-tuning": tuned for scope in SCOPES}
 
 
-def methods(table: pd.DataFrame) -> dict[str, dict[str, object]]:
-    """Summarize cases by method: of each measure, the mean with its interval.
-
-    Intervals resample concepts, since the cases of a concept share images.
-    """
-    result = syn.summary(table).set_index(["method", "measure"])
-    known = table[table.method != "undefined"]
-    for method, measure in result.index:
-        cases = known[known.method == method].dropna(subset=measure)
-        interval = interval_by_group(cases[measure].tolist(), cases.concept.tolist())
-        result.loc[(method, measure), ["low", "high"]] = interval
-    feasible = known.feasible.astype(bool).groupby(known.method).sum()
-    return {
-        method: {name: list(row) for name, row in part.droplevel(0)[["mean", "low", "high"]].iterrows()}
-        | {"accuracy_change_points": part.accuracy_change.iloc[0], "feasible": int(feasible[method])}
-        for method, part in result.groupby(level=0, sort=False)
-    }
-
-
-def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """List what each method did in each case."""
-    names = ["concept", "style", "target", "method", *syn.MEASURES, "accuracy_change"]
-    known = table.loc[table.method != "undefined", names].astype(object)
-    return known.where(known.notna(), None).to_dict("records")
-
-
 def interval_by_group(values: Sequence[float], groups: Sequence[str], resamples: int = 2000) -> tuple[float, float]:
     """Compute the 95% percentile bootstrap interval of a mean over values that come in groups, which are resampled."""
     if not values:
@@ -149,81 +107,65 @@ def interval_by_group(values: Sequence[float], groups: Sequence[str], resamples:
     return float(low), float(high)
 
 
-def add_methods(results: Results, found: dict[str, Any], network: str) -> None:
-    """Add the figures of each method on one network, and the cases."""
-    results.add("cases", found["cases"], network=network)
-    results.add("cases without errors", found["cases_without_errors"], network=network)
-    for key, row in found["methods"].items():
-        where = {"network": network, "method": METHODS[key]}
+def add_means(results: Results, table: pd.DataFrame, **where: str) -> None:
+    """Add what each method corrects and costs: means over cases, with intervals that resample concepts."""
+    scored = table[table.method != "undefined"]
+    cases = scored.job.nunique()
+    results.add("cases", cases, **where)
+    results.add("cases without errors", table.job.nunique() - cases, **where)
+    for key, of_method in scored.groupby("method", sort=False):
+        method = METHODS[key]
         for measure, split in SPLITS.items():
-            share, *interval = row[measure]
-            results.add("errors corrected", share, split=split, interval=interval, n=found["cases"], **where)
-        results.add("accuracy change", row["accuracy_change_points"], split="clean_test", **where)
-        results.add("candidates", row["candidates"], **where)
-        results.add("feasible", row["feasible"], n=found["cases"], **where)
-    for case in found.get("rows", ()):
-        method = METHODS[case["method"]]
-        results.outcomes.append({"network": network, **case, "method": method})
+            shares = of_method.dropna(subset=measure)
+            interval = interval_by_group(shares[measure].tolist(), shares.concept.tolist())
+            results.add(
+                "errors corrected",
+                shares[measure].mean(),
+                method=method,
+                split=split,
+                interval=interval,
+                n=cases,
+                **where,
+            )
+        results.add("accuracy change", of_method.accuracy_change.mean(), method=method, split="clean_test", **where)
+        results.add("feasible", of_method.feasible.astype(bool).sum(), method=method, n=cases, **where)
 
 
-def add_counts(results: Results, source: syn.SetupSource, model: str, options: argparse.Namespace) -> None:
-    """Add the mean over cases of each method and split, for each number of exemplars."""
-    for count, cases_of_count in exemplar_cases(source, tuple(options.exemplars)).items():
-        table = sweep_of_count(source, cases_of_count, count, options)
-        scored = table[table.method != "undefined"]
-        cases = scored.job.nunique()
-        condition = {"condition": f"{count} exemplar" + "s" * (count > 1), "network": model}
-        results.add("cases", cases, **condition)
-        for key, row in methods(scored).items():
-            where = {"method": METHODS[key], **condition}
-            for measure, split in SPLITS.items():
-                share, *interval = row[measure]
-                results.add("errors corrected", share, split=split, interval=interval, n=cases, **where)
-            results.add("accuracy change", row["accuracy_change_points"], split="clean_test", **where)
-
-
-def one_model(
-    model: str,
-    source: syn.SetupSource,
-    targets: int,
-    workers: int,
-    store: Path | None,
-    settings: syn.CaseSettings = syn.DEFAULT_SETTINGS,
-    most_cases: int | None = None,
-) -> dict[str, Any]:
-    """Sweep one model; return its cases, those without enough errors, the constraints and the methods."""
-    common = syn.setup_of(source).common_fields
-    print(f"{model}, layers {', '.join(common['layers'])}")
-    table = sweep(source, targets, workers, store, settings, most_cases)
-    without = table[table.method == "undefined"].job.nunique()
-    by_method = methods(table)
-    for name, count in candidates(len(common["layers"]), settings).items():
-        if name in by_method:
-            by_method[name]["candidates"] = count
-    return {
-        "cases": table.job.nunique() - without,
-        "cases_without_errors": without,
-        "constraints": Constraints().describe(len(common["splits"]["clean"])),
-        "layers": common["layers"],
-        "methods": by_method,
-        "resampled": "concepts",
-        "rows": rows(table),
-    }
+def add_cases(results: Results, table: pd.DataFrame, network: str) -> None:
+    """Add what each method did in each case."""
+    names = ["concept", "style", "target", "method", *syn.MEASURES, "accuracy_change"]
+    known = table.loc[table.method != "undefined", names]
+    known = known.assign(method=known.method.map(METHODS)).astype(object)
+    rows = known.where(known.notna(), None).to_dict("records")
+    results.outcomes += [{"network": network, **row} for row in rows]
 
 
 def experiment(options: argparse.Namespace) -> Results:
-    """Sweep the cases of one model."""
+    """Sweep the cases of one model, or those that differ in the number of exemplars."""
     results = Results("synthetic", "MiniWorld" if options.tier == "mini" else "photos")
     model = options.model or MODELS[options.tier][0]
     source = syn.synthetic_source(options.tier, model, options.quick, options.styles)
-    if options.exemplars:
-        add_counts(results, source, model, options)
-        return results
     settings = QUICK if options.quick else syn.DEFAULT_SETTINGS
-    found = one_model(model, source, options.targets, options.workers, options.store, settings, options.most_cases)
-    add_methods(results, found, model)
-    results.notes = {"layers": {model: found["layers"]}, "constraints": found["constraints"]}
-    results.line = found
+    common = syn.setup_of(source).common_fields
+    layers = common["layers"]
+    print(f"{model}, layers {', '.join(layers)}")
+    results.notes = {
+        "layers": {model: list(layers)},
+        "constraints": Constraints().describe(len(common["splits"]["clean"])),
+    }
+    if options.exemplars:
+        for count, cases in exemplar_cases(source, tuple(options.exemplars)).items():
+            drawn = at_most(cases, 1 if options.quick else options.most_cases)
+            named = {f"{case.name}, {count} exemplars": case for case in drawn}
+            table = sweep(source, named, options, replace(settings, exemplars=count), METHODS_BY_COUNT)
+            add_means(results, table, network=model, condition=f"{count} exemplar" + "s" * (count > 1))
+        return results
+    drawn = at_most(syn.cases(source, options.targets, settings), options.most_cases)
+    table = sweep(source, {case.name: case for case in drawn}, options, settings)
+    add_means(results, table, network=model)
+    add_cases(results, table, model)
+    for key, count in candidates(len(layers), settings).items():
+        results.add("candidates", count, network=model, method=METHODS[key])
     return results
 
 

@@ -1,8 +1,7 @@
-"""The command line that every benchmark has: a table on stdout, results in files, one JSON object as the last line."""
+"""The command line that every benchmark has: a table on stdout, and results in files."""
 
 import argparse
 import hashlib
-import json
 import platform
 import sys
 import time
@@ -20,9 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """Make a command line with `--json`, `--output`, `--quick` and `--threads`."""
+    """Make a command line with `--output`, `--quick` and `--threads`."""
     arguments = argparse.ArgumentParser(description=description)
-    arguments.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     arguments.add_argument("--output", type=Path, metavar="CSV", help="write the results there, see results/README.md")
     arguments.add_argument("--quick", action="store_true", help="try it in about a minute: few images, few candidates")
     arguments.add_argument("--threads", type=int, default=None, help="torch threads (default: as many as cores)")
@@ -62,21 +60,16 @@ def code_digest(*places: Path) -> str:
 
 
 def finish(options: argparse.Namespace, results: Results) -> None:
-    """Print the results and the seconds; write them, and print the JSON line, where that is asked for."""
-    day = str(date.today())
+    """Print the results and the seconds, and write them if that is asked for."""
     print(results.overview())
     print(f"\n{results.seconds:.0f} s in all")
     if options.output:
-        write_results(options.output, results, call(), day)
-    if options.json:
-        figures = {"results": results.rows} if results.line is None else results.line
-        print(json.dumps({"seconds": results.seconds} | figures | {"date": day, "call": call()}))
+        write_results(options.output, results, call(), str(date.today()))
 
 
 def call() -> str:
     """Return the command of this run, without the arguments that say nothing of what was measured."""
     here = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    here.add_argument("--json", action="store_true")
     for name in ("--output", "--store", "--weights"):
         here.add_argument(name)
     script = Path(sys.argv[0]).resolve()

@@ -89,7 +89,6 @@ class Results:
         selected: what was selected, one entry per network and method.
         outcomes: outcomes of images, or of cases.
         notes: what else a page says about the run, such as the constraints.
-        line: the JSON line; by default the rows.
         seconds: how long it took; by default what `command.run` measures.
     """
 
@@ -99,7 +98,6 @@ class Results:
     selected: list[dict[str, Any]] = field(default_factory=list)
     outcomes: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
-    line: dict[str, Any] | None = None
     seconds: float | None = None
 
     def add(

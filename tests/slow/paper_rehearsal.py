@@ -259,13 +259,12 @@ def rehearse(model: str, scenario: str) -> dict[str, Any]:
 def experiment(options: argparse.Namespace) -> Results:
     """Rehearse the models and scenarios asked for."""
     notes = {"images": options.images}
-    results = Results("paper_rehearsal", "random weights, rendered photos", notes=notes, line={"rows": []})
+    results = Results("paper_rehearsal", "random weights, rendered photos", notes=notes)
     for model in options.model:
         for scenario in (name for name in MODELS[model] if name in options.scenario):
             with tempfile.TemporaryDirectory() as folder, rehearsing(model, Path(folder), options.images):
                 row = rehearse(model, scenario)
             print(row, flush=True)
-            results.line["rows"].append(row)
             results.add("passed", row["outcome"] == "passed", network=model, condition=scenario)
             results.add("seconds", row["seconds"], network=model, condition=scenario)
     return results
@@ -278,9 +277,9 @@ def main() -> None:
     arguments.add_argument("--scenario", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="NAME")
     arguments.add_argument("--images", type=int, default=7, help="rendered photos of each kind")
     arguments.set_defaults(threads=1)
-    rows = run(arguments, experiment).line["rows"]
-    if failed := [f"{row['model']}, {row['scenario']}" for row in rows if row["outcome"] != "passed"]:
-        raise SystemExit(f"{len(failed)} of {len(rows)} failed: {'; '.join(failed)}")
+    passed = [row for row in run(arguments, experiment).rows if row["metric"] == "passed"]
+    if failed := [f"{row['network']}, {row['condition']}" for row in passed if not row["value"]]:
+        raise SystemExit(f"{len(failed)} of {len(passed)} failed: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":
