@@ -103,7 +103,7 @@ def test_guide_from_a_failing_image_to_a_verdict(tmp_path, monkeypatch, capsys):
     (tmp_path / "images").symlink_to(example.root)
     model = squeezenet1_1(num_classes=len(example.class_names))
     model.load_state_dict(load_file(example.root / "weights.safetensors"))
-    wrapping, reading, finding, marking, selection, *_ = blocks("docs/own_model.md", "python")
+    wrapping, reading, finding, marking, selection, *_, tuning = blocks("docs/own_model.md", "python")
     own_size = {"my_class_names)\n": f"my_class_names, size={example.size}, resize_to={example.size})\n"}
     names = {"my_model": model, "my_class_names": example.class_names}
     exec(replaced(wrapping, own_size) + reading, names)
@@ -120,6 +120,11 @@ def test_guide_from_a_failing_image_to_a_verdict(tmp_path, monkeypatch, capsys):
     fix = names["fix"]
     assert fix.summary() in capsys.readouterr().out
     assert fix.table.loc["selected", "corrected"] > 5 * fix.table.loc["selected", "broken"]
+    names["reference_images"] = names["clean_images"].images
+    torch.manual_seed(0)
+    exec(tuning, names)
+    before = edittools.error_rate(names["classifier"], names["concept_images"])
+    assert edittools.error_rate(names["tuned"], names["concept_images"]) < before / 2
 
 
 def test_guide_single_edit_runs(snow, tmp_path, monkeypatch, capsys):
@@ -135,7 +140,7 @@ def test_guide_single_edit_runs(snow, tmp_path, monkeypatch, capsys):
         for number, (image, label) in enumerate(zip(snow["concept"].images, snow["concept"].labels, strict=True)):
             save_image(Path("images", folder, str(int(label)), f"{number}.png"), image)
     names = {"et": edittools, "classifier": classifier}
-    [example, selection, measurement] = blocks("docs/own_model.md", "python")[-3:]
+    [example, selection, measurement] = blocks("docs/own_model.md", "python")[-4:-1]
     exec(example + selection, names)
     assert Edit.load("snow_is_road.safetensors", classifier)
     capsys.readouterr()

@@ -1,5 +1,6 @@
 """The verdict on an edit: the checks and their fold, the three lines, and the numbers of images that would decide."""
 
+import inspect
 import re
 import warnings
 from dataclasses import replace
@@ -14,6 +15,7 @@ from conftest import bars_that_call
 from scipy.stats import binomtest
 from torch import nn
 
+import edittools
 from edittools.classifiers import Classifier
 from edittools.course.miniworld.scenes import scenes
 from edittools.course.scenarios.snow import car_exemplars
@@ -33,6 +35,7 @@ from edittools.moments import second_moments
 from edittools.rewriting import rewrite
 from edittools.selection import Assessment, Check, Constraints, Evaluation, Outcomes, Search, Splits, repair
 from edittools.selection.checks import (
+    WEAKER,
     accuracy_check,
     breakable_check,
     change_inside_mask,
@@ -440,7 +443,16 @@ def test_own_class_check_that_is_unclear_names_about_how_many_images_of_either_k
 )
 def test_cost_at_its_limit_asks_for_no_number_of_images(check):
     """More than 100,000 would be needed."""
-    assert check.allows == "unclear" and check.advice and not re.search(r"\d", check.advice)
+    assert check.allows == "unclear" and check.advice and not re.search(r"about [\d,]+", check.advice)
+
+
+def test_advice_on_an_exceeded_limit_is_a_call_of_repair():
+    assert WEAKER in accuracy_check(lost(20, 100)).advice
+    arguments = eval(WEAKER.replace("repair(…, ", "dict("), {"et": edittools})
+    assert set(arguments) <= set(inspect.signature(repair).parameters)
+    for setting in arguments["settings"]:
+        assert set(setting) <= set(inspect.signature(rewrite).parameters)
+    assert max(arguments["strengths"]) < 1
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,9 @@ FITTED = 0.5
 CLEAR_GAIN = 6
 """A constraint limits an edit if at least this many more images are corrected without it, and twice as many."""
 
+WEAKER = "repair(…, strengths=(0.25, 0.5), settings=et.selection.grid(reference_weight=(30.0, 100.0)))"
+"""The call that the advice on an exceeded limit names: it tries edits that change other outputs less."""
+
 SWAPPED = "x is misclassified and x' is not: are they swapped?"
 """The advice if all is well with an exemplar but for the order of its images."""
 
@@ -595,10 +598,10 @@ def _exceeded(name: str, figure: str, is_certain: bool, needed: int | None, imag
         needed: the number of images with which it would, at the observed shares; None if there is no such number.
         images: what to call them.
     """
-    advice = "Try lower strengths and a higher reference_weight, or another exemplar."
+    advice = f"Try weaker edits, {WEAKER}, or another exemplar."
     if is_certain:
-        return Check(name, False, f"{figure}, which the edit exceeds", advice, DO_NOT_USE, COSTS)
-    figure += ", which the edit exceeds, perhaps by chance"
+        return Check(name, False, f"{figure}, which exceeds the limit", advice, DO_NOT_USE, COSTS)
+    figure += ", which exceeds the limit, perhaps by chance"
     if needed is not None:
         advice += (
             f" Or collect about {needed:,} {images}: at these shares, so many in all would show that the cost exceeds "
