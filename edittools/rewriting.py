@@ -411,7 +411,8 @@ def rewrite(
         rank: rank of the change; None for full rank, without the low-rank restriction ("-proj" in the paper's
             ablation). With a penalty, full rank is the objective of MEMIT.
         masked: constrain the values at the mask; False constrains those of the whole image ("-mask" in the paper).
-        objective: "least_squares" on the pre-activation, which is exact and takes one solve, or "l1", the paper's.
+        objective: "least_squares" on the pre-activation, which is exact and takes one solve, or "l1", as
+            in the paper's code.
         reference_weight: λ, the weight of a penalty on changing the outputs for reference keys; 0, as in the paper, for
             no penalty. Its unit: at λ = 1, changing these outputs by as much as the outputs at the mask are from their
             target (in mean squares over positions) costs as much as leaving the outputs at the mask unedited. An edit

@@ -658,9 +658,7 @@ def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor)
     count = 0 if own_class is None else len(own_class.before)
     others = len(without_concept)
     if own_class is None or min(count, others) < FEWEST_COMPARED:
-        figure = (
-            f"the cost on the class that the concept argues for is not known ({count} images of it with the concept"
-        )
+        figure = f"the cost on the concept's own class is not known ({count} images of it with the concept"
         figure += f", {others} without the concept)" if count else ")"
         advice = (
             f"Pass at least {FEWEST_COMPARED} images with the concept of the class that x' is predicted as, and as "
@@ -672,7 +670,7 @@ def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor)
     correct_without = int(without_concept.sum())
     low, high = difference_interval(correct, count, correct_without, others)
     figure = (
-        f"in the class that the concept argues for, {correct / count:.0%} of {count:,} images with the concept are "
+        f"in the concept's own class, {correct / count:.0%} of {count:,} images with the concept are "
         f"correct ({correct_before / count:.0%} before the edit), and {correct_without / others:.0%} of {others:,} "
         f"without the concept (limit: {LIMITS.max_own_drop:g} points fewer)"
     )
