@@ -196,7 +196,8 @@ def edit_map_figure(images: Sequence[Tensor] | Tensor, edit_maps: Tensor, titles
         drawn_map = lower.imshow(edit_map.cpu().numpy(), cmap="magma", vmin=0, vmax=2, interpolation="nearest")
     for axis in axes.flat:
         axis.set_axis_off()
-    figure.colorbar(drawn_map, ax=axes, ticks=(0, 1, 2), label="edit map (1: as at the mask)")
+    label = "change of the layer's output\n(1: as at the exemplar's mask)"
+    figure.colorbar(drawn_map, ax=axes, ticks=(0, 1, 2), label=label)
     plt.close(figure)
     return figure
 
