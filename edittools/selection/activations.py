@@ -320,9 +320,9 @@ class CachedActivations:
         first = batch * self._batch_size
         images = pixels_of(self._data)[self.order[first : first + self._batch_size]]
         states = states_at({name: self.cuts[name] for name in wanted}, images)
-        for name, state in states.items():
+        for name in sorted(states, key=lambda name: _bytes_of(states[name])):  # so that there is room for most of them
             if name in self.memory.layers:
-                self.memory.put(self._owner, name, batch, state)
+                self.memory.put(self._owner, name, batch, states[name])
         return states[layer]
 
     def _edited_parameters(self, edit: Edit, strength: float, layer: str) -> dict[str, Tensor]:

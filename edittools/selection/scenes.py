@@ -37,7 +37,9 @@ MOST_COMPARED = 1000
 def scenes_of(data: LabelledImages) -> Tensor:
     """Number the scenes of a set: copies, near-copies, and frames of one scene share a number.
 
-    Images are compared by thumbnails. If one image resembles two others, all three show the same scene.
+    Images are compared by thumbnails. If one image resembles two others, all three show the same scene. If all images
+    of each class show one scene, its frames count as different scenes, since photos of one product after another by a
+    camera that does not move look just like that.
 
     Args:
         data: N images with labels.

@@ -600,7 +600,7 @@ class Search:
 
     def _layers_that_go_on(self, first: Outcomes) -> set[str]:
         """Name the layers that get the whole grid: the best ones on all images, and without each fold."""
-        self.keep_states(self.cuts if self._fit_into_memory(self.cuts, self._cost_images) else ())
+        self.keep_states(self.cuts)  # at least those of the images that are screened, which come first
         return {layer for without in (None, *self.folds) for layer in self.best_layers(first, without, can_end=True)}
 
     @property
