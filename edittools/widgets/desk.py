@@ -67,7 +67,7 @@ PAIR_MESSAGES = {
     (True, False): "x is classified correctly and x' is not: the marked area misleads. Rewrite!",
     (True, True): "Both are classified correctly: the marked area hardly misleads. Try another image or material.",
     (False, True): "x is misclassified and x' is not: try another material.",
-    (False, False): "Both are misclassified: mark the whole area that misleads, or try another material.",
+    (False, False): "Both are misclassified: mark the whole area that misleads, or try another material or image.",
 }
 """The message about a pair by whether x and x' are classified correctly."""
 
@@ -435,12 +435,13 @@ class Desk(StaticFigure, ipywidgets.VBox):
             matches = is_selected.nonzero()[:, 0].tolist()
             index = matches[0] if matches else index
         self._loaded.clear()
-        self._controls.start(session)
+        self._controls.fill(session)
         self._connect_controls()
         with self.gallery.hold_sync():
             self.gallery.show([])
             self._show()
         self._choose(index)
+        self._controls.enable()  # not before, or the message of a button that was pressed would be cleared
 
     def _busy_bar(self, *arguments: Any, **options: Any) -> panel.BusyBar:
         """Make a bar of the panel for the next step that takes long; the images that were read until then are shown."""
@@ -470,8 +471,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
             running_message: the message that is shown while it runs.
             is_first: whether it runs at once, next to what takes long.
         """
-        if running_message and not self._starting.done():
-            self._controls.message.show(WAITING)
+        if running_message:  # said at once: the request may wait for one that prepares a layer, which takes long
+            self._controls.message.show(running_message if self._starting.done() else WAITING)
         worker = self._first_worker if is_first else self._worker
         self._last_request = worker.submit(self._run, work, running_message)
         self._last_requests[worker] = self._last_request
@@ -519,8 +520,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
                 self._starting.result()  # without its images, nothing can be done
             outcome = work()
         except Exception as error:  # models and files fail in any way
-            self._show()
             self._controls.message.show(_message(error), alarm=True)
+            self._show()
             raise
         if outcome.text:
             self._controls.message.show(outcome.text, details=outcome.details)
@@ -581,7 +582,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
             first: indices of images that come first.
         """
         self._ranking = [*first, *(index for index in self._session.order if index not in first)]
-        self._notes.value = panel.notes_html(self._session)
         self._update()
         self._submit(partial(self._prepare, self._controls.layer.value))
 
@@ -707,6 +707,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Show the verdict and the gallery, in one thread at a time."""
         has_edit = self._session.edit is not None
         self._controls.show(result, has_edit, self._session.file_name if has_edit else "")
+        if self.is_started:
+            self._notes.value = panel.notes_html(self._session)
         classes = self._session.classifier.classes
         before = self._session.before.softmax(dim=1)
         after = before if result is None else result.after.float().softmax(dim=1)

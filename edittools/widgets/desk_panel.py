@@ -209,7 +209,7 @@ class Shelf(ipywidgets.VBox):
 class Controls(ipywidgets.VBox):
     """The controls of a desk (label, material, layer, strength, buttons) and its messages.
 
-    They are disabled until there is a session, see `start`; `is_started` tells whether there is one. What needs all
+    They are disabled until there is a session, see `enable`; `is_started` tells whether there is one. What needs all
     sets is enabled later, see `complete`. `is_filling` tells whether a menu is being filled, which changes its value on
     the way.
     """
@@ -266,8 +266,8 @@ class Controls(ipywidgets.VBox):
         self.heat_class = ipywidgets.Dropdown(
             options=(PREDICTED,),
             description="argues for",
-            style={"description_width": "66px"},
-            layout={"width": "230px"},
+            style={"description_width": "76px"},
+            layout={"width": "240px"},
         )
         self.heat_edit = ipywidgets.Checkbox(description="with the edit", indent=False, layout={"width": "110px"})
         self.heat_bar = ipywidgets.HTML()
@@ -338,12 +338,15 @@ class Controls(ipywidgets.VBox):
             self.finetuning,
         )
 
-    def start(self, session: EditSession) -> None:
+    def fill(self, session: EditSession) -> None:
         """Offer what a session has when its images are classified: its materials and layers."""
         self.material.options = session.material_names
         self.material.value = session.material
         self.layer.options = session.layers
         self.layer.value = session.default_layer
+
+    def enable(self) -> None:
+        """Enable what needs the classified images only."""
         for control in self._inputs:
             control.disabled = False
         self.is_started = True
@@ -697,7 +700,7 @@ def _percent(before: Tensor, after: Tensor | None = None) -> str:
 
 def notes_html(session: EditSession) -> str:
     """Write the notes on the sets of a session as HTML, one line each."""
-    return "<br>".join(escape(line) for line in (f"{session.description}.", *session.notes))
+    return "<br>".join(escape(line) for line in (f"{session.description_of_images}.", *session.notes))
 
 
 def heading(text: str) -> ipywidgets.HTML:
