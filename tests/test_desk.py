@@ -335,6 +335,21 @@ def test_rewrite_that_waits_for_a_layer_to_be_prepared_is_confirmed_at_once(desk
     assert desk.edit.layers == ("conv2",)
 
 
+def test_label_that_is_entered_just_before_a_rewrite_counts(desk, monkeypatch):
+    desk.choose(desk.session.add(noise(1, seed=9)[0]))
+    desk.editor.mask = MASK
+    desk.wait(60)
+    may_go_on = threading.Event()
+    monkeypatch.setattr(desk.session, "prepare", lambda layer, progress: may_go_on.wait(60))
+    desk.controls.layer.value = "conv2"
+    desk.controls.class_name.value = "bee"
+    desk.controls.rewrite.click()
+    assert not desk.controls.message.alarm
+    may_go_on.set()
+    desk.wait(60)
+    assert desk.edit.layers == ("conv2",) and desk.session.class_name(desk.index) == "bee"
+
+
 def test_pair_does_not_wait_for_a_search(desk, tiny, monkeypatch):
     def report(bar):
         desk.editor.mask = MASK.flip(0)

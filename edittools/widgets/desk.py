@@ -179,6 +179,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._stop_requested = False
         self._stopping_message = ""
         self._search_waits = False
+        self._entered_label: tuple[int, str] | None = None  # of an image, until the worker has taken it
         self._sightings: list[Sighting] = []
         self._groups: list[WindowGroup] = []
         self._displayed_exemplar: Exemplar | None = None
@@ -192,7 +193,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         menus = (self._controls.group, self._controls.sort, self._controls.size)
         chooser = panel.row(*menus).add_class("et-menus")
         select = panel.row(panel.heading("1 Select an image"), self._controls.sheet)
-        pick = panel.column(select, chooser, self.gallery, self._controls.failures, name="et-pick")
+        boxes = (self._controls.failures, self._controls.finetuning)
+        pick = panel.column(select, chooser, self.gallery, *boxes, name="et-pick")
         columns = panel.column(pick, self.box, self._controls, name="et-columns")
         self._use_checked = panel.button("Use the checked images", "make these the concept images", "primary")
         offered = panel.Gallery(checkable=True, label="Images that may hold the mark", size=panel.SIZES["medium"])
@@ -278,7 +280,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         Raises:
             ValueError: if nothing is marked.
         """
-        return self.session.exemplar
+        self._starting.result()
+        return self._exemplar()
 
     @property
     def pair(self) -> Exemplar | None:
@@ -508,8 +511,15 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Queue a rewrite of the selected layer by the exemplar."""
         layer = self._controls.layer.value
         strength = self._controls.strength.value
-        work = partial(self._rewrite, layer, strength, self._session.exemplar)
+        work = partial(self._rewrite, layer, strength, self._exemplar())
         self._submit(work, "rewriting …")
+
+    def _exemplar(self) -> DrawnExemplar:
+        """Return the exemplar, with the label that was entered just before."""
+        entered = self._entered_label
+        if entered is not None:
+            self._session.relabel(*entered)
+        return self._session.exemplar
 
     def _run(self, work: Callable[[], panel.Outcome], running_message: str) -> None:
         """Run a request, and show its messages or its error."""
@@ -616,7 +626,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
         return panel.Outcome("The edit of the file is shown.")
 
     def _relabel(self, index: int, name: str) -> panel.Outcome:
-        self._session.relabel(index, name)
+        try:
+            self._session.relabel(index, name)
+        finally:
+            self._entered_label = None
         self._update()
         self._show_exemplar()
         return panel.Outcome(f"The label of {self._session.name(index)} is {name} now.")
@@ -876,6 +889,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _label_entered(self, name: str) -> None:
         index = self._session.index
         if name != self._session.class_name(index) and (name or self._session.has_label(index)):
+            self._entered_label = (index, name)
             self._submit(partial(self._relabel, index, name), "computing …")
 
     def _image_of(self, path: Path) -> Tensor:

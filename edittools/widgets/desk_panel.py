@@ -128,19 +128,19 @@ class Message(_DeskWidget):
             self.details = details
 
 
-class Busy(ipywidgets.VBox):
+class Busy(ipywidgets.HBox):
     """A bar that shows how far the background thread has come with what takes long, and what has gone wrong.
 
-    It is visible while there is something to show.
+    It is visible while there is something to show, on top of the notes of the desk, so that nothing moves.
     """
 
     def __init__(self) -> None:
         self.progress = ipywidgets.FloatProgress(
-            0, max=1, style={"description_width": "90px"}, layout={"width": "100%"}
+            0, max=1, style={"description_width": "90px"}, layout={"flex": "1", "width": "auto"}
         )
         self.message = Message()
         super().__init__([self.progress, self.message])
-        self.add_class("et-box")
+        self.add_class("et-busy")
         self.hide()
 
     def hide(self) -> None:
@@ -227,7 +227,7 @@ class Controls(ipywidgets.VBox):
             description="layer",
             style={"description_width": "76px"},
             layout={"flex": "1 1 150px", "width": "auto", "min_width": "0"},
-        )
+        ).add_class("et-layer")
         self.strength = ipywidgets.BoundedFloatText(
             1.0,
             min=0,
@@ -311,7 +311,7 @@ class Controls(ipywidgets.VBox):
                 self.pair,
                 self.pair_message,
                 row(self.layer, self.strength),
-                row(self.rewrite, self.search, self.stop, self.finetuning),
+                row(self.rewrite, self.search, self.stop),
                 self.progress,
                 self.status,
                 self.message,
