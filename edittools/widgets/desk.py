@@ -67,7 +67,7 @@ PAIR_MESSAGES = {
     (True, False): "x is classified correctly and x' is not: the marked area misleads. Rewrite!",
     (True, True): "Both are classified correctly: the marked area hardly misleads. Try another image or material.",
     (False, True): "x is misclassified and x' is not: try another material.",
-    (False, False): "Both are misclassified: mark the whole area that misleads, or try another material or image.",
+    (False, False): "Both are misclassified: mark the whole area, or try another material or image.",
 }
 """The message about a pair by whether x and x' are classified correctly."""
 
