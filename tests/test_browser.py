@@ -188,6 +188,23 @@ def test_brush_sets_discs_and_eraser_clears_them(drawn):
     drawn.press("[", "[")
 
 
+def test_drag_that_begins_next_to_the_image_draws_from_its_edge(drawn):
+    drawn.drag((-2, 30), (40, 30))
+    expected = stroke([(-2, 30), (40, 30)])
+    assert drawn.shows(expected)
+    drawn.press("r")
+    drawn.drag((60, HEIGHT + 2), (50, HEIGHT + 1), (70, 45))  # over the text below the image
+    expected |= box(50, 45, 70, HEIGHT - 1)
+    assert drawn.shows(expected) and drawn.page.evaluate("getSelection().toString()") == ""
+    button = drawn.root.get_by_role("button", name="Grow").bounding_box()
+    drawn.page.mouse.move(button["x"] + 5, button["y"] + 5)
+    drawn.page.mouse.down()
+    drawn.page.mouse.move(*drawn.at(80, 20))
+    drawn.page.mouse.up()
+    drawn.drag((-20, 5), (10, 5))  # too far away
+    assert drawn.shows(expected)
+
+
 def test_lasso_rectangle_and_polygon_fill_the_enclosed_area(drawn):
     drawn.press("o")
     path = [(20, 30), (60, 28), (75, 50), (40, 40), (30, 60), (50, 25)]

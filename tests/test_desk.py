@@ -26,10 +26,10 @@ from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import Comparison, label_margins, misclassified, predict
 from edittools.selection.checks import completeness_check, gain_check, retained_check
 from edittools.selection.evaluation import Evaluation
-from edittools.selection.verdict import verdict_of
+from edittools.selection.verdict import INSTEAD, Check, verdict_of
 from edittools.widgets import session as session_module
 from edittools.widgets.desk import FOUND, MARK_MESSAGE, MAX_IMAGES, PAIR_MESSAGES, WAITING
-from edittools.widgets.desk_panel import STOPPING, UNMARKED, SearchBar, card
+from edittools.widgets.desk_panel import STOPPING, UNMARKED, Controls, SearchBar, card
 from edittools.widgets.editor import strongest_heat
 from edittools.widgets.image_sets import MAX_PIXELS, read_set
 from edittools.widgets.materials import BLANK_STICKER, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
@@ -315,6 +315,39 @@ def test_pair_and_heat_map_do_not_wait_for_the_clean_images(busy_desk):
     may_go_on.set()
     desk.wait(60)
     assert desk.result.clean is not None and not controls.search.disabled
+
+
+def test_buttons_are_enabled_when_the_first_image_can_be_marked(tiny, sources, monkeypatch):
+    messages = []
+    monkeypatch.setattr(Controls, "enable", lambda controls: messages.append(controls.pair_message.text))
+    widgets.Desk(tiny, *sources).wait(60)
+    assert messages == [MARK_MESSAGE]
+
+
+def test_rewrite_that_waits_for_a_layer_to_be_prepared_is_confirmed_at_once(desk, monkeypatch):
+    may_go_on = threading.Event()
+    monkeypatch.setattr(desk.session, "prepare", lambda layer, progress: may_go_on.wait(60))
+    desk.controls.layer.value = "conv2"
+    desk.controls.rewrite.click()
+    assert desk.controls.message.text and desk.edit is None
+    may_go_on.set()
+    desk.wait(60)
+    assert desk.edit.layers == ("conv2",)
+
+
+def test_label_that_is_entered_just_before_a_rewrite_counts(desk, monkeypatch):
+    desk.choose(desk.session.add(noise(1, seed=9)[0]))
+    desk.editor.mask = MASK
+    desk.wait(60)
+    may_go_on = threading.Event()
+    monkeypatch.setattr(desk.session, "prepare", lambda layer, progress: may_go_on.wait(60))
+    desk.controls.layer.value = "conv2"
+    desk.controls.class_name.value = "bee"
+    desk.controls.rewrite.click()
+    assert not desk.controls.message.alarm
+    may_go_on.set()
+    desk.wait(60)
+    assert desk.edit.layers == ("conv2",) and desk.session.class_name(desk.index) == "bee"
 
 
 def test_pair_does_not_wait_for_a_search(desk, tiny, monkeypatch):
@@ -767,6 +800,14 @@ def test_verdict_of_a_search_says_if_it_was_stopped(tiny):
         assert ("interrupted after 96" in text) == (not complete)
 
 
+def test_verdict_of_a_search_names_the_box_that_compares_finetuning(tiny):
+    result = Result(None, torch.zeros(0), comparison("xx.", "x.."), None, None)
+    not_compared = Check("fine-tuning is compared", None, "to compare it (finetuning=True) takes 5 min", line=INSTEAD)
+    helps = gain_check(Evaluation(comparison("x" * 8, "." * 8), None))
+    text = with_held_out_verdict(result, found(None, [helps, not_compared])).verdict
+    assert f"(“{Controls().finetuning.description}”) takes 5 min" in text
+
+
 def test_stop_ends_a_search_and_says_at_once_that_it_does(desk, tiny, monkeypatch):
     def report(bar):
         bar.update(25)
@@ -1003,6 +1044,15 @@ def test_relabel_after_a_result_computes_it_again(varied_desk):
     desk.wait(60)
     assert desk.result.verdict != verdict
     assert_shows_what_the_edit_does(desk)
+
+
+def test_notes_count_misclassified_images_after_a_relabel(desk):
+    assert "6 misclassified." in desk.children[0].value
+    desk.choose(next(index for index in desk.order if not desk.session.is_misclassified(index)))
+    classes = desk.session.classifier.classes
+    desk.controls.class_name.value = next(name for name in classes if name != desk.controls.class_name.value)
+    desk.wait(60)
+    assert "7 misclassified." in desk.children[0].value
 
 
 def test_verdict_is_cleared_after_weights_changed(desk, tiny, tmp_path):

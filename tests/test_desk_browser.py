@@ -289,6 +289,10 @@ def test_desk_fits_into_a_small_screen_and_nothing_moves_on_it(desk, page):
     assert places(desk) == before
     editor.press("Control+z")
     assert desk.shows(MARK_MESSAGE) and places(desk) == before
+    desk.run("desk.children[1].show('caching images', 1, 2)")
+    assert desk.shows("Caching images") and places(desk) == before
+    desk.run("desk.children[1].hide()")
+    assert web.wait_until(lambda: not desk.root.locator(".et-busy").is_visible()) and places(desk) == before
     desk.root.evaluate("root => root.scrollIntoView({block: 'start'})")
     view = page.viewport_size["height"] - 26  # JupyterLab's status bar
     for part in (".et-editor", ".et-card >> nth=1", "button:has-text('Save')"):

@@ -123,8 +123,8 @@ def test_render_escapes_every_text():
     page = page_of(EVIL)
     assert all(getattr(page, one.name) for one in fields(page))
     assert harmless(render(page))
-    plain = [tag for tag, _ in Elements(render(page_of("plain"))).elements]
-    assert [tag for tag, _ in Elements(render(page)).elements] == plain
+    tags = [tag for tag, _ in Elements(render(page)).elements if tag != "wbr"]  # after each period of a layer's name
+    assert tags == [tag for tag, _ in Elements(render(page_of("plain"))).elements]
     assert any(EVIL in text for text in Elements(render(page)).texts)
 
 

@@ -67,7 +67,7 @@ PAIR_MESSAGES = {
     (True, False): "x is classified correctly and x' is not: the marked area misleads. Rewrite!",
     (True, True): "Both are classified correctly: the marked area hardly misleads. Try another image or material.",
     (False, True): "x is misclassified and x' is not: try another material.",
-    (False, False): "Both are misclassified: mark the whole area that misleads, or try another material.",
+    (False, False): "Both are misclassified: mark the whole area, or try another material or image.",
 }
 """The message about a pair by whether x and x' are classified correctly."""
 
@@ -179,6 +179,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._stop_requested = False
         self._stopping_message = ""
         self._search_waits = False
+        self._entered_label: tuple[int, str] | None = None  # of an image, until the worker has taken it
         self._sightings: list[Sighting] = []
         self._groups: list[WindowGroup] = []
         self._displayed_exemplar: Exemplar | None = None
@@ -192,7 +193,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         menus = (self._controls.group, self._controls.sort, self._controls.size)
         chooser = panel.row(*menus).add_class("et-menus")
         select = panel.row(panel.heading("1 Select an image"), self._controls.sheet)
-        pick = panel.column(select, chooser, self.gallery, self._controls.failures, name="et-pick")
+        boxes = (self._controls.failures, self._controls.finetuning)
+        pick = panel.column(select, chooser, self.gallery, *boxes, name="et-pick")
         columns = panel.column(pick, self.box, self._controls, name="et-columns")
         self._use_checked = panel.button("Use the checked images", "make these the concept images", "primary")
         offered = panel.Gallery(checkable=True, label="Images that may hold the mark", size=panel.SIZES["medium"])
@@ -278,7 +280,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         Raises:
             ValueError: if nothing is marked.
         """
-        return self.session.exemplar
+        self._starting.result()
+        return self._exemplar()
 
     @property
     def pair(self) -> Exemplar | None:
@@ -435,12 +438,13 @@ class Desk(StaticFigure, ipywidgets.VBox):
             matches = is_selected.nonzero()[:, 0].tolist()
             index = matches[0] if matches else index
         self._loaded.clear()
-        self._controls.start(session)
+        self._controls.fill(session)
         self._connect_controls()
         with self.gallery.hold_sync():
             self.gallery.show([])
             self._show()
         self._choose(index)
+        self._controls.enable()  # not before, or the message of a button that was pressed would be cleared
 
     def _busy_bar(self, *arguments: Any, **options: Any) -> panel.BusyBar:
         """Make a bar of the panel for the next step that takes long; the images that were read until then are shown."""
@@ -470,8 +474,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
             running_message: the message that is shown while it runs.
             is_first: whether it runs at once, next to what takes long.
         """
-        if running_message and not self._starting.done():
-            self._controls.message.show(WAITING)
+        if running_message:  # said at once: the request may wait for one that prepares a layer, which takes long
+            self._controls.message.show(running_message if self._starting.done() else WAITING)
         worker = self._first_worker if is_first else self._worker
         self._last_request = worker.submit(self._run, work, running_message)
         self._last_requests[worker] = self._last_request
@@ -507,8 +511,15 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Queue a rewrite of the selected layer by the exemplar."""
         layer = self._controls.layer.value
         strength = self._controls.strength.value
-        work = partial(self._rewrite, layer, strength, self._session.exemplar)
+        work = partial(self._rewrite, layer, strength, self._exemplar())
         self._submit(work, "rewriting …")
+
+    def _exemplar(self) -> DrawnExemplar:
+        """Return the exemplar, with the label that was entered just before."""
+        entered = self._entered_label
+        if entered is not None:
+            self._session.relabel(*entered)
+        return self._session.exemplar
 
     def _run(self, work: Callable[[], panel.Outcome], running_message: str) -> None:
         """Run a request, and show its messages or its error."""
@@ -519,8 +530,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
                 self._starting.result()  # without its images, nothing can be done
             outcome = work()
         except Exception as error:  # models and files fail in any way
-            self._show()
             self._controls.message.show(_message(error), alarm=True)
+            self._show()
             raise
         if outcome.text:
             self._controls.message.show(outcome.text, details=outcome.details)
@@ -581,7 +592,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
             first: indices of images that come first.
         """
         self._ranking = [*first, *(index for index in self._session.order if index not in first)]
-        self._notes.value = panel.notes_html(self._session)
         self._update()
         self._submit(partial(self._prepare, self._controls.layer.value))
 
@@ -616,7 +626,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
         return panel.Outcome("The edit of the file is shown.")
 
     def _relabel(self, index: int, name: str) -> panel.Outcome:
-        self._session.relabel(index, name)
+        try:
+            self._session.relabel(index, name)
+        finally:
+            self._entered_label = None
         self._update()
         self._show_exemplar()
         return panel.Outcome(f"The label of {self._session.name(index)} is {name} now.")
@@ -707,6 +720,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Show the verdict and the gallery, in one thread at a time."""
         has_edit = self._session.edit is not None
         self._controls.show(result, has_edit, self._session.file_name if has_edit else "")
+        if self.is_started:
+            self._notes.value = panel.notes_html(self._session)
         classes = self._session.classifier.classes
         before = self._session.before.softmax(dim=1)
         after = before if result is None else result.after.float().softmax(dim=1)
@@ -874,6 +889,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _label_entered(self, name: str) -> None:
         index = self._session.index
         if name != self._session.class_name(index) and (name or self._session.has_label(index)):
+            self._entered_label = (index, name)
             self._submit(partial(self._relabel, index, name), "computing …")
 
     def _image_of(self, path: Path) -> Tensor:

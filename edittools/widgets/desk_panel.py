@@ -128,19 +128,19 @@ class Message(_DeskWidget):
             self.details = details
 
 
-class Busy(ipywidgets.VBox):
+class Busy(ipywidgets.HBox):
     """A bar that shows how far the background thread has come with what takes long, and what has gone wrong.
 
-    It is visible while there is something to show.
+    It is visible while there is something to show, on top of the notes of the desk, so that nothing moves.
     """
 
     def __init__(self) -> None:
         self.progress = ipywidgets.FloatProgress(
-            0, max=1, style={"description_width": "90px"}, layout={"width": "100%"}
+            0, max=1, style={"description_width": "90px"}, layout={"flex": "1", "width": "auto"}
         )
         self.message = Message()
         super().__init__([self.progress, self.message])
-        self.add_class("et-box")
+        self.add_class("et-busy")
         self.hide()
 
     def hide(self) -> None:
@@ -209,7 +209,7 @@ class Shelf(ipywidgets.VBox):
 class Controls(ipywidgets.VBox):
     """The controls of a desk (label, material, layer, strength, buttons) and its messages.
 
-    They are disabled until there is a session, see `start`; `is_started` tells whether there is one. What needs all
+    They are disabled until there is a session, see `enable`; `is_started` tells whether there is one. What needs all
     sets is enabled later, see `complete`. `is_filling` tells whether a menu is being filled, which changes its value on
     the way.
     """
@@ -227,7 +227,7 @@ class Controls(ipywidgets.VBox):
             description="layer",
             style={"description_width": "76px"},
             layout={"flex": "1 1 150px", "width": "auto", "min_width": "0"},
-        )
+        ).add_class("et-layer")
         self.strength = ipywidgets.BoundedFloatText(
             1.0,
             min=0,
@@ -266,8 +266,8 @@ class Controls(ipywidgets.VBox):
         self.heat_class = ipywidgets.Dropdown(
             options=(PREDICTED,),
             description="argues for",
-            style={"description_width": "66px"},
-            layout={"width": "230px"},
+            style={"description_width": "76px"},
+            layout={"width": "240px"},
         )
         self.heat_edit = ipywidgets.Checkbox(description="with the edit", indent=False, layout={"width": "110px"})
         self.heat_bar = ipywidgets.HTML()
@@ -311,7 +311,7 @@ class Controls(ipywidgets.VBox):
                 self.pair,
                 self.pair_message,
                 row(self.layer, self.strength),
-                row(self.rewrite, self.search, self.stop, self.finetuning),
+                row(self.rewrite, self.search, self.stop),
                 self.progress,
                 self.status,
                 self.message,
@@ -338,12 +338,15 @@ class Controls(ipywidgets.VBox):
             self.finetuning,
         )
 
-    def start(self, session: EditSession) -> None:
+    def fill(self, session: EditSession) -> None:
         """Offer what a session has when its images are classified: its materials and layers."""
         self.material.options = session.material_names
         self.material.value = session.material
         self.layer.options = session.layers
         self.layer.value = session.default_layer
+
+    def enable(self) -> None:
+        """Enable what needs the classified images only."""
         for control in self._inputs:
             control.disabled = False
         self.is_started = True
@@ -697,7 +700,7 @@ def _percent(before: Tensor, after: Tensor | None = None) -> str:
 
 def notes_html(session: EditSession) -> str:
     """Write the notes on the sets of a session as HTML, one line each."""
-    return "<br>".join(escape(line) for line in (f"{session.description}.", *session.notes))
+    return "<br>".join(escape(line) for line in (f"{session.description_of_images}.", *session.notes))
 
 
 def heading(text: str) -> ipywidgets.HTML:

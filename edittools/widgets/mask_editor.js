@@ -304,6 +304,8 @@ function group(label, ...children) {
   );
 }
 
+const NEAR = 40; // screen pixels; a drag that begins so close to the image draws where it enters it
+
 class View {
   constructor(doc, el) {
     this.doc = doc;
@@ -318,6 +320,8 @@ class View {
     this.build(el);
     this.resizing = new ResizeObserver(() => this.resize());
     this.resizing.observe(this.stage);
+    this.approach = this.approach.bind(this);
+    for (const type of ["pointerdown", "pointermove"]) document.addEventListener(type, this.approach);
     doc.views.add(this);
     this.choose("brush");
     doc.ready.then(() => this.resize(true));
@@ -325,6 +329,7 @@ class View {
 
   dispose() {
     this.resizing.disconnect();
+    for (const type of ["pointerdown", "pointermove"]) document.removeEventListener(type, this.approach);
     this.doc.views.delete(this);
     cancelAnimationFrame(this.frame);
   }
@@ -848,12 +853,28 @@ class View {
     return [Math.floor((x - this.left) / this.scale), Math.floor((y - this.upper) / this.scale)];
   }
 
-  pointerdown(event) {
+  // Follow a drag that begins near the image, and not on a control, until it enters the image.
+  approach(event) {
+    if (event.target === this.top) return;
+    const follows = event.type === "pointerdown" ? event.button === 0 && this.isNear(event) : this.outside;
+    this.outside = follows && event.buttons === 1 ? this.pixel(event) : null;
+  }
+
+  isNear(event) {
+    const box = this.top.getBoundingClientRect();
+    const [x, y] = this.position(event);
+    const beside = (value, size) => value > -NEAR && value < size + NEAR;
+    const onControl = event.target.closest("button, input, select, summary, a, [role=option]");
+    return !onControl && beside(x, box.width) && beside(y, box.height);
+  }
+
+  pointerdown(event, pixel = this.pixel(event)) {
     this.top.focus({ preventScroll: true });
     event.preventDefault();
     if (event.isTrusted) this.top.setPointerCapture(event.pointerId);
     this.keyboard = false;
-    this.hover = this.pixel(event);
+    this.outside = null;
+    this.hover = pixel;
     if (this.covers(this.hover)) this.cursor = this.hover; // the arrow keys go on from here
     if (event.button === 1 || this.space) this.panning = this.position(event);
     else if (this.isSuggesting) this.conceptAt(this.hover) && this.take(this.conceptAt(this.hover));
@@ -862,6 +883,10 @@ class View {
   }
 
   pointermove(event) {
+    if (this.outside && event.buttons === 1) {
+      getSelection().removeAllRanges(); // of the text on the way
+      this.pointerdown(event, this.outside);
+    }
     this.hover = this.pixel(event);
     if (this.panning) {
       const to = this.position(event);

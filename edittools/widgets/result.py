@@ -86,6 +86,7 @@ def with_held_out_verdict(result: Result, fix: Assessment, before_change: bool =
     lines = [BEFORE_CHANGE] if before_change else []
     lines.append(str(fix.verdict))
     lines += [sentence(f"{name}: {text}") for name, text in fix.verdict.lines.items()]
+    lines = [line.replace("finetuning=True", "“compare fine-tuning”") for line in lines]
     applied = describe_effect(result.images, "images")
     shown = f"The frames show the edit that is applied, which was selected on all images: {applied}."
     details = "\n".join([CROSS_VALIDATED, shown, fix.summary()])

@@ -209,9 +209,14 @@ class EditSession:
     @property
     def description(self) -> str:
         """The classifier, the images and the edit in a few words."""
-        count = sum(self.is_misclassified(index) for index in range(len(self.images)))
-        text = f"{self.classifier}, {len(self.images)} images, {count} misclassified"
+        text = self.description_of_images
         return text if self.edit is None else f"{text}; {self.edit}"
+
+    @property
+    def description_of_images(self) -> str:
+        """The classifier and the images in a few words."""
+        count = sum(self.is_misclassified(index) for index in range(len(self.images)))
+        return f"{self.classifier}, {len(self.images)} images, {count} misclassified"
 
     def _labeled(self, name: str, image_set: ReadSet, progress: Progress | None) -> LabelledImages:
         """Label a set; if an image has no label, the current predictions serve."""
