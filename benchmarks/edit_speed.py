@@ -3,16 +3,13 @@
 All figures are ratios measured in one run, against the plain ways to do the same.
 
 The layer is VGG16's last convolution (512 → 512, 3 × 3, at 14 × 14, random weights) with one exemplar.
-(a) The naive solver, which is what the paper's method prescribes, trains the full weight with Adam for 20,000 steps
+The naive solver, which is what the paper's method prescribes, trains the full weight with Adam for 20,000 steps
 and projects its change on the direction every 10 steps; `--naive-steps` of them are timed and the time is extrapolated.
 Its loss is measured after a projection, as it must be.
 A lower loss may cost more elsewhere. So the time is also taken in which the naive solver's loss is reached at no larger
 movement of the outputs of reference keys (root mean square, see `Problem.reference_change`): weights λ of that movement
 are tried from the largest down, and the time is that of all tried. C is measured before. The naive solver comes by
 lower losses than its last one, so the same is done for the lowest: ours against its time until then.
-(b) The naive second moment materialises the outer product of every key.
-(c) `predict` of one small image against the forward pass of a network of a hundred layers, which is where the copy that
-protects the model costs most; and applying and undoing an edit of a ViT-B/16 that fits it, against its forward pass.
 """
 
 import argparse
@@ -25,13 +22,11 @@ from _lib.command import parser, run, seconds
 from _lib.results import Results
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models import resnet101, vgg16, vit_b_16
+from torchvision.models import vgg16
 from tqdm.auto import tqdm
 
-from edittools.classifiers import Classifier, fingerprint
-from edittools.edits import Change, Edit
+from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.metrics import predict
 from edittools.rewriting import Problem, pose, solve_l1, solve_least_squares
 from edittools.site import prepare
 
@@ -148,43 +143,9 @@ def solvers(problem: Problem, steps: int) -> dict[str, float | None]:
         }
         for name, solve in SOLVERS.items():
             took = seconds(lambda solve=solve: solve(replace(plain)))  # which knows nothing yet
-            figures |= {f"{name}_time_ratio": naive_time / took, f"{name}_loss": float(plain.l1(solve(plain)))}
-    return figures | {"naive_loss_projected": figures["naive_loss_equal_movement"]}
-
-
-def prediction_overheads() -> dict[str, float]:
-    """Times of `predict` as multiples of the model's own forward pass: of a ResNet-101, one image of 32 pixels."""
-    torch.manual_seed(0)
-    classifier = Classifier(resnet101(num_classes=10), [str(number) for number in range(10)], size=32)
-    image = torch.rand(1, 3, 32, 32)
-    with torch.no_grad():
-        own = seconds(lambda: classifier(image), repeats=20)
-    figures = {"predict_time_ratio": seconds(lambda: predict(classifier, image), repeats=20) / own}
-    classifier.model.train()
-    figures["predict_time_ratio_training_mode"] = seconds(lambda: predict(classifier, image), repeats=20) / own
+            loss = float(plain.l1(solve(plain)))
+            figures |= {f"{name}_seconds": took, f"{name}_time_ratio": naive_time / took, f"{name}_loss": loss}
     return figures
-
-
-def application_times() -> dict[str, float]:
-    """Seconds to apply an edit of a ViT-B/16, and the same as a multiple of its forward pass on one image."""
-    torch.manual_seed(0)
-    classifier = Classifier(vit_b_16(), [str(number) for number in range(1000)])
-    weight = "encoder.layers.encoder_layer_6.mlp.0.weight"
-    shape = classifier.model.get_parameter(weight).shape
-    change = Change(torch.randn(shape[0], 1), torch.randn(1, shape[1]))
-    edit = Edit({weight: change}, fingerprint(classifier.model))
-
-    def apply() -> float:
-        started = time.perf_counter()
-        edit.apply_(classifier)
-        took = time.perf_counter() - started
-        edit.undo_(classifier)
-        return took
-
-    first, *later = [apply() for _ in range(5)]
-    with torch.no_grad():
-        own = seconds(lambda: classifier(torch.rand(1, 3, 224, 224)))
-    return {"apply_seconds_first": first, "apply_seconds": min(later), "apply_time_ratio": min(later) / own}
 
 
 def experiment(options: argparse.Namespace) -> Results:
@@ -194,20 +155,7 @@ def experiment(options: argparse.Namespace) -> Results:
     problem = pose(site, rank=1, reference_weight=1.0)
     steps = NAIVE_TOTAL if options.naive_full else 10 if options.quick else options.naive_steps
     figures = solvers(problem, steps)
-    keys = torch.rand(16 * 196, 512)  # of 16 images; outer products of one fill 400 MB
-    first_keys = keys[:196].double()
-    slow = seconds(lambda: torch.einsum("pi,pj->pij", first_keys, first_keys).sum(dim=0))
-    fast = seconds(lambda: (rows := keys.double()).T @ rows)
-    figures["second_moment_time_ratio"] = 16 * slow / fast
-    many = torch.rand(16, 3, 224, 224)
-    cut = problem.cut
-    state = cut.prefix(many)
-    weight = cut.weight.detach().clone()
-    with torch.no_grad():  # one more edit over cached states, as a share of a full forward pass
-        of_suffix = seconds(lambda: cut.logits(state, parameters={f"{LAYER}.weight": weight}))
-        figures["suffix_time_fraction"] = of_suffix / seconds(lambda: classifier(many))
-    figures |= prediction_overheads() | application_times()
-    results = Results("edit_speed", "random weights and images", line=figures)
+    results = Results("edit_speed", "random weights and images")
     for name, figure in figures.items():
         results.add(name.replace("_", " "), figure, network="vgg16")
     return results

@@ -186,6 +186,8 @@ def synthetic(table: pd.DataFrame) -> str:
     columns = {}
     for dataset, title in DATASETS.items():
         part = table[(table.dataset == dataset) & (table.condition == "")]
+        feasible = part[part.metric == "feasible"].set_index("method")
+        columns[f"{title}: feasible"] = feasible.value.map("{:.0f}".format) + " of " + feasible.n.astype(str)
         columns[f"{title}: other classes"] = cells(part, "errors corrected", "other classes, same style")
         columns[f"{title}: held-out style"] = cells(part, "errors corrected", "other classes, held-out style")
         columns[f"{title}: target class"] = cells(part, "errors corrected", "target class, same style")
@@ -499,9 +501,7 @@ def shortcuts() -> str:
     needed = {name: "none" if name in WITHOUT_LABELS else "about 1,000" for name in selected}
     needed[NO_EDIT] = ""
     columns = {
-        "labeled images": pd.Series(
-            {name: "none" if name in WITHOUT_LABELS else "about 1,000" for name in selected} | {NO_EDIT: ""}
-        ),
+        "labeled images": pd.Series(needed),
         "errors corrected": cells(part, "errors corrected", TARGET),
         "accuracy, points": cells(part, "accuracy change", CLEAN),
         "own class with the mark": cells(part, "correct", OWN_CLASS, interval=False),

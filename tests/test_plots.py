@@ -3,9 +3,7 @@
 import base64
 import io
 
-import numpy as np
 import pandas as pd
-import pytest
 import torch
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
@@ -15,52 +13,12 @@ from edittools.course import plots
 from edittools.images import LabelledImages
 
 
-def test_layers_draws_the_net_share_of_the_errors():
-    table = pd.DataFrame(
-        {
-            "layer": ["features.8", "features.8", "features.10"],
-            "net": [30, -3, 45],
-            "objective": ["least_squares", "l1", "least_squares"],
-        }
-    )
-    figure = plots.layers(table, errors=60)
-    [axis] = figure.axes
-    lengths = np.concatenate([points.get_offsets()[:, 0] for points in axis.collections])
-    assert sorted(lengths) == pytest.approx([-5, 50, 75])
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["features.8", "features.10"]
-    assert table["net"].tolist() == [30, -3, 45]
-
-
-def test_layers_colors_dots_by_a_parameter():
-    layers = ["conv2", "conv2", "conv1", "conv2"]  # the last two are of a first pass, with default settings
-    table = pd.DataFrame({"layer": layers, "net": [1, 2, 3, 4], "rank": pd.Series([1, 10, None, None], dtype=object)})
-    [axis] = plots.layers(table, errors=6, color_by="rank").axes
-    assert axis.get_legend().get_title().get_text() == "rank"
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["1", "10", "default"]
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["conv1", "conv2"]
-
-
 def test_drops_say_what_zero_means():
     names = ("drop", "drop low", "drop high", "control drop")
     effects = pd.DataFrame([{"concept": "road", "images": 9, **dict(zip(names, (0.4, 0.3, 0.5, 0.1), strict=True))}])
     [axis] = plots.drops(effects, "concept").axes
     [label] = axis.texts
     assert label.get_text() and label.xy[0] == 0 and 0 in axis.get_xticks()
-
-
-def test_benchmark_bars_draw_a_panel_per_measure_and_name_what_was_not_measured():
-    rows = [
-        {"method": "edit", "measure": "MiniWorld", "mean": 0.25, "low": 0.2, "high": 0.4},
-        {"method": "edit", "measure": "photos", "mean": 0.15, "low": 0.1, "high": 0.2},
-        {"method": "full rank", "measure": "MiniWorld", "mean": 0.5, "low": 0.4, "high": 0.6},
-    ]
-    miniworld, photos = plots.benchmark_bars(pd.DataFrame(rows)).axes
-    assert [axis.get_title() for axis in (miniworld, photos)] == ["MiniWorld", "photos"]
-    assert [label.get_text() for label in miniworld.get_yticklabels()] == ["edit", "full rank"]
-    assert [bar.get_width() for bar in miniworld.patches] == pytest.approx([25, 50])
-    assert photos.patches[0].get_width() == pytest.approx(15)
-    assert "not measured" in [text.get_text() for text in photos.texts]
-    assert "not measured" not in [text.get_text() for text in miniworld.texts]
 
 
 def test_predictions_mark_each_state_by_a_sign():

@@ -7,7 +7,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,34 +29,11 @@ BEFORE = "#8c959f"
 AFTER = "#0969da"
 """The color of results after an edit."""
 
-YELLOW = "#d4a72c"
-"""The color of a second series next to `AFTER`."""
-
 AXIS = "#24292f"
 """The color of axes and of the whiskers of intervals."""
 
-VIOLET = "#8250df"
-"""The color of the third series."""
-
-METHOD_COLORS = {
-    "local": YELLOW,
-    "global": "#9a6700",
-    "random": BEFORE,
-    "full rank": VIOLET,
-    "projection": "#bf3989",
-    "default settings": "#54aeff",
-    "editing, ": "#54aeff",
-}
-"""The color of a method by a part of its name, the same in all figures; other edits have the color `AFTER`."""
-
-MARKERS = "osD^vPX*"
-"""The markers of lines that are next to each other, so that they can be told apart without color."""
-
 WHISKERS: dict[str, Any] = {"fmt": "none", "ecolor": AXIS, "elinewidth": 1, "capsize": 2}
 """Options of `errorbar`."""
-
-MAX_CONFUSIONS = 8
-"""The largest number of classes that `confusions` draws."""
 
 
 def predictions(
@@ -111,58 +87,6 @@ def attack_grid(sets: Mapping[str, tuple[LabelledImages, Tensor]], count: int = 
     return image_grid(images, titles, right, columns=count, width=1.4)
 
 
-def confusions(data: LabelledImages, logits: Tensor) -> Figure:
-    """Draw the classes that the misclassified images are predicted as, the most frequent first, up to `MAX_CONFUSIONS`.
-
-    Args:
-        data: the images.
-        logits: `(N, classes)`.
-    """
-    predicted = logits.argmax(dim=1)[misclassified(logits, data.labels)].tolist()
-    counts = pd.Series([data.classes[index] for index in predicted]).value_counts().head(MAX_CONFUSIONS)[::-1]
-    figure, axis = plt.subplots(figsize=(6, 0.3 * len(counts) + 0.9))
-    axis.barh(counts.index, counts.to_numpy(), color=WRONG)
-    axis.set_xlabel(f"misclassified images predicted as this class (of {len(predicted)})")
-    return finished(figure)
-
-
-def layers(table: pd.DataFrame, errors: int, color_by: str = "objective") -> Figure:
-    """Draw every candidate as a dot: by layer, the net share of the errors that it corrects.
-
-    Args:
-        table: one row per candidate, see `Selection.results`; `net` is the number of images corrected minus broken.
-        errors: number of images that are misclassified before an edit.
-        color_by: the parameter that the color of a dot shows, with at most three values. Candidates that have none,
-            such as those of a first pass, are gray.
-    """
-    names = [str(value) for value in table[color_by].dropna().unique()]
-    palette = dict(zip(names, [AFTER, YELLOW, VIOLET], strict=False))
-    values = table[color_by].map(str, na_action="ignore")
-    if values.isna().any():
-        palette["default"] = BEFORE
-        values = values.fillna("default")
-    figure, axis = plt.subplots(figsize=(7, 0.5 * table.layer.nunique() + 1))
-    net_percent = 100 * table.net / errors
-    sns.swarmplot(
-        x=net_percent,
-        y=table.layer,
-        order=table.layer.drop_duplicates(keep="last"),  # those of a first pass are last, in the network's order
-        hue=values,
-        hue_order=list(palette),
-        palette=palette,
-        size=4,
-        alpha=0.7,
-        warn_thresh=1,  # dots that do not fit next to each other overlap
-        ax=axis,
-    )
-    axis.axvline(0, color=AXIS, linewidth=1)
-    axis.set_xlim(max(net_percent.min() - 5, -110), 105)
-    axis.set(xlabel="net errors corrected (%)", ylabel="layer")
-    axis.tick_params(axis="y", labelsize=9)
-    legend(axis, color_by.replace("_", " "))
-    return finished(figure)
-
-
 def exemplar_figure(image: Tensor, changed: Tensor, mask: Tensor) -> Figure:
     """Draw an exemplar.
 
@@ -200,23 +124,6 @@ def edit_map_figure(images: Sequence[Tensor] | Tensor, edit_maps: Tensor, titles
     figure.colorbar(drawn_map, ax=axes, ticks=(0, 1, 2), label=label)
     plt.close(figure)
     return figure
-
-
-def method_bars(table: pd.DataFrame, label: str = "net errors corrected (%)") -> Figure:
-    """Draw shares by method.
-
-    Args:
-        table: one row per method, one column per group of images.
-        label: label of the axis.
-    """
-    figure, axis = plt.subplots(figsize=(8, 0.5 * len(table) + 1.2))
-    colors = [AFTER, YELLOW][: table.shape[1]]
-    percent = 100 * table.iloc[::-1, ::-1]  # bars are drawn from the bottom up
-    percent.plot.barh(ax=axis, width=0.8, color=colors[::-1])
-    axis.axvline(0, color=AXIS, linewidth=1)
-    axis.set(xlabel=label, ylabel="")
-    legend(axis, reverse=True)
-    return finished(figure)
 
 
 def drops(effects: pd.DataFrame, label: str) -> Figure:
@@ -310,46 +217,11 @@ def counterfactuals(probe: Any, rule: pd.Series) -> Figure:
     return image_grid(images, titles, right, columns=len(views_by_image), width=1.6)
 
 
-def benchmark_bars(table: pd.DataFrame) -> Figure:
-    """Draw errors corrected by method with 95% intervals, two panels side by side (Figure 5 of the paper).
-
-    Args:
-        table: one row per `method` and `measure`, with the `mean` and the ends of its interval, `low` and `high`. There
-            is one panel per measure. Methods have the colors of `METHOD_COLORS`; one without a row is left out of a
-            panel, with a note.
-    """
-    methods = table.method.unique().tolist()
-    measures = table.measure.unique().tolist()
-    panel_rows = -(-len(measures) // 2)
-    size = (8, panel_rows * (0.3 * len(methods) + 1.1))
-    figure, axes = plt.subplots(panel_rows, 2, figsize=size, sharex=True, sharey=True, squeeze=False)
-    positions = np.arange(len(methods))[::-1]
-    colors = [_first_match(METHOD_COLORS, method, AFTER) for method in methods]
-    for axis, measure in zip(axes.flat, measures, strict=False):
-        rows = table[table.measure == measure].set_index("method").reindex(methods)
-        percent = 100 * rows["mean"]
-        axis.barh(positions, percent, 0.75, color=colors)
-        axis.errorbar(percent, positions, xerr=_whisker_lengths(percent, rows[["low", "high"]]), **WHISKERS)
-        for position in positions[rows["mean"].isna()]:
-            axis.text(1, position, "not measured", fontsize=8, color=AXIS, va="center")
-        _zero_line(axis, "no edit")
-        axis.set_title(measure, fontsize=9, pad=16)
-        axis.set_yticks(positions, methods, fontsize=9)
-    for axis in axes[-1]:
-        axis.set_xlabel("errors corrected (%)")
-    return finished(figure)
-
-
 def _spread(is_member: Tensor, count: int) -> list[int]:
     """Select up to `count` of the indices where a tensor `(N,)` is true, spread over them."""
     indices = is_member.nonzero()[:, 0].tolist()
     count = min(count, len(indices))
     return [indices[i * len(indices) // count] for i in range(count)]
-
-
-def _first_match(values: Mapping[str, str], text: str, default: str) -> str:
-    """Return the value of the first key that is part of a text."""
-    return next((value for key, value in values.items() if key in text), default)
 
 
 def _whisker_lengths(percent: pd.Series | np.ndarray, ends: pd.DataFrame) -> np.ndarray:
