@@ -109,7 +109,7 @@ def test_fold_gives_the_worst_word_of_all_checks():
         assert verdict_of(checks).checks == tuple(checks)
 
 
-def test_fold_gives_the_figures_of_the_checks_that_decide_and_the_first_advice():
+def test_fold_gives_the_figures_and_the_advice_of_the_checks_that_decide():
     checks = [
         Check("informs", False, "1 image", "A"),
         Check("unclear", None, "2 images", "B", UNCLEAR),
@@ -118,7 +118,7 @@ def test_fold_gives_the_figures_of_the_checks_that_decide_and_the_first_advice()
         Check("also bad", False, "5 images", "E", DO_NOT_USE),
     ]
     verdict = verdict_of(checks)
-    assert (verdict.reason, verdict.advice) == ("3 images; 5 images", "C")
+    assert (verdict.reason, verdict.advice) == ("3 images; 5 images", "C E")
     assert verdict_of(checks[:2]).reason == "2 images" and verdict_of(checks[:2]).advice == "B"
     use = verdict_of([checks[0], checks[3]])
     assert use.word == USE and use.reason and use.advice == ""

@@ -87,11 +87,11 @@ FOUND_HEAD = "The exemplar, and the photos with the mark: does each of them show
 
 FOUND_NOTE = (
     "The outlined windows resemble the mark by their keys at a layer. If they do not show it, what follows is wrong. "
-    "The mark was found in these photos:"
+    "The mark was found in {found} photos; these are {shown} of them:"
 )
 """What to look for in the photos in which a mark was found."""
 
-MOST_FOUND = 60
+MOST_FOUND = 120
 """The largest number of photos with the mark that a report shows, those of other classes first."""
 
 MORE_IMAGES = 6
@@ -405,7 +405,9 @@ def audit_page(audit: Audit) -> Page:
     if audit.rule is not None:
         content |= {"looked_at": _more_images(audit), "looked_at_head": REPLACED_HEAD, "looked_at_note": REPLACED_NOTE}
     if audit.mark is not None:
-        content |= {"looked_at": _found_in(audit), "looked_at_head": FOUND_HEAD, "looked_at_note": FOUND_NOTE}
+        photos = _found_in(audit)
+        note = FOUND_NOTE.format(found=len(audit.mark.windows), shown=len(photos))
+        content |= {"looked_at": photos, "looked_at_head": FOUND_HEAD, "looked_at_note": note}
     if audit.fix is not None:
         return replace(audit.fix.page(audit_title(audit)), **content)
     return Page(

@@ -598,15 +598,12 @@ def _exceeded(name: str, figure: str, is_certain: bool, needed: int | None, imag
         needed: the number of images with which it would, at the observed shares; None if there is no such number.
         images: what to call them.
     """
-    advice = f"Try weaker edits, {WEAKER}, or another exemplar."
+    advice = f"Try another exemplar, or weaker edits: in Python, {WEAKER}."
     if is_certain:
         return Check(name, False, f"{figure}, which exceeds the limit", advice, DO_NOT_USE, COSTS)
     figure += ", which exceeds the limit, perhaps by chance"
     if needed is not None:
-        advice += (
-            f" Or collect about {needed:,} {images}: at these shares, so many in all would show that the cost exceeds "
-            "its limit."
-        )
+        advice += f" The cost may be chance: at these shares, about {needed:,} {images} in all would tell."
     return Check(name, False, figure, advice, UNCLEAR, COSTS)
 
 
@@ -659,7 +656,11 @@ def own_class_check(own_class: Comparison | None, without_concept: torch.Tensor)
     others = len(without_concept)
     if own_class is None or min(count, others) < FEWEST_COMPARED:
         figure = f"the cost on the concept's own class is not known ({count} images of it with the concept"
-        figure += f", {others} without the concept)" if count else ")"
+        if count:
+            correct, correct_before = (int((~wrong).sum()) for wrong in (own_class.after, own_class.before))
+            figure += f", of which {correct} are correct with the edit and {correct_before} without it"
+            figure += f", {others} without the concept"
+        figure += ")"
         advice = (
             f"Pass at least {FEWEST_COMPARED} images with the concept of the class that x' is predicted as, and as "
             "many clean images of this class."

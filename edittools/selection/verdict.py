@@ -107,7 +107,7 @@ class Verdict:
 def verdict_of(checks: Sequence[Check]) -> Verdict:
     """Return the verdict of a checklist: the worst word that a check allows.
 
-    Its reason has the figures of the checks that decided it, and its advice is that of the first of them.
+    Its reason has the figures of the checks that decided it, and its advice is theirs.
 
     Args:
         checks: the checklist; at least one check.
@@ -121,7 +121,8 @@ def verdict_of(checks: Sequence[Check]) -> Verdict:
         return Verdict(word, reason, unknown[0].advice if unknown else "", tuple(checks))
     deciding = [check for check in checks if check.allows == word]
     reason = "; ".join(check.figure for check in deciding if check.figure)
-    return Verdict(word, reason, deciding[0].advice, tuple(checks))
+    advice = " ".join(dict.fromkeys(check.advice for check in deciding if check.advice))
+    return Verdict(word, reason, advice, tuple(checks))
 
 
 # --- how many images would decide -------------------------------------------------------------------------------------
