@@ -603,7 +603,7 @@ def _exceeded(name: str, figure: str, is_certain: bool, needed: int | None, imag
         return Check(name, False, f"{figure}, which exceeds the limit", advice, DO_NOT_USE, COSTS)
     figure += ", which exceeds the limit, perhaps by chance"
     if needed is not None:
-        advice += f" The cost may be chance: at these shares, about {needed:,} {images} in all would tell."
+        advice += f" The cost may be chance: at these shares, about {needed:,} {images} would tell."
     return Check(name, False, figure, advice, UNCLEAR, COSTS)
 
 
