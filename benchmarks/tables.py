@@ -146,26 +146,28 @@ def verdicts_of_cases(run: str) -> str:
     for one in read_run(run)["selected"]:
         if "verdict" not in one or not one["condition"].endswith(WITHIN):
             continue
-        compared = {
-            name: decode(outcomes[one["network"], one["method"], f"{name}, {one['condition']}"])
-            for name in (TARGET, CLEAN, OWN_CLASS)
-        }
-        gained = {name: int(before.sum()) - int(after.sum()) for name, (before, after) in compared.items()}
-        clean, _ = compared[CLEAN]
-        _, own_class_wrong = compared[OWN_CLASS]
         row = {
             "network": short(one["network"]),
             "case": one["condition"].removesuffix(f", {WITHIN}"),
             "verdict": f"*{one['verdict']}*",
-            "errors corrected": SHARE.value(gained[TARGET] / compared[TARGET][0].sum()),
-            "accuracy, points": CHANGE.value(100 * gained[CLEAN] / len(clean)),
-            "own class with the mark correct": PRECISE_SHARE.value(1 - own_class_wrong.mean()),
         }
+        splits = {name: (one["network"], one["method"], f"{name}, {one['condition']}") for name in COMPARED}
+        if splits[TARGET] in outcomes:  # otherwise, no candidate was feasible
+            compared = {name: decode(outcomes[split]) for name, split in splits.items()}
+            gained = {name: int(before.sum()) - int(after.sum()) for name, (before, after) in compared.items()}
+            _, own_class_wrong = compared[OWN_CLASS]
+            row["errors corrected"] = SHARE.value(gained[TARGET] / compared[TARGET][0].sum())
+            row["accuracy, points"] = CHANGE.value(100 * gained[CLEAN] / len(compared[CLEAN][0]))
+            row["own class with the mark correct"] = PRECISE_SHARE.value(1 - own_class_wrong.mean())
         rows.append(row)
     if not rows:
         return ""
     title = "The verdict of `repair` on each edit that it selects, and what the edit does to the test images:"
-    return f"\n\n{title}\n\n{markdown(dict(pd.DataFrame(rows).items()))}"
+    return f"\n\n{title}\n\n{markdown(dict(pd.DataFrame(rows).fillna('–').items()))}"
+
+
+COMPARED = (TARGET, CLEAN, OWN_CLASS)
+"""The test images on which an edit with a verdict is compared."""
 
 
 def _effect(rows: pd.DataFrame) -> str:
