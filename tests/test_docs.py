@@ -145,8 +145,8 @@ def test_guide_single_edit_runs(snow, tmp_path, monkeypatch, capsys):
     assert Edit.load("snow_is_road.safetensors", classifier)
     capsys.readouterr()
     exec(measurement, names)
-    _, before, after = capsys.readouterr().out.splitlines()[0].split()
-    assert float(after) < float(before)
+    before, after = map(int, re.findall(r"(\d+)%", capsys.readouterr().out.splitlines()[0]))
+    assert after < before
     assert not applied_edits(classifier)
 
 
