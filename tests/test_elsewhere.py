@@ -89,7 +89,7 @@ def test_confirmed_images_are_those_of_an_edit_and_no_longer_clean(session, monk
 
     targets = []
 
-    def repair(classifier, exemplar, target, clean, retain, *, source, progress):
+    def repair(classifier, exemplar, target, clean, retain, *, source, finetuning, progress):
         targets.append((target, clean, source))
         raise InterruptedError
 

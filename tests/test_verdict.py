@@ -118,8 +118,10 @@ def test_fold_gives_the_figures_and_the_advice_of_the_checks_that_decide():
         Check("also bad", False, "5 images", "E", DO_NOT_USE),
     ]
     verdict = verdict_of(checks)
-    assert (verdict.reason, verdict.advice) == ("3 images; 5 images", "C E")
-    assert verdict_of(checks[:2]).reason == "2 images" and verdict_of(checks[:2]).advice == "B"
+    assert (verdict.reason, verdict.advice) == ("3 images; 5 images", "C")
+    also_unclear = Check("also unclear", False, "6 images", "F", UNCLEAR)
+    unclear = verdict_of([*checks[:2], also_unclear])
+    assert (unclear.reason, unclear.advice) == ("2 images; 6 images", "B F")  # what to collect, all at once
     use = verdict_of([checks[0], checks[3]])
     assert use.word == USE and use.reason and use.advice == ""
 

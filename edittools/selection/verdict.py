@@ -107,7 +107,8 @@ class Verdict:
 def verdict_of(checks: Sequence[Check]) -> Verdict:
     """Return the verdict of a checklist: the worst word that a check allows.
 
-    Its reason has the figures of the checks that decided it, and its advice is theirs.
+    Its reason has the figures of the checks that decided it. The advice of "unclear" is that of all of them, so that
+    everything can be collected at once; that of another word is the advice of the first.
 
     Args:
         checks: the checklist; at least one check.
@@ -121,7 +122,8 @@ def verdict_of(checks: Sequence[Check]) -> Verdict:
         return Verdict(word, reason, unknown[0].advice if unknown else "", tuple(checks))
     deciding = [check for check in checks if check.allows == word]
     reason = "; ".join(check.figure for check in deciding if check.figure)
-    advice = " ".join(dict.fromkeys(check.advice for check in deciding if check.advice))
+    followed = deciding if word == UNCLEAR else deciding[:1]
+    advice = " ".join(dict.fromkeys(check.advice for check in followed if check.advice))
     return Verdict(word, reason, advice, tuple(checks))
 
 
