@@ -23,8 +23,8 @@ from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.models import load_classifier
 from edittools.moments import SecondMoment, fingerprint_at
+from edittools.scenes import SAME_IMAGE, thumbnails
 from edittools.selection import grid, repair
-from edittools.selection.scenes import SAME_IMAGE, thumbnails
 
 os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
 SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")

@@ -9,6 +9,13 @@ from conftest import make_exemplar
 from torch import nn
 
 from edittools._ledger import Weights
+from edittools.activations import (
+    CachedActivations,
+    CurrentTensors,
+    StateMemory,
+    bytes_of_states,
+    cache_activations,
+)
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all, states_at
 from edittools.edits import Change, Edit
@@ -16,13 +23,6 @@ from edittools.images import LabelledImages
 from edittools.methods import finetune
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite
-from edittools.selection.activations import (
-    CachedActivations,
-    CurrentTensors,
-    StateMemory,
-    bytes_of_states,
-    cache_activations,
-)
 from edittools.selection.constraints import ConstraintCheck, Constraints
 from edittools.site import prepare
 
@@ -200,7 +200,7 @@ def _passes(monkeypatch):
         passes.append(sorted(cuts))
         return states_at(cuts, images)
 
-    monkeypatch.setattr("edittools.selection.activations.states_at", recorded)
+    monkeypatch.setattr("edittools.activations.states_at", recorded)
     return passes
 
 

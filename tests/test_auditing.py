@@ -33,8 +33,8 @@ from edittools.images import LabelledImages
 from edittools.probing.coco import decode_segmentation
 from edittools.probing.probe import probe
 from edittools.probing.textures import texture
+from edittools.scenes import first_of_each, scenes_of
 from edittools.selection import Assessment
-from edittools.selection.scenes import first_of_each, scenes_of
 from edittools.selection.verdict import Check, verdict_of
 
 

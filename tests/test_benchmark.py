@@ -4,6 +4,7 @@ from _lib import contest, networks, results
 from _lib.methods import CONSTRAINTS, WITHIN, WITHOUT
 from conftest import TinyNet, make_exemplar, randomise_norms
 
+from edittools.activations import cache_activations, memory_for_states
 from edittools.classifiers import Classifier
 from edittools.course.scenarios import Scenario
 from edittools.cut import cut_all
@@ -14,7 +15,6 @@ from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite, rewrite_at
 from edittools.selection import Splits
 from edittools.selection import activations as bench
-from edittools.selection.activations import cache_activations, memory_for_states
 from edittools.site import prepare
 
 LAYERS = ["stem", "conv1", "conv2"]

@@ -19,6 +19,7 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm  # the l
 
 from edittools._graph import export_of
 from edittools._ledger import Weights
+from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.edits import Change, Edit
@@ -28,7 +29,6 @@ from edittools.metrics import predict
 from edittools.moments import second_moments
 from edittools.rewriting import rewrite
 from edittools.selection import Search, Splits, grid
-from edittools.selection.activations import CachedActivations
 
 BORDER = (0, 1, 2, 1)
 

@@ -14,13 +14,13 @@ from torchvision.transforms import Grayscale
 
 from edittools._graph import export_of
 from edittools._inference import eval_copy
+from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.images import LabelledImages
 from edittools.methods import finetune
 from edittools.metrics import predict
 from edittools.rewriting import rewrite, rewrite_at
-from edittools.selection.activations import CachedActivations
 from edittools.site import prepare
 
 

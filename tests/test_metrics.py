@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata, wilcoxon
 
+from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, attack_row, by_class, error_rate, mcnemar, misclassified, predict, wilson
 from edittools.probing.effects import signed_rank
-from edittools.selection.activations import CachedActivations
 
 
 def _flags(text):

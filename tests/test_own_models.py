@@ -20,13 +20,13 @@ from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
 from edittools.folders import image_files, read_folder
 from edittools.images import LabelledImages
+from edittools.layers import candidate_layers
 from edittools.methods import finetune
 from edittools.metrics import error_rate, predict
 from edittools.probing import segmentation
 from edittools.probing.segmentation import Segmenter
 from edittools.rewriting import rewrite
 from edittools.selection import repair
-from edittools.selection.search import candidate_layers
 from edittools.site import prepare
 from edittools.widgets import Desk
 

@@ -8,6 +8,7 @@ from conftest import bars_that_call, let_layers_go_on, make_exemplar
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all
 from edittools.edits import Change, Edit, Record
@@ -18,7 +19,6 @@ from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite, rewrite_at
 from edittools.selection import Assessment, Constraints, Search, Splits, cache_activations, grid
 from edittools.selection import search as search_module
-from edittools.selection.activations import CachedActivations
 from edittools.selection.constraints import ConstraintCheck
 from edittools.selection.outcomes import FIRST, SECOND, SINGLE, Candidate, Outcome, Outcomes
 from edittools.selection.search import KEPT_AT_THE_END
@@ -483,7 +483,7 @@ def _sizes_of_batches(monkeypatch):
         sizes.append(len(labels))
         return misclassified(logits, labels)
 
-    monkeypatch.setattr("edittools.selection.activations.misclassified", recorded)
+    monkeypatch.setattr("edittools.activations.misclassified", recorded)
     return sizes
 
 

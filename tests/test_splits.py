@@ -11,8 +11,8 @@ from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict
+from edittools.scenes import thumbnails
 from edittools.selection import Search, Splits, check_disjoint, label_by_prediction, split_clean, stratified_folds
-from edittools.selection.scenes import thumbnails
 
 
 @pytest.fixture

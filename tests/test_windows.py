@@ -20,7 +20,7 @@ from edittools.auditing.windows import LEAST_SOURCES, Confirmation, key_layer, s
 from edittools.cut import Cut
 from edittools.images import LabelledImages
 from edittools.probing.evidence import evidence_of_keys
-from edittools.selection.scenes import first_of_each, scenes_of
+from edittools.scenes import first_of_each, scenes_of
 from edittools.selection.verdict import Check, verdict_of
 
 CLASSES = ("car", "bus", "cat")

@@ -20,9 +20,9 @@ from edittools.course.scenarios.scenario import Scenario
 from edittools.course.scenarios.snow import clean_and_retained_photos, snow_exemplars
 from edittools.exemplars import paste_texture
 from edittools.images import LabelledImages
+from edittools.layers import candidate_layers
 from edittools.models.load import load_classifier
 from edittools.probing.textures import VARIANTS, restyle
-from edittools.selection.search import candidate_layers
 from edittools.selection.splits import Splits
 
 Look = Callable[[Tensor, Tensor, int], Tensor]

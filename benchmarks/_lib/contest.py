@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from _lib.methods import WITHIN, Entry
 from _lib.results import NO_EDIT, Results
+from edittools.activations import StateMemory
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.edits import Edit
@@ -23,7 +24,6 @@ from edittools.images import LabelledImages
 from edittools.methods import RANDOM
 from edittools.metrics import misclassified, predict
 from edittools.selection import CachedActivations, candidate_layers
-from edittools.selection.activations import StateMemory
 
 TARGET = "target_test"
 """The set with the concept, whose errors should be corrected."""

@@ -28,12 +28,13 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
+from edittools.layers import candidate_layers
 from edittools.methods import EDIT, METHODS, RANDOM
 from edittools.selection import CachedActivations, Constraints, Outcomes, Search, Selection, Splits, grid
 from edittools.selection.finetuning import CHECKPOINTS, NO_LIMITS, finetune_network, train_network
 from edittools.selection.outcomes import SECOND, SINGLE, Candidate
 from edittools.selection.repair import SETTINGS
-from edittools.selection.search import SECOND_LAYER, candidate_layers
+from edittools.selection.search import SECOND_LAYER
 from edittools.selection.splits import FOLDS, stratified_folds
 from edittools.site import site_at
 

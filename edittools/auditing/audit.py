@@ -43,8 +43,8 @@ from edittools.probing.counterfactuals import LEAST_AREA, Concepts, shows, with_
 from edittools.probing.effects import LEAST_EFFECT, LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.probing.segmentation import Finder, Gated, cached, deeplab
+from edittools.scenes import first_of_each, scenes_of, without_scenes
 from edittools.selection.repair import repair as repair_model
-from edittools.selection.scenes import first_of_each, scenes_of, without_scenes
 from edittools.selection.verdict import UNCLEAR, Check
 
 LEAST_PROBED = 5

@@ -35,7 +35,7 @@ from edittools.exemplars import Exemplar
 from edittools.folders import class_index, read_folder
 from edittools.images import Images, LabelledImages
 from edittools.metrics import misclassified, predict, predicted_classes
-from edittools.selection.scenes import without_scenes
+from edittools.scenes import without_scenes
 from edittools.selection.verdict import UNCLEAR, Check
 
 HOSTS_TRIED = 48

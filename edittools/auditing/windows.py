@@ -14,10 +14,10 @@ from edittools.classifiers import Classifier, check_size, remap_labels, usual_ba
 from edittools.cut import Cut, State, cut_all, states_at
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, stratified
+from edittools.layers import candidate_layers
 from edittools.metrics import predict, predicted_classes
 from edittools.probing.evidence import evidence_of_keys
-from edittools.selection.scenes import first_of_each, scenes_of
-from edittools.selection.search import candidate_layers
+from edittools.scenes import first_of_each, scenes_of
 
 SIDES = (0.2, 0.3)
 """The sides of windows, as shares of the side of an image."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from edittools._checks import warn
+from edittools.activations import CachedActivations
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.metrics import (
@@ -18,7 +19,6 @@ from edittools.metrics import (
     predicted_classes,
     wilson,
 )
-from edittools.selection.activations import CachedActivations
 from edittools.selection.constraints import FEWEST_COMPARED, Constraints
 from edittools.selection.evaluation import Evaluation
 from edittools.selection.finetuning import NO_LIMITS, Finetuned

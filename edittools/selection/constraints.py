@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from edittools._checks import check_amount
+from edittools.activations import COMPARED_FIRST, CachedActivations
 from edittools.edits import Edit
 from edittools.metrics import Comparison, label_margins
-from edittools.selection.activations import COMPARED_FIRST, CachedActivations
 
 COST_SPLITS = ("retain", "own_class", "clean")
 """The splits on which an edit may cost something, in the order in which they are measured."""

@@ -20,13 +20,14 @@ from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_classifier
 from edittools.exemplars import Exemplar, Exemplars, named_exemplars
 from edittools.images import Images, LabelledImages
+from edittools.layers import check_layers
 from edittools.methods import EDIT, METHODS, RANDOM, Method
 from edittools.selection.assessment import SELECTED, Assessment
 from edittools.selection.checks import LIMITS, checks_before_search, warn_about
 from edittools.selection.evaluation import Evaluation
 from edittools.selection.finetuning import Finetuned, finetune_network, minutes_of
 from edittools.selection.outcomes import grid
-from edittools.selection.search import ON_TOP, Search, check_layers
+from edittools.selection.search import ON_TOP, Search
 from edittools.selection.splits import FOLDS, SAMPLE, Splits
 
 SETTINGS = (

@@ -17,7 +17,7 @@ from edittools.classifiers import Classifier, check_size, remap_labels
 from edittools.exemplars import Exemplar
 from edittools.images import Images, LabelledImages, LazyImages, check_images, pixels_of, stratified
 from edittools.metrics import predict, predicted_classes
-from edittools.selection.scenes import are_same, are_shared, first_of_each, scenes_of, scenes_of_thumbnails, thumbnails
+from edittools.scenes import are_same, are_shared, first_of_each, scenes_of, scenes_of_thumbnails, thumbnails
 
 SELECTING = ("target", "retain", "own_class", "clean")
 """The labeled splits on which an edit is selected."""

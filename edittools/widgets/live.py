@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from edittools._ledger import Weights
+from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit
@@ -17,7 +18,6 @@ from edittools.exemplars import Exemplar
 from edittools.images import Images, LabelledImages
 from edittools.metrics import SIGNS
 from edittools.rewriting import rewrite_at
-from edittools.selection.activations import CachedActivations
 from edittools.site import LayerReference, site_at
 from edittools.widgets.drawing import OVERLAY, STATE_COLORS, draw_pixels, titles_and_states
 from edittools.widgets.editor import MaskEditor

@@ -25,6 +25,7 @@ from edittools._graph import quiet_exports
 from edittools._image_checks import check_mask
 from edittools._ledger import Weights
 from edittools._progress import Progress, bar_of
+from edittools.activations import StateMemory, memory_for_states
 from edittools.auditing import windows
 from edittools.auditing.marks import find_exemplar
 from edittools.auditing.sheet import ContactSheet, WindowGroup
@@ -38,7 +39,6 @@ from edittools.probing import evidence_map
 from edittools.probing.segmentation import Finder, suggest_masks
 from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
 from edittools.selection import Assessment, CachedActivations, cache_activations, candidate_layers, repair
-from edittools.selection.activations import StateMemory, memory_for_states
 from edittools.selection.checks import describe_effect
 from edittools.selection.splits import SAMPLE, check_disjoint
 from edittools.site import LayerReference, site_at

@@ -17,13 +17,13 @@ from edittools.course.scenarios.scenario import Scenario
 from edittools.course.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, resized, stratified
+from edittools.layers import candidate_layers
 from edittools.metrics import predict
 from edittools.models.imagenet import classes_by_object, imagenet_classes
 from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import ALL_CLASSES, Concepts, cut_textures, shows, with_materials
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings
-from edittools.selection.search import candidate_layers
 from edittools.selection.splits import Splits, label_by_prediction
 
 PROBED_OFFSET = 200_000

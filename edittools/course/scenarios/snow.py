@@ -16,9 +16,9 @@ from edittools.course.scenarios.scenario import Scenario
 from edittools.course.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
+from edittools.layers import candidate_layers
 from edittools.models.load import load_classifier
 from edittools.probing.textures import restyle
-from edittools.selection.search import candidate_layers
 from edittools.selection.splits import Splits
 
 SNOW_EXEMPLARS = {

@@ -24,6 +24,7 @@ from edittools.course.scenarios.scenario import Scenario
 from edittools.course.scenarios.tiers import MODELS, SceneSet, current_tier
 from edittools.edits import Edit
 from edittools.images import LabelledImages, stratified
+from edittools.layers import candidate_layers
 from edittools.methods import EDIT, METHODS, RANDOM, SCOPES, Method
 from edittools.metrics import predict
 from edittools.models.data import shipped
@@ -33,9 +34,9 @@ from edittools.probing.counterfactuals import Concepts
 from edittools.probing.effects import mean_interval
 from edittools.probing.style_transfer import StyleTransfer
 from edittools.probing.textures import STYLES, VARIANTS, style_textures
-from edittools.selection.activations import SplitActivations
 from edittools.selection.outcomes import Outcomes, grid
-from edittools.selection.search import Search, candidate_layers
+from edittools.selection.search import Search
+from edittools.selection.split_activations import SplitActivations
 from edittools.selection.splits import Splits
 
 SettingsGrid = Sequence[Mapping[str, Any]]

@@ -20,9 +20,9 @@ from edittools.course.scenarios.scenario import Scenario
 from edittools.course.scenarios.tiers import WORKERS, SceneSet, current_tier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
+from edittools.layers import candidate_layers
 from edittools.metrics import predict
 from edittools.models.load import load_classifier
-from edittools.selection.search import candidate_layers
 from edittools.selection.splits import Splits
 
 ATTACK = "iPod"

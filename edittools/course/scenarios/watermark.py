@@ -14,10 +14,10 @@ from edittools.course.scenarios.scenario import Scenario
 from edittools.exemplars import Exemplar
 from edittools.image_files import load_image
 from edittools.images import LabelledImages
+from edittools.layers import candidate_layers
 from edittools.metrics import misclassified, predict
 from edittools.models.data import shipped
 from edittools.models.load import load_classifier
-from edittools.selection.search import candidate_layers
 from edittools.selection.splits import Splits
 
 OPACITY = 0.8

@@ -1,7 +1,7 @@
 """Cached activations: images are run up to several layers once; one more edit costs what follows its layer."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import closing
 from functools import partial
 from math import ceil
@@ -14,13 +14,10 @@ from edittools._checks import check_amount
 from edittools._ledger import Weights
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import MOST_IMAGES, Classifier, remap_labels, usual_batch_size
-from edittools.cut import Cut, State, cut_all, states_at
+from edittools.cut import Cut, State, states_at
 from edittools.edits import Edit
 from edittools.images import LabelledImages, pixels_of
 from edittools.metrics import Comparison, label_margins, misclassified
-from edittools.moments import measure
-from edittools.selection.splits import Splits
-from edittools.site import LayerReference
 
 COMPARED_FIRST = 0.125
 """The share of the images on which a candidate is screened: those nearest to the decision boundary."""
@@ -244,7 +241,7 @@ class CachedActivations:
         wrong[others] = self.before[others]
         return wrong
 
-    def _wrong_so_far(self, edit: Edit, strength: float) -> Iterator[tuple[int, Tensor]]:
+    def _wrong_so_far(self, edit: Edit, strength: float) -> Generator[tuple[int, Tensor], None, None]:
         """Compare the images batch by batch, in `order`.
 
         Yields:
@@ -261,7 +258,7 @@ class CachedActivations:
                 yield done, wrong
 
     @torch.no_grad()
-    def _parts(self, edit: Edit | None, strength: float) -> Iterator[Tensor]:
+    def _parts(self, edit: Edit | None, strength: float) -> Generator[Tensor, None, None]:
         """Compute the logits batch by batch."""
         layer = self._start(edit)
         cut = self.cuts[layer]
@@ -415,66 +412,3 @@ def memory_for_states(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / 4
     return 0.5e9
-
-
-class SplitActivations(dict[str, CachedActivations]):
-    """The labeled splits by name, cached at the layers of a search, with one copy of the weights.
-
-    Attributes:
-        splits: the splits.
-        cuts: the cut at each layer, in the network's order.
-        memory: keeps the states of all splits.
-        reference: what the reference images say about each layer, by the layer's name.
-    """
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        layers: Sequence[str],
-        splits: Splits,
-        progress: Progress | None = None,
-        shared: "SplitActivations | None" = None,
-        kept: Collection[str] | None = None,
-    ) -> None:
-        """Run all splits once.
-
-        Args:
-            classifier: the classifier.
-            layers: names of the layers, in the network's order.
-            splits: the image sets.
-            progress: a class like `tqdm.tqdm`, for bars.
-            shared: activations of the same classifier at the same layers. What they hold of the same sets is taken
-                over, with the copy of the weights that they were computed with.
-            kept: names of the layers at which states are kept from the beginning; by default all of them.
-
-        Raises:
-            ValueError: if `shared` is of another classifier or of other layers.
-        """
-        super().__init__()
-        self.splits = splits
-        self.cuts = cut_all(classifier, layers, weights=Weights(classifier)) if shared is None else shared.cuts
-        if any(cut.classifier is not classifier for cut in self.cuts.values()) or list(self.cuts) != list(layers):
-            raise ValueError(
-                f"The activations are cached at {list(self.cuts)}, which are not the layers {list(layers)} of this "
-                "classifier; share activations of one classifier at the same layers"
-            )
-        taken_over = {}
-        new = {}
-        for name, data in splits.labeled.items():
-            if shared is not None and shared.splits.labeled.get(name) is data:
-                taken_over[name] = shared[name]
-            else:
-                new[name] = data
-        self.memory = StateMemory(memory_for_states(classifier.device), layers if kept is None else kept)
-        if shared is not None:
-            self.memory = shared.memory
-        cached = cache_activations(self.cuts, new, ("clean", "retain", "own_class"), progress, self.memory)
-        for name in splits.labeled:
-            self[name] = taken_over[name] if name in taken_over else cached[name]
-        self.reference: dict[str, LayerReference] = {}
-        if shared is not None and shared.splits.reference is splits.reference:
-            self.reference = shared.reference
-        else:
-            moments = measure(self.cuts, splits.reference, progress)
-            for layer, cut in self.cuts.items():
-                self.reference[layer] = LayerReference(cut, splits.reference, moments[layer])
