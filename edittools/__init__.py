@@ -48,7 +48,7 @@ _NAMES = {
     "moments": ("SecondMoment", "second_moments"),
     "rewriting": ("rewrite",),
     "models": ("load_classifier",),
-    "selection": ("repair",),
+    "selection": ("repair", "select_edit"),
     "widgets": ("MaskEditor",),
 }
 """The names of the top level, by the module or subpackage that defines them."""
@@ -85,6 +85,7 @@ __all__ = [
     "rewrite",
     "save_mask",
     "second_moments",
+    "select_edit",
 ]
 
 

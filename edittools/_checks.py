@@ -9,8 +9,8 @@ from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any
 
-PASSED_OVER = ("edittools", "contextlib")
-"""The packages whose lines did not call this library: its own, and that of the decorators around its functions."""
+PASSED_OVER = ("edittools", "contextlib", "torch")
+"""The packages whose lines did not call this library: its own, and those of the decorators around its functions."""
 
 MOST_SUGGESTED = 3
 """The largest number of similar names in an error message."""

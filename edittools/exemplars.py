@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,7 +15,13 @@ from edittools.classifiers import Classifier, check_size
 from edittools.images import resized
 
 PLACES = ("anywhere", "in place")
-"""Where `Exemplar.paste_on` pastes."""
+"""Where `Exemplar.hosts` pastes."""
+
+EXPLAINED = 0.02
+"""One color explains a mark if the root mean square of what is left is at most this much."""
+
+OVERLAY_STEPS = 20
+"""The number of alternating steps in which the color and the opacities of an overlay are found."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,78 @@ class Exemplar:
         """
         changed = paste_texture(image, mask, texture, keep_shading)
         return cls(image, changed, mask, label)
+
+    def hosts(self, images: Tensor, where: str = "anywhere", seed: int = 0) -> "list[Exemplar]":
+        """Paste the mark, the masked area of x', on ordinary images: each host is an exemplar whose x is the image.
+
+        Pixels are copied, unless one color, laid over x with an opacity for each pixel, explains x' (`overlay`): then
+        it is laid over the images. Hosts serve for selection and for training. They show the same mark as the exemplar,
+        so they do not tell how an edit does on new images with the concept.
+
+        Args:
+            images: `(N, 3, H, W)` float in [0, 1], of the exemplar's size.
+            where: "anywhere" for a random place in each image, or "in place" for the place that the mask has in x'. A
+                mask that spans the image, such as a frame, has only one place.
+            seed: seed of the places.
+
+        Returns:
+            N exemplars, without labels.
+
+        Raises:
+            ValueError: if the images are not valid or of another size, or if there is no such place.
+        """
+        one_of(where, PLACES, "where")
+        check_image(images, "the set of images", 4)
+        if images.shape[1:] != self.changed.shape:
+            raise ValueError(
+                f"the images have shape {tuple(images.shape[1:])}, but x' has shape {tuple(self.changed.shape)}; pass "
+                "images of the exemplar's size"
+            )
+        height, width = self.mask.shape
+        rows = self.mask.any(dim=1).nonzero()[:, 0]
+        columns = self.mask.any(dim=0).nonzero()[:, 0]
+        top, bottom = int(rows[0]), int(rows[-1]) + 1
+        left, right = int(columns[0]), int(columns[-1]) + 1
+        box = (slice(top, bottom), slice(left, right))
+        overlay = self.overlay
+        opacity = self.mask[box].to(images) if overlay is None else overlay[1][box].to(images)
+        paint = self.changed[:, *box] if overlay is None else overlay[0][:, None, None]
+        generator = torch.Generator().manual_seed(seed)
+        hosts = []
+        for image in images:
+            if where == "anywhere":
+                top = int(torch.randint(height - opacity.shape[0] + 1, (1,), generator=generator))
+                left = int(torch.randint(width - opacity.shape[1] + 1, (1,), generator=generator))
+            place = (slice(top, top + opacity.shape[0]), slice(left, left + opacity.shape[1]))
+            changed = image.clone()
+            changed[:, *place] = torch.lerp(image[:, *place], paint.to(image).expand(3, *opacity.shape), opacity)
+            mask = torch.zeros_like(self.mask)
+            mask[place] = self.mask[box]
+            hosts.append(Exemplar(image, changed, mask))
+        return hosts
+
+    @cached_property
+    def overlay(self) -> tuple[Tensor, Tensor] | None:
+        """The color `(3,)` and the opacities `(H, W)` that explain x' as one color laid over x; None if none does.
+
+        They explain it if the root mean square of what is left at the mask is at most `EXPLAINED`, as for a watermark.
+        """
+        is_masked = self.mask > 0
+        before = self.image[:, is_masked].double()
+        after = self.changed[:, is_masked].double()
+        color = after.mean(dim=1, keepdim=True)
+        for _ in range(OVERLAY_STEPS):
+            toward = color - before
+            opacity = ((after - before) * toward).sum(dim=0) / toward.square().sum(dim=0).clamp_min(1e-6)
+            opacity = opacity.clamp(0, 1)
+            color = ((after - (1 - opacity) * before) * opacity).sum(dim=1, keepdim=True)
+            color = (color / opacity.square().sum().clamp_min(1e-6)).clamp(0, 1)
+        left = after - torch.lerp(before, color.expand_as(before), opacity)
+        if float(left.square().mean().sqrt()) > EXPLAINED:
+            return None
+        opacities = torch.zeros_like(self.mask)
+        opacities[is_masked] = opacity.to(opacities)
+        return color[:, 0].to(self.image), opacities
 
     def paste_on(self, images: Tensor, where: str = "anywhere", seed: int = 0) -> Tensor:
         """Paste the masked area of x', such as a tag, onto other images.

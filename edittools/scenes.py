@@ -19,66 +19,46 @@ Thumbnails of one photo in two sizes differ by 0.003; those of the two most simi
 """
 
 SAME_SCENE = 0.035
-"""Two images show the same scene only if their thumbnails differ by at most this much (root mean square).
+"""Two images show the same scene if their thumbnails differ by at most this much (root mean square).
 
 The two most similar of 1,500 photos of Imagenette differ by 0.047, and two of 400 scenes of MiniWorld by 0.050.
 """
 
-OF_THE_USUAL = 1 / 3
-"""Two images show the same scene only if they differ by at most this share of what images of one class usually do.
-
-In photos of one product after another by a camera that does not move, all differ little, and by about as much.
-"""
-
-MOST_COMPARED = 1000
-"""The largest number of images from which the usual difference is computed."""
+AT_ONCE = 1000
+"""The number of images that are compared with all others at once."""
 
 
-def scenes_of(data: LabelledImages) -> Tensor:
+def scenes_of(images: Images) -> Tensor:
     """Number the scenes of a set: copies, near-copies, and frames of one scene share a number.
 
-    Images are compared by thumbnails. If one image resembles two others, all three show the same scene. If all images
-    of each class show one scene, its frames count as different scenes, since photos of one product after another by a
-    camera that does not move look just like that.
+    Images are compared by thumbnails, whatever their classes. If one image resembles two others, all three show the
+    same scene. Photos of small products, one after another by a camera that does not move, may count as one scene.
 
     Args:
-        data: N images with labels.
+        images: N images, with or without labels.
 
     Returns:
         The number of each image's scene, `(N,)`; scenes are numbered in the order of their first images.
     """
-    return scenes_of_thumbnails(thumbnails(data), data.labels)
+    return scenes_of_thumbnails(thumbnails(images))
 
 
-def scenes_of_thumbnails(small: Tensor, labels: Tensor) -> Tensor:
-    """Number the scenes of N images by their thumbnails `(N, n)` and their labels `(N,)`, see `scenes_of`."""
+def scenes_of_thumbnails(small: Tensor) -> Tensor:
+    """Number the scenes of N images by their thumbnails `(N, n)`, see `scenes_of`."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     if not len(small):
         return torch.zeros(0, dtype=torch.long)
-    threshold = _largest_difference(small, labels) * small.shape[1] ** 0.5
+    threshold = SAME_SCENE * small.shape[1] ** 0.5
     links = []
-    for start in range(0, len(small), MOST_COMPARED):
-        is_near = torch.cdist(small[start : start + MOST_COMPARED], small) <= threshold
+    for start in range(0, len(small), AT_ONCE):
+        is_near = torch.cdist(small[start : start + AT_ONCE], small) <= threshold
         links.append(is_near.nonzero() + torch.tensor([start, 0]))
     one, other = torch.cat(links).T.numpy()
     graph = coo_array((one >= 0, (one, other)), shape=(len(small), len(small)))
     _, numbers = connected_components(graph, directed=False)
     return torch.from_numpy(numbers).long()
-
-
-def _largest_difference(small: Tensor, labels: Tensor) -> float:
-    """Return the largest difference of the thumbnails of one scene, between `SAME_IMAGE` and `SAME_SCENE`."""
-    step = -(-len(small) // MOST_COMPARED)
-    compared = small[::step]
-    of_class = labels[::step]
-    is_pair = (of_class[:, None] == of_class).triu(1)
-    differences = torch.cdist(compared, compared)[is_pair] / small.shape[1] ** 0.5
-    if not len(differences):
-        return SAME_IMAGE
-    usual = float(differences.median())
-    return max(SAME_IMAGE, min(SAME_SCENE, OF_THE_USUAL * usual))
 
 
 def first_of_each(groups: Tensor) -> Tensor:
@@ -97,9 +77,7 @@ def first_of_each(groups: Tensor) -> Tensor:
 
 def without_scenes(data: LabelledImages, others: LabelledImages) -> LabelledImages:
     """Keep one image of each scene of a set, and none of a scene that other images show."""
-    images = torch.cat([others.images[:], data.images[:]])
-    labels = torch.cat([others.labels, data.labels])
-    is_first = first_of_each(scenes_of(LabelledImages(images, labels, data.classes)))
+    is_first = first_of_each(scenes_of(torch.cat([others.images[:], data.images[:]])))
     return data.subset(is_first[len(others) :])
 
 
@@ -142,3 +120,8 @@ def are_shared(one: Tensor, other: Tensor) -> Tensor:
     for batch in one.split(1024):
         is_shared = is_shared | are_same(batch, other).any(dim=0)
     return is_shared
+
+
+def thumbnails_are_shared(images: Images, others: Images) -> Tensor:
+    """Tell which of M other images are also among some images, `(M,)` booleans."""
+    return are_shared(thumbnails(images), thumbnails(others))

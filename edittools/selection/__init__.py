@@ -8,6 +8,7 @@ from edittools.selection.evaluation import Evaluation
 from edittools.selection.outcomes import Candidate, Candidates, Outcomes, grid
 from edittools.selection.repair import repair
 from edittools.selection.search import Search, Selection
+from edittools.selection.select import select_edit
 from edittools.selection.split_activations import SplitActivations
 from edittools.selection.splits import Splits, check_disjoint, label_by_prediction, split_clean, stratified_folds
 from edittools.selection.verdict import Check, Verdict
@@ -32,6 +33,7 @@ __all__ = [
     "grid",
     "label_by_prediction",
     "repair",
+    "select_edit",
     "split_clean",
     "stratified_folds",
 ]

@@ -424,7 +424,7 @@ def _warn_about_shared_scenes(name: str, data: LabelledImages, other_name: str, 
     if not len(data) or not len(other):
         return
     thumbnails_of_both = torch.cat([thumbnails(data), thumbnails(other)])
-    scenes = scenes_of_thumbnails(thumbnails_of_both, torch.cat([data.labels, other.labels]))
+    scenes = scenes_of_thumbnails(thumbnails_of_both)
     shared = torch.isin(scenes[: len(data)], scenes[len(data) :])
     if shared.any():
         named = _named(shared, _file_names(data))

@@ -1,0 +1,129 @@
+"""The score table: what each candidate does to each image that selects. All that follows is a pure function of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from edittools._checks import check_amount
+from edittools.edits import Edit
+
+CLEAN_WEIGHT = 2.0
+"""The weight of the images without the mark in the objective, see `docs/decisions.md`."""
+
+OWN_WEIGHT = 3.0
+"""The weight of the hosts of the mark's own class in the objective, next to those of all other classes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """An edit that may be selected.
+
+    Attributes:
+        edit: the edit with strength 1.
+        params: how it was made: method, layer, exemplar, what it was solved with, settings, and strength.
+        strength: factor α by which it is scaled.
+    """
+
+    edit: Edit
+    params: Mapping[str, Any]
+    strength: float = 1.0
+
+    @property
+    def scaled(self) -> Edit:
+        """The edit, scaled by the strength."""
+        return self.strength * self.edit
+
+    def __str__(self) -> str:
+        params = {name: value for name, value in self.params.items() if name != "method"}
+        return ", ".join(f"{name} {'full' if value is None else value}" for name, value in params.items())
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What C candidates do to the images that select: N with the mark, and M without it.
+
+    Attributes:
+        candidates: the candidates.
+        marked: the loss of each image with the mark, `(C, N)`: of a host, the divergence of its prediction from the
+            original prediction without the mark; of a labeled image, its cross-entropy.
+        clean: the divergence of each image without the mark from its original prediction, `(C, M)`.
+        before: the losses of the images with the mark without an edit, `(N,)`.
+        is_own: which images with the mark are hosts of the mark's own class, `(N,)` booleans.
+        is_own_clean: which images without the mark are, `(M,)` booleans.
+        counts: which images without the mark count, `(M,)` booleans; one that may show the mark does not.
+        is_complete: whether all candidates were scored; False if the scoring was interrupted.
+        seconds: the CPU time that it took to make the candidates and to score them.
+    """
+
+    candidates: Sequence[Candidate]
+    marked: Tensor
+    clean: Tensor
+    before: Tensor
+    is_own: Tensor
+    is_own_clean: Tensor
+    counts: Tensor
+    is_complete: bool = True
+    seconds: float = field(default=float("nan"), compare=False)
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def objective(self, clean_weight: float = CLEAN_WEIGHT, own_weight: float = OWN_WEIGHT) -> Tensor:
+        """Compute the objective of each candidate, `(C,)`: lower is better.
+
+        It is the mean loss of images with the mark plus `clean_weight` times that of images without it; hosts of the
+        mark's own class are a stratum of their own, with weight `own_weight`.
+
+        Args:
+            clean_weight: the weight of the images without the mark.
+            own_weight: the weight of the mark's own class.
+
+        Raises:
+            ValueError: if a weight is not a finite number of at least 0.
+        """
+        clean_weight = check_amount(clean_weight, "clean_weight", 0)
+        own_weight = check_amount(own_weight, "own_weight", 0)
+        others = _mean(self.marked, ~self.is_own) + clean_weight * _mean(self.clean, ~self.is_own_clean & self.counts)
+        own = _mean(self.marked, self.is_own) + clean_weight * _mean(self.clean, self.is_own_clean & self.counts)
+        return others + own_weight * own
+
+    def objective_before(self, own_weight: float = OWN_WEIGHT) -> float:
+        """Compute the objective without an edit."""
+        before = self.before[None]
+        return float(_mean(before, ~self.is_own) + own_weight * _mean(before, self.is_own))
+
+    def best(self, clean_weight: float = CLEAN_WEIGHT, own_weight: float = OWN_WEIGHT) -> Candidate:
+        """Return the candidate with the lowest objective; see `objective` for the arguments."""
+        return self.candidates[int(self.objective(clean_weight, own_weight).argmin())]
+
+    def table(self) -> pd.DataFrame:
+        """Tabulate the candidates, the best one first: how they were made, their losses, and their objective."""
+        rows = [dict(candidate.params) for candidate in self.candidates]
+        columns = {
+            "marked": _mean(self.marked, ~self.is_own),
+            "own class": _mean(self.marked, self.is_own),
+            "clean": _mean(self.clean, self.counts),
+            "objective": self.objective(),
+        }
+        values = {name: column.tolist() for name, column in columns.items()}
+        return pd.DataFrame(rows).assign(**values).sort_values("objective", ignore_index=True)
+
+    def trade_off(self) -> pd.DataFrame:
+        """List the candidates that no other one beats both with the mark and without it, the most careful one first."""
+        table = self.table().sort_values(["clean", "marked"], ignore_index=True)
+        best_so_far = table.marked.cummin().shift(fill_value=float("inf"))
+        return table[table.marked < best_so_far].reset_index(drop=True)
+
+    def without(self, is_held_out: Tensor) -> "Scores":
+        """Leave out images with the mark, `(N,)` booleans, as for a fold that measures."""
+        kept = ~is_held_out
+        return replace(self, marked=self.marked[:, kept], before=self.before[kept], is_own=self.is_own[kept])
+
+
+def _mean(losses: Tensor, is_member: Tensor) -> Tensor:
+    """Average the losses `(C, N)` over some of the images; 0 if there are none."""
+    return losses[:, is_member].mean(dim=1) if is_member.any() else torch.zeros(len(losses))

@@ -1,0 +1,442 @@
+"""Select an edit without labels: the one with which the network predicts for hosts what it predicts without the mark.
+
+    selection = select(classifier, exemplars, ordinary_images)
+    selection.edit
+
+First, one edit with default settings is made in each layer. The layers are ranked by two cheap numbers: how x' of the
+exemplars comes to be predicted, and how a few hosts do. In the best layers, the edits are scored on the hosts that
+select; in the best of these, edits are made from hosts as well, of several ranks. See `Scores` for the objective.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from edittools._checks import one_of, warn
+from edittools._inference import refuse_inference_mode, without_autocast
+from edittools._ledger import Weights
+from edittools._progress import Progress, bar_of
+from edittools.classifiers import Classifier, check_classifier
+from edittools.cut import Cut, cut_all, states_at
+from edittools.edits import Edit
+from edittools.exemplars import PLACES, Exemplar, Exemplars, named_exemplars
+from edittools.images import Images
+from edittools.layers import check_layers
+from edittools.methods import EDIT, METHODS
+from edittools.moments import NoEditError, SecondMoment, measure
+from edittools.selection.hosts import MOST_REFERENCE, Hosts, divergence, sample_of
+from edittools.selection.scores import Candidate, Scores
+from edittools.site import LayerReference, Site, site_at
+
+HOSTS, EXEMPLAR = "hosts", "exemplar"
+
+SELECTORS = (HOSTS, EXEMPLAR)
+"""What selects an edit without labels: hosts, or the exemplar's own prediction."""
+
+FIRST_LAYERS = 10
+"""The number of layers in which edits with default settings are scored on hosts."""
+
+BEST_LAYERS = 4
+"""The number of layers in which edits are made from hosts as well."""
+
+FEW_HOSTS = 12
+"""The number of hosts by which layers are ranked; they are solved with later."""
+
+RANKS = (1, 3, None)
+"""The ranks of edits that are made from hosts."""
+
+STRENGTHS = (1.0, 1.5)
+"""The factors α by which edits are scaled."""
+
+BATCH = 32
+"""The number of hosts that run through a layer at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The edit that was selected, and from what.
+
+    Attributes:
+        edit: the edit.
+        candidate: the selected candidate.
+        scores: the score table.
+        hosts: the ordinary images, divided; None if the exemplar's own prediction selects.
+        exemplars: the exemplars of each edit, by name.
+        layers: how each layer was ranked, as dictionaries with `layer`, `exemplar`, `at the exemplar`, `at few hosts`.
+    """
+
+    edit: Edit
+    candidate: Candidate
+    scores: Scores
+    hosts: Hosts | None
+    exemplars: Mapping[str, Sequence[Exemplar]]
+    layers: Sequence[Mapping[str, Any]]
+
+    @property
+    def lowers_objective(self) -> bool:
+        """Whether the objective is lower with the edit than without one."""
+        return float(self.scores.objective().min()) < self.scores.objective_before()
+
+
+class Ended(KeyboardInterrupt):
+    """Ctrl-C, or the update of a progress bar, has ended a selection; what was scored until then is kept."""
+
+
+def select_edit(
+    classifier: Classifier,
+    exemplars: Exemplars,
+    images: Images,
+    *,
+    layers: Sequence[str] | None = None,
+    moments: Mapping[str, SecondMoment] | None = None,
+    select_by: str = HOSTS,
+    where: str = "anywhere",
+    seed: int = 0,
+    progress: Progress | None = tqdm,
+) -> Edit:
+    """Select an edit of one layer without labels: with the mark, the network should predict what it does without it.
+
+    The mark of the exemplars, the masked area of x', is pasted on ordinary images. Edits are made from the exemplars or
+    from such hosts, in several layers. The selected one is that with which the predictions for other hosts diverge
+    least from the original ones, with the mark and, with twice the weight, without it.
+
+    Examples:
+        >>> edit = select_edit(classifier, exemplar, images)  # images (N, 3, H, W) in [0, 1], at least 50
+        >>> with edit.applied(classifier):
+        ...     logits = classifier(other_images)
+
+    Args:
+        classifier: the classifier; it is not changed.
+        exemplars: one or several. Each is tried alone, but those under one name in a mapping make one edit; every edit
+            is judged on the marks of all. Their labels are not used.
+        images: ordinary images without labels, at least 50, better 200 or more, some of the class that the mark stands
+            for. They also define C.
+        layers: names of the layers to edit; by default all of `candidate_layers`.
+        moments: the second moments of ordinary images by layer, if they were measured before.
+        select_by: "hosts"; or "exemplar": the edit with default settings, in the layer in which x' comes to be
+            predicted most like x.
+        where: where marks are pasted: "anywhere", or "in place" for a material that has its place in images.
+        seed: seed of the division of the images, and of the places of marks.
+        progress: a class like `tqdm.tqdm`, for a bar; None for no bar.
+
+    Returns:
+        The selected edit.
+
+    Raises:
+        KeyError: if the model has no layer of that name.
+        KeyboardInterrupt: after Ctrl-C, or if the `update` of the bar raises an exception.
+        RuntimeError: under `torch.inference_mode()`.
+        TypeError: if an exemplar is not an `Exemplar`, or if the images have labels or are no set of images.
+        ValueError: if images or exemplars do not have the size of the classifier's input, if the images show fewer than
+            50 scenes, if a layer cannot be edited, or if no layer gives an edit.
+
+    Warns:
+        UserWarning: if few images show the mark's class, or if no edit lowers the objective.
+    """
+    one_of(select_by, SELECTORS, "select_by")
+    selection = select(
+        classifier,
+        exemplars,
+        images,
+        layers=layers,
+        moments=moments,
+        select_by=select_by,
+        where=where,
+        seed=seed,
+        progress=progress,
+    )
+    if not selection.scores.is_complete:
+        raise KeyboardInterrupt("the selection was interrupted")
+    if not selection.lowers_objective:
+        warn(
+            "no edit makes predictions for images with the mark more like those without it; the selected one is the "
+            "least bad. Is x' predicted otherwise than x?"
+        )
+    return selection.edit
+
+
+@torch.no_grad()
+@without_autocast()
+def select(
+    classifier: Classifier,
+    exemplars: Exemplars,
+    images: Images,
+    *,
+    layers: Sequence[str] | None = None,
+    moments: Mapping[str, SecondMoment] | None = None,
+    select_by: str = HOSTS,
+    where: str = "anywhere",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Selection:
+    """Select an edit as `select_edit` does, and return the score table as well.
+
+    If it is interrupted after the first candidate was scored, the best one until then is returned, and
+    `Scores.is_complete` is False; before that, `Ended` is raised.
+    """
+    refuse_inference_mode()
+    named = named_exemplars(exemplars, check_classifier(classifier))
+    names = check_layers(classifier, layers)
+    one_of(where, PLACES, "where")
+    started = time.process_time()
+    hosts = Hosts.of(classifier, named, images, where, seed) if select_by == HOSTS else None
+    reference = sample_of(classifier, named, images, seed)[:MOST_REFERENCE] if hosts is None else hosts.reference
+    cuts = cut_all(classifier, names, weights=Weights(classifier))
+    total = len(names) * len(named)
+    if hosts is not None:
+        total += min(total, FIRST_LAYERS) * len(STRENGTHS) + min(total, BEST_LAYERS) * 2 * len(RANKS) * len(STRENGTHS)
+    ranking: list[Ranked] = []
+    is_complete = True
+    with bar_of(progress, total=total, desc="selecting an edit", unit="step") as bar:
+        scored = Scored(hosts, bar)
+        try:
+            sites = _Sites(cuts, reference, moments)
+            for one in _rank(sites, named, hosts, scored):
+                ranking.append(one)
+            if hosts is None:
+                _score_by_exemplar(ranking, scored)
+            else:
+                _score_by_hosts(sites, ranking, hosts, scored)
+        except KeyboardInterrupt:
+            if not scored.candidates:
+                raise
+            is_complete = False
+    scores = scored.table(is_complete, time.process_time() - started)
+    best = scores.best()
+    return Selection(best.scaled, best, scores, hosts, named, [one.row for one in ranking])
+
+
+# --- the layers -------------------------------------------------------------------------------------------------------
+
+
+class _Sites:
+    """The sites of the layers of a selection, with the second moments of all layers, measured in one pass."""
+
+    def __init__(self, cuts: Mapping[str, Cut], reference: Tensor, moments: Mapping[str, SecondMoment] | None) -> None:
+        self.cuts = cuts
+        given = {layer: moment for layer, moment in (moments or {}).items() if layer in cuts}
+        for layer, moment in given.items():
+            moment.check_fits(cuts[layer])
+        missing = {layer: cut for layer, cut in cuts.items() if layer not in given}
+        measured = measure(missing, reference) if missing else {}
+        self._reference = {
+            layer: LayerReference(cut, reference, {**given, **measured}[layer]) for layer, cut in cuts.items()
+        }
+
+    def site(self, layer: str, exemplars: Sequence[Exemplar]) -> Site:
+        """Return the site of exemplars at a layer."""
+        return site_at(self.cuts[layer], exemplars, self._reference[layer])
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """An edit with default settings in one layer, and what it is ranked by.
+
+    Attributes:
+        layer: the layer.
+        exemplar: the name of the exemplars that the edit is made from.
+        edit: the edit.
+        at_exemplars: the divergence of x' of each exemplar from x, `(E,)`.
+        at_few_hosts: the mean divergence of a few hosts; NaN without hosts.
+    """
+
+    layer: str
+    exemplar: str
+    edit: Edit
+    at_exemplars: Tensor
+    at_few_hosts: float
+
+    @property
+    def at_exemplar(self) -> float:
+        """The mean divergence of x' of the exemplars from x."""
+        return float(self.at_exemplars.mean())
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What it is ranked by, as a row of a table."""
+        numbers = {"at the exemplar": self.at_exemplar, "at few hosts": self.at_few_hosts}
+        return {"layer": self.layer, "exemplar": self.exemplar, **numbers}
+
+
+def _rank(
+    sites: _Sites, named: Mapping[str, Sequence[Exemplar]], hosts: Hosts | None, scored: "Scored"
+) -> Iterator[Ranked]:
+    """Make an edit with default settings in each layer, and measure what it does to x' and to a few hosts."""
+    members = [exemplar for group in named.values() for exemplar in group]
+    few: list[Exemplar] = []
+    if hosts is not None:
+        of_each = -(-FEW_HOSTS // len(named))
+        few = [host for of_name in hosts.solve.values() for host in of_name[:of_each]]
+    shown = [*members, *few]
+    last_cut = list(sites.cuts.values())[-1]
+    changed = torch.stack([one.changed for one in shown])
+    target = _original_log_probabilities(last_cut, torch.stack([one.image for one in shown]))
+    scored.before_at_exemplars = divergence(target, _original_log_probabilities(last_cut, changed))[: len(members)]
+    states = states_at(sites.cuts, changed)
+    is_ranked = False
+    for name, group in named.items():
+        for layer, cut in sites.cuts.items():
+            try:
+                [edit] = METHODS[EDIT].edits(sites.site(layer, group))
+            except NoEditError:
+                scored.step()
+                continue
+            [predicted] = _log_probabilities(cut, states[layer], edit, (1.0,))
+            found = divergence(target, predicted)
+            at_few_hosts = float(found[len(members) :].mean()) if few else float("nan")
+            yield Ranked(layer, name, edit, found[: len(members)], at_few_hosts)
+            is_ranked = True
+            scored.step()
+    if not is_ranked:
+        raise ValueError(f"none of {len(sites.cuts)} layers gives an edit: mark a larger area")
+
+
+def _original_log_probabilities(cut: Cut, images: Tensor) -> Tensor:
+    """Compute the log-probabilities of images without an edit, on the CPU."""
+    logits = [cut.logits(cut.prefix(batch)) for batch in images.split(BATCH)]
+    return torch.cat(logits).float().log_softmax(dim=1).cpu()
+
+
+def _first_layers(ranked: Sequence[Ranked]) -> list[Ranked]:
+    """Return the edits that are scored on hosts: the best by one of the two numbers in turn, in the network's order."""
+    by_exemplar = sorted(ranked, key=lambda one: one.at_exemplar)
+    by_hosts = sorted(ranked, key=lambda one: one.at_few_hosts)
+    in_turn = [one for pair in zip(by_hosts, by_exemplar, strict=True) for one in pair]
+    first = list(dict.fromkeys(in_turn))[:FIRST_LAYERS]
+    return [one for one in ranked if one in first]
+
+
+# --- the candidates ---------------------------------------------------------------------------------------------------
+
+
+def _score_by_exemplar(ranked: Sequence[Ranked], scored: "Scored") -> None:
+    """Score the edits with default settings by how x' of the exemplars come to be predicted."""
+    for one in ranked:
+        params = {"method": EDIT, "layer": one.layer, "exemplar": one.exemplar, "strength": 1.0}
+        scored.add(Candidate(one.edit, params), one.at_exemplars, torch.zeros(0))
+
+
+def _score_by_hosts(sites: _Sites, ranked: Sequence[Ranked], hosts: Hosts, scored: "Scored") -> None:
+    """Score edits of the exemplars in the first layers on hosts, and edits that are made from hosts in the best."""
+    first = _first_layers(ranked)
+    for layer, of_layer in _by_layer(first):
+        states = _HostStates(sites.cuts[layer], hosts)
+        for one in of_layer:
+            params = {"method": EDIT, "layer": layer, "exemplar": one.exemplar, "solved with": "exemplar", "rank": 1}
+            states.score(one.edit, params, scored)
+    table = scored.table().table().drop_duplicates(["layer", "exemplar"])[:BEST_LAYERS]  # the best ones come first
+    best = list(zip(table.layer, table.exemplar, strict=True))
+    for layer, of_layer in _by_layer([one for one in first if (one.layer, one.exemplar) in best]):
+        states = _HostStates(sites.cuts[layer], hosts)
+        for one in of_layer:
+            for solved_with, members in _solved_with(hosts, one.exemplar).items():
+                site = sites.site(layer, members)
+                for rank in RANKS:
+                    try:
+                        [edit] = METHODS[EDIT].edits(site, rank=rank)
+                    except NoEditError:
+                        continue
+                    params = {"method": EDIT, "layer": layer, "exemplar": one.exemplar}
+                    states.score(edit, {**params, "solved with": solved_with, "rank": rank}, scored)
+
+
+def _by_layer(ranked: Sequence[Ranked]) -> Iterator[tuple[str, list[Ranked]]]:
+    """Group edits by layer, so that one layer's states are in memory at a time."""
+    for layer in dict.fromkeys(one.layer for one in ranked):
+        yield layer, [one for one in ranked if one.layer == layer]
+
+
+def _solved_with(hosts: Hosts, name: str) -> dict[str, list[Exemplar]]:
+    """List the hosts that an edit can be solved with: of other classes, and some of the mark's own class among them."""
+    others = hosts.solve[name]
+    own = hosts.solve_own[name]
+    mixed = {"hosts, some of the own class": [*others[: len(others) - len(own)], *own]} if own else {}
+    return {"hosts": others, **mixed}
+
+
+# --- the scores -------------------------------------------------------------------------------------------------------
+
+
+class _HostStates:
+    """The states of the hosts that select at one layer, with and without the mark."""
+
+    def __init__(self, cut: Cut, hosts: Hosts) -> None:
+        self.cut = cut
+        self.original = hosts.select.original
+        self.marked = [cut.prefix(batch) for batch in hosts.select.marked.split(BATCH)]
+        self.clean = [cut.prefix(batch) for batch in hosts.select.images.split(BATCH)]
+
+    def score(self, edit: Edit, params: Mapping[str, Any], scored: "Scored") -> None:
+        """Score an edit with each strength."""
+        losses = {}
+        for name, states in {"marked": self.marked, "clean": self.clean}.items():
+            batches = [_log_probabilities(self.cut, state, edit, STRENGTHS) for state in states]
+            for number, strength in enumerate(STRENGTHS):
+                predicted = torch.cat([batch[number] for batch in batches])
+                losses[name, strength] = divergence(self.original, predicted)
+        for strength in STRENGTHS:
+            candidate = Candidate(edit, {**params, "strength": strength}, strength)
+            scored.add(candidate, losses["marked", strength], losses["clean", strength])
+            scored.step()
+
+
+def _log_probabilities(cut: Cut, state: tuple[Tensor, ...], edit: Edit, strengths: Sequence[float]) -> list[Tensor]:
+    """Compute the log-probabilities with an edit of a cut's layer, scaled by several factors, from a state there."""
+    output = cut.output(state)
+    added = edit.changes[f"{cut.layer}.weight"].added(cut, cut.keys(state))
+    logits = [cut.logits(state, torch.add(output, added, alpha=strength)) for strength in strengths]
+    return [one.float().log_softmax(dim=1).cpu() for one in logits]
+
+
+class Scored:
+    """The candidates that were scored so far, and the bar that shows how far a selection is.
+
+    Attributes:
+        candidates: the candidates.
+        before_at_exemplars: the divergence of x' of each exemplar from x without an edit, `(E,)`.
+    """
+
+    def __init__(self, hosts: Hosts | None, bar: Any) -> None:
+        self.candidates: list[Candidate] = []
+        self.before_at_exemplars = torch.zeros(0)
+        self._hosts = hosts
+        self._marked: list[Tensor] = []
+        self._clean: list[Tensor] = []
+        self._bar = bar
+
+    def add(self, candidate: Candidate, marked: Tensor, clean: Tensor) -> None:
+        """Add the losses of a candidate: of images with the mark, and of those without it."""
+        self.candidates.append(candidate)
+        self._marked.append(marked)
+        self._clean.append(clean)
+
+    def step(self) -> None:
+        """Update the bar.
+
+        Raises:
+            Ended: if that raises an exception.
+        """
+        try:
+            self._bar.update()
+        except Exception as error:
+            raise Ended("the progress bar has ended the selection") from error
+
+    def table(self, is_complete: bool = True, seconds: float = float("nan")) -> Scores:
+        """Return the score table."""
+        marked = torch.stack(self._marked)
+        clean = torch.stack(self._clean)
+        before = self.before_at_exemplars
+        is_own = torch.zeros(marked.shape[1], dtype=torch.bool)
+        counts = torch.ones(clean.shape[1], dtype=torch.bool)
+        if self._hosts is not None:
+            selecting = self._hosts.select
+            before = divergence(selecting.original, selecting.with_mark)
+            is_own = selecting.is_own
+            counts = ~selecting.shows_mark
+        is_own_clean = is_own[: clean.shape[1]]
+        return Scores(self.candidates, marked, clean, before, is_own, is_own_clean, counts, is_complete, seconds)
