@@ -36,7 +36,6 @@ from edittools.rewriting import rewrite
 from edittools.selection import Assessment, CachedActivations, Outcomes, Search, Splits, repair
 from edittools.site import prepare
 from edittools.widgets.editor import MaskEditor
-from edittools.widgets.views import alpha_slider
 
 
 class Tied(nn.Module):
@@ -465,7 +464,6 @@ MINIWORLD = {
 WIDGETS = {
     "saved as .jpg": (lambda w: MaskEditor(w.image).save(w.folder / "m.jpg"), ValueError, "jpg'.*png"),
     "loaded: no COCO": (lambda w: MaskEditor(w.image).load(w.folder / "bad.json"), ValueError, "COCO"),
-    "a foreign edit": (lambda w: alpha_slider(w.classifier, w.other, w.image), ValueError, "layers"),
     "a store that is an image": (
         lambda w: jobs.run(len, {"a": "a"}, w.folder / "good.png", about="lengths"),
         OSError,
