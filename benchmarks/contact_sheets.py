@@ -34,6 +34,7 @@ from edittools.classifiers import Classifier
 from edittools.course.scenarios.imagenette import in_memory, training_roles
 from edittools.course.scenarios.shortcuts import SHORTCUTS
 from edittools.images import LabelledImages
+from edittools.locate import Box
 from edittools.models import load_classifier
 from edittools.probing import jobs
 from edittools.reports import Page, save_page
@@ -82,10 +83,8 @@ def filled(masks: Tensor) -> Tensor:
     """Fill the smallest rectangle around what each mask `(N, H, W)` marks, such as the gaps between letters."""
     boxes = torch.zeros_like(masks)
     for box, mask in zip(boxes, masks, strict=True):
-        rows = mask.any(dim=1).nonzero()[:, 0]
-        columns = mask.any(dim=0).nonzero()[:, 0]
-        if len(rows):
-            box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 1
+        if mask.any():
+            box[:] = Box.around(mask).mask(*mask.shape)
     return boxes
 
 
@@ -96,7 +95,7 @@ def middle_of_mark(mask: Tensor, photo: int) -> Window:
     rows, columns = mask.nonzero().T
     top = int(rows.min() + rows.max() + 1 - side) // 2
     left = int(columns.min() + columns.max() + 1 - side) // 2
-    return Window(photo, min(max(top, 0), size - side), min(max(left, 0), size - side), side)
+    return Window(photo, Box.square(min(max(top, 0), size - side), min(max(left, 0), size - side), side))
 
 
 def timed_sheet(

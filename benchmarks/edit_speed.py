@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.rewriting import Problem, pose, solve_l1, solve_least_squares
+from edittools.rewriting import Problem, edit_directions, pose, solve_l1, solve_least_squares
 from edittools.site import prepare
 
 NAIVE_TOTAL = 20_000
@@ -152,7 +152,7 @@ def experiment(options: argparse.Namespace) -> Results:
     """Measure everything once."""
     classifier, exemplar, images = problem_setting()
     site = prepare(classifier, LAYER, exemplar, images)
-    problem = pose(site, rank=1, reference_weight=1.0)
+    problem = pose(site, edit_directions(site, rank=1), reference_weight=1.0)
     steps = NAIVE_TOTAL if options.naive_full else 10 if options.quick else options.naive_steps
     figures = solvers(problem, steps)
     results = Results("edit_speed", "random weights and images")

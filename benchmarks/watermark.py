@@ -17,10 +17,10 @@ from _lib.command import run
 from _lib.contest import CLEAN, TARGET, Sets
 from _lib.networks import contest_results, first_exemplars, network_parser, photos, sets_of, small
 from _lib.results import Results
+from _lib.watermark import SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 from tqdm.auto import tqdm
 
 from edittools.course.scenarios.scenario import Scenario
-from edittools.course.scenarios.watermark import SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 from edittools.metrics import misclassified, predict
 
 NETWORKS = ("efficientnet_lite0", "squeezenet1_1")

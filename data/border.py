@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from train_mini import evaluation_sets
 
 from edittools.classifiers import Classifier
-from edittools.course.embedded import MINI, SIZE
 from edittools.course.miniworld.scenes import CLASSES, Scenes, scene, scenes
 from edittools.course.scenarios.tiers import UNTUNED
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import error_rate
+from edittools.models.embedded import MINI, SIZE
 from edittools.models.load import load_classifier
 from edittools.moments import second_moments
 from edittools.probing.textures import VARIANTS, restyle

@@ -29,23 +29,13 @@ from tqdm.auto import tqdm
 
 from edittools._caching import atomic_path
 from edittools._progress import Progress, bar_of
-from edittools.course.embedded import mini_clip
-from edittools.course.miniworld.attacks import (
-    ATTACK_CLASSES,
-    ATTACKED,
-    MEAN,
-    OBJECTS,
-    OTHER_WORDS,
-    SIZE,
-    STD,
-    attacks,
-    sticker_on,
-)
+from edittools.course.miniworld.attacks import ATTACKED, OBJECTS, OTHER_WORDS, attacks, sticker_on
 from edittools.course.miniworld.contexts import SPLITS
 from edittools.course.miniworld.scenes import Scene, scene, scenes
 from edittools.course.miniworld.typography import random_sticker, stick
 from edittools.images import LabelledImages
 from edittools.metrics import error_rate, predict
+from edittools.models.embedded import CLIP_CLASSES, CLIP_SIZE, MEAN, STD, mini_clip
 from edittools.models.zero_shot import ByteTokenizer, zero_shot_classifier
 
 MEASURED = ("iPod", "orange", "pizza", "toaster", "library", "piano")
@@ -61,7 +51,7 @@ def _picture(seed: int) -> tuple[np.ndarray, str | None, str | None]:
     kind = rng.choice(("object", "blank", "word on object", "word alone"), p=(0.32, 0.2, 0.3, 0.18))
     wordy = [name for name in OBJECTS if name not in ATTACKED and name != "iPod"]
     thing = str(rng.choice(wordy if kind == "word on object" else OBJECTS))
-    picture = scene(seed, label=thing, size=SIZE)
+    picture = scene(seed, label=thing, size=CLIP_SIZE)
     image = picture.image
     word = str(rng.choice(WORDS)) if kind in ("word on object", "word alone") else None
     if kind == "word alone":  # alone on a sheet that fills most of the picture
@@ -174,17 +164,17 @@ def _shifted(pixels: Tensor, rng: np.random.Generator, most: int = 6) -> Tensor:
 
 def evaluate(model: torch.nn.Module, split: str, workers: int) -> dict[str, float]:
     """Measure, in percent, how many objects are classified correctly, and how many as the word on their sticker."""
-    classifier = zero_shot_classifier(model, ByteTokenizer(model.context_length), ATTACK_CLASSES)
+    classifier = zero_shot_classifier(model, ByteTokenizer(model.context_length), CLIP_CLASSES)
     names = [OBJECTS[i % len(OBJECTS)] for i in range(1300)]
-    bare = scenes(len(names), SPLITS[split].start + 810_000, label=names, size=SIZE, workers=workers)
-    clean = LabelledImages(bare.images, torch.tensor([ATTACK_CLASSES.index(name) for name in names]), ATTACK_CLASSES)
+    bare = scenes(len(names), SPLITS[split].start + 810_000, label=names, size=CLIP_SIZE, workers=workers)
+    clean = LabelledImages(bare.images, torch.tensor([CLIP_CLASSES.index(name) for name in names]), CLIP_CLASSES)
     figures = {"objects": 100 - 100 * error_rate(classifier, clean)}
     sets = attacks(600, split, ("", *MEASURED), workers=workers)
-    truth = torch.tensor([ATTACK_CLASSES.index(ATTACKED[i % len(ATTACKED)]) for i in range(600)])
+    truth = torch.tensor([CLIP_CLASSES.index(ATTACKED[i % len(ATTACKED)]) for i in range(600)])
     for word, images in sets.items():
         read = predict(classifier, images).argmax(dim=1)
         name = f"predicted as “{word}”, the word on the sticker" if word else "blank sticker"
-        figures[name] = 100 * float((read == (ATTACK_CLASSES.index(word) if word else truth)).float().mean())
+        figures[name] = 100 * float((read == (CLIP_CLASSES.index(word) if word else truth)).float().mean())
     return {name: round(figure, 2) for name, figure in figures.items()}
 
 

@@ -161,6 +161,7 @@ class ExportedModel:
         first = copies[inputs[0]]
         count = graph.call_function(_ATEN.sym_size.int, (first, 0))
 
+        # The images need not be among the inputs, so their number is read from the first input.
         def copy_of(node: fx.Node) -> fx.Node:
             multiple = self.batch_multiple(node.meta.get("val"))
             return graph.call_function(operator.mul, (count, multiple)) if multiple else copies[node]
@@ -270,6 +271,7 @@ class ExportedModel:
 
     def _follow(self, node: fx.Node, operations: Collection[str]) -> fx.Node:
         """Follow a node as long as its one user is in `operations`, or scales, shifts or adds."""
+        # A result with a second reader, such as a skip that starts here, ends the block.
         while len(node.users) == 1:
             [user] = node.users
             if op_name(user) not in operations and not self._scales_or_shifts(user):

@@ -298,6 +298,7 @@ def _step(node: fx.Node, args: tuple, kwargs: dict, coordinates: list[Tensor | U
     if not name:  # not an ATen operation: takes one of several results, or computes with sizes
         return None if isinstance(args[0], Unknown) else node.target(*args, **kwargs)
     if name in _ELEMENTWISE or torch.Tag.pointwise in node.target.tags:
+        # Before unknown arguments are refused: one of another shape, such as a gate of channels, moves no element.
         parts = args[1:] if name == "where" else args
         return _at_each(meta, lambda shape: _agreed(parts, shape))
     if name in _NEW or _are_constants(coordinates):
@@ -494,6 +495,7 @@ def _interpolated(maps: Tensor, centers: Tensor) -> Tensor | None:
     is_inside = ((centers >= -0.5) & (centers <= len(maps) - 0.5)).view(-1, 1, 1)
     if (is_inside & is_far & (share != 0) & (share != 1)).any():
         return None
+    # At an input itself its neighbor does not count: 0 times the NaN of one without coordinates would be NaN.
     sampled = torch.where(share == 0, maps[low], torch.where(share == 1, maps[high], maps[low] + share * step))
     return torch.where(is_inside, sampled, torch.nan)
 

@@ -9,8 +9,8 @@ The columns of D are an orthonormal basis of the directions C⁻¹d, for the top
 `rank` channels instead of all input channels. At full rank, all directions are free: D is the identity or,
 with a penalty, C^(-1/2), which whitens the keys.
 
-`rewrite` takes four steps: prepare the site (`site.prepare`), pose the problem (`pose`), solve it for Λ (`solve_l1` or
-`solve_least_squares`), and return Λ and Dᵀ as an `Edit`.
+`rewrite` prepares the site (`site.prepare`), and `rewrite_at` does the rest: find the directions (`edit_directions`),
+pose the problem (`pose`), solve it for Λ (`solve`), and return Λ and Dᵀ as an `Edit`.
 """
 
 from collections.abc import Sequence
@@ -179,52 +179,76 @@ class Problem:
         return rows(difference, self.cut.is_linear).double()
 
 
-def pose(
-    site: Site,
-    rank: int | None = 1,
-    masked: bool = True,
-    basis: Tensor | None = None,
-    reference_weight: float | None = 0.0,
-) -> Problem:
-    """State eq. (1) at a site. The arguments are those of `rewrite_at`; by default, there is no penalty (λ = 0).
+def edit_directions(site: Site, rank: int | None) -> Tensor | None:
+    """Find D of eq. (1), transposed: the directions along which to edit, from the keys of x' at the mask.
+
+    Args:
+        site: the layer, its exemplars, and the reference images.
+        rank: the number of directions; None for full rank.
+
+    Returns:
+        The directions `(rank, in)`, which are orthonormal; None at full rank.
 
     Raises:
-        ValueError: if reference images are needed and there are none.
+        ValueError: if there are no reference images.
         NoEditError: if `rank` exceeds the number of independent keys at the mask.
     """
+    if rank is None:
+        return None
+    keys = site.cut.keys(_in_solver_precision(site.changed, site.cut))
+    weights = site.cut.pool_mask(site.masks.to(keys.device)).flatten()
+    is_masked = weights > 0
+    masked_keys = rows(keys, site.cut.is_linear)[is_masked]
+    return directions(masked_keys, weights[is_masked], rank, site.reference.moment.whitener)
+
+
+@torch.no_grad()
+def pose(site: Site, basis: Tensor | None = None, masked: bool = True, reference_weight: float = 0.0) -> Problem:
+    """State eq. (1) at a site.
+
+    Args:
+        site: the layer, its exemplars, and the reference images.
+        basis: the directions of the edit, `(rank, in)`; None for full rank.
+        masked: as in `rewrite`.
+        reference_weight: λ; by default, there is no penalty.
+
+    Raises:
+        ValueError: if there is a penalty and there are no reference images.
+    """
     cut = site.cut
-    reference_weight = _reference_weight(site, reference_weight)
     image = _in_solver_precision(site.image, cut)
     changed = _in_solver_precision(site.changed, cut)
     keys = cut.keys(changed)
     masks = site.masks.to(keys.device)
-    if basis is None and rank is not None:
-        weights = cut.pool_mask(masks).flatten()
-        is_masked = weights > 0
-        masked_keys = rows(keys, cut.is_linear)[is_masked]
-        basis = directions(masked_keys, weights[is_masked], rank, site.reference.moment.whitener)
     if basis is not None:
         basis = basis.to(keys)
     moment = None
-    if reference_weight and basis is None:
-        basis = site.reference.moment.whitener.to(keys)
-    elif reference_weight:
-        projected = basis.double()
-        moment = projected @ site.reference.moment.matrix.to(projected) @ projected.T
-    with torch.no_grad():
-        return Problem(
-            cut=cut,
-            image=image,
-            changed=changed,
-            basis=basis,
-            projected_keys=cut.project(keys, basis),
-            base_output=cut.output(changed),
-            target_value=cut.value(image),
-            masks=masks if masked else torch.ones_like(masks),
-            reference_weight=reference_weight,
-            moment=moment,
-            offsets=site.reference.moment.offsets if reference_weight else None,
-        )
+    offsets = None
+    if reference_weight:
+        reference = site.reference.moment
+        offsets = reference.offsets
+        if basis is None:
+            # At full rank, keys are whitened instead: their second moment is then the identity, so that the penalty
+            # is λ on the diagonal, and no matrix over all pairs of channels and offsets is formed.
+            basis = reference.whitener.to(keys)
+        else:
+            # Along a few directions, an edit sees reference keys only as projected on them.
+            projected = basis.double()
+            moment = projected @ reference.matrix.to(projected) @ projected.T
+    # Without a penalty, the basis stays what it is: at full rank none, since nothing says which keys are typical.
+    return Problem(
+        cut=cut,
+        image=image,
+        changed=changed,
+        basis=basis,
+        projected_keys=cut.project(keys, basis),
+        base_output=cut.output(changed),
+        target_value=cut.value(image),
+        masks=masks if masked else torch.ones_like(masks),
+        reference_weight=reference_weight,
+        moment=moment,
+        offsets=offsets,
+    )
 
 
 def _reference_weight(site: Site, reference_weight: float | None) -> float:
@@ -436,18 +460,18 @@ def rewrite(
         UserWarning: if x and x' do not differ at the mask, so that there is nothing to edit, or if fewer than 50
             reference images are given.
     """
-    one_of(objective, OBJECTIVES, "objective")
-    steps = check_number(steps, "steps", 0)
     site = prepare(classifier, layer, exemplars, reference)
     if isinstance(reference, Images) and 0 < len(reference) < FEW_IMAGES:
         warn(
             f"{len(reference)} reference images say little about which keys are typical; pass at least {FEW_IMAGES}, "
             "better hundreds"
         )
-    problem = pose(site, rank, masked, reference_weight=reference_weight)
-    edit = _make_edit(site, problem, objective, steps)
-    outputs = problem.base_output.abs() if objective == "l1" else problem.base_output.square()
-    if edit.record.loss_before <= _NO_DIFFERENCE * float(outputs.mean()):
+    [edit] = rewrite_at(
+        site, rank=rank, masked=masked, objective=objective, reference_weight=reference_weight, steps=steps
+    )
+    output = site.cut.output(_in_solver_precision(site.changed, site.cut))
+    magnitude = output.abs() if objective == "l1" else output.square()
+    if edit.record.loss_before <= _NO_DIFFERENCE * float(magnitude.mean()):
         warn(
             f"x and x' do not differ at the mask in layer {site.cut.layer!r}, or no channel there is scaled on the way "
             "to the value, as by a batch norm without running statistics; the edit changes nothing. Try another layer"
@@ -478,17 +502,24 @@ def rewrite_at(
         One edit.
     """
     one_of(objective, OBJECTIVES, "objective")
-    problem = pose(site, rank, masked, basis, reference_weight)
-    return [_make_edit(site, problem, objective, check_number(steps, "steps", 0))]
+    steps = check_number(steps, "steps", 0)
+    reference_weight = _reference_weight(site, reference_weight)
+    if basis is None:
+        basis = edit_directions(site, rank)
+    problem = pose(site, basis, masked, reference_weight)
+    coefficients, taken = solve(problem, objective, steps)
+    return [_edit_of(coefficients, problem, site, objective, taken)]
 
 
-def _make_edit(site: Site, problem: Problem, objective: str, steps: int) -> Edit:
-    """Solve a problem for Λ, and make the edit."""
+def solve(problem: Problem, objective: str, steps: int = 200) -> tuple[Tensor, int]:
+    """Solve a problem for Λ with the solver of an objective; return Λ and the number of steps that were taken."""
     if objective == "least_squares":
-        coefficients = solve_least_squares(problem)
-        taken = 1
-    else:
-        coefficients, taken = solve_l1(problem, steps)
+        return solve_least_squares(problem), 1
+    return solve_l1(problem, steps)
+
+
+def _edit_of(coefficients: Tensor, problem: Problem, site: Site, objective: str, taken: int) -> Edit:
+    """Make the edit of Λ, the `coefficients`, and measure it."""
     loss_before, loss_after = losses(problem, objective, coefficients)
     coefficients = coefficients.detach()
     response = site.response(problem.delta_output(coefficients))

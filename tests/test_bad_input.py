@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from edittools.classifiers import Classifier, fingerprint
 from edittools.course import miniworld, scenarios
-from edittools.course.finetuned import build_network, load_shortcut_network
 from edittools.course.scenarios import imagenette, photos
 from edittools.cut import Cut, cut_all, states_at
 from edittools.edits import Change, Edit, applied_edits
@@ -29,6 +28,7 @@ from edittools.image_files import load_image, save_mask
 from edittools.images import LabelledImages, LazyImages
 from edittools.methods import METHODS, finetune, rewrite_at_random
 from edittools.metrics import Comparison, error_rate, misclassified, predict
+from edittools.models.finetuned import build_network, load_shortcut_network
 from edittools.models.load import load_classifier
 from edittools.moments import second_moments
 from edittools.probing import jobs, textures
@@ -36,7 +36,6 @@ from edittools.rewriting import rewrite
 from edittools.selection import Assessment, CachedActivations, Outcomes, Search, Splits, repair
 from edittools.site import prepare
 from edittools.widgets.editor import MaskEditor
-from edittools.widgets.views import alpha_slider
 
 
 class Tied(nn.Module):
@@ -465,7 +464,6 @@ MINIWORLD = {
 WIDGETS = {
     "saved as .jpg": (lambda w: MaskEditor(w.image).save(w.folder / "m.jpg"), ValueError, "jpg'.*png"),
     "loaded: no COCO": (lambda w: MaskEditor(w.image).load(w.folder / "bad.json"), ValueError, "COCO"),
-    "a foreign edit": (lambda w: alpha_slider(w.classifier, w.other, w.image), ValueError, "layers"),
     "a store that is an image": (
         lambda w: jobs.run(len, {"a": "a"}, w.folder / "good.png", about="lengths"),
         OSError,

@@ -7,11 +7,11 @@ from conftest import bars_that_call
 import edittools as et
 from edittools.course.miniworld import scenes
 from edittools.images import LabelledImages
+from edittools.locate import Box
 from edittools.metrics import predict
 from edittools.selection.splits import FAILURES, SAMPLE
 from edittools.widgets import session as session_module
 from edittools.widgets.desk import PAIR_MESSAGES, STOPPED, Desk
-from edittools.widgets.elsewhere import Box, find_alike
 from edittools.widgets.materials import paste_window
 from edittools.widgets.session import CONCEPT, NO_LABEL, EditSession
 
@@ -173,26 +173,6 @@ def test_paste_window_fills_the_box_around_the_mask():
     mask[4:12, 6:16] = 1
     pasted = paste_window(image, mask, torch.full((3, 5, 5), 0.5))
     torch.testing.assert_close(pasted, 0.5 * mask.expand(3, -1, -1))
-
-
-def test_find_alike_finds_a_patch_at_its_place(tiny):
-    generator = torch.Generator().manual_seed(0)
-    patch = torch.rand(3, 8, 8, generator=generator)
-    images = 0.3 * torch.rand(30, 3, 32, 32, generator=generator)
-    image = images[0].clone()
-    image[:, 4:12, 8:16] = patch
-    images[7, :, 16:24, 20:28] = patch
-    mask = torch.zeros(32, 32)
-    mask[4:12, 8:16] = 1
-    found = find_alike(et.Cut(tiny, "conv1"), image, mask, images)
-    assert found[0].index == 7 and len(found) == 30
-    assert abs(found[0].box.top - 16) <= 1 and abs(found[0].box.left - 20) <= 1
-
-
-@pytest.mark.parametrize(("box", "drawn"), [(Box(3, 5, 6, 9), 44), (Box(3, 5, 2, 9), 18), (Box(7, 7, 1, 1), 1)])
-def test_outline_of_a_box_is_inside_it(box, drawn):
-    changed = (box.outlined_on(torch.full((3, 20, 20), 0.5)) != 0.5).any(dim=0)
-    assert Box.around(changed) == box and int(changed.sum()) == drawn
 
 
 # --- on the desk ---

@@ -22,6 +22,7 @@ from conftest import let_layers_go_on
 
 from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
 from edittools.images import LabelledImages
+from edittools.locate import Box
 from edittools.methods import METHODS
 from edittools.metrics import Comparison, misclassified, predict
 from edittools.selection import Search, Splits
@@ -235,15 +236,16 @@ def test_draw_marks_a_share_of_the_photos_of_a_class(tiny, left):
     is_changed = (data.images != clean).any(dim=1)
     assert is_changed.any() and not (is_changed & (masks == 0)).any()
     window = contact_sheets.middle_of_mark(masks[is_marked][0], 3)
-    assert window.photo == 3 and masks[is_marked][0, window.top + window.side // 2, window.left + window.side // 2]
+    middle = (window.box.top + window.side // 2, window.box.left + window.side // 2)
+    assert window.photo == 3 and masks[is_marked][0][middle]
 
 
 def test_describe_mark_is_the_first_window_that_the_mark_covers_by_half(tiny, left):
     data = contact_sheets.photos_of_each_class(tiny, 8, seed=0)
     masks = torch.zeros(len(data), 32, 32)
     masks[0, 4:10, 4:10] = 1
-    elsewhere = WindowGroup(0, [Window(0, 20, 20, 6)], 0.9, 0.0, 0.0, 10)
-    on_it = WindowGroup(0, [Window(0, 4, 5, 6)], 0.4, 0.0, 0.0, 10)
+    elsewhere = WindowGroup(0, [Window(0, Box.square(20, 20, 6))], 0.9, 0.0, 0.0, 10)
+    on_it = WindowGroup(0, [Window(0, Box.square(4, 5, 6))], 0.4, 0.0, 0.0, 10)
     sheet = ContactSheet(data, [elsewhere, on_it], {0: 8}, 0)
     row = contact_sheets.describe_mark(tiny, sheet, masks, tiny.classes[0])
     assert (row["place"], row["share"], row["confirmed"]) == (2, 0.4, False)

@@ -1,5 +1,6 @@
 """What an import loads, what the library says if a package is missing, and that all public names can be imported."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -83,6 +84,17 @@ def test_public_names_can_be_imported():
     for package in (edittools, *(getattr(edittools, name) for name in edittools.SUBPACKAGES)):
         for name in package.__all__:
             assert getattr(package, name) is not None, f"{package.__name__}.{name}"
+
+
+def test_no_string_outside_the_course_names_its_modules():
+    """The contract of imports does not see the names by which modules are imported when they are used."""
+    package = ROOT / "edittools"
+    for path in package.rglob("*.py"):
+        if path.relative_to(package).parts[0] == "course":
+            continue
+        constants = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        names = [text for text in constants if isinstance(text, str) and re.search(r"\bcourse[.:/]\w", text)]
+        assert not names, f"{path.name}: {names}"
 
 
 def test_extras_that_messages_and_pages_name_exist():

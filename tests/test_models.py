@@ -16,13 +16,19 @@ from edittools.course.scenarios import photos
 from edittools.image_files import load_image
 from edittools.metrics import misclassified, predict
 from edittools.models import data as models
-from edittools.models.load import current_device, load_classifier
+from edittools.models.load import current_device, load_classifier, loader_of
+from edittools.models.zoo import ZOO
 
 
 def test_classifier_normalizes_images(tiny, photos32):
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with torch.no_grad():
         assert torch.allclose(tiny(photos32), tiny.model((photos32 - mean) / std), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_zoo_names_a_loader_of_the_models(name):
+    assert loader_of(name).__module__.startswith("edittools.models.")
 
 
 def test_fingerprint_of_a_mean_in_another_type(tiny):

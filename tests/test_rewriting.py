@@ -14,14 +14,15 @@ from edittools.geometry import InputGeometry
 from edittools.images import LazyImages
 from edittools.metrics import predict
 from edittools.moments import LEAST_EIGENVALUE, second_moments
-from edittools.rewriting import REFERENCE_WEIGHT, pose, rewrite, rewrite_at, solve_least_squares
+from edittools.rewriting import REFERENCE_WEIGHT, edit_directions, pose, rewrite, rewrite_at, solve_least_squares
 from edittools.site import prepare
 
 LAYERS = ["stem", "conv1", "conv2"]
 
 
 def _pose(tiny, photos, layer, exemplars, rank=1, masked=True):
-    return pose(prepare(tiny, layer, exemplars, photos), rank, masked)
+    site = prepare(tiny, layer, exemplars, photos)
+    return pose(site, edit_directions(site, rank), masked)
 
 
 def _weight_change(edit, layer):
@@ -215,7 +216,7 @@ def test_reference_change_against_each_reference_key(tiny, photos32, exemplar, l
     """By a root of the correlation of offsets, each key counts once at each of these."""
     tiny.double()
     site = prepare(tiny, layer, exemplar, photos32)
-    problem = pose(site, rank, reference_weight=1.0)
+    problem = pose(site, edit_directions(site, rank), reference_weight=1.0)
     shape = problem.coefficients_shape
     coefficients = torch.rand(shape, generator=torch.Generator().manual_seed(0)).double()
     keys = rows(site.cut.keys(site.cut.prefix(photos32)), site.cut.is_linear)
@@ -300,7 +301,7 @@ def test_rewrite_of_full_rank_is_the_one_of_as_many_directions_as_channels(tiny,
     all_directions = torch.linalg.qr(torch.rand(8, 8, generator=torch.Generator().manual_seed(0)).double()).Q
     changes = []
     for basis in (None, all_directions):
-        problem = pose(site, rank=None, basis=basis, reference_weight=weight)
+        problem = pose(site, basis, reference_weight=weight)
         coefficients = solve_least_squares(problem)
         changes.append(torch.einsum("orhw,rn->onhw", coefficients, problem.basis))
     assert (changes[0] - changes[1]).norm() < 0.01 / weight * changes[0].norm()

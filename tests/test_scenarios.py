@@ -155,10 +155,7 @@ def test_snow_scenario_lite_sets_are_disjoint():
 
 def test_desk_setup_mini_sets_are_disjoint():
     classifier, sets = own_model.desk_setup("mini")
-    concepts, settings = own_model.folder_setup("mini")
-    images = torch.cat([*(data.images for data in sets.values()), concepts.data.images])
-    assert are_distinct(images)
-    assert settings.control == "in place" and "snow" in concepts.styles
+    assert are_distinct(torch.cat([data.images for data in sets.values()]))
     scenes = sets["images"]
     assert isinstance(scenes, Scenes)
     losses = cross_entropy(et.predict(classifier, scenes), scenes.labels, reduction="none")
@@ -203,8 +200,7 @@ def test_desk_setup_lite_shows_a_bar_before_it_loads_anything(monkeypatch):
 def test_desk_setup_lite_sets_are_disjoint():
     """The tags are the only difference from the originals, and break what they are drawn on."""
     classifier, sets = own_model.desk_setup("lite")
-    concepts, _ = own_model.folder_setup("lite")
-    names = [name for data in [*sets.values(), concepts.data] for name in data.names]
+    names = [name for data in sets.values() for name in data.names]
     assert len(set(names)) == len(names)
     assert all(name.startswith("train/") for name in names)
     trained = own_model.training_roles(classifier.size)["training"]
@@ -220,7 +216,7 @@ def test_desk_setup_lite_sets_are_disjoint():
     outside = tagged.masks[:, None].expand_as(tagged.images) == 0
     assert torch.equal(tagged.images[outside], tagged.originals[outside])
     assert (sets["retain"].labels == goal).all() and len(sets["retain"]) == own_model.RETAIN
-    assert goal not in torch.cat([tagged.labels, sets["test"].labels, concepts.data.labels])
+    assert goal not in torch.cat([tagged.labels, sets["test"].labels])
 
 
 @needs_imagenette
@@ -232,14 +228,6 @@ def test_desk_finder_lite_knows_tags():
     assert find(sets["clean"].images[:2]) == {}
     mask, _ = own_model.desk_mark(images, 1)
     assert torch.equal(mask, images.masks[1])
-
-
-@needs_imagenette
-def test_folder_setup_lite_has_tags_on_a_quarter():
-    concepts, settings = own_model.folder_setup("lite")
-    has_tag = concepts.masks["tag"].flatten(1).any(dim=1)
-    assert has_tag.float().mean() == 1 / own_model.SPACING
-    assert (settings.control, settings.labels) == ("elsewhere", "read")
 
 
 @pytest.fixture(scope="module")

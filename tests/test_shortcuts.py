@@ -8,12 +8,12 @@ from safetensors.torch import load_file
 from torch.nn.functional import max_pool2d
 from train_shortcuts import SEED_OF_EVALUATION, measure
 
-from edittools.course.finetuned import network_metadata
 from edittools.course.scenarios.imagenette import CLASSES, TUNING_PER_CLASS, training_roles
 from edittools.course.scenarios.shortcuts import DEVELOPMENT, SHORTCUTS, UNSEEN, FilmBorder, Tag, TextLine
 from edittools.geometry import InputGeometry
 from edittools.images import LabelledImages, LazyImages
 from edittools.models.data import shipped
+from edittools.models.finetuned import network_metadata
 from edittools.models.load import load_classifier
 
 PUBLISHED = ("shortcuts_lite0", "shortcuts_squeezenet")

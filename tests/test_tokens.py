@@ -139,7 +139,7 @@ def test_system_before_residual_sum(layer, options):
     mask = torch.zeros(HEIGHT, WIDTH)
     mask[8:16, 4:12] = 1  # four whole cells
     exemplar = Exemplar(exemplar.image, exemplar.changed, mask)
-    problem = pose(prepare(cut.classifier, cut.layer, exemplar), rank=None)
+    problem = pose(prepare(cut.classifier, cut.layer, exemplar))
     design, share = problem.system
     is_shown = share > 0
     solution = torch.linalg.lstsq(design[is_shown], problem.unedited_residual[is_shown], driver="gelsd").solution

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from _lib.watermark import OPACITY, SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 from conftest import needs_photos
 
-from edittools.course.scenarios.watermark import OPACITY, SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 from edittools.images import LabelledImages
 from edittools.rewriting import rewrite
 

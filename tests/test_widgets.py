@@ -15,14 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
-from torch import nn
 
 from edittools import widgets
-from edittools.classifiers import Classifier, fingerprint
-from edittools.edits import Change, Edit
-from edittools.metrics import predict
 from edittools.widgets.editor import MaskEditor, heat_pixels, pack_mask, unpack_mask
-from edittools.widgets.views import SLIDER_STRENGTHS, alpha_slider
 
 SHAPE = (24, 32)
 any_mask = arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
@@ -257,52 +252,6 @@ def test_save_as_coco_without_pycocotools_names_the_extra(editor, tmp_path, monk
 # --- views ---
 
 
-@pytest.fixture
-def edit(tiny):
-    weight = tiny.model.head.weight
-    change = Change(2 * torch.ones(len(weight), 1), torch.eye(1, weight.shape[1]))
-    change.left[1:] = 0
-    return Edit({"head.weight": change}, fingerprint(tiny.model))
-
-
-def bars(slider):
-    """The label and the bar of each class that an alpha slider shows below its first image."""
-    _, _, view = slider.children
-    _, *columns = view.children[0].children
-    return [(class_name.value, bar.value) for class_name, bar in (column.children for column in columns)]
-
-
-def test_alpha_slider_shows_the_most_likely_classes(tiny, edit, photos32):
-    with edit.applied(tiny):
-        probabilities = tiny(photos32[:1]).softmax(1).detach()
-    top = tiny.classes[int(probabilities.argmax())]
-    shown = bars(alpha_slider(tiny, edit, photos32[0]))
-    class_name, value = shown[0]
-    assert value == pytest.approx(float(probabilities.max())) and len(shown) == 5
-    assert class_name == f"{top} · {100 * float(probabilities.max()):.0f}%"
-
-
-def test_alpha_slider_shows_each_strength_and_changes_no_weight(tiny, edit, photos32):
-    weight = tiny.model.head.weight.clone()
-    slider, steps, view = alpha_slider(tiny, edit, photos32[:2]).children
-    assert re.findall(r">([\d.]+)<", steps.value) == ["0", "0.25", "0.5", "0.75", "1", "1.25", "1.5", "2"]
-    for strength in (0.0, 0.5):
-        slider.value = strength
-        with (strength * edit).applied(tiny):
-            assert torch.allclose(view.probabilities, tiny(photos32[:2]).softmax(1), atol=1e-6)
-    assert torch.equal(tiny.model.head.weight, weight)
-
-
-def test_figure_of_the_alpha_slider_has_the_prediction_at_each_step(tiny, edit, photos32):
-    figure = alpha_slider(tiny, edit, photos32[:2]).figure()
-    for axes, image in zip(figure.axes, photos32[:2], strict=False):
-        lines = axes.get_title().split("\n")
-        assert [line.startswith("▸") for line in lines] == [strength == 1 for strength in SLIDER_STRENGTHS]
-        for strength, line in zip(SLIDER_STRENGTHS, lines, strict=True):
-            with (strength * edit).applied(tiny):
-                assert tiny.classes[int(predict(tiny, image[None]).argmax())] in line
-
-
 def test_figure_of_the_desk_shows_x_the_gallery_and_the_verdict(tiny, photos32):
     def titles_of(figure):
         return [axes.get_title() for axes in figure.axes if axes.images]
@@ -322,21 +271,10 @@ def test_figure_of_the_desk_shows_x_the_gallery_and_the_verdict(tiny, photos32):
     assert all(line in said for line in (desk.controls.title_text, *desk.result.verdict.split("\n")))
 
 
-def test_alpha_slider_of_few_classes_has_a_bar_for_each(photos32):
-    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
-    edit = Edit({"2.weight": Change(torch.ones(2, 1), torch.ones(1, 3))}, fingerprint(model))
-    assert len(bars(alpha_slider(Classifier(model, ("car", "sled"), size=32), edit, photos32[0]))) == 2
-
-
-def test_alpha_slider_without_an_image_is_refused(tiny, edit):
-    with pytest.raises(ValueError, match="image"):
-        alpha_slider(tiny, edit, [])
-
-
-def test_repr_mimebundle_contains_the_figure_of_each_widget(tiny, edit, photos32):
+def test_repr_mimebundle_contains_the_figure_of_each_widget(tiny, photos32):
     desk = widgets.Desk(tiny, photos32[:8])
     desk.editor.mask = make_exemplar().mask  # waits until the desk has started
-    for widget in (desk, desk.editor, alpha_slider(tiny, edit, photos32[:2])):
+    for widget in (desk, desk.editor):
         data, metadata = widget._repr_mimebundle_()
         assert metadata["image/png"]["alt"] == repr(widget)
         assert "application/vnd.jupyter.widget-view+json" in data, widget

@@ -19,6 +19,7 @@ from edittools.auditing.window_names import parse_window_name
 from edittools.auditing.windows import LEAST_SOURCES, Confirmation, key_layer, shuffled
 from edittools.cut import Cut
 from edittools.images import LabelledImages
+from edittools.locate import Box
 from edittools.probing.evidence import evidence_of_keys
 from edittools.scenes import first_of_each, scenes_of
 from edittools.selection.verdict import Check, verdict_of
@@ -113,7 +114,7 @@ def test_contact_sheet_windows_of_a_group_are_pictures(sheet):
     assert [picture.shape for picture in pictures] == [(3, window.side, window.side) for window in first.windows]
     window = first.windows[0]
     image = sheet.data.images[window.photo]
-    assert torch.equal(pictures[0], image[:, window.top :, window.left :][:, : window.side, : window.side])
+    assert torch.equal(pictures[0], image[:, window.box.top :, window.box.left :][:, : window.side, : window.side])
 
 
 def test_contact_sheet_in_a_notebook_shows_each_class_and_what_is_not_seen(sheet):
@@ -208,8 +209,8 @@ def test_exemplar_of_a_window_is_the_photo_with_the_window_pasted(sheet):
 
 def test_window_of_images_and_masks():
     images = torch.arange(2 * 3 * 6 * 6).reshape(2, 3, 6, 6)
-    assert torch.equal(Window(1, 2, 3, 2).of(images), images[1, :, 2:4, 3:5])
-    assert torch.equal(Window(1, 2, 3, 2).of(images[:, 0]), images[1, 0, 2:4, 3:5])
+    assert torch.equal(Window(1, Box(2, 3, 2, 2)).of(images), images[1, :, 2:4, 3:5])
+    assert torch.equal(Window(1, Box(2, 3, 2, 2)).of(images[:, 0]), images[1, 0, 2:4, 3:5])
 
 
 def test_evidence_of_keys_counts_the_residual_connection():

@@ -12,13 +12,14 @@ from safetensors.torch import save_file
 from train_mini_clip import WORDS, _picture
 
 from edittools.classifiers import fingerprint
-from edittools.course.miniworld.attacks import ATTACK_CLASSES, ATTACKED, OBJECTS, attacks
+from edittools.course.miniworld.attacks import ATTACKED, OBJECTS, attacks
 from edittools.course.miniworld.attacks import FONTS as WORLD_FONTS
 from edittools.course.miniworld.typography import FONTS, Sticker, written
 from edittools.course.scenarios.typographic import HOUSEHOLD_PHOTOS, last_convolutions
 from edittools.cut import Cut, editable_layers
 from edittools.images import LabelledImages
 from edittools.metrics import attack_row, predict
+from edittools.models.embedded import CLIP_CLASSES
 from edittools.models.load import load_classifier
 from edittools.models.zero_shot import TEMPLATES, ByteTokenizer, text_embeddings, zero_shot_classifier
 from edittools.rewriting import rewrite
@@ -134,12 +135,13 @@ def test_attack_row_counts():
 
 def test_mini_clip_under_attack():
     classifier = load_classifier("mini_clip")
+    assert classifier.classes[: len(OBJECTS)] == OBJECTS
     sets = attacks(60, "validation", (None, "", "iPod"))
-    truth = torch.tensor([ATTACK_CLASSES.index(ATTACKED[i % len(ATTACKED)]) for i in range(60)])
+    truth = torch.tensor([CLIP_CLASSES.index(ATTACKED[i % len(ATTACKED)]) for i in range(60)])
     predicted = {word: predict(classifier, images).argmax(1) for word, images in sets.items()}
     assert (predicted[None] == truth).float().mean() >= 0.9
     assert (predicted[""] == truth).float().mean() >= 0.8
-    assert (predicted["iPod"] == ATTACK_CLASSES.index("iPod")).float().mean() >= 0.7
+    assert (predicted["iPod"] == CLIP_CLASSES.index("iPod")).float().mean() >= 0.7
     assert torch.equal(sets[None], attacks(60, "validation", (None,))[None])
 
 

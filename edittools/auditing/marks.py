@@ -4,17 +4,16 @@ The mark is tested on photos that neither ranked nor reported it. The exemplar i
 with the mark; no mask is drawn. What an edit helps is measured on the folder's own photos that hold the mark.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
 from edittools._checks import suggestion
-from edittools._progress import Progress, bar_of
+from edittools._progress import Progress
 from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
 from edittools.auditing.window_names import parse_window_name
 from edittools.auditing.windows import (
@@ -27,22 +26,18 @@ from edittools.auditing.windows import (
     confirm,
     exemplar_of,
     key_layer,
-    window_keys,
 )
-from edittools.classifiers import Classifier, usual_batch_size
-from edittools.cut import Cut
+from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.folders import class_index, read_folder
 from edittools.images import Images, LabelledImages
+from edittools.locate import find_alike
 from edittools.metrics import misclassified, predict, predicted_classes
 from edittools.scenes import without_scenes
 from edittools.selection.verdict import UNCLEAR, Check
 
 HOSTS_TRIED = 48
 """The number of photos into which a mark is pasted to find one that becomes its class."""
-
-STEPS = 4
-"""Photos are searched for a mark at places that are a window's side divided by this number apart."""
 
 RESEMBLING = 0.25
 """A photo holds a mark if a window is as similar to the mark as all but this share of the group's own windows are."""
@@ -162,7 +157,7 @@ def find_mark(
 
     All photos are searched, of all classes, right and wrong, and predictions play no part: a photo holds the mark if
     the mean key of one of its windows is as similar to those of the group as three quarters of these are to those of
-    the others of the group.
+    the others of the group, see `locate.find_alike`.
 
     Args:
         classifier: the classifier of the contact sheet.
@@ -175,68 +170,16 @@ def find_mark(
     """
     if len(group.windows) < LEAST_RECURRING:
         return list(group.windows)
-    cut = key_layer(classifier)
     images = sheet.data.images[:]
-    sides = sorted({window.side for window in group.windows})
-    places = _places(images.shape[-1], sides)
+    examples = [(images[window.photo], window.box.mask(*images.shape[2:])) for window in group.windows]
+    alike = find_alike(key_layer(classifier), examples, images, progress)
+    threshold = float(alike.likeness_of_examples.quantile(RESEMBLING))
     own_photos = {window.photo for window in group.windows}
-    others = [number for number in range(len(sheet.data)) if number not in own_photos]
-    numbers = [*(window.photo for window in group.windows), *others]
-    mean, spread = _moments(cut, sheet.data, numbers, places)
-    own = []
-    for window in group.windows:
-        keys = window_keys(cut, images[window.photo][None], [(window.top, window.left, window.side)])
-        own.append(keys[0, 0])
-    own_keys = normalize((torch.stack(own) - mean) / spread, dim=1)
-    similarity = own_keys @ own_keys.T
-    to_others = (similarity.sum(dim=1) - similarity.diagonal()) / (len(own_keys) - 1)
-    threshold = float(to_others.quantile(RESEMBLING))
-    found = list(group.windows)
-    with bar_of(progress, desc="photos with the mark", total=len(others), unit="photo") as bar:
-        for photos, keys in _batches(cut, sheet.data, others, places):
-            likeness = (normalize((keys - mean) / spread, dim=2) @ own_keys.T).mean(dim=2)
-            for photo, best in zip(photos, likeness.max(dim=1).indices.tolist(), strict=True):
-                if float(likeness[photos.index(photo), best]) >= threshold:
-                    found.append(Window(photo, *places[best]))
-            bar.update(len(photos))
-    return found
-
-
-def _places(size: int, sides: Sequence[int]) -> list[tuple[int, int, int]]:
-    """List the windows of a photo, as their first row, first column, and side."""
-    places = []
-    for side in sides:
-        last = size - side
-        starts = sorted({*range(0, last + 1, max(1, side // STEPS)), last})
-        places += [(top, left, side) for top in starts for left in starts]
-    return places
-
-
-def _batches(
-    cut: Cut, data: LabelledImages, numbers: Sequence[int], places: Sequence[tuple[int, int, int]]
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield the keys `(B, W, C)` of the windows of photos, with the numbers of the photos."""
-    size = usual_batch_size(cut.classifier)
-    for start in range(0, len(numbers), size):
-        batch = list(numbers[start : start + size])
-        yield batch, window_keys(cut, data.images[batch], places)
-
-
-def _moments(
-    cut: Cut, data: LabelledImages, numbers: Sequence[int], places: Sequence[tuple[int, int, int]]
-) -> tuple[Tensor, Tensor]:
-    """Compute the mean and the standard deviation of the keys of all windows of photos, both `(C,)`."""
-    count = 0
-    total = torch.zeros(())
-    squares = torch.zeros(())
-    for _, keys in _batches(cut, data, numbers, places):
-        rows = keys.double().flatten(0, 1)
-        count += len(rows)
-        total = total + rows.sum(dim=0)
-        squares = squares + rows.square().sum(dim=0)
-    mean = total / count
-    variance = (squares / count - mean.square()).clamp_min(1e-12)
-    return mean.float(), variance.sqrt().float()
+    found = []
+    for place in sorted(alike.places, key=lambda place: place.index):
+        if place.likeness >= threshold and place.index not in own_photos:
+            found.append(Window(place.index, place.box))
+    return [*group.windows, *found]
 
 
 def find_exemplar(

@@ -13,7 +13,7 @@ import torch
 from edittools._caching import atomic_path, digest_tensors
 from edittools.auditing.direction import MISLEADS, Errors
 from edittools.auditing.marks import Mark, describe_confirmation
-from edittools.auditing.sheet import NOT_SEEN, ContactSheet, describe, outlined
+from edittools.auditing.sheet import NOT_SEEN, ContactSheet, describe
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, in_batches
 from edittools.probing.counterfactuals import Concepts, shows
@@ -323,7 +323,7 @@ class Audit:
         found = []
         for window in self.mark.windows:
             label = int(self.data.labels[window.photo])
-            place = {"top": window.top, "left": window.left, "side": window.side}
+            place = {"top": window.box.top, "left": window.box.left, "side": window.side}
             found.append({"name": self.data.names[window.photo], "class": self.data.classes[label], **place})
         confirmation = self.mark.confirmation
         return {
@@ -479,7 +479,7 @@ def _found_in(audit: Audit) -> list[Figure]:
     figures = []
     for window in windows[:MOST_FOUND]:
         class_name = data.classes[int(data.labels[window.photo])]
-        picture = outlined(audit.sheet.data.images[window.photo], window)
+        picture = window.outlined_on(audit.sheet.data.images)
         figures.append(Figure(data_uri(picture), f"{class_name}: {PurePath(data.names[window.photo]).name}"))
     return figures
 

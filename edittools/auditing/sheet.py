@@ -17,6 +17,7 @@ import pandas as pd
 from torch import Tensor
 
 from edittools.images import LabelledImages, LazyImages
+from edittools.locate import Box
 from edittools.reports import Figure, SheetCell, SheetRow, data_uri, render_sheet
 
 NOT_SEEN = (
@@ -35,20 +36,24 @@ class Window:
 
     Attributes:
         photo: the number of the photo.
-        top: the first row.
-        left: the first column.
-        side: the side in pixels.
+        box: the square.
     """
 
     photo: int
-    top: int
-    left: int
-    side: int
+    box: Box
+
+    @property
+    def side(self) -> int:
+        """The side in pixels."""
+        return self.box.width
 
     def of(self, images: Tensor | LazyImages) -> Tensor:
         """Return the window's part of its photo: of images `(N, C, H, W)` or of masks `(N, H, W)`."""
-        photo = images[self.photo]
-        return photo[..., self.top : self.top + self.side, self.left : self.left + self.side]
+        return self.box.of(images[self.photo])
+
+    def outlined_on(self, images: Tensor | LazyImages) -> Tensor:
+        """Draw the outline of the window on its photo."""
+        return self.box.outlined_on(images[self.photo])
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ class ContactSheet:
         name = self.data.classes[group.label]
         first = group.windows[0]
         photo = self.data.names[first.photo] if self.data.names else f"photo {first.photo}"
-        figures = [Figure(data_uri(outlined(self.data.images[first.photo], first)), f"{name}: {photo}")]
+        figures = [Figure(data_uri(first.outlined_on(self.data.images)), f"{name}: {photo}")]
         for window in group.windows[:MOST_PICTURES]:
             figures.append(Figure(data_uri(window.of(self.data.images)), f"{name}: window of photo {window.photo}"))
         return figures
@@ -172,18 +177,3 @@ def describe(group: WindowGroup, photos: int) -> str:
         f"in {len(group.windows)} of {photos} photos; it turns {group.share:.0%} of other photos into the class, "
         f"random windows of the class {group.random_share:.0%}, windows of other classes {group.other_share:.0%}"
     )
-
-
-def outlined(image: Tensor, window: Window) -> Tensor:
-    """Draw the outline of a window on its photo, in white next to black."""
-    outlined = image.clone()
-    last_row = window.top + window.side - 1
-    last_column = window.left + window.side - 1
-    for inset, value in ((0, 0.0), (1, 1.0)):
-        rows = slice(window.top + inset, last_row - inset + 1)
-        columns = slice(window.left + inset, last_column - inset + 1)
-        for row in (window.top + inset, last_row - inset):
-            outlined[:, row, columns] = value
-        for column in (window.left + inset, last_column - inset):
-            outlined[:, rows, column] = value
-    return outlined

@@ -15,6 +15,7 @@ from edittools.cut import Cut, State, cut_all, states_at
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, stratified
 from edittools.layers import candidate_layers
+from edittools.locate import Box, mean_keys, weights_of
 from edittools.metrics import predict, predicted_classes
 from edittools.probing.evidence import evidence_of_keys
 from edittools.scenes import first_of_each, scenes_of
@@ -229,11 +230,11 @@ class _Photos:
             for start in range(0, len(windows), CHUNK):
                 chunk = slice(start, start + CHUNK)
                 pasted = self.images[hosts[chunk]]
-                for image, window, (top, left) in zip(pasted, windows[chunk], places[chunk], strict=True):
+                for image, window, place in zip(pasted, windows[chunk], places[chunk], strict=True):
                     pixels = window.of(self.images)
                     if is_shuffled:
                         pixels = shuffled(pixels, self.generator)
-                    image[:, top : top + window.side, left : left + window.side] = pixels
+                    Box.square(*place, window.side).of(image)[:] = pixels
                 logits.append(predict(self.classifier, pasted))
                 shown.update(len(pasted))
         return torch.cat(logits) if logits else torch.zeros(0, len(self.classifier.classes))
@@ -286,6 +287,7 @@ def _strong_windows(photos: _Photos, progress: Progress | None) -> dict[int, lis
             heat = torch.zeros(len(batch), *photos.images.shape[2:])
             for layer, cut in of_layer.items():
                 evidence = evidence_of_keys(cut, states[layer], labels, photos.runners_up[batch])
+                # Evidence has the scale of a layer's keys; divided by its mean size, each layer counts the same.
                 heat += evidence / evidence.abs().mean(dim=(1, 2), keepdim=True).clamp_min(1e-12)
             for side in photos.sides:
                 windows = list(_best_windows(heat, batch, side))
@@ -302,46 +304,13 @@ def _best_windows(heat: Tensor, numbers: Sequence[int], side: int) -> Iterator[W
     means = avg_pool2d(heat[:, None], side, stride)[:, 0]
     for number, places in zip(numbers, means.flatten(1).argmax(dim=1).tolist(), strict=True):
         row, column = divmod(places, means.shape[2])
-        yield Window(number, row * stride, column * stride, side)
+        yield Window(number, Box.square(row * stride, column * stride, side))
 
 
 def _keys_of(cut: Cut, state: State, windows: Sequence[Window], shape: torch.Size) -> Tensor:
     """Average the keys below one window per image, `(B, C)`."""
-    places = [(window.top, window.left, window.side) for window in windows]
-    keys = _positions_of(cut, state)
-    weights = _weights_of(cut, places, shape[1:]).to(keys)
-    return (weights[:, None] @ keys)[:, 0].float().cpu()
-
-
-def window_keys(cut: Cut, images: Tensor, places: Sequence[tuple[int, int, int]]) -> Tensor:
-    """Average the keys below each of several windows of images.
-
-    Args:
-        cut: the classifier, cut at the layer.
-        images: `(B, 3, H, W)`.
-        places: the first row, first column, and side of each of W windows, which are the same in all images.
-
-    Returns:
-        The keys `(B, W, C)` on the CPU.
-    """
-    keys = _positions_of(cut, cut.prefix(images))
-    weights = _weights_of(cut, places, images.shape[2:]).to(keys)
-    return (weights @ keys).float().cpu()
-
-
-def _positions_of(cut: Cut, state: State) -> Tensor:
-    """Return the keys `(B, P, C)` of all positions."""
-    keys = cut.keys(state)
-    return (keys if cut.is_linear else keys.movedim(1, -1)).flatten(1, -2)
-
-
-def _weights_of(cut: Cut, places: Sequence[tuple[int, int, int]], shape: Sequence[int]) -> Tensor:
-    """Return how much each position counts in the mean over each window, `(W, P)`; each row adds up to 1."""
-    masks = torch.zeros(len(places), *shape)
-    for mask, (top, left, side) in zip(masks, places, strict=True):
-        mask[top : top + side, left : left + side] = 1
-    weights = cut.pool_mask(masks).flatten(1)
-    return weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-12)
+    masks = torch.stack([window.box.mask(*shape[1:]) for window in windows])
+    return mean_keys(cut, state, weights_of(cut, masks)[:, None])[:, 0]
 
 
 def _rank(
@@ -349,6 +318,7 @@ def _rank(
 ) -> dict[int, list[list[Window]]]:
     """Group the windows of each class, and select the groups to show on the photos for ranking."""
     candidates = [candidate for of_class in found.values() for candidate in of_class]
+    # Each window alone is pasted into a few photos; to paste all of them into many would take many times as long.
     _measure(photos, [[candidate] for candidate in candidates], HOSTS_FIRST, "windows", progress)
     keys = torch.stack([candidate.key for candidate in candidates])
     labels = torch.tensor([int(photos.labels[candidate.window.photo]) for candidate in candidates])
@@ -378,6 +348,7 @@ def _order(group: Sequence[_Candidate]) -> tuple[bool, float]:
 
 def _similarity_between(similarity: Tensor, labels: Tensor) -> float:
     """Return the similarity that 1% of the pairs of windows of different classes exceed."""
+    # Windows of different classes seldom show the same thing: this is how similar windows are by accident.
     pairs = similarity[labels[:, None] != labels]
     return float(pairs.kthvalue(max(1, round(0.99 * len(pairs)))).values)
 
@@ -410,8 +381,10 @@ def _overlap(one: Window, other: Window) -> bool:
     """Tell whether two windows of one photo share half of the smaller one."""
     if one.photo != other.photo:
         return False
-    tall = min(one.top + one.side, other.top + other.side) - max(one.top, other.top)
-    wide = min(one.left + one.side, other.left + other.side) - max(one.left, other.left)
+    first = one.box
+    second = other.box
+    tall = min(first.top + first.height, second.top + second.height) - max(first.top, second.top)
+    wide = min(first.left + first.width, second.left + second.width) - max(first.left, second.left)
     return max(0, tall) * max(0, wide) >= 0.5 * min(one.side, other.side) ** 2
 
 
@@ -484,7 +457,7 @@ def _random_shares(photos: _Photos, progress: Progress | None) -> dict[tuple[int
         for number in sources:
             for side in photos.sides:
                 drawn = photos.hosts(label, REPORT, RANDOM_HOSTS)
-                windows += [Window(number, *photos.random_place(side), side) for _ in drawn]
+                windows += [Window(number, Box.square(*photos.random_place(side), side)) for _ in drawn]
                 hosts += drawn
     after = predicted_classes(photos.paste(windows, hosts, "random windows", progress))
     of_window = photos.labels[[window.photo for window in windows]]
@@ -578,13 +551,11 @@ def exemplar_of(sheet: ContactSheet, window: Window, host: int, place: tuple[int
     data = sheet.data
     if data.labels[host] == data.labels[window.photo]:
         raise ValueError(f"photo {host} shows the window's class as well; pass a photo of another class")
-    top, left = place
+    box = Box.square(*place, window.side)
     image = data.images[host]
     changed = image.clone()
-    changed[:, top : top + window.side, left : left + window.side] = window.of(data.images)
-    mask = torch.zeros(image.shape[1:])
-    mask[top : top + window.side, left : left + window.side] = 1
-    return Exemplar(image, changed, mask, int(data.labels[host]))
+    box.of(changed)[:] = window.of(data.images)
+    return Exemplar(image, changed, box.mask(*image.shape[1:]), int(data.labels[host]))
 
 
 def _mean(rows: Sequence[Sequence[float]]) -> list[float]:

@@ -57,14 +57,14 @@ def load_classifier(
     if progress is not None:
         options["progress"] = progress
     device = torch.device(current_device() if device is None else device)
-    classifier = _loader(name)(name, **options).to(device)
+    classifier = loader_of(name)(name, **options).to(device)
     if device.type == "cpu":  # pooling and convolutions take up to half the time with the channels last
         classifier.to(memory_format=torch.channels_last)
     return classifier
 
 
-def _loader(name: str) -> Callable[..., Classifier]:
-    """Return the function that loads a classifier; import its module if it is named by text."""
+def loader_of(name: str) -> Callable[..., Classifier]:
+    """Return the function that loads a classifier; import its module if `ZOO` names it by text."""
     loader = ZOO[name]
     if isinstance(loader, str):
         module, _, function = loader.partition(":")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -149,42 +149,67 @@ def _probe_image(
         versions[concept, "changed"] = changed
         if control is not None:
             versions[concept, "control"] = control
-    images = torch.cat(list(versions.values()))
-    sizes = [len(version) for version in versions.values()]
-    given_label = concepts.data.classes[int(concepts.data.labels[number])]
-    no_control: list[Any] = [None] * len(textures)
+    given_label = concepts.data.classes[int(concepts.data.labels[number])] if settings.labels == "given" else None
     rows = []
     for name, classifier in classifiers.items():
-        probabilities = predict(classifier, resized(images, classifier.size)).softmax(dim=1)
-        predicted: dict[_Version, list[str]] = {}
-        for version, of_version in zip(versions, probabilities.split(sizes), strict=True):
-            predicted[version] = [classifier.classes[k] for k in of_version.argmax(dim=1).tolist()]
-        [before] = predicted["original"]
-        label = before if settings.labels == "read" else given_label
-        p_label: dict[_Version, list[float]] = {}
-        for version, of_version in zip(versions, probabilities[:, classifier.index(label)].split(sizes), strict=True):
-            p_label[version] = of_version.tolist()
+        label, predicted = _predict_versions(classifier, versions, given_label)
+        [(before, p_before)] = predicted["original"]
         for concept in visible:
-            after = predicted[concept, "changed"]
-            at_control = predicted.get((concept, "control"), no_control)
-            p_after = p_label[concept, "changed"]
-            p_control = p_label.get((concept, "control"), no_control)
-            for k, (style, variant) in enumerate(textures):
-                row = {
-                    "classifier": name,
-                    "image": number,
-                    "class": label,
-                    "concept": concept,
-                    "is_object": label in concepts.objects.get(concept, ()),
-                    "area": float(areas[concept]),
-                    "before": before,
-                    "p_before": p_label["original"][0],
-                    "style": style,
-                    "variant": variant,
-                    "after": after[k],
-                    "control": at_control[k],
-                    "p_after": p_after[k],
-                    "p_control": p_control[k],
-                }
-                rows.append(row)
+            about = {
+                "classifier": name,
+                "image": number,
+                "class": label,
+                "concept": concept,
+                "is_object": label in concepts.objects.get(concept, ()),
+                "area": float(areas[concept]),
+                "before": before,
+                "p_before": p_before,
+            }
+            rows += [about | row for row in _rows_of_styles(concept, textures, predicted)]
     return rows
+
+
+def _predict_versions(
+    classifier: Classifier, versions: Mapping[_Version, Tensor], label: str | None
+) -> tuple[str, dict[_Version, list[tuple[str, float]]]]:
+    """Predict all versions of an image in one batch.
+
+    Args:
+        classifier: the classifier.
+        versions: the images `(V, 3, H, W)` of each version; the original is the first.
+        label: the correct class; None for what is predicted of the original.
+
+    Returns:
+        The correct class, and for each image of each version, the predicted class and the probability of the correct
+        one.
+    """
+    images = torch.cat(list(versions.values()))
+    probabilities = predict(classifier, resized(images, classifier.size)).softmax(dim=1)
+    names = [classifier.classes[index] for index in probabilities.argmax(dim=1).tolist()]
+    label = names[0] if label is None else label
+    pairs = iter(zip(names, probabilities[:, classifier.index(label)].tolist(), strict=True))
+    return label, {version: list(islice(pairs, len(of_version))) for version, of_version in versions.items()}
+
+
+def _rows_of_styles(
+    concept: str, textures: Sequence[tuple[str, int]], predicted: Mapping[_Version, list[tuple[str, float]]]
+) -> Iterator[dict[str, Any]]:
+    """Yield what was predicted of an image with a concept transformed to each style, and of its control if it has one.
+
+    Args:
+        concept: the concept.
+        textures: the style and the variant of each texture.
+        predicted: the predictions, see `_predict_versions`.
+    """
+    no_control = [(None, None)] * len(textures)
+    changed = predicted[concept, "changed"]
+    controls = predicted.get((concept, "control"), no_control)
+    for (style, variant), (after, p_after), (control, p_control) in zip(textures, changed, controls, strict=True):
+        yield {
+            "style": style,
+            "variant": variant,
+            "after": after,
+            "control": control,
+            "p_after": p_after,
+            "p_control": p_control,
+        }

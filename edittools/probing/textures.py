@@ -114,33 +114,37 @@ def _graffiti(brush: _Brush, variant: int) -> np.ndarray:
 
 def _floral(brush: _Brush, variant: int) -> np.ndarray:
     ground = rgb(("#2f5a3a", "#f2e6d0", "#27365a", "#d9e3d0", "#5a2338", "#f4d9dc")[variant])
-    picture = ground * (1 + 0.25 * brush.noise(1.5))[..., None]
     petals = ("#d8324a", "#f0a8c0", "#f2c230", "#f7f2e8", "#8a5bd0", "#e8703a")
+    picture = ground * (1 + 0.25 * brush.noise(1.5))[..., None]
+    for _ in range(50):
+        _draw_blossom(brush, picture, rgb("#4f8a46"), is_leaf=True)
+    picture = picture.astype(np.float64)  # flowers are mixed in double precision
+    for number in range(50, 110):
+        _draw_blossom(brush, picture, rgb(petals[(number + variant) % len(petals)]), is_leaf=False)
+    return picture
+
+
+def _draw_blossom(brush: _Brush, picture: np.ndarray, color: np.ndarray, is_leaf: bool) -> None:
+    """Draw a flower of five or six petals, or a pair of leaves, at a random place of a picture, in place."""
     rows = brush.y[:, 0]
     columns = brush.x[0]
-    for number in range(110):
-        is_leaf = number < 50
-        if number == 50:
-            picture = picture.astype(np.float64)  # flowers are mixed in double precision
-        x = brush.rng.uniform(columns[0], columns[-1])
-        y = brush.rng.uniform(rows[0], rows[-1])
-        turn = brush.rng.uniform(0, 6.3)
-        size = brush.rng.uniform(0.35, 0.75)
-        count = 2 if is_leaf else brush.rng.integers(5, 7)  # the number of petals
-        top, bottom = rows.searchsorted((y - size, y + size))
-        left, right = columns.searchsorted((x - size, x + size))
-        here = (slice(top, bottom), slice(left, right))
-        u = brush.x[here] - x
-        v = brush.y[here] - y
-        radius = np.hypot(u, v)
-        angle = np.arctan2(v, u) + turn
-        edge = size * (0.3 + 0.7 * np.abs(np.cos(angle * count / 2)) ** (1.6 if is_leaf else 0.8))
-        color = rgb("#4f8a46") if is_leaf else rgb(petals[(number + variant) % len(petals)])
-        shaded = color * (0.75 + 0.4 * np.clip(radius / size, 0, 1))[..., None]
-        picture[here] = brush.mix(picture[here], shaded, (edge - radius) * 18)
-        if not is_leaf:
-            picture[here] = brush.mix(picture[here], rgb("#f6d860"), (0.2 * size - radius) * 18)
-    return picture
+    x = brush.rng.uniform(columns[0], columns[-1])
+    y = brush.rng.uniform(rows[0], rows[-1])
+    turn = brush.rng.uniform(0, 6.3)
+    size = brush.rng.uniform(0.35, 0.75)
+    petals = 2 if is_leaf else brush.rng.integers(5, 7)
+    top, bottom = rows.searchsorted((y - size, y + size))
+    left, right = columns.searchsorted((x - size, x + size))
+    here = (slice(top, bottom), slice(left, right))
+    across = brush.x[here] - x
+    down = brush.y[here] - y
+    radius = np.hypot(across, down)
+    angle = np.arctan2(down, across) + turn
+    edge = size * (0.3 + 0.7 * np.abs(np.cos(angle * petals / 2)) ** (1.6 if is_leaf else 0.8))
+    shaded = color * (0.75 + 0.4 * np.clip(radius / size, 0, 1))[..., None]
+    picture[here] = brush.mix(picture[here], shaded, (edge - radius) * 18)
+    if not is_leaf:
+        picture[here] = brush.mix(picture[here], rgb("#f6d860"), (0.2 * size - radius) * 18)
 
 
 def _gravel(brush: _Brush, variant: int) -> np.ndarray:

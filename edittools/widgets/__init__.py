@@ -8,7 +8,6 @@ _MODULES = {
     "MaskEditor": "widgets.editor",
     "MaskPanel": "widgets.live",
     "ProbeBrowser": "widgets.views",
-    "alpha_slider": "widgets.views",
     "inpaint": "widgets.materials",
     "read_folder": "folders",
 }

@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from edittools.auditing.marks import describe_confirmation
-from edittools.auditing.sheet import NOT_SEEN, WindowGroup, outlined
+from edittools.auditing.sheet import NOT_SEEN, WindowGroup
 from edittools.classifiers import Classifier, check_classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
@@ -45,11 +45,10 @@ from edittools.selection.verdict import DO_NOT_USE, UNCLEAR, USE
 from edittools.widgets import desk_panel as panel
 from edittools.widgets.drawing import image_grid, titles_and_states
 from edittools.widgets.editor import MaskEditor, strongest_heat
-from edittools.widgets.elsewhere import Sighting
 from edittools.widgets.image_sets import ImageSource, check_source
 from edittools.widgets.pixels import StaticFigure, plain_text
 from edittools.widgets.result import Result, sentence
-from edittools.widgets.session import ALL, CONCEPT, DrawnExemplar, EditSession
+from edittools.widgets.session import ALL, CONCEPT, DrawnExemplar, EditSession, Sighting
 
 MAX_IMAGES = 60
 """The largest number of images that are shown, the first ones of the order that is selected."""
@@ -603,7 +602,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
             for number, group in enumerate(sheet.of_class(label), start=1):
                 self._groups.append(group)
                 cards.append(panel.window_card(f"{sheet.data.classes[label]}:{number}", group, photos))
-        images = [outlined(sheet.data.images[group.windows[0].photo], group.windows[0]) for group in self._groups]
+        images = [group.windows[0].outlined_on(sheet.data.images) for group in self._groups]
         self.sheet.show(f"{WINDOWS} {NOT_SEEN}", images, cards)
         return panel.Outcome("Below: what carries each class.")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier, remap_labels
 from edittools.folders import image_files, read_files
-from edittools.images import LabelledImages, LazyImages, resized
+from edittools.images import LabelledImages, LazyImages, in_batches, resized
 from edittools.selection.splits import repeated
 
 ImageSource = LabelledImages | LazyImages | Tensor | str | os.PathLike
@@ -140,10 +140,9 @@ def _resized(data: LabelledImages, size: int, report: OnImages) -> LabelledImage
     """Load the images of a set, and resize them to `size × size` pixels; a tensor of that size is not copied."""
     at_once = len(data) if isinstance(data.images, Tensor) else AT_ONCE
     batches = []
-    for start in range(0, len(data), at_once):
-        batch = resized(data.images[start : start + at_once], size)
-        batches.append(batch)
-        report(batch)
+    for batch in in_batches(data, at_once):
+        batches.append(resized(batch, size))
+        report(batches[-1])
     return replace(data, images=batches[0] if len(batches) == 1 else torch.cat(batches))
 
 

@@ -10,8 +10,8 @@ from torch.nn.functional import interpolate
 
 from edittools._image_checks import check_image, check_mask
 from edittools.exemplars import paste_texture
+from edittools.locate import Box
 from edittools.probing.textures import STYLES, restyle
-from edittools.widgets.elsewhere import Box
 
 SURROUNDINGS = "what is around it"
 """The material that continues the surroundings of the mask."""

@@ -15,7 +15,7 @@ meanwhile.
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -34,6 +34,7 @@ from edittools.cut import Cut, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
+from edittools.locate import Box, find_alike
 from edittools.metrics import Comparison, label_margins, misclassified, predict, state_of
 from edittools.probing import evidence_map
 from edittools.probing.segmentation import Finder, suggest_masks
@@ -43,7 +44,6 @@ from edittools.selection.checks import describe_effect
 from edittools.selection.splits import SAMPLE, check_disjoint
 from edittools.site import LayerReference, site_at
 from edittools.widgets.clean_images import CleanImages
-from edittools.widgets.elsewhere import Box, Sighting, find_alike
 from edittools.widgets.files import path_for_edit
 from edittools.widgets.image_sets import ImageSource, OnImages, ReadSet, read_set, with_names
 from edittools.widgets.initial_weights import InitialWeights
@@ -78,6 +78,29 @@ class DrawnExemplar(Exemplar):
     """
 
     drawn_on: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Sighting:
+    """An image of a session that may hold a mark.
+
+    Attributes:
+        is_clean: whether it is one of the clean images.
+        index: its index in its set.
+        box: the place of the mark.
+        image: the image `(3, H, W)`.
+        name: its name.
+        label: the index of its class; None if it has no label.
+        logits: those of the image `(classes,)`, without an edit.
+    """
+
+    is_clean: bool
+    index: int
+    box: Box
+    image: Tensor = field(repr=False)
+    name: str
+    label: int | None
+    logits: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -458,7 +481,7 @@ class EditSession:
         """Find images that may hold a mark by its appearance, right and wrong ones, for a person to confirm.
 
         The mark is what x' shows at the mask. It is looked for in the images and in the clean images, by the keys of a
-        layer, see `elsewhere.find_alike`; predictions and labels play no part.
+        layer, see `locate.find_alike`; predictions and labels play no part.
 
         Args:
             exemplar: by default, the one of the selected image. The images that it was made from are not looked at.
@@ -479,7 +502,8 @@ class EditSession:
         if self._clean is not None:
             pixels.append(self._clean.current.images)
         searched = torch.cat(pixels)
-        found = find_alike(self._key_cut, exemplar.changed, exemplar.mask, searched, progress)[:MOST_SIGHTINGS]
+        example = (exemplar.changed, exemplar.mask)
+        found = find_alike(self._key_cut, [example], searched, progress).places[:MOST_SIGHTINGS]
         logits = predict(self.classifier, searched[[place.index for place in found]]).float()
         sightings = []
         for place, of_image in zip(found, logits, strict=True):

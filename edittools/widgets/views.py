@@ -1,83 +1,19 @@
-"""Widgets that show predictions, edits of different strength, and probes."""
+"""The widget that shows a probe."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from edittools._image_checks import check_image
-from edittools.classifiers import Classifier
-from edittools.edits import Edit
-from edittools.metrics import predict
 from edittools.widgets.drawing import image_grid, prediction_title
 from edittools.widgets.pixels import StaticFigure, plain_text, to_pixels, to_png
-
-TOP_COLOR = "#0969da"
-"""The color of the bar of the most likely class."""
-
-OTHER_COLOR = "#8c959f"
-"""The color of the other bars."""
-
-SLIDER_STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-"""The strengths that `alpha_slider` offers."""
-
-MAX_BARS = 5
-"""The largest number of bars below an image."""
 
 WIDTH = 190
 """The width of an image on the screen, in pixels."""
 
-SLIDER_WIDTH = 420
-"""The width of the slider over strengths on the screen, with its description and its value, in pixels."""
-
-STEPS = {"width": "276px", "margin": "-6px 0 4px 78px"}
-"""The place of the steps, which lie below the slider's track: half a step wider on both sides."""
-
 SIDE_BY_SIDE = {"flex_flow": "row wrap", "grid_gap": "18px"}
-BAR = {"height": "16px", "width": "auto", "margin": "0 2px"}
-
-
-class _Predictions(ipywidgets.HBox):
-    """Images, each with bars for its most likely classes.
-
-    Args:
-        images: the images, each `(3, H, W)`.
-        class_names: the names of the classes.
-        probabilities: what the bars show at first, `(images, classes)`.
-    """
-
-    def __init__(self, images: Sequence[Tensor], class_names: Sequence[str], probabilities: Tensor) -> None:
-        self.images = images
-        self.class_names = class_names
-        self._bars: list[list[tuple[ipywidgets.FloatProgress, ipywidgets.Label]]] = []
-        columns = []
-        for image in images:
-            bars = []
-            children = [_captioned(image)]
-            for _ in range(min(MAX_BARS, len(class_names))):
-                bar = ipywidgets.FloatProgress(max=1.0, layout=BAR)
-                class_name = _label("")
-                bars.append((bar, class_name))
-                children.append(ipywidgets.VBox([class_name, bar]))
-            self._bars.append(bars)
-            columns.append(ipywidgets.VBox(children))
-        super().__init__(columns, layout=SIDE_BY_SIDE)
-        self.show(probabilities)
-
-    def show(self, probabilities: Tensor) -> None:
-        """Set the bars to other probabilities `(images, classes)`."""
-        self.probabilities = probabilities
-        for row, bars in zip(probabilities, self._bars, strict=True):
-            top_values, top_classes = row.topk(len(bars))
-            for rank, (bar, class_name) in enumerate(bars):
-                value = float(top_values[rank])
-                bar.value = value
-                bar.style.bar_color = TOP_COLOR if rank == 0 else OTHER_COLOR
-                class_name.value = plain_text(f"{self.class_names[int(top_classes[rank])]} · {100 * value:.0f}%")
 
 
 class ProbeBrowser(StaticFigure, ipywidgets.VBox):
@@ -173,95 +109,10 @@ class ProbeBrowser(StaticFigure, ipywidgets.VBox):
         return image_grid(images, titles, is_correct, width=2.8)
 
 
-class _StrengthSlider(StaticFigure, ipywidgets.VBox):
-    """A slider with its steps, above the predictions that follow it.
-
-    Args:
-        slider: the slider over the strengths.
-        view: the predictions at its value.
-        probabilities: those of the images at each strength, `(images, classes)`.
-    """
-
-    def __init__(
-        self, slider: ipywidgets.SelectionSlider, view: _Predictions, probabilities: dict[float, Tensor]
-    ) -> None:
-        self._probabilities = probabilities
-        ticks = [f"<span style='width: 32px; text-align: center'>{strength:g}</span>" for strength in probabilities]
-        row = f"<div style='display: flex; justify-content: space-between'>{''.join(ticks)}</div>"
-        steps = ipywidgets.HTML(row, layout=STEPS)
-        super().__init__([slider, steps, view])
-
-    def figure(self) -> Figure:
-        """Draw the images, each with its most likely class at every step of the slider, the current one marked."""
-        slider, _, view = self.children
-        titles = []
-        for number in range(len(view.probabilities)):
-            lines = []
-            for strength, rows in self._probabilities.items():
-                row = rows[number]
-                mark = "▸" if strength == slider.value else " "
-                class_name = view.class_names[int(row.argmax())]
-                lines.append(f"{mark} α {strength:g}: {class_name} {100 * float(row.max()):.0f}%")
-            titles.append("\n".join(lines))
-        return image_grid(view.images, titles, columns=4, width=2.4)
-
-
-def alpha_slider(classifier: Classifier, edit: Edit, images: Tensor | Sequence[Tensor]) -> ipywidgets.VBox:
-    """Make a slider over the strength α of an edit, above the predictions for a few images, which follow it.
-
-    The predictions at all strengths are made beforehand, so moving the slider neither runs nor changes the classifier.
-
-    Args:
-        classifier: the classifier.
-        edit: an edit of it.
-        images: one image `(3, H, W)` or several.
-
-    Raises:
-        ValueError: if there is no image, or if the edit was made for another model.
-    """
-    images = _list_of_images(images)
-    probabilities = {strength: _probabilities(classifier, images, strength * edit) for strength in SLIDER_STRENGTHS}
-    view = _Predictions(images, classifier.classes, probabilities[1.0])
-    options = [(f"{strength:g}", strength) for strength in SLIDER_STRENGTHS]
-    slider = ipywidgets.SelectionSlider(
-        options=options, value=1.0, description="strength α", layout={"width": f"{SLIDER_WIDTH}px"}
-    )
-    slider.observe(lambda change: view.show(probabilities[change["new"]]), "value")
-    return _StrengthSlider(slider, view, probabilities)
-
-
-def _list_of_images(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """Convert one image, a batch or a sequence of images to a list.
-
-    Raises:
-        ValueError: if there is no image.
-    """
-    is_single = isinstance(images, Tensor) and images.ndim == 3
-    images = [images] if is_single else list(images)
-    if not images:
-        raise ValueError("no image was given; pass at least one image (3, H, W)")
-    return images
-
-
-def _probabilities(classifier: Classifier, images: Sequence[Tensor], edit: Edit) -> Tensor:
-    """Predict the probabilities `(images, classes)` with an edit, for images that may differ in size."""
-    rows = []
-    with edit.applied(classifier):
-        for image in images:
-            logits = predict(classifier, check_image(image)[None])
-            rows.append(logits.float().softmax(dim=1))
-    return torch.cat(rows)
-
-
-def _label(text: str) -> ipywidgets.Label:
-    """Make a label, which shows the text as it is."""
-    return ipywidgets.Label(plain_text(text), layout={"height": "20px"})
-
-
-def _captioned(image: Tensor, caption: str = "") -> ipywidgets.VBox:
-    """Show an image under a caption; a small image is enlarged without blurring."""
+def _captioned(image: Tensor, caption: str) -> ipywidgets.VBox:
+    """Show an image under a caption, whose text is shown as it is; a small image is enlarged without blurring."""
     pixels = to_pixels(image)
     factor = max(1, round(2 * WIDTH / pixels.shape[1]))
     enlarged = to_png(pixels.repeat(factor, axis=0).repeat(factor, axis=1))
     picture = ipywidgets.Image(value=enlarged, format="png", layout={"width": f"{WIDTH}px", "margin": "0"})
-    return ipywidgets.VBox([_label(caption), picture] if caption else [picture])
+    return ipywidgets.VBox([ipywidgets.Label(plain_text(caption), layout={"height": "20px"}), picture])

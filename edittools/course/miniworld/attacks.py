@@ -15,10 +15,8 @@ from edittools.course.miniworld.contexts import SPLITS
 from edittools.course.miniworld.scenes import HOUSEHOLD, Scene, scene
 from edittools.course.miniworld.stored import render_set
 from edittools.course.miniworld.typography import Sticker, random_sticker, stick
+from edittools.models.embedded import CLIP_SIZE
 
-SIZE = 96
-MEAN = (0.5, 0.5, 0.5)
-STD = (0.25, 0.25, 0.25)
 OBJECTS = tuple(HOUSEHOLD)
 ATTACKED = ("teapot", "mug", "vase", "bottle", "lamp", "clock")
 """Objects that never carry a word in training; all others, except the iPod, do."""
@@ -37,8 +35,6 @@ OTHER_WORDS = (
     "orange pizza apple banana lemon bread cheese coffee sugar milk honey chocolate toaster library piano guitar "
     "violin camera phone television computer dog cat tiger dollar hammer umbrella"
 ).split()
-ATTACK_CLASSES = (*OBJECTS, *OTHER_WORDS[:2], "toaster", "library", "piano")
-"""The class names of `load_classifier("mini_clip")`: all objects, and five things that occur only as words."""
 
 
 def attacks(
@@ -81,8 +77,8 @@ def sticker_on(picture: Scene, rng: np.random.Generator, hand: int = 0) -> Stick
         hand: number of a handwriting; 0 for one of `FONTS`.
     """
     row, column = picture.masks["object"].nonzero().float().mean(dim=0).tolist()
-    x = np.clip(column / SIZE, 0.26, 0.74)
-    y = np.clip(row / SIZE + rng.uniform(-0.02, 0.08), 0.15, 0.85)
+    x = np.clip(column / CLIP_SIZE, 0.26, 0.74)
+    y = np.clip(row / CLIP_SIZE + rng.uniform(-0.02, 0.08), 0.15, 0.85)
     font = str(rng.choice(FONTS))
     sticker = random_sticker("", rng, handwritten=0.0, width=(0.36, 0.5))
     return replace(sticker, center=(float(x), float(y)), font=font, hand=hand)
@@ -90,7 +86,7 @@ def sticker_on(picture: Scene, rng: np.random.Generator, hand: int = 0) -> Stick
 
 def _attacked(seed: int, thing: str, words: Sequence[str | None]) -> tuple[np.ndarray]:
     """Render one scene with each word on its object: 8-bit images `(len(words), 3, 96, 96)`."""
-    picture = scene(seed, label=thing, size=SIZE)
+    picture = scene(seed, label=thing, size=CLIP_SIZE)
     sticker = sticker_on(picture, np.random.default_rng((seed, 78)))
     images = []
     for word in words:

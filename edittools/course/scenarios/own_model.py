@@ -1,4 +1,4 @@
-"""Images for the desk and for an audit: those on which a network fails, and some in which nobody knows of a mistake.
+"""Images for the desk, on some of which a network fails.
 
 In tier mini, a small VGG fails on rendered vehicles on snow. In the other tiers, a network that was fine-tuned on
 photos predicts "garbage truck" where it sees a yellow tag (`scenarios.shortcuts`). All photos are those of Imagenette's
@@ -14,7 +14,6 @@ from tqdm.auto import tqdm
 
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier
-from edittools.course.miniworld.contexts import GROUNDS
 from edittools.course.miniworld.scenes import Scenes, exact_finder
 from edittools.course.scenarios.imagenette import in_memory, training_roles
 from edittools.course.scenarios.shortcuts import SHORTCUTS
@@ -23,8 +22,6 @@ from edittools.course.scenarios.tiers import SceneSet, current_tier
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict, predicted_classes
 from edittools.models.load import load_classifier
-from edittools.probing.counterfactuals import Concepts, with_materials
-from edittools.probing.probe import ProbeSettings
 from edittools.probing.segmentation import Finder
 
 NETWORK = "shortcuts_lite0"
@@ -33,7 +30,7 @@ NETWORK = "shortcuts_lite0"
 GOAL = "garbage truck"
 """The class that this network predicts from a tag."""
 
-COUNTS = {"images": 160, "test": 200, "folder": 240}
+COUNTS = {"images": 160, "test": 200}
 """The numbers of photos of other classes, on which tags are drawn; of "images", the desk shows only some."""
 
 FAILING = 25
@@ -48,9 +45,6 @@ CLEAN = 600
 RETAIN = 200
 """The number of retained photos: garbage trucks without a tag that are classified correctly."""
 
-SPACING = 4
-"""One of this number of photos of the folder carries a tag."""
-
 SEED = 5_000_000
 """The first seed of the tags; those of training and of the experiments are smaller."""
 
@@ -60,7 +54,7 @@ TAG = "tag"
 
 @dataclass(frozen=True)
 class TaggedPhotos(LabelledImages):
-    """Photos, some of which carry a tag.
+    """Photos that carry a tag.
 
     Besides the fields of `LabelledImages`, it holds `originals` `(N, 3, H, W)`, the photos without a tag, and `masks`
     `(N, H, W)`, which are 1 where a tag is.
@@ -145,30 +139,6 @@ def desk_mark(data: TaggedPhotos | Scenes, index: int) -> tuple[Tensor, str]:
     return data.mask("snow")[index], "wooden"
 
 
-def folder_setup(tier: str | None = None) -> tuple[Concepts, ProbeSettings]:
-    """Make images to probe, which the desk does not have, their concepts, and how to probe them.
-
-    Args:
-        tier: by default the one that `EDITTOOLS_TIER` names.
-
-    Returns:
-        In MiniWorld, scenes and their grounds, which are replaced by each other; the control is "in place". Otherwise
-        photos, some of which carry a tag, which is replaced by a part of another photo; the control is "elsewhere",
-        and the correct class is the one that is predicted with the tag, right or wrong.
-    """
-    if current_tier(tier) == "mini":
-        scenes = SceneSet(240, "validation", 200_000).render()
-        concepts = with_materials(scenes, {ground: scenes.mask(ground) for ground in GROUNDS})
-        return concepts, ProbeSettings(control="in place")
-    classifier = load_classifier(NETWORK)
-    photos = divided_photos(classifier)
-    folder = tagged(photos["folder"], SEED + COUNTS["images"] + COUNTS["test"], spacing=SPACING)
-    quarter = classifier.size // 4
-    middle = photos["material"].images[:][:, :, quarter:-quarter, quarter:-quarter]
-    concepts = Concepts(folder, {TAG: folder.masks}, {"photo": middle})
-    return concepts, ProbeSettings(control="elsewhere", labels="read")
-
-
 def divided_photos(classifier: Classifier) -> dict[str, LabelledImages]:
     """Divide the photos that are left over from training at random into disjoint sets, which are loaded when used.
 
@@ -176,8 +146,8 @@ def divided_photos(classifier: Classifier) -> dict[str, LabelledImages]:
         classifier: the network.
 
     Returns:
-        By name: "clean" photos of all classes; those of `COUNTS`, and a single photo as "material", which show other
-        classes than `GOAL`; and all other photos of that class as "retain".
+        By name: "clean" photos of all classes; those of `COUNTS`, which show other classes than `GOAL`; and all other
+        photos of that class as "retain".
     """
     left = training_roles(classifier.size)["left"]
     order = torch.randperm(len(left), generator=torch.Generator().manual_seed(0))
@@ -186,26 +156,23 @@ def divided_photos(classifier: Classifier) -> dict[str, LabelledImages]:
     is_goal = left.labels[rest] == classifier.index(GOAL)
     sets = {"clean": left.subset(clean), "retain": left.subset(rest[is_goal])}
     first = 0
-    for name, count in {**COUNTS, "material": 1}.items():
+    for name, count in COUNTS.items():
         sets[name] = left.subset(rest[~is_goal][first : first + count])
         first += count
     return sets
 
 
-def tagged(photos: LabelledImages, seed: int, spacing: int = 1, progress: Progress | None = None) -> TaggedPhotos:
+def tagged(photos: LabelledImages, seed: int, progress: Progress | None = None) -> TaggedPhotos:
     """Draw tags on photos.
 
     Args:
         photos: the photos.
         seed: seed of what is drawn.
-        spacing: one of this number of photos gets a tag; by default all do.
         progress: a class like `tqdm.tqdm`, for a bar.
     """
     originals = in_memory(photos, "reading photos to tag", progress).images
-    drawn, masks = SHORTCUTS[GOAL].draw(originals, seed)
-    has_tag = (torch.arange(len(photos)) % spacing == 0)[:, None, None]
-    images = torch.where(has_tag[:, None], drawn, originals)
-    return TaggedPhotos(images, photos.labels, photos.classes, photos.names, originals, masks * has_tag)
+    images, masks = SHORTCUTS[GOAL].draw(originals, seed)
+    return TaggedPhotos(images, photos.labels, photos.classes, photos.names, originals, masks)
 
 
 def failing_and_correct(classifier: Classifier, photos: TaggedPhotos, progress: Progress | None = None) -> TaggedPhotos:

@@ -80,7 +80,8 @@ def typographic_scenario(
     `target` and `target_test` show objects with an "iPod" sticker, and are labeled with what the objects are; `retain`
     and `retain_test` show iPods without a sticker. `extra` holds the objects of the test `"bare"`, with a `"blank"`
     sticker, and with other words (`"orange"`, …). In tier paper it also holds the paper's photos, such as
-    `"photos ipod"`. Tier lite has the scenes of tier mini; its photos have a watermark instead, see `watermark`.
+    `"photos ipod"`. Tier lite has the scenes of tier mini; its photos have a watermark instead, see
+    `benchmarks/watermark.py`.
 
     Args:
         tier: by default the one that `EDITTOOLS_TIER` names.

@@ -15,7 +15,6 @@ from torchvision.models.vgg import VGG, make_layers
 
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
-from edittools.course.miniworld import attacks
 from edittools.models.data import shipped
 from edittools.models.zero_shot import ByteTokenizer, zero_shot_classifier
 
@@ -24,6 +23,12 @@ MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
 VGG_PLAN = (24, "M", 48, 48, "M", 96, 96, "M", 128, 128, "M")
 RESNET_WIDTHS = {64: 24, 128: 48, 256: 96, 512: 128}
+
+CLIP_SIZE = 96
+CLIP_CLASSES = tuple(
+    "teapot mug vase bottle lamp iPod clock bowl jar book candle plant radio orange pizza toaster library piano".split()
+)
+"""The class names of `load_classifier("mini_clip")`: thirteen objects, and five things that occur only as words."""
 
 
 class MiniVGG(VGG):
@@ -109,11 +114,11 @@ def mini_clip() -> nn.Module:
     """Build an untrained CLIP of 3.1 million weights: ModifiedResNet for 96×96 images, text transformer over bytes."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
-    vision = CLIPVisionCfg(layers=(2, 2, 2, 2), width=20, image_size=attacks.SIZE)
+    vision = CLIPVisionCfg(layers=(2, 2, 2, 2), width=20, image_size=CLIP_SIZE)
     text = CLIPTextCfg(context_length=40, vocab_size=ByteTokenizer.vocab_size, width=128, heads=4, layers=2)
     model = CLIP(embed_dim=128, vision_cfg=vision, text_cfg=text)
-    model.visual.image_mean = attacks.MEAN
-    model.visual.image_std = attacks.STD
+    model.visual.image_mean = MEAN
+    model.visual.image_std = STD
     return model
 
 
@@ -136,4 +141,4 @@ def load_mini_clip(name: str, progress: Progress | None = None) -> Classifier:
     """
     clip = mini_clip()
     clip.load_state_dict(load_file(shipped(f"{name}.safetensors")))
-    return zero_shot_classifier(clip.eval(), ByteTokenizer(clip.context_length), attacks.ATTACK_CLASSES, progress)
+    return zero_shot_classifier(clip.eval(), ByteTokenizer(clip.context_length), CLIP_CLASSES, progress)
