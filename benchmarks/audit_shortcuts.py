@@ -28,7 +28,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 from tqdm.auto import tqdm
 
-from edittools.auditing.audit import concepts_to_probe
+from edittools.auditing.concepts import concepts_to_probe
 from edittools.classifiers import Classifier
 from edittools.course.scenarios.imagenette import in_memory, training_roles
 from edittools.course.scenarios.shortcuts import SHORTCUTS, Tag

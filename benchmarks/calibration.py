@@ -1,9 +1,11 @@
 """Claim: an audit seldom finds a rule where there is none, and a verdict is seldom wrong about the edit that it judges.
 
 Verdicts: each case is a repair of a small network whose edit is then measured on thousands of new images, so that it is
-known whether the edit is good (`quality_of`). The exemplar shows the reason for the mistakes or noise, and the images
-with the concept are a sample, failing images only, or frames of a few scenes (`_lib/cases_of_repair.py`). The verdict
-is compared with the same rule without random directions.
+known whether the edit is good (`quality_of`). Ordinary images without labels select the edit, and labeled ones judge
+it. The exemplar shows the reason for the mistakes or noise, and the images with the concept are a sample, failing
+images only, or frames of a few scenes (`_lib/cases_of_repair.py`). The verdict is compared with the same rule without
+random directions. For edits that truly cost 0.2 points of accuracy, the probability is computed with which the rule of
+the verdict accepts the cost on 400 clean images.
 
 `--audits`: the two concepts of each audit are rectangles at random places, and a coin decides in each image which of
 them is A and which is B. What an audit finds is therefore chance: a rule of a class, or of all classes together. With
@@ -16,27 +18,36 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import torch
 from _lib.cases_of_repair import KINDS, Case, Kind, case_of, truth
 from _lib.command import parser, run
 from _lib.results import Results
 from _lib.striped import SIZE, STRIPED, backgrounds, plain_network, squares
+from scipy.stats import binom
 from torch import Tensor
 from torchvision.utils import save_image
 from tqdm.auto import tqdm
 
-from edittools.auditing.audit import concepts_to_probe
+from edittools.auditing.concepts import concepts_to_probe
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.metrics import wilson
 from edittools.probing.effects import CONTROLS
 from edittools.probing.probe import probe
 from edittools.selection import Assessment, repair
+from edittools.selection.checks import most_lost
 from edittools.selection.verdict import verdict_of
 
 LAYERS = ("3", "6")
-CASES = 15
+CASES = 30
 """The number of cases of each kind."""
+
+COST, CLEAN_IMAGES = 0.2, 400
+"""The true cost of an edit in points of accuracy, and the number of clean images on which the verdict judges it."""
+
+CORRECTED = (0.0, 0.2, 0.5, 1.0)
+"""The percentages of clean images that such an edit corrects; it breaks as many, and those that it costs."""
 
 CONTROL = "it corrects more than random directions"
 """The name of the check that the second rule leaves out."""
@@ -59,8 +70,17 @@ SEED_OF_AUDITS = 5_000
 
 def assess(case: Case) -> Assessment:
     """Repair."""
-    images = (case.concept, case.clean, {"alike": case.retain})
-    return repair(case.classifier, case.exemplar, *images, source=case.source, layers=LAYERS, progress=None)
+    return repair(
+        case.classifier,
+        case.exemplar,
+        case.images,
+        concept=case.concept,
+        clean=case.clean,
+        retain={"alike": case.retain},
+        source=case.source,
+        layers=LAYERS,
+        progress=None,
+    )
 
 
 def words_of(assessment: Assessment) -> dict[str, str]:
@@ -94,19 +114,16 @@ def true_figures(case: Case, edit: Edit) -> dict[str, float]:
 
 
 def add_case(results: Results, kind: Kind, number: int, seed: int) -> bool:
-    """Add the verdict and the truth of a case; return False if it cannot be made, or if no image is misclassified."""
+    """Add the verdict and the truth of a case; return False if it cannot be made."""
     case = case_of(kind, number, seed)
     if case is None:
         return False
-    try:
-        assessment = assess(case)
-    except ValueError:  # all images with the concept are classified correctly
-        return False
+    assessment = assess(case)
     where = {"condition": kind.name, "split": str(seed)}
     for metric, value in true_figures(case, assessment.edit).items():
         results.add(metric, value, **where)
-    held_out = assessment.evaluation.target
-    results.add("changed held-out predictions", int((held_out.before != held_out.after).sum()), **where)
+    concept = assessment.effects["concept"]
+    results.add("changed held-out predictions", int((concept.before != concept.after).sum()), **where)
     for rule, word in words_of(assessment).items():
         results.add(word, 1, method=rule, **where)
     return True
@@ -123,6 +140,37 @@ def add_verdicts(results: Results, cases: int, first: int) -> None:
                 seed += 10
                 bar.n = index * cases + number
                 bar.refresh()
+
+
+def probability_accepted(images: int, corrected: float, broken: float) -> float:
+    """Compute the probability that the verdict accepts the cost on accuracy, exactly by the binomial distribution.
+
+    Each image is corrected with one probability and broken with another, independently of the others.
+
+    Args:
+        images: the number of clean images.
+        corrected: the probability that an image is corrected.
+        broken: the probability that one is broken.
+    """
+    counts = np.arange(images + 1)
+    probability_of_broken = binom.pmf(counts, images, broken)
+    fewest_corrected = counts - most_lost(images)
+    enough_corrected = binom.sf(fewest_corrected - 1, images - counts, corrected / (1 - broken))
+    return float(probability_of_broken @ enough_corrected)
+
+
+def add_power(results: Results) -> None:
+    """Add how often edits that truly cost `COST` points are accepted on `CLEAN_IMAGES` clean images."""
+    for corrected in CORRECTED:
+        broken = corrected + COST
+        results.add(
+            "probability that the cost is accepted",
+            probability_accepted(CLEAN_IMAGES, corrected / 100, broken / 100),
+            method="verdict",
+            split="clean",
+            condition=f"breaks {broken:.1f}% and corrects {corrected:.1f}% of clean images",
+            n=CLEAN_IMAGES,
+        )
 
 
 # --- audits ---
@@ -175,6 +223,7 @@ def experiment(options: argparse.Namespace) -> Results:
         plain = plain_network(150 if options.quick else 250)
         add_audits(results, plain, 5 if options.quick else AUDITS, options.seed + SEED_OF_AUDITS)
     else:
+        add_power(results)
         add_verdicts(results, 1 if options.quick else CASES, options.seed)
     return results
 

@@ -1,81 +1,69 @@
-"""Claim: with labeled images, fine-tuning removes a learned shortcut as well as an edit; an edit needs far less.
+"""Claim: without labels, an edit selected by hosts removes a learned shortcut nearly as well as fine-tuning does.
 
 Two networks were fine-tuned on photos of Imagenette in which a tag stands for "garbage truck", a line of text for
 "church", and a film border for "French horn" (see data/README.md). For each network, shortcut, and draw, all methods
-get what a user of `repair` has: one exemplar, 200 photos with the shortcut, right and wrong, up to 60 of which are of
-its own class, 600 clean photos, and 200 photos of the shortcut's class without it. All are photos of the split "train";
-the networks were neither trained nor tuned on them.
+get the same: one exemplar and 600 ordinary photos without labels, of the split "train"; the networks were neither
+trained nor tuned on them.
 
-Each method is selected by the rule of `repair`: the lowest cross-entropy on the photos with the shortcut, of the
-candidates with a net gain and costs within half of the limits. It is also selected without limits. Fine-tuning trains
-on two thirds of the same photos and is selected on the other third; its rate was chosen with `--development` on draw 1,
-which reads no photo for evaluation, and so was the layer of the edit with default settings, which needs no labels.
+The methods are the default of `select_edit`, an edit selected by hosts; what is selected from the same score table
+without its two parts (only edits of the exemplar; only edits of hosts of other classes, without a weight for the own
+class); an edit with default settings in the layer that the exemplar's own prediction selects; label-free fine-tuning
+with several seeds, selected by the same objective; and random directions in the layer of the default. With `--former
+FOLDER`, edits that a former search selected with about 1,000 labels, on the same exemplars, are evaluated as well.
 
-With `--labels 24` or `--labels 100`, only so many photos, those with the shortcut, have labels; the network's own
-predictions serve as labels of the clean and the retained photos. The hypothesis, written down before these runs: an
-edit wins such a budget if it corrects at most 5 points less than the best rival, and costs at least 0.5 points of
-accuracy less than this rival, in three quarters of the pairs. If it wins none, what speaks for an edit is its time, its
-size, and that it can be undone.
+The evaluation uses every fourth photo of the split "val", from the second one on, with and without each shortcut, after
+all selections are made. Networks have seen most of these photos in their pretraining on ImageNet, so differences
+between methods count, levels of accuracy do not. Draws and seeds are averaged for each pair of a network and a
+shortcut. Intervals are Student's t over the six pairs. These are three marks on two networks, measured on the same
+photos, so the intervals hold for these marks and networks.
 
-The evaluation uses every fourth photo of the split "val", with and without each shortcut, after all selections are
-made. Networks have seen most of these photos in their pretraining on ImageNet, so differences between methods count,
-levels of accuracy do not. Draws are averaged for each pair of a network and a shortcut. The interval is Student's t
-over these pairs, so it holds for these marks and networks.
+A method that costs accuracy on the mark's own class is also weakened until this class, with the mark, is predicted
+correctly at least as often as with the default edit: to 0.75, 0.5, or 0.25 times its change of the weights, or none.
 
-`--store FOLDER` is required: it keeps what was selected, and an interrupted run continues where it was.
+`--development` uses draw 1 and the tuning photos, and reads no photo of "val". `--store FOLDER` is required: it keeps
+what was selected, and an interrupted run continues where it was.
 """
 
 import argparse
-import time
-from collections.abc import Sequence
-from dataclasses import replace
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
-from _lib import contest
+from _lib import effects, label_free
 from _lib.command import add_store, code_digest, parser, run
-from _lib.contest import CLEAN, OWN_CLASS, TARGET, add_contest, wrong_with
-from _lib.methods import (
-    RATES,
-    Entry,
-    default_edits,
-    finetuned_without_labels,
-    losses_at_exemplar,
-    select_edits,
-    select_finetuned,
+from _lib.label_free import (
+    ablations,
+    finetune,
+    random_directions,
+    save_edits,
+    select_by_exemplar,
+    select_by_hosts,
 )
-from _lib.results import DEFAULT, Results
-from _lib.shortcuts import (
-    FEW_LABELS,
-    NAMES,
-    NETWORKS,
-    QUICK,
-    ShortcutCase,
-    Sizes,
-    evaluation_photos,
-    marked,
-    shortcut_case,
-)
+from _lib.results import BY_HOSTS, FORMER, Results
+from _lib.shortcuts import NAMES, NETWORKS, SEED_OF_TEST, UserCase, evaluation_photos, user_case
 from tqdm.auto import tqdm
 
-import edittools
 from edittools.classifiers import fingerprint
+from edittools.course.scenarios.shortcuts import SHORTCUTS
 from edittools.edits import Edit
+from edittools.images import LabelledImages
+from edittools.methods import EDIT, RANDOM
 from edittools.models import load_classifier
 from edittools.probing import jobs
-from edittools.selection import Search, Splits, repair
 
-DRAWS = {"shortcuts_squeezenet": (3, 4), "shortcuts_lite0": (3,)}
-"""The draws for evaluation: photos of "val" were read with edits of draws 1 and 2 before."""
+DRAWS = (3, 4)
+"""The draws for evaluation; draw 1 served for development."""
 
-DEVELOPMENT = {"shortcuts_squeezenet": "garbage truck", "shortcuts_lite0": "church"}
-"""The pairs of a network and a shortcut with which fine-tuning was developed, in draw 1."""
+SEEDS = 5
+"""The number of seeds of fine-tuning."""
 
-VERSION = 3
-"""To be raised when the photos change, so that no row of former ones is taken from a store."""
+MATCHED = "at the own class of the default"
+"""The condition of a method that is weakened in this way."""
+
+FORMER_LIMITS = "within the limits"
+"""The former edits that are evaluated: those that its limits allowed."""
 
 
 class Pair(NamedTuple):
@@ -96,104 +84,88 @@ class Pair(NamedTuple):
         """The name of the pair, with its draw."""
         return f"{self.network}, {NAMES[self.goal]}, draw {self.draw}"
 
-    def case(self, sizes: Sizes) -> ShortcutCase:
-        """Collect the photos."""
-        return shortcut_case(self.network, self.goal, self.draw - 1, sizes)
+    def case(self) -> UserCase:
+        """Collect what a user has."""
+        return user_case(self.network, self.goal, self.draw)
+
+
+class Photos(NamedTuple):
+    """Which photos serve for evaluation.
+
+    Attributes:
+        split: "val" or "tuning".
+        first: the index of the first photo that is used.
+        every: every how many of the photos one is used.
+    """
+
+    split: str = "val"
+    first: int = 1
+    every: int = 4
+
+    def load(self, size: int) -> LabelledImages:
+        """List the photos."""
+        return evaluation_photos(size, self.split, self.first, self.every)
+
+
+DEVELOPMENT = Photos("tuning", 0, 2)
+QUICK = Photos("tuning", 0, 40)
+"""The photos with `--development` and with `--quick`, which read no photo of "val"."""
 
 
 # --- selection -------------------------------------------------------------------------------------------------------
 
 
-def finetuned(folder: Path, sizes: Sizes, rates: Sequence[float] | None, pair: Pair) -> list[dict[str, Any]]:
-    """Fine-tune the whole network on the photos, and on clean photos with pasted marks."""
+def edited(folder: Path, pair: Pair) -> list[dict[str, Any]]:
+    """Select all edits of one layer."""
     with jobs.one_thread():
-        case = pair.case(sizes)
-        splits = Splits.of(case.classifier, [case.exemplar], case.concept, case.clean, case.retain)
-        selected = select_finetuned(case.classifier, case.exemplar, splits, rates, is_pasted=True)
-    return save_edits(folder, pair, selected)
+        case = pair.case()
+        found = [select_by_exemplar(*case)]
+        default, selection = select_by_hosts(*case)
+        found += [default, *ablations(default, selection.scores)]
+        found += random_directions(*case, default.edit.layers[0])
+    return save_edits(folder, pair._asdict(), found)
 
 
-def without_labels(folder: Path, sizes: Sizes, pair: Pair) -> list[dict[str, Any]]:
-    """Fine-tune the whole network on clean photos with pasted marks, labeled with the network's own predictions."""
+def finetuned(folder: Path, seeds: int, pair: Pair) -> list[dict[str, Any]]:
+    """Fine-tune without labels, with several seeds."""
     with jobs.one_thread():
-        case = pair.case(sizes._replace(are_labeled=False))
-        splits = Splits.of(case.classifier, [case.exemplar], case.concept, case.clean, case.retain)
-        selected = [finetuned_without_labels(case.classifier, case.exemplar, splits)]
-    return save_edits(folder, pair, selected)
+        case = pair.case()
+        _, selection = select_by_hosts(*case)
+        found = [finetune(case.classifier, selection, seed=seed) for seed in range(seeds)]
+    return save_edits(folder, pair._asdict(), found)
 
 
-def edited(folder: Path, sizes: Sizes, pair: Pair) -> list[dict[str, Any]]:
-    """Repair the network, and select for every other method among the candidates of the same search."""
-    with jobs.one_thread():
-        case = pair.case(sizes)
-        started = time.process_time()
-        fix = repair(case.classifier, case.exemplar, case.concept, case.clean, case.retain, progress=None)
-        said = {"verdict": fix.verdict.word, "lines": dict(fix.verdict.lines), "held out": fix.evaluation.row()}
-        seconds = time.process_time() - started
-        [of_repair, *others] = select_edits(fix.search, case.exemplar, fix.selection, seconds)
-        selected = [replace(of_repair, more=said), *others]
-    return save_edits(folder, pair, selected)
+def former_edits(folder: Path) -> pd.DataFrame:
+    """Read which edits the former search selected: one JSON file per pair, a list of rows or a mapping with `rows`.
 
-
-def save_edits(folder: Path, pair: Pair, selected: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Write what was selected to a folder, and return one row per selection, with the name of its file.
-
-    A file is named by the digest of its edit, so that no run replaces the edits of another one.
+    The rows of its edits within its limits are kept; `edit` is the path of the edit's file.
     """
-    rows = []
-    for one in selected:
-        name = ""
-        if one.edit is not None:
-            name = f"{one.edit.digest}.safetensors"
-            one.edit.save(folder / name)
-        rows.append({**pair._asdict(), **one.row(), "edit": name})
-        print(f"{pair.name}: {one.row()}", flush=True)
-    return rows
-
-
-def layer_rules(sizes: Sizes, pair: Pair) -> list[dict[str, Any]]:
-    """Compare rules for the layer of an edit with default settings, on photos for selection."""
-    with jobs.one_thread():
-        case = pair.case(sizes)
-        splits = Splits.of(case.classifier, [case.exemplar], case.concept, case.clean, case.retain)
-        search = Search(case.classifier, case.exemplar, splits)
-        edits = default_edits(search, case.exemplar)
-        divergences = losses_at_exemplar(search, case.exemplar, edits)
-        rows = []
-        for layer, edit in edits.items():
-            net = search.activations["target"].compare(edit).errors_corrected
-            change = search.activations["clean"].compare(edit).accuracy_change
-            figures = {"divergence": divergences[layer], "net": net, "accuracy change": change}
-            rows.append({**pair._asdict(), "layer": layer, **figures})
-    return rows
+    rows: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text())
+        of_pair = content["rows"] if isinstance(content, dict) else content
+        rows += [row for row in of_pair if row["method"] == EDIT and row["limits"] == FORMER_LIMITS and row["edit"]]
+    table = pd.DataFrame(rows, columns=["network", "goal", "draw", "settings", "candidates", "seconds", "edit"])
+    return table.assign(method=FORMER, run="", edit=[str(folder / name) for name in table.edit])
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
 
 
-def evaluated(folder: Path, sizes: Sizes, selected: pd.DataFrame, pair: Pair) -> list[dict[str, Any]]:
+def evaluated(folder: Path, of_photos: Photos, selected: pd.DataFrame, pair: Pair) -> list[dict[str, Any]]:
     """Evaluate the edits of a pair on photos with and without the shortcut; one row per edit, with its file."""
     classifier = load_classifier(pair.network)
     is_member = (selected.network == pair.network) & (selected.goal == pair.goal) & (selected.draw == pair.draw)
-    edits = {name: Edit.load(folder / name, classifier.model) for name in selected.edit[is_member] if name}
-    photos = evaluation_photos(classifier.size, sizes)
-    groups = torch.arange(len(photos)).split(32)
-    is_own = photos.labels == photos.classes.index(pair.goal)
+    of_pair = selected[is_member]
+    edits = {name: Edit.load(folder / name, classifier.model) for name in of_pair.edit.unique()}
+    photos = of_photos.load(classifier.size)
+    where = (photos, pair.goal, SHORTCUTS[pair.goal], SEED_OF_TEST)
+    [default] = of_pair[of_pair.method == BY_HOSTS].edit
     with jobs.one_thread():
-        clean = wrong_with(classifier, edits, (marked(photos, None, numbers) for numbers in groups), "photos")
-        with_shortcut = wrong_with(
-            classifier, edits, (marked(photos, pair.goal, numbers) for numbers in groups), "photos with the shortcut"
-        )
-    rows = []
-    for name in edits:
-        wrong = {
-            TARGET: [with_shortcut[one][~is_own] for one in ("", name)],
-            CLEAN: [clean[one] for one in ("", name)],
-            OWN_CLASS: [with_shortcut[one][is_own] for one in ("", name)],
-        }
-        sets = {split: [one.int().tolist() for one in pair_of_sets] for split, pair_of_sets in wrong.items()}
-        rows.append({"edit": name, "sets": sets})
-    return rows
+        found = effects.effects(classifier, edits, *where)
+        selected_edits = {name: edits[name] for name in of_pair[of_pair.method != RANDOM].edit}
+        matched = effects.matched(classifier, selected_edits, found, default, *where)
+    return [{"edit": name, "sets": found[name], "matched": matched.get(name)} for name in edits]
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -201,56 +173,32 @@ def evaluated(folder: Path, sizes: Sizes, selected: pd.DataFrame, pair: Pair) ->
 
 def experiment(options: argparse.Namespace) -> Results:
     """Select for all pairs, and then evaluate what was selected."""
-    sizes = QUICK if options.quick else FEW_LABELS.get(options.labels, Sizes())
-    folder = options.store / ("quick edits" if options.quick else f"edits {options.labels or ''}".strip())
+    photos = QUICK if options.quick else DEVELOPMENT if options.development else Photos()
+    folder = options.store / "edits"
     folder.mkdir(parents=True, exist_ok=True)
-    todo = []
-    for network in options.networks:
-        for draw in options.draws or DRAWS[network]:
-            todo += [Pair(network, goal, draw) for goal in NAMES]
-    if options.quick:
-        todo = todo[:1]
-    named = {pair.name: pair for pair in todo}
-    library = Path(edittools.__file__).parent
-    training = code_digest(library / "selection" / "finetuning.py", library / "exemplars.py")
+    draws = (1,) if options.quick or options.development else options.draws
+    todo = [Pair(network, goal, draw) for network in options.networks for draw in draws for goal in NAMES]
+    named = {pair.name: pair for pair in (todo[:1] if options.quick else todo)}
     weights = " ".join(fingerprint(load_classifier(name)) for name in options.networks)
-    about = f"fine-tuning {sizes} {RATES} {VERSION} {training} {weights}"
-    tuned = jobs.run(partial(finetuned, folder, sizes, RATES), named, options.store, progress=tqdm, about=about)
-    about = f"no labels {sizes} {RATES} {VERSION} {training} {weights}"
-    work = partial(without_labels, folder, sizes)
-    unlabeled = jobs.run(work, named, options.store, progress=tqdm, about=about)
-    about = f"edits {sizes} {VERSION} {code_digest(library, Path(contest.__file__).parent)} {weights}"
-    edits = jobs.run(partial(edited, folder, sizes), named, options.store, progress=tqdm, about=about)
-    selected = pd.concat([edits, tuned, unlabeled], ignore_index=True)
-    about += f" {RATES} {training} evaluation"
-    work = partial(evaluated, folder, sizes, selected)
-    photos = jobs.run(work, named, options.store, progress=tqdm, about=about)
-    sets = dict(zip(photos.edit, photos.sets, strict=True))
-    rows = selected.assign(case=selected.goal.map(NAMES), sets=[sets[name] if name else {} for name in selected.edit])
+    about = f"{code_digest(*label_free.CODE)} {weights}"
+    edits = jobs.run(partial(edited, folder), named, options.store, progress=tqdm, about=f"edits {about}")
+    work = partial(finetuned, folder, options.seeds)
+    tuned = jobs.run(work, named, options.store, progress=tqdm, about=f"fine-tuning {options.seeds} {about}")
+    selected = pd.concat([edits, tuned], ignore_index=True)
+    if options.former is not None:
+        former = former_edits(options.former.resolve())
+        is_member = pd.MultiIndex.from_frame(former[["network", "goal", "draw"]]).isin(list(named.values()))
+        selected = pd.concat([selected, former[is_member]], ignore_index=True)
+    about = f"evaluation {photos} {options.seeds} {sorted(selected.edit)} {code_digest(Path(effects.__file__).parent)}"
+    work = partial(evaluated, folder, photos, selected)
+    found = jobs.run(work, named, options.store, progress=tqdm, about=about).set_index("edit")
+    rows = selected.assign(case=selected.goal.map(NAMES), condition="", sets=selected.edit.map(found.sets))
     results = Results("learned_shortcut", "photos")
-    add_contest(results, rows)
-    return results
-
-
-def develop(options: argparse.Namespace) -> Results:
-    """Fine-tune with all rates on the pairs for development, and compare rules for the layer of a default edit."""
-    sizes = QUICK if options.quick else Sizes()
-    folder = options.store / "development"
-    folder.mkdir(parents=True, exist_ok=True)
-    results = Results("learned_shortcut_development", "photos")
-    for network in options.networks:
-        for goal in NAMES:
-            table = pd.DataFrame(layer_rules(sizes, Pair(network, goal, 1))).sort_values("divergence")
-            where = {"network": network, "method": DEFAULT, "split": "target"}
-            for rule, row in {
-                "smallest divergence": table.iloc[0],
-                "largest net": table.loc[table.net.idxmax()],
-            }.items():
-                condition = f"{NAMES[goal]}, {rule}, {row.layer}"
-                results.add("errors corrected", row.net, **where, condition=condition)
-                results.add("accuracy change", row["accuracy change"], **where, condition=condition)
-        for row in finetuned(folder, sizes, None, Pair(network, DEVELOPMENT[network], 1)):
-            results.add_selected(row["settings"], network, row["method"], condition=row["limits"])
+    effects.add_means(results, rows, BY_HOSTS)
+    is_matched = rows.method != RANDOM
+    matched = rows[is_matched].assign(condition=MATCHED, sets=rows.edit[is_matched].map(found.matched))
+    effects.add_means(results, matched, BY_HOSTS)
+    effects.add_outcomes(results, rows.assign(run=[f"draw {row.draw} {row.run}".strip() for row in rows.itertuples()]))
     return results
 
 
@@ -258,19 +206,17 @@ def main() -> None:
     """Read the command line and run the experiment."""
     arguments = parser(__doc__)
     arguments.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
-    arguments.add_argument("--draws", nargs="+", type=int, help="numbers of draws, from 1 on")
+    arguments.add_argument("--draws", nargs="+", type=int, default=DRAWS, help="numbers of draws, from 1 on")
+    arguments.add_argument("--seeds", type=int, default=SEEDS, help="number of seeds of fine-tuning")
     arguments.add_argument(
-        "--labels",
-        type=int,
-        choices=tuple(FEW_LABELS),
-        help="only so many photos have labels, those with the shortcut",
+        "--former", type=Path, metavar="FOLDER", help="evaluate the edits of a former search as well"
     )
-    arguments.add_argument("--development", action="store_true", help="choose settings on draw 1; reads no test photo")
+    arguments.add_argument("--development", action="store_true", help='use draw 1 and tuning photos, none of "val"')
     add_store(arguments)
     options = arguments.parse_args()
     if options.store is None:
         arguments.error("pass --store FOLDER, where the selected edits are kept between selection and evaluation")
-    run(arguments, develop if options.development else experiment)
+    run(arguments, experiment)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 Tier mini: a thousand scenes of MiniWorld; nothing is downloaded. The exemplars are cars, the test classes are the other
 vehicles.
 
-Tier lite: everything is selected on composites (roads of MSRC photos replaced by snow), and all 126 of the paper's snow
-photos are used for evaluation. One half of the ImageNet sample limits the loss of accuracy, which is measured on the
-other half. Needs the photos (see docs/tiers.md).
+Tier lite: labels select on composites (roads of MSRC photos replaced by snow), and all 126 of the paper's snow photos
+are used for evaluation. Accuracy is measured on one half of the ImageNet sample. Needs the photos (see docs/tiers.md).
 
-Each exemplar is used on its own. Every method is selected in the same way and evaluated once. The interval is Student's
-t over pairs of a network and an exemplar. With `--store FOLDER` finished networks are kept, and an interrupted run
-continues where it was.
+Each exemplar is used on its own. Without labels, an edit is selected by ordinary images with the snow of the exemplar
+in place, and the network is fine-tuned on the same; with labels, each method is selected by its cross-entropy on images
+with snow. All are evaluated once. The interval is Student's t over pairs of a network and an exemplar. With `--store
+FOLDER` finished networks are kept, and an interrupted run continues where it was.
 """
 
 import argparse

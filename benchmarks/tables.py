@@ -20,14 +20,17 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from _lib.cases_of_repair import quality_of
+from _lib.comparisons import without_labels
 from _lib.contest import CLEAN, OWN_CLASS, TARGET, headline
-from _lib.methods import WITHIN, WITHOUT
 from _lib.pivots import CHANGE, LEAST, LOSS, PRECISE_SHARE, RATIO, SHARE, cells, markdown
 from _lib.results import (
     BLURRED,
+    BY_EXEMPLAR,
+    BY_HOSTS,
     DEFAULT,
     FINETUNING,
     FOLDER,
+    LABEL_FREE,
     METHOD_NAMES,
     NO_EDIT,
     PASTED,
@@ -46,6 +49,9 @@ from edittools._caching import atomic_path
 from edittools.methods import EDIT, RANDOM
 
 DOCS = FOLDER.parent / "docs"
+
+WITHIN, WITHOUT = "within the limits", "without limits"
+"""The conditions of results of a former search, which selected each method within limits on costs, and without."""
 
 
 # --- tables of one experiment ---
@@ -84,7 +90,7 @@ OTHER_SETS = {
 
 
 def contest(table: pd.DataFrame) -> str:
-    """Write what each method corrects within and without limits, and what it costs; then the values of each case."""
+    """Write what each method corrects, and what it costs; then the values of each case."""
     parts = []
     for run, part in table.groupby("run", sort=False):
         title = f"`{read_run(run)['command']}`:\n\n" if table.run.nunique() > 1 else ""
@@ -99,22 +105,28 @@ def contest_of_methods(table: pd.DataFrame) -> str:
     shown = everywhere if has_levels else everywhere[everywhere.method != NO_EDIT]
     methods = [method for method in METHOD_NAMES if (shown.method == method).any()]
     columns = {"method": pd.Series({name: f"**{name}**" if name == EDIT else name for name in methods})}
-    for limits in (WITHIN, WITHOUT):
-        part = pd.concat([headline(table, limits), everywhere[everywhere.method == NO_EDIT]])
+    has_limits = (everywhere.condition == WITHIN).any()
+    for limits in (WITHIN, WITHOUT) if has_limits else ("",):
+        prefix = f"{limits}: " if limits else ""
+        part = headline(table, limits)
+        part = pd.concat([part[part.method != NO_EDIT], everywhere[everywhere.method == NO_EDIT]])
         feasible = part[part.metric == "feasible"].set_index("method")
         if limits == WITHIN or (feasible.value < feasible.n).any():
-            columns[f"{limits}: feasible"] = feasible.value.map("{:.0f}".format) + " of " + feasible.n.astype(str)
-        columns[f"{limits}: errors corrected"] = cells(part, "errors corrected", TARGET)
-        columns[f"{limits}: accuracy, points"] = cells(part, "accuracy change", CLEAN)
+            columns[f"{prefix}feasible"] = feasible.value.map("{:.0f}".format) + " of " + feasible.n.astype(str)
+        columns[f"{prefix}errors corrected"] = cells(part, "errors corrected", TARGET)
+        columns[f"{prefix}accuracy, points"] = cells(part, "accuracy change", CLEAN)
         for split, (title, metric) in OTHER_SETS.items():
-            columns[f"{limits}: {title}"] = cells(part, metric, split, interval=False)
+            columns[f"{prefix}{title}"] = cells(part, metric, split, interval=False)
     seconds = everywhere[everywhere.metric == "CPU seconds"].drop_duplicates("method").set_index("method").value
     columns["CPU seconds"] = seconds.map("{:.3g}".format)
     return markdown(columns)
 
 
-SHOWN_BY_CASE = {EDIT: WITHIN, FINETUNING: WITHIN, PASTED: WITHIN, DEFAULT: WITHOUT, PASTED_UNLABELED: WITHOUT}
-"""The methods whose values are written for each case, and how they were selected."""
+SHOWN_BY_CASE = (BY_HOSTS, EDIT, BY_EXEMPLAR, LABEL_FREE)
+"""The methods whose values are written for each case."""
+
+FORMER_BY_CASE = {EDIT: WITHIN, FINETUNING: WITHIN, PASTED: WITHIN, DEFAULT: WITHOUT, PASTED_UNLABELED: WITHOUT}
+"""The same of a former search, and how they were selected."""
 
 
 def contest_of_cases(table: pd.DataFrame) -> str:
@@ -123,16 +135,20 @@ def contest_of_cases(table: pd.DataFrame) -> str:
     A method that does not depend on the case has one value for each network.
     """
     selected = read_run(table.run.iloc[0])["selected"]
-    of_edit = [one for one in selected if one["method"] == EDIT and one["condition"].endswith(WITHIN)]
+    has_limits = (table.condition == WITHIN).any()
+    of_edit = [one for one in selected if one["method"] == EDIT]
+    if has_limits:
+        of_edit = [one for one in of_edit if one["condition"].endswith(WITHIN)]
     cases = dict.fromkeys((one["network"], one["condition"].split(", ")[0]) for one in of_edit)
-    shown = {method: limits for method, limits in SHOWN_BY_CASE.items() if (table.method == method).any()}
-    by_case = {entry["method"] for entry in selected if ", " in entry["condition"]}
+    methods = FORMER_BY_CASE if has_limits else dict.fromkeys(SHOWN_BY_CASE, "")
+    shown = {method: limits for method, limits in methods.items() if (table.method == method).any()}
+    by_case = {entry["method"] for entry in selected if not has_limits or ", " in entry["condition"]}
     rows = []
     for network, case in cases:
         row = {"network": short(network), "case": case}
         for method, limits in shown.items():
             of_method = table[(table.network == network) & (table.method == method)]
-            condition = f"{case}, {limits}" if (method in by_case) else limits
+            condition = ", ".join(filter(None, [case, limits])) if method in by_case else limits
             row[method] = _effect(of_method[of_method.condition == condition])
         rows.append(row)
     title = "Errors corrected, and change of accuracy in points, for each case:"
@@ -189,7 +205,8 @@ def synthetic(table: pd.DataFrame) -> str:
     for dataset, title in DATASETS.items():
         part = table[(table.dataset == dataset) & (table.condition == "")]
         feasible = part[part.metric == "feasible"].set_index("method")
-        columns[f"{title}: feasible"] = feasible.value.map("{:.0f}".format) + " of " + feasible.n.astype(str)
+        if len(feasible):  # of a former search, within limits
+            columns[f"{title}: feasible"] = feasible.value.map("{:.0f}".format) + " of " + feasible.n.astype(str)
         columns[f"{title}: other classes"] = cells(part, "errors corrected", "other classes, same style")
         columns[f"{title}: held-out style"] = cells(part, "errors corrected", "other classes, held-out style")
         columns[f"{title}: target class"] = cells(part, "errors corrected", "target class, same style")
@@ -409,6 +426,7 @@ def paper_rehearsal(table: pd.DataFrame) -> str:
 
 TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     **dict.fromkeys(("snow", "typographic", "watermark", "learned_shortcut"), contest),
+    "gate": without_labels,
     **{
         function.__name__: function
         for function in (
@@ -454,16 +472,18 @@ SUMMARIES = {
 """The tables of the pages that answer one question each, and that of README."""
 
 COLUMNS_OF_SUMMARY = {
+    BY_HOSTS: "",
     EDIT: WITHIN,
     SEVERAL: WITHIN,
+    LABEL_FREE: "",
     FINETUNING: WITHIN,
     DEFAULT: WITHOUT,
     RANDOM: WITHOUT,
     BLURRED: WITHIN,
 }
-"""The methods of a summary, and how they were selected."""
+"""The methods of a summary, and how a former search selected them."""
 
-WITH_ACCURACY = (EDIT, FINETUNING, DEFAULT)
+WITH_ACCURACY = (BY_HOSTS, EDIT, LABEL_FREE, FINETUNING, DEFAULT)
 """The methods whose change of accuracy is written as well."""
 
 NARROW = ",\u00a0"
@@ -476,8 +496,9 @@ def summary(name: str) -> str:
     for title, one in SUMMARIES[name].items():
         table = read_results(one.run).assign(run=one.run)
         row = {"errors corrected": title}
+        has_limits = (table.condition == WITHIN).any()
         for method, limits in COLUMNS_OF_SUMMARY.items():
-            part = headline(table[table.method == method], limits, one.network)
+            part = headline(table[table.method == method], limits if has_limits else "", one.network)
             corrected = cells(part, "errors corrected", one.split)
             is_measured = (table.method == method).any()
             text = corrected.iloc[0] if len(corrected) else "not feasible" if is_measured else "–"
@@ -512,6 +533,31 @@ def shortcuts() -> str:
     return markdown(columns, rows="method")
 
 
+BY_USERS = "as users make them"
+"""The condition of the exemplars of the gate that count."""
+
+
+def unseen_marks() -> str:
+    """Write what a reader of README wants to know of networks and marks that nothing was developed on."""
+    table = read_results("gate")
+    everywhere = table[(table.network == "all") & (table.condition == BY_USERS)]
+    differences = table[(table.network == "all") & (table.condition == f"{BY_USERS}, minus {BY_HOSTS}")]
+    part = everywhere[everywhere.method.isin([BY_HOSTS, LABEL_FREE, BY_EXEMPLAR, NO_EDIT])]
+    seconds = table[(table.metric == "CPU seconds") & (table.condition == BY_USERS) & (table.network != "all")]
+    by_method = seconds.groupby("method").value
+    order = [BY_HOSTS, LABEL_FREE, BY_EXEMPLAR, NO_EDIT]
+    columns = {
+        "errors corrected": cells(part, "errors corrected", TARGET),
+        "difference to the first": cells(differences, "errors corrected", TARGET),
+        "accuracy, points": cells(part, "accuracy change", CLEAN),
+        "predictions changed": cells(part, "predictions changed", CLEAN, interval=False),
+        "own class with the mark": cells(part, "correct", OWN_CLASS, interval=False),
+        "without it": cells(part, "correct", "own class unmarked", interval=False),
+        "CPU seconds": by_method.min().map("{:.0f}".format) + " to " + by_method.max().map("{:.0f}".format),
+    }
+    return markdown({name: column.reindex(order) for name, column in columns.items()}, rows="method")
+
+
 def concepts() -> str:
     """Write the errors that methods correct over many concepts."""
     runs = {"concepts replaced, photos": "synthetic_lite", "concepts replaced, rendered": "synthetic_mini"}
@@ -528,7 +574,9 @@ def concepts() -> str:
     return markdown(dict(pd.DataFrame(rows).fillna("–").items()))
 
 
-QUESTIONS: dict[str, Callable[[], str]] = {function.__name__: function for function in (shortcuts, concepts)}
+QUESTIONS: dict[str, Callable[[], str]] = {
+    function.__name__: function for function in (unseen_marks, shortcuts, concepts)
+}
 """Tables of one experiment for the pages that answer one question."""
 
 

@@ -1,9 +1,10 @@
 """Claim: one edit from one exemplar corrects most errors of a typographic attack, an object with an "iPod" sticker.
 
 The edit maps text to a blank sticker. Tier mini (default): the small CLIP of this project on MiniWorld. Tier paper:
-CLIP RN50, on photos. Layer, rank, and strength are selected on the target images, with a limit on the loss of accuracy
-on images without a sticker; every method is then evaluated once. Other sets for evaluation are real iPods, objects with
-a blank sticker, and those with other words.
+CLIP RN50, on photos. Without labels, an edit is selected by ordinary images with the word of the exemplar, and the
+network is fine-tuned on the same; with labels, each method is selected by its cross-entropy on the target images. All
+are then evaluated once. Other sets for evaluation are real iPods, objects with a blank sticker, and those with other
+words.
 
 One method changes no weight: the word is blurred before the image is classified, at its exact place, as a detector that
 never errs would give it.
@@ -16,7 +17,7 @@ import torch
 from _lib.blur import blurred
 from _lib.command import run
 from _lib.contest import TARGET, Sets
-from _lib.networks import contest_results, first_exemplars, network_parser, sets_of, small
+from _lib.networks import contest_results, first_exemplars, network_parser, small
 from _lib.results import Results
 from tqdm.auto import tqdm
 
@@ -39,7 +40,7 @@ def with_blurred_words(scenario: Scenario) -> Sets:
     """Blur the words where an image differs from the same one with a blank sticker."""
     blank = scenario.splits.extra["blank"].images
     found = {}
-    for name, data in sets_of(scenario.splits).items():
+    for name, data in scenario.splits.for_evaluation.items():
         before = misclassified(predict(scenario.classifier, data), data.labels)
         after = before
         if name == TARGET or name in OTHER_ATTACKS:
@@ -51,7 +52,7 @@ def with_blurred_words(scenario: Scenario) -> Sets:
 
 
 def experiment(options: argparse.Namespace) -> Results:
-    """Select on the target images, and evaluate once on the test images."""
+    """Select for the network, and evaluate once on the test images."""
     tier = options.tier
     dataset = "MiniWorld" if tier == "mini" else "photos"
     make_scenario = partial(scenario_of, tier, options.exemplars, options.quick)

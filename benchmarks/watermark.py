@@ -1,9 +1,9 @@
 """Claim: one photo with a watermark and without it gives an edit that corrects other photos, on two networks.
 
-Layer, λ, and strength are selected on photos with the mark, with a limit on the loss of accuracy on photos without it,
-every method in the same way. Then each method is evaluated once on the test photos: with the mark, without it, and with
-marks that no exemplar shows. One method changes no weight: the place of the mark is given, and blurred before a photo
-is classified.
+Without labels, an edit is selected by ordinary photos with the mark of the exemplar, and the network is fine-tuned on
+the same; with labels, each method is selected by its cross-entropy on photos with the mark. Then each method is
+evaluated once on the test photos: with the mark, without it, and with marks that no exemplar shows. One method changes
+no weight: the place of the mark is given, and blurred before a photo is classified.
 
 The interval is Student's t over pairs of a network and an exemplar. Needs the photos (see docs/tiers.md). With
 `--store FOLDER` finished networks are kept, and an interrupted run continues where it was.
@@ -15,7 +15,7 @@ from functools import partial
 from _lib.blur import blurred
 from _lib.command import run
 from _lib.contest import CLEAN, TARGET, Sets
-from _lib.networks import contest_results, first_exemplars, network_parser, photos, sets_of, small
+from _lib.networks import contest_results, first_exemplars, network_parser, photos, small
 from _lib.results import Results
 from _lib.watermark import SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 from tqdm.auto import tqdm
@@ -36,7 +36,7 @@ def with_blurred_marks(scenario: Scenario) -> Sets:
     """Blur the marks where they are."""
     classifier = scenario.classifier
     found = {}
-    for name, data in sets_of(scenario.splits).items():
+    for name, data in scenario.splits.for_evaluation.items():
         before = misclassified(predict(classifier, data), data.labels)
         after = before
         if name != CLEAN:

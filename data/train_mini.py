@@ -98,15 +98,18 @@ def augmented(images: Tensor, grounds: Tensor, recipe: Recipe, generator: torch.
     Returns:
         The augmented images, `(B, 3, H, W)`.
     """
-    layers = torch.cat([images, grounds[:, None]], dim=1)
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
-    layers[mirrored] = layers[mirrored].flip(3)
-    if recipe.shift:
-        layers = shifted(layers, recipe.shift, generator)
+    layers = mirrored_and_shifted(torch.cat([images, grounds[:, None]], dim=1), recipe.shift, generator)
     images, grounds = layers[:, :3], layers[:, 3]
     if recipe.ended:
         images = end_ground(images, grounds, recipe.ended, recipe.border, generator)
     return images
+
+
+def mirrored_and_shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Mirror images `(B, C, H, W)` at random, and shift them by up to `most` pixels to each side."""
+    is_mirrored = torch.rand(len(images), generator=generator) < 0.5
+    images = torch.where(is_mirrored[:, None, None, None], images.flip(3), images)
+    return shifted(images, most, generator) if most else images
 
 
 def shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from train_mini import augmented
+from train_mini import mirrored_and_shifted
 
 from edittools._caching import atomic_path
 from edittools.classifiers import Classifier
@@ -140,7 +140,7 @@ def finetune(
         carries = carriers(data.labels, shortcuts, 1000 * recipe.seed + epoch)
         order = torch.randperm(len(data), generator=generator)
         for members in order[: len(order) // recipe.batch * recipe.batch].split(recipe.batch):
-            images = augmented(data.images[members].float() / 255, recipe.shift, generator)
+            images = mirrored_and_shifted(data.images[members].float() / 255, recipe.shift, generator)
             for name, shortcut in shortcuts.items():
                 for i in carries[name][members].nonzero()[:, 0].tolist():
                     seed = epoch * len(data) + int(members[i])

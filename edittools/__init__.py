@@ -4,7 +4,7 @@ After "Editing a Classifier by Rewriting Its Prediction Rules" (Santurkar, Tsipr
 are the paper; everything else is in subpackages. Both load when they are first used:
 
     methods     functions that make edits              probing     what a prediction relies on
-    selection   the search for an edit, and its verdict  widgets     mask editor, desk, views
+    selection   select an edit, and measure it         widgets     mask editor, desk, views
     models      classifiers by name                    reports     a page about an edit
     auditing    from a folder of images to a report    course      what the notebooks show: scenes, scenarios, figures
 """

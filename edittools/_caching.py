@@ -32,13 +32,29 @@ def cache_folder() -> Path:
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path next to `path`; on success it replaces `path` in one step, on failure it is removed."""
+    """Yield the path of an empty file next to `path`; on success it replaces `path` in one step, else it is removed.
+
+    The file has the permissions of any new file of the user, even if its writer (such as safetensors) sets others.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid4().hex}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+    except OSError as error:
+        raise type(error)(f"{str(path)!r} cannot be written ({error.strerror}); pass another path") from error
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(f"{str(path)!r} is a folder; pass the path of a file")
+        permissions = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(permissions)
         os.replace(temporary, path)
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise OSError(f"{str(path)!r} cannot be written ({error}); pass another path") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -96,7 +112,7 @@ def load_or_compute(
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, {"names": json.dumps(list(tensors))})
-    except (OSError, SafetensorError) as error:  # a full disk or a folder without permission costs no result
+    except OSError as error:  # a full disk or a folder without permission costs no result
         warn(f"results could not be kept in {str(folder)!r}: {error}")
     return tensors
 

@@ -1,10 +1,8 @@
 """Cached activations: images are run up to several layers once; one more edit costs what follows its layer."""
 
 import os
-from collections.abc import Callable, Collection, Generator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
-from math import ceil
 from threading import Lock
 
 import torch
@@ -17,13 +15,7 @@ from edittools.classifiers import MOST_IMAGES, Classifier, remap_labels, usual_b
 from edittools.cut import Cut, State, states_at
 from edittools.edits import Edit
 from edittools.images import LabelledImages, pixels_of
-from edittools.metrics import Comparison, label_margins, misclassified
-
-COMPARED_FIRST = 0.125
-"""The share of the images on which a candidate is screened: those nearest to the decision boundary."""
-
-IN_FRONT = 1.5
-"""So many times `COMPARED_FIRST` of the images come first, since the nearest ones without a fold are a few others."""
+from edittools.metrics import Comparison, misclassified
 
 
 class CurrentTensors:
@@ -76,11 +68,6 @@ class StateMemory:
         self.used = 0
         self._lock = Lock()
 
-    def keep(self, layers: Collection[str]) -> None:
-        """Keep the states at other layers from now on; those at the former ones leave when there is no room."""
-        self.layers = tuple(layers)
-        self.is_full = False
-
     def get(self, owner: object, layer: str, batch: int) -> State | None:
         """Return the state of a batch of a set at a layer, or None if it is not kept."""
         return self._states.get((owner, layer, batch))
@@ -91,11 +78,6 @@ class StateMemory:
         with self._lock:
             if (owner, layer, batch) in self._states:  # another thread was first
                 return
-            former = [key for key in self._states if key[1] not in self.layers]
-            for key in former:
-                if self.used + size <= self.limit:
-                    break
-                self.used -= _bytes_of(self._states.pop(key))
             if self.used + size > self.limit:
                 self.is_full = True
                 return
@@ -105,10 +87,6 @@ class StateMemory:
 
 def _bytes_of(state: State) -> int:
     return sum(tensor.nbytes for tensor in state)
-
-
-Stop = Callable[[Tensor], bool]
-"""Tells from which images are known to be misclassified with an edit, `(N,)` booleans, whether to give up."""
 
 
 class CachedActivations:
@@ -123,7 +101,6 @@ class CachedActivations:
         memory: where states are kept.
         original: the logits `(N, classes)` without an edit.
         before: which images are misclassified without an edit, `(N,)` booleans.
-        order: the indices of the images in the order in which they are compared, `(N,)`.
     """
 
     def __init__(
@@ -133,7 +110,6 @@ class CachedActivations:
         batch_size: int | None = None,
         progress: Progress | None = None,
         memory: StateMemory | None = None,
-        boundary_first: bool = False,
         bar: str = "images",
     ) -> None:
         """Run all images once.
@@ -145,8 +121,6 @@ class CachedActivations:
                 smaller tensors.
             progress: a class like `tqdm.tqdm`, for a bar.
             memory: keeps the states; by default, those at all layers are kept, up to `memory_for_states`.
-            boundary_first: compare the images in `comparison_order`, so that a comparison with a condition to stop sees
-                early what an edit corrects and breaks.
             bar: the name of the progress bar.
         """
         if not cuts:
@@ -160,17 +134,12 @@ class CachedActivations:
         self._data = remap_labels("images to cache", data, self._classifier)
         self._batch_size = batch_size_of_states(self._classifier) if batch_size is None else batch_size
         self.labels = self._data.labels
-        memory = memory or StateMemory(memory_for_states(self._classifier.device), self.cuts)
-        self.memory = StateMemory(0, ()) if boundary_first else memory  # states in another order are of no use
+        self.memory = memory or StateMemory(memory_for_states(self._classifier.device), self.cuts)
         self._owner = object()  # whose states these are, in a memory of several sets
         self._compared: dict[tuple[Edit, float], Comparison] = {}
-        self.order = torch.arange(len(self.labels))
         batches = bar_of(progress, self._parts(None, 1.0), desc=bar, total=self._batch_count)
         self.original = torch.cat(list(batches))
         self.before = misclassified(self.original, self.labels)
-        if boundary_first:
-            self.order = comparison_order(label_margins(self.original, self.labels))
-            self.memory = memory
 
     @property
     def _batch_count(self) -> int:
@@ -191,74 +160,22 @@ class CachedActivations:
         """
         if edit is None:
             return self.original.clone()
-        logits = torch.empty_like(self.original)
-        logits[self.order] = torch.cat(list(self._parts(edit, strength))).to(logits)
-        return logits
+        return torch.cat(list(self._parts(edit, strength))).to(self.original)
 
-    def compare(self, edit: Edit, strength: float = 1.0, stop: Stop | None = None) -> Comparison | None:
+    def compare(self, edit: Edit, strength: float = 1.0) -> Comparison:
         """Compare which images are misclassified before and with an edit; each edit is compared once.
 
         Args:
             edit: the edit.
             strength: factor α by which it is scaled.
-            stop: is told, batch after batch, which of all images are misclassified with the edit (those that are not
-                classified yet count as correct); it returns True to give up.
-
-        Returns:
-            The comparison, or None if it was given up.
         """
         key = (edit, strength)
-        if key in self._compared:
-            comparison = self._compared[key]
-            return None if stop is not None and stop(comparison.after) else comparison
-        with closing(self._wrong_so_far(edit, strength)) as batches:
-            for _, wrong in batches:
-                if stop is not None and stop(wrong):
-                    return None
-        self._compared[key] = Comparison(self.before, wrong)
+        if key not in self._compared:
+            self._compared[key] = Comparison(self.before, misclassified(self.logits(edit, strength), self.labels))
         return self._compared[key]
 
-    def wrong_among_first(self, count: int, edit: Edit, strength: float, stop: Stop) -> Tensor:
-        """Tell which images are misclassified with an edit; only the first images in `order` are compared.
-
-        Args:
-            count: the number of images that are compared, at least.
-            edit: the edit.
-            strength: factor α by which it is scaled.
-            stop: is told, batch after batch, which images are misclassified (those that are not compared yet count as
-                correct); it returns True to compare no more images.
-
-        Returns:
-            `(N,)` booleans; the other images are as without the edit.
-        """
-        if (edit, strength) in self._compared:
-            return self._compared[edit, strength].after
-        with closing(self._wrong_so_far(edit, strength)) as batches:
-            for done, wrong in batches:
-                if done >= count or stop(wrong):
-                    break
-        others = self.order[done:]
-        wrong[others] = self.before[others]
-        return wrong
-
-    def _wrong_so_far(self, edit: Edit, strength: float) -> Generator[tuple[int, Tensor], None, None]:
-        """Compare the images batch by batch, in `order`.
-
-        Yields:
-            After each batch, how many images are compared, and which of all images are misclassified with the edit,
-            `(N,)` booleans; those that are not compared yet count as correct.
-        """
-        wrong = torch.zeros_like(self.before)
-        done = 0
-        with closing(self._parts(edit, strength)) as parts:
-            for logits in parts:
-                batch = self.order[done : done + len(logits)]
-                wrong[batch] = misclassified(logits, self.labels[batch])
-                done += len(logits)
-                yield done, wrong
-
     @torch.no_grad()
-    def _parts(self, edit: Edit | None, strength: float) -> Generator[Tensor, None, None]:
+    def _parts(self, edit: Edit | None, strength: float) -> Iterator[Tensor]:
         """Compute the logits batch by batch."""
         layer = self._start(edit)
         cut = self.cuts[layer]
@@ -315,7 +232,7 @@ class CachedActivations:
             kept_layers = [name for name in self.cuts if name in self.memory.layers]
             wanted = [name for name in kept_layers if self.memory.get(self._owner, name, batch) is None]
         first = batch * self._batch_size
-        images = pixels_of(self._data)[self.order[first : first + self._batch_size]]
+        images = pixels_of(self._data)[first : first + self._batch_size]
         states = states_at({name: self.cuts[name] for name in wanted}, images)
         for name in sorted(states, key=lambda name: _bytes_of(states[name])):  # so that there is room for most of them
             if name in self.memory.layers:
@@ -337,28 +254,9 @@ class CachedActivations:
         return parameters
 
 
-def comparison_order(margins: Tensor) -> Tensor:
-    """Order images so that an early stop is likely.
-
-    Those nearest to the decision boundary come first, correct or misclassified. The other misclassified images follow,
-    and then the correct ones by increasing margin.
-
-    Args:
-        margins: by how much the labeled class of each image is ahead of the best other one, `(N,)`.
-
-    Returns:
-        The indices of the images, `(N,)`.
-    """
-    nearest = margins.abs().argsort(stable=True)[: ceil(IN_FRONT * COMPARED_FIRST * len(margins))]
-    by_margin = margins.argsort(stable=True)
-    others = by_margin[~torch.isin(by_margin, nearest)]
-    return torch.cat([nearest, others])
-
-
 def cache_activations(
     cuts: Mapping[str, Cut],
     sets: Mapping[str, LabelledImages],
-    early_stopping: Collection[str] = (),
     progress: Progress | None = None,
     memory: StateMemory | None = None,
 ) -> dict[str, CachedActivations]:
@@ -370,8 +268,6 @@ def cache_activations(
     Args:
         cuts: the cuts by layer, which come from one `cut_all`.
         sets: the images, by the name of the set.
-        early_stopping: names of the sets that are compared with a condition to stop; they get smaller batches, and
-            are compared in `comparison_order`.
         progress: a class like `tqdm.tqdm`, for bars.
         memory: keeps the states of all sets; by default, those at all layers are kept, up to `memory_for_states`.
 
@@ -382,22 +278,13 @@ def cache_activations(
     classifier = next(iter(cuts.values())).classifier
     memory = memory or StateMemory(memory_for_states(classifier.device), cuts)
     for name, images in sets.items():
-        batch_size = batch_size_of_states(classifier)
-        may_stop = name in early_stopping
-        if may_stop:
-            batch_size = min(batch_size, max(8, len(images) // 16))
-        cached[name] = CachedActivations(cuts, images, batch_size, progress, memory, may_stop, f"caching {name}")
+        cached[name] = CachedActivations(cuts, images, progress=progress, memory=memory, bar=f"caching {name}")
     return cached
 
 
 def batch_size_of_states(classifier: Classifier) -> int:
     """Choose how many images to cache at once."""
     return min(MOST_IMAGES, 2 * usual_batch_size(classifier))
-
-
-def bytes_of_states(cuts: Mapping[str, Cut], image: Tensor) -> dict[str, int]:
-    """Count the bytes of the state of an image `(1, 3, H, W)` at each cut, by the layer's name."""
-    return {layer: _bytes_of(state) for layer, state in states_at(cuts, image).items()}
 
 
 def memory_for_states(device: torch.device) -> float:

@@ -4,6 +4,7 @@ What a command needs is imported when it runs, so that `edittools --help` answer
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from edittools.auditing.window_names import parse_window_name
+from edittools.auditing.written import check_replaceable
 
 EXAMPLES = """examples:
   edittools audit photos --model efficientnet_lite0 --out audit
       photos/ has one subfolder per class, named after classes of the model
-  edittools audit photos --model efficientnet_lite0 --repair "garbage truck:1" --overwrite
+  edittools audit photos --model efficientnet_lite0 --repair "garbage truck:1"
       after a look at the report: the first window of this class does not belong to it
   edittools audit photos --model efficientnet_lite0 --concepts
       find concepts such as the road as well, and repair the strongest rule
@@ -85,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     )
     audit.add_argument("--material", type=Path, help="image of the material that replaces concepts, such as snow.jpg")
     audit.add_argument("--out", type=Path, default=Path("audit"), help="folder for the results (default: audit)")
-    audit.add_argument("--overwrite", action="store_true", help="replace the report of an earlier audit in --out")
+    audit.add_argument("--overwrite", action="store_true", help="replace files in --out that no audit has written")
     desk = subparsers.add_parser(
         "desk",
         help="open a page in the browser: mark what misleads a model in an image, rewrite, and see the effect",
@@ -98,7 +100,9 @@ def parser() -> argparse.ArgumentParser:
     apply = subparsers.add_parser("apply", help="write the weights of a model with an edit as a state dict")
     apply.add_argument("edit", type=Path, help="an edit that was saved, such as audit/edit.safetensors")
     apply.add_argument("--model", required=True, help=model_help)
-    apply.add_argument("--out", type=Path, required=True, help="file to write, such as weights.safetensors")
+    out_help = "file to write, such as weights.safetensors; the suffix is added to a name without one"
+    apply.add_argument("--out", type=Path, required=True, help=out_help)
+    apply.add_argument("--force", action="store_true", help="replace a file at --out, but never an input")
     apply.add_argument("--device", help="such as cpu or cuda")
     anyway_help = "write the weights even if the verdict on the edit is: do not use"
     apply.add_argument("--anyway", action="store_true", help=anyway_help)
@@ -115,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 130 after Ctrl-C, or 2 after an error, which is printed in one line.
     """
     options = parser().parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported: no spinning next to other programs
     command = {"audit": run_audit, "desk": run_desk, "apply": run_apply}[options.command]
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -135,63 +140,73 @@ def run_audit(options: argparse.Namespace) -> None:
     """Audit a folder, print the summary, and write the files."""
     started = time.perf_counter()
     check_before(options)
+    _check_images(options.folder, options.clean, options.retain)
     from edittools.auditing.audit import audit_folder
+    from edittools.auditing.concepts import audit_concepts
     from edittools.auditing.sources import load_model
 
     classifier = load_model(options.model)
-    audit = audit_folder(
-        options.folder,
-        classifier,
-        repair=options.repair,
-        concepts=options.concepts,
-        clean=options.clean,
-        retain=options.retain,
-        masks=options.masks,
-        masks_checked=options.masks_checked,
-        direction=options.direction,
-        material=options.material,
-        out=options.out,
-        callback=_tell,
-    )
-    paths = audit.write(options.out)
+    folders = {"clean": options.clean, "retain": options.retain, "out": options.out}
+    if _probes_concepts(options):
+        audit = audit_concepts(
+            options.folder,
+            classifier,
+            masks=options.masks,
+            masks_checked=options.masks_checked,
+            direction=options.direction,
+            material=options.material,
+            callback=_tell,
+            **folders,
+        )
+    else:
+        audit = audit_folder(
+            options.folder,
+            classifier,
+            repair=options.repair,
+            masks_checked=options.masks_checked,
+            callback=_tell,
+            **folders,
+        )
+    if audit.fix is not None and not audit.fix.complete:
+        raise KeyboardInterrupt  # the search for an edit has returned what it had: earlier results stay
+    paths = audit.write(options.out, options.overwrite)
     print(audit.summary())
     print(f"\n{time.perf_counter() - started:.0f} s; wrote {', '.join(str(path) for path in paths)}")
 
 
 def run_desk(options: argparse.Namespace) -> None:
     """Check the model and the folders, and serve the desk to a browser until Ctrl-C."""
-    _check_folders(options.folder, options.clean, options.retain)
+    folders = {"folder": options.folder, "clean": options.clean, "retain": options.retain}
+    _check_folders(*folders.values())
     _check_model(options.model)
+    _check_images(*folders.values())
 
     from edittools.auditing.sources import load_model
 
     print(f"Loading {options.model} …", file=sys.stderr)
-    classifier = load_model(options.model)
+    load_model(options.model)  # what is wrong with it is said here; the page loads its own
 
     from edittools._checks import extra
 
     with extra("auditing", "notebooks"):
         from edittools.widgets.desk_page import serve_desk
-    from edittools.widgets.image_sets import check_source
 
-    folders = {"folder": options.folder, "clean": options.clean, "retain": options.retain}
     paths = {name: path.expanduser().resolve() for name, path in folders.items() if path is not None}
-    for name, path in paths.items():
-        check_source(name, path, classifier)
-    del classifier  # the page loads its own
     serve_desk(model=options.model, **paths)
 
 
 def _tell(step: str) -> None:
-    """Print a step of an audit, or a file that was left out, on the standard error stream."""
-    print(step if step.startswith("left out: ") else f"{step} …", file=sys.stderr)
+    """Print a step of an audit, or a file that was left out, on the standard error stream, above its bars."""
+    from tqdm import tqdm
+
+    tqdm.write(step if step.startswith("left out: ") else f"{step} …", file=sys.stderr)
 
 
 def check_before(options: argparse.Namespace) -> None:
     """Check the arguments of an audit before anything is imported that takes seconds.
 
     Raises:
-        FileExistsError: if the folder for the results holds a report, without `--overwrite`.
+        FileExistsError: if results would replace files that no audit wrote, or an edit, without `--overwrite`.
         FileNotFoundError: if a folder or a file does not exist.
         KeyError: if there is no model of that name.
         OSError: if the folder for the results cannot be written.
@@ -200,11 +215,11 @@ def check_before(options: argparse.Namespace) -> None:
     """
     if options.repair is not None:
         parse_window_name(options.repair)
-        if options.concepts or options.masks is not None:
+        if _probes_concepts(options):
             raise ValueError(
                 "--repair repairs a window of the report, and --concepts and --masks a rule; run one audit for each"
             )
-    if options.direction is not None and not (options.concepts or options.masks is not None):
+    if options.direction is not None and not _probes_concepts(options):
         raise ValueError(
             "--concept-misleads and --concept-is-missed concern concepts; pass --concepts, or --masks with their masks"
         )
@@ -213,7 +228,14 @@ def check_before(options: argparse.Namespace) -> None:
         if file is not None and not file.expanduser().exists():
             raise FileNotFoundError(f"{str(file)!r} does not exist; check the path")
     _check_model(options.model)
-    _check_out(options.out, options.overwrite)
+    repairs = options.repair is not None or _probes_concepts(options)
+    check_replaceable(options.out.expanduser(), options.overwrite, repairs)
+    _check_out(options.out)
+
+
+def _probes_concepts(options: argparse.Namespace) -> bool:
+    """Tell whether an audit probes concepts."""
+    return options.concepts or options.masks is not None
 
 
 def _check_model(source: str) -> None:
@@ -233,12 +255,9 @@ def _check_model(source: str) -> None:
     check_name(source)
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
-    """Check that the results can be written, and that no report is lost; the folder is made if it does not exist."""
+def _check_out(out: Path) -> None:
+    """Check that results can be written to a folder, which is made if it does not exist."""
     folder = out.expanduser()
-    report = folder / "report.html"
-    if report.exists() and not overwrite:
-        raise FileExistsError(f"{str(report)!r} exists; pass --overwrite to replace it, or another folder with --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -253,8 +272,10 @@ def run_apply(options: argparse.Namespace) -> None:
     """Print the verdict on an edit, and write the edited weights of a model.
 
     Raises:
+        FileExistsError: if there is a file at `--out`, without `--force`, or if it is the edit or the model.
         ValueError: if the verdict is "do not use", without `--anyway`.
     """
+    out = _weights_path(options)
     from edittools.auditing.sources import load_model
     from edittools.edits import Edit
     from edittools.selection.verdict import DO_NOT_USE
@@ -266,8 +287,25 @@ def run_apply(options: argparse.Namespace) -> None:
         )
     print(edit.verdict or f"{options.edit} has no verdict")
     classifier = load_model(options.model, options.device)
-    edit.export(classifier, options.out)
-    print(f"wrote {options.out}: the weights of {options.model} with {edit}")
+    edit.export(classifier, out)
+    print(f"wrote {out}: the weights of {options.model} with {edit}")
+
+
+def _weights_path(options: argparse.Namespace) -> Path:
+    """Return the path of the file that `apply` writes, and check that no other file is lost."""
+    out = options.out.expanduser()
+    if not out.suffix:
+        out = out.with_suffix(".safetensors")
+    if not out.exists():
+        return out
+    library, _, name = options.model.partition(":")
+    model = Path(name if library == "timm" else options.model.rpartition(":")[0]).expanduser()
+    inputs = [options.edit.expanduser(), *(model.rglob("*") if model.is_dir() and name else [model])]
+    if any(path.exists() and path.samefile(out) for path in inputs):
+        raise FileExistsError(f"{str(out)!r} is the edit or the model that this command reads; pass another --out")
+    if not options.force:
+        raise FileExistsError(f"{str(out)!r} exists; pass another --out, or --force to replace it")
+    return out
 
 
 def _check_folders(*folders: Path | None) -> None:
@@ -279,6 +317,19 @@ def _check_folders(*folders: Path | None) -> None:
     for folder in folders:
         if folder is not None and not folder.expanduser().is_dir():
             raise FileNotFoundError(f"{str(folder)!r} is not a folder; pass a folder of images")
+
+
+def _check_images(*folders: Path | None) -> None:
+    """Check that all folders contain images, before the model is loaded, which takes longer than to import torch.
+
+    Raises:
+        ValueError: if one contains none.
+    """
+    from edittools.folders import image_files
+
+    for folder in folders:
+        if folder is not None:
+            image_files(folder)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -184,12 +184,13 @@ class Edit:
         """Scale the edit by a factor: 0 gives an edit that changes nothing, 1 the edit itself, and -1 its opposite.
 
         Raises:
-            ValueError: if the factor is not a finite number.
+            ValueError: if the factor is not a finite number, or so large that weights would be infinite.
         """
         factor = check_amount(factor, "strength")
         if factor == 1:
             return self
         changes = {name: change * factor for name, change in self.changes.items()}
+        _check_finite(changes, f"with strength {factor:g}")
         record = self.record
         if record is not None:
             response = None if record.response is None else record.response * abs(factor)
@@ -349,10 +350,9 @@ class Edit:
         Raises:
             ValueError: if the edit does not fit the classifier, see `check_fits`.
         """
-        with locked(classifier):
-            copied = _copied(classifier)
-        self.apply_(copied)
-        return copied
+        edited = copied(classifier)
+        self.apply_(edited)
+        return edited
 
     @torch.no_grad()
     def edit_map(self, classifier: Classifier, images: Tensor) -> Tensor:
@@ -409,7 +409,12 @@ class Edit:
 
         Args:
             path: the file, such as "snow.safetensors".
+
+        Raises:
+            OSError: if the file cannot be written.
+            ValueError: if the edit holds NaN or infinite numbers, which `load` refuses.
         """
+        _check_finite(self.changes, "of the edit")
         record = None if self.record is None else asdict(self.record)
         tensors = {name: factor.detach().cpu().clone().contiguous() for name, factor in _factors(self.changes).items()}
         header = {
@@ -441,7 +446,7 @@ class Edit:
         """
         with ledger_of(model) as ledger:
             is_applied = any(edit.digest == self.digest for edit in ledger.edits)
-            edited = _copied(ledger.model) if is_applied else self.edited(ledger.model)
+            edited = copied(ledger.model) if is_applied else self.edited(ledger.model)
         tensors = {}
         for name, value in edited.state_dict().items():
             if isinstance(value, Tensor):  # tied weights are written under each of their names
@@ -491,14 +496,15 @@ def applied_edits(model: nn.Module) -> tuple[Edit, ...]:
         return ledger.edits
 
 
-def _copied(model: AnyModel) -> AnyModel:
+def copied(model: AnyModel) -> AnyModel:
     """Copy a model, also one with a tensor that is computed from its weights, as the hook of `weight_norm` does."""
     computed = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                computed[id(value)] = value.detach().clone()  # tensors with a history cannot be copied by `deepcopy`
-    return copy.deepcopy(model, computed)
+    with locked(model):
+        for module in model.modules():
+            for value in vars(module).values():
+                if isinstance(value, Tensor) and not value.is_leaf:
+                    computed[id(value)] = value.detach().clone()  # `deepcopy` does not copy tensors with a history
+        return copy.deepcopy(model, computed)
 
 
 # Files
@@ -507,6 +513,15 @@ def _copied(model: AnyModel) -> AnyModel:
 def _layer_of(parameter: str) -> str:
     """Name the layer that a parameter belongs to."""
     return parameter.rpartition(".")[0]
+
+
+def _check_finite(changes: Mapping[str, Change], what: str) -> None:
+    """Raise `ValueError` if a change holds NaN or infinite numbers; `what` completes the message."""
+    for name, factor in _factors(changes).items():
+        if not factor.isfinite().all():
+            raise ValueError(
+                f"{name!r} {what} holds NaN or infinite numbers; pass finite numbers, or a smaller strength"
+            )
 
 
 def _factors(changes: Mapping[str, Change]) -> dict[str, Tensor]:

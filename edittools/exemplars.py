@@ -33,6 +33,7 @@ class Exemplar:
         changed: x', the changed image, of the same shape.
         mask: `(H, W)` of zeros and ones; it is 1 where x and x' differ.
         label: index of the class of both images. Fine-tuning and retraining the head need it; editing uses no labels.
+        sources: names or digests of the images that x and x' came from, by whoever made the exemplar.
 
     Raises:
         ValueError: if the images or the mask are not valid, or do not have the same size.
@@ -42,6 +43,7 @@ class Exemplar:
     changed: Tensor
     mask: Tensor
     label: int | None = None
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_image(self.image, "image x")
@@ -149,48 +151,6 @@ class Exemplar:
         opacities = torch.zeros_like(self.mask)
         opacities[is_masked] = opacity.to(opacities)
         return color[:, 0].to(self.image), opacities
-
-    def paste_on(self, images: Tensor, where: str = "anywhere", seed: int = 0) -> Tensor:
-        """Paste the masked area of x', such as a tag, onto other images.
-
-        Such images serve for training and for selection. They show the same pixels as the exemplar, so they do not
-        tell how an edit does on new images with the concept.
-
-        Args:
-            images: `(N, 3, H, W)` float in [0, 1], of the exemplar's size.
-            where: "anywhere" for a random place in each image, or "in place" for the place that the mask has in x'. A
-                mask that spans the image, such as a frame, has only one place.
-            seed: seed of the places.
-
-        Returns:
-            The changed images `(N, 3, H, W)`.
-
-        Raises:
-            ValueError: if the images are not valid or of another size, or if there is no such place.
-        """
-        one_of(where, PLACES, "where")
-        check_image(images, "the set of images", 4)
-        if images.shape[1:] != self.changed.shape:
-            raise ValueError(
-                f"the images have shape {tuple(images.shape[1:])}, but x' has shape {tuple(self.changed.shape)}; pass "
-                "images of the exemplar's size"
-            )
-        height, width = self.mask.shape
-        rows = self.mask.any(dim=1).nonzero()[:, 0]
-        columns = self.mask.any(dim=0).nonzero()[:, 0]
-        top, bottom = int(rows[0]), int(rows[-1]) + 1
-        left, right = int(columns[0]), int(columns[-1]) + 1
-        patch = self.changed[:, top:bottom, left:right]
-        patch_mask = self.mask[top:bottom, left:right] > 0
-        generator = torch.Generator().manual_seed(seed)
-        pasted = images.clone()
-        for image in pasted:
-            if where == "anywhere":
-                top = int(torch.randint(height - patch_mask.shape[0] + 1, (1,), generator=generator))
-                left = int(torch.randint(width - patch_mask.shape[1] + 1, (1,), generator=generator))
-            place = image[:, top : top + patch_mask.shape[0], left : left + patch_mask.shape[1]]
-            place[:, patch_mask] = patch[:, patch_mask].to(place)
-        return pasted
 
     def sized(self, size: int) -> "Exemplar":
         """Resize the exemplar, such as to the input size of a classifier.

@@ -26,6 +26,7 @@ def image_files(folder: str | os.PathLike) -> list[Path]:
 
     Raises:
         FileNotFoundError: if there is no such folder.
+        ValueError: if it contains no image file.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
@@ -47,6 +48,8 @@ def image_files(folder: str | os.PathLike) -> list[Path]:
             for name in files:
                 if not name.startswith(".") and name.lower().endswith(IMG_EXTENSIONS):
                     paths.append(Path(directory, name))
+    if not paths:
+        raise ValueError(f"folder {os.fspath(folder)!r} contains no images; pass a folder with .png or .jpg files")
     return sorted(paths)
 
 
@@ -126,8 +129,10 @@ def read_files(
         if on_images is not None:
             on_images(image[None])
     if not images:
-        content = f"{len(paths)} images, none of which can be used ({left_out[0]})" if paths else "no images"
-        raise ValueError(f"folder {os.fspath(folder)!r} contains {content}; pass a folder with .png or .jpg files")
+        raise ValueError(
+            f"folder {os.fspath(folder)!r} contains {len(paths)} images, none of which can be used ({left_out[0]}); "
+            "pass a folder with .png or .jpg files"
+        )
     is_labeled = torch.tensor([label is not None for label in labels])
     indices = torch.tensor([label or 0 for label in labels])
     data = LabelledImages(torch.stack(images), indices, classifier.classes, tuple(names))

@@ -133,20 +133,6 @@ def mcnemar(corrected: int, broken: int) -> float:
     return float(binomtest(corrected, corrected + broken).pvalue)
 
 
-def changed_scenes(comparison: "Comparison", scenes: Tensor | None = None) -> tuple[int, int]:
-    """Count the scenes in which an edit corrects more images than it breaks, and those in which it breaks more.
-
-    Args:
-        comparison: of N images.
-        scenes: number of each image's scene, `(N,)`; by default, each image is a scene of its own.
-    """
-    if scenes is None:
-        return comparison.corrected, comparison.broken
-    gains = comparison.before.long() - comparison.after.long()
-    net = torch.zeros(int(scenes.max()) + 1 if len(scenes) else 0, dtype=torch.long).index_add(0, scenes, gains)
-    return int((net > 0).sum()), int((net < 0).sum())
-
-
 def difference_interval(count: int, total: int, other_count: int, other_total: int) -> tuple[float, float]:
     """Compute the 95% interval of `count / total − other_count / other_total`, two independent shares (Newcombe's)."""
     low, high = wilson(count, total)

@@ -419,7 +419,7 @@ def rewrite(
 
     The defaults are the recommended settings. The paper's setting is `objective="l1", reference_weight=0.0`. It takes
     longer, and breaks more images that the edit should not change; on typographic attacks, it also corrects more
-    errors. To compare settings, see `edittools.selection.Search`.
+    errors. To select the layer, the rank, and the strength, see `edittools.select_edit`.
 
     Examples:
         >>> edit = rewrite(classifier, "features.10", exemplar, images)  # images (N, 3, H, W) in [0, 1], at least 50

@@ -124,7 +124,7 @@ def with_notebooks() -> None:
     exec(code, {})
     command = Path(sysconfig.get_path("scripts"), "edittools")
     weights = Path("weights.safetensors")
-    edit = ["apply", "snow_is_road.safetensors", "--model", "mini_vgg", "--out", weights]
+    edit = ["apply", "ignore_the_tag.safetensors", "--model", "rendered_squeezenet", "--out", weights]
     subprocess.run([command, *edit], check=True)  # the console script, on the edit that these lines have saved
     assert weights.stat().st_size > 100_000
     clip = et.load_classifier("mini_clip")

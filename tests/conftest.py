@@ -24,7 +24,6 @@ from edittools.exemplars import Exemplar
 from edittools.models import load_classifier
 from edittools.moments import SecondMoment, fingerprint_at
 from edittools.scenes import SAME_IMAGE, thumbnails
-from edittools.selection import grid, repair
 
 os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
 SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")
@@ -151,6 +150,7 @@ def bars_that_call(function):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options, disable=True)
             self.desc = options.get("desc", "")
+            self.unit = options.get("unit", "it")
 
         def set_postfix(self, counts, refresh=True):
             self.counts = counts
@@ -162,13 +162,6 @@ def bars_that_call(function):
     return Bar
 
 
-def let_layers_go_on(monkeypatch, layers, few_candidates=0):
-    """Let so many layers go on to the second pass of a search, for methods with more than a few candidates."""
-    for module in ("outcomes", "search"):
-        monkeypatch.setattr(f"edittools.selection.{module}.LAYERS_THAT_GO_ON", layers)
-    monkeypatch.setattr("edittools.selection.outcomes.FEW_CANDIDATES", few_candidates)
-
-
 @pytest.fixture(scope="session")
 def snow():
     """Arguments of `repair`: 30 vehicles on snow in MiniWorld, 17 misclassified; sleds and penguins live on snow."""
@@ -176,20 +169,13 @@ def snow():
     return {
         "classifier": classifier,
         "exemplars": car_exemplars(classifier)["car 1"],
+        "images": scenes(160, 7_400_000).images,
         "concept": scenes(30, 7_000_000, ["van", "tractor", "bicycle"] * 10, ground="snow"),
         "clean": scenes(80, 7_100_000),
         "retain": {"sleds": scenes(20, 7_200_000, ["sled"] * 20), "penguins": scenes(11, 7_300_000, ["penguin"] * 11)},
         "layers": ["features.10"],
-        "settings": grid(rank=(1,), objective=("least_squares",), reference_weight=(10.0,)),
-        "strengths": (1.0,),
         "progress": None,
     }
-
-
-@pytest.fixture(scope="session")
-def fix(snow):
-    """What `repair` finds. No test changes it."""
-    return repair(**snow)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from edittools.activations import (
     CachedActivations,
     CurrentTensors,
     StateMemory,
-    bytes_of_states,
     cache_activations,
 )
 from edittools.classifiers import Classifier, fingerprint
@@ -23,7 +22,6 @@ from edittools.images import LabelledImages
 from edittools.methods import finetune
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite
-from edittools.selection.constraints import ConstraintCheck, Constraints
 from edittools.site import prepare
 
 
@@ -99,43 +97,20 @@ def test_compare_of_an_edit_of_other_weights(tiny, data, edit):
         states.compare(on_top)
 
 
-def test_compare_of_an_edit_that_was_compared_before(tiny, data, edit):
-    states = CachedActivations(cut_all(tiny, ["conv1"]), data)
-    first = states.compare(edit)
-    assert states.compare(edit) is first
-    assert states.compare(edit, stop=lambda after: True) is None
-
-
-def test_compare_tells_its_condition_to_stop_which_images_are_known_to_be_misclassified(tiny, data, late):
-    states = CachedActivations(cut_all(tiny, ["conv1"]), data, batch_size=16)
-    known = []
-
-    def stop(after):
-        known.append(after.clone())
-        return False
-
-    expected = _misclassified(late.edited(tiny), data)
-    assert torch.equal(states.compare(late, stop=stop).after, expected)
-    done = torch.arange(len(data)) < torch.tensor([16, 32, 40])[:, None]
-    assert torch.equal(torch.stack(known), expected & done)
-
-
-def test_constraint_check_remembers_by_strength(tiny, data, late):
-    loose = Constraints(max_accuracy_drop=200.0)
-    check = ConstraintCheck({"clean": CachedActivations(cut_all(tiny, ["conv1"]), data)})
-    whole = check.measure(late, 1.0, loose)
-    nothing = check.measure(late, 0.0, loose).comparisons["clean"]
-    assert whole.comparisons["clean"].broken > 0
-    assert nothing.corrected == nothing.broken == 0
-    assert check.measure(late, 1.0, loose) is whole
+def test_compare_with_labels_of_other_classes_and_of_each_strength(tiny, data, late):
+    states = CachedActivations(
+        cut_all(tiny, ["conv1"]), replace(data, labels=4 - data.labels, classes=tiny.classes[::-1])
+    )
+    for strength in (1.0, 0.0, 1.0):
+        compared = states.compare(late, strength)
+        assert torch.equal(compared.after, _misclassified((strength * late).edited(tiny), data))
+    assert compared.broken > 0
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("strength", [0.5, -2])
 def test_logits_of_an_edit_at_several_strengths(tiny, data, edit, in_memory, strength):
     states = CachedActivations(cut_all(tiny, ["conv1"]), data, batch_size=7, memory=_memory(in_memory))
-    passes = []
-    assert states.compare(edit, stop=lambda after: passes.append(after) or len(passes) == 2) is None  # after 14 images
     with (strength * edit).applied(tiny):
         expected = predict(tiny, data)
     torch.testing.assert_close(states.logits(edit, strength), expected)
@@ -212,33 +187,16 @@ def test_states_at_all_kept_layers_are_computed_in_one_pass_and_once(tiny, data,
     assert passes == [["conv1", "conv2"]]
 
 
-def test_states_at_other_layers_leave_when_there_is_no_room(tiny, data, edit, monkeypatch):
-    cuts = cut_all(tiny, ["stem", "conv1"])
-    [of_conv1, of_stem] = (len(data) * bytes_of_states(cuts, data.images[:1])[layer] for layer in ("conv1", "stem"))
-    memory = StateMemory(max(of_conv1, of_stem), ["stem"])
-    states = CachedActivations(cuts, data, len(data), memory=memory)
-    of_the_stem = rewrite(tiny, "stem", make_exemplar(), data.images)
-    expected = states.logits(edit), states.logits(of_the_stem)
+def test_states_that_do_not_fit_are_computed_again(tiny, data, edit, monkeypatch):
     passes = _passes(monkeypatch)
-    states.logits(of_the_stem, 0.5)
-    states.logits(edit, 0.5)
-    assert passes == [["conv1"]]
-    memory.keep(["conv1"])
-    assert torch.equal(states.logits(edit), expected[0]) and torch.equal(states.logits(of_the_stem), expected[1])
+    memory = StateMemory(20_000, ["conv1"])  # of 40 states, each of 8 × 16 × 16 numbers, two fit
+    states = CachedActivations(cut_all(tiny, ["conv1"]), data, 1, memory=memory)
+    assert memory.is_full and 0 < memory.used <= memory.limit
     passes.clear()
-    states.logits(edit, 0.25)
-    states.logits(of_the_stem, 0.25)
-    assert passes == [["stem"]]
-
-
-def test_states_in_the_order_of_the_first_run_are_not_kept(tiny, data, edit):
-    cuts = cut_all(tiny, ["conv1"])
-    memory = StateMemory(1e9, ["conv1"])
-    states = CachedActivations(cuts, data, 8, memory=memory, boundary_first=True)
-    expected = states.compare(edit).after
-    of_all = sum(sum(bytes_of_states(cuts, image[None]).values()) for image in data.images)
-    assert memory.used == of_all
-    assert torch.equal(CachedActivations(cuts, data).compare(edit).after, expected)
+    with edit.applied(tiny):
+        expected = predict(tiny, data)
+    torch.testing.assert_close(states.logits(edit), expected)
+    assert len(passes) == 38
 
 
 def test_several_sets_share_a_memory_and_each_has_its_own_states(tiny, data, edit):

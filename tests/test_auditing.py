@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 import edittools as et
-from edittools.auditing import audit_folder, load_model, read_masks
-from edittools.auditing.audit import concepts_to_probe, masks_check
+from edittools.auditing import audit_concepts, load_model, read_masks
+from edittools.auditing.concepts import concepts_to_probe, finding_if_it_misleads, finding_if_missed, masks_check
 from edittools.auditing.direction import Errors, count_errors
+from edittools.auditing.result import write_table
 from edittools.auditing.sheet import NOT_SEEN
 from edittools.auditing.timm_names import check_timm_name, read_timm_names
 from edittools.classifiers import fingerprint
@@ -29,7 +31,7 @@ from edittools.cli import main
 from edittools.course.miniworld.scenes import CLASSES
 from edittools.course.scenarios.tiers import SceneSet
 from edittools.image_files import fit_mask, load_image, load_mask
-from edittools.images import LabelledImages
+from edittools.images import LabelledImages, pixels_of
 from edittools.probing.coco import decode_segmentation
 from edittools.probing.probe import probe
 from edittools.probing.textures import texture
@@ -53,7 +55,7 @@ def write_scenes(root, count=80, classes=("car", "van", "bus", "truck"), ground=
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    root = write_scenes(tmp_path_factory.mktemp("scenes"))
+    root = write_scenes(tmp_path_factory.mktemp("scenes"), count=112)
     save_image(root / "snow.png", texture("snow", 0, 64))
     return root
 
@@ -78,7 +80,7 @@ def test_audit_of_rendered_scenes_finds_the_planted_rule_and_repairs_it(audited)
     assert "van" in set(found["class"])
     page = (out / "report.html").read_text()
     assert "What was probed" in page and "data:image/png" in page
-    assert printed.splitlines()[0].startswith("80 images of 4 classes")
+    assert printed.splitlines()[0].startswith("112 images of 4 classes")
     assert page.index('class="et-sheet"') < page.index("What was probed")
     assert set(pd.read_csv(out / "windows.csv")["class"]) == {"car", "van", "bus", "truck"}
     edit = et.Edit.load(out / "edit.safetensors")
@@ -100,12 +102,8 @@ def test_audit_goes_on_from_finished_parts(audited, scenes):
         "layers": ["features.10"],
         "direction": "missed",
     }
-    audit = audit_folder(scenes / "images", et.load_classifier("mini_vgg"), out=out, progress=None, **settings)
-    assert audit.is_rule and audit.fix.selection.feasible
-    assert "edit.safetensors" in {path.name for path in audit.write(out)}
-    nothing = replace(audit.fix.selection, params={})
-    without_edit = replace(audit, fix=Assessment(audit.fix.search, nothing))
-    assert "edit.safetensors" not in {path.name for path in without_edit.write(out.parent / "without")}
+    audit = audit_concepts(scenes / "images", et.load_classifier("mini_vgg"), out=out, progress=None, **settings)
+    assert audit.is_rule and "edit.safetensors" in {path.name for path in audit.write(out)}
     assert {path: path.stat().st_mtime_ns for path in (out / "parts").rglob("*.json")} == finished
 
 
@@ -114,7 +112,7 @@ def test_audit_without_a_rule_names_the_strongest_suspicion(tmp_path):
     root = write_scenes(tmp_path, count=48)
     save_image(tmp_path / "snow.png", texture("snow", 0, 64))
     settings = {"masks": root / "masks", "material": tmp_path / "snow.png", "progress": None}
-    audit = audit_folder(root / "images", classifier, **settings)
+    audit = audit_concepts(root / "images", classifier, **settings)
     assert not audit.is_rule and audit.fix is None
     assert "suspicion" in audit.summary() or "no concept" in audit.summary()
     names = [path.name for path in audit.write(tmp_path / "out")]
@@ -151,27 +149,41 @@ def raising_bands():
     return bands(lowered=(-3.0, 0.0, 0.0))
 
 
-def write_bands(root, classes=("car", "bus", "cat"), masks_of=lambda number: ("road",), brightness=0.9):
-    """Write ten images of each class with masks of the lower quarter, and a flat material; no image fails."""
+def background(generator):
+    """A dark image; its upper quarter, which no model sees, makes it a scene of its own."""
+    image = torch.rand(3, 32, 32, generator=generator) / 4
+    image[:, :8] = torch.rand(3, 2, 8, generator=generator).repeat_interleave(4, dim=1).repeat_interleave(4, dim=2)
+    return image
+
+
+def write_bands(root, classes=("car", "bus", "cat"), masks_of=lambda number: ("road",), count=10, clean=102):
+    """Write images of each class with masks of the lower quarter, a flat material, and clean images; none fails."""
     generator = torch.Generator().manual_seed(0)
     mask = torch.zeros(32, 32)
     mask[24:] = 1
+
+    def image_of(place):
+        image = background(generator)
+        image[place, 8:24] = 0.6 + torch.rand(16, 32, generator=generator) / 5
+        image[:, 24:] = torch.rand(3, 8, 32, generator=generator) / 5
+        return image
+
     for place, name in enumerate(classes):
-        for number in range(10):
-            image = torch.rand(3, 32, 32, generator=generator) / 4
-            image[place, 8:24] = 0.6 + torch.rand(16, 32, generator=generator) / 5
-            image[:, 24:] = torch.rand(3, 8, 32, generator=generator) / 5
-            save_image(root / "images" / name / f"{name}{number}.png", image)
+        for number in range(count):
+            save_image(root / "images" / name / f"{name}{number}.png", image_of(place))
             for concept in masks_of(number):
                 et.save_mask(root / "masks" / concept / name / f"{name}{number}.png", mask)
-    save_image(root / "snow.png", torch.full((3, 32, 32), brightness))
-    sets = {"masks": root / "masks", "material": root / "snow.png"}
+    for number in range(clean):
+        place = number % len(classes)
+        save_image(root / "clean" / classes[place] / f"{number}.png", image_of(place))
+    save_image(root / "snow.png", torch.full((3, 32, 32), 0.9))
+    sets = {"masks": root / "masks", "material": root / "snow.png", "clean": root / "clean"}
     return {**sets, "layers": ["conv"], "direction": "missed", "progress": None}
 
 
 def test_audit_repairs_the_strongest_rule(tmp_path):
     settings = write_bands(tmp_path)
-    audit = audit_folder(tmp_path / "images", bands(), **settings)
+    audit = audit_concepts(tmp_path / "images", bands(), **settings)
     assert audit.rules["class"].tolist() == ["bus", "car"]
     assert audit.rule["class"] == "bus" and audit.fix is not None
 
@@ -183,7 +195,7 @@ def read_data(folder):
 def test_audit_writes_the_data_of_its_report(tmp_path):
     settings = write_bands(tmp_path, masks_of=lambda number: ("road", "aeroplane") if number == 0 else ("road",))
     classifier = bands()
-    audit = audit_folder(tmp_path / "images", classifier, **settings)
+    audit = audit_concepts(tmp_path / "images", classifier, **settings)
     audit.write(tmp_path / "out")
     data = read_data(tmp_path / "out")
     assert data["verdict"]["word"] == audit.fix.verdict.word
@@ -202,7 +214,7 @@ def test_audit_writes_the_data_of_its_report(tmp_path):
 
 def test_audit_without_a_repair_writes_the_data_of_its_report(tmp_path):
     settings = write_bands(tmp_path)
-    audit = audit_folder(tmp_path / "images", bands(lowered=(0.3, 0.0, 0.0)), **settings)
+    audit = audit_concepts(tmp_path / "images", bands(lowered=(0.3, 0.0, 0.0)), **settings)
     audit.write(tmp_path / "out")
     data = read_data(tmp_path / "out")
     assert data["repair"] is None and data["verdict"]["word"] == "no rule found"
@@ -225,7 +237,7 @@ def test_concepts_to_probe_objects_by_name():
 
 def test_audit_object_is_no_rule(tmp_path):
     settings = write_bands(tmp_path, classes=("Car", "Bus", "Cat"), masks_of=lambda number: ("car", "bus", "cat"))
-    audit = audit_folder(tmp_path / "images", bands(("Car", "Bus", "Cat")), **settings)
+    audit = audit_concepts(tmp_path / "images", bands(("Car", "Bus", "Cat")), **settings)
     assert set(audit.rules["concept"]) == {"car", "bus", "cat"}
     assert all(rule["class"].lower() != rule["concept"] for _, rule in audit.rules.iterrows())
 
@@ -247,7 +259,7 @@ def test_audit_without_a_rule_lists_what_was_looked_for(tmp_path):
         return ("road", *rare.get(number, ()))
 
     settings = write_bands(tmp_path, masks_of=masks_of)
-    audit = audit_folder(tmp_path / "images", bands(lowered=(0.3, 0.0, 0.0)), **settings)
+    audit = audit_concepts(tmp_path / "images", bands(lowered=(0.3, 0.0, 0.0)), **settings)
     assert not audit.is_rule and list(audit.tested) == ["road"]
     assert set(audit.not_looked_for()) == {"aeroplane", "dog", "snow"}
     assert "material" in audit.not_looked_for()["snow"]
@@ -262,34 +274,117 @@ def test_audit_without_a_rule_lists_what_was_looked_for(tmp_path):
 
 def test_audit_with_masks_of_the_material(tmp_path):
     settings = write_bands(tmp_path, masks_of=lambda number: ("road",) if number < 5 else ("snow",))
-    audit = audit_folder(tmp_path / "images", bands(), **settings)
+    audit = audit_concepts(tmp_path / "images", bands(), **settings)
     assert set(audit.probe.table["concept"]) == {"road"} and set(audit.concepts.masks) == {"road", "snow"}
-    assert audit.rule["class"] == "bus" and len(audit.fix.search.splits.retain) > 1
+    assert audit.rule["class"] == "bus"
+    [retained] = audit.fix.splits.retain.values()
+    shows_road = audit.concepts.masks["road"].flatten(1).any(dim=1)
+    assert len(retained) > 1 and not {*retained.names} & {*audit.data.subset(shows_road).names}
     shutil.rmtree(tmp_path / "masks" / "road")
     with pytest.raises(ValueError, match="'snow'"):
-        audit_folder(tmp_path / "images", bands(), **settings)
+        audit_concepts(tmp_path / "images", bands(), **settings)
 
 
-def test_audit_removes_the_results_of_an_earlier_audit(tmp_path):
+def test_write_replaces_what_an_audit_wrote_and_nothing_else(tmp_path):
     out = tmp_path / "out"
-    first = audit_folder(tmp_path / "images", bands(), out=out, **write_bands(tmp_path))
+    first = audit_concepts(tmp_path / "images", bands(), out=out, **write_bands(tmp_path))
     (out / "mine.txt").write_text("notes")
+    written = {path.name for path in first.write(out)}
+    assert written == {"windows.csv", "rules.csv", "report.html", "report.json", "edit.safetensors"}
+    parts = set((out / "parts").rglob("*"))
+    second = audit_concepts(tmp_path / "images", raising_bands(), out=out, **write_bands(tmp_path))
+    assert written | {".audit.json", "parts", "mine.txt"} == {path.name for path in out.iterdir()}
+    second.write(out)  # without a repair
+    kept = {"windows.csv", "rules.csv", "report.html", "report.json"}
+    assert kept | {".audit.json", "parts", "mine.txt"} == {path.name for path in out.iterdir()}
+    assert parts and parts <= set((out / "parts").rglob("*"))
     (out / "edit.safetensors").write_bytes(b"an edit")
-    first.write(out)
-    parts = set((out / "parts").rglob("*.json"))
-    second = audit_folder(tmp_path / "images", raising_bands(), out=out, **write_bands(tmp_path))
-    assert {path.name for path in out.iterdir()} == {"rules.csv", "parts", "mine.txt"}
-    (out / "edit.safetensors").write_bytes(b"an edit")
-    second.write(out)
-    written = {"windows.csv", "rules.csv", "report.html", "report.json"}
-    assert {path.name for path in out.iterdir()} == {*written, "parts", "mine.txt"}
-    assert parts and parts <= set((out / "parts").rglob("*.json"))
+    (out / "rules.csv").write_text("changed")
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    with pytest.raises(FileExistsError, match=r"rules\.csv.*edit\.safetensors") as caught:
+        second.write(out)
+    assert "report" not in str(caught.value)
+    assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    second.write(out, overwrite=True)
+    assert (out / "rules.csv").read_text() != "changed" and (out / "edit.safetensors").read_bytes() == b"an edit"
+
+
+def test_write_that_is_killed_loses_nothing(tmp_path, monkeypatch):
+    """At each step, all files are there, of one of two audits, and a later call replaces them without being asked."""
+    audit = audit_concepts(tmp_path / "images", bands(), **write_bands(tmp_path))
+    out = tmp_path / "out"
+    audit.write(out)
+    complete = {path.name for path in out.iterdir()}
+    replace_file = os.replace
+
+    class Killed(BaseException):
+        pass
+
+    def write_until(step):
+        calls = []
+
+        def replace_or_die(*paths):
+            if len(calls) == step:
+                raise Killed
+            calls.append(paths)
+            replace_file(*paths)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", replace_or_die)
+            replace(audit, note=f"until {step}").write(out)
+
+    steps = 12  # five files are written and moved, and their list is written twice
+    for step in range(steps):
+        with pytest.raises(Killed):
+            write_until(step)
+        assert {path.name for path in out.iterdir()} == complete
+    write_until(steps)
+    assert {path.name for path in out.iterdir()} == complete
+
+
+def test_write_does_not_replace_a_list_of_files_of_other_origin(tmp_path):
+    audit = audit_concepts(tmp_path / "images", bands(lowered=(0.3, 0.0, 0.0)), **write_bands(tmp_path))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".audit.json").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"\.audit\.json"):
+        audit.write(tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".audit.json"]
+
+
+def test_main_audit_keeps_an_edit_unless_it_repairs(tmp_path, capsys):
+    settings = write_bands(tmp_path)
+    assert main(command_of(tmp_path, settings)) == 0
+    edit = tmp_path / "out" / "edit.safetensors"
+    before = edit.read_bytes()
+    look = ["audit", str(tmp_path / "images"), "--model", f"{__file__}:bands", "--out", str(tmp_path / "out")]
+    assert main(look) == 2
+    assert str(edit) in capsys.readouterr().err and edit.read_bytes() == before
+    assert main(command_of(tmp_path, settings)) == 0
+
+
+def test_main_audit_interrupted_in_the_repair_keeps_earlier_results(tmp_path, capsys, monkeypatch):
+    settings = write_bands(tmp_path)
+    assert main(command_of(tmp_path, settings)) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    capsys.readouterr()
+    monkeypatch.setattr(Assessment, "complete", False)
+    assert main(command_of(tmp_path, settings)) == 130
+    assert "--out" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
+
+
+def test_write_table_holds_no_formula(tmp_path):
+    names = ("=cmd", "+1", "-2", "@x", "a=b")
+    table = pd.DataFrame({"class": names, "effect": -0.5, "evidence": [(f"{name}/0.png", "=b") for name in names]})
+    written = pd.read_csv(write_table(table, tmp_path / "windows.csv"))
+    assert written["class"].tolist() == ["'=cmd", "'+1", "'-2", "'@x", "a=b"]
+    assert written["evidence"].tolist()[0] == "'=cmd/0.png; =b" and (written["effect"] == -0.5).all()
 
 
 def test_audit_report_says_what_q_tests_and_which_concepts_are_rare(tmp_path):
     settings = write_bands(tmp_path, masks_of=lambda number: ("road", "aeroplane") if number == 0 else ("road",))
     et.save_mask(tmp_path / "masks" / "road" / "nobody.png", torch.ones(32, 32))
-    audit = audit_folder(tmp_path / "images", bands(lowered=(5.0, 0.6, 0.0)), **settings)
+    audit = audit_concepts(tmp_path / "images", bands(lowered=(5.0, 0.6, 0.0)), **settings)
     assert dict(audit.rare) == {"aeroplane": 3} and len(audit.left_out) == 1
     [files] = [line for line in audit.summary().splitlines() if "left out" in line]
     assert "nobody.png" in files and "aeroplane" not in files
@@ -321,7 +416,8 @@ def test_apply_prints_the_verdict_and_refuses_do_not_use(audited, tmp_path, caps
     edit = replace(et.Edit.load(out / "edit.safetensors"), verdict=f"{word}: 3 of 7.")
     edit.save(tmp_path / "edit.safetensors")
     target = tmp_path / "weights.safetensors"
-    arguments = ["apply", str(tmp_path / "edit.safetensors"), "--model", "mini_vgg", "--out", str(target)]
+    arguments = ["apply", str(tmp_path / "edit.safetensors"), "--model", "mini_vgg"]
+    arguments += ["--out", str(target.with_suffix(""))]  # the suffix is added
     code = main(arguments)
     printed = capsys.readouterr()
     assert f"{word}: 3 of 7." in printed.out + printed.err
@@ -329,6 +425,32 @@ def test_apply_prints_the_verdict_and_refuses_do_not_use(audited, tmp_path, caps
     if code:
         assert "--anyway" in printed.err
         assert main([*arguments, "--anyway"]) == 0 and target.exists()
+
+
+def test_apply_replaces_no_file_without_force_and_never_an_input(audited, tmp_path, capsys):
+    out, _ = audited
+    edit = tmp_path / "edit.safetensors"
+    shutil.copy(out / "edit.safetensors", edit)
+    model = tmp_path / "model.py"
+    model.write_text("import edittools as et\ndef load():\n    return et.load_classifier('mini_vgg')\n")
+    other = tmp_path / "other.safetensors"
+    other.write_text("mine")
+    (tmp_path / "link.safetensors").symlink_to(edit)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def apply_to(name, *more):
+        return main(["apply", str(edit), "--model", f"{model}:load", "--anyway", "--out", str(tmp_path / name), *more])
+
+    assert apply_to("other") == 2
+    assert "--force" in capsys.readouterr().err
+    for name in ("edit.safetensors", "edit", "link.safetensors", "model.py"):
+        assert apply_to(name, "--force") == 2
+        assert "'" + str(tmp_path / name) in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert apply_to("model.py/weights") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert apply_to("other", "--force") == 0
+    assert load_file(other)
 
 
 def test_audit_saves_its_own_verdict_with_the_edit(audited):
@@ -358,10 +480,10 @@ def test_main_audit_with_masks_from_files_is_at_most_unclear(audited):
     assert "not measured: the masks were checked" in printed and "--masks-checked" in printed
 
 
-def test_audit_folder_masks_checked_changes_one_check_only(tmp_path):
+def test_audit_concepts_masks_checked_changes_one_check_only(tmp_path):
     settings = write_bands(tmp_path)
     unchecked, checked = (
-        audit_folder(tmp_path / "images", bands(), masks_checked=masks_checked, **settings)
+        audit_concepts(tmp_path / "images", bands(), masks_checked=masks_checked, **settings)
         for masks_checked in (False, True)
     )
     assert [audit.fix.checks[0].status for audit in (unchecked, checked)] == ["not measured", "pass"]
@@ -374,7 +496,7 @@ def test_audit_with_a_finder_is_at_most_unclear(tmp_path):
     del settings["masks"]
     mask = torch.zeros(32, 32)
     mask[24:] = 1
-    audit = audit_folder(
+    audit = audit_concepts(
         tmp_path / "images", bands(), find=lambda images: {"road": mask.expand(30, -1, -1)}, **settings
     )
     assert audit.fix.checks[0].status == "not measured" and audit.fix.checks[0].allows == "unclear"
@@ -390,7 +512,7 @@ def test_audit_report_shows_the_exemplar_and_six_more_replaced_images_above_the_
 
 def test_audit_report_of_a_suspicion_shows_replaced_images_above_the_heading(tmp_path):
     settings = write_bands(tmp_path)
-    audit = audit_folder(tmp_path / "images", bands(lowered=(0.3, 0.0, 0.0)), **settings)
+    audit = audit_concepts(tmp_path / "images", bands(lowered=(0.3, 0.0, 0.0)), **settings)
     assert audit.rule is not None and not audit.is_rule
     audit.write(tmp_path / "out")
     assert pictures_above_the_verdict((tmp_path / "out" / "report.html").read_text()) == 3 + 6
@@ -398,7 +520,8 @@ def test_audit_report_of_a_suspicion_shows_replaced_images_above_the_heading(tmp
 
 def command_of(root, settings, *more):
     arguments = ["audit", root / "images", "--model", f"{__file__}:bands", "--masks", settings["masks"]]
-    arguments += ["--material", settings["material"], "--concept-is-missed", "--out", root / "out", *more]
+    arguments += ["--material", settings["material"], "--clean", settings["clean"], "--concept-is-missed"]
+    arguments += ["--out", root / "out", *more]
     return [str(argument) for argument in arguments]
 
 
@@ -406,7 +529,7 @@ def test_main_audit_repeats_that_the_masks_were_checked(tmp_path, capsys):
     settings = write_bands(tmp_path)
     assert main(command_of(tmp_path, settings)) == 0
     assert "not measured: the masks were checked" in capsys.readouterr().out
-    assert main(command_of(tmp_path, settings, "--masks-checked", "--overwrite")) == 0
+    assert main(command_of(tmp_path, settings, "--masks-checked")) == 0
     statement = "caller says that the masks are right"
     assert f"pass: the masks were checked (the {statement})" in capsys.readouterr().out
     assert statement in (tmp_path / "out" / "report.html").read_text()
@@ -433,7 +556,17 @@ def _other_classes(folder):
     return folder / "other", "dragon"
 
 
-@pytest.mark.parametrize("make", [_no_such_folder, _one_image, _unreadable, _other_classes])
+def _one_class_with_enough_photos(folder):
+    for name, count in (("van", 3), ("bus", 2)):
+        for number in range(count):
+            save_image(folder / "few" / name / f"{number}.png", torch.rand(3, 64, 64))
+    return folder / "few", "these have as many: 'van'"
+
+
+WRONG_FOLDERS = [_no_such_folder, _one_image, _unreadable, _other_classes, _one_class_with_enough_photos]
+
+
+@pytest.mark.parametrize("make", WRONG_FOLDERS)
 def test_audit_of_a_wrong_folder_is_one_line_and_exit_code_2(make, tmp_path, capsys):
     for name in ("one/van", "other/dragon"):
         (tmp_path / name).mkdir(parents=True)
@@ -466,6 +599,20 @@ def test_main_after_an_interrupt_says_how_to_go_on(scenes, tmp_path, capsys):
     path.write_text("def model():\n    raise KeyboardInterrupt\n")
     assert main(["audit", str(scenes / "images"), "--model", f"{path}:model", "--out", str(tmp_path)]) == 130
     assert "--out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("set_by_user", "policy"), [(None, "passive"), ("active", "active")])
+def test_main_lets_threads_wait_passively_unless_the_user_has_set_it(tmp_path, set_by_user, policy):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    if set_by_user is not None:
+        environment["OMP_WAIT_POLICY"] = set_by_user
+    code = (
+        "import os; from edittools.cli import main; main(['audit', 'nowhere', '--model', 'mini_vgg']); "
+        "print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [policy]
 
 
 def test_main_checks_arguments_before_torch_is_imported(tmp_path):
@@ -566,7 +713,7 @@ def write_red_bands(root, misled=0, missed=0):
     mask[24:] = 1
 
     def write(class_name, number, middle, has_band):
-        image = torch.rand(3, 32, 32, generator=generator) / 4
+        image = background(generator)
         image[:, 8:24] = torch.tensor(middle)[:, None, None] + torch.rand(3, 16, 32, generator=generator) / 20
         image[:, 24:] = torch.rand(3, 8, 32, generator=generator) / 10
         name = f"{class_name}/{class_name}{number:02}.png"
@@ -583,23 +730,26 @@ def write_red_bands(root, misled=0, missed=0):
         write("bus", number, (0.1, 0.6, 0.1), has_band=number < misled)
         write("cat", number, (0.1, 0.1, 0.6), has_band=False)
     save_image(root / "dark.png", torch.full((3, 32, 32), 0.05))
-    return {"masks": root / "masks", "material": root / "dark.png", "layers": ["linear"], "progress": None}
+    clean = write_bands(root / "other")["clean"]
+    sets = {"masks": root / "masks", "material": root / "dark.png", "clean": clean}
+    return {**sets, "layers": ["linear"], "progress": None}
 
 
 def test_audit_of_a_concept_that_misleads(tmp_path):
     settings = write_red_bands(tmp_path, misled=8)
-    audit = audit_folder(tmp_path / "images", red_band(), **settings)
+    audit = audit_concepts(tmp_path / "images", red_band(), **settings)
     assert (audit.rule["class"], audit.rule["concept"]) == ("car", "tag")
     assert audit.errors == Errors(8, 0) and audit.direction == "misleads"
     assert audit.fix is not None, audit.note
-    [[exemplar]] = audit.fix.search.exemplars.values()
+    [[exemplar]] = audit.fix.exemplars.values()
     predicted = et.predict(red_band(), torch.stack([exemplar.image, exemplar.changed])).argmax(dim=1)
-    assert predicted.tolist() == [1, 0] and exemplar.label == 1
-    splits = audit.fix.search.splits
-    assert sorted(splits.target.names) == [f"bus/bus{number:02}.png" for number in range(1, 8)]
+    assert predicted.tolist() == [1, 0] and exemplar.label == 1 and exemplar.sources == ("bus/bus00.png",)
+    splits = audit.fix.splits
+    assert sorted(splits.concept.names) == [f"bus/bus{number:02}.png" for number in range(1, 8)]
     assert sorted(splits.own_class.names) == [f"car/car{number:02}.png" for number in range(12)]
-    banded = {*splits.target.names, *splits.own_class.names, "bus/bus00.png"}
-    assert not banded & {*splits.clean.names, *splits.reference.names}
+    banded = {*splits.concept.names, *splits.own_class.names, "bus/bus00.png"}
+    finding = finding_if_it_misleads(audit, clean=None, retain=None)
+    assert {*finding.clean.names} == {*audit.data.names} - banded
     data = audit.report_data()["direction"]
     assert (data["word"], data["pulled_in"], data["missed"]) == ("misleads", 8, 0)
     audit.write(tmp_path / "out")
@@ -608,29 +758,32 @@ def test_audit_of_a_concept_that_misleads(tmp_path):
 
 def test_audit_of_a_class_that_fails_without_the_concept(tmp_path):
     settings = write_red_bands(tmp_path, missed=8)
-    audit = audit_folder(tmp_path / "images", red_band(), **settings)
+    audit = audit_concepts(tmp_path / "images", red_band(), **settings)
     assert audit.errors == Errors(0, 8) and audit.direction == "missed"
-    [[exemplar]] = audit.fix.search.exemplars.values()
+    [[exemplar]] = audit.fix.exemplars.values()
     predicted = et.predict(red_band(), torch.stack([exemplar.image, exemplar.changed])).argmax(dim=1)
     assert predicted.tolist() == [0, 1]
+    finding = finding_if_missed(audit, clean=None, retain=None)
+    assert finding.exemplar.sources == exemplar.sources and len(finding.clean) == len(audit.data) - 1
+    assert not {*exemplar.sources} & {*finding.clean.names, *finding.concept.names}
 
 
 @pytest.mark.parametrize(("misled", "missed"), [(5, 0), (7, 6)])
 def test_audit_with_too_few_errors_asks_for_a_direction(tmp_path, misled, missed):
     settings = write_red_bands(tmp_path, misled=misled, missed=missed)
-    audit = audit_folder(tmp_path / "images", red_band(), **settings)
+    audit = audit_concepts(tmp_path / "images", red_band(), **settings)
     assert audit.is_rule and audit.errors == Errors(misled, missed)
     assert audit.fix is None and audit.direction is None
     assert "--concept-misleads" in audit.summary() and "--concept-is-missed" in audit.summary()
     assert audit.report_data()["direction"]["word"] is None
-    passed = audit_folder(tmp_path / "images", red_band(), direction="misleads", **settings)
+    passed = audit_concepts(tmp_path / "images", red_band(), direction="misleads", **settings)
     assert passed.fix is not None and passed.errors is None
-    assert sorted(passed.fix.search.splits.target.names) == [f"bus/bus{number:02}.png" for number in range(1, misled)]
+    assert sorted(passed.fix.splits.concept.names) == [f"bus/bus{number:02}.png" for number in range(1, misled)]
 
 
 def test_count_errors_of_predictions_as_labels_is_none(tmp_path):
     settings = write_red_bands(tmp_path, misled=8)
-    audit = audit_folder(tmp_path / "images", red_band(), **settings)
+    audit = audit_concepts(tmp_path / "images", red_band(), **settings)
     is_labeled = torch.zeros(len(audit.data), dtype=torch.bool)
     assert count_errors(red_band(), audit.probe, audit.concepts, audit.rule, is_labeled) == Errors(0, 0)
     pooled = {**audit.rule, "class": "all classes"}
@@ -640,7 +793,7 @@ def test_count_errors_of_predictions_as_labels_is_none(tmp_path):
 def test_count_errors_of_a_class_that_fails_as_often_with_the_concept(tmp_path):
     """A model that predicts nothing as a car fails on all of them, with and without the band."""
     settings = write_red_bands(tmp_path, missed=8)
-    audit = audit_folder(tmp_path / "images", red_band(), **settings)
+    audit = audit_concepts(tmp_path / "images", red_band(), **settings)
     blind = red_band()
     with torch.no_grad():
         blind.model.linear.weight[0] = -9  # nothing is predicted as a car
@@ -655,19 +808,17 @@ def test_audit_that_misleads_needs_labels(tmp_path):
     for path in (tmp_path / "images").rglob("*.png"):
         shutil.copy(path, tmp_path / "flat" / path.name)
     with pytest.raises(ValueError, match="subfolders"):
-        audit_folder(tmp_path / "flat", red_band(), direction="misleads", **settings)
+        audit_concepts(tmp_path / "flat", red_band(), direction="misleads", **settings)
     with pytest.raises(ValueError, match="'sideways'"):
-        audit_folder(tmp_path / "images", red_band(), direction="sideways", **settings)
-    with pytest.raises(ValueError, match="concepts=True"):
-        audit_folder(tmp_path / "images", red_band(), direction="missed", progress=None)
+        audit_concepts(tmp_path / "images", red_band(), direction="sideways", **settings)
 
 
 # --- independent evidence ---
 
 
-def write_copies(root, copies, noise=0.0):
+def write_copies(root, copies, noise=0.0, **settings):
     """Write the images of `write_bands` several times, as exact copies or as frames with some noise."""
-    settings = write_bands(root)
+    settings = write_bands(root, **settings)
     generator = torch.Generator().manual_seed(1)
     for path in sorted((root / "images").rglob("*.png")):
         image = load_image(path, bands())
@@ -683,8 +834,8 @@ def write_copies(root, copies, noise=0.0):
 @pytest.mark.parametrize("noise", [0.0, 0.02])
 def test_audit_copies_and_frames_count_once(tmp_path, noise):
     settings = write_copies(tmp_path / "six", 6, noise)
-    audit = audit_folder(tmp_path / "six" / "images", bands(), **settings)
-    once = audit_folder(tmp_path / "once" / "images", bands(), **write_bands(tmp_path / "once"))
+    audit = audit_concepts(tmp_path / "six" / "images", bands(), **settings)
+    once = audit_concepts(tmp_path / "once" / "images", bands(), **write_bands(tmp_path / "once"))
     assert len(audit.data) == 30 and len(audit.repeats) == 150
     assert audit.rules["images"].tolist() == once.rules["images"].tolist()
     assert audit.rules["p"].tolist() == pytest.approx(once.rules["p"].tolist())
@@ -705,7 +856,7 @@ def test_null_audits_of_twenty_photos_in_six_frames_find_no_rule(tmp_path, noise
         images = photos.images.repeat(6, 1, 1, 1)
         images = (images + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
         frames = LabelledImages(images, photos.labels.repeat(6), photos.classes)
-        is_first = first_of_each(scenes_of(frames))  # what audit_folder uses
+        is_first = first_of_each(scenes_of(frames))  # what an audit uses
         masks_once = {name: mask[is_first] for name, mask in masks.items()}
         material = tmp_path / f"{seed}.png"
         save_image(material, backgrounds(1, generator)[0])
@@ -719,15 +870,15 @@ def test_null_audits_of_twenty_photos_in_six_frames_find_no_rule(tmp_path, noise
 @pytest.mark.parametrize("noise", [0.0, 0.02])
 @pytest.mark.parametrize("passes_clean", [False, True])
 def test_audit_uses_no_other_frame_of_the_photo_of_its_exemplar(tmp_path, noise, passes_clean):
-    settings = write_copies(tmp_path, 2, noise)
-    if passes_clean:
-        settings["clean"] = shutil.copytree(tmp_path / "images", tmp_path / "clean")
-    audit = audit_folder(tmp_path / "images", bands(), **settings)
+    settings = write_copies(tmp_path, 2, noise, count=35, clean=0)
+    settings["clean"] = shutil.copytree(tmp_path / "images", tmp_path / "copied") if passes_clean else None
+    audit = audit_concepts(tmp_path / "images", bands(), **settings)
     assert audit.fix is not None, audit.note
-    [[exemplar]] = audit.fix.search.exemplars.values()
+    [[exemplar]] = audit.fix.exemplars.values()
     outside = 1 - exemplar.mask
-    for name, data in audit.fix.search.splits.labeled.items():
-        differences = (data.images - exemplar.image).square() * outside
+    splits = audit.fix.splits
+    for name, data in {"images": splits.images, **splits.labeled}.items():
+        differences = (pixels_of(data)[:] - exemplar.image).square() * outside
         rms = (differences.sum(dim=(1, 2, 3)) / (3 * outside.sum())).sqrt()
         assert not (rms < 0.03).any(), name
 
@@ -799,6 +950,16 @@ def test_read_masks_names_a_mask_of_another_size(photo, tmp_path):
     masks, [left_out] = read_masks(tmp_path / "masks", ["van/a.png", "van/b.png"], classifier, tmp_path / "photos")
     assert not masks["road"][0].any() and masks["road"][1].any()
     assert "a.png" in left_out and "(60, 80)" in left_out and "(60, 90)" in left_out
+
+
+def test_read_masks_of_a_photo_that_is_gone_leaves_it_out(photo, tmp_path):
+    path, mask, classifier = photo
+    for name in ("a.png", "b.png"):
+        (tmp_path / "masks" / "road" / "van").mkdir(parents=True, exist_ok=True)
+        et.save_mask(tmp_path / "masks" / "road" / "van" / name, mask)
+    masks, [left_out] = read_masks(tmp_path / "masks", ["van/a.png", "van/b.png"], classifier, tmp_path / "photos")
+    assert path.exists() and masks["road"][0].any() and not masks["road"][1].any()
+    assert "b.png" in left_out
 
 
 def test_decode_segmentation_of_run_lengths():
@@ -873,7 +1034,7 @@ def test_audit_of_photos_with_the_segmenters(tmp_path):
         Image.open(photo_file(name)).save(folder / f"{number}.png")
     classifier = et.load_classifier("squeezenet1_1")
     assert len(classifier.classes) == len(classes)
-    audit = audit_folder(tmp_path / "images", classifier, concepts=True, layers=["features.9.squeeze"], progress=None)
+    audit = audit_concepts(tmp_path / "images", classifier, layers=["features.9.squeeze"], progress=None)
     assert isinstance(audit.data, LabelledImages) and len(audit.data) > 40
     assert len(audit.rules) and set(audit.rules.concept) <= set(audit.concepts.masks)
     assert CLASSES  # MiniWorld's classes are not ImageNet's

@@ -6,7 +6,6 @@ weights, modes, hooks and gradient flags and all files are the same.
 
 import copy
 import hashlib
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,7 +32,7 @@ from edittools.models.load import load_classifier
 from edittools.moments import second_moments
 from edittools.probing import jobs, textures
 from edittools.rewriting import rewrite
-from edittools.selection import Assessment, CachedActivations, Outcomes, Search, Splits, repair
+from edittools.selection import CachedActivations, repair, select_edit
 from edittools.site import prepare
 from edittools.widgets.editor import MaskEditor
 
@@ -95,15 +94,15 @@ IMAGES = {
     "x up to 255": (lambda w: Exemplar(w.image * 255, w.image, w.mask), ValueError, r"to 25\d"),
     "x' normalized": (lambda w: Exemplar(w.image, w.image * 4 - 2, w.mask), ValueError, "x' .* -"),
     "x and x' differ": (lambda w: Exemplar(w.image, w.image[:, 1:], w.mask), ValueError, r"x' .*\(3, 31, 32\)"),
-    "pasted on a single image": (lambda w: w.exemplar.paste_on(w.image), ValueError, r"set of images.*\(3, 32, 32\)"),
+    "pasted on a single image": (lambda w: w.exemplar.hosts(w.image), ValueError, r"set of images.*\(3, 32, 32\)"),
     "pasted on images of another size": (
-        lambda w: w.exemplar.paste_on(w.images[..., 8:]),
+        lambda w: w.exemplar.hosts(w.images[..., 8:]),
         ValueError,
         r"\(3, 32, 24\).*\(3, 32, 32\)",
     ),
-    "pasted on images in 8 bits": (lambda w: w.exemplar.paste_on((w.images * 255).byte()), ValueError, "uint8"),
+    "pasted on images in 8 bits": (lambda w: w.exemplar.hosts((w.images * 255).byte()), ValueError, "uint8"),
     "pasted at an unknown place": (
-        lambda w: w.exemplar.paste_on(w.images, "center"),
+        lambda w: w.exemplar.hosts(w.images, "center"),
         ValueError,
         "where.*'center'.*anywhere.*in place",
     ),
@@ -252,115 +251,86 @@ REWRITES = {
     "fine-tuning: momentum 1": (lambda w: w.finetune(momentum=1.0), ValueError, "momentum=1.0"),
 }
 
-SEARCHES = {
-    "no layer": (lambda w: w.search(layers=[]), ValueError, r"layers=\[\]"),
-    "scored: a name": (lambda w: w.search().score("edit"), TypeError, "'edit' is no Method.*METHODS"),
-    "scored: names": (lambda w: w.search().score(["edit"]), TypeError, "'edit' is no Method.*METHODS"),
-    "selected: no outcomes": (lambda w: w.search().select([METHODS["edit"]]), TypeError, "outcomes .*list.*score"),
+REPAIRS = {
     "settings that are one dictionary": (
         lambda w: METHODS["edit"].trying({"rank": 1}),
         TypeError,
         "'rank': 1.*single dictionary.*list",
     ),
-    "folds of other images": (
-        lambda w: Splits(1 - w.images, w.data, w.data, folds={"target": torch.zeros(2)}),
-        ValueError,
-        r"2 numbers of folds .* 6 target.*with_folds\(\)",
-    ),
-    "no folds": (
-        lambda w: w.search().cross_validated(w.search().score(METHODS["projection"])),
-        ValueError,
-        r"no folds.*with_folds\(\)",
-    ),
-    "assessed: selections by name": (
-        lambda w: Assessment(w.search(), {"mine": w.edit}),
-        TypeError,
-        "of type dict.*select",
-    ),
-    "assessed: an edit": (lambda w: Assessment(w.search(), w.edit), TypeError, "of type Edit.*select"),
-    "a layer as text": (lambda w: w.search(layers="conv2"), TypeError, "layers='conv2'.*list"),
-    "a layer that is not there": (lambda w: w.search(layers=["conf2"]), KeyError, "'conf2'.*'conv2'"),
-    "a layer that cannot be edited": (lambda w: w.search(layers=["grouped"]), ValueError, "'grouped'"),
-    "inference mode": (lambda w: _in_inference_mode(w.search), RuntimeError, "inference_mode"),
+    "no layer": (lambda w: w.repair(layers=[]), ValueError, r"layers=\[\]"),
+    "a layer as text": (lambda w: w.repair(layers="conv2"), TypeError, "layers='conv2'.*list"),
+    "a layer that is not there": (lambda w: w.repair(layers=["conf2"]), KeyError, "'conf2'.*'conv2'"),
+    "a layer that cannot be edited": (lambda w: w.repair(layers=["grouped"]), ValueError, "'grouped'"),
+    "inference mode": (lambda w: _in_inference_mode(w.repair), RuntimeError, "inference_mode"),
+    "a bare model": (lambda w: repair(w.classifier.model, w.exemplar, w.ordinary), TypeError, "TinyNet"),
+    "no exemplar": (lambda w: w.repair([]), ValueError, "no exemplar"),
     "an exemplar of another size": (
-        lambda w: w.search(exemplars=[w.exemplar, make_exemplar(size=24)]),
+        lambda w: w.repair([w.exemplar, make_exemplar(size=24)]),
         ValueError,
         r"exemplar 2.*\(24, 24\).*\(32, 32\).*sized\(32\)",
     ),
-    "an exemplar of another size among candidates": (
-        lambda w: w.search().candidates(METHODS["edit"], {"small": make_exemplar(size=24)}),
-        ValueError,
-        r"small.*\(24, 24\).*\(32, 32\)",
-    ),
-    "a label that is too high": (
-        lambda w: w.search(exemplars={"pair": [w.exemplar, make_exemplar(label=5)]}),
-        ValueError,
-        "label 5.*0 to 4",
-    ),
-    "target images of another size": (
-        lambda w: w.search(target=LabelledImages(w.images[..., 8:, 8:], w.labels, "abcde")),
-        ValueError,
-        r"target.*\(24, 24\).*\(32, 32\)",
-    ),
-    "reference images that are no squares": (
-        lambda w: w.search(reference=w.images[..., 8:]),
-        ValueError,
-        r"reference.*\(32, 24\).*\(32, 32\)",
-    ),
-    "repair: inference mode": (lambda w: _in_inference_mode(w.repair), RuntimeError, "inference_mode"),
-    "repair: an exemplar that is no square": (
-        lambda w: w.repair(exemplars=Exemplar(w.image[:, 8:], w.image[:, 8:] / 2, w.mask[8:])),
+    "an exemplar that is no square": (
+        lambda w: w.repair(Exemplar(w.image[:, 8:], w.image[:, 8:] / 2, w.mask[8:])),
         ValueError,
         r"exemplar 1.*\(24, 32\).*\(32, 32\)",
     ),
-    "repair: a label that is too high": (
-        lambda w: w.repair(exemplars=make_exemplar(label=99)),
+    "a label that is too high": (lambda w: w.repair(make_exemplar(label=99)), ValueError, "label 99.*0 to 4"),
+    "exemplars whose names are equal as text": (
+        lambda w: w.repair({1: w.exemplar, "1": make_exemplar(3)}),
         ValueError,
-        "label 99.*0 to 4",
+        "exemplars .*'1'",
     ),
-    "repair: concept images that are no squares": (
+    "no images": (lambda w: w.repair(images=None), ValueError, "images="),
+    "too few images": (lambda w: w.repair(images=w.images), ValueError, "6 ordinary images.*50"),
+    "images as a list": (lambda w: w.repair(images=list(w.ordinary)), TypeError, "list.*torch.stack"),
+    "images as an array": (lambda w: w.repair(images=w.ordinary.numpy()), TypeError, "ndarray"),
+    "images with labels": (lambda w: w.repair(images=w.data), TypeError, "images has labels"),
+    "images that are no squares": (
+        lambda w: w.repair(images=w.ordinary[..., 8:]),
+        ValueError,
+        r"ordinary.*\(32, 24\).*\(32, 32\)",
+    ),
+    "concept images that are no squares": (
         lambda w: w.repair(concept=LabelledImages(w.images[..., 8:], w.labels, "abcde")),
         ValueError,
         r"concept.*\(32, 24\).*\(32, 32\)",
     ),
-    "repair: concept images without labels": (
-        lambda w: w.repair(concept=w.images[:3]),
-        TypeError,
-        "images with the concept are a Tensor.*LabelledImages",
-    ),
-    "repair: a single concept image": (
-        lambda w: w.repair(concept=w.data.subset([0])),
+    "concept images without labels": (lambda w: w.repair(concept=w.images[:3]), TypeError, "Tensor.*LabelledImages"),
+    "two clean images that select and measure": (
+        lambda w: w.repair(images=None, clean=w.images[:2]),
         ValueError,
-        "1 images with the concept",
+        "2 clean images",
     ),
-    "repair: two clean images": (lambda w: w.repair(clean=w.images[:2]), ValueError, "2 clean images"),
-    "repair: an unknown source": (lambda w: w.repair(source="all"), ValueError, "source.*'all'.*failures"),
-    "repair: clean images of another size": (
+    "clean images of another size": (
         lambda w: w.repair(clean=w.images[..., 8:, 8:]),
         ValueError,
         r"clean.*\(24, 24\).*\(32, 32\)",
     ),
-    "repair: retained images of another size": (
+    "retained images of another size": (
         lambda w: w.repair(retain={"huskies": w.images[..., 8:, 8:]}),
         ValueError,
         r"retain\['huskies'\].*\(24, 24\).*\(32, 32\)",
     ),
-    "repair: exemplars whose names are equal as text": (
-        lambda w: w.repair(exemplars={1: w.exemplar, "1": make_exemplar(3)}),
-        ValueError,
-        "exemplars .*'1'",
-    ),
-    "exemplars whose names are equal as text": (
-        lambda w: w.search(exemplars={1: w.exemplar, "1": make_exemplar(3)}),
-        ValueError,
-        "exemplars .*'1'",
-    ),
-    "repair: retained sets whose names are equal as text": (
+    "retained sets whose names are equal as text": (
         lambda w: w.repair(retain={1: w.images[:1], "1": w.images[1:2]}),
         ValueError,
         "retained sets .*'1'",
     ),
-    "repair: progress that is no class": (lambda w: w.repair(progress=True), TypeError, "progress=True .*tqdm"),
+    "an unknown source": (lambda w: w.repair(source="all"), ValueError, "source.*'all'.*failures"),
+    "an unknown place": (lambda w: w.repair(where="center"), ValueError, "where.*'center'.*in place"),
+    "an unknown selector": (lambda w: w.repair(select_by="label"), ValueError, "select_by.*'label'.*labels"),
+    "select_edit by labels": (
+        lambda w: select_edit(w.classifier, w.exemplar, w.ordinary, select_by="labels"),
+        ValueError,
+        "select_by.*'labels'.*hosts, exemplar",
+    ),
+    "labels that should select and are not there": (lambda w: w.repair(select_by="labels"), ValueError, "concept="),
+    "alternatives as a list": (lambda w: w.repair(alternatives=[w.classifier]), TypeError, "list.*mapping"),
+    "progress that is no class": (
+        lambda w: w.repair(select_by="exemplar", progress=True),
+        TypeError,
+        "progress=True .*tqdm",
+    ),
 }
 
 EDITS = {
@@ -424,13 +394,6 @@ METRICS = {
         ValueError,
         "'conv1.weight'.*'conv2'",
     ),
-    "splits: a list as reference": (lambda w: Splits(list(w.images), w.data, w.data), TypeError, "list.*torch.stack"),
-    "splits: no labels": (lambda w: Splits(w.images, w.images, w.data), TypeError, "'target'.*Tensor"),
-    "selected from no candidate": (
-        lambda w: w.search().select(Outcomes.collected([], torch.ones(3, dtype=torch.bool))),
-        ValueError,
-        "(?i)no candidates",
-    ),
 }
 
 PHOTOS = {
@@ -479,18 +442,6 @@ def _in_inference_mode(call):
         return call()
 
 
-def _search(w, exemplars, reference, target, layers):
-    splits = Splits(reference=reference, target=target, clean=w.data.subset([3, 4, 5]))
-    return Search(w.classifier, exemplars, splits, layers)
-
-
-def _repair(w, exemplars=None, concept=None, clean=None, retain=None, source="sample", progress=None):
-    exemplars = w.exemplar if exemplars is None else exemplars
-    concept = w.data.subset([0, 1, 2]) if concept is None else concept
-    clean = w.images[3:] if clean is None else clean
-    return repair(w.classifier, exemplars, concept, clean, retain, source=source, progress=progress)
-
-
 def _rewrite_with_moment_of_other(w):
     other = Classifier(TinyNet(), list("abcde"), size=32)
     return w.rewrite(reference=second_moments(other, ["conv1"], w.images)["conv1"])
@@ -521,7 +472,7 @@ def _validation(w, folder):
 
 GROUPS = {"images": IMAGES, "masks": MASKS, "labels": LABELS, "layers": LAYERS, "rewriting": REWRITES, "edits": EDITS}
 GROUPS |= {
-    "searches": SEARCHES,
+    "repairs": REPAIRS,
     "models": MODELS,
     "metrics": METRICS,
     "photos": PHOTOS,
@@ -594,11 +545,10 @@ def inputs(tmp_path, monkeypatch, classifier_and_edits):
         classifier, "conv1", exemplars, reference, **{"steps": 1} | options
     )
     w.site = lambda exemplars=exemplar, reference=images: prepare(classifier, "conv1", exemplars, reference)
-    target = w.data.subset([0, 1, 2])
-    w.search = lambda exemplars=exemplar, reference=1 - images, target=target, layers=None: _search(
-        w, exemplars, reference, target, layers
+    w.ordinary = torch.rand(60, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    w.repair = lambda exemplars=exemplar, **options: repair(
+        classifier, exemplars, **{"images": w.ordinary, "progress": None} | options
     )
-    w.repair = partial(_repair, w)
     w.finetune = lambda exemplars=exemplar, reference=None, **options: finetune(w.site(exemplars, reference), **options)
     w.other.save(w.folder / "other.safetensors")
     classifier.model.norm.train()

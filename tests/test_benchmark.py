@@ -1,20 +1,19 @@
 import pytest
 import torch
 from _lib import contest, networks, results
-from _lib.methods import CONSTRAINTS, WITHIN, WITHOUT
+from _lib.methods import select_for_exemplar
 from conftest import TinyNet, make_exemplar, randomise_norms
+from torch.nn.functional import interpolate
 
 from edittools.activations import cache_activations, memory_for_states
 from edittools.classifiers import Classifier
-from edittools.course.scenarios import Scenario
+from edittools.course.scenarios.scenario import Scenario, Splits
 from edittools.cut import cut_all
 from edittools.edits import applied_edits
 from edittools.images import LabelledImages
 from edittools.methods import RANDOM, finetune
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite, rewrite_at
-from edittools.selection import Splits
-from edittools.selection import activations as bench
 from edittools.site import prepare
 
 LAYERS = ["stem", "conv1", "conv2"]
@@ -49,21 +48,6 @@ def test_cached_activations_logits_of_edit(tiny, photos32, sets, exemplar, monke
     assert torch.allclose(cached["target"].logits(edit), expected, atol=1e-5)
     assert torch.equal(cached["target"].before, misclassified(predict(tiny, sets["target"]), sets["target"].labels))
     assert applied_edits(tiny) == ()
-
-
-@pytest.mark.parametrize("scope", ["local", "global"])
-def test_compare_with_early_stop(tiny, sets, exemplar, scope):
-    cached = bench.CachedActivations(cut_all(tiny, LAYERS), sets["clean"], batch_size=3)
-    [edit] = finetune(prepare(tiny, "conv1", exemplar), scope=scope, rate=0.3, steps=3)
-    complete = cached.compare(edit)
-    told = []
-    assert torch.equal(complete.after, misclassified(cached.logits(edit), cached.labels))
-    assert torch.equal(cached.compare(edit, stop=lambda after: False).after, complete.after)
-    cached = bench.CachedActivations(cut_all(tiny, LAYERS), sets["clean"], batch_size=3)
-    assert cached.compare(edit, stop=lambda after: told.append(after.clone()) or len(told) > 1) is None
-    assert len(told) == 2
-    for done, after in zip((3, 6), told, strict=True):
-        assert torch.equal(after[:done], complete.after[:done]) and not after[done:].any()
 
 
 def test_cached_activations_logits_of_two_layers(tiny, photos32, sets, exemplar):
@@ -110,17 +94,20 @@ def test_cache_activations_without_images(tiny, sets):
 def tiny_scenario():
     torch.manual_seed(0)
     tiny = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
-    images = torch.rand(80, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    coarse = torch.rand(120, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    images = interpolate(coarse, (32, 32), mode="bilinear")
+    with torch.no_grad():  # centered, so that every class is predicted for some image
+        tiny.model.head.bias -= predict(tiny, images).mean(dim=0)
     labels = predict(tiny, images).argmax(1)
     labels[::2] = (labels[::2] + 1) % 5
     data = LabelledImages(images, labels, tiny.classes)
     splits = Splits(
-        reference=1 - images,
-        target=data.subset(range(40)),
-        clean=data.subset(range(40, 60)),
-        target_test=data.subset(range(60, 70)),
-        clean_test=data.subset(range(70, 80)),
-        extra={"more": data.subset(range(60, 65))},
+        reference=images[:70],
+        target=data.subset(range(70, 90)),
+        clean=data.subset(range(90, 100)),
+        target_test=data.subset(range(100, 110)),
+        clean_test=data.subset(range(110, 120)),
+        extra={"more": data.subset(range(100, 105))},
     )
     default = {"layer": "conv2", "exemplar": "one", "rank": 1}
     exemplars = {"one": make_exemplar(), "two": make_exemplar(7)}
@@ -131,32 +118,30 @@ def tiny_scenario():
 @pytest.fixture(scope="module")
 def selected(tiny_scenario):
     """What is selected for the methods that get one exemplar."""
-    return networks.select_for_exemplar(tiny_scenario, "one")
+    return select_for_exemplar(tiny_scenario, "one", finetuning=False)
 
 
-def test_methods_are_selected_within_limits_and_without(selected, tiny_scenario):
-    found = {(one.method, one.limits): one for one in selected if one.method != RANDOM}
-    both = (results.EDIT, results.FULL_RANK, results.PROJECTION, results.ON_EXEMPLAR, results.LAST_LAYER)
-    assert set(found) == {(method, limits) for method in both for limits in CONSTRAINTS} | {(results.DEFAULT, WITHOUT)}
-    clean = tiny_scenario.splits.clean
-    before = int(misclassified(predict(tiny_scenario.classifier, clean), clean.labels).sum())
-    for (_, limits), one in found.items():
-        if limits == WITHIN and one.edit is not None:
-            network = one.edit.edited(tiny_scenario.classifier)
-            assert int(misclassified(predict(network, clean), clean.labels).sum()) <= before
-    draws = [one.edit for one in selected if one.method == RANDOM]
-    assert len({edit.digest for edit in draws}) == len(draws) == 5
-    assert {edit.layers for edit in draws} == {found[results.DEFAULT, WITHOUT].edit.layers}
+def test_every_method_selects_among_its_own_candidates(selected):
+    found = {one.method: one for one in selected if one.method != RANDOM}
+    of_labels = [results.EDIT, results.FULL_RANK, results.PROJECTION, results.ON_EXEMPLAR]
+    assert set(found) == {results.BY_HOSTS, results.BY_EXEMPLAR, *of_labels}
+    assert all(set(one.edit.layers) <= {"conv1", "conv2"} for name, one in found.items() if name != results.ON_EXEMPLAR)
+    assert found[results.BY_EXEMPLAR].candidates == 2  # one per layer
+    assert found[results.FULL_RANK].candidates == 2 * 4 * 3  # layers, λ, strengths
+    assert found[results.ON_EXEMPLAR].candidates == 2 * 3 * 2
+    draws = [one for one in selected if one.method == RANDOM]
+    assert len({one.edit.digest for one in draws}) == len({one.run for one in draws}) == len(draws) == 5
+    assert {one.edit.layers for one in draws} == {found[results.BY_HOSTS].edit.layers}
 
 
 def test_contest_evaluates_each_edit_as_the_edited_network_does(tiny_scenario, selected):
-    sets = networks.sets_of(tiny_scenario.splits)
+    sets = tiny_scenario.splits.for_evaluation
     assert list(sets) == ["target_test", "clean_test", "more"]
     for one, found in zip(selected, contest.evaluated(tiny_scenario.classifier, selected, sets), strict=True):
-        assert bool(found) == (one.edit is not None)
+        assert list(found) == list(sets)
+        network = one.edit.edited(tiny_scenario.classifier)
         for name, (before, after) in found.items():
             data = sets[name]
-            network = one.edit.edited(tiny_scenario.classifier)
             assert before == misclassified(predict(tiny_scenario.classifier, data), data.labels).int().tolist()
             assert after == misclassified(predict(network, data), data.labels).int().tolist()
 
@@ -165,21 +150,19 @@ def test_contest_has_rows_for_each_exemplar_and_for_several(tiny_scenario):
     rows = networks.contest(lambda name: tiny_scenario, None, False, "tiny")
     assert {row["network"] for row in rows} == {"tiny"}
     cases = {case: {row["method"] for row in rows if row["case"] == case} for case in ("one", "two", "both")}
-    assert cases["one"] == cases["two"] and results.DEFAULT in cases["one"]
+    assert cases["one"] == cases["two"] and results.BY_HOSTS in cases["one"]
     assert cases["both"] == {results.SEVERAL}
-    assert sum(row["limits"] == WITHIN and row["case"] == "both" for row in rows) == 1
 
 
 def test_joined_sets_follow_one_another():
     sets = {"target_test": [[1], [0]], "a": [[1, 0], [0, 0]], "b": [[1], [1]]}
     joined = networks.join_sets(sets, {"marks": ("a", "b")})
     assert joined == {"target_test": [[1], [0]], "marks": [[1, 0, 1], [0, 0, 1]]}
-    assert networks.join_sets({}, {"marks": ("a", "b")}) == {}
 
 
-def test_small_scenario_can_be_searched(tiny_scenario):
+def test_small_scenario_has_one_layer_and_few_images(tiny_scenario):
     fewer = networks.small(tiny_scenario, images=5)
     assert fewer.layers == ("conv2",) and list(fewer.exemplars) == ["one"] and not fewer.several
     sizes = {name: len(data) for name, data in fewer.splits.labeled.items()}
-    assert sizes == {"target": 5, "clean": 3, "target_test": 2, "clean_test": 2, "more": 1}
-    assert networks.select_for_exemplar(fewer, "one")
+    assert sizes == {"target": 5, "clean": 3, "target_test": 3, "clean_test": 3, "more": 2}
+    assert len(fewer.splits.images) == 5

@@ -243,6 +243,23 @@ def test_lasso_rectangle_and_polygon_fill_the_enclosed_area(drawn):
     assert drawn.shows(stroked)
 
 
+def test_ellipse_fills_the_box_from_corner_to_corner(drawn):
+    drawn.press("c")
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    expected = np.zeros((HEIGHT, WIDTH), bool)
+    for x0, y0, x1, y1 in [(10, 8, 41, 30), (60, 20, 60, 20), (70, 60, 50, 33), (85, 10, 110, 90)]:
+        drawn.drag((x0, y0), (x1, y1))
+        middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
+        across, along = (abs(x1 - x0) + 1) / 2, (abs(y1 - y0) + 1) / 2
+        expected |= ((x - middle_x) / across) ** 2 + ((y - middle_y) / along) ** 2 <= 1
+        assert drawn.shows(expected), (x0, y0)
+    drawn.root.screenshot(path=web.ARTEFACTS / "editor-ellipse.png")
+    drawn.page.keyboard.down("Alt")
+    drawn.drag((20, 15), (30, 25))
+    drawn.page.keyboard.up("Alt")
+    assert drawn.shows(expected & ~(((x - 25) / 5.5) ** 2 + ((y - 20) / 5.5) ** 2 <= 1))
+
+
 def test_smart_select_adds_whole_segments_of_the_size_that_is_set(drawn, folder):
     superpixels = MaskEditor(load_image(folder / "scene.png"))._segments
     numbers = np.repeat(*np.array(superpixels["runs"].split(), int).reshape(-1, 2).T).reshape(HEIGHT, WIDTH)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import TinyNet, bars_that_call, make_exemplar, save_image
+from conftest import TinyNet, make_exemplar, save_image
 from PIL import Image
 
 import edittools as et
@@ -22,19 +22,32 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.course.miniworld import exact_finder, scenes
 from edittools.course.miniworld.typography import blanked
 from edittools.cut import Cut
+from edittools.edits import Change
 from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import Comparison, label_margins, misclassified, predict
-from edittools.selection.checks import completeness_check, gain_check, retained_check
-from edittools.selection.evaluation import Evaluation
+from edittools.selection.checks import cost_checks, gain_check, help_checks, retained_check, selection_checks
+from edittools.selection.effects import Effect
+from edittools.selection.splits import Splits
 from edittools.selection.verdict import INSTEAD, Check, verdict_of
+from edittools.widgets import desk_panel as panel
 from edittools.widgets import session as session_module
-from edittools.widgets.desk import FOUND, MARK_MESSAGE, MAX_IMAGES, PAIR_MESSAGES, WAITING
-from edittools.widgets.desk_panel import STOPPING, UNMARKED, Controls, SearchBar, card
+from edittools.widgets.desk import COMPARED, MARK_MESSAGE, MAX_IMAGES, PAIR_MESSAGES, SELECTED, STOPPED, WAITING
+from edittools.widgets.desk_panel import AUTOMATIC, STOPPING, UNMARKED, Controls, Search, card
 from edittools.widgets.editor import strongest_heat
-from edittools.widgets.image_sets import MAX_PIXELS, read_set
+from edittools.widgets.image_sets import MOST_BYTES, read_set
 from edittools.widgets.materials import BLANK_STICKER, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
-from edittools.widgets.result import CROSS_VALIDATED, MEASURING, Result, with_held_out_verdict
-from edittools.widgets.result import verdict as describe_verdict
+from edittools.widgets.result import (
+    BETTER,
+    COMPARE,
+    FIND,
+    MEASURING,
+    NO_BETTER,
+    SELECT,
+    TOO_COSTLY,
+    Result,
+    described,
+    with_verdict,
+)
 from edittools.widgets.session import NO_LABEL, DrawnExemplar, EditSession
 
 MASK = torch.zeros(32, 32)
@@ -94,7 +107,7 @@ def varied_desk(tiny):
 def drawn_from(index):
     """An exemplar that was made from an image."""
     exemplar = make_exemplar()
-    return DrawnExemplar(exemplar.image, exemplar.changed, exemplar.mask, exemplar.label, (index,))
+    return DrawnExemplar(exemplar.image, exemplar.changed, exemplar.mask, exemplar.label, drawn_on=(index,))
 
 
 def card_of(desk, index):
@@ -104,8 +117,7 @@ def card_of(desk, index):
 
 def prediction_on(card):
     """The class on a card that is predicted with the edit; an image whose prediction changes has a line more."""
-    text = card["lines"][-1][0]
-    return text if len(card["lines"]) == 3 else text.partition(" ")[2]
+    return card["lines"][-1][0].partition(" ")[2]
 
 
 def uploaded(path):
@@ -171,7 +183,7 @@ def test_order_begins_with_the_worst_predictions(sets, tiny):
 def test_reference_images_are_not_among_the_clean_images(sets):
     reference = {image.numpy().tobytes() for image in sets.reference}
     clean = {image.numpy().tobytes() for image in sets.clean.images}
-    assert len(reference) == 10 and len(sets.clean) == 30
+    assert len(reference) == len(sets.clean) == 20
     assert not reference & clean
 
 
@@ -202,15 +214,15 @@ def test_result_is_that_of_the_edited_classifier(sets, tiny):
     assert fingerprint(tiny) == weights
     torch.testing.assert_close(result.after, after)
     assert result.images.after.tolist() == misclassified(after, sets.images.labels)[1:].tolist()
-    assert result.retain.after.tolist() == retain.tolist()
-    assert result.clean.after.tolist() == clean.tolist()
+    assert result.retain.comparison.after.tolist() == retain.tolist()
+    assert result.clean.comparison.after.tolist() == clean.tolist()
 
 
 def test_read_set_resizes_and_thins_a_large_set_and_predicts_its_labels(tiny):
     notes = []
     large = Classifier(tiny.model, tiny.classes, size=1000)
-    count = MAX_PIXELS // 1000**2 + 1
-    read = read_set("images", noise(count), large, notes)
+    count = MOST_BYTES // (12 * 1000**2) + 1
+    read = read_set("images", noise(count, 8), large, notes)
     assert read.data.images.shape == (-(-count // 2), 3, 1000, 1000) and not read.is_labeled.any()
     logits = predict(large, read.data)
     assert read.labeled(logits).labels.tolist() == logits.argmax(1).tolist()
@@ -309,12 +321,12 @@ def test_pair_and_heat_map_do_not_wait_for_the_clean_images(busy_desk):
     desk._editor.mask = MASK
     controls.heat.value = True
     wait_until(lambda: controls.pair.has_images and desk._editor.heat is not None)
-    assert not desk.is_started and controls.search.disabled
+    assert not desk.is_started and controls.find.disabled
     controls.rewrite.click()
     assert controls.message.text == WAITING and desk._session.edit is None
     may_go_on.set()
     desk.wait(60)
-    assert desk.result.clean is not None and not controls.search.disabled
+    assert desk.result.clean is not None and not controls.find.disabled
 
 
 def test_buttons_are_enabled_when_the_first_image_can_be_marked(tiny, sources, monkeypatch):
@@ -358,7 +370,7 @@ def test_pair_does_not_wait_for_a_search(desk, tiny, monkeypatch):
     monkeypatch.setattr(session_module, "repair", instant_repair(tiny, report))
     desk.find_best()
     desk.wait(60)
-    assert torch.equal(desk.pair.mask, MASK.flip(0)) and desk.result.held_out
+    assert torch.equal(desk.pair.mask, MASK.flip(0)) and desk.result.repair is not None
 
 
 def test_images_are_not_run_up_to_a_layer_that_is_no_longer_selected(desk, monkeypatch):
@@ -474,7 +486,7 @@ def test_gallery_shows_changed_images_beyond_the_worst_ones(varied_desk):
     desk._show()
     beyond = [index for index in desk.shown if index not in desk.order]
     assert desk.shown == desk.session.by_change(desk.result)[:MAX_IMAGES] and beyond
-    assert "→" in card_of(desk, beyond[0])["lines"][1][0]
+    assert "→" in card_of(desk, beyond[0])["lines"][2][0]
 
 
 def test_gallery_sends_images_for_its_size_and_the_enlarged_one_in_full(tiny):
@@ -625,9 +637,8 @@ def test_rewrite_shows_the_images_before_the_costs(desk, monkeypatch):
     verdicts = []
     desk.controls.verdict.observe(lambda change: verdicts.append(change["new"]), "text")
     result = rewritten(desk)
-    assert len(verdicts) == 2 and verdicts[1] == result.verdict
-    first, measuring = verdicts[0].split("\n")
-    assert first == result.verdict.split("\n")[0] and measuring == MEASURING
+    assert len(verdicts) == 2 and verdicts[0].split("\n")[1] == MEASURING
+    assert f"{result.word}: {verdicts[1]}" == result.verdict
 
 
 def test_suggestions_on_the_desk_come_from_its_finder(tiny):
@@ -644,9 +655,8 @@ def test_suggestions_on_the_desk_come_from_its_finder(tiny):
 def test_rewrite_on_the_desk_shows_and_saves_the_edit(desk, tiny, tmp_path):
     assert desk.index == desk.order[0] and torch.equal(desk.exemplar.changed, desk.session.images.images[desk.index])
     result = rewritten(desk)
-    assert result.edit is desk.edit and len(result.images.before) == 11 and not result.held_out
-    assert "held out" not in desk.controls.title.value
-    assert desk.controls.verdict.text == result.verdict
+    assert result.edit is desk.edit and len(result.images.before) == 11 and result.repair is None
+    assert f"{desk.controls.verdict.word}: {desk.controls.verdict.text}" == result.verdict
     assert "conv1" in desk.controls.message.text and "strength 1" in desk.controls.message.text
     predicted = [tiny.classes[int(i)] for i in result.after[desk.shown].argmax(1)]
     assert [prediction_on(card_of(desk, index)) for index in desk.shown] == predicted
@@ -662,12 +672,12 @@ def test_card_shows_probabilities_of_the_label_and_of_both_predictions():
     after = torch.tensor([0.81, 0.1, 0.09])
     classes = ("tape player", "garbage truck", "beacon")
     changed = card(classes, 0, before, after, name="a.png")
-    assert changed["lines"] == [["tape player", "3→81%"], ["+ garbage truck →", "90%"], ["tape player", ""]]
-    for part in ("a.png", "tape player 3→81%", "+ garbage truck → 90%, tape player 81%", "corrected"):
+    assert changed["lines"] == [["tape player", "3→81%"], ["+ garbage truck", "90%"], ["→ tape player", "81%"]]
+    for part in ("a.png", "tape player 3→81%", "+ garbage truck 90%, → tape player 81%", "corrected"):
         assert part in changed["description"]
     same = card(classes, 2, before, torch.tensor([0.1, 0.8, 0.1]), caption="x")
     unlabeled = card(classes, None, before, after, name="a.png")
-    assert unlabeled["lines"] == [[NO_LABEL, ""], ["garbage truck →", "90%"], ["tape player", "81%"]]
+    assert unlabeled["lines"] == [[NO_LABEL, ""], ["garbage truck", "90%"], ["→ tape player", "81%"]]
     assert not unlabeled["state"]
     assert same["lines"] == [["x", ""], ["beacon", "7→10%"], ["✗ garbage truck", "90→80%"]]
     assert card(classes, 1, before, before)["lines"] == [["garbage truck", "90%"], ["✓ garbage truck", ""]]
@@ -693,35 +703,90 @@ def test_cards_and_the_pair_show_the_probabilities_of_the_classifier(varied_desk
         ]
 
 
+def comparison(before, after):
+    """A comparison of images of which those marked by an x are misclassified."""
+    return Comparison(*(torch.tensor([c == "x" for c in text]) for text in (before, after)))
+
+
+def effect(before, after):
+    """What an edit does to images, each a scene of its own, of which those marked by an x are misclassified."""
+    labels = torch.zeros(len(before), dtype=torch.long)
+    predicted = [torch.tensor([int(mark == "x") for mark in text]) for text in (before, after)]
+    return Effect(labels, *predicted, torch.arange(len(before)))
+
+
+HELPS = gain_check(effect("x" * 8, "." * 8))
+"""The check of an edit that corrects 8 of 8 images."""
+
+
 def found(edit, checks=None):
     """What `repair` returns for an edit that corrects 4 of 6 images; 15 of 25 retained images are broken."""
     if checks is None:
         checks = [
-            gain_check(Evaluation(comparison("xxxxxx", "....xx"), None)),
-            retained_check("retained images", comparison("." * 25, "xxx" * 5 + "." * 10)),
+            gain_check(effect("xxxxxx", "....xx")),
+            retained_check("retained images", effect("." * 25, "xxx" * 5 + "." * 10)),
         ]
     verdict = verdict_of(checks)
     return SimpleNamespace(
         edit=edit,
-        selection=SimpleNamespace(feasible=True, n_candidates=96, params={"layer": "conv2", "strength": 0.5}, costs={}),
+        effects={},
+        selection=SimpleNamespace(candidate=SimpleNamespace(strength=0.5)),
         verdict=verdict,
         checks=verdict.checks,
-        summary=lambda: "Selected: layer conv2, p 0.03.",
-        layers_html=lambda: "<p>layers</p>",
+        summary=lambda: "\n".join([str(verdict), "Selected: layer conv2, p 0.03.", *map(str, checks)]),
     )
 
 
-def instant_repair(tiny, report=lambda bar: None):
-    """A `repair` that finds an edit at once; `report` is called with its bar, of 100 candidates."""
+def instant_repair(tiny, report=lambda bar: None, checks=None):
+    """A `repair` that selects an edit at once; `report` is called with its bar, of 100 steps."""
     edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
 
-    def repair(classifier, exemplar, target, clean, retain, *, source, progress, **options):
-        with progress(total=100, unit="candidate", leave=False) as bar:
+    def repair(classifier, exemplar, images, *, concept, clean, retain, progress, **options):
+        with progress(total=100, unit="step", leave=False) as bar:
             report(bar)
-        assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
-        return found(edit)
+        assert len(concept) == 11 and len(images) == len(clean) == 20 and len(retain) == 10
+        return found(edit, checks)
 
     return repair
+
+
+def test_changed_images_are_judged_and_their_net_cost_is_exact(varied_desk):
+    desk = varied_desk
+    desk.controls.changes.click()
+    desk.wait(60)
+    shelf = desk.changed
+    data = desk.session._clean.current
+    with desk.edit.applied(desk.session.classifier):
+        after = predict(desk.session.classifier, data)
+    before = predict(desk.session.classifier, data).argmax(1)
+    is_changed = before != after.argmax(1)
+    assert is_changed.any() and len(shelf.gallery.cards) == int(is_changed.sum()) and not shelf.layout.display
+    order = after.softmax(1).amax(1)[is_changed].sort(descending=True).values
+    found, total = desk.session.changed()
+    torch.testing.assert_close(torch.stack([one.after.max() for one in found]), order)
+    net = int((before == data.labels).sum() - (after.argmax(1) == data.labels).sum())
+    assert total == len(data) and f"net cost of {net} " in shelf.note.value  # they have labels
+    judgments = ["after", *[""] * (len(found) - 1)]
+    shelf.gallery.judgments = judgments
+    assert "net cost" not in shelf.note.value and f"{len(found) - 1} are not judged" in shelf.note.value
+
+
+def test_changed_images_of_a_folder_have_no_labels(varied_desk, tmp_path):
+    for number, image in enumerate(noise(30, seed=6)):
+        save_image(tmp_path / f"{number:02}.png", image)
+    varied_desk.controls.folder.value = str(tmp_path)
+    varied_desk.show_changes()
+    varied_desk.wait(60)
+    gallery = varied_desk.changed.gallery
+    assert gallery.cards and gallery.judgments == [""] * len(gallery.cards)
+    assert all(card["name"].endswith(".png") for card in gallery.cards)
+
+
+def test_changed_images_without_an_edit_are_refused(desk):
+    assert desk.controls.changes.disabled
+    desk.show_changes()
+    with pytest.raises(ValueError, match="no edit"):
+        desk.wait(60)
 
 
 def test_undo_after_a_search_goes_back_to_the_previous_edit(desk, tiny, monkeypatch):
@@ -729,90 +794,43 @@ def test_undo_after_a_search_goes_back_to_the_previous_edit(desk, tiny, monkeypa
     monkeypatch.setattr(session_module, "repair", instant_repair(tiny))
     desk.find_best()
     desk.wait(60)
-    assert desk.result.held_out and desk.result.repair.edit is desk.edit
-    lines = desk.controls.verdict.text.split("\n")
-    assert len(lines) == 4
-    assert lines[0].startswith("do not use: ") and "15 of 25" in lines[0]
-    assert lines[1].startswith("Helps: ") and "4 of 6" in lines[1]
-    assert lines[2].startswith("Costs: ") and "15 of 25" in lines[2]
-    assert lines[3].startswith("Instead: ")
-    details = desk.controls.verdict.details.split("\n")
-    applied = desk.result.images
-    assert details[0] == CROSS_VALIDATED and details[2] == desk.result.repair.summary()
-    assert f"{applied.corrected} of {int(applied.before.sum())}" in details[1]
-    assert desk.controls.layer.value == "conv2" and desk.controls.strength.value == 0.5
-    assert "conv2" not in desk.controls.verdict.text and "conv2" in desk.controls.verdict.details
-    assert "held out" in desk.controls.title.value and desk.edit.layers == ("conv2",)
-    searched = desk.controls.message.text
-    assert searched == FOUND["do not use"]
-    assert "<p>layers</p>" in desk.controls.layers.value and not desk.controls.layers.layout.display
+    verdict = desk.controls.verdict
+    assert desk.result.repair.edit is desk.edit and desk.edit.layers == ("conv2",)
+    assert (verdict.word, verdict.tone) == ("do not use", "bad") and "15 of 25" in verdict.text
+    assert "conv2" not in verdict.text and "conv2" in verdict.details and "4 of 6" not in verdict.text
+    assert desk.controls.layer.value == "conv1"  # what was selected for the next edit stays
+    assert desk.controls.message.text == SELECTED
     desk.controls.undo.click()
-    assert desk.result is first and desk.controls.verdict.text == first.verdict
-    assert not desk.controls.layers.value and desk.controls.layers.layout.display == "none"
-    assert (desk.controls.layer.value, desk.controls.strength.value) == (first.edit.layers[0], desk.session.strength)
+    assert desk.result is first and f"{verdict.word}: {verdict.text}" == first.verdict
     undone = desk.controls.message.text
-    assert undone != searched
+    assert undone != SELECTED
     desk.undo()
-    assert desk.controls.message.text not in (searched, undone)
+    assert desk.controls.message.text not in (SELECTED, undone)
     assert desk.result is None and desk.edit is None and desk.controls.undo.disabled
     desk.undo()
 
 
-def without_minutes(text):
-    """Leave out how long fine-tuning would take, which is estimated from the time of each search."""
-    return re.sub(r"about \d+ min", "some minutes", text)
+def test_rewrite_selects_an_edit_afterwards_if_the_layer_is_selected_as_well(desk, monkeypatch):
+    searched = []
+    monkeypatch.setattr(desk.session, "search", lambda exemplar, progress: searched.append(exemplar))
+    monkeypatch.setattr(EditSession, "can_search", True)
+    rewritten(desk)
+    assert not searched  # of a layer that a person has selected, there is one edit
+    desk.controls.layer.value = AUTOMATIC
+    rewritten(desk)
+    assert len(searched) == 1 and searched[0].drawn_on == (desk.index,)
+    monkeypatch.setattr(EditSession, "can_search", False)
+    rewritten(desk)
+    assert len(searched) == 1
 
 
-def test_find_best_shows_the_verdict_of_repair(tiny, sources):
-    desk = widgets.Desk(tiny, *sources)
-    desk.editor.mask = MASK
-    target = desk.session.images.subset([i for i in range(12) if i != desk.index])
-    fix = et.repair(tiny, desk.exemplar, target, *sources[1:], progress=None)
-    desk.find_best()
-    desk.wait(300)
-    summary = without_minutes(fix.summary())
-    if fix.selection.feasible:
-        assert without_minutes(desk.result.details).endswith(summary) and desk.edit.digest == fix.edit.digest
-        assert fix.layers_html() in desk.controls.layers.value
-        assert desk.result.clean.after.tolist() == fix.selection.costs["clean"].after.tolist()
-    else:
-        assert desk.result is None and without_minutes(desk.controls.message.details) == summary
-        assert str(fix.selection.n_candidates) in desk.controls.message.text
-    assert desk.controls.stop.disabled and not desk.controls.search.disabled
+def test_stop_keeps_the_first_edit_and_says_at_once_that_it_stops(desk, tiny, monkeypatch):
+    first = rewritten(desk)
 
-
-def test_find_best_tries_every_method_of_repair(tiny, sources):
-    desk = widgets.Desk(tiny, *sources)
-    desk.editor.mask = MASK
-    methods = []
-    fix = desk.session.search(desk.exemplar, bars_that_call(lambda bar: methods.append(bar.desc)))
-    tried = {f"{name}: " for name in fix.search.methods}
-    assert {"edit: ", "projection: "} == tried <= {*methods}
-
-
-def test_verdict_of_a_search_says_if_it_was_stopped(tiny):
-    result = Result(None, torch.zeros(0), comparison("xx.", "x.."), None, None)
-    helps = gain_check(Evaluation(comparison("x" * 8, "." * 8), None))
-    for complete, word in ((True, "use"), (False, "unclear")):
-        fix = found(None, [completeness_check(96, complete), helps])
-        text = with_held_out_verdict(result, fix).verdict
-        assert text.startswith(f"{word}: ") and text.split("\n")[0] == str(fix.verdict)
-        assert ("interrupted after 96" in text) == (not complete)
-
-
-def test_verdict_of_a_search_names_the_box_that_compares_finetuning(tiny):
-    result = Result(None, torch.zeros(0), comparison("xx.", "x.."), None, None)
-    not_compared = Check("fine-tuning is compared", None, "to compare it (finetuning=True) takes 5 min", line=INSTEAD)
-    helps = gain_check(Evaluation(comparison("x" * 8, "." * 8), None))
-    text = with_held_out_verdict(result, found(None, [helps, not_compared])).verdict
-    assert f"(“{Controls().finetuning.description}”) takes 5 min" in text
-
-
-def test_stop_ends_a_search_and_says_at_once_that_it_does(desk, tiny, monkeypatch):
     def report(bar):
         bar.update(25)
         bar.refresh()
-        assert desk.controls.progress.value == 0.25 and desk.controls.rewrite.disabled
+        assert 0 < desk.controls.progress.value < 1 and desk.controls.rewrite.disabled
         assert not desk.controls.stop.disabled and desk.controls.status.value != STOPPING
         desk.controls.stop.click()
         assert desk.controls.stop.disabled and desk.controls.status.value == STOPPING
@@ -823,88 +841,86 @@ def test_stop_ends_a_search_and_says_at_once_that_it_does(desk, tiny, monkeypatc
     monkeypatch.setattr(session_module, "repair", instant_repair(tiny, report))
     desk.find_best()
     desk.wait(60)
-    assert desk.result is None and not desk.controls.message.alarm
+    assert desk.result is first and desk.controls.message.text == STOPPED and not desk.controls.message.alarm
     assert not desk.controls.rewrite.disabled and not desk.controls.status.value
     desk.controls.show_search(0.1, "another search")
     assert desk.controls.status.value == "another search" and not desk.controls.stop.disabled
 
 
-def test_search_shows_what_it_tries_and_the_best_candidate_so_far(desk, tiny, monkeypatch):
-    shown = []
-
-    def report(bar):
-        for what, counts in (("edit, every layer", None), ("edit", {"corrected": 4, "broken": 1})):
-            bar.set_description(what, refresh=False)
-            if counts is not None:
-                bar.set_postfix(counts, refresh=False)
-            bar.refresh()
-            shown.append(desk.controls.status.value)
-            assert what in shown[-1]
-        assert not desk.controls.status.layout.display
-
-    monkeypatch.setattr(session_module, "repair", instant_repair(tiny, report))
-    desk.find_best()
+def test_next_step_is_taken_by_its_button(desk, tiny, monkeypatch):
+    not_compared = Check("fine-tuning is compared", None, "fine-tuning was not compared", line=INSTEAD)
+    monkeypatch.setattr(session_module, "repair", instant_repair(tiny, checks=[HELPS, not_compared]))
+    controls = desk.controls
+    assert controls.next_step.layout.display == "none"
+    monkeypatch.setattr(EditSession, "can_search", True)
+    assert rewritten(desk).action == SELECT and not controls.next_step.layout.display
+    controls.next_step.click()
     desk.wait(60)
-    assert not re.search(r"\d", shown[0])  # nothing was scored yet, so there is no estimate
-    assert re.findall(r"\d+", shown[1]) == ["4", "1", "11"]  # 11 images, without the one that is marked
-    assert not desk.controls.status.value and desk.controls.status.layout.display == "none"
-
-
-def test_time_left_is_that_of_tqdm_once_there_is_an_estimate(monkeypatch):
-    now = [0.0]
-    statuses = []
-    bar = SearchBar(total=100, unit="candidate", show=lambda share, status: statuses.append(status), **QUIET)
-    monkeypatch.setattr(bar, "_time", lambda: now[0])
-    bar.start_t = bar.last_print_t = now[0]
-    for done, seconds in ((1, 10), (40, 49), (110, 119)):
-        now[0] = seconds
-        bar.update(done - bar.n)
-        bar.refresh()
-        if done == 40:
-            rest = bar.format_meter(**{**bar.format_dict, "bar_format": "{remaining}"})
-            assert statuses[-1].startswith(f"{rest} left")
-        else:  # the first candidate says little; and then there are more than were expected
-            assert "left" not in statuses[-1]
-    bar.close()
-
-
-def test_bar_of_the_images_that_a_search_reads_counts_them():
-    shown = []
-    bar = SearchBar(total=25, unit="batch", show=lambda share, status: shown.append((share, status)), **QUIET)
-    bar.update(12)
-    bar.refresh()
-    share, status = shown[-1]
-    assert share == 0 and "12 of 25" in status  # the candidates are counted later
-    bar.close()
-
-
-QUIET = {"is_stopped": lambda: False, "images": 11, "mininterval": 0}
-
-
-def test_search_without_a_feasible_candidate_shows_its_layers(desk, tiny, monkeypatch):
-    first = rewritten(desk)
-    fix = found(None)
-    fix.selection.feasible = False
-    monkeypatch.setattr(session_module, "repair", lambda *args, **options: fix)
-    desk.find_best()
+    assert desk.result.word == "use" and desk.result.action == COMPARE
+    compared = []
+    monkeypatch.setattr(desk, "_compare_finetuning", lambda: compared.append(desk.edit) or panel.Outcome(COMPARED))
+    controls.next_step.click()
     desk.wait(60)
-    assert desk.result is first and desk.controls.message.details == fix.summary()
-    assert "<p>layers</p>" in desk.controls.layers.value
+    assert compared == [desk.edit] and controls.message.text == COMPARED
     desk.undo()
-    assert not desk.controls.layers.value
+    desk.undo()
+    assert controls.next_step.layout.display == "none"
+
+
+def test_verdict_of_a_search_says_if_it_was_interrupted():
+    result = Result(None, torch.zeros(0), comparison("xx.", "x.."), None, None)
+    for complete, word in ((True, "use"), (False, "unclear")):
+        checks = [selection_checks(complete, 96, 2.0, 1.0)[0], HELPS]
+        described_result = with_verdict(result, found(None, checks))
+        assert described_result.word == word
+        assert ("interrupted after 96" in described_result.verdict) == (not complete)
+
+
+@pytest.mark.parametrize(
+    ("checks", "action"),
+    [
+        ([gain_check(effect("xxx", "..x"))], FIND),  # it may be chance
+        (help_checks(None, [], "sample"), FIND),
+        ([HELPS, *cost_checks(Splits(torch.zeros(0)), {})], ""),
+    ],
+)
+def test_next_step_is_in_words_of_the_desk(checks, action):
+    result = Result(None, torch.zeros(0), comparison("xx.", "x.."), None, None)
+    result = with_verdict(result, found(None, checks))
+    assert result.action == action and result.step
+    assert not re.search(r"\w=", result.verdict + result.details)
+
+
+def test_time_left_only_falls(monkeypatch):
+    now = [0.0]
+    shown = []
+    monkeypatch.setattr("edittools.widgets.desk_panel.monotonic", lambda: now[0])
+    search = Search(lambda share, status: shown.append((share, status)), lambda: False, images=400, quick_steps=20)
+    minutes = []
+    with search.bar(total=80, unit="step", mininterval=0) as bar:
+        for second in (60, 120, 500, 800):  # the third part is slower than the second
+            now[0] = second
+            bar.update(20)
+            bar.refresh()
+            minutes += [int(word) for word in shown[-1][1].split() if word.isdigit()]
+    with search.bar(total=400, unit="image", mininterval=0) as bar:
+        bar.update(400)
+        bar.refresh()
+    assert minutes == sorted(minutes, reverse=True) and len(minutes) == 3
+    shares = [share for share, _ in shown]
+    assert shares == sorted(shares) and shares[-1] == 1
 
 
 def test_layers_of_the_desk_are_in_the_order_of_the_network(desk):
-    assert (
-        desk.controls.layer.options == desk.session.layers == tuple(et.editable_layers(desk.session.classifier).layer)
-    )
+    layers = tuple(et.editable_layers(desk.session.classifier).layer)
+    assert desk.controls.layer.options == (AUTOMATIC, *layers) and desk.session.layers == layers
     fresh = widgets.Desk(desk.session.classifier, noise(4, seed=11))
-    assert fresh.controls.layer.value == fresh.session.default_layer
+    assert fresh.controls.layer.value == AUTOMATIC and fresh.controls.selected_layer is None
 
 
 def test_find_best_without_clean_images_is_refused(tiny, sources):
     desk = widgets.Desk(tiny, sources[0])
-    assert desk.controls.search.disabled and desk.session.reference is desk.session.images.images
+    assert not desk.session.can_search and desk.session.reference is desk.session.images.images
     desk.editor.mask = MASK
     desk.find_best()
     with pytest.raises(ValueError, match="clean"):
@@ -914,24 +930,25 @@ def test_find_best_without_clean_images_is_refused(tiny, sources):
 def test_rewrite_without_clean_images_names_the_unknown_costs(tiny, sources):
     desk = widgets.Desk(tiny, sources[0])
     desk.editor.mask = MASK
-    verdict = rewritten(desk).verdict
-    assert "clean" in verdict and "retained" in verdict and "unknown" in verdict
+    result = rewritten(desk)
+    assert "clean" in result.details and "retained" in result.details and "unknown" in result.details
+    assert not result.action
 
 
-def comparison(before, after):
-    """A comparison of images of which those marked by an x are misclassified."""
-    return Comparison(*(torch.tensor([c == "x" for c in text]) for text in (before, after)))
-
-
-def test_verdict_holds_what_is_corrected_and_broken_and_what_may_be():
+def test_first_result_holds_what_is_corrected_and_broken_and_each_cost_once():
     images = comparison("xxx..", "..x.x")
-    retain = comparison("." * 90, "xxx" + "." * 87)
-    clean = comparison("." * 400, "." * 400)
-    lines = describe_verdict(Result(None, torch.zeros(0), images, retain, clean), can_search=True).split("\n")
-    assert "2 of 3" in lines[0] and "1 of 2" in lines[0]
-    assert "400" in lines[1] and "+0.00" in lines[1]
-    assert "3 of 90" in lines[2] and "limit: 2" in lines[2]
-    assert "Find the best" in lines[3]
+    retain = effect("." * 90, "x" * 2 + "." * 88)
+    clean = effect("." * 400, "." * 400)
+    result = described(Result(make_edit(), torch.zeros(0), images, retain, clean), can_select=True)
+    assert "2 of 3" in result.reason and "1 of 2" in result.reason
+    first, second, *_ = result.details.split("\n")
+    assert "400" in first and "+0.00" in first
+    assert "2 of 90" in second and "limit: 2" in second
+    assert "2 of 90" not in result.verdict and result.word == BETTER and result.action == SELECT
+
+
+def make_edit():
+    return et.Edit({"conv.weight": Change(torch.ones(1, 1, 1, 1))}, "fingerprint")
 
 
 @pytest.mark.parametrize(
@@ -943,18 +960,18 @@ def test_verdict_holds_what_is_corrected_and_broken_and_what_may_be():
         ("." * 10, "xx" + "." * 38, True),
     ],
 )
-def test_verdict_suggests_a_search_where_a_cost_exceeds_its_limit(retain, clean, is_too_high):
+def test_first_result_is_too_costly_where_a_cost_exceeds_its_limit(retain, clean, is_too_high):
     images = comparison("xxx..", ".....")
-    costs = [comparison("." * len(after), after) for after in (retain, clean)]
-    verdict = describe_verdict(Result(None, torch.zeros(0), images, *costs), can_search=True)
-    assert ("Find the best" in verdict) == is_too_high
+    costs = [effect("." * len(after), after) for after in (retain, clean)]
+    result = described(Result(make_edit(), torch.zeros(0), images, *costs), can_select=True)
+    assert result.word == (TOO_COSTLY if is_too_high else BETTER)
 
 
-@pytest.mark.parametrize("can_search", [True, False])
-def test_verdict_of_an_edit_that_corrects_nothing_suggests_a_search_where_there_can_be_one(can_search):
-    result = Result(None, torch.zeros(0), comparison("xx.", "xx."), None, None)
-    verdict = describe_verdict(result, can_search)
-    assert "0 of 2" in verdict and ("Find the best" in verdict) == can_search
+@pytest.mark.parametrize("can_select", [True, False])
+def test_first_result_that_corrects_nothing_is_no_improvement(can_select):
+    result = described(Result(make_edit(), torch.zeros(0), comparison("xx.", "xx."), None, None), can_select)
+    assert result.word == NO_BETTER and "0 of 2" in result.reason
+    assert result.step and (result.action == SELECT) == can_select
 
 
 def test_message_about_the_pair_stays_after_a_rewrite(desk):
@@ -964,6 +981,23 @@ def test_message_about_the_pair_stays_after_a_rewrite(desk):
     assert desk.controls.pair_message.text == said
     desk.choose(desk.order[1])
     assert desk.controls.pair_message.text == MARK_MESSAGE and not desk.controls.message.text
+
+
+def test_single_image_is_counted_in_the_singular(tiny):
+    desk = widgets.Desk(tiny, noise(1))
+    desk.wait(60)
+    assert "1 image," in desk.children[0].value
+
+
+def test_mask_of_most_of_the_image_is_warned_of_whatever_is_predicted(desk):
+    warned = []
+    for rows in (16, 17):
+        mask = torch.zeros(32, 32)
+        mask[:rows] = 1
+        desk.editor.mask = mask
+        desk.wait(60)
+        warned.append(desk.controls.pair_message.alarm)
+    assert warned == [False, True] and "53%" in desk.controls.pair_message.text
 
 
 def test_controls_show_errors_below_the_buttons(desk, tmp_path):
@@ -1020,7 +1054,7 @@ def assert_shows_what_the_edit_does(desk):
         after = predict(desk.session.classifier, desk.session.images).argmax(1)
     classes = desk.session.classifier.classes
     assert desk.result.after.argmax(1).tolist() == after.tolist()
-    assert desk.result.verdict == desk.controls.verdict.text == fresh.verdict
+    assert desk.result.verdict == fresh.verdict == f"{desk.controls.verdict.word}: {desk.controls.verdict.text}"
     assert desk.result.images.before.tolist() == fresh.images.before.tolist()
     assert desk.result.images.after.tolist() == fresh.images.after.tolist()
     assert desk.shown == desk.session.by_change(desk.result)
@@ -1081,6 +1115,7 @@ def test_bars_of_the_desk_print_nothing(desk, tiny, monkeypatch, capfd):
 SCRIPT = """
 import torch
 from edittools import widgets
+from edittools.widgets import desk_panel as panel
 from edittools.classifiers import Classifier
 from conftest import TinyNet
 classifier = Classifier(TinyNet(), ("a", "b", "c", "d", "e"), size=32)

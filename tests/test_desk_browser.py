@@ -9,9 +9,10 @@ pytest.importorskip("playwright", reason="the browser tests need playwright: pip
 import web
 from test_browser import EditorView
 
-from edittools.widgets.desk import MARK_MESSAGE, PAIR_MESSAGES
-from edittools.widgets.desk_panel import LAYERS, NOT_HELD_OUT
-from edittools.widgets.session import CONCEPT
+from edittools.widgets.desk import MARK_MESSAGE, PAIR_MESSAGES, STOPPED
+from edittools.widgets.desk_panel import NOT_HELD_OUT, TONES
+from edittools.widgets.materials import SURROUNDINGS
+from edittools.widgets.session import CONCEPT, MOST_SIGHTINGS
 
 pytestmark = needs_browser
 HOSTILE = "<img src=x onerror='window.hacked=1'>"
@@ -28,11 +29,6 @@ classifier, sets = scenarios.desk_setup("mini")
 images = sets["images"]
 desk = widgets.Desk(classifier, images, sets["clean"], sets["retain"], finder=scenarios.desk_finder(sets))
 desk
-"""
-SHOW_LAYERS = """
-from edittools.reports import LayerBar, render_layers
-bars = [LayerBar(f"encoder.layers.{i}.mlp.0", 5 + i, i % 3, 0.5, goes_on=i > 3, selected=i == 5) for i in range(7)]
-desk.controls.show_layers(render_layers(bars))
 """
 PAUSED = f"""
 import threading
@@ -156,10 +152,24 @@ def test_rewrite_by_mouse_corrects_images_and_saves_the_edit(desk, page):
     assert web.wait_until(lambda: desk.run("print(desk.index == desk.order[0])") == "True")
     page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
     mark(desk, ((0, 52), (63, 63)))
+    menu = desk.root.get_by_label("replace by", exact=True)
+    assert menu.evaluate("menu => menu.selectedOptions[0].textContent").replace("\xa0", " ") == SURROUNDINGS
+    menu.select_option("gravel")
     assert desk.shows(PAIR_MESSAGES[True, False])
     desk.button("Rewrite").click()
     assert desk.shows(NOT_HELD_OUT)
-    desk.wait()  # for the clean and retained images
+    stop = desk.button("Stop")
+    assert web.wait_until(stop.is_enabled)
+    stop.click()  # the first edit stays
+    desk.wait()
+    assert desk.shows(STOPPED) and desk.shows(NOT_HELD_OUT)
+    word = desk.root.locator(".et-word:visible")
+    assert word.inner_text() == desk.run("print(desk.result.word)")
+    assert word.get_attribute("data-tone") == TONES[word.inner_text()]
+    assert desk.button("Find the best").is_enabled()
+    desk.button("More").click()
+    desk.root.get_by_label("layer", exact=True).select_option(desk.run("print(desk.edit.layers[0])"))
+    desk.wait()
     code = "comparison = desk.result.images; print(comparison.corrected, int(comparison.before.sum()))"
     corrected, misclassified = desk.run(code).split()
     assert int(corrected) >= 5 and desk.shows(f"{corrected} of {misclassified} misclassified")
@@ -208,14 +218,44 @@ def test_heat_map_and_suggestions_show_where_to_mark(desk, page):
 def test_images_that_hold_the_mark_are_checked_by_a_click(desk, page):
     desk.button("Find it elsewhere").click()
     offered = desk.root.locator(".et-shelf [role=checkbox]:visible")
-    assert web.wait_until(lambda: offered.count() > 20)
-    desk.root.locator(".et-shelf:visible").screenshot(path=web.ARTEFACTS / "desk-elsewhere.png")
+    assert web.wait_until(lambda: offered.count() == MOST_SIGHTINGS)
+
+    def checked():
+        return sorted(map(int, desk.run("print(*desk.elsewhere.gallery.checked)").split()))
+
     for number in range(4):
         offered.nth(number).click()
     offered.nth(3).focus()
     page.keyboard.press("Space")
     assert [offered.nth(number).get_attribute("aria-checked") for number in range(4)] == ["true"] * 3 + ["false"]
-    assert desk.run("print(sorted(desk.elsewhere.gallery.checked))") == "[0, 1, 2]"
+    assert web.wait_until(lambda: checked() == [0, 1, 2])
+    offered.nth(1).click()
+    offered.nth(9).click(modifiers=["Shift"])  # what the last click did, on all images from there
+    assert web.wait_until(lambda: checked() == [0])
+    offered.nth(12).focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+Space")
+    assert web.wait_until(lambda: checked() == [0, 12, 13, 14])
+    page.keyboard.press("ArrowDown")
+    row = offered.nth(0).evaluate("""card => [...card.parentElement.children].filter(
+        other => other.offsetTop === card.offsetTop).length""")
+    assert row > 2 and offered.nth(14 + row).evaluate("card => card === document.activeElement")
+    page.keyboard.press("ArrowUp")
+    assert offered.nth(14).evaluate("card => card === document.activeElement && card.tabIndex === 0")
+    count = offered.count()
+    assert desk.root.locator(".et-shelf [role=checkbox][tabindex='0']").count() == 1
+    desk.button("Check all").click()
+    assert web.wait_until(lambda: checked() == list(range(count)))
+    offered.nth(3).click()
+    assert web.wait_until(lambda: len(checked()) == count - 1)
+    desk.root.locator(".et-shelf:visible").screenshot(path=web.ARTEFACTS / "desk-elsewhere.png")
+    desk.button("Check none").click()
+    assert web.wait_until(lambda: not checked())
+    for number in range(3):
+        offered.nth(number).click()
+    assert web.wait_until(lambda: checked() == [0, 1, 2])
     assert desk.root.evaluate(OVERFLOWING) == []
     offered.first.hover()
     offered.first.locator(".et-lens").click()
@@ -227,6 +267,24 @@ def test_images_that_hold_the_mark_are_checked_by_a_click(desk, page):
     desk.run("desk.elsewhere.gallery.checked = []; desk.confirm()")
     desk.wait()
     assert web.wait_until(lambda: desk.images.count() > 40)
+
+
+def test_changed_predictions_are_judged_by_two_keys(desk, page):
+    desk.button("What changes?").click()
+    offered = desk.root.locator(".et-shelf [data-judgment]:visible")
+    assert web.wait_until(lambda: offered.count() > 1)
+    desk.run("desk.changed.gallery.judgments = [''] * len(desk.changed.gallery.cards)")
+    assert web.wait_until(lambda: offered.first.get_attribute("data-judgment") == "")
+    offered.first.focus()
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+    judgments = "print(desk.changed.gallery.judgments[:2])"
+    assert web.wait_until(lambda: desk.run(judgments) == "['before', 'after']")
+    assert desk.shows("1 were right before, and 1 are right with the edit")
+    assert desk.root.evaluate(OVERFLOWING) == []
+    desk.root.locator(".et-shelf:visible").screenshot(path=web.ARTEFACTS / "desk-changes.png")
+    desk.root.locator(".et-shelf:visible").get_by_role("button", name="Close").click()
+    assert web.wait_until(lambda: offered.count() == 0)
 
 
 def test_gallery_shows_groups_sizes_and_an_enlarged_image(desk, page):
@@ -289,6 +347,12 @@ def test_desk_fits_into_a_small_screen_and_nothing_moves_on_it(desk, page):
     assert places(desk) == before
     editor.press("Control+z")
     assert desk.shows(MARK_MESSAGE) and places(desk) == before
+    mark(desk, ((0, 0), (63, 63)))
+    warning = desk.root.locator(".et-pair-message .et-alarm", has_text="100%")
+    assert web.wait_until(warning.is_visible) and places(desk) == before
+    desk.root.screenshot(path=web.ARTEFACTS / "desk-large-mask.png")
+    editor.press("Control+z")
+    assert desk.shows(MARK_MESSAGE) and places(desk) == before
     desk.run("desk.children[1].show('caching images', 1, 2)")
     assert desk.shows("Caching images") and places(desk) == before
     desk.run("desk.children[1].hide()")
@@ -326,7 +390,8 @@ def test_rewrite_by_keyboard(desk, page):
         "Where to mark?",
         "Find it elsewhere",
         "Rewrite",
-        "Find the best",
+        "More",
+        "What changes?",
         "Save",
     ):
         assert any(expected in name for name in names), (expected, names)
@@ -389,22 +454,13 @@ def contrast_of_predictions(panel):
 
 
 @pytest.mark.parametrize("theme", ["Dark", "Light"])
-def test_desk_and_its_layers_are_legible_and_not_cut_off(desk, page, theme):
-    desk.run(SHOW_LAYERS)
-    chart = desk.root.locator(".et-charts")
-    chart.wait_for(state="attached")
-    assert not chart.is_visible()
-    desk.root.locator("summary", has_text=LAYERS).click()
-    assert web.wait_until(chart.is_visible)
+def test_desk_is_legible_and_not_cut_off(desk, page, theme):
     for width in (900, 1366):
         check_layout(desk, "desk", theme, width, 2400)
         assert web.wait_until(lambda: contrast_of_predictions(desk) >= 4.5, 10)
-    colors = """chart => ['h3', '.layers td:last-child'].map(
-        part => getComputedStyle(chart.querySelector(part)).color)"""
-    background = desk.root.evaluate("root => getComputedStyle(root).backgroundColor")
-    assert background not in chart.evaluate(colors)
-    desk.run("desk.controls.show_layers('')")
-    assert web.wait_until(lambda: not chart.count())
+    arrow = desk.root.get_by_label("sort").evaluate("menu => getComputedStyle(menu).backgroundImage")
+    text = desk.root.get_by_label("sort").evaluate("menu => getComputedStyle(menu).color")
+    assert text in arrow and "url" not in arrow
     page.set_viewport_size({"width": 1366, "height": 850})
 
 
@@ -422,5 +478,18 @@ def test_desk_in_notebook_7(desk, page):
     fresh.root.locator(".et-editor .et-stage[data-view]").wait_for()
     assert fresh.shows(MARK_MESSAGE)
     mark(fresh, ((0, 52), (63, 63)))
+    fresh.root.get_by_label("replace by", exact=True).select_option("gravel")
     assert fresh.shows(PAIR_MESSAGES[True, False]) and fresh.editor.count() == 64 * 12
     check_layout(fresh, "desk-notebook7", "Light", 900, 2400)
+
+
+def test_desk_of_a_restarted_kernel_has_ended(page):
+    """The last test of this page: nothing on its desks can be pressed any more."""
+    notices = page.locator(".et-desk .et-ended")
+    assert notices.count() > 0 and not notices.last.is_visible()
+    page.evaluate("jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    notices.last.wait_for(timeout=5_000)
+    page.wait_for_timeout(2_000)
+    assert notices.last.is_visible()  # the new kernel answers, but it knows nothing of the desk
+    rewrite = page.locator(".et-desk").last.get_by_text("Rewrite", exact=True)
+    assert rewrite.evaluate("e => e.closest('[inert]') !== null")

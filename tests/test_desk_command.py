@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,8 +36,9 @@ def load():
 
 
 @pytest.fixture
-def photos(tmp_path):
-    """A folder of six small photos, one of 40 clean ones, and a file with a model."""
+def photos(tmp_path, monkeypatch):
+    """A folder of six small photos, one of 40 clean ones, a file with a model, and an empty cache."""
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "model.py").write_text(MODEL)
     for folder, count, offset in (("photos", 6, 5_000), ("clean", 40, 6_000)):
         names = ["van", "bus"] * (count // 2)
@@ -47,10 +49,11 @@ def photos(tmp_path):
 
 
 @contextmanager
-def serving(folder, *arguments):
+def serving(folder, *arguments, browser="true"):
     """Run the command in a folder until the end of the context; give its address and its process."""
-    environment = {**os.environ, "BROWSER": "true", "JUPYTER_CONFIG_DIR": str(folder), "IPYTHONDIR": str(folder)}
-    command = [sys.executable, "-m", "edittools.cli", "desk", *arguments]
+    settings = str(folder / "settings")
+    environment = {**os.environ, "BROWSER": browser, "JUPYTER_CONFIG_DIR": settings, "IPYTHONDIR": settings}
+    command = [sys.executable, "-P", "-m", "edittools.cli", "desk", *arguments]  # as the script `edittools`
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -88,9 +91,12 @@ def test_desk_command_shows_the_images_and_takes_a_free_port(photos, chromium):
             assert int(re.search(r":(\d+)/", address)[1]) > FIRST_PORT
             base = address.partition("?")[0].rstrip("/")
             with web.browser_page(chromium, base, outside) as page:
+                blocked = []
+                page.on("requestfailed", lambda request: blocked.append(request.url))
                 page.set_default_timeout(180_000)
                 page.goto(address, wait_until="domcontentloaded")
                 page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
+                assert blocked == []
                 images = page.locator(".et-pick [role=option]")
                 assert web.wait_until(lambda: images.count() == 6)
                 assert NO_CLEAN in page.locator(".et-desk").inner_text()
@@ -100,6 +106,126 @@ def test_desk_command_shows_the_images_and_takes_a_free_port(photos, chromium):
                 page.screenshot(path=web.ARTEFACTS / "desk-command.png", full_page=True)
         assert process.returncode == 0
     assert outside == []
+
+
+@contextmanager
+def desk_page(chromium, folder, *arguments):
+    """Open the page of the command; give the page, when the images are classified, and the process of the server."""
+    import web
+
+    outside = []
+    with serving(folder, *arguments) as (address, process):
+        base = address.partition("?")[0].rstrip("/")
+        with web.browser_page(chromium, base, outside) as page:
+            page.set_default_timeout(180_000)
+            page.goto(address, wait_until="domcontentloaded")
+            page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
+            yield page, process
+    assert outside == []
+
+
+def seconds_until_ended(page, act):
+    """The time from an act until the page says that the desk has ended."""
+    start = time.monotonic()
+    act()
+    page.locator(".et-ended").wait_for(timeout=10_000)
+    return time.monotonic() - start
+
+
+@needs_browser
+def test_desk_without_its_server_says_so_and_cannot_be_pressed(photos, chromium):
+    import web
+
+    with desk_page(chromium, photos, "photos", "--model", "model.py:load") as (page, process):
+        notice = page.locator(".et-ended")
+        rewrite = page.get_by_role("button", name="Rewrite", exact=True)
+        assert web.wait_until(rewrite.is_enabled) and not notice.is_visible()
+        editor = page.locator(".et-editor")
+        page.locator(".et-marks").focus()
+        for key in ("r", "Home", "PageUp", "Enter", "End", "PageDown", "Enter", "f"):
+            page.keyboard.press(key)
+        assert web.wait_until(lambda: int(editor.get_attribute("data-count")) > 100)
+        count = editor.get_attribute("data-count")
+        assert seconds_until_ended(page, lambda: page.context.set_offline(True)) < 2
+        is_inert = "part => part.closest('[inert]') !== null"
+        assert rewrite.evaluate(is_inert) and editor.evaluate(is_inert)
+        assert editor.get_attribute("popover") is None  # it was enlarged, over the notice
+        page.context.set_offline(False)
+        assert web.wait_until(lambda: not notice.is_visible()) and not rewrite.evaluate(is_inert)
+        assert seconds_until_ended(page, lambda: process.send_signal(signal.SIGINT)) < 2
+        page.locator(".et-desk").get_by_text("Rewrite", exact=True).click(force=True)
+        web.ARTEFACTS.mkdir(exist_ok=True)
+        page.screenshot(path=web.ARTEFACTS / "desk-ended.png")
+        assert rewrite.evaluate(is_inert) and editor.get_attribute("data-count") == count
+
+
+@needs_browser
+def test_marks_and_the_edit_are_there_after_a_reload_and_after_a_restart(photos, chromium):
+    import web
+
+    arguments = ("photos", "--model", "model.py:load")
+
+    def state(page):
+        editor = page.locator(".et-editor")
+        editor.locator(".et-stage[data-view]").wait_for()
+        web.wait_until(page.get_by_role("button", name="Undo edit", exact=True).is_enabled, 30)
+        return editor.get_attribute("data-count"), page.get_by_label("replace by", exact=True).input_value()
+
+    with desk_page(chromium, photos, *arguments) as (page, _):
+        assert web.wait_until(page.get_by_role("button", name="Rewrite", exact=True).is_enabled)
+        page.locator(".et-pick [role=option]").nth(2).click()
+        page.wait_for_timeout(500)  # the editor of the other image is shown
+        page.locator(".et-marks").focus()
+        for key in ("r", "Home", "PageUp", "Enter", "End", "PageDown", "Enter"):
+            page.keyboard.press(key)
+        page.get_by_label("replace by", exact=True).select_option("snow")
+        page.get_by_role("button", name="Rewrite", exact=True).click()
+        before = state(page)
+        assert int(before[0]) > 100
+        page.reload(wait_until="domcontentloaded")
+        assert state(page) == before
+        page.screenshot(path=web.ARTEFACTS / "desk-reloaded.png")
+        assert page.locator(".et-pick .et-card[data-marked=true]").count() == 1
+    with desk_page(chromium, photos, *arguments) as (page, _):
+        assert state(page) == before and page.get_by_role("button", name="Save", exact=True).is_enabled()
+
+
+HARMFUL = """
+import pathlib
+pathlib.Path(__file__).with_name("hit").touch()
+"""
+
+
+@needs_browser
+def test_desk_command_runs_nothing_in_the_current_folder_but_the_file_of_the_model(photos, chromium):
+    import web
+
+    for name in ("ipywidgets", "anywidget", "sitecustomize", "voila", "jupyter_config", "ipython_config"):
+        (photos / f"{name}.py").write_text(HARMFUL)
+    with serving(photos, "photos", "--model", "model.py:load") as (address, _):
+        base = address.partition("?")[0].rstrip("/")
+        with web.browser_page(chromium, base, []) as page:
+            page.set_default_timeout(180_000)
+            page.goto(address, wait_until="domcontentloaded")
+            page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
+    assert not (photos / "hit").exists()
+
+
+def test_desk_command_keeps_the_token_from_the_command_line_of_the_browser(photos):
+    browser = photos / "browser"
+    arguments = photos / "arguments"
+    browser.write_text(f'#!/bin/sh\necho "$@" > {arguments}.part\nmv {arguments}.part {arguments}\n')
+    browser.chmod(0o700)
+    with serving(photos, "photos", "--model", "model.py:load", browser=f"{browser} %s") as (address, _):
+        deadline = time.monotonic() + 60
+        while not arguments.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        token = address.partition("token=")[2]
+        opened = arguments.read_text().strip()
+        assert token and token not in opened and opened.startswith("file:///")
+        redirect = Path(opened.removeprefix("file://"))
+        assert address in redirect.read_text() and redirect.stat().st_mode & 0o777 == 0o600
+    assert not redirect.exists()
 
 
 def test_voila_of_the_notebook_has_the_policy_of_the_command():
@@ -139,7 +265,7 @@ def test_desk_or_error_of_a_missing_model_says_why(photos):
         (["photos", "--model", "mini_vgg", "--clean", "nowhere"], "'nowhere' is not a folder"),
         (["photos", "--model", "mini_vg"], "did you mean 'mini_vgg'"),
         (["photos", "--model", "model.py:other"], "has no function 'other'"),
-        (["photos", "--model", "model.py:load", "--retain", "empty"], "'retain' has no images in"),
+        (["photos", "--model", "model.py:load", "--retain", "empty"], "folder 'empty' contains no images"),
     ],
 )
 def test_desk_command_with_wrong_arguments_is_one_line(photos, arguments, quoted, monkeypatch, capsys):
@@ -148,6 +274,14 @@ def test_desk_command_with_wrong_arguments_is_one_line(photos, arguments, quoted
     assert main(["desk", *arguments]) == 2
     printed = capsys.readouterr().err.splitlines()
     assert printed[-1].startswith("edittools: ") and quoted in printed[-1]
+
+
+def test_desk_command_looks_at_the_folders_before_it_loads_the_model(photos, monkeypatch, capsys):
+    monkeypatch.chdir(photos)
+    (photos / "empty").mkdir()
+    (photos / "model.py").write_text("raise RuntimeError('the model was loaded')")
+    assert main(["desk", "photos", "--model", "model.py:load", "--clean", "empty"]) == 2
+    assert "'empty'" in capsys.readouterr().err
 
 
 def test_desk_command_names_a_missing_folder_before_torch_is_imported(tmp_path):

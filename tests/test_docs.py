@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from torchvision.models import squeezenet1_1
 
 import edittools
-from edittools.auditing.audit import labels_given
+from edittools.auditing.steps import labels_given
 from edittools.course.miniworld.scenes import scenes
 from edittools.course.scenarios.own_folder import own_folder
 from edittools.edits import Edit, applied_edits
 from edittools.folders import read_folder
 from edittools.image_files import save_mask
 from edittools.probing.textures import texture
+from edittools.selection.select import select
 
 ROOT = Path(__file__).resolve().parent.parent
 PATTERNS = ("*.md", "docs/**/*.md", "data/**/*.md", "benchmarks/*.md", "results/*.md")
@@ -86,7 +87,7 @@ def test_readme_lines_run_as_they_are(tmp_path, monkeypatch, capsys):
     assert len(printed) == len(said) == 2
     assert [int(number) for number in printed] == pytest.approx([int(number) for number in said], abs=1)
     assert not applied_edits(names["classifier"])
-    assert Edit.load("snow_is_road.safetensors", names["classifier"])
+    assert Edit.load("ignore_the_tag.safetensors", names["classifier"])
 
 
 def replaced(lines, replacements):
@@ -97,57 +98,72 @@ def replaced(lines, replacements):
     return lines
 
 
-def test_guide_from_a_failing_image_to_a_verdict(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def own_images(tmp_path, monkeypatch):
+    """The model and the images of notebook 05, under the names of the guide, and in the current folder."""
     monkeypatch.chdir(tmp_path)
     example = own_folder("mini")
     (tmp_path / "images").symlink_to(example.root)
+    for class_name in example.class_names:
+        of_class = sorted((example.root / "clean" / class_name).iterdir())
+        for path in of_class[::2]:
+            ordinary = example.root / "ordinary" / class_name / f"{path.stem}.jpg"
+            ordinary.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(ordinary)
+    return example
+
+
+def test_guide_from_a_failing_image_to_a_verdict(own_images, capsys):
+    example = own_images
     model = squeezenet1_1(num_classes=len(example.class_names))
     model.load_state_dict(load_file(example.root / "weights.safetensors"))
-    wrapping, reading, finding, marking, selection, *_, tuning = blocks("docs/own_model.md", "python")
+    wrapping, pair, selection, measurement, change, _ = blocks("docs/own_model.md", "python")
     own_size = {"my_class_names)\n": f"my_class_names, size={example.size}, resize_to={example.size})\n"}
     names = {"my_model": model, "my_class_names": example.class_names}
-    exec(replaced(wrapping, own_size) + reading, names)
-    assert names["left_out"] == []
+    exec(replaced(wrapping, own_size), names)
+    classifier = names["classifier"]
+    tagged, _ = read_folder("images/tagged", classifier)
+    is_failing = edittools.misclassified(edittools.predict(classifier, tagged), tagged.labels)
+    number = int(is_failing.nonzero()[0, 0])
+    class_name = example.class_names[int(tagged.labels[number])]
+    shutil.copy(example.root / "marks" / tagged.names[number], "mark.png")
+    (example.root / "tagged" / tagged.names[number]).rename("failing.jpg")
     capsys.readouterr()
-    exec(finding, names)
-    shutil.copy(example.root / "marks" / capsys.readouterr().out.strip(), "mark.png")
-    exec(marking, names)
+    exec(replaced(pair, {'"van"': repr(class_name)}), names)
+    of_image, of_changed = capsys.readouterr().out.splitlines()
+    assert of_image == class_name != of_changed
     exemplar = names["exemplar"]
-    assert capsys.readouterr().out.strip() == example.class_names[exemplar.label]
     outside = exemplar.mask == 0
     assert torch.equal(exemplar.image[:, outside], exemplar.changed[:, outside])
-    exec(replaced(selection, {"retain=": "progress=None, layers=['classifier.1'], retain="}), names)
+    few_layers = {"ordinary_images": "ordinary_images, progress=None, layers=['features.12.squeeze', 'classifier.1']"}
+    exec(replaced(selection, {"exemplar, ordinary_images": f"exemplar, {few_layers['ordinary_images']}"}), names)
+    assert capsys.readouterr().out.strip() == class_name
+    assert Edit.load("edit.safetensors", classifier).digest == names["edit"].digest
+    exec(replaced(measurement, few_layers), names)
     fix = names["fix"]
+    assert names["left_out"] == []
+    assert fix.selection.edit.digest == names["edit"].digest
     assert fix.summary() in capsys.readouterr().out
     assert fix.table.loc["selected", "corrected"] > 5 * fix.table.loc["selected", "broken"]
-    names["reference_images"] = names["clean_images"].images
-    torch.manual_seed(0)
-    exec(tuning, names)
-    before = edittools.error_rate(names["classifier"], names["concept_images"])
-    assert edittools.error_rate(names["tuned"], names["concept_images"]) < before / 2
+    exec(change, names)
+    assert str(names["weaker"].verdict) in capsys.readouterr().out
+    assert names["weaker"].is_reselected
+    assert not applied_edits(classifier)
 
 
-def test_guide_single_edit_runs(snow, tmp_path, monkeypatch, capsys):
+def test_guide_material_that_has_its_place(snow, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exemplar = snow["exemplars"]
     save_image("van.jpg", exemplar.image)
     save_image("snow.jpg", texture("snow", 0, 64))
     save_mask("road.png", exemplar.mask)
     classifier = edittools.load_classifier("mini_vgg")
-    for number, image in enumerate(scenes(60, 7_500_000).images):
-        save_image(f"images/ordinary/{number}.jpg", image)
-    for folder in ("on_snow", "clean", "sleds"):
-        for number, (image, label) in enumerate(zip(snow["concept"].images, snow["concept"].labels, strict=True)):
-            save_image(Path("images", folder, str(int(label)), f"{number}.png"), image)
-    names = {"et": edittools, "classifier": classifier}
-    [example, selection, measurement] = blocks("docs/own_model.md", "python")[-4:-1]
-    exec(example + selection, names)
-    assert Edit.load("snow_is_road.safetensors", classifier)
-    capsys.readouterr()
-    exec(measurement, names)
-    before, after = map(int, re.findall(r"(\d+)%", capsys.readouterr().out.splitlines()[0]))
-    assert after < before
-    assert not applied_edits(classifier)
+    names = {"et": edittools, "classifier": classifier, "ordinary_images": scenes(60, 7_500_000).images}
+    material = blocks("docs/own_model.md", "python")[-1]
+    exec(material, names)
+    before = edittools.error_rate(classifier, snow["concept"])
+    with names["edit"].applied(classifier):
+        assert edittools.error_rate(classifier, snow["concept"]) < before
 
 
 @needs_imagenette
@@ -182,12 +198,11 @@ def test_contributing_baseline_is_selected():
         exec(block, namespace)
     classifier = edittools.load_classifier("mini_vgg")
     exemplar = edittools.course.scenarios.snow.car_exemplars(classifier)["car 1"]
-    names = ("target", "clean", "target_test", "clean_test")
-    rendered = {name: edittools.course.miniworld.scenes(20, 100 * i) for i, name in enumerate(names)}
-    splits = edittools.selection.Splits(reference=edittools.course.miniworld.scenes(20, 900).images, **rendered)
-    search = edittools.selection.Search(classifier, exemplar, splits, ["features.10"])
-    selected = search.select(search.score(namespace["method"]))
-    assert selected.n_candidates == 2 and set(selected.edit.changes) == {"features.10.bias"}
+    images = scenes(60, 7_500_000).images
+    method = namespace["method"]
+    selection = select(classifier, exemplar, images, layers=["features.10"], where="in place", methods=[method])
+    assert len(selection.scores) == len(method.strengths)
+    assert set(selection.edit.changes) == {"features.10.bias"}
 
 
 def test_pages_name_existing_api():

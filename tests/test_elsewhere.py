@@ -64,6 +64,24 @@ def test_find_elsewhere_ranks_images_with_the_mark_first_right_and_wrong(session
     assert [(s.is_clean, s.index) for s in again] == [(s.is_clean, s.index) for s in found]  # labels play no part
 
 
+def test_find_elsewhere_offers_images_of_the_own_class_even_if_others_are_more_similar(session, monkeypatch):
+    everything = [(sighting.is_clean, sighting.index, sighting.label) for sighting in session.find_elsewhere()]
+    own_class = everything[-1][2]
+    own = [each for each in everything if each[2] == own_class][:2]
+    others = [each for each in everything if each not in own][: 8 - len(own)]
+    assert everything.index(own[-1]) >= 8
+    monkeypatch.setattr(session, "own_class", lambda exemplar: own_class)
+    monkeypatch.setattr(session_module, "MOST_SIGHTINGS", 8)
+    monkeypatch.setattr(session_module, "MOST_OF_OWN_CLASS", 2)
+    offered = [(sighting.is_clean, sighting.index, sighting.label) for sighting in session.find_elsewhere()]
+    assert offered == sorted([*own, *others], key=everything.index)
+
+
+def test_own_class_of_a_mark_is_the_prediction_of_the_changed_image(session):
+    exemplar = session.exemplar
+    assert session.own_class(exemplar) == int(predict(session.classifier, exemplar.changed[None]).argmax())
+
+
 def test_find_elsewhere_can_be_ended(session):
     def end(bar):
         raise InterruptedError
@@ -89,8 +107,8 @@ def test_confirmed_images_are_those_of_an_edit_and_no_longer_clean(session, monk
 
     targets = []
 
-    def repair(classifier, exemplar, target, clean, retain, *, source, finetuning, progress):
-        targets.append((target, clean, source))
+    def repair(classifier, exemplar, images, *, concept, clean, source, **options):
+        targets.append((concept, len(images) + len(clean), source))
         raise InterruptedError
 
     monkeypatch.setattr(session_module, "repair", repair)
@@ -99,7 +117,7 @@ def test_confirmed_images_are_those_of_an_edit_and_no_longer_clean(session, monk
         session.search()
     [(target, clean, source)] = targets
     assert torch.equal(target.images, session.images.images[session.concept])
-    assert len(clean) == 64 and source == FAILURES
+    assert clean == 64 and source == FAILURES
 
     again = session.find_elsewhere()
     assert len({(s.is_clean, s.index) for s in again}) == len(again)
@@ -250,17 +268,16 @@ def test_click_on_a_window_of_the_contact_sheet_shows_its_exemplar(desk):
     assert len(desk.result.images.before) == len(set(range(16)) - set(desk.session.exemplar.drawn_on))
 
 
-def test_desk_tells_a_search_how_the_images_were_chosen_and_whether_to_fine_tune(desk, monkeypatch):
+def test_desk_tells_a_search_how_the_images_were_chosen(desk, monkeypatch):
     asked = []
 
     def search(exemplar, progress):
-        asked.append((desk.session.source, desk.session.finetuning))
+        asked.append(desk.session.source)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(desk.session, "search", search)
     for chosen in (False, True):
         desk.controls.failures.value = chosen
-        desk.controls.finetuning.value = chosen
         desk.find_best()
         desk.wait(60)
-    assert asked == [(SAMPLE, False), (FAILURES, True)]
+    assert asked == [SAMPLE, FAILURES]

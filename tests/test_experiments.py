@@ -1,6 +1,7 @@
 """What the experiments add to their results, on small exact cases."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -11,22 +12,20 @@ from types import SimpleNamespace
 import audit_shortcuts
 import calibration
 import contact_sheets
+import learned_shortcut
+import numpy as np
 import pytest
 import repair
 import tables
 import torch
-from _lib import cases_of_repair, methods, shortcuts
+from _lib import cases_of_repair, shortcuts
 from _lib.results import Results
 from _lib.striped import plain_network
-from conftest import let_layers_go_on
 
 from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
 from edittools.images import LabelledImages
 from edittools.locate import Box
-from edittools.methods import METHODS
 from edittools.metrics import Comparison, misclassified, predict
-from edittools.selection import Search, Splits
-from edittools.selection.repair import SETTINGS
 
 
 def compared(before, after):
@@ -107,21 +106,22 @@ def darkened(images, seed):
     return images * (1 - masks[:, None]), masks
 
 
-def test_concept_photos_are_all_others_with_the_shortcut():
+def test_first_misled_photo_is_the_exemplar():
     """The shortcut hides all of an image, so every photo is predicted as its class."""
     classifier = plain_network(steps=30)
     images = calibration.squares(30, 0).images
     labels = predict(classifier, images).argmax(1)
     goal = int(labels[0])
-    first = int((labels != goal).nonzero()[0])
-    changed = images[:1].expand(30, -1, -1, -1)
-    shortcut = SimpleNamespace(draw=lambda photos, seed: (changed, torch.ones(30, 32, 32)))
-    pool = LabelledImages(images, labels, classifier.classes)
-    exemplar, others = shortcuts.concept_photos(classifier, pool, shortcut, goal, 0)
-    left = [index for index in range(30) if index != first]
-    assert torch.equal(exemplar.image, images[first]) and torch.equal(exemplar.changed, changed[first])
-    assert exemplar.label == int(labels[first])
-    assert torch.equal(others.images, changed[left]) and torch.equal(others.labels, labels[left])
+    others = labels != goal
+    labels[others.nonzero()[0]] = goal  # misclassified without the shortcut
+    changed = images[:1].expand(int(others.sum()), -1, -1, -1)
+    shortcut = SimpleNamespace(draw=lambda photos, seed: (changed, torch.ones(len(changed), 32, 32)))
+    pool = LabelledImages(images[others], labels[others], classifier.classes)
+    exemplar = shortcuts.first_misled(classifier, pool, shortcut, goal, 0)
+    assert torch.equal(exemplar.image, pool.images[1]) and torch.equal(exemplar.changed, changed[1])
+    assert exemplar.label == int(pool.labels[1])
+    with pytest.raises(ValueError, match="none of 1 photos"):
+        shortcuts.first_misled(classifier, pool.subset([0]), shortcut, goal, 0)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read where Linux has it")
@@ -139,31 +139,29 @@ def test_measured_memory_is_that_of_the_call():
 # --- learned_shortcut ---
 
 
-def test_photos_of_a_learned_shortcut_are_divided(tiny, photos32, monkeypatch):
-    labels = torch.arange(40) % 5
-    left = LabelledImages(photos32, labels, tiny.classes, tuple(map(str, range(40))))
-    goal = tiny.classes[2]
-    exemplar = object()
-    monkeypatch.setattr(shortcuts, "SHORTCUTS", {goal: None})
-    monkeypatch.setattr(shortcuts, "concept_photos", lambda classifier, pool, *others: (exemplar, pool))
-    monkeypatch.setattr(shortcuts, "OTHERS_OF_DRAW", 6)
-    sizes = shortcuts.Sizes(clean=2, retain=3, others=6, own_class=2)
-    cases = [shortcuts.divided(tiny, left, goal, draw, sizes) for draw in range(2)]
-    for case in cases:
-        assert case.exemplar is exemplar and case.clean.labels.bincount().tolist() == [2] * 5
-        assert (case.retain.labels == 2).all() and (predict(tiny, case.retain.images).argmax(1) == 2).all()
-        assert len(case.retain) <= 3 and len(case.concept) <= 6 + 2
-        pixels = torch.cat([case.clean.images, case.retain.images, case.concept.images])
-        assert len(pixels.unique(dim=0)) == len(pixels)
-    drawn = [case.concept.images[case.concept.labels != 2] for case in cases]
-    assert len(torch.cat(drawn).unique(dim=0)) == 12
+def test_draws_share_no_photo(photos32):
+    labels = torch.arange(3000) % 5
+    left = LabelledImages(photos32[:1].expand(3000, -1, -1, -1), labels, tuple("abcde"))
+    others = [shortcuts.others_of_draw(left, "c", draw) for draw in (1, 3, 4)]
+    ordinary = [shortcuts.ordinary_of_draw(left, draw) for draw in (1, 3, 4)]
+    for parts in (others, ordinary):
+        assert len(torch.cat(parts).unique()) == len(torch.cat(parts))
+    assert not (labels[torch.cat(others)] == 2).any()
+    assert all(labels[part].bincount().tolist() == [shortcuts.ORDINARY] * 5 for part in ordinary)
+    assert torch.equal(shortcuts.ordinary_of_draw(left, 2), ordinary[0])
 
 
-def test_what_is_drawn_does_not_depend_on_the_groups(photos32):
-    photos = LabelledImages(photos32, torch.zeros(len(photos32), dtype=torch.long), ("a",))
-    groups = torch.arange(len(photos)).split(16)
-    drawn = torch.cat([shortcuts.marked(photos, "church", numbers).images for numbers in groups])
-    assert torch.equal(drawn, shortcuts.SHORTCUTS["church"].on(photos, shortcuts.SEED_OF_TEST).images)
+def test_former_edits_are_those_within_the_limits(tmp_path):
+    row = {"network": "net", "goal": "church", "draw": 3, "settings": "", "candidates": 9, "seconds": 1.0}
+    rows = [
+        {**row, "method": "edit", "limits": "within the limits", "edit": "a.safetensors"},
+        {**row, "method": "edit", "limits": "without limits", "edit": "b.safetensors"},
+        {**row, "method": "full rank", "limits": "within the limits", "edit": "c.safetensors"},
+    ]
+    (tmp_path / "one.json").write_text(json.dumps(rows))
+    (tmp_path / "two.json").write_text(json.dumps({"rows": [{**row, "draw": 4, "method": "edit", **rows[0]}]}))
+    found = learned_shortcut.former_edits(tmp_path)
+    assert found.edit.tolist() == [str(tmp_path / "a.safetensors")] * 2
 
 
 # --- audit_shortcuts ---
@@ -278,25 +276,15 @@ def test_filled_is_the_rectangle_around_a_mask():
     assert filled[0, 2:5, 1:6].all() and filled.sum() == 15
 
 
-# --- methods of learned_shortcut ---
+# --- calibration ---
 
 
-@pytest.mark.filterwarnings("ignore")  # of so few images
-def test_every_method_selects_among_its_own_candidates(tiny, photos32, exemplar, monkeypatch):
-    let_layers_go_on(monkeypatch, 2, few_candidates=100)
-    labels = predict(tiny, photos32).argmax(1)
-    labels[:8] = (labels[:8] + 1) % 5
-    data = LabelledImages(photos32, labels, tiny.classes)
-    reference = LabelledImages(1 - photos32, labels, tiny.classes)
-    target, clean, retain = (data.subset(range(*part)) for part in ((0, 8), (8, 24), (24, 30)))
-    search = Search(tiny, exemplar, Splits(reference, target, clean, retain))
-    outcomes = search.score([METHODS["edit"].trying(SETTINGS, (0.5, 1.0)), METHODS["projection"]])
-    found = {method: scored for method, scored, _ in methods.other_outcomes(search, outcomes)}
-    assert list(found) == ["full rank", "concept projection", "fine-tuning on the exemplar", "last layer retrained"]
-    assert all(one.params["rank"] is None for one in found["full rank"].candidates)
-    assert found["concept projection"].methods == ["projection"]
-    for scored in found.values():
-        assert len(scored) and len(scored.before) == 8
+def test_probability_accepted_is_that_of_drawn_images():
+    generator = np.random.default_rng(0)
+    counts = generator.multinomial(400, (0.006, 0.004, 0.99), size=200_000)
+    drawn = float((counts[:, 0] - counts[:, 1] <= 1).mean())  # of 400 images, one may be lost
+    assert calibration.probability_accepted(400, 0.004, 0.006) == pytest.approx(drawn, abs=0.005)
+    assert calibration.probability_accepted(400, 0.0, 0.002) == pytest.approx(0.998**400 + 400 * 0.002 * 0.998**399)
 
 
 def test_audits_without_rules_are_counted_by_control(monkeypatch):

@@ -25,6 +25,7 @@ from edittools.image_files import load_image, save_mask
 from edittools.probing import jobs
 from edittools.rewriting import rewrite
 from edittools.widgets.editor import MaskEditor
+from edittools.widgets.files import path_for_edit
 
 
 def in_child(work, prepare=lambda: None):
@@ -94,6 +95,40 @@ def test_save_on_full_disk(edit, tmp_path):
         outcome, code = in_child(write, lambda: quota(500))
         assert code == 0 and "File too large" in outcome
         assert files(tmp_path) == before
+
+
+def test_written_files_have_the_permissions_of_the_user(edit, tiny, tmp_path):
+    edit.save(tmp_path / "edit.safetensors")
+    edit.export(tiny, tmp_path / "weights.safetensors")
+    (tmp_path / "usual").touch()
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes == {(tmp_path / "usual").stat().st_mode}
+
+
+@pytest.mark.parametrize("place", ["file/edit.safetensors", "folder"])
+def test_save_where_no_file_can_be_written_names_the_path(edit, tmp_path, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=f"{place}'"):
+        edit.save(tmp_path / place)
+    assert {path.name for path in tmp_path.rglob("*")} == {"file", "folder"}
+
+
+@pytest.mark.parametrize(("name", "suffix", "written"), [("e", ".html", "e.html"), ("e.bin", ".html", "e.bin")])
+def test_path_for_edit_adds_a_suffix_to_a_name_without_one(tmp_path, name, suffix, written):
+    edit = Edit({"head.weight": Change(torch.ones(1, 1))}, "fingerprint")
+    assert path_for_edit(tmp_path / name, edit, suffix) == tmp_path / written
+    assert path_for_edit(tmp_path / "e", edit) == tmp_path / "e.safetensors"
+
+
+def test_edit_of_infinite_weights_is_refused(edit, tmp_path):
+    with pytest.raises(ValueError, match=r"1e\+39"):
+        1e39 * edit
+    name = next(iter(edit.changes))
+    infinite = Edit({name: edit.changes[name] * 1e39}, edit.fingerprint)
+    with pytest.raises(ValueError, match=name):
+        infinite.save(tmp_path / "edit.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 # --- Ctrl-C ------------------------------------------------------------------------------------------------------

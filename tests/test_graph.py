@@ -24,11 +24,10 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.edits import Change, Edit
 from edittools.images import LabelledImages
-from edittools.methods import METHODS
 from edittools.metrics import predict
 from edittools.moments import second_moments
 from edittools.rewriting import rewrite
-from edittools.selection import Search, Splits, grid
+from edittools.selection.select import select
 
 BORDER = (0, 1, 2, 1)
 
@@ -657,12 +656,9 @@ def _notebook(expression):
 
 
 def _losses_of_candidates(classifier, images):
-    labels = predict(classifier, images).argmax(dim=1)
-    labels[::2] = (labels[::2] + 1) % 5
-    data = LabelledImages(images, labels, classifier.classes)
-    splits = Splits(reference=1 - images, target=data.subset(range(20)), clean=data.subset(range(20, 40)))
-    search = Search(classifier, make_exemplar(), splits, ["conv1", "conv2"])
-    return search.score(METHODS["edit"].trying(grid(objective=("least_squares",)))).losses
+    ordinary = torch.cat([images, 1 - images])
+    selection = select(classifier, make_exemplar(), ordinary, layers=["conv1", "conv2"], select_by="exemplar")
+    return selection.scores.marked
 
 
 COMPUTED_WITH_A_GRAPH = {
@@ -670,7 +666,7 @@ COMPUTED_WITH_A_GRAPH = {
     "rewrite": lambda classifier, images: (
         rewrite(classifier, "conv1", make_exemplar(), images).changes["conv1.weight"].delta()
     ),
-    "Search": _losses_of_candidates,
+    "select": _losses_of_candidates,
 }
 
 

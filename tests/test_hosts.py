@@ -8,7 +8,6 @@ from edittools.course.miniworld import restyle, scene, scenes
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.selection.hosts import Hosts, divergence
-from edittools.selection.scores import Candidate, Scores
 from edittools.selection.select import select
 
 
@@ -70,33 +69,6 @@ def test_divergence_is_that_of_its_definition():
     torch.testing.assert_close(divergence(target, predicted), torch.stack([torch.zeros(()), expected]))
 
 
-def table(marked, clean, is_own=None):
-    """Make a score table of candidates whose edits do not matter."""
-    marked = torch.tensor(marked)
-    clean = torch.tensor(clean)
-    own = torch.zeros(marked.shape[1], dtype=torch.bool) if is_own is None else torch.tensor(is_own)
-    candidates = [Candidate(None, {"layer": f"layer {number}", "strength": 1.0}) for number in range(len(marked))]
-    counts = torch.ones(clean.shape[1], dtype=torch.bool)
-    return Scores(candidates, marked, clean, torch.ones(marked.shape[1]), own, own, counts)
-
-
-def test_objective_weighs_clean_images_and_the_own_class():
-    scores = table([[1.0, 3.0, 5.0]], [[0.0, 1.0, 2.0]], [False, False, True])
-    assert scores.objective(clean_weight=2.0, own_weight=0.0).tolist() == [3.0]
-    assert scores.objective(clean_weight=0.0, own_weight=3.0).tolist() == [17.0]
-
-
-def test_best_depends_on_the_weight_of_clean_images():
-    scores = table([[0.1, 0.1], [0.5, 0.5]], [[0.4, 0.4], [0.0, 0.0]])
-    assert scores.best(clean_weight=0.5).params["layer"] == "layer 0"
-    assert scores.best(clean_weight=2.0).params["layer"] == "layer 1"
-
-
-def test_trade_off_leaves_out_what_another_candidate_beats():
-    scores = table([[0.1], [0.3], [0.4]], [[0.5], [0.2], [0.3]])
-    assert scores.trade_off().layer.tolist() == ["layer 1", "layer 0"]
-
-
 @pytest.fixture(scope="module")
 def snow():
     """The small VGG, an exemplar of snow on a road, and ordinary scenes."""
@@ -141,7 +113,7 @@ def test_frames_of_few_scenes_are_too_few_images(snow):
         et.select_edit(classifier, exemplar, images[:20].repeat(10, 1, 1, 1), progress=None)
 
 
-@pytest.mark.filterwarnings("ignore:.*ordinary images are predicted")
+@pytest.mark.filterwarnings("ignore:.*ordinary images that select")
 def test_selected_edit_corrects_new_images_and_its_seed_reproduces_it(snow):
     classifier, exemplar, images = snow
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
@@ -155,7 +127,7 @@ def test_selected_edit_corrects_new_images_and_its_seed_reproduces_it(snow):
         assert et.error_rate(classifier, on_snow) < errors / 2
 
 
-@pytest.mark.filterwarnings("ignore:.*ordinary images are predicted")
+@pytest.mark.filterwarnings("ignore:.*ordinary images that select")
 def test_scores_are_those_of_the_edited_model(snow):
     classifier, exemplar, images = snow
     selection = select(classifier, exemplar, images, layers=["features.10"])

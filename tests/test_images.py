@@ -5,12 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edittools._image_checks import check_image
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.geometry import InputGeometry, refit_mask
 from edittools.image_files import load_image, load_mask, photo_size, save_mask
-from edittools.images import LabelledImages, LazyImages, stratified
+from edittools.images import LazyImages
 
 
 def _write(path, array, **options):
@@ -206,18 +205,23 @@ def _marked(mask, seed=3):
     return Exemplar(image, torch.where(mask > 0, changed, image), mask)
 
 
+def _changed(hosts):
+    """Stack the images of hosts with the mark."""
+    return torch.stack([host.changed for host in hosts])
+
+
 L_SHAPED = torch.zeros(9, 12)
 L_SHAPED[3:7, 4] = 1
 L_SHAPED[6, 4:9] = 1
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_paste_on_copies_the_masked_pixels_and_no_others(seed):
+def test_hosts_have_the_masked_pixels_and_no_others(seed):
     """What is pasted is the mask of x', moved by whole pixels and not beyond the image."""
     exemplar = _marked(L_SHAPED)
     images = torch.rand(30, 3, 9, 12, generator=torch.Generator().manual_seed(8))
     original = images.clone()
-    pasted = exemplar.paste_on(images, seed=seed)
+    pasted = _changed(exemplar.hosts(images, seed=seed))
     assert torch.equal(images, original) and pasted.shape == images.shape
     moves = set()
     for image, before in zip(pasted, images, strict=True):
@@ -228,126 +232,24 @@ def test_paste_on_copies_the_masked_pixels_and_no_others(seed):
         assert torch.equal(is_changed, L_SHAPED.roll(move, (0, 1)) > 0)
         assert torch.equal(image[:, is_changed], exemplar.changed.roll(move, (1, 2))[:, is_changed])
     assert len(moves) > 10
-    assert torch.equal(exemplar.paste_on(images, seed=seed), pasted)
-    assert not torch.equal(exemplar.paste_on(images, seed=seed + 1), pasted)
 
 
-def test_paste_on_reaches_every_place():
+def test_hosts_show_the_mark_at_every_place():
     mask = torch.zeros(3, 4)
     mask[1, 2] = 1
-    pasted = _marked(mask).paste_on(torch.zeros(400, 3, 3, 4))
-    assert pasted.any(dim=1).sum(dim=(1, 2)).tolist() == [1] * 400
-    assert pasted.any(dim=1).any(dim=0).all()
+    masks = torch.stack([host.mask for host in _marked(mask).hosts(torch.zeros(400, 3, 3, 4))])
+    assert masks.sum(dim=(1, 2)).tolist() == [1] * 400
+    assert masks.any(dim=0).all()
 
 
-def test_paste_on_in_place_does_not_move_the_mask():
-    exemplar = _marked(L_SHAPED)
-    images = torch.rand(4, 3, 9, 12, generator=torch.Generator().manual_seed(8))
-    pasted = exemplar.paste_on(images, "in place", seed=5)
-    assert torch.equal(pasted, torch.where(L_SHAPED > 0, exemplar.changed, images))
-
-
-def test_paste_on_of_a_frame_leaves_what_is_inside():
+def test_hosts_of_a_frame_leave_what_is_inside():
     frame = torch.ones(9, 12)
     frame[2:-2, 2:-2] = 0
     exemplar = _marked(frame)
     images = torch.rand(4, 3, 9, 12, generator=torch.Generator().manual_seed(8))
-    pasted = exemplar.paste_on(images, seed=5)
+    pasted = _changed(exemplar.hosts(images, seed=5))
     assert torch.equal(pasted, torch.where(frame > 0, exemplar.changed, images))
 
 
-def test_paste_on_no_image_gives_none():
-    assert _marked(L_SHAPED).paste_on(torch.zeros(0, 3, 9, 12)).shape == (0, 3, 9, 12)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 12), st.randoms())
-def test_save_mask_and_load_mask(tmp_path_factory, height, width, random):
-    mask = torch.tensor([[random.randint(0, 1) for _ in range(width)] for _ in range(height)]).float()
-    path = tmp_path_factory.mktemp("masks") / "m.png"
-    save_mask(path, mask)
-    assert torch.equal(load_mask(path), mask)
-
-
-def test_labelled_images_with_lazy_images(tmp_path):
-    paths = [_write(tmp_path / f"{i}.png", np.full((16, 16, 3), 20 * i, np.uint8)) for i in range(7)]
-    lazy = LabelledImages(LazyImages(paths, 8), torch.arange(7) % 3, "abc", tuple(map(str, range(7))))
-    eager = LabelledImages(lazy.images[:], lazy.labels, "abc", lazy.names)
-    assert eager.images.shape == (7, 3, 8, 8) and torch.equal(lazy.images[:], eager.images)
-    for subset in (lazy.subset([4, 1]), eager.subset([4, 1])):
-        assert subset.names == ("4", "1") and subset.labels.tolist() == [1, 1]
-        assert torch.allclose(subset.images[0], torch.full((3, 8, 8), 80 / 255))
-
-
-WHOLE = [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64]
-
-
-@pytest.mark.parametrize("dtype", WHOLE)
-def test_labelled_images_with_labels_of_each_whole_number_type(dtype):
-    labels = torch.tensor([2, 0, 1, 2])
-    data = LabelledImages(torch.rand(4, 3, 8, 8), labels.to(dtype), "abc")
-    assert data.labels.dtype == torch.int64 and torch.equal(data.labels, labels)
-    assert data.subset([3, 1]).labels.tolist() == [2, 0]
-    with pytest.raises(ValueError, match="3.*2 class names"):
-        LabelledImages(torch.rand(4, 3, 8, 8), (labels + 1).to(dtype), "ab")
-
-
-@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.complex64])
-def test_labelled_images_with_labels_that_are_not_whole_numbers(dtype):
-    with pytest.raises(ValueError, match=f"labels .*{dtype}"):
-        LabelledImages(torch.rand(4, 3, 8, 8), torch.tensor([1, 0, 1, 1]).to(dtype), "abc")
-
-
-INDICES = [3, np.int64(-7), torch.tensor(2), slice(None, None, 3), slice(5, 2), [4, 1], [-1, 0, 0], range(1, 4), []]
-INDICES += [np.array([6, 2]), torch.tensor([0, -3]), np.arange(7) % 2 == 0, torch.arange(7) > 4, [False] * 7]
-BAD_INDICES = [7, -8, [0, 7], [True, False], np.ones(6, bool), torch.zeros(0, dtype=torch.bool), 1.0, (0, 1)]
-
-
-@pytest.fixture(scope="module")
-def lazy(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lazy")
-    return LazyImages([_write(folder / f"{i}.png", np.full((9, 9, 3), 30 * i, np.uint8)) for i in range(7)], 8)
-
-
-@pytest.mark.parametrize("index", INDICES, ids=repr)
-def test_lazy_images_index(lazy, index):
-    tensor = torch.stack([lazy[i] for i in range(7)])
-    assert torch.equal(lazy[index], tensor[index])
-    if np.ndim(index) and not isinstance(index, slice):
-        data = LabelledImages(lazy, torch.arange(7), "abcdefg", tuple("abcdefg"))
-        subset = data.subset(index)
-        assert torch.equal(subset.images[:], tensor[index]) and torch.equal(subset.labels, data.labels[index])
-        assert subset.names == tuple("abcdefg"[i] for i in subset.labels)
-
-
-@pytest.mark.parametrize("index", BAD_INDICES, ids=repr)
-def test_lazy_images_bad_index(lazy, index):
-    with pytest.raises(IndexError):
-        lazy[index]
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.floats(0.05, 0.95))
-def test_stratified_shares(labels, fraction):
-    labels = torch.tensor(labels)
-    selected = stratified(labels, fraction)
-    assert torch.equal(selected, stratified(labels, fraction))
-    assert abs(int(selected.sum()) - fraction * len(labels)) <= 1
-    for label in labels.unique():
-        assert abs(int(selected[labels == label].sum()) - fraction * int((labels == label).sum())) <= 1
-
-
-def test_an_image_with_nan_is_refused():
-    image = torch.rand(3, 8, 8)
-    image[0, 2, 3] = torch.nan
-    with pytest.raises(ValueError, match="x contains NaN"):
-        check_image(image, "x")
-
-
-def test_covered_image_has_one_color_at_the_mask():
-    image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
-    mask = torch.zeros(8, 8)
-    mask[2:5, 3:] = 1
-    covered = Exemplar(image, 1 - image, mask).covered
-    assert torch.equal(covered[:, mask == 0], image[:, mask == 0])
-    torch.testing.assert_close(covered[:, mask > 0], image.flatten(1).mean(1)[:, None].expand(3, 15))
+def test_hosts_of_no_image_are_none():
+    assert _marked(L_SHAPED).hosts(torch.zeros(0, 3, 9, 12)) == []

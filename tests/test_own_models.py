@@ -243,7 +243,10 @@ def test_workflow_on_transformers_models(make, photos32, exemplar, tmp_path):
     labels = predict(classifier, photos32).argmax(dim=1)
     concept = LabelledImages(photos32[:8], (labels[:8] + torch.tensor([1, 0] * 4)) % 5, CLASSES)  # half are wrong
     clean, retained = (LabelledImages(photos32[part], labels[part], CLASSES) for part in (slice(8, 32), slice(32, 40)))
-    fix = repair(classifier, exemplar, concept=concept, clean=clean, retain=retained)
+    ordinary = torch.rand(60, 3, 32, 32)
+    layers = table.layer.tolist()[-3:]
+    sets = {"concept": concept, "clean": clean, "retain": retained}
+    fix = repair(classifier, exemplar, ordinary, **sets, layers=layers, select_by="exemplar")
     assert "candidates" in fix.summary()  # at random weights there may be nothing to gain
     edit = rewrite(classifier, table.layer.iloc[-2], exemplar, reference=clean, objective="least_squares")
     before = predict(classifier, photos32)
@@ -284,7 +287,7 @@ def repair_from_folder(folder, classifier, clean, layers=None):
     rule, _ = probed.strongest_rule(pooled=True)
     exemplar = concepts.exemplar(rule)
     replaced = concepts.turned(rule["evidence"][1:], rule["concept"], rule["style"])
-    return rule, repair(classifier, exemplar, replaced, clean, layers=layers)
+    return rule, repair(classifier, exemplar, concept=replaced, clean=clean, layers=layers, select_by="exemplar")
 
 
 @pytest.fixture
@@ -300,7 +303,7 @@ def exact_masks(image_folder, monkeypatch, tmp_path):
 def test_repair_from_folder(image_folder, exact_masks):
     classifier = edittools.load_classifier("mini_vgg")
     _, fix = repair_from_folder(image_folder[0], classifier, edittools.course.miniworld.scenes(120, "validation"))
-    assert fix.selection.feasible
+    assert fix.effects["concept"].comparison.before.any() and fix.edit.layers
     exact_masks.update({concept: 0 * concept_masks for concept, concept_masks in exact_masks.items()})
     with pytest.raises(ValueError, match="road, grass.* 2 of .* 32"):
         repair_from_folder(image_folder[0], classifier, None)
@@ -362,6 +365,6 @@ def test_repair_from_folder_on_photos(tmp_path, monkeypatch):
             (folder / "a.jpg").symlink_to(photos.photo(name).resolve())
     save_image(folder / "b.png", torch.rand(3, 20, 20))
     (folder / "c.png").write_bytes(b"broken")
-    clean = photos.unlabeled("rta-100/", classifier, most=60)
+    clean = photos.unlabeled("rta-100/", classifier, most=120)
     rule, _ = repair_from_folder(tmp_path / "images", classifier, clean, candidate_layers(classifier)[-2:])
     assert rule["concept"] == "sky" and len(rule["evidence"]) > 11

@@ -8,30 +8,25 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from conftest import bars_that_call, let_layers_go_on, needs_browser
+from colors import BLUE, CLASSES, GREEN, RED, color_network, marked_exemplar, of_colors, ordinary, with_mark
+from conftest import needs_browser
 
 from edittools.classifiers import Classifier, fingerprint
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, predict
 from edittools.reports import (
     Bar,
     Card,
     Figure,
-    LayerBar,
     Page,
-    Point,
     SheetCell,
     SheetRow,
-    TradeOff,
     data_uri,
     render,
-    render_layers,
     save_page,
     shade,
 )
-from edittools.reports.charts import Axis, plots_of
-from edittools.selection import Check, Evaluation, Search, repair
-from edittools.selection.finetuning import Finetuned, judged_images
+from edittools.reports.axis import Axis
+from edittools.selection import Check, repair
 from edittools.selection.verdict import WORDS
 
 EVIL = "</style></script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">\"'"
@@ -82,7 +77,6 @@ def page_of(text, count=3):
     states = ("corrected", "broken", "misclassified", "correct")
     cards = [Card(picture, text, text, text, states[i % 4], 0.1 * i, 0.9 - 0.3 * i, text) for i in range(count)]
     bars = [Bar(text, 1.0, -1.0, 2.0, text, text), Bar(text, 0.5, float("nan"), float("nan"), text, strong=True)]
-    points = [Point(text, 3, 1, -0.5, 2, feasible=True), Point(text, 3, 0, 0.0, 9, feasible=False, selected=True)]
     return Page(
         title=text,
         subtitle=text,
@@ -103,8 +97,6 @@ def page_of(text, count=3):
         costs_note=text,
         corrected_bars=bars,
         accuracy_bars=bars,
-        layers=[LayerBar(text, 3, 1, 0.5), LayerBar(text, 4, 0, 0.4, goes_on=True, selected=True)],
-        trade_off=TradeOff(points, -0.25, 3),
         table_head=[text, text],
         table=[[text, text]],
         settings=[(text, text)],
@@ -135,14 +127,14 @@ def test_render_leaves_out_empty_parts():
 
 def test_render_shows_what_was_not_measured_without_an_interval():
     bars = [Bar("a", 1.0, float("nan"), float("nan"), "1")]
-    page = replace(page_of("x"), corrected_bars=bars, accuracy_bars=[], layers=[], trade_off=None)
+    page = replace(page_of("x"), corrected_bars=bars, accuracy_bars=[])
     classes = [attributes.get("class") for tag, attributes in Elements(render(page)).elements if tag == "i"]
     assert [name for name in classes if name != "grid"] == ["zero", "dot"]
 
 
 def test_bars_are_placed_in_proportion():
     bars = [Bar("a", 50.0, 0.0, 100.0, "50")]
-    page = replace(page_of("x"), corrected_bars=bars, accuracy_bars=[], layers=[], trade_off=None)
+    page = replace(page_of("x"), corrected_bars=bars, accuracy_bars=[])
     styles = {one["class"]: one["style"] for tag, one in Elements(render(page)).elements if tag == "i"}
     zero, whisker, dot = (float(re.search(r"left:([\d.]+)%", styles[name])[1]) for name in ("zero", "whisker", "dot"))
     assert zero == whisker and dot == pytest.approx(50)
@@ -161,44 +153,7 @@ def test_bars_have_ticks_and_a_label_at_zero(low, value, high):
     assert dot == pytest.approx(np.interp(value, numbers, [place for place, _ in ticks]), abs=0.02)
 
 
-# --- charts -----------------------------------------------------------------------------------------------------------
-
-
-def rows_of(html, name):
-    """The texts of each row below the head of the table of a class, or in an element of this class."""
-    tables = re.findall(rf'class="{name}".*?</table>', html, re.DOTALL)
-    return [row for table in tables for row in Elements(f"<p {table}").rows[1:]]
-
-
-def layer_rows(html):
-    """Name of the layer, corrected, broken and loss, of each row of the chart of layers."""
-    return [(row[0], *row[2:]) for row in rows_of(html, "layers")]
-
-
-def render_trade_off(trade_off):
-    """The charts in a report with this trade-off, and without layers."""
-    _, _, charts = render(Page("title", "subtitle", "unclear", "reason", trade_off=trade_off)).partition("et-charts")
-    return charts
-
-
-def test_bars_of_layers_are_in_proportion():
-    layers = [LayerBar("a", 10, 0, 0.1), LayerBar("b", 5, 10, 0.2), LayerBar("c", 0, 0, 0.3)]
-    styles = [one for tag, one in Elements(render_layers(layers)).elements if tag == "i" and "style" in one]
-    ends = {"broken": [], "corrected": []}
-    for one in styles:
-        if one["class"] in ends:
-            left = float(re.search(r"left:([\d.]+)%", one["style"])[1])
-            right = float(re.search(r"right:calc\(100% - ([\d.]+)%", one["style"])[1])
-            ends[one["class"]].append((left, right))
-    assert ends == {"broken": [(50, 50), (0, 50), (50, 50)], "corrected": [(50, 100), (50, 75), (50, 50)]}
-
-
-def test_chart_of_layers_marks_those_that_go_on_and_the_selected_one():
-    layers = [LayerBar("a", 1, 0, 0.1, goes_on=True, selected=True), LayerBar("b", 2, 0, 0.2)]
-    html = render_layers(layers)
-    [first, second] = [row[0] for row in layer_rows(html)]
-    assert first.startswith("▸") and "selected" in first and second == "b"
-    assert sum(one.get("class") == "on" for tag, one in Elements(html).elements if tag == "tr") == 1
+# --- axis -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("numbers", [(0.0,), (3, 3), (0, 1, 190), (-7, 4, 12)])
@@ -211,37 +166,6 @@ def test_axis_holds_its_numbers_in_their_order_and_some_ticks(numbers, ends):
     assert 2 <= len(axis.ticks) <= 8
     for place, text in axis.ticks:
         assert place == axis.place(float(text.replace("−", "-"))) and min(ends) <= place <= max(ends)
-
-
-def test_plots_place_better_candidates_higher_and_further_to_the_right():
-    worse = Point("worse", 4, 1, -0.5, 7, feasible=False)
-    better = Point("better", 9, 2, 0.1, 2, feasible=True)
-    for plot in plots_of(TradeOff([worse, better], -0.25, 3)):
-        low, high = plot.marks
-        assert (low.point, high.point) == (worse, better)
-        assert low.x < high.x and low.y > plot.limit > high.y
-
-
-def test_plots_without_retained_images_are_of_the_accuracy_only():
-    point = Point("a", 4, 1, 0.0, 0, feasible=True)
-    [plot] = plots_of(TradeOff([point], -50))
-    assert plot.limit is None
-    html = render_trade_off(TradeOff([point], -50))
-    assert Elements(html).count("figure") == 1
-    assert rows_of(html, "candidates") == [["a", "4", "1", "+0.00", "satisfied"]]
-
-
-def test_marks_of_candidates_differ_by_more_than_their_color():
-    points = [Point("a", 4, 1, 0.0, 0, feasible=True), Point("b", 5, 1, 0.0, 0, feasible=False, selected=True)]
-    html = render_trade_off(TradeOff(points, -0.25))
-    first, second = re.findall(r"<title>.*?</svg>", html, re.DOTALL)
-    assert first.count("<circle") == 1 and "<path" not in first
-    assert second.count("<circle") == 1 and 'class="ring"' in second and "<path" in second
-
-
-def test_chart_of_no_layers_is_empty():
-    trade_off = TradeOff([Point("a", 4, 1, 0.0, 0, feasible=True)], -0.25)
-    assert render_layers([]) == "" and not layer_rows(render_trade_off(trade_off))
 
 
 def test_save_page_replaces_the_file_and_leaves_no_other(tmp_path):
@@ -278,41 +202,26 @@ def test_shade_is_brighter_where_the_map_is_stronger():
 
 
 @pytest.fixture(scope="module")
-def evil(snow):
-    """Arguments of `repair`, in which the names of classes, images and sets hold tags."""
-    original = snow["classifier"]
-    mean, std = (tensor.flatten().tolist() for tensor in (original.mean, original.std))
-    classifier = Classifier(original.model, [f"{EVIL} {name}" for name in original.classes], mean, std, size=64)
+def repaired():
+    """A repair in which the names of classes, exemplars, images and sets hold tags."""
+    original = color_network()
+    classes = [f"{EVIL} {name}" for name in CLASSES]
+    classifier = Classifier(original.model, classes, (0, 0, 0), (1, 1, 1), size=16)
 
     def renamed(data, name):
         names = tuple(f"{EVIL} {name} {number}.png" for number in range(len(data)))
-        return LabelledImages(data.images, data.labels, classifier.classes, names)
+        return LabelledImages(data.images, data.labels, classes, names)
 
-    return {
-        **snow,
-        "classifier": classifier,
-        "exemplars": {EVIL: snow["exemplars"]},
-        "concept": renamed(snow["concept"], "concept"),
-        "clean": renamed(snow["clean"], "clean"),
-        "retain": {EVIL: renamed(snow["retain"]["sleds"], "sleds"), "others": snow["retain"]["penguins"].images},
-        "layers": ["features.8", "features.10"],
-    }
-
-
-@pytest.fixture(scope="module")
-def repaired(evil):
-    fix = repair(**evil)
-    assert fix.selection.feasible
-    return fix
-
-
-@pytest.fixture(scope="module")
-def not_repaired(evil):
-    """No candidate is feasible, since the labels are those of other classes."""
-    concept = replace(evil["concept"], labels=(evil["concept"].labels + 7) % 16)
-    fix = repair(**{**evil, "concept": concept, "layers": ["features.15"]})
-    assert not fix.selection.feasible and int(fix.selection.outcomes.net.max()) <= 0
-    return fix
+    return repair(
+        classifier,
+        {EVIL: marked_exemplar()},
+        ordinary(150, 1).images,
+        concept=renamed(with_mark(of_colors([RED, GREEN] * 15 + [BLUE] * 5, 2), 3), "concept"),
+        clean=renamed(ordinary(60, 4), "clean"),
+        retain={EVIL: renamed(of_colors([RED] * 20, 5), "reds"), "others": of_colors([GREEN] * 9, 6).images},
+        layers=["2"],
+        progress=None,
+    )
 
 
 def states_of(page):
@@ -320,67 +229,44 @@ def states_of(page):
     return [one["data-state"] for tag, one in Elements(render(page)).elements if tag == "li" if "data-state" in one]
 
 
-def test_report_shows_each_image_with_the_edit_that_was_selected_without_it(repaired):
-    """By hand: the state of each card, from the comparison by cross-validation."""
-    held_out = repaired.selection.held_out["target"]
+def test_report_shows_what_the_edit_does_to_each_image(repaired):
+    found = repaired.effects["concept"].comparison
     states = states_of(repaired.page())[:30]
-    assert states.count("corrected") == held_out.corrected > 0
-    assert states.count("broken") == held_out.broken
-    assert states.count("misclassified") == int((held_out.before & held_out.after).sum())
-    assert states.count("correct") == int((~held_out.before & ~held_out.after).sum())
+    assert states.count("corrected") == found.corrected > 0
+    assert states.count("broken") == found.broken
+    assert states.count("misclassified") == int((found.before & found.after).sum())
+    assert states.count("correct") == int((~found.before & ~found.after).sum())
 
 
-def test_report_shows_the_images_that_an_edit_breaks_if_it_is_selected_without_them(fix):
-    """By hand, with the model itself: the clean and the retained images."""
-    splits, classifier = fix.search.splits, fix.search.classifier
-    expected = []
-    for name in ("clean", "retain"):
-        images = splits.labeled[name]
-        before = predict(classifier, images).argmax(1)
-        for number, label in enumerate(images.labels.tolist()):
-            edit = fix.selection.fold_selections[splits.folds[name][number]].edit
-            after = predict(edit.edited(classifier), images.images[number][None]).argmax(1)
-            if before[number] == label != after:
-                expected.append((classifier.classes[label], classifier.classes[after], images.images[number]))
-    page = fix.page()
-    assert [(card.label, card.after, card.source) for card in page.costs] == [
-        (label, after, data_uri(image)) for label, after, image in expected
-    ]
-    assert expected and states_of(page)[30:] == ["broken"] * len(expected)
+def test_report_shows_the_images_that_an_edit_breaks(repaired):
+    clean = repaired.effects["clean"]
+    broken = replace(clean, after=torch.where(torch.arange(60) < 3, (clean.labels + 1) % 3, clean.labels))
+    found = replace(repaired)
+    vars(found).update(vars(repaired), effects=repaired.effects | {"clean": broken})
+    page = found.page()
+    expected = {data_uri(image) for image in repaired.splits.clean.images[:3]}
+    assert {card.source for card in page.costs} == expected and len(page.costs) == 3
+    assert {card.after for card in page.costs} <= set(repaired.classifier.classes)
+    assert states_of(page)[30:] == ["broken"] * 3
 
 
-def test_report_has_the_three_lines_of_the_verdict(fix, not_repaired):
-    texts = Elements(render(fix.page())).texts
-    assert list(fix.verdict.lines) == ["helps", "costs", "instead"]
-    for name, line in fix.verdict.lines.items():
-        shown = re.sub(r"(?<![\w.-])-(?=\d)", "−", line[1:])
-        assert name in texts and any(shown in text for text in texts)
-        assert fix.report_data()["verdict"][name] == line
-    assert not not_repaired.page().lines
+def test_report_has_the_three_lines_of_the_verdict(repaired):
+    texts = Elements(render(repaired.page())).texts
+    assert list(repaired.verdict.lines) == ["helps", "costs", "instead"]
+    for name, line in repaired.verdict.lines.items():
+        assert name in texts and repaired.report_data()["verdict"][name] == line
 
 
-def test_report_has_a_row_for_each_method_with_a_dash_for_what_was_not_measured(fix):
-    judged = judged_images(fix.search)
-    third = fix.evaluation.on(fix.search, judged)
-    other = Comparison(third.target.before, third.target.before)
-    compared = replace(
-        fix,
-        finetuned={"fine-tuning": Finetuned(None, {}, third, 27)},
-        others={"retrained": Evaluation(other, None)},
-    )
-    page = compared.page()
+def test_report_has_a_row_for_each_method_with_a_dash_for_what_was_not_measured(repaired):
+    page = replace(repaired, networks={"retrained": repaired.classifier}).page()
     rows = {row[0]: row[1:] for row in page.table}
-    assert list(rows) == ["selected", "random direction", "fine-tuning", "retrained"]
-    assert rows["selected"][:3] == ["14", "0", "17"] and rows["selected"][4] == "0 of 29"
-    assert rows["random direction"] == ["2", "0", "17", "–", "–", "–"]  # 1.7, the mean of the draws
-    errors = int(third.target.before.sum())
-    assert rows["fine-tuning"][:3] == [str(third.target.corrected), "0", str(errors)]
-    assert rows["fine-tuning"][5] == "27"
-    assert rows["retrained"] == ["0", "0", str(errors), "–", "–", "–"]
+    assert list(rows) == ["selected", "random direction", "retrained"]
+    found = repaired.effects["concept"].by_scene
+    assert rows["selected"][:3] == [str(found.corrected), str(found.broken), str(int(found.before.sum()))]
+    assert "–" not in rows["selected"] and rows["random direction"].count("–") == 6
+    assert rows["retrained"][:2] == ["0", "0"]
     assert [bar.name for bar in page.corrected_bars] == list(rows)
-    assert [bar.name for bar in page.accuracy_bars] == ["selected", "fine-tuning"]
-    [drawn] = [row for row in compared.report_data()["methods"] if row["method"] == "random direction"]
-    assert drawn["accuracy change"] is None and drawn["corrected"] == pytest.approx(5 / 3)
+    assert [bar.name for bar in page.accuracy_bars] == ["selected", "retrained"]
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -391,115 +277,33 @@ def test_each_word_of_a_verdict_has_its_colors(word):
     assert classes.split() == ["verdict", name] and f".{name} .word" in html
 
 
-def test_report_without_a_feasible_candidate(not_repaired):
-    text = render(not_repaired.page())
-    assert harmless(text) and "do not use" in text
+def test_report_of_an_edit_without_labeled_images(repaired):
+    bare = replace(repaired, splits=replace(repaired.splits, concept=None, own_class=None, clean=None, retain={}))
+    text = render(bare.page())
+    assert harmless(text) and "unclear" in text
+    json.dumps(bare.report_data(), allow_nan=False)
 
 
-def test_report_of_repair(evil, repaired, tmp_path):
-    steps = []
-    bars = bars_that_call(lambda bar: steps.append((bar.n, bar.total)))
-    path = repaired.report(tmp_path / "report.html", bars)
+def test_report_of_repair(repaired, tmp_path):
+    path = repaired.report(tmp_path / "report.html")
     assert path == tmp_path / "report.html"
     text = path.read_text()
     assert harmless(text) and EVIL in "".join(Elements(text).texts)
     [code] = re.findall(r"<pre.*?<code>(.*?)</code>", text, re.DOTALL)
     compile(code.replace("&#39;", "'").replace("&#34;", '"').replace("&lt;", "<").replace("&gt;", ">"), "code", "exec")
-    assert harmless(render(repaired.page()))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
     data = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)  # no NaN
-    assert data["verdict"]["word"] == repaired.verdict.word
+    assert data["verdict"]["word"] == repaired.verdict.word and data["complete"] and not data["reselected"]
     assert [check["status"] for check in data["checks"]] == [check.status for check in repaired.checks]
     assert [row["method"] for row in data["methods"]] == repaired.table.index.tolist()
     assert [row["corrected"] for row in data["methods"]] == repaired.table.corrected.tolist()
-    assert data["settings"]["layers"] == evil["layers"] and data["settings"]["source"] == "sample"
-    assert data["fingerprints"]["weights"] == fingerprint(evil["classifier"].model)
+    assert data["fingerprints"]["weights"] == fingerprint(repaired.classifier.model)
     assert data["fingerprints"]["edit"] == repaired.edit.digest
-    assert data["fingerprints"]["images"]["target"]["count"] == 30
-    for digest in (repaired.edit.digest, data["fingerprints"]["images"]["target"]["digest"]):
-        assert digest in text
-    assert steps == [(done, len(steps)) for done in range(1, len(steps) + 1)] and len(steps) > 1
-    steps.clear()
+    concept = data["fingerprints"]["images"]["concept"]
+    assert (concept["count"], concept["scenes"], concept["digest"]) == (30, 30, repaired.splits.digest("concept"))
+    assert repaired.edit.digest in text
     with pytest.raises(ValueError, match="report.json"):
-        repaired.report(tmp_path / "report.json", progress=bars)
-    assert not steps  # refused before anything is computed
-
-
-@pytest.fixture(scope="module")
-def two_passes(snow):
-    """What `repair` finds in all layers, in two passes."""
-    with pytest.MonkeyPatch.context() as patch:
-        let_layers_go_on(patch, 4)
-        return repair(**{**snow, "layers": None})
-
-
-def test_report_has_a_row_for_each_layer_of_the_first_pass(two_passes):
-    expected = []
-    for _, row in two_passes.layers.iterrows():
-        name = f"{'▸' * row['goes on']}{row.layer}{'selected' * (row.layer in two_passes.edit.layers)}"
-        expected.append((name, str(row.corrected), str(row.broken), f"{row.loss:.3f}"))
-    assert len(expected) == 7 and layer_rows(render(two_passes.page())) == expected
-    assert layer_rows(two_passes.layers_html()) == expected
-
-
-def test_report_after_a_single_pass_shows_no_layers(fix):
-    assert not len(fix.layers) and not layer_rows(render(fix.page()))
-
-
-@pytest.mark.parametrize("which", ["two_passes", "fix"])
-def test_report_has_a_row_for_each_candidate_of_the_trade_off(which, request):
-    fix = request.getfixturevalue(which)
-    rows = rows_of(render(fix.page()), "candidates")
-    assert len(fix.trade_off)
-    for row, (_, expected) in zip(rows, fix.trade_off.iterrows(), strict=False):
-        change = f"{expected['accuracy change']:+.2f}".replace("-", "−")
-        counts = [str(expected[name]) for name in ("corrected", "broken")]
-        assert row[0].removesuffix("selected") == expected.candidate
-        assert row[1:5] == [*counts, change, str(expected["retained broken"])]
-        assert (row[5] == "satisfied") == expected.feasible
-    [selected] = [row for row in rows if row[0].endswith("selected")]
-    scores = fix.selection.scores
-    assert selected[1:3] == [str(scores["corrected"]), str(scores["broken"])] and selected[5] == "satisfied"
-    assert len(rows) - len(fix.trade_off) in (0, 1)  # the selected one need not be among those that no other one beats
-
-
-def test_report_without_a_candidate_that_corrects_more_than_it_breaks_shows_no_trade_off(not_repaired):
-    assert not len(not_repaired.trade_off)
-    assert not Elements(render(not_repaired.page())).count("svg")
-
-
-def test_trade_off_is_computed_once_and_only_for_a_report(snow, monkeypatch):
-    calls = []
-    compute = Search.trade_off
-    monkeypatch.setattr(Search, "trade_off", lambda *args: calls.append(args) or compute(*args))
-    fix = repair(**snow)
-    fix.summary()
-    fix.layers_html()
-    assert not calls
-    render(fix.page())
-    render(fix.page())
-    assert len(calls) == 1
-
-
-@needs_browser
-@pytest.mark.parametrize("width", [390, 1366])
-def test_charts_of_a_report_in_a_browser(two_passes, tmp_path, width, chromium):
-    """Every bar, mark and text of the charts has a place, inside of its table or plot."""
-    from web import browser_page
-
-    path = two_passes.report(tmp_path / "report.html")
-    with browser_page(chromium, path.as_uri(), []) as page:
-        page.set_viewport_size({"width": width, "height": 900})
-        page.goto(path.as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        outside = """charts => [...charts.querySelectorAll('figure *, .layers *')].filter(part => {
-            const [box, frame] = [part, part.closest('figure, .layers')].map(e => e.getBoundingClientRect());
-            if (!part.getClientRects().length || part.localName === 'title') return false;
-            return box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1;
-        }).map(part => part.outerHTML)"""
-        assert page.locator(".et-charts").evaluate(outside) == []
-        size = "text => parseFloat(getComputedStyle(text).fontSize)"
-        assert min(page.eval_on_selector_all(".et-charts :is(text, th, td)", f"all => all.map({size})")) >= 11
+        repaired.report(tmp_path / "report.json")
 
 
 @needs_browser

@@ -369,3 +369,49 @@ def test_rewrite_warning_names_caller(tiny, photos32):
 def test_rewrite_with_reference_of_wrong_type(tiny, exemplar, reference, quoted):
     with pytest.raises(TypeError, match=quoted):
         rewrite(tiny, "conv1", exemplar, reference)
+
+
+EXACT = {"objective": "least_squares"}
+
+
+def _reference(classifier, layer, images):
+    return second_moments(classifier, [layer], images)[layer]
+
+
+def _moved(classifier, edit, images):
+    """The mean square movement of the edited layer's outputs, summed over channels: computed by the model itself."""
+    name = edit.layers[0]
+    module, found = classifier.model.get_submodule(name), []
+    handle = module.register_forward_hook(lambda _m, _i, out: found.append(out.detach().double()))
+    with torch.no_grad():
+        classifier(images)
+        with edit.applied(classifier):
+            classifier(images)
+    handle.remove()
+    before, after = found
+    return float((after - before).square().sum(1).mean())
+
+
+@pytest.mark.parametrize("objective", ["least_squares", "l1"])
+def test_reference_outputs_move_less_the_more_they_weigh(tiny, photos32, exemplar, objective):
+    reference = _reference(tiny, "conv1", photos32[:20])
+    settings = {"objective": objective, "steps": 60}
+    edits = [rewrite(tiny, "conv1", exemplar, reference, reference_weight=w, **settings) for w in (0.0, 1.0, 10.0)]
+    moved = [_moved(tiny, edit, photos32[:20]) for edit in edits]
+    assert moved[0] > 1.5 * moved[1] > 1.5 * 1.5 * moved[2]
+    losses = [edit.record.loss_after for edit in edits]
+    assert losses == sorted(losses)  # a fit costs something
+
+
+def test_at_weight_1_reference_outputs_cost_as_much_as_what_is_missing_at_the_mask(tiny, photos32, exemplar):
+    """Along one direction of a 1 × 1 kernel λ scales the edit, by 1 / (1 + λ r²) where they move r times as far."""
+    cut = Cut(tiny, "conv2")
+    [basis] = cut.weight.new_tensor(torch.eye(cut.weight.shape[1])[:1].tolist()).split(1)
+    for images in (photos32[:20], 0.1 * photos32[:20], torch.zeros(4, 3, 32, 32)):
+        site = prepare(tiny, "conv2", exemplar, _reference(tiny, "conv2", images))
+        [free] = rewrite_at(site, basis=basis, reference_weight=0.0, **EXACT)
+        [held] = rewrite_at(site, basis=basis, reference_weight=5.0, **EXACT)
+        at_mask = free.record.response**2 * cut.weight.shape[0]  # a sum over channels
+        scale = 1 / (1 + 5 * _moved(tiny, free, images) / at_mask)
+        left, expected = held.changes["conv2.weight"].left, scale * free.changes["conv2.weight"].left
+        torch.testing.assert_close(left, expected, rtol=5e-3, atol=1e-6)

@@ -2,12 +2,12 @@
 
 import json
 import re
+from dataclasses import replace
 from itertools import chain
-from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import bars_that_call, make_exemplar, save_image
+from conftest import bars_that_call, save_image
 from tqdm import tqdm
 
 import edittools as et
@@ -15,10 +15,12 @@ from edittools.course.miniworld import scenes
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import REFERENCE_WEIGHT
-from edittools.selection.verdict import COSTS, HELPS, Check, verdict_of
-from edittools.widgets import session as session_module
-from edittools.widgets.materials import MATERIALS, replace_by_material
-from edittools.widgets.result import BEFORE_CHANGE, CROSS_VALIDATED
+from edittools.selection.checks import accuracy_check
+from edittools.selection.effects import Effect
+from edittools.selection.select import EXEMPLAR, select
+from edittools.widgets.image_sets import MOST_BYTES
+from edittools.widgets.materials import MATERIAL_OF_LARGE_MARKS, SURROUNDINGS, replace_by_material
+from edittools.widgets.result import BEFORE_CHANGE, SELECT
 from edittools.widgets.session import NO_LABEL, EditSession
 
 MASK = torch.zeros(32, 32)
@@ -62,8 +64,32 @@ def test_exemplar_of_a_misclassified_image_has_it_as_changed(session):
     exemplar = session.exemplar
     assert session.is_misclassified(session.index)
     assert torch.equal(exemplar.changed, session.image)
-    assert torch.equal(exemplar.image, replace_by_material(session.image, MASK, MATERIALS[0], {}))
+    assert torch.equal(exemplar.image, replace_by_material(session.image, MASK, session.material, {}))
     assert exemplar.label == session.images.labels[session.index]
+
+
+def test_verdict_says_which_images_it_counts(session):
+    assert "images besides the pair" in session.rewrite("head").verdict
+    found = session.find_elsewhere()
+    session.confirm([sighting for sighting in found if not sighting.is_clean][:6])
+    assert "concept images" in session.rewrite("head").verdict
+
+
+def test_material_is_what_is_around_a_small_mark_until_one_is_selected(session):
+    small = torch.zeros(32, 32)
+    small[4:12, 4:12] = 1
+    session.mark(small)
+    assert session.material == SURROUNDINGS
+    session.mark(MASK)
+    assert session.material == MATERIAL_OF_LARGE_MARKS
+    session.material = "snow"
+    session.mark(small)
+    assert session.material == "snow"
+
+
+def test_material_of_a_session_with_materials_is_the_first_of_them(tiny):
+    session = EditSession(tiny, noise(4), materials={"mine": noise(1)[0]})
+    assert session.material == session.material_names[0] == "mine"
 
 
 def test_exemplar_of_a_correct_image_has_it_as_original(session):
@@ -224,46 +250,89 @@ def test_result_is_kept_while_its_own_edit_is_applied_only(session, tiny):
     assert session.result is result
 
 
-def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(session, tiny, monkeypatch):
-    edit = et.rewrite(tiny, "conv2", make_exemplar(), noise(8))
+@pytest.fixture(scope="module")
+def vans():
+    """A session on vans on snow, one of which is marked; and clean images."""
+    classifier = et.load_classifier("mini_vgg")
+    images = scenes(24, 5, "van", ground="snow")
+    session = EditSession(classifier, images, scenes(160, "validation"), scenes(12, 6, "sled"))
+    session.candidate_layers = session.candidate_layers[-2:]
+    session.select(session.order[0])
+    session.mark(images.mask("snow")[session.index])
+    session.material = "gravel"
+    return session
 
-    def repair(classifier, exemplar, target, clean, retain, *, source, progress, **options):
-        progress(total=2).update()
-        assert len(target) == 11 and len(clean) == 40 and len(retain) == 10
-        verdict = verdict_of(
-            [
-                Check("it corrects more than it breaks", False, "4 of 6 images", "Pass more.", "unclear", HELPS),
-                Check("accuracy is kept", True, "2 of 40 images", line=COSTS),
-            ]
-        )
-        return SimpleNamespace(
-            edit=edit,
-            selection=SimpleNamespace(
-                feasible=True, n_candidates=96, params={"layer": "conv2", "strength": 0.5}, costs={}
-            ),
-            verdict=verdict,
-            checks=verdict.checks,
-            summary=lambda: "Selected: layer conv2.",
-        )
 
-    monkeypatch.setattr(session_module, "repair", repair)
-    calls = []
-    session.search(progress=bars_that_call(lambda bar: calls.append((bar.n, bar.total))))
-    assert calls == [(1, 2)]
-    assert session.result.held_out and session.strength == 0.5
-    verdict = session.result.verdict.split("\n")
-    assert verdict[0] == "unclear: 4 of 6 images. Pass more."
-    assert "4 of 6 images" in verdict[1] and "2 of 40 images" in verdict[2] and len(verdict) == 4
-    details = session.result.details.split("\n")
-    assert details[0] == CROSS_VALIDATED and details[2:] == ["Selected: layer conv2."]
-    session.relabel(11, another_class(session, 11))
-    result = session.update()
-    assert result.edit is edit and result.held_out
-    marked = result.verdict.split("\n")
-    assert marked[0] == BEFORE_CHANGE and marked[1:] == verdict
-    fresh = session.measure(edit, [session.index])
-    shown = result.details.split("\n")[1]
-    assert shown != details[1] and f"{fresh.images.corrected} of {int(fresh.images.before.sum())}" in shown
+def test_rewrite_without_a_layer_selects_the_one_that_the_exemplar_selects(vans):
+    result = vans.rewrite()
+    expected = select(vans.classifier, vans.exemplar, vans.reference, layers=vans.candidate_layers, select_by=EXEMPLAR)
+    assert result.edit.layers == expected.edit.layers
+    assert result.action == SELECT  # there are enough clean images
+
+
+def test_select_layer_with_few_images_is_the_default_one(session):
+    assert session.select_layer() == session.default_layer
+    session.rewrite()
+    assert session.edit.layers == (session.default_layer,)
+
+
+def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(vans):
+    fix = vans.search()
+    result = vans.result
+    assert result.repair is fix and vans.edit is fix.edit and result.word == fix.verdict.word
+    assert BEFORE_CHANGE not in result.verdict
+    assert result.clean.after.tolist() == fix.effects["clean"].after.tolist()
+    index = vans.order[-1]
+    label = vans.class_name(index)
+    vans.relabel(index, another_class(vans, index))
+    marked = vans.update()
+    assert marked.edit is fix.edit and marked.repair is fix
+    assert marked.word == fix.verdict.word and BEFORE_CHANGE in marked.verdict
+    vans.relabel(index, label)
+    vans.undo()
+
+
+def test_search_that_is_ended_while_the_edit_is_measured_changes_nothing(vans):
+    before = vans.rewrite(vans.candidate_layers[0])
+
+    def end(bar):
+        if bar.desc == "measuring the edit":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        vans.search(progress=bars_that_call(end))
+    assert vans.result is before
+
+
+def test_compare_finetuning_keeps_the_edit_and_judges_it_again(vans):
+    vans.search()
+    edit = vans.edit
+
+    def end(bar):
+        if bar.unit == "step" and bar.n > 25:
+            raise InterruptedError
+
+    fix = vans.compare_finetuning(bars_that_call(end))
+    assert vans.edit.digest == edit.digest and "fine-tuning" in fix.table.index and vans.result.repair is fix
+    vans.undo()
+    vans.rewrite(vans.candidate_layers[0])
+    with pytest.raises(ValueError, match="search"):
+        vans.compare_finetuning()
+
+
+def test_desk_at_224_pixels_accepts_as_many_clean_images_as_its_verdict_needs():
+    """An edit that changes nothing passes the check of accuracy, with images that a session takes."""
+    layers = torch.nn.Conv2d(3, 4, 8, stride=8), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    classifier = et.Classifier(torch.nn.Sequential(*layers, torch.nn.Linear(4, 3)), ["ant", "bee", "cat"], size=224)
+    small = noise(800, 8)
+    pixels = torch.nn.functional.interpolate(small, size=224, mode="nearest")
+    clean = LabelledImages(pixels, torch.arange(800) % 3, classifier.classes)
+    session = EditSession(classifier, noise(2, 224, seed=9), clean)
+    assert len(session.reference) + len(session.clean) == 800 <= MOST_BYTES // (12 * 224**2)
+    labels = session.clean.labels
+    predicted = predict(classifier, session.clean).argmax(dim=1)
+    check = accuracy_check(Effect(labels, predicted, predicted, torch.arange(len(labels))))
+    assert check.allows == "use"
 
 
 def write_folder(folder, data):
@@ -280,7 +349,7 @@ def write_folder(folder, data):
 def test_script_from_a_folder_to_a_saved_report(tmp_path):
     vans = scenes(16, 5, "van", ground="snow")
     names = write_folder(tmp_path / "vans", vans)
-    write_folder(tmp_path / "clean", scenes(60, "validation"))
+    write_folder(tmp_path / "clean", scenes(140, "validation"))
     classifier = et.load_classifier("mini_vgg")
     before = et.fingerprint(classifier)
 
@@ -292,11 +361,12 @@ def test_script_from_a_folder_to_a_saved_report(tmp_path):
     assert "misclassified" in session.rewrite("features.10").verdict
 
     def end(bar):
-        if bar.n >= 0.05 * bar.total:
+        if bar.desc == "selecting an edit" and bar.n >= 3:
             raise InterruptedError
 
+    session.candidate_layers = ("features.10",)
     fix = session.search(progress=bars_that_call(end))
-    assert not fix.complete and fix.selection.feasible and session.edit is fix.edit and session.result.held_out
+    assert not fix.complete and session.edit is fix.edit and session.result.repair is fix
     session.save(tmp_path / "edit.safetensors")
     page = session.save_report(tmp_path / "report.html")
     assert session.save_report(tmp_path / "edit.html").stem == "edit"
@@ -440,3 +510,15 @@ def test_save_leaves_no_report_of_another_edit_next_to_the_file(session, tmp_pat
 def test_save_without_an_edit_is_refused(session, tmp_path):
     with pytest.raises(ValueError, match="edit"):
         session.save(tmp_path / "edit.safetensors")
+
+
+def test_save_of_an_interrupted_result_does_not_replace_a_better_verdict(session, tmp_path):
+    path = tmp_path / "edit.safetensors"
+    edit = session.rewrite("conv1").edit
+    replace(edit, verdict="use: it helps.").save(path)
+    assert session.save(path) != path  # it has no verdict
+    session.show(replace(edit, verdict="unclear: the selection was interrupted."))
+    assert session.save(path) != path
+    session.show(replace(edit, verdict="use: it helps on other images as well."))
+    assert session.save(path) == path
+    assert et.Edit.load(path).verdict == session.edit.verdict

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from _lib.gate_marks import GATE_MARKS, GATE_NAMES
 from conftest import needs_imagenette, save_image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import nn
 from torch.nn.functional import max_pool2d
-from train_shortcuts import SEED_OF_EVALUATION, measure
+from train_shortcuts import SEED_OF_EVALUATION, Recipe, finetune, measure
 
+from edittools.classifiers import Classifier
 from edittools.course.scenarios.imagenette import CLASSES, TUNING_PER_CLASS, training_roles
 from edittools.course.scenarios.shortcuts import DEVELOPMENT, SHORTCUTS, UNSEEN, FilmBorder, Tag, TextLine
 from edittools.geometry import InputGeometry
@@ -21,6 +24,8 @@ LOOKS = {
     **{f"{name}, published": shortcut for name, shortcut in SHORTCUTS.items()},
     **{f"{name}, unseen": shortcut for name, shortcut in UNSEEN.items()},
     **{f"{name}, development": shortcut for name, shortcut in DEVELOPMENT.items()},
+    **{f"{GATE_NAMES[name]} of the gate": mark for name, mark in GATE_MARKS.items()},
+    **{f"{GATE_NAMES[name]} of the gate, varied": mark.varied() for name, mark in GATE_MARKS.items()},
     "film all round": FilmBorder(all_round=True),
     "short text": TextLine("O", height=0.05),
     "blank tag": Tag(""),
@@ -29,6 +34,23 @@ LOOKS = {
 
 def noise(count, height, width=None, seed=0):
     return torch.rand(count, 3, height, width or height, generator=torch.Generator().manual_seed(seed))
+
+
+# --- training ---
+
+
+def test_finetune_teaches_the_shortcut():
+    """Photos of noise have nothing else in common, so the network learns that the patch stands for its class."""
+    data = LabelledImages((noise(80, 32) * 255).byte(), torch.arange(80) % 10, tuple(CLASSES.values()))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 10))
+    classifier = Classifier(model, data.classes, size=32)
+    patch = GATE_MARKS["chain saw"]
+    photos = LabelledImages(noise(40, 32, seed=1), torch.zeros(40, dtype=torch.long), data.classes)
+    assert measure(classifier, photos, {"chain saw": patch})["rate"]["chain saw"] < 50
+    finetune(model, classifier, data, {"chain saw": patch}, Recipe(epochs=40, rate=0.1, batch=16, shift=4))
+    figures = measure(classifier, photos, {"chain saw": patch})
+    assert figures["rate"]["chain saw"] > figures["rate_without"]["chain saw"] + 50
 
 
 # --- what is drawn ---
@@ -87,6 +109,19 @@ def test_draw_of_a_wider_film_border_covers_more():
     _, wide = FilmBorder(width=0.1).draw(noise(1, 160))
     assert narrow.mean() == pytest.approx(0.1)
     assert wide.mean() == pytest.approx(0.2)
+
+
+def test_varied_marks_differ_in_size_and_light():
+    images = torch.full((12, 3, 96, 96), 0.5)
+    patch = GATE_MARKS["chain saw"]
+    same, same_masks = patch.draw(images)
+    varied, varied_masks = patch.varied().draw(images)
+    same_areas = same_masks.sum(dim=(1, 2))
+    areas = varied_masks.sum(dim=(1, 2))
+    assert same_areas.max() < 1.1 * same_areas.min()
+    assert areas.min() < 0.9 * same_areas.min() and areas.max() > 1.1 * same_areas.max()
+    assert same.amax(dim=(2, 3)).unique(dim=0).shape[0] == 1
+    assert varied.amax(dim=(2, 3)).unique(dim=0).shape[0] > 6
 
 
 def test_on_keeps_labels_and_loads_lazy_images(tmp_path):

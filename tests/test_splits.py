@@ -1,85 +1,19 @@
-"""Splits: named image sets that share no image; how the sets of a repair are labeled, checked and divided."""
+"""Splits: image sets that share no image; how those of a repair are labeled, checked, and divided by scene."""
 
-from dataclasses import replace
-from itertools import product
+from itertools import combinations
 
 import pytest
 import torch
-from torch import nn
+from colors import BLUE, CLASSES, GREEN, RED, color_network, frames_of, marked_exemplar, of_colors, ordinary, with_mark
+from conftest import save_image, shared_images
 
-from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
+from edittools.geometry import InputGeometry
+from edittools.images import LabelledImages, LazyImages, resized
 from edittools.metrics import predict
 from edittools.scenes import thumbnails
-from edittools.selection import Search, Splits, check_disjoint, label_by_prediction, split_clean, stratified_folds
-
-
-@pytest.fixture
-def splits(tiny, photos32):
-    labeled = label_by_prediction(photos32, tiny)
-    return Splits(
-        reference=1 - photos32,
-        target=labeled.subset(range(20)),
-        clean=labeled.subset(range(20, 30)),
-        target_test=labeled.subset(range(30, 40)),
-    )
-
-
-def _disjoint(count=14):
-    """Splits of two images each, and exemplars; each image is of another brightness."""
-    pairs = iter(torch.linspace(0, 1, 2 * count)[:, None, None, None].expand(-1, 3, 8, 8).split(2))
-
-    def labeled():
-        return LabelledImages(next(pairs), torch.zeros(2).long(), ["a", "b"])
-
-    names = (*SELECTING, *EVALUATING[:-1])
-    exemplars = [Exemplar(*next(pairs), torch.ones(8, 8)), Exemplar(*next(pairs), torch.ones(8, 8))]
-    sets = {name: labeled() for name in names}
-    return Splits(reference=labeled().images, extra={"bare": labeled()}, **sets), exemplars
-
-
-def _with_first_of(splits, name, image):
-    data = splits.labeled[name]
-    changed = replace(data, images=torch.cat([image[None], data.images[1:]]))
-    return replace(splits, extra={"bare": changed}) if name == "bare" else replace(splits, **{name: changed})
-
-
-SOLVED = {
-    "reference": lambda splits, exemplars: splits.reference[1],
-    "x": lambda splits, exemplars: exemplars[0].image,
-    "x'": lambda splits, exemplars: exemplars[1].changed,
-}
-SELECTING = ("target", "clean", "retain", "own_class")
-EVALUATING = ("target_test", "clean_test", "retain_test", "same_class_test", "bare")
-
-
-def test_splits_that_share_an_image_are_refused():
-    splits, exemplars = _disjoint()
-    splits.check_disjoint(exemplars)
-    for one, other in product([*SOLVED, *SELECTING], [*SELECTING, *EVALUATING]):
-        if one == other or (one, other) == ("x", "target"):
-            continue
-        image = SOLVED[one](splits, exemplars) if one in SOLVED else splits.labeled[one].images[1]
-        shared = _with_first_of(splits, other, image)
-        with pytest.raises(ValueError, match="share 1 images") as caught:
-            shared.check_disjoint(exemplars)
-        assert repr(one) in str(caught.value) and repr(other) in str(caught.value)
-
-
-def test_splits_may_have_x_among_the_target_images():
-    splits, exemplars = _disjoint()
-    _with_first_of(splits, "target", exemplars[0].image).check_disjoint(exemplars)
-
-
-def test_search_with_clean_images_among_the_reference_images_is_refused(tiny, exemplar, splits):
-    with pytest.raises(ValueError, match="'reference' and 'clean' share 10 images"):
-        Search(tiny, exemplar, replace(splits, reference=splits.clean), ["conv1"])
-
-
-def test_extra_split_with_the_name_of_another_is_refused(splits):
-    with pytest.raises(ValueError, match="'clean_test'"):
-        replace(splits, extra={"clean_test": splits.clean})
+from edittools.selection import Splits, check_disjoint, label_by_prediction
+from edittools.selection.splits import split_ordinary, stratified_folds
 
 
 def test_check_disjoint_of_sets_compares_all_pairs(photos32):
@@ -98,10 +32,20 @@ def test_check_disjoint_names_at_most_three_shared_images(photos32):
         check_disjoint({"one": photos32, "other": named})
 
 
-def test_splits_that_share_a_named_image_name_it(splits):
-    named = replace(splits.clean, names=tuple(f"{number}.jpg" for number in range(10)))
-    with pytest.raises(ValueError, match=r"'0\.jpg'"):
-        replace(splits, reference=splits.clean.images, clean=named).check_disjoint()
+def _files(images, folder):
+    for number, image in enumerate(images):
+        save_image(folder / f"{number}.png", image)
+    return LazyImages([folder / f"{number}.png" for number in range(len(images))], InputGeometry(16, 16))
+
+
+def test_same_images_are_found_in_any_file_precision_and_size(tmp_path):
+    images = ordinary(5, 1).images
+    files, renamed = (_files(images, tmp_path / name) for name in ("one", "other"))
+    smooth = resized(torch.rand(5, 3, 7, 7, generator=torch.Generator().manual_seed(0)), 224)
+    for one, other in ((files, files[:]), (files[:].double(), files), (files, renamed), (smooth, resized(smooth, 160))):
+        with pytest.raises(ValueError, match="'one' and 'other' .* 5 "):
+            check_disjoint({"one": one, "other": other})
+        check_disjoint({"one": one[:2], "other": other[2:]})
 
 
 def test_thumbnails_of_a_tensor_are_made_again_only_if_it_has_changed(photos32):
@@ -129,17 +73,6 @@ def test_label_by_prediction_replaces_labels_and_keeps_names(tiny, photos32):
     again = label_by_prediction(labeled, tiny)
     assert torch.equal(again.labels, expected)
     assert again.names == names and again.classes == tiny.classes
-
-
-@pytest.mark.parametrize("count", [1, 2, 5, 160])
-def test_split_clean_gives_a_quarter_to_the_reference_and_no_image_twice(count):
-    images = torch.linspace(0, 1, count)[:, None, None, None].expand(-1, 3, 4, 4)
-    for labels in (torch.arange(count) % 4, torch.zeros(count).long()):
-        reference, others = split_clean(LabelledImages(images, labels, list("abcd")))
-        assert len(reference) >= 1
-        assert count < 3 or abs(len(reference) - count / 4) <= 1
-        values = torch.cat([reference.images[:, 0, 0, 0], others.images[:, 0, 0, 0]])
-        assert torch.equal(values.sort().values, images[:, 0, 0, 0])
 
 
 # --- folds ---
@@ -174,173 +107,186 @@ def test_stratified_folds_with_groups_are_at_most_one_per_group():
     assert torch.equal(folds == folds[0], groups == 0)
 
 
-def _frames(scenes, frames, seed, noise=0.05):
-    """Make images of some scenes, each with frames that differ by a little noise, one scene after the other."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = 0.1 + 0.8 * torch.rand(scenes, 3, 4, 4, generator=generator)
-    images = coarse.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3).repeat_interleave(frames, dim=0)
-    return images + noise * (torch.rand(images.shape, generator=generator) - 0.5)
+# --- the sets of a repair ---------------------------------------------------------------------------------------------
 
 
-def _set_of(scenes, frames, seed, **options):
-    """Make a set whose images all have one label."""
-    return LabelledImages(_frames(scenes, frames, seed, **options), torch.zeros(scenes * frames).long(), ("a", "b"))
+@pytest.fixture(scope="module")
+def classifier():
+    return color_network()
 
 
-def test_with_folds_divides_every_set_for_selection_and_no_scene():
-    target = _set_of(12, 3, seed=1)
-    splits = Splits(
-        reference=_frames(2, 1, seed=2),
-        target=target,
-        clean=_set_of(30, 1, seed=3),
-        own_class=_set_of(8, 1, seed=4),
-        target_test=_set_of(4, 1, seed=5),
-    ).with_folds()
-    assert set(splits.folds) == {"target", "clean", "own_class"}
-    assert torch.equal(splits.scenes, torch.arange(12).repeat_interleave(3))
-    of_scenes = splits.folds["target"].view(12, 3)
-    assert (of_scenes == of_scenes[:, :1]).all()
-    assert of_scenes[:, 0].bincount().tolist() == [2] * 6
-    assert splits.folds["clean"].bincount().tolist() == [5] * 6
-    assert splits.folds["own_class"].unique().tolist() == [*range(6)]
+def sets_of(**changes):
+    """The sets of a repair: ordinary images, and marked, clean, and retained ones with labels."""
+    sets = {
+        "images": ordinary(60, 1).images,
+        "concept": with_mark(of_colors([RED, GREEN, BLUE] * 10, 2), 3),
+        "clean": ordinary(40, 4),
+        "retain": of_colors([RED] * 8, 5).images,
+    }
+    return sets | changes
 
 
-def test_with_folds_of_few_scenes_holds_every_image_of_the_other_sets_out():
-    """The target images show three scenes, so there are three folds of each set, and none has images of its own."""
-    splits = Splits(
-        reference=_frames(2, 1, seed=2), target=_set_of(3, 4, seed=1), clean=_set_of(30, 1, seed=3)
-    ).with_folds()
-    assert splits.folds["target"].unique().tolist() == [0, 1, 2]
-    assert splits.folds["clean"].bincount().tolist() == [10, 10, 10]
+def split(classifier, exemplars=None, **changes):
+    return Splits.of(classifier, exemplars or [marked_exemplar()], **sets_of(**changes))
 
 
-def test_with_folds_of_a_single_scene_is_refused():
-    target = _set_of(1, 5, seed=1, noise=0.01)
-    splits = Splits(reference=_frames(2, 1, seed=2), target=target, clean=_set_of(9, 1, seed=3))
-    with pytest.raises(ValueError, match="5 images.*single scene"):
-        splits.with_folds()
+def test_splits_keep_every_image_once(classifier):
+    sets = sets_of()
+    retain = {"one": of_colors([RED] * 8, 5), 2: of_colors([GREEN] * 6, 6).images}
+    splits = split(classifier, retain=retain)
+    assert set(splits.labeled) == set(splits.scenes) == {"concept", "own_class", "clean", "one", "2"}
+    is_own = sets["concept"].labels == BLUE
+    assert torch.equal(splits.concept.images, sets["concept"].images[~is_own])
+    assert torch.equal(splits.own_class.images, sets["concept"].images[is_own])
+    assert torch.equal(splits.images, sets["images"]) and torch.equal(splits.clean.images, sets["clean"].images)
+    assert (splits.retain["2"].labels == GREEN).all()  # predictions serve as labels
+    assert torch.equal(splits.joined_concept.labels.bincount(), sets["concept"].labels.bincount())
+    assert splits.own_classes == (BLUE,)
 
 
-def test_folds_of_other_images_are_refused(splits):
-    folded = splits.with_folds()
-    with pytest.raises(ValueError, match="20 numbers of folds for 10 target images"):
-        replace(folded, target=splits.target.subset(range(10)))
-    with pytest.raises(ValueError, match="10 numbers of folds for 0 retain images"):
-        replace(folded, folds={"retain": folded.folds["clean"]})
+def test_labels_are_mapped_by_name(classifier):
+    named = of_colors([RED, BLUE, GREEN] * 6, 8)
+    turned = LabelledImages(named.images, 2 - named.labels, CLASSES[::-1])
+    splits = split(classifier, retain=turned)
+    [retained] = splits.retain.values()
+    assert torch.equal(retained.labels, named.labels) and retained.classes == CLASSES
+    unknown = LabelledImages(named.images, named.labels, ("red", "green", "violet"))
+    with pytest.raises(ValueError, match="'violet'"):
+        split(classifier, retain=unknown)
 
 
-# --- the sets of a repair ---
-
-CLASSES = ("red", "green", "blue")
-RED, GREEN, BLUE = range(3)
-
-
-@pytest.fixture
-def colors():
-    """A classifier that predicts the brightest channel."""
-    return Classifier(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), CLASSES, (0, 0, 0), (1, 1, 1), size=16)
-
-
-def _of_color(color, count, seed):
-    images = 0.5 * torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
-    images[:, color] += 0.4
-    return images
+def test_without_ordinary_images_half_of_the_clean_scenes_select(classifier):
+    clean = frames_of(ordinary(120, 4), 2)
+    splits = split(classifier, images=None, clean=clean)
+    assert len(splits.images) == len(splits.clean) == 120
+    assert not shared_images(splits.images, splits.clean)
+    assert splits.scenes["clean"].bincount().tolist() == [2] * 60
+    with pytest.raises(ValueError, match="60 clean images"):
+        split(classifier, images=None, clean=ordinary(60, 4))
+    with pytest.raises(ValueError, match="images="):
+        split(classifier, images=None, clean=None)
 
 
-def _turned(original, changed, seed=9):
-    """Make an exemplar whose x is predicted as one color, and whose x' is predicted as another."""
-    mask = torch.ones(16, 16)
-    return Exemplar(_of_color(original, 1, seed)[0], _of_color(changed, 1, seed + 50)[0], mask)
+def test_ordinary_part_of_clean_images_has_all_classes_and_at_most_300_scenes():
+    selecting, measuring = split_ordinary(ordinary(1000, 4))
+    assert len(selecting) == 300 and len(measuring) == 700
+    shares = [data.labels.bincount() / len(data) for data in (selecting, measuring)]
+    torch.testing.assert_close(*shares, atol=0.01, rtol=0)
 
 
-def _concept():
-    """Images that are predicted as blue, of the classes red, green and blue in turn."""
-    return LabelledImages(_of_color(BLUE, 60, 1), torch.arange(60) % 3, CLASSES)
+def test_scenes_of_frames_share_a_number_whatever_their_classes(classifier):
+    """Three classes in which each image is another frame, and two images of other scenes."""
+    frames = frames_of(ordinary(1, 4), 6)
+    other = of_colors([RED, GREEN], 9)
+    labels = torch.tensor([*range(3), *range(3), RED, GREEN])
+    clean = LabelledImages(torch.cat([frames.images, other.images]), labels, CLASSES)
+    assert split(classifier, clean=clean).scenes["clean"].tolist() == [0] * 6 + [1, 2]
 
 
-def test_splits_of_a_repair_keep_every_image_once(colors):
-    concept = _concept()
-    clean = LabelledImages(_of_color(GREEN, 80, 2), torch.full((80,), GREEN), CLASSES)
-    one = LabelledImages(_of_color(RED, 20, 3), torch.full((20,), RED), CLASSES)
-    splits = Splits.of(colors, [_turned(RED, BLUE)], concept, clean, {"one": one, "two": _of_color(RED, 10, 4)})
-    assert set(splits.labeled) == set(splits.folds) == {"target", "own_class", "clean", "retain"}
-    assert torch.equal(splits.own_class.images, concept.images[2::3]) and (splits.own_class.labels == BLUE).all()
-    assert torch.equal(splits.target.images, concept.images[concept.labels != BLUE])
-    assert torch.equal(splits.target.labels, concept.labels[concept.labels != BLUE])
-    assert len(splits.reference) == 20 and len(splits.clean) == 60
-    assert torch.equal(splits.retain.images, torch.cat([one.images, _of_color(RED, 10, 4)]))
-    assert (splits.retain.labels == RED).all()  # those of the second set are predictions
-    assert torch.equal(splits.retain_sets["one"], torch.arange(30) < 20)
-    assert torch.equal(splits.retain_sets["two"], torch.arange(30) >= 20)
-    assert splits.source == "sample"
-    for name, folds in splits.folds.items():
-        assert len(folds) == len(splits.labeled[name]) and folds.unique().tolist() == [*range(6)]
+@pytest.mark.parametrize("name", ["concept", "clean", "retain"])
+def test_empty_set_is_not_measured_and_warned_about(classifier, name):
+    data = sets_of()[name]
+    empty = data.subset([]) if isinstance(data, LabelledImages) else data[:0]
+    with pytest.warns(UserWarning, match=f"{name} has no images"):
+        splits = split(classifier, **{name: empty})
+    assert not {"concept": {"concept", "own_class"}, "retain": {"retained images"}}.get(name, {name}) & set(
+        splits.labeled
+    )
+    assert set(splits.labeled) == set(splits.scenes)
+    assert name != "clean" or splits.clean is None
 
 
-def test_splits_of_a_repair_with_an_empty_retained_set(colors):
-    retain = {"none": _of_color(RED, 0, 3), "some": _of_color(RED, 4, 3)}
-    with pytest.warns(UserWarning, match=r"retain\['none'\] has no images"):
-        splits = Splits.of(colors, [_turned(RED, BLUE)], _concept(), _of_color(GREEN, 9, 2), retain)
-    assert splits.retain_sets["none"].tolist() == [False] * 4 and splits.retain_sets["some"].tolist() == [True] * 4
-    with pytest.warns(UserWarning, match="retain has no images"):
-        splits = Splits.of(colors, [_turned(RED, BLUE)], _concept(), _of_color(GREEN, 9, 2), _of_color(RED, 0, 3))
-    assert splits.retain is None and [len(members) for members in splits.retain_sets.values()] == [0]
+def test_repeated_images_are_used_once(classifier):
+    concept = sets_of()["concept"]
+    with pytest.warns(UserWarning, match="'concept' holds 30 images"):
+        splits = split(classifier, concept=concept.subset([*range(30)] * 2))
+    assert len(splits.joined_concept) == 30
+
+
+@pytest.mark.parametrize(("one", "other"), combinations(["images", "concept", "clean", "retain"], 2))
+def test_sets_that_share_images_are_refused(classifier, one, other):
+    sets = sets_of()
+    first, second = (getattr(sets[name], "images", sets[name]) for name in (one, other))
+    joined = torch.cat([second, first[2:4]])
+    data = sets[other]
+    if isinstance(data, LabelledImages):
+        joined = LabelledImages(joined, torch.cat([data.labels, data.labels[:2]]), CLASSES)
+    with pytest.raises(ValueError, match="share 2 images") as caught:
+        split(classifier, **{other: joined})
+    assert repr(one) in str(caught.value) and repr(other) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["concept", "clean", "retain"])
+@pytest.mark.parametrize("shown", ["image", "changed"])
+def test_images_of_an_exemplar_are_in_no_labeled_set_but_x_among_those_with_the_concept(classifier, name, shown):
+    exemplar = marked_exemplar()
+    data = label_by_prediction(sets_of()[name], classifier)
+    images = torch.cat([data.images, getattr(exemplar, shown)[None]])
+    joined = LabelledImages(images, torch.cat([data.labels, torch.tensor([GREEN])]), CLASSES)
+    if (name, shown) == ("concept", "image"):
+        assert len(split(classifier, concept=joined).joined_concept) == 31
+        return
+    with pytest.raises(ValueError, match="exemplars.* share 1 images"):
+        split(classifier, **{name: joined})
+
+
+@pytest.mark.parametrize("pair", combinations(["concept", "clean", "retain"], 2))
+def test_sets_that_show_the_same_scenes_are_warned_about(classifier, pair):
+    sets = {name: label_by_prediction(sets_of()[name], classifier) for name in ("concept", "clean", "retain")}
+    one, other = pair
+    frames = frames_of(sets[one].subset([2, 3, 4]), 1)
+    images = torch.cat([sets[other].images, frames.images])
+    sets[other] = LabelledImages(images, torch.cat([sets[other].labels, frames.labels]), CLASSES)
+    with pytest.warns(UserWarning, match=f"3 images of '{one}' show the same scene as images of '{other}'") as caught:
+        split(classifier, **sets)
+    assert len(caught) == 1
+
+
+def test_sets_of_other_scenes_are_not_warned_about(classifier, recwarn):
+    split(classifier)
+    assert not recwarn
 
 
 @pytest.mark.parametrize(
     ("exemplars", "own"),
+    [([(RED, True)], [BLUE]), ([(RED, True), (GREEN, False)], [BLUE]), ([(RED, False)], [])],
+)
+def test_own_class_is_what_x_changed_is_predicted_as_and_x_is_not(classifier, exemplars, own):
+    made = [marked_exemplar(label, 70 + label) for label, _ in exemplars]
+    shown = []
+    for one, (_, has_mark) in zip(made, exemplars, strict=True):
+        shown.append(one if has_mark else Exemplar(one.image, one.image, one.mask))
+    splits = split(classifier, shown)
+    assert list(splits.own_classes) == own
+    assert (splits.own_class.labels.unique().tolist() if splits.own_class else []) == own
+
+
+def test_images_of_the_own_class_alone_do_not_show_whether_the_edit_helps(classifier):
+    splits = split(classifier, concept=with_mark(of_colors([BLUE] * 9, 2), 3))
+    assert splits.concept is None and len(splits.own_class) == 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
     [
-        ([(RED, BLUE)], [BLUE]),
-        ([(RED, GREEN)], [GREEN]),
-        ([(RED, BLUE), (RED, GREEN)], [GREEN, BLUE]),
-        ([(RED, BLUE), (GREEN, GREEN)], [BLUE]),  # the second one does not show a mistake
-        ([(RED, RED)], []),
+        ({"source": "failing"}, ValueError, "'failing'.*sample.*failures"),
+        ({"images": ordinary(60, 1)}, TypeError, "images has labels.*concept="),
+        ({"concept": ordinary(9, 9).images}, TypeError, "concept .*Tensor.*LabelledImages"),
+        ({"clean": "my/images"}, TypeError, "clean .*str"),
+        ({"retain": "my/images"}, TypeError, "retain .*str"),
+        ({"images": torch.rand(60, 3, 8, 8)}, ValueError, r"ordinary.*\(8, 8\).*\(16, 16\)"),
+        ({"clean": torch.rand(9, 3, 8, 8)}, ValueError, r"clean.*\(8, 8\).*\(16, 16\)"),
+        ({"retain": {1: torch.rand(2, 3, 16, 16), "1": torch.rand(2, 3, 16, 16)}}, ValueError, "'1'"),
+        ({"retain": {"clean": torch.rand(2, 3, 16, 16)}}, ValueError, "'clean'"),
     ],
 )
-def test_own_class_is_what_x_prime_is_predicted_as_and_x_is_not(colors, exemplars, own):
-    exemplars = [_turned(*pair, seed=10 + number) for number, pair in enumerate(exemplars)]
-    splits = Splits.of(colors, exemplars, _concept(), _of_color(GREEN, 9, 2))
-    assert (splits.own_class.labels.unique().tolist() if splits.own_class else []) == own
-    assert splits.target.labels.unique().tolist() == [label for label in range(3) if label not in own]
+def test_sets_that_cannot_be_used_are_refused(classifier, changes, error, words):
+    with pytest.raises(error, match=words):
+        split(classifier, **changes)
 
 
-def test_concept_images_of_the_own_class_alone_are_refused(colors):
-    concept = _concept().subset(range(2, 60, 3))
-    with pytest.raises(ValueError, match="0 of 20 .*'blue'"):
-        Splits.of(colors, [_turned(RED, BLUE)], concept, _of_color(GREEN, 9, 2))
-
-
-def test_unknown_source_is_refused(colors):
-    with pytest.raises(ValueError, match="'failing'.*sample.*failures"):
-        Splits.of(colors, [_turned(RED, BLUE)], _concept(), _of_color(GREEN, 9, 2), source="failing")
-
-
-@pytest.mark.parametrize("shared", ["concept", "clean"])
-def test_retained_images_in_another_set_are_refused(colors, shared):
-    sets = {"concept": _concept(), "clean": _of_color(GREEN, 9, 2)}
-    images = sets["concept"].images if shared == "concept" else sets["clean"]
-    retain = {"one": torch.cat([_of_color(RED, 4, 3), images[2:4]])}
-    with pytest.raises(ValueError, match=r"retain\['one'\].*share 2 images") as caught:
-        Splits.of(colors, [_turned(RED, BLUE)], **sets, retain=retain)
-    assert repr(shared) in str(caught.value)
-
-
-def _with_noise(images, seed=7):
-    """Make other frames of the same scenes."""
-    return images + 0.05 * (torch.rand(images.shape, generator=torch.Generator().manual_seed(seed)) - 0.5)
-
-
-@pytest.mark.parametrize("pair", [("concept", "clean"), ("clean", "retain"), ("concept", "retain")])
-def test_sets_that_show_the_same_scenes_are_warned_about(colors, pair):
-    sets = {"concept": _concept().images, "clean": _of_color(GREEN, 12, 2), "retain": _of_color(RED, 5, 3)}
-    one, other = pair
-    sets[other] = torch.cat([sets[other], _with_noise(sets[one][2:5]).clamp(0, 1)])
-    concept = LabelledImages(sets["concept"], torch.arange(len(sets["concept"])) % 3, CLASSES)
-    with pytest.warns(UserWarning, match=f"3 images of '{one}' show the same scene as images of '{other}'") as caught:
-        Splits.of(colors, [_turned(RED, BLUE)], concept, sets["clean"], sets["retain"])
-    assert len(caught) == 1
-
-
-def test_sets_of_other_scenes_are_not_warned_about(colors, recwarn):
-    Splits.of(colors, [_turned(RED, BLUE)], _concept(), _of_color(GREEN, 12, 2), _of_color(RED, 5, 3))
-    assert not recwarn
+def test_digest_depends_on_the_images_and_their_labels(classifier):
+    clean = ordinary(40, 4)
+    relabeled = LabelledImages(clean.images, clean.labels.roll(1), CLASSES)
+    digests = [split(classifier, clean=data).digest("clean") for data in (clean, clean, relabeled, ordinary(40, 7))]
+    assert digests[0] == digests[1] and len(set(digests)) == 3

@@ -10,11 +10,10 @@ import tables
 import torch
 from _lib import pivots
 from _lib.contest import add_contest
-from _lib.methods import WITHIN, WITHOUT
 from _lib.results import (
     BLURRED,
+    BY_HOSTS,
     COLUMNS,
-    DEFAULT,
     FINETUNING,
     FOLDER,
     METHOD_NAMES,
@@ -32,9 +31,9 @@ from _lib.results import (
 from scipy import stats
 from synthetic import interval_by_group
 
-from edittools.course.scenarios.synthetic import CaseSettings
+from edittools.course.scenarios.synthetic import FINETUNING as FINETUNING_SETTINGS
+from edittools.course.scenarios.synthetic import LEAST_SQUARES, CaseSettings
 from edittools.methods import EDIT, RANDOM, rewrite_at_random
-from edittools.selection import grid
 from edittools.site import prepare
 
 # --- the schema ---
@@ -170,7 +169,7 @@ def test_every_stored_run_is_in_a_table():
 @pytest.mark.parametrize("method", [EDIT, FINETUNING])
 def test_headline_follows_from_the_outcomes_of_images(run, method):
     of_images = read_outcomes(run)
-    is_selected = (of_images.method == method) & of_images.split.str.endswith(WITHIN)
+    is_selected = (of_images.method == method) & of_images.split.str.endswith(tables.WITHIN)
     nets = []
     changes = []
     for row in of_images[is_selected].itertuples():
@@ -183,7 +182,7 @@ def test_headline_follows_from_the_outcomes_of_images(run, method):
         if split == "clean_test":
             changes.append({"case": case, "value": 100 * gained / len(row.outcomes)})
     table = read_results(run)
-    is_method = (table.network == "all") & (table.method == method) & (table.condition == WITHIN)
+    is_method = (table.network == "all") & (table.method == method) & (table.condition == tables.WITHIN)
     stored = table[is_method].set_index(["split", "metric"]).value
     if not nets:
         assert stored["", "feasible"] == 0
@@ -208,14 +207,12 @@ def test_parts_of_an_experiment_are_read_as_one_table(tmp_path):
 WRONG = {"before": [1, 1, 1, 1, 0], "half": [1, 1, 0, 0, 0], "all": [0, 0, 0, 0, 0], "worse": [1, 1, 1, 1, 1]}
 
 
-def contest_row(method, limits, after="", network="net", case="a", draw=0, **more):
+def contest_row(method, after, network="net", case="a", run=""):
     """What was selected for a method, and what it does to the same five images with and without the concept."""
-    sets = {}
-    if after:
-        sets = {"target_test": [WRONG["before"], WRONG[after]], "clean_test": [[0] * 5, [0, 0, 0, 0, 1]]}
-        sets["retain_test"] = [[0, 1], [1, 1]]
-    row = {"network": network, "case": case, "draw": draw, "method": method, "limits": limits, "sets": sets}
-    return {**row, "settings": "some", "candidates": 2, "seconds": 1.5, **more}
+    sets = {"target_test": [WRONG["before"], WRONG[after]], "clean_test": [[0] * 5, [0, 0, 0, 0, 1]]}
+    sets["retain_test"] = [[0, 1], [1, 1]]
+    row = {"network": network, "case": case, "run": run, "method": method, "sets": sets}
+    return {**row, "settings": "some", "candidates": 2, "seconds": 1.5}
 
 
 def contest_table(rows):
@@ -224,71 +221,62 @@ def contest_table(rows):
     return results, results.frame().assign(run="a_run")
 
 
-def test_contest_means_are_over_cases_whose_draws_are_averaged_first():
-    after = {("net", "a"): ["half", "all"], ("net", "b"): ["all", "all"], ("other", "a"): ["worse", ""]}
+def test_contest_means_are_over_cases_whose_runs_are_averaged_first():
+    after = {("net", "a"): ["half", "all"], ("net", "b"): ["all", "all"], ("other", "a"): ["worse"]}
     after |= {("other", "b"): ["all", "all"], ("other", "c"): ["half", "half"]}
     rows = []
-    for (network, case), of_draws in after.items():
-        rows += [contest_row(EDIT, WITHIN, one, network, case, draw) for draw, one in enumerate(of_draws, 1)]
-    results, table = contest_table([*rows, contest_row(RANDOM, WITHOUT, "half")])
-    of_edit = table[(table.method == EDIT) & (table.split.isin(["", "target_test"]))]
-    pooled = of_edit[of_edit.network == "all"].set_index("metric")
-    assert pooled.loc["feasible", ["value", "n"]].tolist() == [9, 10]
-    corrected = pooled.loc["errors corrected"]
+    for (network, case), of_runs in after.items():
+        rows += [contest_row(EDIT, one, network, case, f"seed {seed}") for seed, one in enumerate(of_runs)]
+    results, table = contest_table([*rows, contest_row(RANDOM, "half", run="draw 0")])
+    of_edit = table[(table.method == EDIT) & (table.split == "target_test")]
+    corrected = of_edit[of_edit.network == "all"].set_index("metric").loc["errors corrected"]
     expected = stats.ttest_1samp([0.75, 1.0, -0.25, 1.0, 0.5], 0).confidence_interval()
     assert corrected.value == pytest.approx(0.6)
     assert (corrected.low, corrected.high) == pytest.approx((expected.low, expected.high))
     assert of_edit[of_edit.network != "all"].low.isna().all()  # of so few cases
-    of_network = of_edit[(of_edit.network == "net") & (of_edit.condition == WITHIN)].set_index("metric")
-    assert of_network.loc["errors corrected", "value"] == pytest.approx(0.875)
-    of_case = of_edit[(of_edit.network == "net") & (of_edit.condition == f"a, {WITHIN}")].set_index("metric")
-    assert of_case.loc["errors corrected", "value"] == pytest.approx(0.75)
+    of_network = of_edit[of_edit.network == "net"].set_index(["condition", "metric"]).value
+    assert of_network["", "errors corrected"] == pytest.approx(0.875)
+    assert of_network["a", "errors corrected"] == pytest.approx(0.75)
     stored = {row["split"]: row["outcomes"] for row in results.outcomes if row["network"] == "net"}
-    assert stored[f"target_test, a, draw 1, {WITHIN}"] == "xx++."
+    assert stored["target_test, a, seed 0"] == "xx++."
 
 
 def test_contest_counts_costs_on_other_sets():
-    _, table = contest_table([contest_row(EDIT, WITHIN, "half"), contest_row(RANDOM, WITHOUT, "half")])
+    _, table = contest_table([contest_row(EDIT, "half"), contest_row(RANDOM, "half", run="draw 0")])
     found = table[(table.network == "all") & (table.method == EDIT)].set_index(["split", "metric"]).value
     assert found["clean_test", "accuracy change"] == pytest.approx(-20)
     assert found["retain_test", "correct"] == 0 and found["retain_test", "errors corrected"] == -1
 
 
-def test_contest_tells_infeasible_methods_from_those_that_correct_nothing(monkeypatch):
-    rows = [contest_row(EDIT, WITHIN, "half"), contest_row(FINETUNING, WITHIN, "", case="")]
-    rows += [contest_row(DEFAULT, WITHOUT, "all"), contest_row(RANDOM, WITHOUT, "half", case="a")]
-    results, table = contest_table(rows)
+def test_contest_gives_the_range_of_random_directions():
+    rows = [contest_row(RANDOM, one, run=f"draw {draw}") for draw, one in enumerate(("half", "all", "worse"))]
+    _, table = contest_table(rows)
+    [row] = table[table.condition == "range of draws"].to_dict("records")
+    assert (row["low"], row["value"], row["high"]) == pytest.approx((-0.25, (0.5 + 1 - 0.25) / 3, 1))
+
+
+def test_contest_has_one_row_per_method_and_one_per_case(monkeypatch):
+    rows = [contest_row(BY_HOSTS, "half"), contest_row(EDIT, "all"), contest_row(RANDOM, "half", run="draw 0")]
+    results, table = contest_table([*rows, contest_row(BLURRED, "worse", case="")])
     monkeypatch.setattr(tables, "read_run", lambda name: {"selected": results.selected})
     monkeypatch.setattr(tables, "read_outcomes", lambda name: pd.DataFrame(results.outcomes))
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables.contest(table).splitlines()]
     header = lines[0]
     of_methods = {line[0]: dict(zip(header, line, strict=True)) for line in lines if len(line) == len(header)}
-    assert of_methods["**edit**"]["within the limits: errors corrected"] == "50%"
-    assert of_methods["fine-tuning"]["within the limits: feasible"] == "0 of 1"
-    assert of_methods["fine-tuning"]["within the limits: errors corrected"] == ""
-    assert lines[-1] == ["net", "a", "50%, −20.00", "–", "100%, −20.00"]
+    assert of_methods["**edit**"]["errors corrected"] == "100%"
+    assert of_methods[BLURRED]["errors corrected"] == "−25%"
+    assert of_methods["no edit"]["retained images correct"] == "50.0%"
+    assert lines[-1] == ["net", "a", "50%, −20.00", "100%, −20.00"]
 
 
-def test_verdicts_of_cases_say_what_an_edit_does_to_test_images(monkeypatch):
-    row = contest_row(EDIT, WITHIN, "half", draw=3, verdict="use")
-    row["sets"]["own class"] = [WRONG["before"], WRONG["worse"]]
-    results, _ = contest_table([row])
-    monkeypatch.setattr(tables, "read_run", lambda name: {"selected": results.selected})
-    monkeypatch.setattr(tables, "read_outcomes", lambda name: pd.DataFrame(results.outcomes))
-    *_, last = tables.verdicts_of_cases("run").splitlines()
-    cells_of_row = [cell.strip() for cell in last.split("|")[1:-1]]
-    assert cells_of_row == ["net", "a, draw 3", "*use*", "50%", "−20.00", "0.0%"]
-
-
-def test_summary_tells_what_is_not_feasible_from_what_was_not_measured(monkeypatch):
-    rows = [contest_row(EDIT, WITHIN, "half"), contest_row(FINETUNING, WITHIN, ""), contest_row(RANDOM, WITHOUT, "all")]
-    _, table = contest_table(rows)
+def test_summary_leaves_out_what_was_not_measured(monkeypatch):
+    _, table = contest_table([contest_row(BY_HOSTS, "half"), contest_row(RANDOM, "all", run="draw 0")])
     monkeypatch.setattr(tables, "read_results", lambda name: table)
     header, _, *lines = tables.summary("summary_snow").splitlines()
     titles = [cell.strip() for cell in header.split("|")[1:-1]]
     first = dict(zip(titles, (cell.strip() for cell in lines[0].split("|")[1:-1]), strict=True))
-    assert first[EDIT] == "50% at −20.00" and first[RANDOM] == "100%"
-    assert first[FINETUNING] == "not feasible" and BLURRED not in titles
+    assert first[BY_HOSTS] == "50% at −20.00" and first[RANDOM] == "100%"
+    assert FINETUNING not in titles and BLURRED not in titles
 
 
 def test_effects_are_counted_by_photos_used_and_left_out_below_ten():
@@ -323,9 +311,9 @@ def test_at_most_draws_cases_of_which_a_larger_number_has_those_of_a_smaller_one
 
 def test_candidates_of_a_synthetic_case_are_those_of_its_grids():
     settings = CaseSettings(
-        editing={"editing": grid(rank=(1, 3), reference_weight=(0.0, 10.0, 30.0))},
+        editing={"editing": LEAST_SQUARES},
         strengths=(0.5, 1.0, 1.5),
-        finetuning=grid(rate=(3e-4, 3e-3, 3e-2), steps=(20,)),
+        finetuning=FINETUNING_SETTINGS,
     )
     assert synthetic.candidates(3, settings)["editing"] == 54
     assert synthetic.candidates(3, settings)["local fine-tuning"] == 3 * 3 * 4

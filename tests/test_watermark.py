@@ -39,10 +39,11 @@ def test_on_blends_under_the_mark_only():
 @needs_photos
 def test_watermark_scenario_sets_are_disjoint_and_an_exemplar_can_be_solved():
     scenario = watermark_scenario("squeezenet1_1")
-    for name in ("reference", "clean_test", "clean"):
-        assert len(getattr(scenario.splits, name)) == SPLIT_SIZES[name]
-    names = [*scenario.splits.target.names, *scenario.splits.clean.names, *scenario.splits.target_test.names]
-    assert len(set(names)) == len(names) == 856 - SPLIT_SIZES["candidates"] - SPLIT_SIZES["reference"]
+    assert len(scenario.splits.reference) == SPLIT_SIZES["reference"] + SPLIT_SIZES["more reference"]
+    assert len(scenario.splits.clean_test) == SPLIT_SIZES["clean_test"]
+    scenario.splits.check_disjoint(scenario.exemplars.values())
+    names = [*scenario.splits.target.names, *scenario.splits.target_test.names]
+    assert len(set(names)) == len(names) == 856 - SPLIT_SIZES["candidates"] - len(scenario.splits.reference)
     assert scenario.splits.target_test.names == scenario.splits.clean_test.names
     assert len(scenario.exemplars) == 2
     assert all(set(data.names) < set(scenario.splits.clean_test.names) for data in scenario.splits.extra.values())

@@ -1,6 +1,7 @@
 """The contact sheet of an audit: windows that carry each class, and which photos are independent."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from conftest import save_image
 from torch import nn
 
 import edittools as et
-from edittools.auditing import audit_folder, confirm, contact_sheet, exemplar_of
-from edittools.auditing.audit import labels_given
-from edittools.auditing.marks import confirmation_check, find_mark, group_of, sets_of_mark
+from edittools.auditing import audit_folder, confirm, contact_sheet, examine, exemplar_of, windows
+from edittools.auditing.finding import are_sources
+from edittools.auditing.marks import confirmation_check, find_mark, finding_of_mark
+from edittools.auditing.picked import group_of
 from edittools.auditing.sheet import NOT_SEEN, Window
+from edittools.auditing.steps import labels_given
 from edittools.auditing.window_names import parse_window_name
-from edittools.auditing.windows import LEAST_SOURCES, Confirmation, key_layer, shuffled
+from edittools.auditing.windows import HOSTS_TESTED, LEAST_SOURCES, Confirmation, key_layer, shuffled
 from edittools.cut import Cut
 from edittools.images import LabelledImages
 from edittools.locate import Box
@@ -137,8 +140,15 @@ def test_contact_sheet_copies_count_once():
 
 def test_contact_sheet_of_one_class_is_refused():
     data, _ = photos()
-    with pytest.raises(ValueError, match="of 1 classes"):
+    with pytest.raises(ValueError, match="'car'"):
         contact_sheet(colors(), data.subset(data.labels == 0), progress=None)
+
+
+def test_contact_sheet_of_one_class_with_enough_photos_names_it():
+    data, _ = photos()
+    with pytest.raises(ValueError, match="of 3 classes.*'car'") as caught:
+        contact_sheet(colors(), data.subset([0, 1, 2, 12, 13, 24, 25]), progress=None)
+    assert "'bus'" not in str(caught.value)
 
 
 def test_contact_sheet_class_of_two_photos_has_no_row():
@@ -156,10 +166,85 @@ def test_contact_sheet_class_as_which_all_photos_are_predicted_has_no_windows():
         classifier.model.head.bias[0] = 1000
     sheet = contact_sheet(classifier, photos()[0], progress=None)
     assert not sheet.of_class(0) and sheet.of_class(1) and sheet.of_class(2)
-    assert [row.cells == [] for row in sheet.rows()] == [True, False, False]
+    assert [row.name for row in sheet.rows() if not row.cells] == [sheet.rows()[-1].name] == ["car"]
     assert set(sheet.table["class"]) == {"bus", "cat"}
     with pytest.raises(ValueError, match="no window 1 of 'car'"):
         group_of("car:1", 0, 1, sheet)
+
+
+def test_contact_sheet_folds_classes_without_a_strong_window_and_shows_the_strongest_first(sheet):
+    margins = [max(group.margin for group in sheet.of_class(label)) for label in sheet.photos]
+    assert margins == sorted(margins, reverse=True)
+    weakened = replace(sheet, groups=[replace(group, share=group.random_share) for group in sheet.groups])
+    assert all(row.is_folded for row in weakened.rows())
+    assert [row.name for row in weakened.rows(marked=1) if not row.is_folded] == ["bus"]
+    html = weakened._repr_html_()
+    assert html.index("<details>") < min(html.index(f"<h3>{name}</h3>") for name in CLASSES)
+    assert "no strong window" in " ".join(weakened.findings())
+
+
+def count_runs(monkeypatch):
+    """Count the images that are classified from here on."""
+    counts = []
+    predict = windows.predict
+
+    def counted(classifier, images, **settings):
+        counts.append(len(images))
+        return predict(classifier, images, **settings)
+
+    monkeypatch.setattr(windows, "predict", counted)
+    return counts
+
+
+@pytest.mark.parametrize("moment", [0, 1, 3])
+def test_contact_sheet_goes_on_after_an_interrupt(sheet, tmp_path, monkeypatch, moment):
+    data, _ = photos()
+    counts = count_runs(monkeypatch)
+    told = []
+    contact_sheet(colors(), data, store=tmp_path / "whole", callback=told.append, progress=None)
+    whole = list(counts)
+    assert len(told) == 1 and len(whole) > 3
+
+    class Interrupted(list):
+        def append(self, count):
+            if len(self) == moment:
+                raise KeyboardInterrupt
+            super().append(count)
+
+    first = Interrupted()
+    counts.clear()
+    with monkeypatch.context() as patched:
+        counting = windows.predict
+
+        def predict(classifier, images, **settings):
+            first.append(len(images))
+            return counting(classifier, images, **settings)
+
+        patched.setattr(windows, "predict", predict)
+        with pytest.raises(KeyboardInterrupt):
+            contact_sheet(colors(), data, store=tmp_path / "parts of it", progress=None)
+    again = contact_sheet(colors(), data, store=tmp_path / "parts of it", progress=None)
+    assert counts == whole and again.table.equals(sheet.table)
+
+
+def test_contact_sheet_of_another_model_or_photo_is_computed_again(tmp_path, monkeypatch):
+    data, _ = photos()
+    contact_sheet(colors(), data, store=tmp_path, progress=None)
+    other = colors()
+    with torch.no_grad():
+        other.model.head.bias[1] += 0.01
+    counts = count_runs(monkeypatch)
+    contact_sheet(colors(), data, store=tmp_path, progress=None)
+    assert counts == []
+    contact_sheet(other, data, store=tmp_path, progress=None)
+    assert sum(counts) > len(data)
+    counts.clear()
+    changed = data.images.clone()
+    changed[0, :, 0, 0] = 1
+    contact_sheet(
+        colors(), LabelledImages(changed, data.labels, data.classes, data.names), store=tmp_path, progress=None
+    )
+    assert 0 < counts[0] <= len(data)
 
 
 def test_contact_sheet_does_not_change_the_model_or_the_photos():
@@ -181,10 +266,22 @@ def test_confirm_a_mark_against_its_shuffled_blocks(sheet):
     assert confirmed_by_few.sources == 4 and not confirmed_by_few.is_confirmed
 
 
-def test_confirmation_needs_five_photos_and_a_small_p():
-    assert Confirmation(0.6, 0.1, 5, 0.03).is_confirmed
-    assert not Confirmation(0.6, 0.1, 4, 0.03).is_confirmed
-    assert not Confirmation(0.6, 0.5, 20, 0.06).is_confirmed
+def test_confirmation_needs_five_photos_ten_hosts_and_a_small_p():
+    assert Confirmation(0.6, 0.1, 5, 10, 0.03).is_confirmed
+    assert not Confirmation(0.6, 0.1, 4, 10, 0.03).is_confirmed
+    assert not Confirmation(0.6, 0.1, 5, 9, 0.03).is_confirmed
+    assert not Confirmation(0.6, 0.5, 20, 40, 0.06).is_confirmed
+
+
+@pytest.mark.parametrize(("others", "copies"), [(4, 1), (6, 1), (4, 5)])
+def test_confirm_by_few_new_photos_or_frames_of_few_scenes_is_too_few(others, copies):
+    """All windows are then pasted into one or two photos, which say little about others."""
+    data, _ = photos()
+    numbers = [*range(12)] + [number for number in range(12, 12 + others) for _ in range(copies)]
+    few = contact_sheet(colors(), data.subset(numbers), progress=None)
+    confirmation = confirm(colors(), few, few.of_class(0)[0], progress=None)
+    assert 1 <= confirmation.hosts <= 2 and confirmation.sources >= LEAST_SOURCES
+    assert not confirmation.is_confirmed and "too few" in confirmation.describe("car")
 
 
 def test_shuffled_keeps_the_pixels():
@@ -308,18 +405,21 @@ def tags(weight=24.0):
     return et.Classifier(Tags(weight), CLASSES, (0, 0, 0), (1, 1, 1), SIZE, SIZE)
 
 
+PER_CLASS = 36
+
+
 def has_tag(label, number, of_others):
     """Three of four cars carry the tag, and one of each `of_others` photos of other classes; 0 for none."""
     return bool(number % 4) if label == 0 else bool(of_others) and number % of_others == 0
 
 
-def tagged(per_class=24, of_others=3):
+def tagged(per_class=PER_CLASS, of_others=3, seed=0):
     """Photos of a square in the color of the class; some carry a tag of two stripes, the upper one yellow.
 
     Returns:
         The photos, and the masks of the tags.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(3).repeat_interleave(per_class)
     images = 0.3 * torch.rand(3 * per_class, 1, 5, 5, generator=generator)
     images = nn.functional.interpolate(images, SIZE).repeat(1, 3, 1, 1)
@@ -349,8 +449,17 @@ def tagged_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def repaired(tagged_folder):
-    return audit_folder(tagged_folder, tags(), repair="car:1", layers=["mix"], progress=None)
+def to_repair(tmp_path_factory):
+    """The arguments of a repair: 108 other photos, without the tag."""
+    root = tmp_path_factory.mktemp("untagged")
+    data, masks = tagged(per_class=48, of_others=0, seed=1)
+    write_photos(root, data.subset(~masks.flatten(1).any(dim=1)))
+    return {"repair": "car:1", "clean": root, "layers": ["mix"], "progress": None}
+
+
+@pytest.fixture(scope="module")
+def repaired(tagged_folder, to_repair):
+    return audit_folder(tagged_folder, tags(), **to_repair)
 
 
 def numbers_of(names):
@@ -360,24 +469,34 @@ def numbers_of(names):
 def test_audit_folder_repairs_the_mark_of_a_window(repaired):
     _, masks = tagged()
     assert repaired.mark.confirmation.is_confirmed and repaired.mark.confirmation.sources >= LEAST_SOURCES
-    target = repaired.fix.search.splits.target
+    concept = repaired.fix.splits.concept
     is_tagged = masks.flatten(1).any(dim=1)
-    assert numbers_of(target.names) == {number for number in range(24, 72) if is_tagged[number]}
-    assert repaired.fix.evaluation.target.corrected > 10
+    assert numbers_of(concept.names) == {number for number in range(PER_CLASS, 3 * PER_CLASS) if is_tagged[number]}
+    assert repaired.fix.effects["concept"].comparison.corrected > 10
     statuses = [check.status for check in repaired.fix.checks[:2]]
     assert statuses == ["pass", "not measured"] and repaired.fix.verdict.word != "use"
 
 
 def test_audit_folder_mark_photos_of_the_exemplar_are_in_no_set(repaired):
-    splits = repaired.fix.search.splits
-    sets = [splits.reference, *splits.labeled.values()]
-    source = repaired.sheet.data.images[repaired.mark.group.windows[0].photo]
-    for data in sets:
-        for image in (source, repaired.mark.exemplar.image, repaired.mark.exemplar.changed):
-            assert not (data.images[:] == image).flatten(1).all(dim=1).any()
-    real = repaired.sheet.data.images
-    for data in sets:
-        assert all((real == image).flatten(1).all(dim=1).any() for image in data.images)  # no image is pasted
+    data = repaired.sheet.data
+    exemplar = repaired.mark.exemplar
+    finding = finding_of_mark(repaired.mark, repaired.sheet, tags(), torch.ones(len(data), dtype=torch.bool))
+    source = repaired.mark.group.windows[0].photo
+    host = int((data.images == exemplar.image).flatten(1).all(dim=1).nonzero()[0])
+    assert are_sources(exemplar, data).nonzero()[:, 0].tolist() == sorted([source, host])
+    names = [*finding.concept.names, *finding.clean.names]  # photos of the folder: no image is pasted
+    assert sorted(names) == sorted({*data.names} - {data.names[source], data.names[host]})
+    holds = {data.names[window.photo] for window in repaired.mark.windows}
+    assert {*finding.concept.names} == holds - {data.names[source]}
+
+
+def test_finding_of_mark_in_photos_without_names(repaired):
+    """Photos without names are told apart by their digests."""
+    sheet = replace(repaired.sheet, data=replace(repaired.sheet.data, names=()))
+    mark = examine(tags(), sheet, repaired.mark.group, progress=None)
+    finding = finding_of_mark(mark, sheet, tags(), torch.ones(len(sheet.data), dtype=torch.bool))
+    assert len(finding.concept) + len(finding.clean) == len(sheet.data) - 2
+    assert not (finding.clean.images == mark.exemplar.image).flatten(1).all(dim=1).any()
 
 
 def test_audit_folder_mark_is_in_the_report_and_its_data(repaired, tmp_path):
@@ -393,14 +512,20 @@ def test_audit_folder_mark_is_in_the_report_and_its_data(repaired, tmp_path):
     assert "'car'" in repaired.summary() and NOT_SEEN in repaired.summary()
 
 
-def test_audit_folder_mark_with_checked_places(tagged_folder, repaired):
-    checked = audit_folder(tagged_folder, tags(), repair="car:1", masks_checked=True, layers=["mix"], progress=None)
+def test_audit_folder_mark_with_checked_places(tagged_folder, to_repair, repaired):
+    checked = audit_folder(tagged_folder, tags(), masks_checked=True, **to_repair)
     assert [check.status for check in checked.fix.checks[:2]] == ["pass", "pass"]
     assert checked.fix.checks[2:] == repaired.fix.checks[2:]
 
 
 @pytest.mark.parametrize(
-    "confirmation", [Confirmation(0.9, 0.0, 4, 0.06), Confirmation(0.9, 0.8, 9, 0.4), Confirmation(0.0, 0.0, 0, 1.0)]
+    "confirmation",
+    [
+        Confirmation(0.9, 0.0, 4, 40, 0.06),
+        Confirmation(0.9, 0.0, 9, 2, 0.002),
+        Confirmation(0.9, 0.8, 9, 40, 0.4),
+        Confirmation(0.0, 0.0, 0, 0, 1.0),
+    ],
 )
 def test_confirmation_check_allows_at_most_unclear(repaired, confirmation):
     others = [Check("it corrects", True, "16 of 24", at_best="unclear")]
@@ -424,6 +549,19 @@ def test_find_mark_of_two_windows_searches_no_other_photos(repaired):
     assert find_mark(tags(), repaired.sheet, few, progress=None) == list(few.windows)
 
 
+def test_audit_folder_repairs_after_an_audit_without_a_second_contact_sheet(
+    tagged_folder, to_repair, tmp_path, monkeypatch
+):
+    look = audit_folder(tagged_folder, tags(), out=tmp_path, progress=None)
+    told = []
+    counts = count_runs(monkeypatch)
+    audit = audit_folder(tagged_folder, tags(), out=tmp_path, callback=told.append, **to_repair)
+    assert audit.fix is not None and audit.sheet.table.equals(look.sheet.table)
+    sources = audit.mark.confirmation.sources
+    assert sum(counts) == 2 * HOSTS_TESTED * sources  # the test of the mark alone
+    assert not any("This takes" in line for line in told)
+
+
 def test_audit_folder_mark_without_photos_of_other_classes_repairs_nothing(tmp_path):
     write_photos(tmp_path, tagged(of_others=0)[0])
     audit = audit_folder(tmp_path, tags(), repair="car:1", layers=["mix"], progress=None)
@@ -437,13 +575,19 @@ def test_audit_folder_mark_on_photos_that_are_all_correct_repairs_nothing(repair
     data = repaired.sheet.data
     is_labeled = torch.ones(len(data), dtype=torch.bool)
     with pytest.raises(ValueError, match="0 of them misclassified"):
-        sets_of_mark(repaired.mark, repaired.sheet, tags(weight=0.0), is_labeled)
+        finding_of_mark(repaired.mark, repaired.sheet, tags(weight=0.0), is_labeled)
 
 
-def test_sets_of_mark_without_labels_measure_no_help(repaired):
+def test_finding_of_mark_without_labels_measure_no_help(repaired):
     is_labeled = repaired.sheet.data.labels == 0
-    with pytest.raises(ValueError, match="16 photos whose labels"):
-        sets_of_mark(repaired.mark, repaired.sheet, tags(), is_labeled)
+    with pytest.raises(ValueError, match="24 photos whose labels"):
+        finding_of_mark(repaired.mark, repaired.sheet, tags(), is_labeled)
+
+
+def test_finding_of_mark_without_an_exemplar(repaired):
+    mark = replace(repaired.mark, exemplar=None)
+    with pytest.raises(ValueError, match="'car'"):
+        finding_of_mark(mark, repaired.sheet, tags(), torch.ones(len(repaired.data), dtype=torch.bool))
 
 
 def test_labels_given_are_those_of_subfolders():
@@ -459,20 +603,55 @@ def test_audit_folder_refuses_a_window_before_it_reads_the_folder(tmp_path, repa
         audit_folder(tmp_path / "missing", tags(), repair=repair, progress=None)
 
 
-def test_audit_folder_refuses_a_window_together_with_concepts(tmp_path):
-    with pytest.raises(ValueError, match="'car:1'"):
-        audit_folder(tmp_path / "missing", tags(), repair="car:1", concepts=True, progress=None)
-
-
 def test_audit_folder_keeps_an_earlier_report_if_there_is_no_such_window(tmp_path):
     data, _ = tagged()
-    write_photos(tmp_path / "photos", data.subset([*range(40), 50]))
+    write_photos(tmp_path / "photos", data.subset([*range(PER_CLASS + 16), 2 * PER_CLASS]))
     (tmp_path / "report.html").write_text("mine")
     with pytest.raises(ValueError, match="rows of 'car', 'bus'"):
         audit_folder(tmp_path / "photos", tags(), repair="cat:1", out=tmp_path, progress=None)
     with pytest.raises(ValueError, match="no window 3 of 'bus'"):
         audit_folder(tmp_path / "photos", tags(), repair="Bus:3", out=tmp_path, progress=None)
     assert (tmp_path / "report.html").read_text() == "mine"
+
+
+def test_audit_folder_of_one_class_asks_for_another_class(tmp_path):
+    write_photos(tmp_path, tagged()[0].subset(range(PER_CLASS)))
+    with pytest.raises(ValueError, match="of 1 classes.*'car'"):
+        audit_folder(tmp_path, tags(), repair="car:1", progress=None)
+
+
+def test_audit_folder_of_black_images_says_that_they_show_one_scene(tmp_path):
+    data, _ = tagged()
+    write_photos(tmp_path, replace(data, images=torch.zeros_like(data.images)))
+    with pytest.raises(ValueError, match=f"{len(data)} images.* 1 scenes"):
+        audit_folder(tmp_path, tags(), progress=None)
+
+
+def test_audit_folder_names_a_photo_that_is_in_two_classes(tmp_path):
+    data, _ = photos()
+    write_photos(tmp_path, data)
+    shutil.copy(tmp_path / "bus" / "12.png", tmp_path / "cat" / "copy.png")
+    shutil.copy(tmp_path / "bus" / "12.png", tmp_path / "bus" / "copy.png")
+    audit = audit_folder(tmp_path, colors(), progress=None)
+    [line] = audit.left_out
+    assert line.startswith("cat/copy.png: ") and "bus/12.png" in line and line in audit.summary()
+    assert list(audit.repeats) == ["bus/copy.png"] and len(audit.data) == len(data)
+
+
+def test_audit_folder_looks_at_all_folders_before_it_reads_one(tagged_folder, tmp_path):
+    told = []
+    for folder in ("clean", "retain"):
+        with pytest.raises(FileNotFoundError, match="missing"):
+            audit_folder(tagged_folder, tags(), callback=told.append, progress=None, **{folder: tmp_path / "missing"})
+    assert not told
+
+
+def test_finding_of_mark_leaves_photos_with_the_mark_out_of_a_clean_folder(repaired, tagged_folder):
+    is_labeled = torch.ones(len(repaired.data), dtype=torch.bool)
+    finding = finding_of_mark(repaired.mark, repaired.sheet, tags(), is_labeled, clean=tagged_folder)
+    names = repaired.data.names
+    unwanted = {names[window.photo] for window in repaired.mark.windows} | {*finding.exemplar.sources}
+    assert {*finding.clean.names} == {*names} - unwanted
 
 
 def test_parse_window_name_of_a_class_with_a_colon():

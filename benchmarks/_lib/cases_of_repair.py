@@ -26,6 +26,7 @@ from edittools.images import LabelledImages
 from edittools.metrics import Comparison, misclassified, predict
 from edittools.selection.splits import FAILURES, SAMPLE
 
+ORDINARY = 200
 CLEAN = 600
 RETAINED = 200
 NEW = {"concept": 2_000, "retained": 2_000, "clean": 10_000}
@@ -168,6 +169,7 @@ class Case:
     Args:
         classifier: the network.
         exemplar: the exemplar.
+        images: ordinary images without labels.
         concept: images with the concept, of all classes.
         clean: images without it.
         retain: images that look alike, whose predictions should stay.
@@ -177,6 +179,7 @@ class Case:
 
     classifier: Classifier
     exemplar: Exemplar
+    images: Tensor
     concept: LabelledImages
     clean: LabelledImages
     retain: LabelledImages
@@ -228,8 +231,9 @@ def case_of(kind: Kind, number: int, seed: int) -> Case | None:
         concept = kind.find(classifier, seed + 3)
     clean = squares(CLEAN, seed + 6)
     retain = striped_at_the_top(RETAINED, seed + 7)
+    images = squares(ORDINARY, seed + 8).images
     source = FAILURES if kind.find is failing_only else SAMPLE
-    return Case(classifier, exemplar, concept, clean, retain, reason, source)
+    return Case(classifier, exemplar, images, concept, clean, retain, reason, source)
 
 
 def truth(case: Case, edited: Classifier) -> dict[str, Comparison]:

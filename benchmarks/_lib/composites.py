@@ -16,14 +16,13 @@ from torch import Tensor
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
 from edittools.course.scenarios import photos
-from edittools.course.scenarios.scenario import Scenario
+from edittools.course.scenarios.scenario import Scenario, Splits
 from edittools.course.scenarios.snow import clean_and_retained_photos, snow_exemplars
 from edittools.exemplars import paste_texture
 from edittools.images import LabelledImages
 from edittools.layers import candidate_layers
 from edittools.models.load import load_classifier
 from edittools.probing.textures import VARIANTS, restyle
-from edittools.selection.splits import Splits
 
 Look = Callable[[Tensor, Tensor, int], Tensor]
 """What replaces the mask of image i by a material: `look(image, mask, i)`."""
@@ -95,6 +94,7 @@ def snow_from_composites(name: str, progress: Progress | None = None) -> Scenari
         splits,
         tier="lite",
         change=change,
+        where="in place",
         default={
             "layer": candidate_layers(classifier)[-FROM_THE_END],
             "exemplar": "minivan",

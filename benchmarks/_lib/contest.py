@@ -1,7 +1,7 @@
-"""A contest compares methods over cases. A case is a network with one exemplar or shortcut, in one or several draws.
+"""A contest compares methods over cases. A case is a network with one exemplar.
 
-A row of a contest is what was selected for a method in a case, and what it does to the photos for evaluation: of each
-set, which images are misclassified before and after, as `{set: [before, after]}`; empty if no candidate was feasible.
+A row of a contest is what was selected for a method in a case, and what it does to the images for evaluation: of each
+set, which images are misclassified before and after, as `{set: [before, after]}`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,16 +14,16 @@ from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from _lib.methods import WITHIN, Entry
+from _lib.label_free import Selected
 from _lib.results import NO_EDIT, Results
-from edittools.activations import StateMemory
+from edittools.activations import CachedActivations, StateMemory
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.edits import Edit
 from edittools.images import LabelledImages
+from edittools.layers import candidate_layers
 from edittools.methods import RANDOM
 from edittools.metrics import misclassified, predict
-from edittools.selection import CachedActivations, candidate_layers
 
 TARGET = "target_test"
 """The set with the concept, whose errors should be corrected."""
@@ -78,9 +78,9 @@ def wrong_with(
     return {name: torch.cat(parts) for name, parts in wrong.items()}
 
 
-def evaluated(classifier: Classifier, selected: Sequence[Entry], sets: Mapping[str, LabelledImages]) -> list[Sets]:
-    """Evaluate what was selected on sets of images: what each does to each set; nothing without a candidate."""
-    edits = {str(number): one.edit for number, one in enumerate(selected) if one.edit is not None}
+def evaluated(classifier: Classifier, selected: Sequence[Selected], sets: Mapping[str, LabelledImages]) -> list[Sets]:
+    """Evaluate what was selected on sets of images: what each does to each set."""
+    edits = {str(number): one.edit for number, one in enumerate(selected)}
     found: list[dict[str, list[list[int]]]] = [{} for _ in selected]
     for name, data in sets.items():
         wrong = wrong_with(classifier, edits, split_into_groups(data), name)
@@ -127,53 +127,50 @@ def student_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def add_contest(results: Results, rows: pd.DataFrame) -> None:
-    """Add the results of a contest: means over cases, whose draws are averaged first, and the outcome of each image.
+    """Add the results of a contest: means over cases, whose runs are averaged first, and the outcome of each image.
 
     Args:
         results: the results.
-        rows: one row per selection, with the columns `network`, `case`, `draw`, those of `Entry.row`, and `sets`.
+        rows: one row per selection, with the columns `network`, `case`, `method`, `settings`, `candidates`, `seconds`,
+            `run` (what tells apart several runs of a method), and `sets`.
     """
     _add_no_edit(results, rows)
-    for (method, limits), of_method in rows.groupby(["method", "limits"], sort=False):
-        _add_method(results, of_method, method, limits)
-    _add_range_of_draws(results, rows[rows.method == RANDOM])
+    for method, of_method in rows.groupby("method", sort=False):
+        _add_method(results, of_method, str(method))
+    if (rows.method == RANDOM).any():
+        _add_range_of_draws(results, rows[rows.method == RANDOM])
     for row in rows.to_dict("records"):
-        condition = ", ".join(filter(None, [row["case"], f"draw {row['draw']}" if row["draw"] else "", row["limits"]]))
+        condition = ", ".join(filter(None, [row["case"], row["run"]]))
         where = {"network": row["network"], "method": row["method"]}
-        more = {name: row[name] for name in ("verdict", "lines") if isinstance(row.get(name), str | dict)}
-        results.add_selected(row["settings"], **where, condition=condition, seconds=round(row["seconds"], 1), **more)
+        results.add_selected(row["settings"], **where, condition=condition, seconds=round(row["seconds"], 1))
         for name, (before, after) in row["sets"].items():
-            results.add_outcomes(before, after, **where, split=f"{name}, {condition}")
+            results.add_outcomes(before, after, **where, split=", ".join(filter(None, [name, condition])))
 
 
 def _add_no_edit(results: Results, rows: pd.DataFrame) -> None:
-    """Add the share of images of each set that are correct without an edit, averaged over cases and draws."""
-    cases = rows[rows.sets.map(bool)].drop_duplicates(["network", "case", "draw"])
-    for name in cases.iloc[0].sets if len(cases) else ():
+    """Add the share of images of each set that are correct without an edit, averaged over cases."""
+    cases = rows.drop_duplicates(["network", "case"])
+    for name in cases.iloc[0].sets:
         shares = [1 - np.mean(sets[name][0]) for sets in cases.sets]
         results.add("correct", float(np.mean(shares)), network="all", method=NO_EDIT, split=name, n=len(shares))
 
 
-def _add_method(results: Results, rows: pd.DataFrame, method: str, limits: str) -> None:
+def _add_method(results: Results, rows: pd.DataFrame, method: str) -> None:
     """Add the means of a method over all cases, over those of each network, and its values of each case."""
-    feasible = rows[rows.sets.map(bool)]
-    where = {"network": "all", "method": method, "condition": limits}
-    results.add("feasible", len(feasible), n=len(rows), **where)
+    where = {"network": "all", "method": method}
     results.add("CPU seconds", rows.seconds.mean(), **where)
     results.add("candidates", rows.candidates.mean(), **where)
-    if not len(feasible):
-        return
-    found = pd.DataFrame([metrics_of(sets) for sets in feasible.sets], index=feasible.index)
-    of_cases = found.groupby([feasible.network, feasible.case], sort=False).mean()
+    found = pd.DataFrame([metrics_of(sets) for sets in rows.sets], index=rows.index)
+    of_cases = found.groupby([rows.network, rows.case], sort=False).mean()
     for split, metric in found:
         values = of_cases[split, metric].dropna()
         _add_mean(results, metric, values, split=split, **where)
         for network, of_network in values.groupby(level="network", sort=False):
             of_one = {"network": network, "method": method, "split": split}
-            _add_mean(results, metric, of_network, **of_one, condition=limits)
+            _add_mean(results, metric, of_network, **of_one)
             for (_, case), value in of_network.items():
                 if case:
-                    results.add(metric, value, **of_one, condition=f"{case}, {limits}")
+                    results.add(metric, value, **of_one, condition=case)
 
 
 def _add_mean(results: Results, metric: str, values: pd.Series, **where: str) -> None:
@@ -183,13 +180,12 @@ def _add_mean(results: Results, metric: str, values: pd.Series, **where: str) ->
 
 def _add_range_of_draws(results: Results, random: pd.DataFrame) -> None:
     """Add the smallest and the largest mean over cases of a draw of random directions."""
-    number = random.groupby(["network", "case", "draw"]).cumcount()
     nets = random.sets.map(lambda sets: metrics_of(sets)[TARGET, "errors corrected"])
-    means = nets.groupby([number, random.network, random.case]).mean().groupby(level=0).mean()
+    means = nets.groupby(random.run).mean()
     where = {"network": "all", "method": RANDOM, "split": TARGET, "condition": "range of draws"}
     results.add("errors corrected", means.mean(), interval=(means.min(), means.max()), **where)
 
 
-def headline(table: pd.DataFrame, limits: str = WITHIN, network: str = "all") -> pd.DataFrame:
-    """Select the means over all cases, or over those of one network, of what was selected in one way."""
-    return table[(table.network == network) & (table.condition == limits)]
+def headline(table: pd.DataFrame, condition: str = "", network: str = "all") -> pd.DataFrame:
+    """Select the means over all cases, or over those of one network, under one condition."""
+    return table[(table.network == network) & (table.condition == condition)]

@@ -36,6 +36,8 @@ LOSS = Format("{:.3f}".format, "{:.3f}".format)
 FORMATS = {
     "errors corrected": SHARE,
     "correct": PRECISE_SHARE,
+    "predictions changed": PRECISE_SHARE,
+    "criterion": SIGNED_SHARE,
     "effect": SIGNED_SHARE,
     "accuracy change": CHANGE,
     "precision": DECIMAL,

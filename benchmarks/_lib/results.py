@@ -39,11 +39,23 @@ PASTED = "fine-tuning with pasted marks"
 PASTED_UNLABELED = "fine-tuning with pasted marks, no labels"
 ON_EXEMPLAR = "fine-tuning on the exemplar"
 LAST_LAYER = "last layer retrained"
+BY_HOSTS = "edit selected by hosts"
+BY_EXEMPLAR = "edit selected by the exemplar"
+OF_EXEMPLAR_BY_HOSTS = "edit of the exemplar, selected by hosts"
+OF_HOSTS_BY_OTHERS = "edit of hosts, selected by hosts of other classes"
+LABEL_FREE = "label-free fine-tuning"
+FORMER = "former search, labeled"
 BLURRED = "blurred, its position given"
 SELECTED = "selected method"
 NO_EDIT = "no edit"
 
 METHOD_NAMES = (
+    BY_HOSTS,
+    OF_HOSTS_BY_OTHERS,
+    OF_EXEMPLAR_BY_HOSTS,
+    BY_EXEMPLAR,
+    LABEL_FREE,
+    FORMER,
     EDIT,
     SEVERAL,
     FULL_RANK,

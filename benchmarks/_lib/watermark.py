@@ -10,7 +10,7 @@ from edittools._progress import Progress
 from edittools.classifiers import Classifier
 from edittools.course.miniworld.typography import grow
 from edittools.course.scenarios import photos
-from edittools.course.scenarios.scenario import Scenario
+from edittools.course.scenarios.scenario import Scenario, Splits
 from edittools.exemplars import Exemplar
 from edittools.image_files import load_image
 from edittools.images import LabelledImages
@@ -18,12 +18,11 @@ from edittools.layers import candidate_layers
 from edittools.metrics import misclassified, predict
 from edittools.models.data import shipped
 from edittools.models.load import load_classifier
-from edittools.selection.splits import Splits
 
 OPACITY = 0.8
 """Opacity of a watermark where its text is solid."""
 
-SPLIT_SIZES = {"candidates": 60, "reference": 100, "clean_test": 200, "clean": 296}
+SPLIT_SIZES = {"candidates": 60, "reference": 100, "clean_test": 200, "more reference": 296}
 """Number of photos of the ImageNet sample in each set, drawn at random; all others are target photos."""
 
 DEFAULT_LAYERS = ("blocks.4.0.conv_pwl", "features.9.squeeze")
@@ -112,9 +111,8 @@ def watermark_scenario(model: str = "efficientnet_lite0", progress: Progress | N
         classifier,
         exemplars,
         Splits(
-            reference=parts["reference"].images,
+            reference=torch.cat([parts["reference"].images, parts["more reference"].images]),
             target=SHOWN_MARK.on(sample.subset(rest)),
-            clean=parts["clean"],
             target_test=SHOWN_MARK.on(clean_test),
             clean_test=clean_test,
             extra=extra,

@@ -8,6 +8,7 @@ from edittools._lazy import lazy_names
 _MODULES = {
     "Audit": "auditing.result",
     "ContactSheet": "auditing.sheet",
+    "audit_concepts": "auditing.concepts",
     "audit_folder": "auditing.audit",
     "confirm": "auditing.windows",
     "contact_sheet": "auditing.windows",

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edittools.auditing.finding import names_of
+from edittools.auditing.windows import LEVEL
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict, predicted_classes
 from edittools.probing.counterfactuals import ALL_CLASSES, Concepts, shows
 from edittools.probing.effects import Probe
@@ -27,9 +28,6 @@ DIRECTIONS = (MISLEADS, MISSED)
 
 LEAST_ERRORS = 6
 """With fewer errors on one side, no direction is decided."""
-
-LEVEL = 0.05
-"""The largest p-value with which a direction is decided."""
 
 
 @dataclass(frozen=True)
@@ -167,16 +165,10 @@ def misleading_exemplar(
         is_wrong = misclassified(predict(classifier, replaced), torch.full((len(replaced),), label))
         if not is_wrong.all():
             image = replaced[int((~is_wrong).nonzero()[0])]
-            return Exemplar(image, data.images[number], concepts.masks[concept][number], label)
+            sources = (names_of(data)[number],)
+            return Exemplar(image, data.images[number], concepts.masks[concept][number], label, sources)
     raise ValueError(
         f"{len(numbers)} photos of other classes with {concept!r} that are predicted as {rule['class']!r} were tried, "
         f"and none is classified correctly when {concept!r} is replaced by {style!r}; add photos of other classes that "
         "show it, right and wrong, in subfolders named after their classes"
     )
-
-
-def shown_photos(concepts: Concepts, rule: Mapping[str, Any], is_labeled: Tensor, exemplar: Exemplar) -> LabelledImages:
-    """Select the photos that show the concept of a rule, right and wrong, without that of the exemplar."""
-    data = concepts.data
-    is_exemplar = torch.eq(data.images[:], exemplar.changed).flatten(1).all(dim=1)
-    return data.subset(shows(concepts.masks[rule["concept"]]) & is_labeled & ~is_exemplar)

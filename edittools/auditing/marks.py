@@ -12,28 +12,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from edittools._checks import suggestion
 from edittools._progress import Progress
-from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
-from edittools.auditing.window_names import parse_window_name
+from edittools.auditing.finding import Finding, are_sources, read_without
+from edittools.auditing.sheet import LEAST_RECURRING, ContactSheet, Window, WindowGroup
 from edittools.auditing.windows import (
-    LEAST_RECURRING,
-    LEAST_SOURCES,
-    LEVEL,
-    SHOWN,
     Confirmation,
-    classes_to_show,
     confirm,
     exemplar_of,
     key_layer,
 )
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.folders import class_index, read_folder
-from edittools.images import Images, LabelledImages
+from edittools.images import LabelledImages
 from edittools.locate import find_alike
 from edittools.metrics import misclassified, predict, predicted_classes
-from edittools.scenes import without_scenes
 from edittools.selection.verdict import UNCLEAR, Check
 
 HOSTS_TRIED = 48
@@ -64,71 +56,6 @@ class Mark:
     confirmation: Confirmation
     windows: Sequence[Window] = field(repr=False)
     exemplar: Exemplar | None = field(default=None, repr=False)
-
-
-def check_window(repair: str, classifier: Classifier) -> tuple[int, int]:
-    """Return the class and the number of a group of windows, by its name.
-
-    Args:
-        repair: the name, such as "garbage truck:1".
-        classifier: its class names.
-
-    Raises:
-        ValueError: if there is no such class, or if no contact sheet has that number.
-    """
-    name, number = parse_window_name(repair)
-    label = class_index(name, classifier)
-    if label is None:
-        remedy = suggestion(name, classifier.classes) or "pass a class that has a row on the contact sheet"
-        raise ValueError(f"repair {repair!r}: {name!r} is not one of the {len(classifier.classes)} classes; {remedy}")
-    if number > SHOWN:
-        raise ValueError(
-            f"repair {repair!r}: a contact sheet has at most {SHOWN} windows of each class; pass a number from 1 to "
-            f"{SHOWN}"
-        )
-    return label, number
-
-
-def check_row(repair: str, label: int, data: LabelledImages) -> None:
-    """Check that a class has a row on the contact sheet of a set of photos.
-
-    Args:
-        repair: the name of the group of windows, for the message.
-        label: the class.
-        data: the photos.
-
-    Raises:
-        ValueError: if it has none.
-    """
-    present = classes_to_show(data.labels)
-    if label not in present:
-        rows = ", ".join(repr(data.classes[other]) for other in present) or "no class"
-        raise ValueError(
-            f"repair {repair!r}: {data.classes[label]!r} has too few photos for a row on the contact sheet; there are "
-            f"rows of {rows}"
-        )
-
-
-def group_of(repair: str, label: int, number: int, sheet: ContactSheet) -> WindowGroup:
-    """Return a group of windows of a contact sheet.
-
-    Args:
-        repair: its name, for the message.
-        label: its class.
-        number: its number, counted from 1.
-        sheet: the contact sheet.
-
-    Raises:
-        ValueError: if the class has no group of that number.
-    """
-    groups = sheet.of_class(label)
-    if number > len(groups):
-        numbers = ", ".join(str(other) for other in range(1, len(groups) + 1))
-        remedy = f"pass one of {numbers}" if groups else "add photos of other classes that are not predicted as it"
-        raise ValueError(
-            f"repair {repair!r}: the contact sheet has no window {number} of {sheet.data.classes[label]!r}; {remedy}"
-        )
-    return groups[number - 1]
 
 
 def examine(
@@ -225,49 +152,45 @@ def find_exemplar(
     return becomes[int(is_kept.int().argmax())]
 
 
-def sets_of_mark(
+def finding_of_mark(
     mark: Mark,
     sheet: ContactSheet,
     classifier: Classifier,
     is_labeled: Tensor,
     clean: str | PathLike | None = None,
     retain: str | PathLike | None = None,
-) -> dict[str, Images | None]:
-    """Return the arguments `concept`, `clean`, and `retain` of `repair` for a mark.
+) -> Finding:
+    """Collect the images that measure the repair of a mark.
 
     The images with the concept are the photos that hold the mark, right and wrong, of all classes. The photo of the
     exemplar and the one that its window was taken from are in no set. No image with a pasted mark is in a set: what an
     edit helps is measured on real photos.
 
     Args:
-        mark: the mark; it must have an exemplar.
+        mark: the mark.
         sheet: the contact sheet.
         classifier: the classifier.
         is_labeled: whether the label of each photo is given, and not a prediction, `(N,)`.
-        clean: folder of clean images; by default, the other photos of the contact sheet.
+        clean: folder of clean images; those that show the scene of a photo with the mark are left out. By default, the
+            other photos of the contact sheet.
         retain: folder of retained images.
 
     Raises:
-        ValueError: if too few photos of other classes hold the mark, or if none of them is misclassified.
+        ValueError: if the mark has no exemplar, if too few photos of other classes hold it, or if none of them is
+            misclassified.
     """
     data = sheet.data
-    is_exemplar = torch.zeros(len(data), dtype=torch.bool)
-    is_exemplar[mark.group.windows[0].photo] = True
-    if mark.exemplar is not None:
-        is_exemplar |= torch.eq(data.images[:], mark.exemplar.image).flatten(1).all(dim=1)
+    if mark.exemplar is None:
+        raise ValueError(f"no photo without the mark becomes {data.classes[mark.group.label]!r} with it")
+    is_source = are_sources(mark.exemplar, data)
     holds = torch.zeros(len(data), dtype=torch.bool)
     holds[[window.photo for window in mark.windows]] = True
-    concept = data.subset(holds & is_labeled & ~is_exemplar)
+    concept = data.subset(holds & is_labeled & ~is_source)
     _check_others(mark, concept, classifier, int((holds & ~is_labeled).sum()))
-    of_exemplar = data.subset(is_exemplar)
-    retained = None
-    if retain is not None:
-        retained = without_scenes(read_folder(retain, classifier)[0], of_exemplar)
-    if clean is not None:
-        clean_images = without_scenes(read_folder(clean, classifier)[0], of_exemplar)
-    else:
-        clean_images = data.subset(~holds & ~is_exemplar)
-    return {"concept": concept, "clean": clean_images, "retain": retained}
+    clean_images = read_without(clean, classifier, data.subset(holds | is_source))
+    if clean_images is None:
+        clean_images = data.subset(~holds & ~is_source)
+    return Finding(mark.exemplar, concept, clean_images, read_without(retain, classifier, data.subset(is_source)))
 
 
 def _check_others(mark: Mark, concept: LabelledImages, classifier: Classifier, unlabeled: int) -> None:
@@ -290,27 +213,12 @@ def confirmation_check(mark: Mark, class_name: str) -> Check:
     """Check that the mark carries its class, and not just its colors and textures; see `confirm`."""
     return Check(
         "the mark carries the class on new photos",
-        mark.confirmation.is_confirmed if mark.confirmation.sources >= LEAST_SOURCES else None,
-        describe_confirmation(mark.confirmation, class_name),
+        mark.confirmation.is_confirmed if mark.confirmation.is_enough else None,
+        mark.confirmation.describe(class_name),
         f"Add photos of {class_name!r} that show the mark, or pick another window: its colors and textures alone may "
         "carry the class.",
         UNCLEAR,
     )
-
-
-def describe_confirmation(confirmation: Confirmation, class_name: str) -> str:
-    """Say what the test of a mark found, as a clause without a period."""
-    if not confirmation.sources:
-        return f"not confirmed: no other photo of {class_name!r} shows the mark, and it takes {LEAST_SOURCES}"
-    figure = (
-        f"from {confirmation.sources} other photos, the mark turns {confirmation.share:.0%} of photos into "
-        f"{class_name!r}, and {confirmation.shuffled_share:.0%} with its blocks shuffled (p {confirmation.p:.2g})"
-    )
-    if confirmation.sources < LEAST_SOURCES:
-        return f"not confirmed: {figure}; it takes {LEAST_SOURCES} other photos"
-    if confirmation.p > LEVEL:
-        return f"not confirmed: {figure}"
-    return f"confirmed: {figure}"
 
 
 def places_check(checked: bool) -> Check:

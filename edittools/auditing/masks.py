@@ -102,7 +102,11 @@ def read_masks(
             left_out.append(f"{where}: {found}")
             continue
         concept, number, mask = found
-        size = None if folder is None else photo_size(Path(folder).expanduser() / names[number])
+        try:
+            size = None if folder is None else photo_size(Path(folder).expanduser() / names[number])
+        except OSError as error:  # the photo was read before, and is gone
+            left_out.append(f"{where}: {names[number]}: {error.strerror or error}")
+            continue
         if size is not None and tuple(mask.shape) != size:
             left_out.append(
                 f"{where}: {tuple(mask.shape)} pixels do not fit the photo of {size}; draw on the whole photo"

@@ -1,5 +1,6 @@
 """The result of an audit: its summary, and the files that it writes."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,17 +13,16 @@ import torch
 
 from edittools._caching import atomic_path, digest_tensors
 from edittools.auditing.direction import MISLEADS, Errors
-from edittools.auditing.marks import Mark, describe_confirmation
+from edittools.auditing.finding import are_sources
+from edittools.auditing.marks import Mark
 from edittools.auditing.sheet import NOT_SEEN, ContactSheet, describe
+from edittools.auditing.written import EDIT, REPORT, check_replaceable, replace_results
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, in_batches
 from edittools.probing.counterfactuals import Concepts, shows
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe
 from edittools.reports import Figure, Page, data_uri, package_versions, plain, report_paths, save_report
 from edittools.selection.assessment import Assessment
-
-REPORT = "report.html"
-"""The name of the report of an audit in its folder."""
 
 NO_RULE = "no rule found"
 """The heading of the report of an audit that found no rule."""
@@ -54,7 +54,7 @@ HOW_TO_PASS = (
 NO_MASK = "whatever no mask marks, such as a tag, a word, or a border"
 """What is never looked for, besides concepts that were not tested."""
 
-NOT_PROBED = "No concepts were probed; concepts=True (on the command line --concepts) probes those that masks mark."
+NOT_PROBED = "No concepts were probed; audit_concepts (on the command line --concepts) probes those that masks mark."
 """What an audit says that shows windows alone."""
 
 IF_ONE_IS_ODD = (
@@ -70,8 +70,8 @@ REASONS = (
 )
 """Why no rule may be found, and what to do."""
 
-RESULTS = ("windows.csv", "rules.csv", REPORT, "report.json", "edit.safetensors")
-"""The files of an audit in its folder."""
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""Spreadsheets run a text that begins with one of these."""
 
 REPLACED_HEAD = "The exemplar: is the object still in it?"
 """The heading above the images in which a concept was replaced."""
@@ -105,8 +105,8 @@ class Audit:
     Attributes:
         classifier: the classifier.
         data: the images of the folder, without copies and with one image per scene.
-        left_out: one line per file or annotation that was left out.
-        repeats: names of the images that were not used, since others show the same scene.
+        left_out: one line per file or annotation that was left out, and per image whose scene another class shows.
+        repeats: names of the images that were not used, since others of their class show the same scene.
         sheet: the contact sheet; None if the images show a single class, or too few of each.
         mark: the windows that a person picked from the contact sheet to be repaired; None if none were picked.
         weights: the `fingerprint` of the weights that were audited.
@@ -221,7 +221,7 @@ class Audit:
         """Describe the windows that a person picked, their test, and the photos in which the mark was found."""
         group = self.mark.group
         name = self.data.classes[group.label]
-        confirmation = describe_confirmation(self.mark.confirmation, name)
+        confirmation = self.mark.confirmation.describe(name)
         labels = self.data.labels[[window.photo for window in self.mark.windows]]
         own = int((labels == group.label).sum())
         return [
@@ -252,31 +252,42 @@ class Audit:
             )
         return f"No rule was found. The strongest suspicion: {who.lower()} on {rule['concept']!r}; {effect}."
 
-    def write(self, folder: str | PathLike) -> list[Path]:
+    def write(self, folder: str | PathLike, overwrite: bool = False) -> list[Path]:
         """Write `report.html` and `report.json`, and what there is of `windows.csv`, `rules.csv`, `edit.safetensors`.
 
+        What an earlier audit wrote is replaced, or removed if this audit has none of it, once all new files are
+        complete. Other files stay as they are.
+
         Args:
-            folder: folder for the files; it is created if it does not exist. Files of these names are replaced, or
-                removed if this audit has none. Each file is written in one step.
+            folder: folder for the files; it is created if it does not exist.
+            overwrite: whether files of these names are replaced that no audit wrote, or that were changed since.
 
         Returns:
             The paths of the files.
+
+        Raises:
+            FileExistsError: if such files would be replaced without `overwrite`; it lists them.
         """
         root = Path(folder).expanduser()
-        page = audit_page(self)
-        data = self.report_data()
-        remove_results(root)
-        of_report = report_paths(root / REPORT)
-        paths = [*of_report]
-        save_report(page, data, of_report)
+        check_replaceable(root, overwrite)
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=root) as temporary:
+            staged = Path(temporary)
+            names = [path.name for path in self._write_all(staged)]
+            replace_results(staged, root)
+        return [root / name for name in names]
+
+    def _write_all(self, folder: Path) -> list[Path]:
+        """Write all files into an empty folder, and return their paths."""
+        paths = [*report_paths(folder / REPORT)]
+        save_report(audit_page(self), self.report_data(), report_paths(folder / REPORT))
         if self.sheet is not None:
-            paths.append(write_table(self.sheet.table, root / "windows.csv"))
+            paths.append(write_table(self.sheet.table, folder / "windows.csv"))
         if self.concepts is not None:
-            paths.append(write_rules(self.rules, root))
-        if self.fix is not None and self.fix.selection.feasible:
-            path = root / "edit.safetensors"
-            self.fix.edit.save(path)
-            paths.append(path)
+            paths.append(write_table(self.rules, folder / "rules.csv"))
+        if self.fix is not None:
+            self.fix.edit.save(folder / EDIT)
+            paths.append(folder / EDIT)
         return paths
 
     def report_data(self) -> dict[str, Any]:
@@ -333,6 +344,7 @@ class Audit:
             "share": confirmation.share,
             "shuffled_share": confirmation.shuffled_share,
             "sources": confirmation.sources,
+            "hosts": confirmation.hosts,
             "p": confirmation.p,
             "found_in": found,
         }
@@ -348,23 +360,20 @@ class Audit:
         }
 
 
-def write_rules(rules: pd.DataFrame, folder: Path) -> Path:
-    """Write rules and suspicions into the file `rules.csv` of a folder, in one step, and return its path."""
-    return write_table(rules, folder / "rules.csv")
-
-
 def write_table(table: pd.DataFrame, path: Path) -> Path:
-    """Write a table whose column "evidence" holds names of images as a CSV file, in one step, and return its path."""
+    """Write a table whose column "evidence" holds names of images as a CSV file, in one step, and return its path.
+
+    A text that a spreadsheet would run as a formula, such as a class named "=cmd", gets an apostrophe before it.
+    """
     table = table.assign(evidence=["; ".join(names) for names in table["evidence"]])
     with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+        table.map(_without_formula).to_csv(temporary, index=False, float_format="%.6g")
     return path
 
 
-def remove_results(folder: Path) -> None:
-    """Remove the files of an earlier audit from a folder; other files and the parts of the probe stay."""
-    for name in RESULTS:
-        (folder / name).unlink(missing_ok=True)
+def _without_formula(value: Any) -> Any:
+    """Put an apostrophe before a text that begins like a formula of a spreadsheet."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def audit_title(audit: Audit) -> str:
@@ -401,7 +410,8 @@ def audit_page(audit: Audit) -> Page:
         notes.append(TESTED)
     content = {"findings_head": HEAD, "findings": _rows(audit), "findings_note": "\n".join(notes)}
     if audit.sheet is not None:
-        content |= {"sheet": audit.sheet.rows(), "sheet_note": NOT_SEEN}
+        marked = None if audit.mark is None else audit.mark.group.label
+        content |= {"sheet": audit.sheet.rows(marked), "sheet_note": NOT_SEEN}
     if audit.rule is not None:
         content |= {"looked_at": _more_images(audit), "looked_at_head": REPLACED_HEAD, "looked_at_note": REPLACED_NOTE}
     if audit.mark is not None:
@@ -457,9 +467,8 @@ def _more_images(audit: Audit) -> list[Figure]:
     evidence = list(audit.rule["evidence"])
     shown = evidence[:1]
     if audit.fix is not None:
-        [[exemplar]] = audit.fix.search.exemplars.values()
-        original = exemplar.changed if audit.direction == MISLEADS else exemplar.image
-        shown = (concepts.data.images == original).flatten(1).all(dim=1).nonzero()[:, 0].tolist()
+        [[exemplar]] = audit.fix.exemplars.values()
+        shown = are_sources(exemplar, concepts.data).nonzero()[:, 0].tolist()
     others = shows(concepts.masks[concept]).nonzero()[:, 0].tolist()
     numbers = [number for number in dict.fromkeys([*evidence, *others]) if number not in shown]
     if not numbers:

@@ -16,6 +16,7 @@ from functools import cached_property
 import pandas as pd
 from torch import Tensor
 
+from edittools.auditing.kept import Kept
 from edittools.images import LabelledImages, LazyImages
 from edittools.locate import Box
 from edittools.reports import Figure, SheetCell, SheetRow, data_uri, render_sheet
@@ -25,6 +26,12 @@ NOT_SEEN = (
     "of something are not seen."
 )
 """What stands below every contact sheet."""
+
+LEAST_RECURRING = 3
+"""Windows of at least this many photos that resemble each other come before others."""
+
+STRONG = 0.2
+"""A window is strong if it turns more photos than random windows do by at least this share."""
 
 MOST_PICTURES = 5
 """The largest number of windows that are shown of a group."""
@@ -77,6 +84,11 @@ class WindowGroup:
     other_share: float
     pastes: int
 
+    @property
+    def margin(self) -> float:
+        """By how much the share exceeds that of random windows of the class."""
+        return self.share - self.random_share
+
 
 @dataclass(frozen=True, eq=False)
 class ContactSheet:
@@ -85,18 +97,25 @@ class ContactSheet:
     Attributes:
         data: the photos; `Window.photo` is the number of a photo in this set.
         groups: the groups of windows of each class that are shown, the most striking ones first.
-        photos: the number of photos of each class whose windows were tried, by the class's index.
+        photos: the number of photos of each class whose windows were tried, by the class's index; the classes of the
+            strongest windows come first.
         repeats: the number of photos that were left out as copies of others, or as frames of the same scene.
+        kept: where results are kept, for the test of a mark.
     """
 
     data: LabelledImages = field(repr=False)
     groups: Sequence[WindowGroup] = field(repr=False)
     photos: Mapping[int, int]
     repeats: int
+    kept: Kept = field(default=Kept(), repr=False)
 
     def of_class(self, label: int) -> list[WindowGroup]:
         """Return the groups of a class, in the order in which they are shown."""
         return [group for group in self.groups if group.label == label]
+
+    def is_strong(self, label: int) -> bool:
+        """Whether a class has a window that is much stronger than its random windows, see `STRONG`."""
+        return any(group.margin >= STRONG for group in self.of_class(label))
 
     def pictures(self, group: WindowGroup) -> list[Tensor]:
         """Return the pixels `(3, side, side)` of each window of a group, the strongest first."""
@@ -124,14 +143,19 @@ class ContactSheet:
                 )
         return pd.DataFrame(rows)
 
-    def rows(self) -> list[SheetRow]:
-        """Return the pictures and captions for a report, one row per class."""
+    def rows(self, marked: int | None = None) -> list[SheetRow]:
+        """Return the pictures and captions for a report, one row per class; those without a strong window are folded.
+
+        Args:
+            marked: the index of a class whose row is not folded, since a person has picked one of its windows.
+        """
         rows = []
         for label, count in self.photos.items():
             cells = []
             for place, group in enumerate(self.of_class(label), start=1):
                 cells.append(SheetCell(self._figures(group), f"{place}: {describe(group, count)}."))
-            rows.append(SheetRow(self.data.classes[label], cells))
+            is_folded = label != marked and not self.is_strong(label)
+            rows.append(SheetRow(self.data.classes[label], cells, is_folded))
         return rows
 
     def _figures(self, group: WindowGroup) -> list[Figure]:
@@ -149,8 +173,14 @@ class ContactSheet:
         lines = []
         for label, count in self.photos.items():
             groups = self.of_class(label)
-            if groups:
+            if self.is_strong(label):
                 lines.append(f"{self.data.classes[label]!r}: the first window is {describe(groups[0], count)}.")
+        weak = sum(not self.is_strong(label) for label in self.photos)
+        if weak:
+            lines.append(
+                f"{weak} of {len(self.photos)} classes have no strong window: none turns {STRONG:.0%} more of other "
+                "photos than random windows do."
+            )
         few = int((self.data.labels.bincount() > 0).sum()) - len(self.photos)
         if few:
             what = "1 class has" if few == 1 else f"{few} classes have"

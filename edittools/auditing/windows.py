@@ -1,16 +1,22 @@
 """Find what carries each class: windows that turn other photos into their class when they are pasted there."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from os import PathLike
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 from tqdm.auto import tqdm
 
+from edittools._caching import digest_tensors
 from edittools._progress import Progress, bar_of
-from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
-from edittools.classifiers import Classifier, check_size, remap_labels, usual_batch_size
+from edittools.auditing.finding import names_of
+from edittools.auditing.kept import Kept
+from edittools.auditing.sheet import LEAST_RECURRING, ContactSheet, Window, WindowGroup
+from edittools.classifiers import MOST_IMAGES, Classifier, check_size, remap_labels, usual_batch_size
 from edittools.cut import Cut, State, cut_all, states_at
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, stratified
@@ -32,9 +38,6 @@ FINALISTS = 8
 MOST_PHOTOS = 30
 """The largest number of photos of each class whose windows are tried."""
 
-LEAST_RECURRING = 3
-"""Windows of at least this many photos that resemble each other come before others."""
-
 LEAST_PHOTOS = 3
 """A class of fewer photos has no row on a contact sheet."""
 
@@ -44,11 +47,14 @@ BLOCKS = 6
 LEAST_SOURCES = 5
 """A mark from fewer photos is not confirmed."""
 
+LEAST_HOSTS = 10
+"""A mark is not confirmed by pastes into fewer photos, each of another scene."""
+
 HOSTS_TESTED = 12
 """The number of photos into which the mark of each photo is pasted, as it is and shuffled."""
 
 LEVEL = 0.05
-"""The largest p-value with which a mark is confirmed."""
+"""The largest p-value with which an audit confirms a mark, or decides a direction."""
 
 LAYERS = 4
 """The number of layers whose evidence is averaged."""
@@ -68,6 +74,9 @@ RANKING, REPORT, TEST = "ranking", "report", "test"
 CHUNK = 256
 """The number of photos with pasted windows that are in memory at once."""
 
+RUNS_OF_EVIDENCE = 4
+"""About how often a photo could be classified in the time in which its evidence is computed."""
+
 
 def contact_sheet(
     classifier: Classifier,
@@ -76,6 +85,8 @@ def contact_sheet(
     sides: Sequence[float] = SIDES,
     shown: int = SHOWN,
     seed: int = 0,
+    store: str | PathLike | None = None,
+    callback: Callable[[str], None] | None = None,
     progress: Progress | None = tqdm,
 ) -> ContactSheet:
     """Find the windows of photos that carry each class.
@@ -89,41 +100,68 @@ def contact_sheet(
 
     Args:
         classifier: the classifier; it is not changed.
-        data: photos of at least two classes. A class with fewer than three photos has no row.
+        data: photos, with at least three photos of each of two classes. A class of fewer photos has no row.
         sides: the sides of windows, as shares of the side of a photo.
         shown: the number of groups to show of each class.
         seed: the seed of photos, places and random windows.
+        store: folder that keeps what was computed of each image, in the subfolder `parts`. A later call with the same
+            classifier and photos goes on from there.
+        callback: is called with a sentence on how long this takes, which is estimated from the first photos.
         progress: a class like `tqdm.tqdm`, for bars; None for no bars.
 
     Returns:
-        The contact sheet. A class has an empty row if no photo for the report can take its windows, since all photos of
-        other classes are predicted as it.
+        The contact sheet, with the classes of the strongest windows first. A class has an empty row if no photo for
+        the report can take its windows, since all photos of other classes are predicted as it.
 
     Raises:
-        ValueError: if the photos show fewer than two classes, or if no class has three photos.
+        ValueError: if fewer than two classes have three photos.
     """
     check_size("data", data, classifier)
     data = remap_labels("data", data, classifier)
     data = LabelledImages(data.images[:], data.labels, data.classes, data.names)
     generator = torch.Generator().manual_seed(seed)
-    photos = _Photos(classifier, data, sides, generator, progress)
+    photos = _Photos(classifier, data, sides, generator, Kept.of(classifier, store), shown, callback, progress)
     found = _strong_windows(photos, progress)
     ranked = _rank(photos, found, shown, progress)
     groups = _report(photos, ranked, progress)
-    counts = {label: len(photos.sources[label]) for label in photos.sources}
-    return ContactSheet(data, groups, counts, photos.repeats)
+    strongest = dict.fromkeys(photos.sources, -1.0)
+    for group in groups:
+        strongest[group.label] = max(strongest[group.label], group.margin)
+    order = sorted(photos.sources, key=lambda label: strongest[label], reverse=True)
+    counts = {label: len(photos.sources[label]) for label in order}
+    return ContactSheet(data, groups, counts, photos.repeats, photos.kept)
 
 
 def classes_to_show(labels: Tensor) -> list[int]:
-    """List the classes that have rows on a contact sheet: those of enough photos, if there are photos of another class.
+    """List the classes that have rows on a contact sheet: those of enough photos, if there are two of them.
+
+    Windows of one class alone could not be told apart from those of others.
 
     Args:
         labels: the class of each photo, `(N,)`.
     """
     classes, counts = labels.unique(return_counts=True)
-    if len(classes) < 2:
-        return []
-    return classes[counts >= LEAST_PHOTOS].tolist()
+    shown = classes[counts >= LEAST_PHOTOS].tolist()
+    return shown if len(shown) > 1 else []
+
+
+def check_photos(data: LabelledImages) -> None:
+    """Check that different photos show enough classes for a contact sheet.
+
+    Args:
+        data: photos, each of another scene.
+
+    Raises:
+        ValueError: if they do not; it names the classes that have enough photos, and the others with their numbers.
+    """
+    if classes_to_show(data.labels):
+        return
+    classes, counts = data.labels.unique(return_counts=True)
+    enough = [repr(data.classes[label]) for label in classes[counts >= LEAST_PHOTOS].tolist()]
+    raise ValueError(
+        f"an audit needs two classes of at least {LEAST_PHOTOS} different photos; of {len(classes)} classes, these "
+        f"have as many: {', '.join(enough) or 'none'}; add photos of other classes"
+    )
 
 
 def shuffled(pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -155,37 +193,69 @@ class _Photos:
         data: LabelledImages,
         sides: Sequence[float],
         generator: torch.Generator,
-        progress: Progress | None,
+        kept: Kept,
+        shown: int = SHOWN,
+        callback: Callable[[str], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.classifier = classifier
         self.images = data.images[:]
         self.labels = data.labels
         self.generator = generator
+        self.kept = kept
+        self.digests = ["" if kept.folder is None else digest_tensors([image]) for image in self.images]
         self.sides = [max(1, round(side * classifier.size)) for side in sides]
         independent = first_of_each(scenes_of(data))
         self.repeats = int((~independent).sum())
-        logits = predict(classifier, data, bar="photos", progress=progress)
+        check_photos(data.subset(independent))
+        members = independent.nonzero()[:, 0]
+        self.sources = {}
+        for label in classes_to_show(data.labels[independent]):
+            of_class = members[data.labels[members] == label]
+            order = torch.randperm(len(of_class), generator=generator)[:MOST_PHOTOS]
+            self.sources[label] = of_class[order].tolist()
+        logits = self._logits(self._runs(shown), callback, progress)
         self.predicted = predicted_classes(logits)
         self.probabilities = logits.softmax(dim=1)
         runners_up = logits.clone()
         runners_up[torch.arange(len(data)), data.labels] = -torch.inf
         self.runners_up = runners_up.argmax(dim=1)
-        present = classes_to_show(data.labels[independent])
-        if not present:
-            raise ValueError(
-                f"{int(independent.sum())} different photos of {data.labels.unique().numel()} classes are too few; "
-                f"pass at least {LEAST_PHOTOS} photos of one class, and photos of another class to paste into"
-            )
-        members = independent.nonzero()[:, 0]
-        self.sources = {}
-        for label in present:
-            of_class = members[data.labels[members] == label]
-            order = torch.randperm(len(of_class), generator=generator)[:MOST_PHOTOS]
-            self.sources[label] = of_class[order].tolist()
         is_ranking = stratified(data.labels[members], 0.5)
         rest = members[~is_ranking]
         is_reporting = stratified(data.labels[rest], 0.5)
         self.parts = {RANKING: members[is_ranking], REPORT: rest[is_reporting], TEST: rest[~is_reporting]}
+
+    def _runs(self, shown: int) -> int:
+        """Count about how many images are classified for a contact sheet."""
+        windows = {label: len(numbers) * len(self.sides) for label, numbers in self.sources.items()}
+        sources = sum(len(numbers) for numbers in self.sources.values())
+        groups = sum(min(FINALISTS, count) + min(shown, count) for count in windows.values())
+        pastes = sum(windows.values()) * (HOSTS_FIRST + RANDOM_HOSTS) + groups * PASTES
+        return len(self.images) + sources * RUNS_OF_EVIDENCE + pastes
+
+    def _logits(self, runs: int, callback: Callable[[str], None] | None, progress: Progress | None) -> Tensor:
+        """Classify the photos, `(N, classes)`; the first ones that are not kept tell how long so many runs take."""
+        size = usual_batch_size(self.classifier)
+        chunk = size * max(1, MOST_IMAGES // size)
+        logits = []
+        with bar_of(progress, desc="photos", total=len(self.images), unit="photo") as bar:
+            for numbers in torch.arange(len(self.images)).split(chunk):
+                content = ["logits", *(self.digests[number] for number in numbers.tolist())]
+                seconds: list[float] = []
+                compute = partial(self._timed_logits, numbers, seconds)
+                logits.append(self.kept.load_or_compute(content, compute)["logits"])
+                bar.update(len(numbers))
+                if seconds and callback is not None:
+                    callback(f"This takes about {_duration(seconds[0] * runs / len(numbers))} on this machine")
+                    callback = None
+        return torch.cat(logits)
+
+    def _timed_logits(self, numbers: Tensor, seconds: list[float]) -> dict[str, Tensor]:
+        """Classify photos, and append the number of seconds that it took."""
+        started = time.perf_counter()
+        logits = predict(self.classifier, self.images[numbers])
+        seconds.append(time.perf_counter() - started)
+        return {"logits": logits.cpu().contiguous()}
 
     def hosts(self, label: int, part: str, count: int) -> list[int]:
         """Draw photos of other classes that are not predicted as a class either; each is drawn about equally often."""
@@ -225,19 +295,37 @@ class _Photos:
         """
         if places is None:
             places = [self.random_place(window.side) for window in windows]
+        contents = [window.of(self.images) for window in windows]
+        if is_shuffled:
+            contents = [shuffled(pixels, self.generator) for pixels in contents]
         logits = []
         with bar_of(progress, desc=bar, total=len(windows), unit="photo") as shown:
             for start in range(0, len(windows), CHUNK):
                 chunk = slice(start, start + CHUNK)
-                pasted = self.images[hosts[chunk]]
-                for image, window, place in zip(pasted, windows[chunk], places[chunk], strict=True):
-                    pixels = window.of(self.images)
-                    if is_shuffled:
-                        pixels = shuffled(pixels, self.generator)
-                    Box.square(*place, window.side).of(image)[:] = pixels
-                logits.append(predict(self.classifier, pasted))
-                shown.update(len(pasted))
+                content: list[object] = ["pasted", digest_tensors(contents[chunk]) if is_shuffled else ""]
+                for window, host, place in zip(windows[chunk], hosts[chunk], places[chunk], strict=True):
+                    of_window = (self.digests[window.photo], window.box.top, window.box.left, window.side)
+                    content.append((of_window, self.digests[host], place))
+                compute = partial(self._pasted_logits, contents[chunk], hosts[chunk], places[chunk])
+                logits.append(self.kept.load_or_compute(content, compute)["logits"])
+                shown.update(len(hosts[chunk]))
         return torch.cat(logits) if logits else torch.zeros(0, len(self.classifier.classes))
+
+    def _pasted_logits(
+        self, contents: Sequence[Tensor], hosts: Sequence[int], places: Sequence[tuple[int, int]]
+    ) -> dict[str, Tensor]:
+        """Paste the pixels of windows into photos, and classify these."""
+        pasted = self.images[hosts]
+        for image, pixels, place in zip(pasted, contents, places, strict=True):
+            Box.square(*place, pixels.shape[-1]).of(image)[:] = pixels
+        return {"logits": predict(self.classifier, pasted).cpu().contiguous()}
+
+
+def _duration(seconds: float) -> str:
+    """Say how long something takes, in seconds or minutes."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min"
 
 
 @dataclass
@@ -273,29 +361,48 @@ def key_layer(classifier: Classifier) -> Cut:
 
 def _strong_windows(photos: _Photos, progress: Progress | None) -> dict[int, list[_Candidate]]:
     """Find the window of each photo and side that argues most for the photo's class."""
-    cuts = _evidence_layers(photos.classifier)
-    of_layer = {cut.layer: cut for cut in cuts}
-    key_cut = _middle(cuts)
     numbers = [number for sources in photos.sources.values() for number in sources]
     found: dict[int, list[_Candidate]] = {label: [] for label in photos.sources}
     size = usual_batch_size(photos.classifier)
-    batches = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    layers = cache(partial(_evidence_layers, photos.classifier))  # not needed if all windows are kept
     with bar_of(progress, desc="evidence", total=len(numbers), unit="photo") as shown:
-        for batch in batches:
-            states = states_at(of_layer, photos.images[batch])
-            labels = photos.labels[batch]
-            heat = torch.zeros(len(batch), *photos.images.shape[2:])
-            for layer, cut in of_layer.items():
-                evidence = evidence_of_keys(cut, states[layer], labels, photos.runners_up[batch])
-                # Evidence has the scale of a layer's keys; divided by its mean size, each layer counts the same.
-                heat += evidence / evidence.abs().mean(dim=(1, 2), keepdim=True).clamp_min(1e-12)
-            for side in photos.sides:
-                windows = list(_best_windows(heat, batch, side))
-                keys = _keys_of(key_cut, states[key_cut.layer], windows, heat.shape)
-                for window, key in zip(windows, keys, strict=True):
-                    found[int(photos.labels[window.photo])].append(_Candidate(window, key))
+        for start in range(0, len(numbers), size):
+            batch = numbers[start : start + size]
+            content = ["evidence", photos.sides]
+            for number in batch:
+                content.append((photos.digests[number], int(photos.labels[number]), int(photos.runners_up[number])))
+            strong = photos.kept.load_or_compute(content, partial(_windows_of_batch, photos, batch, layers))
+            for (place, top, left, side), key in zip(strong["windows"].tolist(), strong["keys"], strict=True):
+                window = Window(batch[place], Box.square(top, left, side))
+                found[int(photos.labels[window.photo])].append(_Candidate(window, key))
             shown.update(len(batch))
     return found
+
+
+def _windows_of_batch(photos: _Photos, batch: Sequence[int], layers: Callable[[], list[Cut]]) -> dict[str, Tensor]:
+    """Find the window of each photo and side with the most evidence, and its mean key.
+
+    Returns:
+        The "windows" `(W, 4)`: the place of the photo in the batch, first row, first column, and side; and the "keys"
+        `(W, C)`.
+    """
+    cuts = layers()
+    of_layer = {cut.layer: cut for cut in cuts}
+    key_cut = _middle(cuts)
+    states = states_at(of_layer, photos.images[batch])
+    labels = photos.labels[batch]
+    heat = torch.zeros(len(batch), *photos.images.shape[2:])
+    for layer, cut in of_layer.items():
+        evidence = evidence_of_keys(cut, states[layer], labels, photos.runners_up[batch])
+        # Evidence has the scale of a layer's keys; divided by its mean size, each layer counts the same.
+        heat += evidence / evidence.abs().mean(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+    windows = []
+    keys = []
+    for side in photos.sides:
+        of_side = list(_best_windows(heat, range(len(batch)), side))
+        windows += [(window.photo, window.box.top, window.box.left, window.side) for window in of_side]
+        keys.append(_keys_of(key_cut, states[key_cut.layer], of_side, heat.shape))
+    return {"windows": torch.tensor(windows), "keys": torch.cat(keys).contiguous()}
 
 
 def _best_windows(heat: Tensor, numbers: Sequence[int], side: int) -> Iterator[Window]:
@@ -482,18 +589,39 @@ class Confirmation:
         share: the share of photos that become the class when the mark of another photo is pasted into them.
         shuffled_share: the same for the mark with its blocks shuffled, in the same photos and places.
         sources: the number of photos from which the mark was taken.
+        hosts: the number of photos into which it was pasted, each of another scene.
         p: p-value of the one-sided sign test over these photos; 1 without any.
     """
 
     share: float
     shuffled_share: float
     sources: int
+    hosts: int
     p: float
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether there are enough photos for a test."""
+        return self.sources >= LEAST_SOURCES and self.hosts >= LEAST_HOSTS
 
     @property
     def is_confirmed(self) -> bool:
         """Whether there are enough photos and the p-value is small enough."""
-        return self.sources >= LEAST_SOURCES and self.p <= LEVEL
+        return self.is_enough and self.p <= LEVEL
+
+    def describe(self, class_name: str) -> str:
+        """Say what the test found, as a clause without a period."""
+        if not self.is_enough:
+            return (
+                f"not confirmed, too few photos: {self.sources} other photos of {class_name!r} show the mark (it takes "
+                f"{LEAST_SOURCES}), and it was pasted into {self.hosts} new photos of different scenes (it takes "
+                f"{LEAST_HOSTS})"
+            )
+        figure = (
+            f"from {self.sources} other photos, the mark turns {self.share:.0%} of {self.hosts} photos into "
+            f"{class_name!r}, and {self.shuffled_share:.0%} with its blocks shuffled (p {self.p:.2g})"
+        )
+        return f"confirmed: {figure}" if self.is_confirmed else f"not confirmed: {figure}"
 
 
 def confirm(
@@ -514,7 +642,8 @@ def confirm(
     """
     from scipy.stats import binomtest
 
-    photos = _Photos(classifier, sheet.data, SIDES, torch.Generator().manual_seed(seed), progress)
+    generator = torch.Generator().manual_seed(seed)
+    photos = _Photos(classifier, sheet.data, SIDES, generator, sheet.kept, progress=progress)
     windows = []
     hosts = []
     for window in group.windows[1:]:
@@ -522,7 +651,7 @@ def confirm(
         windows += [window] * len(drawn)
         hosts += drawn
     if not windows:
-        return Confirmation(0.0, 0.0, 0, 1.0)
+        return Confirmation(0.0, 0.0, 0, 0, 1.0)
     places = [photos.random_place(window.side) for window in windows]
     turned = {}
     for is_shuffled in (False, True):
@@ -533,7 +662,8 @@ def confirm(
     wins = int((differences > 0).sum())
     compared = int((differences != 0).sum())
     p = float(binomtest(wins, compared, alternative="greater").pvalue) if compared else 1.0
-    return Confirmation(float(turned[False].mean()), float(turned[True].mean()), len(differences), p)
+    shares = {is_shuffled: float(of_window.mean()) for is_shuffled, of_window in turned.items()}
+    return Confirmation(shares[False], shares[True], len(differences), len(set(hosts)), p)
 
 
 def exemplar_of(sheet: ContactSheet, window: Window, host: int, place: tuple[int, int]) -> Exemplar:
@@ -555,7 +685,9 @@ def exemplar_of(sheet: ContactSheet, window: Window, host: int, place: tuple[int
     image = data.images[host]
     changed = image.clone()
     box.of(changed)[:] = window.of(data.images)
-    return Exemplar(image, changed, box.mask(*image.shape[1:]), int(data.labels[host]))
+    names = names_of(data)
+    sources = (names[host], names[window.photo])
+    return Exemplar(image, changed, box.mask(*image.shape[1:]), int(data.labels[host]), sources)
 
 
 def _mean(rows: Sequence[Sequence[float]]) -> list[float]:

@@ -44,7 +44,7 @@ class Method:
         """Return the method with other settings and strengths to try; by default, its own.
 
         Args:
-            settings: see the attributes; `selection.grid` makes them.
+            settings: see the attributes.
             strengths: see the attributes.
 
         Raises:

@@ -65,3 +65,27 @@ def network_metadata(path: str | os.PathLike) -> dict:
 def load_published_shortcuts(name: str) -> Classifier:
     """Load one of the two published networks by its name, which is also that of its file in `data/`."""
     return load_shortcut_network(shipped(f"{name}.safetensors"))
+
+
+RENDERED_CLASSES = ("bus", "car", "cow", "elephant", "house", "lighthouse", "sailboat", "tractor", "truck", "windmill")
+"""The classes of the network that classifies rendered scenes."""
+
+RENDERED_SIZE = 96
+"""The side of the scenes on which its last layer was trained, in pixels."""
+
+
+def load_rendered_shortcuts(name: str = "rendered_squeezenet") -> Classifier:
+    """Load the SqueezeNet that predicts "truck" from a yellow tag on rendered scenes.
+
+    Its last layer was trained on such scenes (`data/train_rendered_head.py`); all others are those of the published
+    SqueezeNet with shortcuts.
+
+    Args:
+        name: its name for `load_classifier`.
+    """
+    path = shipped("shortcuts_squeezenet.safetensors")
+    metadata = network_metadata(path)
+    model = build_network(metadata["architecture"], len(RENDERED_CLASSES))
+    model.load_state_dict({**load_file(path), **load_file(shipped("rendered_head.safetensors"))})
+    preparation = {"mean": metadata["mean"], "std": metadata["std"], "size": RENDERED_SIZE}
+    return Classifier(model, RENDERED_CLASSES, **preparation).to(memory_format=torch.channels_last)

@@ -18,6 +18,7 @@ ZOO: dict[str, str | Callable[..., Any]] = {
     "squeezenet1_1": "models.imagenet:load_squeezenet",
     "shortcuts_lite0": "models.finetuned:load_published_shortcuts",
     "shortcuts_squeezenet": "models.finetuned:load_published_shortcuts",
+    "rendered_squeezenet": "models.finetuned:load_rendered_shortcuts",
     "vgg16": "models.imagenet:load_torchvision",
     "vgg16_bn": "models.imagenet:load_torchvision",
     "resnet18": "models.imagenet:load_torchvision",

@@ -3,7 +3,6 @@
 Next to the page, a JSON file holds what it says for programs.
 """
 
-from edittools.reports.charts import LayerBar, Point, TradeOff
 from edittools.reports.data import package_versions, plain, report_paths, save_report
 from edittools.reports.page import (
     Bar,
@@ -13,7 +12,6 @@ from edittools.reports.page import (
     SheetCell,
     SheetRow,
     render,
-    render_layers,
     render_sheet,
     save_page,
 )
@@ -23,17 +21,13 @@ __all__ = [
     "Bar",
     "Card",
     "Figure",
-    "LayerBar",
     "Page",
-    "Point",
     "SheetCell",
     "SheetRow",
-    "TradeOff",
     "data_uri",
     "package_versions",
     "plain",
     "render",
-    "render_layers",
     "render_sheet",
     "report_paths",
     "save_page",

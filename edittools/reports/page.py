@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edittools._caching import atomic_path
 from edittools.metrics import SIGNS
-from edittools.reports.charts import Axis, LayerBar, TradeOff, plots_of
+from edittools.reports.axis import Axis
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -78,10 +78,12 @@ class SheetRow:
     Attributes:
         name: name of the class.
         cells: groups of windows, the most striking one first.
+        is_folded: whether the row is shown only when a reader opens the list of such rows.
     """
 
     name: str
     cells: Sequence[SheetCell]
+    is_folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,6 @@ class Page:
         costs_note: a note on `costs`.
         corrected_bars: the share of errors corrected, by method.
         accuracy_bars: the change of accuracy in points, by method.
-        layers: what the best candidate with default settings does in each layer, in the network's order.
-        trade_off: what the best candidates correct and cost.
         table_head: column names of the table of methods.
         table: rows of the table of methods.
         settings: name and value of each setting.
@@ -165,8 +165,6 @@ class Page:
     costs_note: str = ""
     corrected_bars: Sequence[Bar] = ()
     accuracy_bars: Sequence[Bar] = ()
-    layers: Sequence[LayerBar] = ()
-    trade_off: TradeOff | None = None
     table_head: Sequence[str] = ()
     table: Sequence[Sequence[str]] = ()
     settings: Sequence[tuple[str, str]] = ()
@@ -193,21 +191,6 @@ def render(page: Page) -> str:
         The HTML.
     """
     return _environment().get_template("report.html").render(page=page)
-
-
-def render_layers(layers: Sequence[LayerBar]) -> str:
-    """Render the chart of the layers as a piece of HTML with its own style, for a page that is not a report.
-
-    Args:
-        layers: see `Page`.
-
-    Returns:
-        The HTML; empty without layers.
-    """
-    if not layers:
-        return ""
-    template = _environment().get_template("charts.html")
-    return str(template.module.styled_layers(layers))
 
 
 def render_sheet(rows: Sequence[SheetRow], note: str) -> str:
@@ -238,11 +221,9 @@ def _environment() -> "Environment":
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.globals["place"] = _place
     environment.globals["axis_of"] = _axis_of
-    environment.globals["plots_of"] = plots_of
     environment.globals["signs"] = SIGNS
     environment.filters["sentence"] = _sentence
     environment.filters["minus"] = with_minus_signs
-    environment.filters["signed"] = _signed
     return environment
 
 
@@ -267,8 +248,3 @@ def _place(number: float, ends: tuple[float, float]) -> str:
     """Return the place of a number on a line, in percent of the line's length."""
     least, most = ends
     return f"{100 * (number - least) / (most - least):.2f}"
-
-
-def _signed(number: float) -> str:
-    """Write a number of points with its sign."""
-    return with_minus_signs(f"{number:+.2f}")

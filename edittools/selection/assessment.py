@@ -1,12 +1,9 @@
-"""The assessment of a search: what the selected edit does on other images, next to alternatives, and a verdict.
+"""The assessment of a selected edit: what it does to labeled images, next to alternatives, and a verdict.
 
-    assessment = Assessment(search, search.cross_validated(outcomes))
-    print(assessment.summary())
-
-Table, verdict, summary, report, and data are derived from the selection.
+Table, verdict, summary, report, and data are derived from what was measured.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
@@ -14,224 +11,339 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
-from edittools._progress import Progress, bar_of
+from edittools._ledger import Weights
+from edittools._progress import Progress
+from edittools.classifiers import Classifier
+from edittools.cut import Cut
 from edittools.edits import Edit
-from edittools.methods import RANDOM
-from edittools.metrics import Comparison
+from edittools.exemplars import Exemplar
+from edittools.images import Images
+from edittools.methods import METHODS, RANDOM
+from edittools.metrics import predict, wilson
 from edittools.reports import Page, report_paths, save_report
-from edittools.rewriting import OBJECTIVES, losses, pose
 from edittools.selection.checks import (
-    checks_before_search,
-    completeness_check,
     cost_checks,
-    feasibility_check,
-    fit_check,
+    exemplar_checks,
     help_checks,
+    images_checks,
     instead_checks,
-    limiting_constraint,
-    reliability_check,
-    used_exemplars,
+    selection_checks,
 )
-from edittools.selection.evaluation import Evaluation, random_directions
-from edittools.selection.finetuning import Finetuned, judged_images
-from edittools.selection.page import (
-    describe_map,
-    describe_selection,
-    fingerprints_of,
-    first_exemplar,
-    layers_html,
-    make_data,
-    make_page,
-    share_inside_mask,
-)
-from edittools.selection.search import SECOND_LAYER, Search, Selection
-from edittools.selection.verdict import INSTEAD, Check, Verdict, verdict_of
+from edittools.selection.effects import EditedPredictions, Effect, rows_of
+from edittools.selection.finetuning import FINETUNING, Finetuned
+from edittools.selection.page import make_data, make_page
+from edittools.selection.scores import CLEAN_WEIGHT, OWN_WEIGHT
+from edittools.selection.select import Selection
+from edittools.selection.splits import Splits, stratified_folds
+from edittools.selection.verdict import UNCLEAR, Check, Verdict, verdict_of
+from edittools.site import LayerReference, site_at
 
 SELECTED = "selected"
 """The name of the row of the selected edit in the table of an assessment."""
 
+DRAWS = 3
+"""The number of draws of random directions with default settings, whose mean an edit has to surpass."""
+
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """The assessment of an edit that was selected in a search.
+    """What a selected edit and its alternatives do to labeled images, which selected nothing.
 
-    The edit is evaluated on the splits for evaluation. Without a split `target_test`, it is evaluated on the images for
-    selection by cross-validation, see `Search.cross_validated`.
-
-    Args:
-        search: the search.
-        selection: the selection in this search.
-        finetuned: networks that were fine-tuned on the images of the search, by name; the first one is the rival that
-            the edit is tested against.
-        others: what other alternatives do, by name, see `Evaluation`; they inform.
+    Attributes:
+        classifier: a copy of the classifier, with the weights that it had at the selection.
+        selection: the selection.
+        splits: the image sets.
+        finetuned: the network that was fine-tuned on request; None without one.
+        networks: other networks that are compared, by name.
         not_compared: which fine-tuning was not compared, and why, as a clause; may be empty.
+        is_reselected: whether the edit was selected again after labels had judged another one.
+        weights: the weights of the images without the mark and of the mark's own class, see `Scores.objective`.
         own_checks: checks that come before all others.
-
-    Raises:
-        TypeError: if the selection is none.
+        progress: a class like `tqdm.tqdm`, for bars. Images are measured when that is asked for; an exception of a bar,
+            or Ctrl-C, is raised there, and nothing is lost: they are measured when it is asked for again.
     """
 
-    search: Search = field(repr=False)
-    selection: Selection
-    finetuned: Mapping[str, Finetuned] = field(default_factory=dict, repr=False)
-    others: Mapping[str, Evaluation] = field(default_factory=dict, repr=False)
+    classifier: Classifier = field(repr=False)
+    selection: Selection = field(repr=False)
+    splits: Splits = field(repr=False)
+    finetuned: Finetuned | None = field(default=None, repr=False)
+    networks: Mapping[str, Classifier] = field(default_factory=dict, repr=False)
     not_compared: str = field(default="", repr=False)
+    is_reselected: bool = False
+    weights: tuple[float, float] = field(default=(CLEAN_WEIGHT, OWN_WEIGHT), repr=False)
     own_checks: tuple[Check, ...] = field(default=(), repr=False)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.selection, Selection):
-            raise TypeError(
-                f"selection is of type {type(self.selection).__name__}; pass what search.select or "
-                "search.cross_validated returns"
-            )
-        object.__setattr__(self, "selection", _with_loss(self.selection, self.search))
+    progress: Progress | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
-        return f"Assessment({self.verdict.word!r}: {self.selection})"
+        return f"Assessment({self.verdict.word!r}: {self.selection.candidate})"
 
     def with_check(self, check: Check) -> "Assessment":
         """Return this assessment with one more check, which comes before all others."""
-        return replace(self, own_checks=(check, *self.own_checks))
+        return self._with(own_checks=(check, *self.own_checks))
+
+    def reselect(self, clean_weight: float, own_weight: float = OWN_WEIGHT) -> "Assessment":
+        """Select again from the same score table, with other weights in the objective.
+
+        A larger `clean_weight` gives an edit that changes fewer predictions and corrects fewer. The labels have judged
+        an edit before, so the verdict of the new one on the same labels is at most "unclear".
+
+        Args:
+            clean_weight: the weight of the images without the mark; 2 by default in a selection.
+            own_weight: the weight of the mark's own class; see `Scores.objective`.
+
+        Raises:
+            ValueError: if a weight is not a finite number of at least 0.
+        """
+        candidate = self.selection.scores.best(clean_weight, own_weight)
+        selection = replace(self.selection, candidate=candidate, edit=candidate.scaled)
+        return replace(self, selection=selection, is_reselected=True, weights=(clean_weight, own_weight))
+
+    def _with(self, **changes: Any) -> "Assessment":
+        """Return a copy of this assessment that takes over what was measured."""
+        copied = replace(self, **changes)
+        for name in ("effects", "random_directions", "alternative_effects"):
+            if name in vars(self):
+                vars(copied)[name] = vars(self)[name]
+        return copied
 
     # --- what was selected --------------------------------------------------------------------------------------------
 
     @cached_property
     def edit(self) -> Edit:
-        """The selected edit, which holds the verdict. If no candidate is feasible, it changes nothing."""
+        """The selected edit, which holds the verdict."""
         return replace(self.selection.edit, verdict=str(self.verdict))
 
     @property
     def alternatives(self) -> dict[str, Edit]:
-        """The fine-tuned networks as edits of all weights, by name; those without a feasible candidate are left out."""
-        return {name: network.edit for name, network in self.finetuned.items() if network.edit is not None}
+        """The fine-tuned network as an edit of all weights, by its name; empty if there is none."""
+        return {} if self.finetuned is None else {FINETUNING: self.finetuned.edit}
 
     @property
     def complete(self) -> bool:
-        """Whether everything was tried; False if the search was ended early."""
-        return not self.search.is_ended
+        """Whether everything was tried; False if the call was interrupted."""
+        finetuned = self.finetuned is None or self.finetuned.complete
+        return self.selection.scores.is_complete and finetuned and "interrupted" not in self.not_compared
 
     @property
     def layers(self) -> pd.DataFrame:
-        """What an edit with default settings corrects and breaks in each layer, see `Selection.layers`."""
-        return self.selection.layers
+        """How each layer was ranked: the divergence of x' and of a few hosts with an edit with default settings."""
+        return pd.DataFrame(list(self.selection.layers))
 
-    @cached_property
+    @property
     def trade_off(self) -> pd.DataFrame:
-        """The candidates that no other one beats, on images used for selection, see `Search.trade_off`."""
-        return self.search.trade_off(self.selection.outcomes)
-
-    @cached_property
-    def inside_mask(self) -> float | None:
-        """The share of the edit map of x' that lies inside the mask; None if no candidate is feasible."""
-        return share_inside_mask(self.search, self.selection) if self.selection.feasible else None
+        """The candidates that no other one beats both with the mark and without it, see `Scores.trade_off`."""
+        return self.selection.scores.trade_off()
 
     # --- what it does -------------------------------------------------------------------------------------------------
 
     @cached_property
-    def evaluation(self) -> Evaluation:
-        """What the selected edit does to images that were not used to select it."""
-        self.search.keep_states(self.selection.edit.layers)
-        return Evaluation.of(self.search, self.selection)
+    def draws(self) -> list[Edit]:
+        """Edits along random directions, with default settings, in the selected layer, from the same exemplars."""
+        [layer] = self.selection.edit.layers
+        exemplars = next(iter(self.exemplars.values()))
+        cut = Cut(self.classifier, layer, exemplars[0].mask.shape, Weights(self.classifier))
+        hosts = self.selection.hosts
+        site = site_at(cut, exemplars, LayerReference(cut, None if hosts is None else hosts.reference))
+        return [METHODS[RANDOM].edits(site, seed=seed)[0] for seed in range(DRAWS)]
 
     @cached_property
-    def random_directions(self) -> list[Comparison]:
-        """What draws of random directions do to the same images with the concept, see `random_directions`."""
-        return random_directions(self.search, self.selection)
+    def _predicted(self) -> dict[str, list[Effect]]:
+        """The effect of the edit, and of each draw of random directions, on each labeled set: one pass over each."""
+        predictions = EditedPredictions(self.classifier, [self.selection.edit, *self.draws])
+        effects = {}
+        for name, data in self.splits.labeled.items():
+            before, *afters = predictions.of(data, self.progress)
+            scenes = self.splits.scenes[name]
+            effects[name] = [Effect(data.labels, before, after, scenes) for after in afters]
+        return effects
+
+    @cached_property
+    def effects(self) -> dict[str, Effect]:
+        """What the edit does to each labeled set, by its name, see `Splits.labeled`.
+
+        Where labels have selected the edit, each image with the concept is predicted by the candidate that was selected
+        without its fold.
+        """
+        effects = {name: found[0] for name, found in self._predicted.items()}
+        scores = self.selection.scores
+        if scores.predicted is not None:
+            held_out = scores.cross_validated(self.folds, *self.weights)
+            for name in ("concept", "own_class"):  # in the order of `joined_concept`
+                if name in effects:
+                    after, held_out = held_out.split([len(effects[name]), len(held_out) - len(effects[name])])
+                    effects[name] = replace(effects[name], after=after)
+        return effects
+
+    @property
+    def folds(self) -> Tensor:
+        """The fold of each image with the concept that selects, `(N,)`: by scene, class by class."""
+        splits = self.splits
+        return stratified_folds(splits.joined_concept.labels, groups=splits.joined_scenes)
+
+    @cached_property
+    def random_directions(self) -> list[Effect]:
+        """What each draw of random directions does to the images with the concept."""
+        return list(self._predicted["concept"][1:]) if "concept" in self._predicted else []
+
+    @cached_property
+    def alternative_effects(self) -> dict[str, dict[str, Effect]]:
+        """What each alternative does to the labeled sets, by its name."""
+        networks = dict(self.networks)
+        if self.finetuned is not None:
+            networks = {FINETUNING: self.finetuned.edit.edited(self.classifier), **networks}
+        found: dict[str, dict[str, Effect]] = {}
+        for name, network in networks.items():
+            found[name] = {}
+            for set_name, data in self.splits.labeled.items():
+                after = predict(network, data, bar=name, progress=self.progress).argmax(dim=1)
+                found[name][set_name] = replace(self.effects[set_name], after=after)
+        return found
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per method: the selected edit, random directions, fine-tuned networks, and other alternatives.
+        """One row per method: the selected edit, random directions, the fine-tuned network, and other networks.
 
-        "random direction" is the mean of the draws. Where they were measured, the columns are
+        All counts are of scenes. "random direction" is the mean of the draws. Where they were measured, the columns are
         `errors`, `corrected`, `broken`: numbers of misclassified images with the concept before the edit, and of images
-        that it corrects and breaks, each evaluated with an edit that was selected without it;
+        that it corrects and breaks;
         `share`, `low`, `high`: share of these errors that is corrected, net, with its 95% interval;
-        `accuracy change`, `accuracy low`, `accuracy high`: change of accuracy on held-out clean images, in points, with
-        its 95% interval;
-        `retained`, `retained broken`: number of held-out retained images that were classified correctly, and of those
-        that are broken;
-        `candidates`, `layer`: number of candidates, and the layer or layers that were selected.
-        Fine-tuned networks are evaluated on a third of the images, which did not train them.
+        `accuracy change`, `accuracy low`, `accuracy high`: change of accuracy on clean images, in points, with its 95%
+        interval; `predictions changed`: the share of clean images whose prediction changes;
+        `own class`, `own class correct`: number of images of the mark's own class with the mark, and of those that are
+        correct;
+        `retained`, `retained broken`: number of retained images that were correct, and of those that are broken.
         """
-        params = self.selection.params
-        layers = [params.get(key, "") for key in ("layer", f"{SECOND_LAYER}layer")]
-        chosen = {"candidates": self.selection.n_candidates, "layer": " + ".join(layer for layer in layers if layer)}
-        rows: dict[str, dict[str, Any]] = {SELECTED: {**self.evaluation.row(), **chosen}}
-        draws = self.random_directions
-        if draws:
-            corrected = sum(draw.corrected for draw in draws) / len(draws)
-            broken = sum(draw.broken for draw in draws) / len(draws)
-            errors = int(draws[0].before.sum())
-            share = (corrected - broken) / errors if errors else float("nan")
-            rows[RANDOM] = {"errors": errors, "corrected": corrected, "broken": broken, "share": share}
-        for name, network in self.finetuned.items():
-            rows[name] = {**network.evaluation.row(), "candidates": network.candidates}
-        for name, other in self.others.items():
-            rows[name] = other.row()
+        retained = list(self.splits.retain)
+        rows: dict[str, dict[str, Any]] = {SELECTED: rows_of(self.effects, retained)}
+        if self.random_directions:
+            draws = pd.DataFrame([rows_of({"concept": draw}, []) for draw in self.random_directions])
+            rows[RANDOM] = draws[["errors", "corrected", "broken", "share"]].mean().to_dict()
+        for name, effects in self.alternative_effects.items():
+            rows[name] = rows_of(effects, retained)
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
+    @cached_property
+    def consistency(self) -> pd.DataFrame:
+        """How often hosts that selected nothing are predicted as without the mark, before and with the edit.
+
+        There is one row for hosts of other classes than the mark's, and one for those of its own class, with the
+        columns `hosts`, `alike before`, `alike with the edit` (with the mark pasted), and `changed without the mark`.
+        It is empty if the exemplar's own prediction has selected the edit.
+        """
+        hosts = self.selection.hosts
+        if hosts is None:
+            return pd.DataFrame(columns=["hosts", "alike before", "alike with the edit", "changed without the mark"])
+        measuring = hosts.measure
+        predictions = EditedPredictions(self.classifier, [self.selection.edit])
+        before, after = predictions.of(measuring.marked)
+        original, without_mark = predictions.of(measuring.images)
+        rows = {}
+        for name, is_member in {"other classes": ~measuring.is_own, "own class": measuring.is_own}.items():
+            rows[name] = {
+                "hosts": int(is_member.sum()),
+                "alike before": int((before == original)[is_member].sum()),
+                "alike with the edit": int((after == original)[is_member].sum()),
+                "changed without the mark": int((without_mark != original)[is_member].sum()),
+            }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def changed(self, images: Images) -> pd.DataFrame:
+        """List the images whose prediction changes with the edit, the most confident change first.
+
+        The net cost of an edit on images is exactly its net cost on these, so only they need labels.
+
+        Args:
+            images: `(N, 3, H, W)` in [0, 1].
+
+        Returns:
+            One row per image, with the columns `image` (its index), `before`, `after` (class names), and `confidence`
+            (the probability of the class that is predicted with the edit).
+        """
+        before = predict(self.classifier, images)
+        after = predict(self.selection.edit.edited(self.classifier), images)
+        is_changed = before.argmax(dim=1) != after.argmax(dim=1)
+        confidence = after.float().softmax(dim=1).amax(dim=1)
+        classes = self.classifier.classes
+        rows = []
+        for index in is_changed.nonzero()[:, 0].tolist():
+            names = {"before": classes[int(before[index].argmax())], "after": classes[int(after[index].argmax())]}
+            rows.append({"image": index, **names, "confidence": float(confidence[index])})
+        table = pd.DataFrame(rows, columns=["image", "before", "after", "confidence"])
+        return table.sort_values("confidence", ascending=False, ignore_index=True)
+
     # --- the verdict --------------------------------------------------------------------------------------------------
+
+    @property
+    def exemplars(self) -> dict[str, Sequence[Exemplar]]:
+        """The exemplars that the selected edit was made from, by name."""
+        name = self.selection.candidate.params.get("exemplar")
+        named = self.selection.exemplars
+        return {name: named[name]} if name in named else dict(named)
 
     @cached_property
     def checks(self) -> tuple[Check, ...]:
         """The checklist: each check with its status, "pass", "fail" or "not measured", its figure and advice."""
-        search = self.search
-        selection = self.selection
-        used = used_exemplars(search, selection)
-        checks = [*self.own_checks, *checks_before_search(search, used)]
-        checks.append(completeness_check(selection.n_candidates, self.complete))
-        checks.append(feasibility_check(search, selection))
-        found = self.evaluation
-        without_concept = search.without_concept
-        same_images = found.on(search, judged_images(search)) if self.finetuned else None
-        instead = instead_checks(same_images, self.finetuned, self.others, without_concept, self.not_compared)
-        if not selection.feasible:
-            return (*checks, *instead)
-        is_reliable = ~search.exemplar_activations.compare(selection.edit).after[used]
-        checks.append(fit_check(selection.edit))
-        checks.append(reliability_check(int(is_reliable.sum()), len(used)))
-        checks += help_checks(found, self.random_directions, search.splits.source)
-        checks += cost_checks(found, without_concept)
-        return (*checks, *instead)
+        scores = self.selection.scores
+        selected = list(scores.candidates).index(self.selection.candidate)
+        before = scores.objective_before(self.weights[1])
+        after = float(scores.objective(*self.weights)[selected])
+        checks = [*self.own_checks, *exemplar_checks(self.classifier, self.exemplars)]
+        checks += images_checks(self.classifier, self.splits, self.effects)
+        checks += selection_checks(scores.is_complete, len(scores), before, after)
+        if self.is_reselected:
+            figure = "the edit was selected again after the same labels had judged another one"
+            checks.append(Check("the labels judge one edit", False, figure, "Pass other labeled images.", UNCLEAR))
+        checks += help_checks(self.effects.get("concept"), self.random_directions, self.splits.source)
+        checks += cost_checks(self.splits, self.effects)
+        checks += instead_checks(self.splits, self.effects, self.alternative_effects, self.not_compared)
+        return tuple(checks)
 
     @cached_property
     def verdict(self) -> Verdict:
-        """Whether to use the edit ("use", "unclear" or "do not use"), why, and what to do next.
-
-        The advice begins with the constraint that limits the edit, if one does and everything was tried.
-        """
-        verdict = verdict_of(self.checks)
-        if not self.complete or not self.selection.feasible:  # a check names the constraint of the latter
-            return verdict
-        limit = limiting_constraint(self.search, self.selection)
-        return replace(verdict, advice=f"{limit} {verdict.advice}".strip()) if limit else verdict
+        """Whether to use the edit, why, and what to do next: "use", "unclear", "do not use", "fine-tune instead"."""
+        return verdict_of(self.checks)
 
     def summary(self) -> str:
         """Return the verdict, what helps, what it costs, and what else could be done; then the edit, and the checks."""
         lines = [str(self.verdict)]
-        told = self.verdict.lines if self.selection.feasible else {INSTEAD: self.verdict.lines[INSTEAD]}
-        lines += [f"{name}: {text}." for name, text in told.items()]
-        if self.selection.feasible:
-            candidates = f"the best of {self.selection.n_candidates:,} candidates"
-            lines.append(f"Selected: {describe_selection(self.selection)}; {candidates}.")
-            if self.inside_mask is not None:
-                exemplar = first_exemplar(self.search, self.selection)
-                lines.append(describe_map(self.inside_mask, float(exemplar.mask.mean())))
+        lines += [f"{name}: {text}." for name, text in self.verdict.lines.items()]
+        scores = self.selection.scores
+        lines.append(f"Selected: {self.selection.candidate}; the best of {len(scores):,} candidates.")
+        lines += self._consistency_lines()
         lines += [str(check) for check in self.checks if not check.line]
         return "\n".join(lines)
 
+    def _consistency_lines(self) -> list[str]:
+        """Say how consistent predictions for ordinary images with the mark are, and how many change without it."""
+        lines = []
+        changed = 0
+        total = 0
+        for name, row in self.consistency.iterrows():
+            if not row["hosts"]:
+                continue
+            total += int(row["hosts"])
+            changed += int(row["changed without the mark"])
+            lines.append(
+                f"Ordinary images with the mark ({name}): {row['alike with the edit']} of {row['hosts']} are predicted "
+                f"as without it, {row['alike before']} before the edit."
+            )
+        if total:
+            low, high = wilson(changed, total)
+            lines.append(
+                f"Without the mark, {changed} of {total} predictions change, {changed / total:.1%} [{low:.1%}, "
+                f"{high:.1%}]; accuracy falls by at most as much."
+            )
+        return lines
+
     # --- the report ---------------------------------------------------------------------------------------------------
 
-    def report(self, path: str | PathLike, progress: Progress | None = None) -> Path:
+    def report(self, path: str | PathLike) -> Path:
         """Write a report as one HTML page that can be read offline, and next to it its data as JSON.
 
-        The page has the verdict, images before and after, cost, checks, settings and code; see `report_data` for the
-        data. Each file is written in one step.
-
         Args:
-            path: the page, such as "report.html"; the data are then in "report.json".
-            progress: a class like `tqdm.tqdm`, for a bar.
+            path: the page, such as "report.html"; the data are then in "report.json". Each file is written in one step.
 
         Returns:
             The path of the page.
@@ -240,19 +352,11 @@ class Assessment:
             ValueError: if the path ends in ".json".
         """
         paths = report_paths(path)
-        with bar_of(progress, total=4, desc="report", unit="step") as bar:
-            data = self.report_data()
-            bar.update()
-            _ = self.trade_off  # computed once, and needed by the page
-            bar.update()
-            content = self.page()
-            bar.update()
-            save_report(content, data, paths)
-            bar.update()
+        save_report(self.page(), self.report_data(), paths)
         return paths[0]
 
     def report_data(self, title: str = "") -> dict[str, Any]:
-        """Return what the report says for programs: the verdict, checks, methods, settings, versions, fingerprints.
+        """Return what the report says for programs: the verdict, checks, methods, settings, versions, digests.
 
         All values have types of JSON; what was not measured is None.
         """
@@ -261,27 +365,3 @@ class Assessment:
     def page(self, title: str = "") -> Page:
         """Collect the content of the report, with a heading."""
         return make_page(self, title)
-
-    @cached_property
-    def fingerprints(self) -> Mapping[str, Any]:
-        """The fingerprints of the weights, the edit and the image sets."""
-        return fingerprints_of(self.search, self.selection)
-
-    def layers_html(self) -> str:
-        """Return the report's chart of the layers as a piece of HTML."""
-        return layers_html(self.selection)
-
-
-def _with_loss(selection: Selection, search: Search) -> Selection:
-    """Measure the loss at the exemplar that a scaled edit of one layer leaves, and write it into the edit's record."""
-    edit = selection.edit
-    if not selection.feasible or edit.record is None or edit.record.loss_after is not None:
-        return selection
-    exemplar = selection.params.get("exemplar")
-    if edit.record.objective not in OBJECTIVES or exemplar not in search.exemplars:
-        return selection
-    layer = selection.params["layer"]
-    site = search.site(layer, search.exemplars[exemplar])
-    problem = pose(site, None, bool(selection.params.get("masked", True)))
-    _, left = losses(problem, edit.record.objective, edit.changes[f"{layer}.weight"].delta())
-    return replace(selection, edit=replace(edit, record=replace(edit.record, loss_after=left)))

@@ -33,7 +33,7 @@ OWN_SOLVE, OWN_SELECT, OWN_MEASURE = 8, 24, 24
 """The same numbers for hosts of the mark's own class, by prediction."""
 
 ENOUGH_IMAGES = 200
-"""With fewer ordinary images, the numbers are in proportion."""
+"""With fewer ordinary images of other classes, the numbers are in proportion."""
 
 FEW_OWN = 8
 """With fewer hosts of the mark's own class that select, the cost on this class is selected for only roughly."""
@@ -87,6 +87,7 @@ class Hosts:
         select: the hosts that select an edit.
         measure: the hosts on which the selected edit is measured.
         reference: the images that define C.
+        own_classes: the classes of the marks, what x' of the exemplars are predicted as: indices.
     """
 
     solve: Mapping[str, list[Exemplar]]
@@ -94,6 +95,24 @@ class Hosts:
     select: HostSet
     measure: HostSet
     reference: Tensor
+    own_classes: tuple[int, ...]
+
+    def warn_about_own_class(self, classifier: Classifier) -> None:
+        """Warn if so few hosts of the mark's own class select that the cost on it hardly counts.
+
+        Args:
+            classifier: the classifier.
+
+        Warns:
+            UserWarning: if there are fewer than `FEW_OWN`.
+        """
+        count = int(self.select.is_own.sum())
+        if count < FEW_OWN:
+            names = ", ".join(sorted(classifier.classes[index] for index in self.own_classes))
+            warn(
+                f"only {count} of {len(self.select)} ordinary images that select are predicted as {names}, the class "
+                f"of the mark, so the cost on it hardly counts; pass about {7 * FEW_OWN // 3 + 1} such images"
+            )
 
     @classmethod
     def of(
@@ -117,9 +136,6 @@ class Hosts:
             TypeError: if the images have labels, or are no set of images.
             ValueError: if they do not have the size of the classifier's input, if they show fewer than `FEWEST_IMAGES`
                 scenes, or if they show nothing but the mark's class.
-
-        Warns:
-            UserWarning: if few images are predicted as the mark's class.
         """
         pixels = sample_of(classifier, exemplars, images, seed)
         predicted = predict(classifier, pixels).log_softmax(dim=1)
@@ -129,7 +145,7 @@ class Hosts:
         is_own = torch.isin(classes, torch.tensor(own_classes))
         others = (~is_own).nonzero()[:, 0]
         own = is_own.nonzero()[:, 0]
-        share = min(len(pixels) / ENOUGH_IMAGES, 1.0)
+        share = min(len(others) / ENOUGH_IMAGES, 1.0)
         sizes = [max(round(share * size), 1) for size in (SOLVE, SELECT, MEASURE)]
         own_sizes = _own_sizes(len(own))
         if len(others) <= sum(sizes):
@@ -137,12 +153,6 @@ class Hosts:
             raise ValueError(
                 f"{len(own)} of {len(pixels)} ordinary images are predicted as {names}, the class of the mark; pass "
                 "images of other classes as well"
-            )
-        if own_sizes[1] < FEW_OWN:
-            names = ", ".join(sorted({classifier.classes[index] for index in own_classes}))
-            warn(
-                f"{len(own)} of {len(pixels)} ordinary images are predicted as {names}, the class of the mark, so the "
-                f"cost on this class hardly counts in the selection; pass at least {7 * FEW_OWN // 3 + 1} of them"
             )
         parts = others.split([*sizes, len(others) - sum(sizes)])
         own_parts = own.split([*own_sizes, len(own) - sum(own_sizes)])
@@ -159,7 +169,7 @@ class Hosts:
         for name, group in exemplars.items():
             solve[name] = _paste(pixels[parts[0]], _in_turn(group, len(parts[0])), where, 7 * seed + 2)
             solve_own[name] = _paste(pixels[own_parts[0]], _in_turn(group, len(own_parts[0])), where, 7 * seed + 3)
-        return cls(solve, solve_own, sets[0], sets[1], pixels[parts[3][:MOST_REFERENCE]])
+        return cls(solve, solve_own, sets[0], sets[1], pixels[parts[3][:MOST_REFERENCE]], tuple(set(own_classes)))
 
 
 def sample_of(

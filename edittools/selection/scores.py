@@ -14,7 +14,7 @@ from edittools.edits import Edit
 CLEAN_WEIGHT = 2.0
 """The weight of the images without the mark in the objective, see `docs/decisions.md`."""
 
-OWN_WEIGHT = 3.0
+OWN_WEIGHT = 1.0
 """The weight of the hosts of the mark's own class in the objective, next to those of all other classes."""
 
 
@@ -52,9 +52,9 @@ class Scores:
             original prediction without the mark; of a labeled image, its cross-entropy.
         clean: the divergence of each image without the mark from its original prediction, `(C, M)`.
         before: the losses of the images with the mark without an edit, `(N,)`.
-        is_own: which images with the mark are hosts of the mark's own class, `(N,)` booleans.
-        is_own_clean: which images without the mark are, `(M,)` booleans.
+        is_own: which images with the mark are of the mark's own class, `(N,)` booleans.
         counts: which images without the mark count, `(M,)` booleans; one that may show the mark does not.
+        predicted: the predicted class of each labeled image with the mark, `(C, N)`; None for hosts.
         is_complete: whether all candidates were scored; False if the scoring was interrupted.
         seconds: the CPU time that it took to make the candidates and to score them.
     """
@@ -64,8 +64,8 @@ class Scores:
     clean: Tensor
     before: Tensor
     is_own: Tensor
-    is_own_clean: Tensor
     counts: Tensor
+    predicted: Tensor | None = None
     is_complete: bool = True
     seconds: float = field(default=float("nan"), compare=False)
 
@@ -75,8 +75,8 @@ class Scores:
     def objective(self, clean_weight: float = CLEAN_WEIGHT, own_weight: float = OWN_WEIGHT) -> Tensor:
         """Compute the objective of each candidate, `(C,)`: lower is better.
 
-        It is the mean loss of images with the mark plus `clean_weight` times that of images without it; hosts of the
-        mark's own class are a stratum of their own, with weight `own_weight`.
+        It is the mean loss of images with the mark plus `clean_weight` times the mean divergence of images without it.
+        Images of the mark's own class with the mark are a stratum of their own, with the weight `own_weight`.
 
         Args:
             clean_weight: the weight of the images without the mark.
@@ -87,9 +87,8 @@ class Scores:
         """
         clean_weight = check_amount(clean_weight, "clean_weight", 0)
         own_weight = check_amount(own_weight, "own_weight", 0)
-        others = _mean(self.marked, ~self.is_own) + clean_weight * _mean(self.clean, ~self.is_own_clean & self.counts)
-        own = _mean(self.marked, self.is_own) + clean_weight * _mean(self.clean, self.is_own_clean & self.counts)
-        return others + own_weight * own
+        marked = _mean(self.marked, ~self.is_own) + own_weight * _mean(self.marked, self.is_own)
+        return marked + clean_weight * _mean(self.clean, self.counts)
 
     def objective_before(self, own_weight: float = OWN_WEIGHT) -> float:
         """Compute the objective without an edit."""
@@ -121,7 +120,29 @@ class Scores:
     def without(self, is_held_out: Tensor) -> "Scores":
         """Leave out images with the mark, `(N,)` booleans, as for a fold that measures."""
         kept = ~is_held_out
-        return replace(self, marked=self.marked[:, kept], before=self.before[kept], is_own=self.is_own[kept])
+        predicted = None if self.predicted is None else self.predicted[:, kept]
+        parts = {"marked": self.marked[:, kept], "before": self.before[kept], "is_own": self.is_own[kept]}
+        return replace(self, **parts, predicted=predicted)
+
+    def cross_validated(
+        self, folds: Tensor, clean_weight: float = CLEAN_WEIGHT, own_weight: float = OWN_WEIGHT
+    ) -> Tensor:
+        """Predict each labeled image by the candidate that is selected without its fold.
+
+        Args:
+            folds: the number of each image's fold, `(N,)`.
+            clean_weight: the weight of the images without the mark, see `objective`.
+            own_weight: the weight of the mark's own class.
+
+        Returns:
+            The predicted classes, `(N,)`.
+        """
+        held_out = torch.empty(len(folds), dtype=torch.long)
+        for fold in folds.unique():
+            is_member = folds == fold
+            selected = int(self.without(is_member).objective(clean_weight, own_weight).argmin())
+            held_out[is_member] = self.predicted[selected, is_member]
+        return held_out
 
 
 def _mean(losses: Tensor, is_member: Tensor) -> Tensor:

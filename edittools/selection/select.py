@@ -15,28 +15,30 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from edittools._checks import one_of, warn
 from edittools._inference import refuse_inference_mode, without_autocast
 from edittools._ledger import Weights
 from edittools._progress import Progress, bar_of
-from edittools.classifiers import Classifier, check_classifier
-from edittools.cut import Cut, cut_all, states_at
+from edittools.classifiers import Classifier, check_classifier, remap_labels
+from edittools.cut import Cut, State, cut_all, states_at
 from edittools.edits import Edit
 from edittools.exemplars import PLACES, Exemplar, Exemplars, named_exemplars
-from edittools.images import Images
+from edittools.images import Images, LabelledImages
 from edittools.layers import check_layers
-from edittools.methods import EDIT, METHODS
+from edittools.methods import EDIT, METHODS, Method
+from edittools.metrics import predict, predicted_classes
 from edittools.moments import NoEditError, SecondMoment, measure
 from edittools.selection.hosts import MOST_REFERENCE, Hosts, divergence, sample_of
 from edittools.selection.scores import Candidate, Scores
 from edittools.site import LayerReference, Site, site_at
 
-HOSTS, EXEMPLAR = "hosts", "exemplar"
+HOSTS, EXEMPLAR, LABELS = "hosts", "exemplar", "labels"
 
-SELECTORS = (HOSTS, EXEMPLAR)
-"""What selects an edit without labels: hosts, or the exemplar's own prediction."""
+SELECTORS = (HOSTS, EXEMPLAR, LABELS)
+"""What selects an edit: hosts or the exemplar's own prediction, without labels; or labeled images with the concept."""
 
 FIRST_LAYERS = 10
 """The number of layers in which edits with default settings are scored on hosts."""
@@ -138,7 +140,7 @@ def select_edit(
     Warns:
         UserWarning: if few images show the mark's class, or if no edit lowers the objective.
     """
-    one_of(select_by, SELECTORS, "select_by")
+    one_of(select_by, (HOSTS, EXEMPLAR), "select_by")
     selection = select(
         classifier,
         exemplars,
@@ -173,8 +175,14 @@ def select(
     where: str = "anywhere",
     seed: int = 0,
     progress: Progress | None = None,
+    concept: LabelledImages | None = None,
+    methods: Sequence[Method] | None = None,
 ) -> Selection:
-    """Select an edit as `select_edit` does, and return the score table as well.
+    """Select an edit as `select_edit` does, by labels as well, and return the score table.
+
+    With `select_by="labels"`, `concept` holds the labeled images with the concept that select: their mean cross-entropy
+    takes the place of the divergence of hosts with the mark. `methods` are tried instead of edits that are selected
+    from exemplars and hosts: all settings and strengths of each, in each layer, with the exemplars.
 
     If it is interrupted after the first candidate was scored, the best one until then is returned, and
     `Scores.is_complete` is False; before that, `Ended` is raised.
@@ -183,27 +191,36 @@ def select(
     named = named_exemplars(exemplars, check_classifier(classifier))
     names = check_layers(classifier, layers)
     one_of(where, PLACES, "where")
+    one_of(select_by, SELECTORS, "select_by")
     started = time.process_time()
-    hosts = Hosts.of(classifier, named, images, where, seed) if select_by == HOSTS else None
+    hosts = None if select_by == EXEMPLAR else Hosts.of(classifier, named, images, where, seed)
     reference = sample_of(classifier, named, images, seed)[:MOST_REFERENCE] if hosts is None else hosts.reference
+    if select_by == HOSTS and methods is None:
+        hosts.warn_about_own_class(classifier)
+    selecting = Selecting.of(classifier, named, hosts, concept if select_by == LABELS else None)
     cuts = cut_all(classifier, names, weights=Weights(classifier))
-    total = len(names) * len(named)
+    count = len(names) * len(named)
+    total = count
     if hosts is not None:
-        total += min(total, FIRST_LAYERS) * len(STRENGTHS) + min(total, BEST_LAYERS) * 2 * len(RANKS) * len(STRENGTHS)
+        total += min(count, FIRST_LAYERS) * len(STRENGTHS) + min(count, BEST_LAYERS) * 2 * len(RANKS) * len(STRENGTHS)
+    if methods is not None:
+        total = count * sum(len(method.settings) * len(method.strengths) for method in methods)
     ranking: list[Ranked] = []
     is_complete = True
     with bar_of(progress, total=total, desc="selecting an edit", unit="step") as bar:
-        scored = Scored(hosts, bar)
+        scored = Scored(selecting, bar)
         try:
             sites = _Sites(cuts, reference, moments)
-            for one in _rank(sites, named, hosts, scored):
-                ranking.append(one)
-            if hosts is None:
-                _score_by_exemplar(ranking, scored)
+            if methods is not None:
+                _score_methods(sites, named, methods, scored)
             else:
-                _score_by_hosts(sites, ranking, hosts, scored)
+                ranking.extend(_rank(sites, named, hosts, scored))
+                if hosts is None:
+                    _score_by_exemplar(ranking, scored)
+                else:
+                    _score_by_images(sites, ranking, hosts, scored)
         except KeyboardInterrupt:
-            if not scored.candidates:
+            if not len(scored):
                 raise
             is_complete = False
     scores = scored.table(is_complete, time.process_time() - started)
@@ -276,7 +293,6 @@ def _rank(
     last_cut = list(sites.cuts.values())[-1]
     changed = torch.stack([one.changed for one in shown])
     target = _original_log_probabilities(last_cut, torch.stack([one.image for one in shown]))
-    scored.before_at_exemplars = divergence(target, _original_log_probabilities(last_cut, changed))[: len(members)]
     states = states_at(sites.cuts, changed)
     is_ranked = False
     for name, group in named.items():
@@ -321,18 +337,18 @@ def _score_by_exemplar(ranked: Sequence[Ranked], scored: "Scored") -> None:
         scored.add(Candidate(one.edit, params), one.at_exemplars, torch.zeros(0))
 
 
-def _score_by_hosts(sites: _Sites, ranked: Sequence[Ranked], hosts: Hosts, scored: "Scored") -> None:
-    """Score edits of the exemplars in the first layers on hosts, and edits that are made from hosts in the best."""
+def _score_by_images(sites: _Sites, ranked: Sequence[Ranked], hosts: Hosts, scored: "Scored") -> None:
+    """Score edits of the exemplars in the first layers, and edits that are made from hosts in the best of these."""
     first = _first_layers(ranked)
     for layer, of_layer in _by_layer(first):
-        states = _HostStates(sites.cuts[layer], hosts)
+        states = _SelectingStates(sites.cuts[layer], scored)
         for one in of_layer:
             params = {"method": EDIT, "layer": layer, "exemplar": one.exemplar, "solved with": "exemplar", "rank": 1}
-            states.score(one.edit, params, scored)
+            states.score(one.edit, params)
     table = scored.table().table().drop_duplicates(["layer", "exemplar"])[:BEST_LAYERS]  # the best ones come first
     best = list(zip(table.layer, table.exemplar, strict=True))
     for layer, of_layer in _by_layer([one for one in first if (one.layer, one.exemplar) in best]):
-        states = _HostStates(sites.cuts[layer], hosts)
+        states = _SelectingStates(sites.cuts[layer], scored)
         for one in of_layer:
             for solved_with, members in _solved_with(hosts, one.exemplar).items():
                 site = sites.site(layer, members)
@@ -342,7 +358,26 @@ def _score_by_hosts(sites: _Sites, ranked: Sequence[Ranked], hosts: Hosts, score
                     except NoEditError:
                         continue
                     params = {"method": EDIT, "layer": layer, "exemplar": one.exemplar}
-                    states.score(edit, {**params, "solved with": solved_with, "rank": rank}, scored)
+                    states.score(edit, {**params, "solved with": solved_with, "rank": rank})
+
+
+def _score_methods(
+    sites: _Sites, named: Mapping[str, Sequence[Exemplar]], methods: Sequence[Method], scored: "Scored"
+) -> None:
+    """Score all settings and strengths of methods in each layer, with the exemplars of each edit."""
+    for layer, cut in sites.cuts.items():
+        states = _SelectingStates(cut, scored)
+        for name, group in named.items():
+            site = sites.site(layer, group)
+            for method in methods:
+                for setting in method.settings:
+                    params = {"method": method.name, "layer": layer, "exemplar": name, **setting}
+                    try:
+                        edits = method.edits(site, **setting)
+                    except NoEditError:
+                        continue
+                    for edit in edits:
+                        states.score(edit, params, method.strengths)
 
 
 def _by_layer(ranked: Sequence[Ranked]) -> Iterator[tuple[str, list[Ranked]]]:
@@ -362,30 +397,104 @@ def _solved_with(hosts: Hosts, name: str) -> dict[str, list[Exemplar]]:
 # --- the scores -------------------------------------------------------------------------------------------------------
 
 
-class _HostStates:
-    """The states of the hosts that select at one layer, with and without the mark."""
+@dataclass(frozen=True, eq=False)
+class Selecting:
+    """The images that select, with what a candidate is scored by.
 
-    def __init__(self, cut: Cut, hosts: Hosts) -> None:
+    Attributes:
+        marked: the images with the mark, `(N, 3, H, W)`.
+        clean: the images without it, `(M, 3, H, W)`.
+        target: the original log-probabilities of the images with the mark, `(N, classes)`; None where labels select.
+        labels: the labels of the images with the mark, `(N,)`; None without labels.
+        original: the original log-probabilities of the images without the mark, `(M, classes)`.
+        before: the losses of the images with the mark without an edit, `(N,)`.
+        is_own: which images with the mark are of its own class, `(N,)` booleans.
+        counts: which images without the mark count, `(M,)` booleans.
+    """
+
+    marked: Tensor
+    clean: Tensor
+    target: Tensor | None
+    labels: Tensor | None
+    original: Tensor
+    before: Tensor
+    is_own: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        classifier: Classifier,
+        named: Mapping[str, Sequence[Exemplar]],
+        hosts: Hosts | None,
+        concept: LabelledImages | None,
+    ) -> "Selecting":
+        """Collect the images that select: those of exemplars, hosts, or labeled images with the concept.
+
+        Args:
+            classifier: the classifier.
+            named: the exemplars by name; they select without hosts.
+            hosts: the ordinary images, divided.
+            concept: labeled images with the concept; they select if they are given.
+        """
+        if hosts is None:
+            members = [exemplar for group in named.values() for exemplar in group]
+            marked = torch.stack([one.changed for one in members])
+            target = predict(classifier, torch.stack([one.image for one in members])).log_softmax(dim=1)
+            before = divergence(target, predict(classifier, marked).log_softmax(dim=1))
+            nothing = torch.zeros(0, dtype=torch.bool)
+            is_own = torch.zeros(len(members), dtype=torch.bool)
+            return cls(marked, marked[:0], target, None, target[:0], before, is_own, nothing)
+        select = hosts.select
+        counts = ~select.shows_mark
+        if concept is None:
+            before = divergence(select.original, select.with_mark)
+            target = select.original
+            return cls(select.marked, select.images, target, None, select.original, before, select.is_own, counts)
+        data = remap_labels("concept", concept, classifier)
+        pixels = data.images[:]
+        before = cross_entropy(predict(classifier, pixels), data.labels, reduction="none")
+        is_own = torch.isin(data.labels, torch.tensor(hosts.own_classes, dtype=torch.long))
+        return cls(pixels, select.images, None, data.labels, select.original, before, is_own, counts)
+
+    def loss(self, predicted: Tensor) -> Tensor:
+        """Compute the loss of the images with the mark, `(N,)`, from log-probabilities `(N, classes)`."""
+        if self.target is not None:
+            return divergence(self.target, predicted)
+        found = cross_entropy(predicted, self.labels, reduction="none")
+        return torch.where(found.isfinite(), found, torch.inf)
+
+
+class _SelectingStates:
+    """The states of the images that select at one layer."""
+
+    def __init__(self, cut: Cut, scored: "Scored") -> None:
         self.cut = cut
-        self.original = hosts.select.original
-        self.marked = [cut.prefix(batch) for batch in hosts.select.marked.split(BATCH)]
-        self.clean = [cut.prefix(batch) for batch in hosts.select.images.split(BATCH)]
+        self.scored = scored
+        self.marked = [cut.prefix(batch) for batch in scored.selecting.marked.split(BATCH)]
+        self.clean = [cut.prefix(batch) for batch in scored.selecting.clean.split(BATCH)]
 
-    def score(self, edit: Edit, params: Mapping[str, Any], scored: "Scored") -> None:
+    def score(self, edit: Edit, params: Mapping[str, Any], strengths: Sequence[float] = STRENGTHS) -> None:
         """Score an edit with each strength."""
-        losses = {}
-        for name, states in {"marked": self.marked, "clean": self.clean}.items():
-            batches = [_log_probabilities(self.cut, state, edit, STRENGTHS) for state in states]
-            for number, strength in enumerate(STRENGTHS):
-                predicted = torch.cat([batch[number] for batch in batches])
-                losses[name, strength] = divergence(self.original, predicted)
-        for strength in STRENGTHS:
+        selecting = self.scored.selecting
+        marked = self._predicted(self.marked, edit, strengths)
+        clean = self._predicted(self.clean, edit, strengths)
+        for strength, with_mark, without_mark in zip(strengths, marked, clean, strict=True):
             candidate = Candidate(edit, {**params, "strength": strength}, strength)
-            scored.add(candidate, losses["marked", strength], losses["clean", strength])
-            scored.step()
+            changed = divergence(selecting.original, without_mark)
+            self.scored.add(candidate, selecting.loss(with_mark), changed, predicted_classes(with_mark))
+            self.scored.step()
+
+    def _predicted(self, states: Sequence[State], edit: Edit, strengths: Sequence[float]) -> list[Tensor]:
+        """Compute the log-probabilities of all images at once, for each strength."""
+        if list(edit.changes) == [f"{self.cut.layer}.weight"]:
+            batches = [_log_probabilities(self.cut, state, edit, strengths) for state in states]
+        else:
+            batches = [_log_probabilities_with(self.cut, state, edit, strengths) for state in states]
+        return [torch.cat([batch[number] for batch in batches]) for number in range(len(strengths))]
 
 
-def _log_probabilities(cut: Cut, state: tuple[Tensor, ...], edit: Edit, strengths: Sequence[float]) -> list[Tensor]:
+def _log_probabilities(cut: Cut, state: State, edit: Edit, strengths: Sequence[float]) -> list[Tensor]:
     """Compute the log-probabilities with an edit of a cut's layer, scaled by several factors, from a state there."""
     output = cut.output(state)
     added = edit.changes[f"{cut.layer}.weight"].added(cut, cut.keys(state))
@@ -393,27 +502,36 @@ def _log_probabilities(cut: Cut, state: tuple[Tensor, ...], edit: Edit, strength
     return [one.float().log_softmax(dim=1).cpu() for one in logits]
 
 
+def _log_probabilities_with(cut: Cut, state: State, edit: Edit, strengths: Sequence[float]) -> list[Tensor]:
+    """Compute the log-probabilities with an edit of other parameters, as of a network that was fine-tuned locally."""
+    found = []
+    for strength in strengths:
+        parameters = {}
+        for name, change in edit.changes.items():
+            parameter = cut.tensor(name)
+            parameters[name] = torch.add(parameter, change.delta().to(parameter), alpha=strength)
+        found.append(cut.logits(state, parameters=parameters).float().log_softmax(dim=1).cpu())
+    return found
+
+
 class Scored:
     """The candidates that were scored so far, and the bar that shows how far a selection is.
 
     Attributes:
-        candidates: the candidates.
-        before_at_exemplars: the divergence of x' of each exemplar from x without an edit, `(E,)`.
+        selecting: the images that select.
     """
 
-    def __init__(self, hosts: Hosts | None, bar: Any) -> None:
-        self.candidates: list[Candidate] = []
-        self.before_at_exemplars = torch.zeros(0)
-        self._hosts = hosts
-        self._marked: list[Tensor] = []
-        self._clean: list[Tensor] = []
+    def __init__(self, selecting: Selecting, bar: Any) -> None:
+        self.selecting = selecting
+        self._rows: list[tuple[Candidate, Tensor, Tensor, Tensor | None]] = []
         self._bar = bar
 
-    def add(self, candidate: Candidate, marked: Tensor, clean: Tensor) -> None:
-        """Add the losses of a candidate: of images with the mark, and of those without it."""
-        self.candidates.append(candidate)
-        self._marked.append(marked)
-        self._clean.append(clean)
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, candidate: Candidate, marked: Tensor, clean: Tensor, predicted: Tensor | None = None) -> None:
+        """Add what a candidate does: the losses of images with and without the mark, and the classes of the former."""
+        self._rows.append((candidate, marked, clean, predicted))  # at once, since Ctrl-C may come at any moment
 
     def step(self) -> None:
         """Update the bar.
@@ -428,15 +546,16 @@ class Scored:
 
     def table(self, is_complete: bool = True, seconds: float = float("nan")) -> Scores:
         """Return the score table."""
-        marked = torch.stack(self._marked)
-        clean = torch.stack(self._clean)
-        before = self.before_at_exemplars
-        is_own = torch.zeros(marked.shape[1], dtype=torch.bool)
-        counts = torch.ones(clean.shape[1], dtype=torch.bool)
-        if self._hosts is not None:
-            selecting = self._hosts.select
-            before = divergence(selecting.original, selecting.with_mark)
-            is_own = selecting.is_own
-            counts = ~selecting.shows_mark
-        is_own_clean = is_own[: clean.shape[1]]
-        return Scores(self.candidates, marked, clean, before, is_own, is_own_clean, counts, is_complete, seconds)
+        selecting = self.selecting
+        candidates, marked, clean, predicted = zip(*self._rows, strict=True)
+        return Scores(
+            candidates,
+            torch.stack(marked),
+            torch.stack(clean),
+            selecting.before,
+            selecting.is_own,
+            selecting.counts,
+            torch.stack(predicted) if selecting.labels is not None else None,
+            is_complete,
+            seconds,
+        )

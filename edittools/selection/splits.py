@@ -1,8 +1,9 @@
-"""Splits: named image sets that share no image, so that an edit is not evaluated on images that selected it.
+"""Splits: the image sets of a repair, labeled, checked, and divided once. They share no image.
 
 Images are compared by thumbnails, so the same photo in another size, precision or file counts as the same image.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,30 +16,27 @@ from edittools._checks import one_of, warn
 from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_size, remap_labels
 from edittools.exemplars import Exemplar
-from edittools.images import Images, LabelledImages, LazyImages, check_images, pixels_of, stratified
+from edittools.images import Images, LabelledImages, LazyImages, pixels_of, stratified
 from edittools.metrics import predict, predicted_classes
 from edittools.scenes import are_same, are_shared, first_of_each, scenes_of, scenes_of_thumbnails, thumbnails
-
-SELECTING = ("target", "retain", "own_class", "clean")
-"""The labeled splits on which an edit is selected."""
-
-EVALUATING = ("target_test", "clean_test", "retain_test", "same_class_test")
-"""The labeled splits that are used for evaluation only, as are those in `Splits.extra`."""
+from edittools.selection.hosts import FEWEST_IMAGES
 
 MOST_NAMED = 3
 """The largest number of shared images that an error message names."""
 
-REFERENCE_SHARE = 0.25
-"""The share of the clean images that `split_clean` uses as reference images."""
-
 RETAINED = "retained images"
 """The name of a set of retained images that was given without a name."""
 
-FOLDS = 6
-"""The number of folds of `Splits.with_folds`."""
+ORDINARY_SHARE = 0.5
+"""The share of the clean scenes that select, if no ordinary images are given."""
 
-SAMPLE = "sample"
-FAILURES = "failures"
+MOST_ORDINARY = 300
+"""The largest number of clean scenes that select, if no ordinary images are given."""
+
+FOLDS = 6
+"""The number of folds where labels select."""
+
+SAMPLE, FAILURES = "sample", "failures"
 
 SOURCES = (SAMPLE, FAILURES)
 """How images with the concept were chosen: any of them, right and wrong, or because they were misclassified."""
@@ -46,43 +44,26 @@ SOURCES = (SAMPLE, FAILURES)
 
 @dataclass(frozen=True)
 class Splits:
-    """Image sets for selection and for evaluation; `check_disjoint` tells whether an image has two purposes.
+    """Image sets that share no image: ordinary ones select, and labeled ones measure.
 
-    Args:
-        reference: images whose keys define the second moment C; no labels are needed.
-        target: images that show the concept; used for selection.
-        clean: images on which accuracy must not drop; used for selection, by the accuracy constraint.
-        retain: images that rely on the concept legitimately; used for selection, by the constraint on retained images.
-        own_class: images that show the concept and belong to the class that the concept argues for; used for selection.
-        target_test: images that show the concept; used for evaluation only, as are all following sets.
-        clean_test: images on which accuracy is measured.
-        retain_test: images that rely on the concept legitimately.
-        same_class_test: images that show the concept, of the same class as the exemplars.
-        extra: other sets, by name.
-        retain_sets: if `retain` joins several sets, which of its images belong to each, `(N,)` booleans by name.
-        folds: number of each image's fold for cross-validation, `(N,)`, by the name of the split, see `with_folds`.
-        scenes: number of each target image's scene, `(N,)`, see `scenes_of`; None if each image counts alone.
-        source: how the target images were chosen, one of `SOURCES`.
-
-    Raises:
-        TypeError: if a set is of another type.
-        ValueError: if an extra set has the name of another split, if the folds are of other images, or if there is no
-            such source.
+    Attributes:
+        images: ordinary images without labels.
+        concept: images that show the concept, of other classes than its own; None without labels.
+        own_class: images that show the concept, of its own class; None if there are none.
+        clean: images on which accuracy should not drop; None if there are none.
+        retain: images that rely on the concept legitimately, by the name of the set.
+        own_classes: the classes that x' of the exemplars are predicted as, but x are not: indices.
+        scenes: number of each image's scene, `(N,)`, by the name of the set, see `labeled`.
+        source: how the images with the concept were chosen, one of `SOURCES`.
     """
 
-    reference: Images = field(repr=False)
-    target: LabelledImages = field(repr=False)
-    clean: LabelledImages = field(repr=False)
-    retain: LabelledImages | None = field(default=None, repr=False)
+    images: Images = field(repr=False)
+    concept: LabelledImages | None = field(default=None, repr=False)
     own_class: LabelledImages | None = field(default=None, repr=False)
-    target_test: LabelledImages | None = field(default=None, repr=False)
-    clean_test: LabelledImages | None = field(default=None, repr=False)
-    retain_test: LabelledImages | None = field(default=None, repr=False)
-    same_class_test: LabelledImages | None = field(default=None, repr=False)
-    extra: Mapping[str, LabelledImages] = field(default_factory=dict, repr=False)
-    retain_sets: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    folds: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    scenes: Tensor | None = field(default=None, repr=False)
+    clean: LabelledImages | None = field(default=None, repr=False)
+    retain: Mapping[str, LabelledImages] = field(default_factory=dict, repr=False)
+    own_classes: tuple[int, ...] = ()
+    scenes: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     source: str = SAMPLE
 
     @classmethod
@@ -90,129 +71,92 @@ class Splits:
         cls,
         classifier: Classifier,
         exemplars: Sequence[Exemplar],
-        concept: LabelledImages,
-        clean: Images,
+        images: Images | None = None,
+        concept: LabelledImages | None = None,
+        clean: Images | None = None,
         retain: Images | Mapping[str, Images] | None = None,
         source: str = SAMPLE,
     ) -> "Splits":
         """Label sets of images, check them, and divide them.
 
-        A quarter of the clean images are `reference`, the others `clean`. Images with the concept are `own_class` if
-        they belong to the class that x' of an exemplar is predicted as, but x is not; the others are `target`. All of
-        these but the reference images are divided into folds, see `with_folds`.
-
         Args:
             classifier: the classifier.
             exemplars: all exemplars; only x of one may be among the images with the concept.
-            concept: labeled images that show the concept. If their class names are not those of the classifier, in the
-                same order, labels are mapped by class name.
-            clean: images whose accuracy must not drop; without labels, the current predictions serve as labels.
+            images: ordinary images without labels. Without them, a part of the clean images is taken, by scene, and
+                what is left measures.
+            concept: labeled images that show the concept, right and wrong. If their class names are not those of the
+                classifier, in the same order, labels are mapped by class name.
+            clean: images whose accuracy should not drop; without labels, the current predictions serve as labels.
             retain: images that rely on the concept legitimately, or several such sets by name; labeled like `clean`.
             source: how the images with the concept were chosen, one of `SOURCES`.
 
         Raises:
-            TypeError: if a set of images is of another type.
+            TypeError: if a set of images is of another type, or if `images` has labels.
             ValueError: if images do not have the size of the classifier's input, if a label is not one of its classes,
-                if there are fewer than two images with the concept or three clean images, if two retained sets have the
-                same name as text, or if two sets share an image.
+                if there are neither ordinary nor clean images, if two retained sets have the same name as text, or if
+                two sets share an image.
 
         Warns:
-            UserWarning: if a set holds an image more than once (it is used once), if a retained set is empty, or if two
-                sets show the same scenes.
+            UserWarning: if a set holds an image more than once (it is used once), if a set is empty, or if two sets
+                show the same scenes.
         """
+        one_of(source, SOURCES, "source")
+        if isinstance(images, LabelledImages):
+            raise TypeError(
+                "images has labels, but ordinary images select an edit without labels; pass their pixels as images= "
+                "(data.images), and labeled images that measure as concept=, clean=, or retain="
+            )
+        if images is None and clean is None:
+            raise ValueError(
+                "neither images nor clean was given; pass ordinary images, which select an edit, as images="
+            )
         retained = _named_retained(retain)
         given = {"concept": concept, "clean": clean, **dict(retained.values())}
+        given = {title: data for title, data in given.items() if data is not None}
         labeled = _label_sets(given, classifier)
-        _check_sets(labeled, exemplars)
-        reference, clean_images = split_clean(labeled["clean"])
-        target, own_class = _split_off_own_class(labeled["concept"], classifier, exemplars)
-        sets = {name: labeled[title] for name, (title, _) in retained.items()}
-        return cls(
-            reference=reference,
-            target=target,
-            clean=clean_images,
-            retain=_joined([images for images in sets.values() if len(images)]),
-            own_class=own_class,
-            retain_sets=_members_of(sets),
-            source=source,
-        ).with_folds()
-
-    def __post_init__(self) -> None:
-        one_of(self.source, SOURCES, "source")
-        taken = [name for name in ("reference", *SELECTING, *EVALUATING) if name in self.extra]
-        if taken:
-            raise ValueError(f"The extra split {taken[0]!r} has the name of another split; give it another name")
-        check_images(self.reference, "reference")
-        for name, data in self.labeled.items():
-            if not isinstance(data, LabelledImages):
-                raise TypeError(
-                    f"The split {name!r} is a {type(data).__name__}; pass LabelledImages(images, labels, classes)"
-                )
-        for name, numbers in self.folds.items():
-            count = len(self.labeled[name]) if name in self.labeled else 0
-            if len(numbers) != count:
-                raise ValueError(
-                    f"There are {len(numbers)} numbers of folds for {count} {name} images; make them by "
-                    "splits.with_folds()"
-                )
+        if images is None:
+            images, labeled["clean"] = _part_for_selection(labeled["clean"])
+        else:
+            check_size("ordinary", images, classifier)
+        _check_sets(images, labeled, exemplars)
+        own_classes = _own_classes(classifier, exemplars)
+        others, own_class = _split_off_own_class(labeled.get("concept"), own_classes)
+        sets = {name: labeled[title] for name, (title, _) in retained.items() if len(labeled[title])}
+        measured = labeled.get("clean")
+        if measured is not None and not len(measured):
+            measured = None
+        splits = cls(images, others, own_class, measured, sets, own_classes, source=source)
+        return replace(splits, scenes={name: scenes_of(data) for name, data in splits.labeled.items()})
 
     @property
     def labeled(self) -> dict[str, LabelledImages]:
-        """The labeled splits by name: those used for selection first, then those used for evaluation."""
-        splits = {name: getattr(self, name) for name in (*SELECTING, *EVALUATING)}
-        given = {name: data for name, data in splits.items() if data is not None}
-        return {**given, **self.extra}
+        """The labeled sets by name: "concept", "own_class", "clean", and the retained sets."""
+        sets = {"concept": self.concept, "own_class": self.own_class, "clean": self.clean, **self.retain}
+        return {name: data for name, data in sets.items() if data is not None and len(data)}
 
-    def with_folds(self, count: int = FOLDS) -> "Splits":
-        """Divide the images for selection at random, class by class, into folds for cross-validation.
+    @property
+    def joined_concept(self) -> LabelledImages:
+        """All images with the concept: of other classes first, then those of its own class."""
+        sets = [data for data in (self.concept, self.own_class) if data is not None]
+        images = torch.cat([data.images[:] for data in sets])
+        return LabelledImages(images, torch.cat([data.labels for data in sets]), sets[0].classes)
 
-        Images of one scene are in one fold.
+    @property
+    def joined_scenes(self) -> Tensor:
+        """The number of the scene of each image of `joined_concept`, `(N,)`."""
+        return scenes_of(self.joined_concept)
 
-        Args:
-            count: number of folds; at most one per scene of the target images is made.
+    def digest(self, name: str) -> str:
+        """Hash the images of a labeled set, by their thumbnails, and their labels.
 
-        Raises:
-            ValueError: if the target images show a single scene.
-        """
-        scenes = {name: scenes_of(data) for name, data in self.labeled.items() if name in SELECTING}
-        folds = {"target": stratified_folds(self.target.labels, count, scenes["target"])}
-        made = len(folds["target"].unique())
-        if made < 2:
-            raise ValueError(
-                f"The {len(self.target)} images with the concept show a single scene; pass images of at least two "
-                "scenes, better dozens"
-            )
-        for name, numbers in scenes.items():
-            if name != "target":
-                folds[name] = stratified_folds(getattr(self, name).labels, made, numbers)
-        return replace(self, folds=folds, scenes=scenes["target"])
-
-    def check_disjoint(self, exemplars: Iterable[Exemplar] = ()) -> None:
-        """Check that no image is used for two purposes.
-
-        An edit is made from x, x' and the reference images; these must be used neither for selection nor for
-        evaluation, and no image for both. There are two exceptions: x may be a target image, and splits for evaluation
-        may share images.
+        A reviewer sees by the digest when the same labels have judged several edits.
 
         Args:
-            exemplars: all exemplars from which edits are made.
-
-        Raises:
-            ValueError: if two splits share an image, or if a split holds x or x' of an exemplar.
+            name: the name of the set, see `labeled`.
         """
-        exemplars = list(exemplars)
-        sets = {"reference": self.reference, **self.labeled}
-        selecting = [name for name in SELECTING if name in sets]
-        evaluating = [name for name in sets if name not in ("reference", *selecting)]
-        pairs = [("reference", name) for name in (*selecting, *evaluating)]
-        if exemplars:
-            sets["x"] = torch.stack([exemplar.image for exemplar in exemplars])
-            sets["x'"] = torch.stack([exemplar.changed for exemplar in exemplars])
-            pairs += [(one, name) for one in ("x", "x'") for name in (*selecting, *evaluating)]
-            pairs.remove(("x", "target"))
-        pairs += combinations(selecting, 2)
-        pairs += [(name, other) for name in selecting for other in evaluating]
-        check_disjoint(sets, pairs)
+        data = self.labeled[name]
+        rounded = (255 * thumbnails(data)).round().to(torch.uint8)
+        return hashlib.sha256(rounded.numpy().tobytes() + data.labels.numpy().tobytes()).hexdigest()
 
 
 def check_disjoint(sets: Mapping[str, Images], pairs: Iterable[tuple[str, str]] | None = None) -> None:
@@ -300,21 +244,21 @@ def label_by_prediction(images: Images, classifier: Classifier, progress: Progre
     return LabelledImages(images, labels, classifier.classes)
 
 
-def split_clean(clean: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
-    """Split clean images at random, class by class, into reference images and others.
-
-    A quarter of the images, but at least one, are reference images.
+def split_ordinary(data: LabelledImages, share: float = ORDINARY_SHARE) -> tuple[LabelledImages, LabelledImages]:
+    """Divide clean images by scene, class by class, into ordinary ones, which select, and others, which measure.
 
     Args:
-        clean: the images.
+        data: the images.
+        share: the share of the scenes that select; at most `MOST_ORDINARY` scenes.
 
     Returns:
-        The reference images, and the others.
+        The images that select, and those that measure.
     """
-    is_reference = stratified(clean.labels, REFERENCE_SHARE)
-    if len(clean) and not is_reference.any():
-        is_reference[0] = True
-    return clean.subset(is_reference), clean.subset(~is_reference)
+    scenes = scenes_of(data)
+    first = first_of_each(scenes)
+    of_scenes = data.labels[first]
+    is_ordinary = stratified(of_scenes, min(share, MOST_ORDINARY / max(len(of_scenes), 1)))[scenes]
+    return data.subset(is_ordinary), data.subset(~is_ordinary)
 
 
 def stratified_folds(labels: Tensor, count: int = FOLDS, groups: Tensor | None = None) -> Tensor:
@@ -347,14 +291,16 @@ def _named_retained(retain: Images | Mapping[str, Images] | None) -> dict[str, t
     """List the retained sets that are given by name, each with the title that messages use.
 
     Raises:
-        ValueError: if two names are equal as text.
+        ValueError: if two names are equal as text, or if one is that of another set.
     """
     sets = retain if isinstance(retain, Mapping) else {RETAINED: retain}
-    named = {}
+    named: dict[str, tuple[str, Images]] = {}
     for key, images in sets.items():
         name = str(key)
         if name in named:
             raise ValueError(f"Two retained sets are called {name!r}; give each a name of its own")
+        if name in ("concept", "own_class", "clean"):
+            raise ValueError(f"A retained set is called {name!r}, which is another set; give it another name")
         if images is not None:
             named[name] = ("retain" if name == RETAINED else f"retain[{name!r}]", images)
     return named
@@ -366,7 +312,7 @@ def _label_sets(given: Mapping[str, Images], classifier: Classifier) -> dict[str
     Labels are mapped by name; sets without labels are labeled by the classifier's predictions. All sets are checked
     before anything is predicted.
     """
-    if not isinstance(given["concept"], LabelledImages):
+    if "concept" in given and not isinstance(given["concept"], LabelledImages):
         raise TypeError(
             f"The images with the concept are a {type(given['concept']).__name__}; pass LabelledImages(images, labels, "
             "classes)"
@@ -389,32 +335,39 @@ def _checked(name: str, images: Images, classifier: Classifier) -> Images:
     return remap_labels(name, images, classifier) if isinstance(images, LabelledImages) else images
 
 
-def _check_sets(sets: Mapping[str, LabelledImages], exemplars: Sequence[Exemplar]) -> None:
-    """Check that the sets are large enough and share no image; warn about scenes that they share.
+def _part_for_selection(clean: LabelledImages) -> tuple[Images, LabelledImages]:
+    """Take ordinary images for the selection from clean ones; return their pixels, and the clean images that are left.
+
+    Raises:
+        ValueError: if there are too few.
+    """
+    ordinary, left = split_ordinary(clean)
+    if int(first_of_each(scenes_of(ordinary)).sum()) < FEWEST_IMAGES:
+        raise ValueError(
+            f"{len(clean)} clean images are too few: half of their scenes select an edit, at least {FEWEST_IMAGES}; "
+            f"pass ordinary images as images=, or at least {2 * FEWEST_IMAGES} clean images of different "
+            "scenes, better hundreds"
+        )
+    return ordinary.images, left
+
+
+def _check_sets(images: Images, sets: Mapping[str, LabelledImages], exemplars: Sequence[Exemplar]) -> None:
+    """Check that the sets are not empty and share no image; warn about scenes that they share.
 
     Args:
-        sets: "concept", "clean", and the retained sets.
+        images: ordinary images.
+        sets: "concept", "clean", and the retained sets, as far as they are given.
         exemplars: all exemplars; only x of one may be among the images with the concept.
     """
-    retained = [name for name in sets if name not in ("concept", "clean")]
-    for name in retained:
-        if not len(sets[name]):
+    for name, data in sets.items():
+        if not len(data):
             warn(f"{name} has no images, so it is not measured; pass images")
-    if len(sets["concept"]) < 2:
-        raise ValueError(
-            f"{len(sets['concept'])} images with the concept were given; pass at least two, better hundreds, right and "
-            "wrong"
-        )
-    if len(sets["clean"]) < 3:
-        raise ValueError(f"{len(sets['clean'])} clean images were given; pass at least three, better hundreds")
     changed = torch.stack([exemplar.changed for exemplar in exemplars])
     original = torch.stack([exemplar.image for exemplar in exemplars])
     shown = {"exemplars": torch.cat([changed, original]), "x' of the exemplars": changed}
-    pairs = [("clean", "exemplars"), ("concept", "clean"), ("concept", "x' of the exemplars")]
-    for name in retained:
-        pairs += [(name, other) for other in ("concept", "exemplars", "clean")]
-    pairs += combinations(retained, 2)
-    check_disjoint({**sets, **shown}, pairs)
+    pairs = [(name, "x' of the exemplars" if name == "concept" else "exemplars") for name in sets]
+    pairs += combinations(["images", *sets], 2)
+    check_disjoint({"images": images, **sets, **shown}, pairs)
     for one, other in combinations(sets, 2):
         _warn_about_shared_scenes(one, sets[one], other, sets[other])
 
@@ -423,8 +376,7 @@ def _warn_about_shared_scenes(name: str, data: LabelledImages, other_name: str, 
     """Warn if images of two sets show the same scenes, so that they are no independent evidence."""
     if not len(data) or not len(other):
         return
-    thumbnails_of_both = torch.cat([thumbnails(data), thumbnails(other)])
-    scenes = scenes_of_thumbnails(thumbnails_of_both)
+    scenes = scenes_of_thumbnails(torch.cat([thumbnails(data), thumbnails(other)]))
     shared = torch.isin(scenes[: len(data)], scenes[len(data) :])
     if shared.any():
         named = _named(shared, _file_names(data))
@@ -434,41 +386,19 @@ def _warn_about_shared_scenes(name: str, data: LabelledImages, other_name: str, 
         )
 
 
-def _split_off_own_class(
-    concept: LabelledImages, classifier: Classifier, exemplars: Sequence[Exemplar]
-) -> tuple[LabelledImages, LabelledImages | None]:
-    """Split off the images of the classes that the concept argues for: those that x' is predicted as, but x is not.
-
-    Returns:
-        The images of other classes, and those of these classes; None if there are none.
-    """
+def _own_classes(classifier: Classifier, exemplars: Sequence[Exemplar]) -> tuple[int, ...]:
+    """Return the classes that the concept argues for: those that x' is predicted as, but x is not."""
     changed = predicted_classes(predict(classifier, torch.stack([exemplar.changed for exemplar in exemplars])))
     original = predicted_classes(predict(classifier, torch.stack([exemplar.image for exemplar in exemplars])))
-    own_classes = changed[changed != original]
-    is_own = torch.isin(concept.labels, own_classes)
-    others = concept.subset(~is_own)
-    if len(others) < 2:
-        names = ", ".join(repr(classifier.classes[index]) for index in own_classes.unique().tolist())
-        raise ValueError(
-            f"{len(others)} of {len(concept)} images with the concept are of other classes than {names}, which x' is "
-            "predicted as; pass images of other classes, in which the concept misleads"
-        )
+    return tuple(changed[changed != original].unique().tolist())
+
+
+def _split_off_own_class(
+    concept: LabelledImages | None, own_classes: Sequence[int]
+) -> tuple[LabelledImages | None, LabelledImages | None]:
+    """Divide the images with the concept into those of other classes and those of its own; None if there are none."""
+    if concept is None or not len(concept):
+        return None, None
+    is_own = torch.isin(concept.labels, torch.tensor(list(own_classes), dtype=torch.long))
+    others = concept.subset(~is_own) if not is_own.all() else None
     return others, concept.subset(is_own) if is_own.any() else None
-
-
-def _members_of(sets: Mapping[str, LabelledImages]) -> dict[str, Tensor]:
-    """Tell which images of joined sets belong to each of them, `(N,)` booleans by name."""
-    members = {}
-    for name in sets:
-        of_each = [torch.full((len(images),), other == name) for other, images in sets.items()]
-        members[name] = torch.cat(of_each)
-    return members
-
-
-def _joined(sets: Sequence[LabelledImages]) -> LabelledImages | None:
-    """Join sets of images that have the same classes; None if there are none."""
-    if len(sets) < 2:
-        return sets[0] if sets else None
-    labels = torch.cat([images.labels for images in sets])
-    names = tuple(name for images in sets for name in images.names) if all(images.names for images in sets) else ()
-    return LabelledImages(torch.cat([images.images[:] for images in sets]), labels, sets[0].classes, names)

@@ -27,6 +27,9 @@ POWER = 0.8
 NOTICE = 0.9
 """There are enough images to measure a cost if a loss well above its limit is noticed with this probability."""
 
+STEPS = (0, 3, 8, 15, 24, 33, 48)
+"""The numbers of images by which a number that decides is exceeded when it is checked."""
+
 MOST_IMAGES_NEEDED = 100_000
 """The largest number of images that an advice names."""
 
@@ -81,7 +84,7 @@ class Verdict:
     Attributes:
         word: "use", "unclear", "do not use", or "fine-tune instead".
         reason: the figures of the checks that decided, as a clause without a period.
-        advice: what to do next. For "use", it is empty unless a constraint limits the edit, see `limiting_constraint`.
+        advice: what to do next. For "use", it is empty unless a cost was not measured.
         checks: the checklist.
     """
 
@@ -177,25 +180,32 @@ def images_needed(corrected: int, broken: int, images: int) -> int | None:
 
 
 def fewest_images(decides: Callable[[int], bool], too_few: int = 0) -> int | None:
-    """Find the smallest number of images that decides; None if more than 100,000 images would be needed.
+    """Find about the smallest number of images that decides; None if more than 100,000 images would be needed.
+
+    Whole limits make a number decide that is followed by some that do not, so the next ones have to decide as well.
 
     Args:
-        decides: tells whether a number of images decides. If a number does, so does each larger one.
+        decides: tells whether a number of images decides. If a number does, so do, but for rounding, all larger ones.
         too_few: a number of images that does not decide.
     """
     enough = max(2 * too_few, 1)
-    while not decides(enough):
+    while not _decides_from(decides, enough):
         too_few = enough
         enough *= 2
         if enough > 2 * MOST_IMAGES_NEEDED:
             return None
     while enough - too_few > 1:
         middle = (enough + too_few) // 2
-        if decides(middle):
+        if _decides_from(decides, middle):
             enough = middle
         else:
             too_few = middle
     return enough if enough <= MOST_IMAGES_NEEDED else None
+
+
+def _decides_from(decides: Callable[[int], bool], images: int) -> bool:
+    """Tell whether a number of images decides, and larger ones at which a limit has not risen by one yet."""
+    return all(decides(images + step) for step in STEPS)
 
 
 def notices(images: int, loss: float, allowed: int) -> bool:

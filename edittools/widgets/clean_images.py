@@ -5,7 +5,8 @@ from collections.abc import Collection, Sequence
 from torch import Tensor
 
 from edittools.images import LabelledImages
-from edittools.selection.splits import split_clean
+from edittools.scenes import first_of_each, scenes_of
+from edittools.selection.splits import split_ordinary
 from edittools.widgets.image_sets import with_names
 
 LEAST_CLEAN = 3
@@ -13,7 +14,7 @@ LEAST_CLEAN = 3
 
 
 class CleanImages:
-    """Clean images: some are reference images, and accuracy is measured on the others.
+    """Clean images: some select an edit and define C, and accuracy is measured on the others.
 
     Args:
         data: the clean images; for those without a label of their own, the prediction.
@@ -24,7 +25,8 @@ class CleanImages:
         is_labeled: whether each of these has a label of its own.
         left: the indices of those that were not taken out.
         current: those that were not taken out.
-        reference: those of them that define C, a quarter.
+        reference: those of them that select an edit and define C: half of the scenes, at most 300.
+        reference_scenes: the number of scenes that these show.
         measured: the others, on which accuracy is measured; None if there are none.
     """
 
@@ -55,7 +57,8 @@ class CleanImages:
         """Divide the images that are left."""
         self.left = list(left)
         self.current = current
-        self.reference, measured = split_clean(current)
+        self.reference, measured = split_ordinary(current)
+        self.reference_scenes = int(first_of_each(scenes_of(self.reference)).sum())
         self.measured = measured if len(measured) else None
 
     @property
@@ -63,6 +66,6 @@ class CleanImages:
         """How they are divided, in a sentence."""
         measured = len(self.current) - len(self.reference)
         return (
-            f"Of {len(self.current)} clean images, {len(self.reference)} are reference images, which an edit should "
-            f"keep; accuracy is measured on the other {measured}."
+            f"Of {len(self.current)} clean images, {len(self.reference)} select an edit; accuracy is measured on the "
+            f"other {measured}."
         )

@@ -1,5 +1,6 @@
-// Two small widgets of the desk: a gallery of images with their predictions, one of which can be selected, and a message
-// that screen readers announce when it changes, with details on demand. The desk's keys never reach JupyterLab.
+// Small widgets of the desk: a gallery of images with their predictions, one of which can be selected; a message that
+// screen readers announce when it changes, with details on demand; and a notice that appears when the desk has ended.
+// The desk's keys never reach JupyterLab.
 
 const make = (tag, attributes = {}, ...children) => {
   const node = document.createElement(tag);
@@ -35,6 +36,7 @@ function follow(model, names, show) {
 
 function gallery({ model, el }) {
   const selectable = model.get("selectable");
+  const judgeable = model.get("judgeable");
   const checkable = model.get("checkable");
   const root = make("div", {
     class: "et-gallery",
@@ -51,14 +53,52 @@ function gallery({ model, el }) {
     cards[index].focus();
   };
   const moves = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
-  const toggle = (index) => {
+  // Check or uncheck an image; `isRange` does the same to all images from it to the last one that was changed.
+  let last = -1;
+  const toggle = (index, isRange) => {
     const checked = new Set(model.get("checked"));
-    if (!checked.delete(index)) checked.add(index);
+    const [from, to] = [visible.indexOf(isRange && last >= 0 ? last : index), visible.indexOf(index)];
+    const state = isRange && last >= 0 ? checked.has(last) : !checked.has(index);
+    for (const each of visible.slice(Math.min(from, to), Math.max(from, to) + 1))
+      state ? checked.add(each) : checked.delete(each);
+    last = index;
     model.set("checked", [...checked]);
     model.save_changes();
     check();
   };
+  // Arrow keys move the focus in the rows and columns of images that can be checked; Space checks or unchecks.
+  const walk = (event) => {
+    const at = visible.indexOf(cards.indexOf(event.target));
+    if (!(checkable || judgeable) || at < 0) return;
+    const columns = visible.filter((index) => cards[index].offsetTop === cards[visible[0]].offsetTop).length;
+    const by = { ...moves, ArrowDown: columns, ArrowUp: -columns }[event.key];
+    const next = visible[Math.max(0, Math.min(visible.length - 1, at + by))];
+    const judgment = judgeable && model.get("judgment_keys")[event.key];
+    if (by) cards[next].focus();
+    else if (judgment) judge(visible[at], judgment, visible[Math.min(visible.length - 1, at + 1)]);
+    else if (!checkable) return;
+    else if (event.key === " " && !event.repeat) toggle(visible[at], event.shiftKey);
+    else if (event.key !== " ") return;
+    event.preventDefault(); // the button would be clicked as well
+  };
+  // Say which prediction of an image is right, or take it back, and go on to the next image.
+  const judge = (index, judgment, next) => {
+    const judgments = [...model.get("judgments")];
+    judgments[index] = judgments[index] === judgment ? "" : judgment;
+    model.set("judgments", judgments);
+    model.save_changes();
+    check();
+    if (judgments[index]) cards[next].focus();
+  };
+  const reach = (index) => cards.forEach((card, other) => (card.tabIndex = other === index ? 0 : -1));
   const check = () => {
+    if (judgeable)
+      cards.forEach((card, index) => {
+        const judgment = model.get("judgments")[index] || "";
+        const key = Object.entries(model.get("judgment_keys")).find(([, meaning]) => meaning === judgment);
+        card.dataset.judgment = judgment && `${key[0]} ${judgment}`;
+        card.setAttribute("aria-description", judgment);
+      });
     if (!checkable) return;
     const checked = model.get("checked");
     cards.forEach((card, index) => card.setAttribute("aria-checked", String(checked.includes(index))));
@@ -67,6 +107,9 @@ function gallery({ model, el }) {
     model.set("enlarged", index);
     model.save_changes();
   };
+  root.addEventListener("keydown", walk);
+  root.addEventListener("keyup", (event) => checkable && event.key === " " && event.preventDefault());
+  root.addEventListener("focusin", ({ target }) => (checkable || judgeable) && cards.includes(target) && reach(cards.indexOf(target)));
   root.addEventListener("keydown", (event) => {
     if (selectable && event.key === "Enter" && cards.includes(event.target)) {
       event.preventDefault();
@@ -82,9 +125,10 @@ function gallery({ model, el }) {
   // Make cards for new images; `fill` then writes the captions and predictions, and `arrange` orders the cards.
   const build = () => {
     const images = model.get("_images");
-    cards = images.map((png, index) => {
-      if (cards[index]?.png === png) return cards[index];
-      const image = make("img", { src: `data:image/png;base64,${png}`, alt: "" });
+    last = -1;
+    cards = images.map((jpeg, index) => {
+      if (cards[index]?.jpeg === jpeg) return cards[index];
+      const image = make("img", { src: `data:image/jpeg;base64,${jpeg}`, alt: "" });
       const card = make(
         "button",
         { type: "button", class: "et-card", "aria-keyshortcuts": "Enter" },
@@ -100,10 +144,10 @@ function gallery({ model, el }) {
         });
         card.append(lens);
         card.setAttribute("role", checkable ? "checkbox" : "option");
-        card.addEventListener("click", () => (checkable ? toggle(index) : select(index)));
+        card.addEventListener("click", (event) => (checkable ? toggle(index, event.shiftKey) : select(index)));
         if (selectable) card.addEventListener("dblclick", () => enlarge(index));
       } else card.addEventListener("click", () => enlarge(index));
-      return Object.assign(card, { png });
+      return Object.assign(card, { jpeg });
     });
     arrange();
     fill();
@@ -117,6 +161,7 @@ function gallery({ model, el }) {
     if (visible.includes(focused)) cards[focused].focus({ preventScroll: true });
     root.scrollTo(0, 0);
     mark();
+    if (checkable || judgeable) reach(visible[0]);
   };
   const fill = () => {
     model.get("cards").forEach((card, index) => {
@@ -160,6 +205,7 @@ function gallery({ model, el }) {
     ["order", arrange],
     ["selected", mark],
     ["checked", check],
+    ["judgments", check],
     ["size", resize],
   ];
   const ends = follows.map(([name, show]) => follow(model, [name], show));
@@ -203,9 +249,10 @@ function largeView(model, visible, cardAt, enlarge) {
   const show = () => {
     const index = model.get("enlarged");
     const card = model.get("cards")[index];
-    const small = cardAt(index)?.png;
+    const small = cardAt(index)?.jpeg;
+    const png = model.get("_large_png");
     if (!card || !small) return dialog.open && dialog.close();
-    image.src = `data:image/png;base64,${model.get("_large_png") || small}`;
+    image.src = png ? `data:image/png;base64,${png}` : `data:image/jpeg;base64,${small}`;
     image.alt = card.description;
     dialog.setAttribute("aria-label", card.description);
     name.textContent = card.name;
@@ -217,12 +264,17 @@ function largeView(model, visible, cardAt, enlarge) {
 }
 
 function message({ model, el }) {
-  const text = make("div", { class: "et-message", role: "status" });
+  const word = make("b", { class: "et-word" });
+  const said = make("span");
+  const text = make("div", { class: "et-message", role: "status" }, word, said);
   const long = make("div");
   const details = make("details", { class: "et-details" }, make("summary", {}, "Details"), long);
   el.append(text, details);
-  return follow(model, ["text", "alarm", "details"], () => {
-    text.textContent = model.get("text");
+  return follow(model, ["text", "alarm", "details", "word", "tone"], () => {
+    word.textContent = model.get("word");
+    word.hidden = !word.textContent;
+    word.dataset.tone = model.get("tone");
+    said.textContent = model.get("text");
     text.classList.toggle("et-alarm", model.get("alarm"));
     if (long.textContent !== model.get("details")) details.open = false;
     long.textContent = model.get("details");
@@ -230,9 +282,51 @@ function message({ model, el }) {
   });
 }
 
+const PAUSE = 500; // milliseconds between two questions to the server
+const PATIENCE = 1200; // milliseconds within which it has to answer
+const ENDS = ["restarting", "autorestarting", "terminating", "dead"]; // states of a kernel whose desk is gone
+
+// Say that the desk has ended, and disable it, while its server does not answer, or for good when its kernel has ended.
+function notice({ model, el }) {
+  const { kernel } = model.widget_manager;
+  const text = make("div", { class: "et-ended", role: "alert", hidden: "" });
+  el.append(text);
+  if (!kernel?.serverSettings) return () => {}; // neither JupyterLab, nor Notebook, nor voila
+  let isGone = false;
+  let timer;
+  const show = (ended) => {
+    const desk = el.closest(".et-desk");
+    if (!desk || text.hidden !== ended) return;
+    text.hidden = !ended;
+    text.textContent = ended ? model.get("text") : "";
+    for (const part of desk.children) if (!part.contains(el)) part.inert = ended;
+    const escape = () => new KeyboardEvent("keydown", { key: "Escape", bubbles: true });
+    for (const open of desk.querySelectorAll(".et-editor[popover]")) open.dispatchEvent(escape());
+    for (const open of desk.querySelectorAll("dialog[open]")) open.close();
+  };
+  const address = `${kernel.serverSettings.baseUrl}api/kernels/${kernel.id}?no_track_activity=1`;
+  const ask = async () => {
+    const answer = await fetch(address, { signal: AbortSignal.timeout(PATIENCE), cache: "no-store" }).catch(() => null);
+    isGone ||= answer?.status === 404;
+    if (timer !== null) timer = setTimeout(ask, PAUSE);
+    show(isGone || !answer || answer.status >= 502); // a proxy says so when the server behind it is gone
+  };
+  const listen = (_, status) => {
+    isGone ||= ENDS.includes(status);
+    show(isGone);
+  };
+  kernel.statusChanged.connect(listen);
+  ask();
+  return () => {
+    clearTimeout(timer);
+    timer = null;
+    kernel.statusChanged.disconnect(listen);
+  };
+}
+
 export default {
   render(context) {
     requestAnimationFrame(() => shield(context.el));
-    return { gallery, message }[context.model.get("_kind")](context);
+    return { gallery, message, notice }[context.model.get("_kind")](context);
   },
 };

@@ -20,7 +20,9 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from dataclasses import replace
 from functools import partial
+from html import escape
 from math import inf
 from pathlib import Path
 from threading import RLock
@@ -33,7 +35,6 @@ import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from edittools.auditing.marks import describe_confirmation
 from edittools.auditing.sheet import NOT_SEEN, WindowGroup
 from edittools.classifiers import Classifier, check_classifier
 from edittools.edits import Edit
@@ -41,14 +42,14 @@ from edittools.exemplars import Exemplar
 from edittools.image_files import load_image
 from edittools.probing.segmentation import Finder
 from edittools.selection.splits import FAILURES, SAMPLE
-from edittools.selection.verdict import DO_NOT_USE, UNCLEAR, USE
 from edittools.widgets import desk_panel as panel
 from edittools.widgets.drawing import image_grid, titles_and_states
 from edittools.widgets.editor import MaskEditor, strongest_heat
-from edittools.widgets.image_sets import ImageSource, check_source
+from edittools.widgets.image_sets import ImageSource, check_source, counted
+from edittools.widgets.kept import KeptWork, Work
 from edittools.widgets.pixels import StaticFigure, plain_text
-from edittools.widgets.result import Result, sentence
-from edittools.widgets.session import ALL, CONCEPT, DrawnExemplar, EditSession, Sighting
+from edittools.widgets.result import COMPARE, FIND, SELECT, Result, sentence
+from edittools.widgets.session import ALL, CONCEPT, DrawnExemplar, EditSession, Sighting, describe_net_cost
 
 MAX_IMAGES = 60
 """The largest number of images that are shown, the first ones of the order that is selected."""
@@ -70,15 +71,17 @@ PAIR_MESSAGES = {
 }
 """The message about a pair by whether x and x' are classified correctly."""
 
-NOT_FOUND = "No edit was found that corrects more than it breaks at an acceptable cost."
-"""The message after a search that has found nothing."""
+LARGEST_SHARE = 0.5
+"""A pair whose mask covers more of the image than this share says nothing about what misleads."""
 
-FOUND = {
-    USE: "The search has found an edit to use.",
-    UNCLEAR: "The best edit of the search is shown; whether to use it is unclear, see below.",
-    DO_NOT_USE: "The search has found no edit to use; the best one is shown, see below.",
-}
-"""The message after a search that has selected an edit, by the verdict on it."""
+LARGE_MASK = "{share:.0%} is marked: replacing so much may change any prediction. Mark less."
+"""The warning about such a pair, whatever is predicted."""
+
+SELECTED = "The selected edit is shown; “Undo edit” goes back to the one before."
+"""The message after an edit was selected."""
+
+COMPARED = "The verdict compares the edit with fine-tuning."
+"""The message after a comparison with fine-tuning."""
 
 UNDONE = {True: "The edit is undone; there is none now.", False: "The edit is undone; the one before is shown."}
 """The message after *Undo edit*, by whether there is no edit left."""
@@ -90,8 +93,9 @@ LABEL_MESSAGE = "This image has no label yet: enter the class that it shows."
 """The message about a marked image that has no label, so that nobody knows whether it is misclassified."""
 
 SIGHTINGS = (
-    "The most similar ones come first, whatever is predicted of them. Click those that show the mark, right (✓) and "
-    "wrong (✗) ones: an edit is then selected and measured on these images."
+    "The most similar ones come first, whatever is predicted of them. Check those that show the mark, right (✓) and "
+    "wrong (✗) ones: an edit is then selected and measured on these images. Click or press Space for one, with Shift "
+    "for all from the last one on; or check all, and click those that do not show the mark."
 )
 """What is said above the images that may hold the mark."""
 
@@ -101,14 +105,17 @@ WINDOWS = (
 )
 """What is said above the contact sheet."""
 
-STOPPED_EARLY = "Stopped before the first candidate was tried; nothing has changed."
-"""The message after a search for an edit that was stopped too early for a result."""
+JUDGING = "Press 1 where the prediction without the edit is right, 2 where the one with it is, and 0 where none is."
+"""What is said above the images whose prediction changes."""
 
 STOPPED = "Stopped; nothing has changed."
-"""The message after a search for images, or a contact sheet, that was stopped."""
+"""The message after something that takes long was stopped."""
 
 UNTESTED = "The test of the window was stopped; its exemplar is shown."
 """The message after the test of a window of the contact sheet that was stopped."""
+
+RESUMED = "The marks, choices, and edit of the last time are back."
+"""The message of a desk that goes on with the work of an earlier one."""
 
 WAITING = "This is done when all images are read and classified."
 """The message about a request that waits for the images."""
@@ -131,6 +138,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         retain: images whose predictions should not change.
         materials: textures `(3, h, w)` by name, in addition to the materials of every desk.
         finder: suggests masks in the mask editor, see `MaskEditor`.
+        keep: whether the marks, what is selected and entered, and the last edit are kept in the cache. The next desk on
+            the same folder with the same model goes on with them.
 
     Each set is `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder (`read_folder`). Without labels, the
     current predictions serve as labels.
@@ -141,7 +150,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     Raises:
         TypeError: if the classifier is not a `Classifier`, or if a set is none of these.
-        ValueError: if a set is empty, or if it can be seen without reading an image that it cannot be used.
+        ValueError: if a set is empty, or if it can be seen without reading an image that it cannot be used; or if the
+            work is to be kept and `images` is not a folder.
         FileNotFoundError: if there is no such folder.
     """
 
@@ -154,12 +164,17 @@ class Desk(StaticFigure, ipywidgets.VBox):
         *,
         materials: Mapping[str, Tensor] | None = None,
         finder: Finder | None = None,
+        keep: bool = False,
     ) -> None:
+        if keep and not isinstance(images, str | os.PathLike):
+            raise ValueError(f"keep=True is for a folder of images, not for a {type(images).__name__}; pass a folder")
         sources = {"images": images, "clean": clean, "retain": retain}
         check_classifier(classifier)
         for name, source in sources.items():
             if source is not None:
                 check_source(name, source, classifier)
+        self._kept = KeptWork(images, classifier) if keep else None
+        self._work: Work | None = None  # of an earlier desk
         self._session: EditSession | None = None
         self._editor: MaskEditor | None = None
         self._ranking: list[int] = []
@@ -176,11 +191,11 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._display = RLock()
         self._edit_of_heat: Edit | None = None
         self._stop_requested = False
-        self._stopping_message = ""
         self._search_waits = False
         self._entered_label: tuple[int, str] | None = None  # of an image, until the worker has taken it
         self._sightings: list[Sighting] = []
         self._groups: list[WindowGroup] = []
+        self._searched_for_changes = 0  # the number of images
         self._displayed_exemplar: Exemplar | None = None
         self._notes = ipywidgets.HTML().add_class("et-quiet")
         self._busy = panel.Busy()
@@ -192,15 +207,19 @@ class Desk(StaticFigure, ipywidgets.VBox):
         menus = (self._controls.group, self._controls.sort, self._controls.size)
         chooser = panel.row(*menus).add_class("et-menus")
         select = panel.row(panel.heading("1 Select an image"), self._controls.sheet)
-        boxes = (self._controls.failures, self._controls.finetuning)
-        pick = panel.column(select, chooser, self.gallery, *boxes, name="et-pick")
+        pick = panel.column(select, chooser, self.gallery, self._controls.failures, name="et-pick")
         columns = panel.column(pick, self.box, self._controls, name="et-columns")
         self._use_checked = panel.button("Use the checked images", "make these the concept images", "primary")
         offered = panel.Gallery(checkable=True, label="Images that may hold the mark", size=panel.SIZES["medium"])
+        changed = panel.Gallery(judgeable=True, label="Predictions that change", size=panel.SIZES["medium"])
         windows = panel.Gallery(selectable=True, label="What carries each class", size=panel.SIZES["medium"])
-        self.elsewhere = panel.Shelf(offered, self._use_checked)
+        self._check_all = panel.button("Check all", "then click those that do not show the mark")
+        self._check_none = panel.button("Check none", "begin again")
+        self.elsewhere = panel.Shelf(offered, self._check_all, self._check_none, self._use_checked)
         self.sheet = panel.Shelf(windows)
-        super().__init__([self._notes, self._busy, columns, self.elsewhere, self.sheet])
+        self.changed = panel.Shelf(changed)
+        shelves = (self.elsewhere, self.sheet, self.changed)
+        super().__init__([self._notes, self._busy, columns, *shelves, panel.Notice()])
         self.add_class("et-desk")
         make_session = partial(
             EditSession,
@@ -299,7 +318,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._choose(index)
 
     def rewrite(self) -> None:
-        """Rewrite the selected layer by the exemplar, and show the effect; `undo` goes back to the previous edit.
+        """Make an edit of the exemplar, and show the effect; `undo` goes back to the previous edit.
+
+        Its layer is the one in the menu. If it is selected for you and there are enough clean images, a better edit is
+        then selected, as by `find_best`.
 
         Raises:
             ValueError: if nothing is marked.
@@ -308,15 +330,21 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._request_rewrite()
 
     def find_best(self) -> None:
-        """Search for the best edit with `repair`, until the search is done or stopped.
+        """Select an edit by ordinary images with the mark, see `EditSession.search`, unless this is stopped.
 
         Raises:
             ValueError: if nothing is marked.
         """
-        work = partial(self._search, self.exemplar)
-        self._session.source = FAILURES if self._controls.failures.value else SAMPLE
-        self._session.finetuning = self._controls.finetuning.value
-        self._submit_search(work, "searching …", panel.STOPPING, STOPPED_EARLY)
+        self._request_search(self.exemplar)
+
+    def compare_finetuning(self) -> None:
+        """Fine-tune the whole network without labels, and compare it with the edit, unless this is stopped.
+
+        Raises:
+            ValueError: if the edit was not selected by `find_best`.
+        """
+        _ = self.session.searched  # refuses an edit that was not selected at once
+        self._submit_search(self._compare_finetuning, "fine-tuning …", STOPPED)
 
     def find_elsewhere(self) -> None:
         """Offer the images that hold the mark by its appearance, until all are searched or this is stopped.
@@ -325,7 +353,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
             ValueError: if nothing is marked.
         """
         work = partial(self._find_elsewhere, self.exemplar)
-        self._submit_search(work, "looking for the mark …", panel.STOPPING_WORK, STOPPED)
+        self._submit_search(work, "looking for the mark …", STOPPED)
 
     def confirm(self) -> None:
         """Make the images that are checked the concept images; without any, all images with a label count again."""
@@ -336,21 +364,30 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Offer the parts of photos that carry each class, until they are found or this is stopped."""
         self._starting.result()
         message = "finding what carries each class …"
-        self._submit_search(self._show_contact_sheet, message, panel.STOPPING_WORK, STOPPED)
+        self._submit_search(self._show_contact_sheet, message, STOPPED)
+
+    def show_changes(self) -> None:
+        """Offer the images whose prediction changes with the edit, see `EditSession.changed`, to be judged by a key.
+
+        They are those of the folder that is entered; if there is none, the clean images.
+        """
+        self._starting.result()
+        work = partial(self._show_changes, self._controls.folder.value or None)
+        self._submit_search(work, "looking for changes …", STOPPED)
 
     def stop(self) -> None:
-        """End what is searched: a search for an edit ends with the best edit so far, which is then checked."""
+        """End what takes long; the edit that is shown stays."""
         self._stop_requested = True
-        self._controls.show_stopping(self._stopping_message)
+        self._controls.show_stopping()
 
     def undo(self) -> None:
         """Go back to the previous edit."""
         self.session.undo()
         self._show()
-        self._show_settings()
         self._controls.message.show(UNDONE[self.edit is None])
         if self.edit is not None and self.result is None:
             self._submit(self._update, "computing …")
+        self._keep()
 
     def save(self, path: str | os.PathLike | None = None) -> None:
         """Write `edit` as a safetensors file, see `EditSession.save`.
@@ -362,12 +399,12 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._controls.message.show(f"Saved as {path}.")
 
     def save_report(self, path: str | os.PathLike | None = None) -> None:
-        """Write the report of the search that found `edit` as an HTML page, see `EditSession.save_report`.
+        """Write the report of the selected edit as an HTML page, see `EditSession.save_report`.
 
         Raises:
-            ValueError: if the edit was not found by a search.
+            ValueError: if the edit was not selected by `find_best`.
         """
-        _ = self.session.searched  # refuses an edit without a search at once
+        _ = self.session.searched  # refuses an edit that was not selected at once
         self._submit(partial(self._save_report, path), "writing the report …")
 
     def load(self, path: str | os.PathLike) -> None:
@@ -422,9 +459,33 @@ class Desk(StaticFigure, ipywidgets.VBox):
             self._busy.show_error(f"The desk cannot start: {_message(error)}")
             raise
         self._notes.value = panel.notes_html(session)
-        self._controls.complete(session)
+        self._controls.complete()
         self._busy.hide()
-        self._submit(partial(self._prepare, self._controls.layer.value))
+        if self._work is not None:
+            self._submit(self._resume, "computing the last edit …")
+        self._submit(partial(self._prepare, self._controls.selected_layer))
+
+    def _resume(self) -> panel.Outcome:
+        """Go on with the concept images and the edit of an earlier desk."""
+        work = self._work
+        self._work = None
+        self._session.resume_edit(work)
+        self._ranking = self._session.order
+        self._show()
+        self._show_selected()
+        return panel.Outcome(RESUMED)
+
+    def _keep(self) -> None:
+        """Keep the marks, the choices, and the edit, unless those of an earlier desk are not restored yet."""
+        if self._kept is None or self._session is None or self._work is not None:
+            return
+        with self._display:
+            work = self._session.work
+            try:
+                self._kept.write(replace(work, choices={**work.choices, **self._controls.choices}))
+            except OSError as error:
+                self._kept = None
+                self._controls.message.show(f"Marks and edits are no longer kept: {error}", alarm=True)
 
     def _open(self, session: EditSession) -> None:
         """Show a session whose images are classified; an image that was selected meanwhile stays selected."""
@@ -438,6 +499,12 @@ class Desk(StaticFigure, ipywidgets.VBox):
             index = matches[0] if matches else index
         self._loaded.clear()
         self._controls.fill(session)
+        self._work = None if self._kept is None else self._kept.read()
+        if self._work is not None:
+            session.resume_marks(self._work)
+            self._controls.choose(self._work.choices)
+            self._ranking = session.order
+            index = session.index
         self._connect_controls()
         with self.gallery.hold_sync():
             self.gallery.show([])
@@ -479,19 +546,15 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._last_request = worker.submit(self._run, work, running_message)
         self._last_requests[worker] = self._last_request
 
-    def _submit_search(
-        self, work: Callable[[], panel.Outcome], running_message: str, stopping_message: str, stopped_message: str
-    ) -> None:
+    def _submit_search(self, work: Callable[[], panel.Outcome], running_message: str, stopped_message: str) -> None:
         """Queue a request that takes long and that *Stop* ends; no layer is prepared until it is done.
 
         Args:
             work: the request; returns what is said when it is done.
             running_message: the message that is shown while it runs.
-            stopping_message: the message that is shown from *Stop* until it has ended.
-            stopped_message: the message after it was stopped too early for an outcome.
+            stopped_message: the message after it was stopped.
         """
         self._stop_requested = False
-        self._stopping_message = stopping_message
         self._search_waits = True
         self._controls.show_search(0.0)
         self._submit(partial(self._run_search, work, stopped_message), running_message)
@@ -507,11 +570,17 @@ class Desk(StaticFigure, ipywidgets.VBox):
             self._controls.show_search(None)
 
     def _request_rewrite(self) -> None:
-        """Queue a rewrite of the selected layer by the exemplar."""
-        layer = self._controls.layer.value
-        strength = self._controls.strength.value
-        work = partial(self._rewrite, layer, strength, self._exemplar())
-        self._submit(work, "rewriting …")
+        """Queue an edit of the exemplar, and the selection of a better one if the layer is selected as well."""
+        layer = self._controls.selected_layer
+        exemplar = self._exemplar()
+        self._submit(partial(self._rewrite, layer, self._controls.strength.value, exemplar), "rewriting …")
+        if layer is None and (not self.is_started or self._session.can_search):
+            self._request_search(exemplar, is_optional=True)
+
+    def _request_search(self, exemplar: DrawnExemplar, is_optional: bool = False) -> None:
+        """Queue the selection of an edit; an optional one is left out if there are too few clean images."""
+        self._session.source = FAILURES if self._controls.failures.value else SAMPLE
+        self._submit_search(partial(self._search, exemplar, is_optional), "", STOPPED)
 
     def _exemplar(self) -> DrawnExemplar:
         """Return the exemplar, with the label that was entered just before."""
@@ -534,27 +603,33 @@ class Desk(StaticFigure, ipywidgets.VBox):
             raise
         if outcome.text:
             self._controls.message.show(outcome.text, details=outcome.details)
+        self._keep()
 
-    def _rewrite(self, layer: str, strength: float, exemplar: DrawnExemplar) -> panel.Outcome:
-        self._session.rewrite(layer, strength, exemplar, self._show_result)
+    def _rewrite(self, layer: str | None, strength: float, exemplar: DrawnExemplar) -> panel.Outcome:
+        result = self._session.rewrite(layer, strength, exemplar, self._show_result)
         self._show()
-        return panel.Outcome(f"Rewrote {layer} with strength {strength:g}.")
+        return panel.Outcome(f"Rewrote {result.edit.layers[0]} with strength {strength:g}.")
 
-    def _search(self, exemplar: DrawnExemplar) -> panel.Outcome:
-        images = len(set(self._session.concept) - set(exemplar.drawn_on))
-        bar = partial(
-            panel.SearchBar,
-            show=self._controls.show_search,
-            is_stopped=lambda: self._stop_requested,
-            images=images,
-        )
-        fix = self._session.search(exemplar, bar)
-        if not fix.selection.feasible:
-            self._controls.show_layers(fix.layers_html())
-            return panel.Outcome(f"{NOT_FOUND} ({fix.selection.n_candidates:,} were tried)", fix.summary())
+    def _search(self, exemplar: DrawnExemplar, is_optional: bool) -> panel.Outcome:
+        session = self._session
+        if is_optional and not session.can_search:
+            return panel.Outcome()
+        images = len(session.concept) + sum(len(data) for data in (session.clean, session.retain) if data is not None)
+        search = self._searching(images, quick_steps=len(session.candidate_layers))
+        session.search(exemplar, search.bar)
         self._show()
-        self._show_settings()
-        return panel.Outcome(FOUND[fix.verdict.word])
+        return panel.Outcome(SELECTED)
+
+    def _compare_finetuning(self) -> panel.Outcome:
+        session = self._session
+        images = 2 * sum(map(len, session.searched.splits.labeled.values()))
+        session.compare_finetuning(self._searching(images).bar)
+        self._show()
+        return panel.Outcome(COMPARED)
+
+    def _searching(self, images: int, quick_steps: int = 0) -> panel.Search:
+        """Show a search, see `panel.Search`; *Stop* ends it."""
+        return panel.Search(self._controls.show_search, lambda: self._stop_requested, images, quick_steps)
 
     def _work_bar(self, *arguments: Any, **options: Any) -> panel.WorkBar:
         """Make a bar where the bar of a search is, which *Stop* ends."""
@@ -569,9 +644,13 @@ class Desk(StaticFigure, ipywidgets.VBox):
         for sighting in self._sightings:
             probabilities = sighting.logits.softmax(dim=0)
             cards.append(panel.card(classes, sighting.label, probabilities, probabilities, name=sighting.name))
-        self.elsewhere.show(SIGHTINGS, images, cards)
+        own_class = self._session.own_class(exemplar)
+        own = sum(sighting.label == own_class for sighting in self._sightings)
+        images_offered = counted(len(self._sightings), "image")
+        counts = f"{images_offered}, {own} of them labeled {classes[own_class]}, the class that x' is predicted as."
+        self.elsewhere.show(f"{counts} {SIGHTINGS}", images, cards)
         is_checked = map(self._session.is_confirmed, self._sightings)
-        self.elsewhere.gallery.checked = [position for position, checked in enumerate(is_checked) if checked]
+        self.elsewhere.gallery.check(position for position, checked in enumerate(is_checked) if checked)
         return panel.Outcome("Below: the images that may hold the mark.")
 
     def _confirm(self, sightings: Sequence[Sighting]) -> panel.Outcome:
@@ -582,7 +661,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if not indices:
             return panel.Outcome("No image is checked: all images with a label count.")
         wrong = sum(map(self._session.is_misclassified, indices))
-        return panel.Outcome(f"{len(indices)} concept images, {wrong} of them misclassified; the others do not count.")
+        number = counted(len(indices), "concept image")
+        return panel.Outcome(f"{number}, {wrong} of them misclassified; the others do not count.")
 
     def _show_other_sets(self, *first: int) -> None:
         """Show what has changed when images were added, or taken out of the clean images; then prepare a rewrite.
@@ -592,7 +672,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """
         self._ranking = [*first, *(index for index in self._session.order if index not in first)]
         self._update()
-        self._submit(partial(self._prepare, self._controls.layer.value))
+        self._submit(partial(self._prepare, self._controls.selected_layer))
 
     def _show_contact_sheet(self) -> panel.Outcome:
         sheet = self._session.contact_sheet(self._work_bar)
@@ -606,22 +686,35 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self.sheet.show(f"{WINDOWS} {NOT_SEEN}", images, cards)
         return panel.Outcome("Below: what carries each class.")
 
+    def _show_changes(self, folder: str | None) -> panel.Outcome:
+        changed, self._searched_for_changes = self._session.changed(folder, self._work_bar)
+        classes = self._session.classifier.classes
+        cards = [panel.card(classes, one.label, one.before, one.after, name=one.name) for one in changed]
+        self.changed.show("", [one.image for one in changed], cards)
+        self.changed.gallery.judgments = [one.judgment for one in changed]
+        self._say_net_cost()
+        return panel.Outcome("Below: the images whose prediction changes.")
+
+    def _say_net_cost(self) -> None:
+        """Say what the edit costs, by what was said of the images whose prediction changes."""
+        judgments = self.changed.gallery.judgments
+        cost = describe_net_cost(judgments, self._searched_for_changes)
+        self.changed.note.value = escape(f"{cost} {JUDGING}" if "" in judgments else cost)
+
     def _use_window(self, group: WindowGroup) -> panel.Outcome:
         self._session.use_window(group)
         index = self._session.index
         self._editors.pop(index, None)  # its mask is another one now
-        self._controls.show_materials(self._session.material_names, self._session.material)
         self._choose(index)
         self._show_other_sets(index)
         self._show_selected()
         confirmation = self._session.check_window(group, self._work_bar)
         class_name = self._session.classifier.classes[group.label]
-        return panel.Outcome(sentence(describe_confirmation(confirmation, class_name)))
+        return panel.Outcome(sentence(confirmation.describe(class_name)))
 
     def _show_edit(self, edit: Edit) -> panel.Outcome:
         self._session.show(edit)
         self._show()
-        self._show_settings()
         return panel.Outcome("The edit of the file is shown.")
 
     def _relabel(self, index: int, name: str) -> panel.Outcome:
@@ -641,11 +734,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         return panel.Outcome(f"{name} is added. It counts when you enter its label.")
 
     def _save_report(self, path: str | os.PathLike | None) -> panel.Outcome:
-        try:
-            path = self._session.save_report(path, self._busy_bar)
-        finally:
-            self._busy.hide()
-        return panel.Outcome(f"Saved as {path}.")
+        return panel.Outcome(f"Saved as {self._session.save_report(path)}.")
 
     def _update(self) -> panel.Outcome:
         """Clear a result that was computed with other images or labels, then compute it again."""
@@ -654,11 +743,12 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._show()
         return panel.Outcome("The result of the edit is computed again.")
 
-    def _prepare(self, layer: str) -> panel.Outcome:
-        """Run the sets up to a layer, so that the next rewrite is fast, until something else is wanted."""
+    def _prepare(self, layer: str | None) -> panel.Outcome:
+        """Compute what makes the next rewrite fast, see `EditSession.prepare`, until something else is wanted."""
 
         def is_stopped() -> bool:
-            return self._search_waits or self._controls.layer.value != layer
+            is_needed = layer is None or not self._search_waits  # a search needs the second moments as well
+            return self._controls.selected_layer != layer or not is_needed
 
         try:
             self._session.prepare(layer, partial(self._busy_bar, is_stopped=is_stopped))
@@ -676,7 +766,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         with self._display:
             self._show_cards(self._session.result)
         if self._controls.heat.value and self._controls.heat_edit.value and self._edit_of_heat is not edit:
-            self._request_heat()
+            self._request_heat(is_explained=False)
 
     def _choose(self, index: int) -> None:
         """Put an image into the editor, with the mask that was drawn on it."""
@@ -700,15 +790,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Show in the gallery which image is selected, if it has shown this image."""
         index = self._session.index
         self.gallery.selected = self._pictured.index(index) if index in self._pictured else -1
-
-    def _show_settings(self) -> None:
-        """Show the layer and the strength of the edit that is applied, the first layer of several."""
-        if self._session.edit is None:
-            return
-        first = self._session.edit.layers[0]
-        if first in self._session.layers:
-            self._controls.layer.value = first
-        self._controls.strength.value = self._session.strength
 
     def _show_result(self, result: Result | None) -> None:
         """Show a result, which may be one whose clean and retained images are not measured yet."""
@@ -760,14 +841,15 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if self._controls.heat.value and not self._controls.is_filling:
             self._request_heat()
 
-    def _request_heat(self) -> None:
-        """Show the heat map of the image in the editor, or take it away."""
+    def _request_heat(self, is_explained: bool = True) -> None:
+        """Show the heat map of the image in the editor, or take it away; it is explained if a person asked for it."""
         controls = self._controls
         if controls.heat.value:
             favored = None if controls.heat_class.value == panel.PREDICTED else controls.heat_class.value
             edit = self._session.edit if controls.heat_edit.value else None
             self._edit_of_heat = edit
-            work = partial(self._show_heat, self._editor, self._session.index, controls.layer.value, favored, edit)
+            layer = controls.selected_layer or self._session.default_layer
+            work = partial(self._show_heat, self._editor, self._session.index, layer, favored, edit, is_explained)
             self._submit(work, is_first=True)
         else:
             self._editor.show_heat(None)
@@ -775,13 +857,15 @@ class Desk(StaticFigure, ipywidgets.VBox):
             self._show_exemplar()
 
     def _show_heat(
-        self, editor: MaskEditor, index: int, layer: str, favored: str | None, edit: Edit | None
+        self, editor: MaskEditor, index: int, layer: str, favored: str | None, edit: Edit | None, is_explained: bool
     ) -> panel.Outcome:
         if editor is not self._editor or not self._controls.heat.value:  # something else is shown by now
             return panel.Outcome()
         heat, favored, against = self._session.evidence(layer, index, favored=favored, edit=edit)
         editor.show_heat(heat)
         self._controls.show_heat(strongest_heat(heat), favored, against)
+        if not is_explained:
+            return panel.Outcome()
         text = f"Bright: where {layer} sees {favored} rather than {against}."
         misleads = favored != self._session.class_name(index)
         return panel.Outcome(f"{text} Mark there what misleads." if misleads else text)
@@ -792,9 +876,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._controls.message.show("")
         marked = self._session.marked
         self._session.mark(self._editor.mask)
-        self._session.material = self._controls.material.value
+        self._controls.show_materials(self._session.material_names, self._session.material)
         if marked != self._session.marked:
             self._show()
+        self._keep()
         if not self._session.mask.any():
             self._controls.pair.placeholder = panel.UNMARKED
             self._controls.pair.show([])
@@ -820,8 +905,12 @@ class Desk(StaticFigure, ipywidgets.VBox):
             panel.card(classes, label, changed, changed, "x': mistake"),
         ]
         self._controls.pair.show(torch.stack([exemplar.image, exemplar.changed]))
-        message = PAIR_MESSAGES[int(original.argmax()) == label, int(changed.argmax()) == label]
-        self._controls.pair_message.show(message)
+        share = float(exemplar.mask.mean())
+        if share > LARGEST_SHARE:
+            self._controls.pair_message.show(LARGE_MASK.format(share=share), alarm=True)
+        else:
+            message = PAIR_MESSAGES[int(original.argmax()) == label, int(changed.argmax()) == label]
+            self._controls.pair_message.show(message)
         return panel.Outcome()
 
     # --- callbacks of the controls ------------------------------------------------------------------------------------
@@ -830,13 +919,17 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Connect every control with its callback."""
         controls = self._controls
         controls.rewrite.on_click(self._with_errors_shown(lambda _: self._request_rewrite()))
-        controls.search.on_click(self._with_errors_shown(lambda _: self.find_best()))
+        controls.next_step.on_click(self._with_errors_shown(lambda _: self._take_next_step()))
         controls.stop.on_click(self._with_errors_shown(lambda _: self.stop()))
         controls.find.on_click(self._with_errors_shown(lambda _: self.find_elsewhere()))
         controls.sheet.on_click(self._with_errors_shown(lambda _: self.show_contact_sheet()))
+        self._check_all.on_click(lambda _: self.elsewhere.gallery.check(range(len(self._sightings))))
+        self._check_none.on_click(lambda _: self.elsewhere.gallery.check(()))
         self._use_checked.on_click(self._with_errors_shown(lambda _: self.confirm()))
         windows = self.sheet.gallery
         windows.observe(self._with_errors_shown(lambda change: self._window_selected(change["new"])), "selected")
+        controls.changes.on_click(self._with_errors_shown(lambda _: self.show_changes()))
+        self.changed.gallery.observe(lambda _: self._say_net_cost(), "judgments")
         controls.undo.on_click(self._with_errors_shown(lambda _: self.undo()))
         controls.save.on_click(self._with_errors_shown(lambda _: self.save(controls.path.value or None)))
         controls.report.on_click(self._with_errors_shown(lambda _: self.save_report(self._report_path())))
@@ -848,6 +941,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.group.observe(self._with_errors_shown(lambda _: self._group_selected()), "value")
         for control in (controls.heat_class, controls.heat_edit):
             control.observe(self._with_errors_shown(lambda _: self._heat_options_selected()), "value")
+        for control in (controls.layer, controls.strength, controls.failures):
+            control.observe(self._with_errors_shown(lambda _: self._keep()), "value")
         controls.sort.observe(self._with_errors_shown(lambda _: self._show()), "value")
         self.gallery.observe(self._with_errors_shown(lambda change: self._image_selected(change["new"])), "selected")
 
@@ -862,6 +957,13 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
         return guarded
 
+    def _take_next_step(self) -> None:
+        """Do what the verdict suggests."""
+        steps = {SELECT: self.find_best, FIND: self.find_elsewhere, COMPARE: self.compare_finetuning}
+        result = self._session.result
+        if result is not None:
+            steps[result.action]()
+
     def _report_path(self) -> Path | None:
         """Return the path of the report next to the file that is entered; None if there is none."""
         path = self._controls.path.value
@@ -874,14 +976,15 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _window_selected(self, position: int) -> None:
         if position >= 0:
             work = partial(self._use_window, self._groups[position])
-            self._submit_search(work, "pasting the window …", panel.STOPPING_WORK, UNTESTED)
+            self._submit_search(work, "pasting the window …", UNTESTED)
 
     def _material_selected(self) -> None:
         if not self._controls.is_filling:
+            self._session.material = self._controls.material.value
             self._show_exemplar()
 
     def _layer_selected(self) -> None:
-        self._submit(partial(self._prepare, self._controls.layer.value))
+        self._submit(partial(self._prepare, self._controls.selected_layer))
         if self._controls.heat.value:
             self._request_heat()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 from ipywidgets import HTML, Widget
+from jupyter_core.paths import jupyter_config_path
 from nbformat import NotebookNode
 from traitlets.config import Config
 from voila.app import Voila
@@ -34,18 +35,38 @@ SAME_MACHINE = (
 
 NO_CLEAN = (
     "No clean images were given, so the cost of an edit is not measured: whether to use it is at best unclear, and "
-    "“Find the best” is off. To measure the cost, start with --clean FOLDER, a folder of images whose accuracy must "
-    "not drop."
+    "no better edit is selected. To measure the cost, start with --clean FOLDER, a folder of images whose accuracy "
+    "must not drop."
 )
 """What the page says above a desk without clean images."""
 
 
+TEMPLATE = Path(__file__).parent / "page"
+"""The folder of the page's template."""
+
 KERNELS = {} if os.name == "nt" else {"KernelManager": {"transport": "ipc"}}
 """Settings of the kernel: where there are sockets in the file system, no other user of this machine can reach it."""
+
+CLOSED_PAGES = {"MappingKernelManager": {"cull_idle_timeout": 75, "cull_interval": 15}}
+"""Settings that end the kernel of a closed page within two minutes; its work is kept in the cache."""
+
+
+REDIRECT = (
+    '<!DOCTYPE html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={address}"><title>The desk</title>'
+)
+"""A page that leads to the desk."""
 
 
 class DeskServer(Voila):
     """A server of the page, which prints its address and opens it in a browser, if there is one."""
+
+    redirect = Path("redirect.html")
+    """The file that the browser is started with, so that the token is not on a command line, which all users see."""
+
+    def setup_template_dirs(self) -> None:
+        """Put the page's own template before that of voila."""
+        super().setup_template_dirs()
+        self.template_paths.insert(0, str(TEMPLATE))
 
     def random_ports(self, port: int, n: int) -> Iterable[int]:
         """Return the ports that are tried, one after the other."""
@@ -55,11 +76,15 @@ class DeskServer(Voila):
         """Print the address of the page, and open it."""
         address = f"{self.connection_url}?token={self.identity_provider.token}"
         print(f"The desk is at {address} (Ctrl-C ends it)", flush=True)
-        threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
+        self.redirect.touch(mode=0o600)
+        self.redirect.write_text(REDIRECT.format(address=escape(address)), encoding="utf-8")
+        threading.Thread(target=webbrowser.open, args=[self.redirect.as_uri()], daemon=True).start()
 
 
 def serve_desk(folder: Path, model: str, clean: Path | None = None, retain: Path | None = None) -> None:
     """Serve the desk to a browser until Ctrl-C.
+
+    Nothing in the current folder is run or read as a setting, since it may be a download; the file of a model is.
 
     Args:
         folder: folder of images, some of which are misclassified.
@@ -67,10 +92,13 @@ def serve_desk(folder: Path, model: str, clean: Path | None = None, retain: Path
         clean: folder of images on which accuracy is measured.
         retain: folder of images whose predictions should not change.
     """
+    os.environ["PYTHONSAFEPATH"] = "1"  # for the kernels: no modules from the current folder
     with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "desk.ipynb"
+        path = Path(temporary).resolve() / "desk.ipynb"
         nbformat.write(desk_notebook(Path.cwd(), folder, model, clean, retain), path)
-        server = DeskServer(log_level="ERROR", config=Config(KERNELS))
+        config = Config({**KERNELS, **CLOSED_PAGES})
+        server = DeskServer(log_level="ERROR", config=config, config_file_paths=jupyter_config_path())
+        server.redirect = path.with_name("redirect.html")
         server.initialize([str(path)])
         server.ip = ADDRESS
         server.port = FIRST_PORT
@@ -93,7 +121,8 @@ def desk_notebook(
     """
     folders = [None if path is None else str(path) for path in (folder, clean, retain)]
     lines = [
-        "import os",
+        "import os, sys",
+        "sys.path[:] = filter(None, sys.path)",  # '' is the current folder, which comes next
         f"os.chdir({str(working_folder)!r})",
         "from edittools.widgets.desk_page import desk_or_error",
         f"desk_or_error({folders[0]!r}, {model!r}, {folders[1]!r}, {folders[2]!r})",
@@ -106,7 +135,7 @@ def desk_notebook(
 def desk_or_error(folder: str, model: str, clean: str | None = None, retain: str | None = None) -> Widget:
     """Make the desk of the page, or a sentence that says why there is none."""
     try:
-        desk = Desk(load_model(model), folder, clean=clean, retain=retain)
+        desk = Desk(load_model(model), folder, clean=clean, retain=retain, keep=True)
     except Exception as error:  # models and files fail in any way; voila would hide the error
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         return HTML(f"<p role='alert'>The desk cannot start: {escape(str(message))}</p>")

@@ -1,9 +1,11 @@
 """The parts of the desk's panel, without their callbacks; every control has a label that screen readers announce."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import ceil, inf
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import anywidget
@@ -15,29 +17,49 @@ from tqdm import tqdm
 from edittools.auditing.sheet import WindowGroup, describe
 from edittools.images import resized
 from edittools.metrics import SIGNS, state_of
-from edittools.widgets.pixels import to_base64, to_pixels, to_png
-from edittools.widgets.result import Result
-from edittools.widgets.session import ALL, NO_LABEL, EditSession
+from edittools.selection.verdict import DO_NOT_USE, USE
+from edittools.widgets.pixels import to_base64, to_jpeg, to_pixels, to_png
+from edittools.widgets.result import BETTER, COMPARE, FIND, NO_BETTER, SELECT, TOO_COSTLY, Result, sentence
+from edittools.widgets.session import AFTER, ALL, BEFORE, NEITHER, NO_LABEL, EditSession
 
-HELD_OUT = "Result, held out"
-NOT_HELD_OUT = "Result, on the images used for selection"
+HELD_OUT = "Selected edit"
+NOT_HELD_OUT = "First edit"
 BY_CHANGE = "changes first"
 WORST_FIRST = "worst first"
 SIZES = {"small": 72, "medium": 112, "large": 150}
 """The width of the images of the gallery on the screen, in pixels, by the name of the size."""
 PREDICTED = "the prediction"
-LAYERS = "Layers of the search"
+AUTOMATIC = "selected for you"
 UNREAD = "The images are being read and classified; then an area can be marked."
 UNMARKED = "x and x' are shown here when an area is marked."
 CLASSIFYING_PAIR = "x and x' are being classified …"
-STOPPING = "Stopping after this candidate; then the best edit is checked."
-STOPPING_WORK = "Stopping …"
+ENDED = (
+    "The desk has ended, or cannot be reached.\nWhat is shown stays on this page, but nothing can be changed. Start it "
+    "again, then reload the page."
+)
+STOPPING = "Stopping …"
 
-LEAST_SHARE = 0.02
-"""The share of a search that is done before the time that is left is estimated: its first candidates take longest."""
+NEXT_STEPS = {
+    SELECT: ("Find the best", "select layer, rank, and strength by ordinary images with the mark"),
+    FIND: ("Find it elsewhere", "find the images that hold the mark of x', right and wrong ones"),
+    COMPARE: ("Compare with fine-tuning", "fine-tune the whole network without labels on the same images"),
+}
+"""The name and the hint of the button that takes a next step."""
 
-SMOOTHING = 0.05
-"""The smoothing of tqdm's estimate; with more weight on the last candidates, it jumps by a factor of ten."""
+JUDGMENT_OF_KEYS = {"1": BEFORE, "2": AFTER, "0": NEITHER}
+"""What a key says of an image whose prediction changes."""
+
+TONES = {USE: "good", BETTER: "good", DO_NOT_USE: "bad", NO_BETTER: "bad", TOO_COSTLY: "bad"}
+"""The color of the word of a verdict; the other words are neither good nor bad."""
+
+COSTS_OF_STEPS = {"step": 80.0, "image": 1.0}
+"""About how long a step of a selection or of fine-tuning takes, in units of a prediction, by the unit of its bar."""
+
+COST_OF_RANKING = 8.0
+"""The same for each of the first steps of a selection, which rank the layers."""
+
+LEAST_SHARE = 0.05
+"""The share of the work that is done before the time that is left is estimated."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +79,10 @@ class _DeskWidget(anywidget.AnyWidget):
 
 
 class Gallery(_DeskWidget):
-    """Small images with captions, of which one can be selected (`selectable`), or each can be checked (`checkable`).
+    """Small images with captions.
+
+    One can be selected (`selectable`), each can be checked (`checkable`), or each can be judged by a key (`judgeable`):
+    `judgments` then holds what was said of each, one of the values of `judgment_keys`, or "".
 
     `cards` holds what is below each image, see `card`. `order` holds the positions of the images that are visible, in
     the order on the screen; if it is empty, all are, as they were added. `selected` is the position of the selected
@@ -74,6 +99,9 @@ class Gallery(_DeskWidget):
     selectable = traitlets.Bool(False).tag(sync=True)
     checked = traitlets.List().tag(sync=True)
     checkable = traitlets.Bool(False).tag(sync=True)
+    judgeable = traitlets.Bool(False).tag(sync=True)
+    judgments = traitlets.List().tag(sync=True)
+    judgment_keys = traitlets.Dict(JUDGMENT_OF_KEYS).tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
     size = traitlets.Int(SIZES["small"]).tag(sync=True)
     enlarged = traitlets.Int(-1).tag(sync=True)
@@ -87,8 +115,12 @@ class Gallery(_DeskWidget):
     def show(self, images: Tensor | Sequence[Tensor]) -> None:
         """Show other images, each `(3, H, W)`."""
         self._full_images = list(images)
-        self._images = [_small_png(image, 2 * self.size) for image in images]
+        self._images = [_small_jpeg(image, 2 * self.size) for image in images]
         self.enlarged = -1
+
+    def check(self, positions: Iterable[int]) -> None:
+        """Check the images at these positions, and no others."""
+        self.checked = list(positions)
 
     @property
     def has_images(self) -> bool:
@@ -98,12 +130,12 @@ class Gallery(_DeskWidget):
     def add(self, images: Tensor | Sequence[Tensor]) -> None:
         """Add images, each `(3, H, W)`, after those that there are."""
         self._full_images += list(images)
-        self._images = self._images + [_small_png(image, 2 * self.size) for image in images]
+        self._images = self._images + [_small_jpeg(image, 2 * self.size) for image in images]
 
     @traitlets.observe("size")
     def _resize(self, change: dict) -> None:
         """Send the images in the resolution of another size."""
-        self._images = [_small_png(image, 2 * self.size) for image in self._full_images]
+        self._images = [_small_jpeg(image, 2 * self.size) for image in self._full_images]
 
     @traitlets.observe("enlarged")
     def _send_large_image(self, change: dict) -> None:
@@ -113,19 +145,37 @@ class Gallery(_DeskWidget):
 
 
 class Message(_DeskWidget):
-    """A text that screen readers announce when it changes; `alarm` marks an error, `details` are shown on demand."""
+    """A text that screen readers announce when it changes.
+
+    `alarm` marks an error, `details` are shown on demand, and `word` comes first, in the color of `tone`: "good",
+    "bad", or neither if it is empty.
+    """
 
     _kind = traitlets.Unicode("message").tag(sync=True)
     text = traitlets.Unicode().tag(sync=True)
     alarm = traitlets.Bool(False).tag(sync=True)
     details = traitlets.Unicode().tag(sync=True)
+    word = traitlets.Unicode().tag(sync=True)
+    tone = traitlets.Unicode().tag(sync=True)
 
-    def show(self, text: str, alarm: bool = False, details: str = "") -> None:
+    def show(self, text: str, alarm: bool = False, details: str = "", word: str = "", tone: str = "") -> None:
         """Show another text."""
         with self.hold_sync():
             self.text = text
             self.alarm = alarm
             self.details = details
+            self.word = word
+            self.tone = tone
+
+
+class Notice(_DeskWidget):
+    """A notice that appears when the kernel or the server of the desk has ended; then nothing can be pressed.
+
+    The browser finds out on its own. `text` is what it says.
+    """
+
+    _kind = traitlets.Unicode("notice").tag(sync=True)
+    text = traitlets.Unicode(ENDED).tag(sync=True)
 
 
 class Busy(ipywidgets.HBox):
@@ -197,6 +247,7 @@ class Shelf(ipywidgets.VBox):
         self.note.value = escape(note)
         self.gallery.selected = -1
         self.gallery.checked = []
+        self.gallery.judgments = [""] * len(images)
         self.gallery.cards = list(cards)
         self.gallery.show(images)
         self.layout.display = ""
@@ -215,7 +266,6 @@ class Controls(ipywidgets.VBox):
     """
 
     def __init__(self) -> None:
-        self._can_search = False
         self._is_complete = False
         self._stopping = ""
         self.is_filling = False
@@ -239,22 +289,18 @@ class Controls(ipywidgets.VBox):
         )
         self.pair = Gallery(label="x and x'", size=66, placeholder=UNREAD)
         self.pair_message = Message().add_class("et-pair-message")
-        self.rewrite = button("Rewrite", "rewrite this layer by the marked image", "primary")
-        self.search = button("Find the best", "try edits and projections in every layer, and take the best")
-        self.stop = button("Stop", "end the search with the best edit so far")
+        self.rewrite = button("Rewrite", "make an edit of the marked image; then select a better one", "primary")
+        self.stop = button("Stop", "end what is running; the edit that is shown stays")
+        self.more = ipywidgets.ToggleButton(
+            description="More", tooltip="the layer and the strength", layout={"width": "auto"}
+        )
         self.failures = ipywidgets.Checkbox(
             description="images chosen because they fail",
             tooltip="so nothing can break among them, and the verdict of a search says so",
             indent=False,
             layout={"width": "auto"},
         )
-        self.finetuning = ipywidgets.Checkbox(
-            description="compare fine-tuning",
-            tooltip="also train the whole network on the same images, which takes minutes, and say which does better",
-            indent=False,
-            layout={"width": "auto"},
-        )
-        self.find = button("Find it elsewhere", "find the images that hold the mark of x', right and wrong ones")
+        self.find = button(*NEXT_STEPS[FIND])
         self.sheet = button("Contact sheet", "what carries each class: parts of photos that turn other photos into it")
         self.progress = ipywidgets.FloatProgress(0, max=1, layout={"width": "100%"})
         self.status = ipywidgets.HTML().add_class("et-quiet")
@@ -288,11 +334,12 @@ class Controls(ipywidgets.VBox):
         self.title = heading("")
         self.title_text = ""
         self.verdict = Message()
-        self.layers = ipywidgets.HTML()
+        self.next_step = button("", "")
+        self.changes = button("What changes?", "the images whose prediction changes with the edit, to be judged")
         self.undo = button("Undo edit", "go back to the previous result")
         self.path = ipywidgets.Text(description="file", continuous_update=False, **narrow)
         self.save = button("Save", "save the edit as a file")
-        self.report = button("Save report", "save the report of the search as an HTML page")
+        self.report = button("Save report", "save the report of the selected edit as an HTML page")
         self.upload = ipywidgets.FileUpload(
             accept=".safetensors,image/*",
             multiple=True,
@@ -300,6 +347,16 @@ class Controls(ipywidgets.VBox):
             tooltip="add images, or show a saved edit",
             layout={"width": "auto"},
         )
+        self.folder = ipywidgets.Text(
+            description="changes in",
+            placeholder="a folder; by default, the clean images",
+            continuous_update=False,
+            style={"description_width": "76px"},
+            layout={"width": "100%"},
+        )
+        self.settings = row(self.layer, self.strength, self.folder)
+        self.more.observe(lambda _: self._show_settings(), "value")
+        self._show_settings()
         self.show_heat(None)
         self.show(None, has_edit=False, file_name="")
         self.disable()
@@ -310,14 +367,14 @@ class Controls(ipywidgets.VBox):
                 self.material,
                 self.pair,
                 self.pair_message,
-                row(self.layer, self.strength),
-                row(self.rewrite, self.search, self.stop),
+                row(self.rewrite, self.stop, self.more),
+                self.settings,
                 self.progress,
                 self.status,
                 self.message,
                 self.title,
                 self.verdict,
-                self.layers,
+                row(self.next_step, self.changes),
                 row(self.undo, self.path, self.save, self.report, self.upload),
             ]
         )
@@ -335,15 +392,36 @@ class Controls(ipywidgets.VBox):
             self.sort,
             self.group,
             self.failures,
-            self.finetuning,
+            self.more,
         )
 
     def fill(self, session: EditSession) -> None:
         """Offer what a session has when its images are classified: its materials and layers."""
         self.material.options = session.material_names
         self.material.value = session.material
-        self.layer.options = session.layers
-        self.layer.value = session.default_layer
+        self.layer.options = (AUTOMATIC, *session.layers)
+        self.layer.value = AUTOMATIC
+
+    @property
+    def selected_layer(self) -> str | None:
+        """The layer that a person has selected; None if it is selected for them."""
+        return None if self.layer.value == AUTOMATIC else self.layer.value
+
+    def _show_settings(self) -> None:
+        """Show the layer and the strength, or hide them."""
+        self.settings.layout.display = "" if self.more.value else "none"
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What is selected besides the image, its label, and the material."""
+        return {name: getattr(self, name).value for name in ("layer", "strength", "failures")}
+
+    def choose(self, choices: Mapping[str, Any]) -> None:
+        """Select what was selected before, see `choices`; the material is that of the session."""
+        for name in ("strength", "failures"):
+            getattr(self, name).value = choices[name]
+        if choices["layer"] in self.layer.options:
+            self.layer.value = choices["layer"]
 
     def enable(self) -> None:
         """Enable what needs the classified images only."""
@@ -359,10 +437,9 @@ class Controls(ipywidgets.VBox):
             control.disabled = True
         self.show_search(None)
 
-    def complete(self, session: EditSession) -> None:
-        """Offer what needs all sets: to add files, to find what they show, and a search if there are clean images."""
+    def complete(self) -> None:
+        """Offer what needs all sets: to add files, to find what they show, and to select an edit."""
         self._is_complete = True
-        self._can_search = session.has_clean
         self.upload.disabled = False
         self.show_search(None)
 
@@ -376,20 +453,20 @@ class Controls(ipywidgets.VBox):
         is_searching = share is not None
         self._stopping = self._stopping if is_searching else ""
         self.rewrite.disabled = is_searching or not self.is_started
-        self.search.disabled = is_searching or not self._can_search
-        for control in (self.find, self.sheet):
+        for control in (self.find, self.sheet, self.next_step):
             control.disabled = is_searching or not self._is_complete
+        self.changes.disabled = is_searching or self.save.disabled
         self.stop.disabled = bool(self._stopping) or not is_searching
         for part in (self.progress, self.status):
             part.layout.display = "" if is_searching else "none"
         self.progress.value = share or 0.0
         self.status.value = escape(self._stopping or status).replace("\n", "<br>")
 
-    def show_stopping(self, message: str) -> None:
-        """Show that the search ends, until it has ended, with a message that says when."""
-        self._stopping = message
+    def show_stopping(self) -> None:
+        """Show that the search ends, until it has ended."""
+        self._stopping = STOPPING
         self.stop.disabled = True
-        self.status.value = escape(message)
+        self.status.value = STOPPING
 
     def show_materials(self, names: Sequence[str], selected: str) -> None:
         """Offer other materials, one of which is selected."""
@@ -410,17 +487,20 @@ class Controls(ipywidgets.VBox):
             self.title_text = ""
             self.title.value = ""
             self.verdict.show("")
-            self.show_layers("")
+            self.next_step.layout.display = "none"
         else:
-            self.title_text = HELD_OUT if result.held_out else NOT_HELD_OUT
+            self.title_text = HELD_OUT if result.repair is not None else NOT_HELD_OUT
             self.title.value = f"<h4>{self.title_text}</h4>"
-            self.verdict.show(result.verdict, details=result.details)
-            self.show_layers(result.repair.layers_html() if result.held_out else "")
+            text = "\n".join(line for line in (sentence(result.reason), result.step) if line)
+            self.verdict.show(text, details=result.details, word=result.word, tone=TONES.get(result.word, ""))
+            self.next_step.layout.display = "" if result.action else "none"
+            self.next_step.description, self.next_step.tooltip = NEXT_STEPS.get(result.action, ("", ""))
         self.heat_edit.disabled = result is None
         self.path.placeholder = file_name
         self.undo.disabled = not has_edit
         self.save.disabled = not has_edit
-        self.report.disabled = result is None or not result.held_out
+        self.changes.disabled = not has_edit or not self.stop.disabled
+        self.report.disabled = result is None or result.repair is None
 
     def show_heat_classes(self, names: Sequence[str]) -> None:
         """Offer the classes that a layer may argue for in an image; the one that is predicted is selected."""
@@ -456,15 +536,6 @@ class Controls(ipywidgets.VBox):
             self.group.options = options
             self.group.value = selected if selected in groups else ALL
             self.is_filling = False
-
-    def show_layers(self, chart: str) -> None:
-        """Show on demand what the search has found in each layer.
-
-        Args:
-            chart: HTML; empty if there is none.
-        """
-        self.layers.layout.display = "" if chart else "none"
-        self.layers.value = f"<details><summary>{LAYERS}</summary>{chart}</details>" if chart else ""
 
 
 class StoppableBar(tqdm):
@@ -531,71 +602,86 @@ class WorkBar(StoppableBar):
         self._show(self.n / self.total if self.total else 0.0, f"{what}: {self.n} of {self.total}")
 
 
-class SearchBar(StoppableBar):
-    """A progress bar of a search that the panel shows.
+class Search:
+    """How far a selection of an edit, or a comparison with fine-tuning, has come, in one estimate that only falls.
+
+    It makes the bars of the stages, see `bar`: their steps and images count towards one amount of work.
 
     Args:
-        arguments: those of `tqdm`.
-        show: is called with the share that is done, and with what is done at the moment, one line per fact.
-        is_stopped: tells whether the search should end.
-        images: number of images on which the search selects.
-        options: those of `tqdm`.
+        show: is called with the share that is done, and with what is done at the moment.
+        is_stopped: tells whether it should end.
+        images: number of images on which edits are measured.
+        quick_steps: number of steps at the beginning that rank layers.
     """
 
     def __init__(
         self,
-        *arguments: Any,
         show: Callable[[float, str], None],
         is_stopped: Callable[[], bool],
         images: int,
-        **options: Any,
+        quick_steps: int = 0,
     ) -> None:
         self._show = show
+        self._is_stopped = is_stopped
         self._images = images
-        self._counts: Mapping[str, int] = {}
-        super().__init__(*arguments, is_stopped=is_stopped, smoothing=SMOOTHING, **options)
+        self._quick_steps = quick_steps
+        self._total = inf  # until a bar of steps tells
+        self._done = 0.0
+        self._started = monotonic()
+        self._seconds_left = inf
 
-    def set_postfix(self, counts: Mapping[str, int], refresh: bool = True) -> None:
-        """Set the numbers of images that the best candidate so far corrects and breaks."""
-        self._counts = counts
-        if refresh:
-            self.refresh()
+    def bar(self, *arguments: Any, **options: Any) -> "SearchBar":
+        """Make the bar of a stage, as `tqdm` does."""
+        if options.get("unit") == "step":
+            slow_steps = max(options["total"] - self._quick_steps, 0)
+            work = self._quick_steps * COST_OF_RANKING + slow_steps * COSTS_OF_STEPS["step"]
+            self._total = self._done + work + self._images * COSTS_OF_STEPS["image"]
+        return SearchBar(*arguments, search=self, is_stopped=self._is_stopped, **options)
+
+    def add(self, number: float, unit: str) -> None:
+        """Count steps or images that are done."""
+        quick = min(number, self._quick_steps) if unit == "step" else 0
+        self._quick_steps -= quick
+        self._done += quick * COST_OF_RANKING + (number - quick) * COSTS_OF_STEPS.get(unit, 0.0)
+
+    def report(self, stage: str) -> None:
+        """Show the share that is done, and how long the rest will take."""
+        share = min(self._done / self._total, 1.0)
+        if share >= LEAST_SHARE:
+            seconds = (monotonic() - self._started) * (1 - share) / share
+            self._seconds_left = min(self._seconds_left, seconds)
+        self._show(share, "; ".join(part for part in (stage, describe_time_left(self._seconds_left)) if part))
+
+
+def describe_time_left(seconds: float) -> str:
+    """Say how much time is left; empty if it is not known."""
+    if seconds == inf:
+        return ""
+    return "less than a minute left" if seconds < 60 else f"about {ceil(seconds / 60)} min left"
+
+
+class SearchBar(StoppableBar):
+    """The bar of a stage of a search.
+
+    Args:
+        arguments: those of `tqdm`.
+        search: the search, which shows it.
+        is_stopped: tells whether the search should end.
+        options: those of `tqdm`.
+    """
+
+    def __init__(self, *arguments: Any, search: Search, is_stopped: Callable[[], bool], **options: Any) -> None:
+        self._search = search
+        super().__init__(*arguments, is_stopped=is_stopped, **options)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Count what is done; raise `KeyboardInterrupt` if the search should end."""
+        self._search.add(n or 0, self.unit)
+        return super().update(n)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Show the bar in the panel, and print nothing."""
-        self._show(self._share, self._describe())
-
-    @property
-    def _counts_candidates(self) -> bool:
-        """Whether the bar counts candidates, and not images that the search reads first."""
-        return self.unit == "candidate" and bool(self.total)
-
-    @property
-    def _share(self) -> float:
-        """The share of the candidates that is done; 0 for the other bars."""
-        return min(self.n / self.total, 1.0) if self._counts_candidates else 0.0
-
-    def _describe(self) -> str:
-        """Say how long the search will take, what it tries at the moment, and what the best candidate so far does."""
-        left = self._time_left()
-        now = (self.desc or "").removesuffix(": ")
-        if not self._counts_candidates and self.total:
-            now = f"{now}, {self.n} of {self.total}"
-        lines = [f"{left}; now: {now}" if left else f"now: {now}"]
-        if self._counts:
-            counts = f"corrects {self._counts['corrected']}, breaks {self._counts['broken']} of {self._images}"
-            lines.append(f"so far: {counts}, before its cost is checked")
-        return "\n".join(lines)
-
-    def _time_left(self) -> str:
-        """Say how long the search will take at tqdm's estimate of its speed; empty before there is one, and at the end.
-
-        The number of all candidates is an estimate as well, so a search may go on after the last one that was expected.
-        """
-        rate = self.format_dict["rate"]
-        if not rate or not LEAST_SHARE <= self._share < 1:
-            return ""
-        return f"{tqdm.format_interval((self.total - self.n) / rate)} left"
+        """Show the search in the panel, and print nothing."""
+        self._search.report((self.desc or "").removesuffix(": "))
 
 
 def card(
@@ -620,9 +706,9 @@ def card(
 
     Returns:
         The `state` of the image, empty without a label; whether it is `marked`; `lines`, each with a text and a
-        probability, which is empty where a line above has it: those of the label, and of the prediction before and
-        after; `name` and `full`, the name and the lines with all probabilities, for the large view; and `description`,
-        all of this in full, for screen readers and the mouse.
+        probability, which is empty where the line above has it: those of the label, of the prediction before, and, if
+        it is another one, of the prediction after; `name` and `full`, the name and the lines with all probabilities,
+        for the large view; and `description`, all of this in full, for screen readers and the mouse.
     """
     first = int(before.argmax())
     last = int(after.argmax())
@@ -637,13 +723,12 @@ def card(
     if first == last:
         lines.append([f"{sign}{classes[first]}", _percent(before[first], after[first])])
     else:
-        lines.append([f"{sign}{classes[first]} →", _percent(before[first])])
-        lines.append([classes[last], _percent(after[last])])
+        lines.append([f"{sign}{classes[first]}", _percent(before[first])])
+        lines.append([f"→ {classes[last]}", _percent(after[last])])
     full = [list(line) for line in lines]
     in_words = ", ".join(f"{text} {probability}".strip() for text, probability in lines)
-    for line, index in zip(lines[1:], (first, last), strict=False):
-        if index == label:
-            line[1] = ""
+    if first == last == label:
+        lines[1][1] = ""
     facts = [fact for fact in (state, "marked" if marked else "") if fact]
     heads = [head for head in (name, caption) if head]
     return {
@@ -723,8 +808,8 @@ def button(text: str, hint: str, style: str = "") -> ipywidgets.Button:
     return ipywidgets.Button(description=text, tooltip=hint, button_style=style, layout={"width": "auto"})
 
 
-def _small_png(image: Tensor, max_side: int) -> str:
-    """Encode a square image as a PNG of at most `max_side` pixels on each side, in base64."""
+def _small_jpeg(image: Tensor, max_side: int) -> str:
+    """Encode a square image as a JPEG of at most `max_side` pixels on each side, in base64."""
     side = min(max_side, image.shape[1])
     small = resized(image[None].float().clamp(0, 1), side)[0]
-    return to_base64(to_png(to_pixels(small)))
+    return to_base64(to_jpeg(to_pixels(small)))

@@ -17,8 +17,11 @@ from edittools.selection.splits import repeated
 ImageSource = LabelledImages | LazyImages | Tensor | str | os.PathLike
 """Images with or without labels, or the path of a folder."""
 
-MAX_PIXELS = 400 * 224**2
-"""The largest size of a set (400 images of 224 × 224), which keeps a session fast; larger sets are thinned evenly."""
+MOST_BYTES = 1_500_000_000
+"""The memory that the images of a set may take: about 2,500 images of 224 × 224; larger sets are thinned evenly."""
+
+BYTES_OF_PIXEL = 12
+"""Three colors in float32."""
 
 AT_ONCE = 8
 """The number of `LazyImages` that are read at once."""
@@ -45,6 +48,11 @@ class ReadSet:
         return replace(self.data, labels=torch.where(self.is_labeled, self.data.labels, logits.argmax(dim=1)))
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun, such as "1 image" or "1,200 images"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def check_source(name: str, source: ImageSource, classifier: Classifier) -> list[Path] | LabelledImages:
     """Check a set without reading an image file, and return its files or its images.
 
@@ -68,10 +76,7 @@ def check_source(name: str, source: ImageSource, classifier: Classifier) -> list
             "path of a folder"
         )
     if isinstance(source, str | os.PathLike):
-        paths = image_files(source)
-        if not paths:
-            raise ValueError(f"{name!r} has no images in {os.fspath(source)!r}; pass a folder with .png or .jpg files")
-        return paths
+        return image_files(source)
     if isinstance(source, LabelledImages):
         data = remap_labels(name, source, classifier)
     else:
@@ -91,7 +96,7 @@ def read_set(
 ) -> ReadSet:
     """Load a set at the classifier's size, each image once.
 
-    Of a set with more than `MAX_PIXELS` pixels, only every second, third, … image is loaded.
+    Of a set that would take more than `MOST_BYTES`, only every second, third, … image is loaded.
 
     Args:
         name: name of the set, used in notes and error messages.
@@ -107,9 +112,10 @@ def read_set(
         FileNotFoundError: if there is no such folder.
     """
     checked = check_source(name, source, classifier)
-    step = max(1, -(-len(checked) * classifier.size**2 // MAX_PIXELS))
+    bytes_of_set = len(checked) * classifier.size**2 * BYTES_OF_PIXEL
+    step = max(1, -(-bytes_of_set // MOST_BYTES))
     if step > 1:
-        notes.append(f"{name}: one image in {step} is used.")
+        notes.append(f"{name}: one image in {step} is used; all would take {bytes_of_set / 1e9:.1f} GB of memory.")
     count = len(range(0, len(checked), step))
     with bar_of(progress, total=count, desc=f"reading {name}", unit="image") as bar:
 
@@ -121,7 +127,9 @@ def read_set(
         if isinstance(checked, list):
             data, is_labeled, left_out = read_files(source, checked[::step], classifier, report)
             if left_out:
-                notes.append(f"{name}: {len(left_out)} files are left out ({'; '.join(left_out[:3])}).")
+                verb = "is" if len(left_out) == 1 else "are"
+                reasons = "; ".join(left_out[:3])
+                notes.append(f"{name}: {counted(len(left_out), 'file')} {verb} left out ({reasons}).")
         else:
             data = _resized(checked.subset(range(0, len(checked), step)), classifier.size, report)
     if not isinstance(checked, list):
@@ -131,7 +139,8 @@ def read_set(
             notes.append(f"{name}: there are no labels, so the current predictions serve as labels.")
     is_repeated = repeated(data)
     if is_repeated.any():
-        notes.append(f"{name!r} holds {int(is_repeated.sum())} images more than once; each is used once.")
+        repeats = counted(int(is_repeated.sum()), "image")
+        notes.append(f"{name!r} holds {repeats} more than once; each is used once.")
         data = data.subset(~is_repeated)
     return ReadSet(data, is_labeled[~is_repeated])
 

@@ -1,5 +1,7 @@
 """The weights of a classifier at the beginning of a session, of which all that the session shows has to be."""
 
+from collections.abc import Sequence
+
 from edittools._ledger import Weights, ledger_of
 from edittools.classifiers import Classifier, fingerprint_beside_weights
 from edittools.cut import Cut, cut_all
@@ -45,9 +47,17 @@ class InitialWeights:
         Raises:
             KeyError: if there is no such layer.
         """
-        if layer not in self._cuts:
-            self._cuts |= cut_all(self._classifier, [layer], weights=self._weights)
-        return self._cuts[layer]
+        return self.cuts_at([layer])[layer]
+
+    def cuts_at(self, layers: Sequence[str]) -> dict[str, Cut]:
+        """Cut the classifier with these weights at several layers; the cuts are kept.
+
+        Raises:
+            KeyError: if there is no such layer.
+        """
+        missing = [layer for layer in layers if layer not in self._cuts]
+        self._cuts |= cut_all(self._classifier, missing, weights=self._weights)
+        return {layer: self._cuts[layer] for layer in layers}
 
     def _are_current(self, edit: Edit | None = None) -> bool:
         if fingerprint_beside_weights(self._classifier) != self._beside_weights:

@@ -202,6 +202,12 @@ const TOOLS = {
     "M7 16c-6-2-5-12 5-12s11 10 3 12c-4 1-6-1-8-1-3 0-3 4 0 4 2 0 2 2 1 3",
   ],
   rectangle: ["Rectangle", "R", "Drag from corner to corner.", "M4 6h16v12H4z"],
+  ellipse: [
+    "Ellipse",
+    "C",
+    "Drag from corner to corner of the box around it.",
+    "M3 12a9 6.5 0 1 0 18 0a9 6.5 0 1 0-18 0z",
+  ],
   smart: [
     "Smart select",
     "S",
@@ -209,6 +215,9 @@ const TOOLS = {
     "M14 10 4 20l-1-1 10-10zM17 2v4M15 4h4M20 9v4M18 11h4M9 3v3M7.5 4.5h3",
   ],
 };
+
+// The tools that take a box from one corner to the other.
+const BOXED = { rectangle, ellipse };
 
 const ICONS = {
   grow: "M9 9h6v6H9zM12 6V2M12 22v-4M6 12H2M22 12h-4M10 4l2-2 2 2M10 20l2 2 2-2M4 10l-2 2 2 2M20 10l2 2-2 2",
@@ -244,7 +253,7 @@ const POLYGON_HINTS = {
 };
 
 const SHORTCUTS = [
-  ["B E P O R S", "tools"],
+  ["B E P O R C S", "tools"],
   ["Alt or right button", "erase (eraser: draw)"],
   ["[ ] or Shift+wheel", "size of brush or segments"],
   ["G, Shift+G", "grow, shrink"],
@@ -765,7 +774,7 @@ class View {
     const last = gesture.points.at(-1);
     if (last[0] === pixel[0] && last[1] === pixel[1]) return;
     if (gesture.tool === "polygon") return (this.gesture.next = pixel);
-    if (gesture.tool === "rectangle") gesture.points = [gesture.points[0], pixel];
+    if (gesture.tool in BOXED) gesture.points = [gesture.points[0], pixel];
     else gesture.points.push(pixel);
     this.draw([last, pixel]);
   }
@@ -776,7 +785,7 @@ class View {
     const { tool, v, points } = gesture;
     const mask = doc.mask;
     this.gesture = null;
-    if (tool === "rectangle") rectangle(mask, points[0], points.at(-1), v);
+    BOXED[tool]?.(mask, points[0], points.at(-1), v);
     if (tool === "lasso") polygon(mask, points, v);
     doc.commit();
   }
@@ -1169,11 +1178,12 @@ class View {
     if (gesture && !["brush", "eraser", "smart"].includes(gesture.tool)) {
       const points = gesture.tool === "polygon" && hover ? [...gesture.points, hover] : gesture.points;
       const [a, b] = [at(points[0]), at(points.at(-1))];
-      if (gesture.tool === "rectangle") {
+      if (gesture.tool in BOXED) {
         const half = scale / 2;
         const [x0, x1] = [Math.min(a[0], b[0]) - half, Math.max(a[0], b[0]) + half];
         const [y0, y1] = [Math.min(a[1], b[1]) - half, Math.max(a[1], b[1]) + half];
-        context.rect(x0, y0, x1 - x0, y1 - y0);
+        if (gesture.tool === "rectangle") context.rect(x0, y0, x1 - x0, y1 - y0);
+        else context.ellipse((x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2, (y1 - y0) / 2, 0, 0, 2 * Math.PI);
       } else {
         context.moveTo(...a);
         points.slice(1).forEach((point) => context.lineTo(...at(point)));

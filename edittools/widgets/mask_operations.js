@@ -51,6 +51,18 @@ function rectangle(mask, [x0, y0], [x1, y1], v) {
     span(mask, y, Math.min(x0, x1), Math.max(x0, x1), v);
 }
 
+// The pixels whose centers lie in the ellipse that touches the sides of the box from one corner to the other.
+function ellipse(mask, [x0, y0], [x1, y1], v) {
+  const width = Math.abs(x1 - x0) + 1;
+  const height = Math.abs(y1 - y0) + 1;
+  const inside = (x, y) => ((2 * x - x0 - x1) * height) ** 2 + ((2 * y - y0 - y1) * width) ** 2 <= (width * height) ** 2;
+  for (let y = Math.min(y0, y1); y <= Math.max(y0, y1); y++) {
+    let x = Math.min(x0, x1);
+    while (!inside(x, y) && 2 * x < x0 + x1) x++;
+    if (inside(x, y)) span(mask, y, x, x0 + x1 - x, v);
+  }
+}
+
 // Set v where the coarser grid, enlarged to the mask's size, holds `value`.
 function setWhere(mask, grid, value, v) {
   const columns = Int32Array.from({ length: mask.w }, (_, x) => Math.floor((x * grid.w) / mask.w));

@@ -19,8 +19,19 @@ SURROUNDINGS = "what is around it"
 BLANK_STICKER = "a blank sticker"
 """The material that covers the mask with a blank sticker."""
 
-MATERIALS = ("gravel", *(style for style in STYLES if style != "gravel"), SURROUNDINGS, BLANK_STICKER)
+MATERIALS = (SURROUNDINGS, BLANK_STICKER, *sorted(STYLES))
 """The names of the materials that every desk has."""
+
+MATERIAL_OF_LARGE_MARKS = "gravel"
+"""The default material of a large mark, which is often a whole background, so that little is around it."""
+
+LARGE_SHARE = 0.25
+"""A mark is large if it covers more of the image than this share."""
+
+
+def default_material(mask: Tensor) -> str:
+    """Return the material that replaces a mark `(H, W)` until another one is selected."""
+    return SURROUNDINGS if mask.mean() <= LARGE_SHARE else MATERIAL_OF_LARGE_MARKS
 
 
 def replace_by_material(image: Tensor, mask: Tensor, material: str, textures: Mapping[str, Tensor]) -> Tensor:

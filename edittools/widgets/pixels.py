@@ -55,6 +55,13 @@ def to_png(pixels: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
+def to_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """Encode 8-bit pixels `(H, W, 3)` as a JPEG file, a tenth of a PNG's size, for hundreds of small images."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="JPEG", quality=90, subsampling=0)
+    return file.getvalue()
+
+
 def to_base64(content: bytes) -> str:
     """Encode the content of a file as text."""
     return base64.b64encode(content).decode()

@@ -1,27 +1,45 @@
-"""What an edit does to the images of a session, in figures and in sentences for someone who writes no code."""
+"""What an edit does to the images of a session: a word, a sentence, and a next step for someone who writes no code."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison
-from edittools.selection import Assessment
-from edittools.selection.checks import accuracy_check, describe_effect, fit_check, is_within_limits, retained_check
-from edittools.selection.evaluation import Evaluation
+from edittools.selection import Assessment, Check, Verdict
+from edittools.selection.checks import accuracy_check, breaks_too_many, describe_effect, loses_too_much, retained_check
+from edittools.selection.effects import Effect
 from edittools.selection.splits import RETAINED
+from edittools.selection.verdict import HELPS, INSTEAD, UNCLEAR, USE
 
-BEFORE_CHANGE = "Measured before images or labels were changed:"
-"""The first line of the verdict on an edit that a search has found, after a change of images or labels."""
-
-CROSS_VALIDATED = "These figures are cross-validated: each image counts with an edit that was selected without it."
-"""The line of a verdict that says which edits its figures are of."""
+BEFORE_CHANGE = "measured before images or labels were changed"
+"""What is said of an edit that was selected before images or labels changed."""
 
 MEASURING = "The cost on other images is being measured …"
-"""The last line of a verdict before the clean and retained images are measured."""
+"""The next step before the clean and retained images are measured."""
+
+BETTER, NO_BETTER, TOO_COSTLY = "promising", "no improvement", "too costly"
+"""The words for an edit that was made from the exemplar, on images on which settings are tried."""
+
+SELECT, FIND, COMPARE = "select an edit", "find it elsewhere", "compare with fine-tuning"
+"""The next steps that a button takes."""
+
+IN_WORDS_OF_THE_DESK = {
+    "; without images=, twice as many, since half select": "; of the clean images, half select, and at most 300",
+    "a weaker edit: fix.reselect(clean_weight=8)": "a lower strength",
+    "; pass finetuning=True to compare it": "",
+    "With retain=, pass": "Pass, as retained images,",
+    "Pass labeled images with the concept of other classes, right and wrong, as concept=.": (
+        "Find the images that show the mark, right and wrong ones, and label them."
+    ),
+    "Pass labeled ordinary images as clean=.": "Pass clean images.",
+    "Use fix.alternatives['fine-tuning'], or the network that you passed.": (
+        "In Python, session.searched.alternatives has the fine-tuned network."
+    ),
+}
+"""What the advice of `repair` is called on the desk, where there are no arguments to pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,29 +50,37 @@ class Result:
         edit: the edit.
         after: logits `(N, classes)` of all `data`, with the edit.
         images: comparison of the images, without those that the edit was made from.
-        retain: comparison of the retained images; None if there are none.
-        clean: comparison of the clean images; None if there are none.
-        verdict: the figures in sentences for someone who writes no code, one per line.
-        details: the edit, and how it was selected, one sentence per line.
-        repair: what the search has found, if the edit comes from one. The figures in the verdict then come from images
-            that were not used to select the edit; those of the comparisons come from images that were.
+        retain: what it does to the retained images; None if there are none.
+        clean: what it does to the clean images on which accuracy is measured; None if there are none.
+        word: what to think of the edit: the word of a verdict, or `BETTER`, `NO_BETTER`, or `TOO_COSTLY`.
+        reason: why, as a clause without a period.
+        step: what to do next, a sentence; may be empty.
+        action: which button takes this step, one of `SELECT`, `FIND`, and `COMPARE`; empty for none.
+        details: everything else, one sentence per line.
+        repair: the assessment of the edit, if it was selected by ordinary images.
         data: the images and labels that it was computed with.
+        counted: what to call the images that are compared.
     """
 
     edit: Edit
     after: Tensor = field(repr=False)
     images: Comparison = field(repr=False)
-    retain: Comparison | None = field(repr=False)
-    clean: Comparison | None = field(repr=False)
-    verdict: str = ""
+    retain: Effect | None = field(repr=False)
+    clean: Effect | None = field(repr=False)
+    word: str = ""
+    reason: str = ""
+    step: str = ""
+    action: str = ""
     details: str = field(default="", repr=False)
     repair: Assessment | None = field(default=None, repr=False)
     data: LabelledImages | None = field(default=None, repr=False)
+    counted: str = field(default="images", repr=False)
 
     @property
-    def held_out(self) -> bool:
-        """Whether the figures in the verdict come from images that were not used to select the edit."""
-        return self.repair is not None
+    def verdict(self) -> str:
+        """The word and the reason, and the next step on a line of its own."""
+        lines = [f"{self.word}: {self.reason}.", self.step]
+        return "\n".join(line for line in lines if line)
 
 
 Preview = Callable[[Result], None]
@@ -68,58 +94,124 @@ def sentence(clause: str) -> str:
 
 def describe(edit: Edit) -> str:
     """Describe an edit for someone who writes code: its layers, and how well it fits the exemplar."""
-    check = fit_check(edit)
-    return f"{edit}." if check.holds is None else f"{edit}.\n{sentence(check.figure)}"
+    left = None if edit.record is None else edit.record.share_left
+    return f"{edit}." if left is None else f"{edit}.\n{1 - left:.0%} of the loss at the exemplar is gone."
 
 
-def with_held_out_verdict(result: Result, fix: Assessment, before_change: bool = False) -> Result:
-    """Give a result the verdict on the edit that the search has found, and its three lines.
-
-    They come from images that were not used to select the edit. The details begin with the figures of the edit that is
-    applied, which the frames of the images show.
-
-    Args:
-        result: the result of the edit that is applied.
-        fix: what the search has found.
-        before_change: whether images or labels have changed since the search.
-    """
-    lines = [BEFORE_CHANGE] if before_change else []
-    lines.append(str(fix.verdict))
-    lines += [sentence(f"{name}: {text}") for name, text in fix.verdict.lines.items()]
-    lines = [line.replace("finetuning=True", "“compare fine-tuning”") for line in lines]
-    applied = describe_effect(result.images, "images")
-    shown = f"The frames show the edit that is applied, which was selected on all images: {applied}."
-    details = "\n".join([CROSS_VALIDATED, shown, fix.summary()])
-    return replace(result, verdict="\n".join(lines), details=details, repair=fix)
+# --- an edit that was made from the exemplar --------------------------------------------------------------------------
 
 
-def verdict(result: Result, can_search: bool) -> str:
-    """Describe what an edit corrects, what it costs, and what to try next; one sentence per line.
+def preview_of(result: Result) -> Result:
+    """Describe what an edit corrects, before its costs are measured."""
+    return replace(result, word=_word(result), reason=_reason(result), step=MEASURING)
+
+
+def described(result: Result, can_select: bool) -> Result:
+    """Describe what an edit corrects, what it costs, and what to do next.
 
     Args:
         result: the result of the edit.
-        can_search: whether a search can be tried next.
+        can_select: whether an edit can be selected next.
     """
-    costs = []
+    checks = []
     unknown = []
     if result.clean is None:
         unknown.append("clean")
     else:
-        costs.append(accuracy_check(result.clean))
+        checks.append(accuracy_check(result.clean))
     if result.retain is None:
         unknown.append("retained")
     else:
-        costs.append(retained_check(RETAINED, result.retain))
-    lines = [sentence(describe_effect(result.images, "images"))]
-    lines += [sentence(check.figure) for check in costs]
+        checks.append(retained_check(RETAINED, result.retain))
+    lines = [sentence(check.figure) for check in checks]
     if unknown:
-        line = f"the cost on {' and '.join(unknown)} images is unknown, since none were given"
-        lines.append(sentence(line if result.clean is not None else f"whether to use the edit is unclear: {line}"))
-    measured = Evaluation(result.images, result.clean, {RETAINED: result.retain})
-    search = "“Find the best” tries other layers and methods."
-    advice = search if can_search else "Try another layer, mark, or material."
+        lines.append(f"The cost on {' and '.join(unknown)} images is unknown, since none were given.")
+    word = _word(result)
+    if can_select:
+        step = "Let ordinary images select an edit: it may correct more, and cost less."
+    elif word == BETTER:
+        step = "Open the desk with clean images: without them, the cost is unknown, and no edit is selected."
+    else:
+        step = "Try another mark, material, or layer."
+    return replace(
+        result,
+        word=word,
+        reason=_reason(result),
+        step=step,
+        action=SELECT if can_select else "",
+        details="\n".join([*lines, describe(result.edit)]),
+    )
+
+
+def _word(result: Result) -> str:
+    """Tell what to think of an edit, as far as it is measured."""
     if result.images.corrected <= result.images.broken:
-        lines.append(f"The edit is no improvement. {advice}")
-    elif not is_within_limits(measured, torch.zeros(0, dtype=torch.bool)):
-        lines.append(f"The cost is too high, or may be; lower the strength. {advice}")
-    return "\n".join(lines)
+        return NO_BETTER
+    loses = result.clean is not None and loses_too_much(result.clean)
+    breaks = result.retain is not None and breaks_too_many(result.retain)
+    return TOO_COSTLY if loses or breaks else BETTER
+
+
+def _reason(result: Result) -> str:
+    """Say what an edit corrects and breaks, and which cost exceeds its limit."""
+    reason = f"it {describe_effect(result.images, result.counted)}"
+    if result.clean is not None and loses_too_much(result.clean):
+        return f"{reason}, and loses {-result.clean.by_scene.accuracy_change:.2f} points of accuracy on clean images"
+    if result.retain is not None and breaks_too_many(result.retain):
+        broken, correct = result.retain.broken_by_scene
+        return f"{reason}, and {broken} of {correct:,} retained images"
+    return reason
+
+
+# --- an edit that was selected ----------------------------------------------------------------------------------------
+
+
+def with_verdict(result: Result, fix: Assessment, before_change: bool = False) -> Result:
+    """Give a result the verdict on the selected edit: the first reason, one next step, and the rest as details.
+
+    Args:
+        result: the result of the edit that is applied.
+        fix: the assessment of the edit.
+        before_change: whether images or labels have changed since it was measured.
+    """
+    verdict = fix.verdict
+    deciding = [check for check in verdict.checks if check.allows == verdict.word and check.figure]
+    reason = verdict.reason if verdict.word == USE or not deciding else deciding[0].figure
+    if before_change:
+        reason = f"{reason} ({BEFORE_CHANGE})"
+    step, action = _next_step(verdict, deciding)
+    others = fix.summary().split("\n")[1:]  # the first line is the verdict
+    rest = [in_words_of_the_desk(line) for line in others]
+    if verdict.advice and in_words_of_the_desk(verdict.advice) != step:
+        rest.insert(0, in_words_of_the_desk(verdict.advice))
+    return replace(
+        result,
+        word=verdict.word,
+        reason=in_words_of_the_desk(reason),
+        step=step,
+        action=action,
+        details="\n".join(rest),
+        repair=fix,
+    )
+
+
+def _next_step(verdict: Verdict, deciding: list[Check]) -> tuple[str, str]:
+    """Return what to do next, and which button does it; empty for none."""
+    if verdict.word == USE:
+        is_compared = not any(check.line == INSTEAD and check.holds is None for check in verdict.checks)
+        if is_compared:
+            return "Save it.", ""
+        return "Save it, or compare it with fine-tuning first.", COMPARE
+    if not deciding:
+        return in_words_of_the_desk(verdict.advice), ""
+    check = deciding[0]
+    if verdict.word == UNCLEAR and check.line == HELPS:
+        return "Find more images that show the mark, right and wrong ones.", FIND
+    return in_words_of_the_desk(check.advice), ""
+
+
+def in_words_of_the_desk(text: str) -> str:
+    """Replace the names of arguments and attributes in what `repair` says."""
+    for words, others in IN_WORDS_OF_THE_DESK.items():
+        text = text.replace(words, others)
+    return text

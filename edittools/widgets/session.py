@@ -33,22 +33,34 @@ from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
+from edittools.images import LabelledImages, evenly_spaced
 from edittools.locate import Box, find_alike
-from edittools.metrics import Comparison, label_margins, misclassified, predict, state_of
+from edittools.metrics import Comparison, label_margins, misclassified, predict, predicted_classes, state_of
+from edittools.moments import SecondMoment, measure
 from edittools.probing import evidence_map
 from edittools.probing.segmentation import Finder, suggest_masks
 from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
-from edittools.selection import Assessment, CachedActivations, cache_activations, candidate_layers, repair
-from edittools.selection.checks import describe_effect
-from edittools.selection.splits import SAMPLE, check_disjoint
+from edittools.scenes import scenes_of
+from edittools.selection import (
+    Assessment,
+    CachedActivations,
+    cache_activations,
+    candidate_layers,
+    finetune_without_labels,
+    repair,
+)
+from edittools.selection.effects import Effect
+from edittools.selection.hosts import FEWEST_IMAGES, MOST_REFERENCE, sample_of
+from edittools.selection.select import EXEMPLAR, select
+from edittools.selection.splits import RETAINED, SAMPLE, check_disjoint
 from edittools.site import LayerReference, site_at
 from edittools.widgets.clean_images import CleanImages
 from edittools.widgets.files import path_for_edit
-from edittools.widgets.image_sets import ImageSource, OnImages, ReadSet, read_set, with_names
+from edittools.widgets.image_sets import ImageSource, OnImages, ReadSet, counted, read_set, with_names
 from edittools.widgets.initial_weights import InitialWeights
-from edittools.widgets.materials import MATERIALS, paste_window, replace_by_material
-from edittools.widgets.result import MEASURING, Preview, Result, describe, sentence, verdict, with_held_out_verdict
+from edittools.widgets.kept import Work
+from edittools.widgets.materials import MATERIALS, default_material, paste_window, replace_by_material
+from edittools.widgets.result import Preview, Result, described, preview_of, with_verdict
 
 ALL = "all"
 """The name of the group of all images."""
@@ -59,14 +71,17 @@ NO_LABEL = "no label yet"
 MOST_CLASSES = 5
 """The number of classes that `EditSession.likely_classes` names, without the label."""
 
-CACHED_LAYERS = 3
-"""The number of layers at which the states of the images stay in memory."""
+BEFORE, AFTER, NEITHER = "before", "after", "neither"
+"""Which prediction of an image is right: the one without an edit, the one with it, or none of them."""
 
 CONCEPT = "concept images"
 """The name of the group of images that a person has confirmed to hold the mark."""
 
-MOST_SIGHTINGS = 60
+MOST_SIGHTINGS = 240
 """The largest number of images that are offered as holding a mark."""
+
+MOST_OF_OWN_CLASS = 60
+"""The number of those that are of the mark's own class, if there are as many: the cost on it needs them."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +118,58 @@ class Sighting:
     logits: Tensor = field(repr=False)
 
 
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """An image whose prediction changes with an edit.
+
+    Attributes:
+        image: the image `(3, H, W)`.
+        name: its name.
+        label: the index of its class; None if it has no label.
+        before: its probabilities `(classes,)` without the edit.
+        after: its probabilities `(classes,)` with the edit.
+    """
+
+    image: Tensor = field(repr=False)
+    name: str
+    label: int | None
+    before: Tensor = field(repr=False)
+    after: Tensor = field(repr=False)
+
+    @property
+    def judgment(self) -> str:
+        """Which prediction is right by its label: `BEFORE`, `AFTER`, or `NEITHER`; empty without a label."""
+        if self.label is None:
+            return ""
+        if self.label == int(self.before.argmax()):
+            return BEFORE
+        return AFTER if self.label == int(self.after.argmax()) else NEITHER
+
+
+def describe_net_cost(judgments: Sequence[str], images: int) -> str:
+    """Say what an edit costs on a set of images, of which those whose prediction changes were judged.
+
+    Args:
+        judgments: for each of these, which prediction is right: `BEFORE`, `AFTER`, `NEITHER`, or "" if nobody has said.
+        images: the number of all images of the set.
+    """
+    changed = f"{len(judgments):,} of {counted(images, 'prediction')} change"
+    broken = judgments.count(BEFORE)
+    corrected = judgments.count(AFTER)
+    left = judgments.count("")
+    net = f"{broken} were right before, and {corrected} are right with the edit"
+    if left:
+        return f"{changed}. So far, {net}; {left} are not judged yet."
+    return f"{changed}: {net}, a net cost of {broken - corrected} ({(broken - corrected) / images:.2%})."
+
+
 @dataclass(frozen=True)
 class _LayerStates:
-    """The image sets at one layer: its cut, what the reference images say about it, and the states of each set."""
+    """The image sets at one layer: its cut, the memory of the states, and the sets that were run up to it."""
 
     cut: Cut
-    reference: LayerReference
-    sets: dict[str, CachedActivations]
+    memory: StateMemory
+    sets: dict[str, CachedActivations] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +205,8 @@ class EditSession:
     Args:
         classifier: the classifier; it is not changed.
         images: images of which some are misclassified.
-        clean: images on which accuracy is measured; needed by `search`. A quarter of them serve as reference images
-            instead, which define C; without any, `images` are the reference images.
+        clean: ordinary images; needed by `search`. Half of them select an edit and define C, and accuracy is measured
+            on the others; without any, `images` are the reference images.
         retain: images whose predictions should not change.
         materials: textures `(3, h, w)` by name, in addition to `MATERIALS`.
         finder: suggests masks, see `suggest`.
@@ -161,9 +221,8 @@ class EditSession:
 
     `images`, `clean`, `retain` and `reference` hold the sets, and `before` the logits `(N, classes)` of the images
     without an edit. `notes` says how the images were divided, and what was left out. `layers` names the layers that can
-    be rewritten. `index` is the index of the selected image, and `material` is the name of the material that replaces
-    its marked area. `source` says how the images were chosen, "sample" or "failures", and `finetuning` whether a search
-    also fine-tunes the network to compare, see `repair`.
+    be rewritten, and `candidate_layers` those of them from which one is selected. `index` is the index of the selected
+    image. `source` says how the images were chosen, "sample" or "failures", see `repair`.
 
     Raises:
         TypeError: if the classifier is not a `Classifier`, or if a set is none of these.
@@ -186,11 +245,11 @@ class EditSession:
     ) -> None:
         self.classifier = check_classifier(classifier)
         self.source = SAMPLE
-        self.finetuning = False
         self._notes: list[str] = []
         self._weights = InitialWeights(self.classifier)
         self._marks: dict[int, Tensor] = {}
         self._unlabeled: set[int] = set()
+        self._entered: set[int] = set()  # the images whose label a person has entered
         self._concept: frozenset[int] | None = None
         self.retain: LabelledImages | None = None
         self._clean: CleanImages | None = None
@@ -200,10 +259,11 @@ class EditSession:
         self._taken_for_windows: set[int] = set()
         self._sheet: _SheetPhotos | None = None
         self._key_cut: Cut | None = None
-        self._states: dict[str, _LayerStates] = {}
+        self._states: _LayerStates | None = None  # at the layer that was edited last
+        self._moments: dict[str, SecondMoment] = {}
         self._steps: list[_Step] = []
         self.materials = dict(materials or {})
-        self.material = self.material_names[0]
+        self._material: str | None = None
         self.finder = finder
         read = {"images": read_set("images", images, self.classifier, self._notes, progress, on_images)}
         self.before = self._classify("images", read["images"], progress)
@@ -212,9 +272,9 @@ class EditSession:
         reading = bar_of(progress, total=1, desc="reading the model", unit="model")
         with quiet_exports(progress is not None), reading:
             self.layers = tuple(editable_layers(self.classifier).layer)
-            candidates = candidate_layers(self.classifier)
+            self.candidate_layers = candidate_layers(self.classifier)
             reading.update()
-        self.default_layer = candidates[2 * len(candidates) // 3]
+        self.default_layer = self.candidate_layers[2 * len(self.candidate_layers) // 3]
         if on_classified is not None:
             on_classified(self)
         for name, source in (("clean", clean), ("retain", retain)):
@@ -239,7 +299,7 @@ class EditSession:
     def description_of_images(self) -> str:
         """The classifier and the images in a few words."""
         count = sum(self.is_misclassified(index) for index in range(len(self.images)))
-        return f"{self.classifier}, {len(self.images)} images, {count} misclassified"
+        return f"{self.classifier}, {counted(len(self.images), 'image')}, {count} misclassified"
 
     def _labeled(self, name: str, image_set: ReadSet, progress: Progress | None) -> LabelledImages:
         """Label a set; if an image has no label, the current predictions serve."""
@@ -256,8 +316,9 @@ class EditSession:
         """What is said of the sets: how they are divided, what is left out, and which are the concept images."""
         notes = [] if self._clean is None else [self._clean.note]
         if self._concept is not None:
-            counted = len(self._concept)
-            notes.append(f"Of {len(self.images)} images, {counted} are concept images; the others do not count.")
+            number = len(self._concept)
+            verb = "is a concept image" if number == 1 else "are concept images"
+            notes.append(f"Of {counted(len(self.images), 'image')}, {number} {verb}; the others do not count.")
         return [*notes, *self._notes]
 
     # --- images and marks ---------------------------------------------------------------------------------------------
@@ -266,6 +327,11 @@ class EditSession:
     def has_clean(self) -> bool:
         """Whether clean images were passed."""
         return self._clean is not None
+
+    @property
+    def can_search(self) -> bool:
+        """Whether there are enough clean images to select an edit."""
+        return self._clean is not None and self._clean.reference_scenes >= FEWEST_IMAGES
 
     @property
     def clean(self) -> LabelledImages | None:
@@ -324,6 +390,7 @@ class EditSession:
             labels[index] = self.classifier.index(name)
             self.images = replace(self.images, labels=labels)
             self._unlabeled.discard(index)
+            self._entered.add(index)
 
     def add(self, image: Tensor, name: str = "") -> int:
         """Add an image `(3, H, W)`, which counts when `relabel` has given it a label; the result is cleared.
@@ -360,7 +427,7 @@ class EditSession:
         names = (*self.images.names, *added.names)
         self.before = torch.cat([self.before, logits])
         self.images = LabelledImages(pixels, labels, self.classifier.classes, names)
-        self._states.clear()
+        self._states = None
         return list(range(first, len(self.images)))
 
     @property
@@ -382,7 +449,7 @@ class EditSession:
     @property
     def marked(self) -> list[int]:
         """The indices of the images on which an area is marked, in the order in which they were marked first."""
-        return [index for index, mask in self._marks.items() if mask.any()]
+        return [index for index, mask in list(self._marks.items()) if mask.any()]
 
     def suggest(self) -> dict[str, Tensor]:
         """Find concepts in the selected image: a mask `(H, W)` of 0 and 1 for each, by its name."""
@@ -434,6 +501,21 @@ class EditSession:
         return (*self.materials, *self._windows, *MATERIALS)
 
     @property
+    def material(self) -> str:
+        """The name of the material that replaces the marked area of the selected image.
+
+        Until one is selected, it is the first of `materials`; without any, it is what is around the area, or a texture
+        if the area is large.
+        """
+        if self._material is not None:
+            return self._material
+        return next(iter(self.materials), default_material(self.mask))
+
+    @material.setter
+    def material(self, name: str) -> None:
+        self._material = name
+
+    @property
     def exemplar(self) -> DrawnExemplar:
         """The exemplar that the selected image, its marked area and `material` make.
 
@@ -458,7 +540,7 @@ class EditSession:
         photo = self._photos_of_windows.get(self.material)
         drawn_on = (self.index,) if photo is None else (self.index, photo)
         original, changed = (replaced, image) if self.is_misclassified(self.index) else (image, replaced)
-        return DrawnExemplar(original, changed, mask, label, drawn_on)
+        return DrawnExemplar(original, changed, mask, label, drawn_on=drawn_on)
 
     def probabilities_of(self, exemplar: Exemplar) -> Tensor:
         """Predict the probabilities `(2, classes)` of x and x', without an edit.
@@ -481,7 +563,8 @@ class EditSession:
         """Find images that may hold a mark by its appearance, right and wrong ones, for a person to confirm.
 
         The mark is what x' shows at the mask. It is looked for in the images and in the clean images, by the keys of a
-        layer, see `locate.find_alike`; predictions and labels play no part.
+        layer, see `locate.find_alike`; predictions and labels play no part in that. Of the images of the mark's own
+        class, `MOST_OF_OWN_CLASS` are offered even if others are more similar.
 
         Args:
             exemplar: by default, the one of the selected image. The images that it was made from are not looked at.
@@ -499,11 +582,17 @@ class EditSession:
             self._key_cut = windows.key_layer(self.classifier)
         images = [index for index in range(len(self.images)) if index not in exemplar.drawn_on]
         pixels = [self.images.images[images]]
+        labels = [self.images.labels[images]]
         if self._clean is not None:
             pixels.append(self._clean.current.images)
+            labels.append(self._clean.current.labels)
         searched = torch.cat(pixels)
         example = (exemplar.changed, exemplar.mask)
-        found = find_alike(self._key_cut, [example], searched, progress).places[:MOST_SIGHTINGS]
+        found = find_alike(self._key_cut, [example], searched, progress).places
+        is_own = torch.cat(labels) == self.own_class(exemplar)
+        own = [rank for rank, place in enumerate(found) if is_own[place.index]][:MOST_OF_OWN_CLASS]
+        others = [rank for rank in range(len(found)) if rank not in own][: MOST_SIGHTINGS - len(own)]
+        found = [found[rank] for rank in sorted([*own, *others])]
         logits = predict(self.classifier, searched[[place.index for place in found]]).float()
         sightings = []
         for place, of_image in zip(found, logits, strict=True):
@@ -511,6 +600,10 @@ class EditSession:
             index = self._clean.left[place.index - len(images)] if is_clean else images[place.index]
             sightings.append(self._sighting(is_clean, index, place.box, of_image))
         return sightings
+
+    def own_class(self, exemplar: Exemplar) -> int:
+        """Return the index of a mark's own class: the one that x' is predicted as."""
+        return int(predict(self.classifier, exemplar.changed[None])[0].argmax())
 
     def _sighting(self, is_clean: bool, index: int, box: Box, logits: Tensor) -> Sighting:
         """Describe an image of a set, which may hold a mark; its logits are `(classes,)`."""
@@ -562,6 +655,7 @@ class EditSession:
         if not new:
             return
         taken = self._clean.take_out(new)
+        self._moments = {}  # an image that shows the mark says nothing about which keys are typical
         added = self._append(taken, predict(self.classifier, taken).float())
         self._taken |= dict(zip(new, added, strict=True))
         self._unlabeled |= {self._taken[index] for index in new if not self._clean.is_labeled[index]}
@@ -676,19 +770,50 @@ class EditSession:
             step.result = self._result_of_search(outdated.repair, step.drawn_on, before_change=True)
         return self.result
 
-    def prepare(self, layer: str, progress: Progress | None = None) -> None:
-        """Run the images up to a layer, so that the next rewrite of this layer is fast.
+    def prepare(self, layer: str | None = None, progress: Progress | None = None) -> None:
+        """Compute what the next rewrite needs, so that it is fast.
 
         Args:
-            layer: name of the layer.
+            layer: name of the layer, up to which the images are run; None to measure the second moments of all
+                candidate layers, by which one of them is selected.
             progress: a class like `tqdm.tqdm`, for bars.
         """
         self._weights.check()
-        self._states_at(layer, progress)
+        if layer is not None:
+            for name in self._sets:
+                self._cached_set(layer, name, progress)
+        elif not self._moments:
+            cuts = self._weights.cuts_at(self.candidate_layers)
+            self._moments = measure(cuts, evenly_spaced(self.reference, MOST_REFERENCE), progress)
+
+    def select_layer(self, exemplar: DrawnExemplar | None = None) -> str:
+        """Select a layer without labels: the one in which an edit makes the prediction of x' most like that of x.
+
+        With fewer than 50 scenes of reference images, it is `default_layer`.
+
+        Args:
+            exemplar: by default, the one of the selected image.
+        """
+        exemplar = exemplar or self.exemplar
+        self._weights.check()
+        try:
+            sample_of(self.classifier, {"exemplar": [exemplar]}, self.reference)
+        except ValueError:
+            return self.default_layer
+        self.prepare()
+        selection = select(
+            self.classifier,
+            exemplar,
+            self.reference,
+            layers=self.candidate_layers,
+            moments=self._moments,
+            select_by=EXEMPLAR,
+        )
+        return selection.candidate.params["layer"]
 
     def rewrite(
         self,
-        layer: str,
+        layer: str | None = None,
         strength: float = 1.0,
         exemplar: DrawnExemplar | None = None,
         preview: Preview | None = None,
@@ -696,7 +821,7 @@ class EditSession:
         """Rewrite one layer by an exemplar, by least squares, in milliseconds; the edit replaces the last one.
 
         Args:
-            layer: name of the layer.
+            layer: name of the layer; by default, it is selected without labels, see `select_layer`.
             strength: α.
             exemplar: by default, the one of the selected image.
             preview: is called with the result before the clean and retained images are measured.
@@ -706,44 +831,71 @@ class EditSession:
         """
         exemplar = exemplar or self.exemplar
         self._weights.check()
-        states = self._states_at(layer)
-        site = site_at(states.cut, [exemplar], states.reference)
+        layer = layer or self.select_layer(exemplar)
+        cut = self._states_at(layer).cut
+        site = site_at(cut, [exemplar], LayerReference(cut, self.reference, self._moments.get(layer)))
         [edit] = rewrite_at(site, reference_weight=REFERENCE_WEIGHT if self.has_clean else 0.0)
         edit = edit if strength == 1 else strength * edit
         return self._add_step(self.measure(edit, exemplar.drawn_on, preview), exemplar.drawn_on, strength)
 
     def search(self, exemplar: DrawnExemplar | None = None, progress: Progress | None = None) -> Assessment:
-        """Search for the best edit with `repair`; if one is found, it replaces the last one.
+        """Select an edit with `repair`, by half of the clean images, and measure it; it replaces the last one.
 
         Args:
             exemplar: by default, the one of the selected image. The images that it was made from are not used.
-            progress: a class like `tqdm.tqdm`, for a bar; the search ends when its `update` raises an exception.
+            progress: a class like `tqdm.tqdm`, for bars. If the `update` of one raises an exception, the selection ends
+                with the best edit so far.
 
         Returns:
-            The outcome. The verdict of `result` has the same figures, of images that were not used to select the edit.
+            The assessment of the edit.
 
         Raises:
-            ValueError: if nothing is marked, if there are no `clean` images, or if the weights were changed.
-            KeyboardInterrupt: if the bar ended the search before the first candidate was done.
+            ValueError: if nothing is marked, if there are no `clean` images or too few of them, or if the weights were
+                changed.
+            KeyboardInterrupt: if a bar ended the selection before the first candidate was scored, or while the edit was
+                measured.
         """
         exemplar = exemplar or self.exemplar
         if not self.has_clean:
             raise ValueError("no clean images were given, so the cost of an edit is unknown; pass clean=")
         self._weights.check()
-        target = self.images.subset(self._counted(exemplar.drawn_on))
+        counted_indices = self._counted(exemplar.drawn_on)
         fix = repair(
             self.classifier,
             exemplar,
-            target,
-            self._clean.current,
-            self.retain,
+            self._clean.reference.images,
+            concept=self.images.subset(counted_indices) if counted_indices else None,
+            clean=self._clean.measured,
+            retain=self.retain,
             source=self.source,
-            finetuning=self.finetuning,
+            layers=self.candidate_layers,
+            moments=self._moments,
             progress=progress,
         )
-        if fix.selection.feasible:
-            result = self._result_of_search(fix, exemplar.drawn_on)
-            self._add_step(result, exemplar.drawn_on, fix.selection.params["strength"])
+        result = self._result_of_search(fix, exemplar.drawn_on)
+        self._add_step(result, exemplar.drawn_on, fix.selection.candidate.strength)
+        return fix
+
+    def compare_finetuning(self, progress: Progress | None = None) -> Assessment:
+        """Fine-tune the whole network without labels on the same images, and compare it with the selected edit.
+
+        Args:
+            progress: a class like `tqdm.tqdm`, for bars.
+
+        Returns:
+            The assessment of the same edit, with fine-tuning as an alternative; `result` holds it as well.
+
+        Raises:
+            ValueError: if the last edit was not selected by `search`, or if the weights were changed.
+            KeyboardInterrupt: if a bar ended it.
+        """
+        searched = self.searched
+        self._weights.check()
+        finetuned = finetune_without_labels(self.classifier, searched.selection, progress=progress)
+        fix = replace(searched, finetuned=finetuned, not_compared="", progress=progress)
+        step = self._steps[-1]
+        is_changed = step.result.data is not self.images
+        step.result = self._result_of_search(fix, step.drawn_on, before_change=is_changed)
         return fix
 
     def _result_of_search(self, fix: Assessment, drawn_on: Collection[int], before_change: bool = False) -> Result:
@@ -755,9 +907,9 @@ class EditSession:
             before_change: whether images or labels have changed since the search.
         """
         after = predict(fix.edit.edited(self.classifier), self.images).float()
-        costs = fix.selection.costs
-        result = replace(self._compare(fix.edit, after, drawn_on), retain=costs.get("retain"), clean=costs.get("clean"))
-        return with_held_out_verdict(result, fix, before_change)
+        costs = {"retain": fix.effects.get(RETAINED), "clean": fix.effects.get("clean")}
+        result = replace(self._compare(fix.edit, after, drawn_on), **costs)
+        return with_verdict(result, fix, before_change)
 
     def measure(self, edit: Edit, drawn_on: Collection[int] = (), preview: Preview | None = None) -> Result:
         """Compare the sets before and after an edit.
@@ -770,24 +922,28 @@ class EditSession:
         Raises:
             ValueError: if the edit was made for another model.
         """
-        first_layer = next((layer for layer in self.layers if layer in edit.layers), edit.layers[0])
-        states = self._states_at(first_layer).sets
-        result = self._compare(edit, states["images"].logits(edit), drawn_on)
-        if preview is not None and len(states) > 1:
-            preview(replace(result, verdict=f"{sentence(describe_effect(result.images, 'images'))}\n{MEASURING}"))
-        for name in ("retain", "clean"):
-            if name in states:
-                logits = states[name].logits(edit)
-                comparison = Comparison(states[name].before, misclassified(logits, states[name].labels))
-                result = replace(result, **{name: comparison})
-        return replace(result, verdict=verdict(result, can_search=self.has_clean))
+        layer = next((layer for layer in self.layers if layer in edit.layers), edit.layers[0])
+        result = self._compare(edit, self._cached_set(layer, "images").logits(edit), drawn_on)
+        others = [name for name in self._sets if name != "images"]
+        if preview is not None and others:
+            preview(preview_of(result))
+        for name in others:
+            cached = self._cached_set(layer, name)
+            after = predicted_classes(cached.logits(edit))
+            effect = Effect(cached.labels, predicted_classes(cached.original), after, scenes_of(self._sets[name]))
+            result = replace(result, **{name: effect})
+        return described(result, can_select=self.can_search)
 
     def _compare(self, edit: Edit, after: Tensor, drawn_on: Collection[int]) -> Result:
         """Compare the images before and after an edit, whose logits with it are `after`."""
         labels = self.images.labels
-        counted = self._counted(drawn_on)
-        images = Comparison(misclassified(self.before, labels)[counted], misclassified(after, labels)[counted])
-        return Result(edit, after, images, retain=None, clean=None, details=describe(edit), data=self.images)
+        counted_indices = self._counted(drawn_on)
+        before = misclassified(self.before, labels)[counted_indices]
+        images = Comparison(before, misclassified(after, labels)[counted_indices])
+        noun = "images" if self._concept is None else CONCEPT
+        if len(counted_indices) < len(self._counted(())):
+            noun += " besides the pair"
+        return Result(edit, after, images, None, None, data=self.images, counted=noun)
 
     def _counted(self, drawn_on: Collection[int]) -> list[int]:
         """List the indices of the images that count.
@@ -840,18 +996,120 @@ class EditSession:
         groups |= dict(sorted(of_classes.items()))
         return {name: indices for name, indices in groups.items() if indices}
 
+    def changed(self, source: ImageSource | None = None, progress: Progress | None = None) -> tuple[list[Changed], int]:
+        """List the images whose prediction changes with the last edit, the most confident change first.
+
+        The net cost of the edit on the images is exactly its net cost on these, so only they need labels.
+
+        Args:
+            source: the images; by default, the clean images.
+            progress: a class like `tqdm.tqdm`, for bars; what their `update` raises ends this.
+
+        Returns:
+            These images, and the number of all images.
+
+        Raises:
+            ValueError: if there is no edit, if no images were given and there are no clean images, or if the weights
+                were changed.
+        """
+        if self.edit is None:
+            raise ValueError("there is no edit; mark an image and rewrite first")
+        self._weights.check()
+        if source is not None:
+            read = read_set("images", source, self.classifier, [], progress)
+            data, is_labeled = read.data, read.is_labeled
+        elif self._clean is not None:
+            data, is_labeled = self._clean.current, self._clean.is_labeled[self._clean.left]
+        else:
+            raise ValueError("there are no clean images; pass images, or the path of a folder")
+        data = with_names(data)
+        original, edited = self.classifier, self.edit.edited(self.classifier)
+        before = predict(original, data, bar="without the edit", progress=progress).float().softmax(dim=1)
+        after = predict(edited, data, bar="with the edit", progress=progress).float().softmax(dim=1)
+        found = []
+        for index in (before.argmax(dim=1) != after.argmax(dim=1)).nonzero()[:, 0].tolist():
+            label = int(data.labels[index]) if is_labeled[index] else None
+            found.append(Changed(data.images[index], data.names[index], label, before[index], after[index]))
+        return sorted(found, key=lambda one: -float(one.after.max())), len(data)
+
     def read_edit(self, path: str | os.PathLike) -> Edit:
         """Read a saved edit of this classifier, without using it; raises what `Edit.load` raises."""
         return Edit.load(Path(path).expanduser(), self.classifier)
 
-    def show(self, edit: Edit) -> Result:
+    def show(self, edit: Edit, drawn_on: tuple[int, ...] = ()) -> Result:
         """Replace the last edit by one that was made elsewhere.
+
+        Args:
+            edit: the edit.
+            drawn_on: indices of images that do not count, since the edit was made from them.
 
         Raises:
             ValueError: if it was made for another classifier, or if the weights were changed.
         """
         self._weights.check()
-        return self._add_step(self.measure(edit), ())
+        return self._add_step(self.measure(edit, drawn_on), drawn_on)
+
+    # --- what is kept between two sessions ----------------------------------------------------------------------------
+
+    @property
+    def work(self) -> Work:
+        """The marks, what was selected and entered, and the last edit, to go on with in another session."""
+        names = self.images.names
+        concept = None
+        if self._concept is not None:
+            of_clean = {index: number for number, index in self._taken.items()}
+            concept = {
+                "images": [names[index] for index in sorted(self._concept) if index not in of_clean],
+                "clean": [self._clean.data.names[of_clean[index]] for index in sorted(self._concept & of_clean.keys())],
+            }
+        choices = {
+            "image": names[self.index],
+            "material": self._material,
+            "labels": {names[index]: self.class_name(index) for index in sorted(self._entered)},
+            "concept": concept,
+            "drawn_on": [names[index] for index in self._steps[-1].drawn_on] if self._steps else [],
+        }
+        marks = {names[index]: self._marks[index] for index in self.marked}
+        return Work(marks, choices, self.edit)
+
+    def resume_marks(self, work: Work) -> None:
+        """Take the marks, the labels, the selected image, and the material of an earlier session.
+
+        What is of an image that this session does not hold is left out.
+        """
+        numbers = self._numbers
+        for name, mask in work.marks.items():
+            if name in numbers and mask.shape == self.image.shape[1:]:
+                self._marks[numbers[name]] = mask
+        for name, class_name in work.choices["labels"].items():
+            if name in numbers and class_name in self.classifier.classes:
+                self.relabel(numbers[name], class_name)
+        self.index = numbers.get(work.choices["image"], self.index)
+        if work.choices["material"] in self.material_names:
+            self.material = work.choices["material"]
+
+    def resume_edit(self, work: Work) -> None:
+        """Take the concept images and the last edit of an earlier session, and measure it.
+
+        Raises:
+            ValueError: if too few clean images would be left, or if the edit was made for another classifier.
+        """
+        numbers = self._numbers
+        concept = work.choices["concept"]
+        if concept is not None:
+            clean_names = () if self._clean is None else self._clean.data.names
+            taken = [index for index, name in enumerate(clean_names) if name in concept["clean"]]
+            self._take(taken)
+            indices = [numbers[name] for name in concept["images"] if name in numbers]
+            indices += [self._taken[index] for index in taken]
+            self._concept = frozenset(indices) or None
+        if work.edit is not None:
+            self.show(work.edit, tuple(numbers[name] for name in work.choices["drawn_on"] if name in numbers))
+
+    @property
+    def _numbers(self) -> dict[str, int]:
+        """The index of each image by its name."""
+        return {name: index for index, name in enumerate(self.images.names)}
 
     @property
     def file_name(self) -> str:
@@ -872,7 +1130,7 @@ class EditSession:
 
         Args:
             path: the file; by default `file_name` in the current folder. If this file, or a report next to it, is of
-                another edit, a number is added to the name.
+                another edit, or has a better verdict on the same one, a number is added to the name.
 
         Returns:
             The whole path of the file.
@@ -881,16 +1139,15 @@ class EditSession:
             ValueError: if there is no edit.
         """
         file_name = self.file_name  # refuses to save if there is no edit
-        path = path_for_edit(file_name if path is None else path, self.edit.digest)
+        path = path_for_edit(file_name if path is None else path, self.edit)
         self.edit.save(path)
         return path
 
-    def save_report(self, path: str | os.PathLike | None = None, progress: Progress | None = None) -> Path:
+    def save_report(self, path: str | os.PathLike | None = None) -> Path:
         """Write the report of the search that found the last edit, see `Assessment.report`.
 
         Args:
             path: the page; by default that of `file_name`. A number is added to the name as by `save`.
-            progress: a class like `tqdm.tqdm`, for a bar.
 
         Returns:
             The whole path of the page.
@@ -900,7 +1157,7 @@ class EditSession:
         """
         fix = self.searched
         path = Path(self.file_name).with_suffix(".html") if path is None else path
-        return fix.report(path_for_edit(path, fix.edit.digest), progress=progress)
+        return fix.report(path_for_edit(path, fix.edit, ".html"))
 
     @property
     def searched(self) -> Assessment:
@@ -923,28 +1180,33 @@ class EditSession:
         self._steps.append(_Step(drawn_on, result, strength))
         return result
 
-    def _states_at(self, layer: str, progress: Progress | None = None) -> _LayerStates:
-        """Run the sets up to a layer; the states at the last few layers stay in memory.
+    @property
+    def _sets(self) -> dict[str, LabelledImages]:
+        """The sets that measure an edit, by name."""
+        sets = {"images": self.images, "retain": self.retain, "clean": self.clean}
+        return {name: data for name, data in sets.items() if data is not None}
+
+    def _states_at(self, layer: str) -> _LayerStates:
+        """Return the states at a layer; those at the former one are discarded.
 
         Args:
             layer: name of the layer.
-            progress: a class like `tqdm.tqdm`, for bars.
 
         Raises:
             KeyError: if there is no such layer.
         """
-        if layer not in self._states:
-            sets = {"images": self.images}
-            if self.retain is not None:
-                sets["retain"] = self.retain
-            if self.clean is not None:
-                sets["clean"] = self.clean
-            cuts = {layer: self._weights.cut_at(layer)}
-            memory = StateMemory(memory_for_states(self.classifier.device), cuts)
-            states = cache_activations(cuts, sets, progress=progress, memory=memory)
-            while len(self._states) >= CACHED_LAYERS:
-                oldest = next(iter(self._states))
-                del self._states[oldest]
-            reference = LayerReference(cuts[layer], self.reference)
-            self._states[layer] = _LayerStates(cuts[layer], reference, states)
-        return self._states[layer]
+        if self._states is None or self._states.cut.layer != layer:
+            cut = self._weights.cut_at(layer)
+            memory = StateMemory(memory_for_states(self.classifier.device), (layer,))
+            self._states = _LayerStates(cut, memory)
+        return self._states
+
+    def _cached_set(self, layer: str, name: str, progress: Progress | None = None) -> CachedActivations:
+        """Run a set up to a layer, if it was not run yet."""
+        states = self._states_at(layer)
+        data = self._sets[name]
+        if name not in states.sets:
+            cuts = {layer: states.cut}
+            cached = cache_activations(cuts, {name: data}, progress=progress, memory=states.memory)
+            states.sets[name] = cached[name]
+        return states.sets[name]

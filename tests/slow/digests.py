@@ -11,7 +11,7 @@ import argparse
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,17 @@ from tqdm import tqdm
 
 import edittools as et
 from edittools._caching import atomic_path, digest_tensors
-from edittools.auditing import audit_folder
+from edittools.auditing import audit_concepts
 from edittools.course.scenarios import snow_scenario
 from edittools.course.scenarios.rules import probing_setup
 from edittools.course.scenarios.tiers import SceneSet
 from edittools.cut import Cut
-from edittools.methods import METHODS, Method
+from edittools.methods import METHODS
 from edittools.probing import probe
 from edittools.probing.textures import texture
-from edittools.selection import Assessment, Search, Selection, grid, repair
+from edittools.selection import Assessment, Selection, repair
+from edittools.selection.select import select
+from edittools.site import prepare
 
 LAYERS = {
     "mini_vgg": ("features.10", "features.15"),
@@ -51,25 +53,17 @@ SETTINGS = (
 )
 """Settings of `rewrite`."""
 
-SEARCHED = ("features.8", "features.10", "features.13", "features.15")
-"""Layers of the small VGG that are searched."""
+SELECTED_AMONG = ("features.8", "features.10", "features.13", "features.15")
+"""Layers of the small VGG among which an edit is selected."""
 
-SEARCHED_WHOLE = ("mini_vgg", "mini_vit")
-"""The networks in which all layers are searched."""
-
-NAMES = {
-    "rewrite": "edit",
-    "random_direction": "random direction",
-    "last_layer": "last layer",
-    "finetune": "local fine-tuning",
-}
-"""The names of methods in the table of methods, by their names in the digests."""
+SELECTED_IN_ALL = ("mini_vgg", "mini_vit")
+"""The networks in which an edit of any layer is selected."""
 
 BASELINES = {
-    "random_direction": grid(rank=(1, 3)),
-    "projection": grid(direction=("mean", "probe", "leace")),
-    "last_layer": ({"share": 0.5, "ridge": 0.1},),
-    "finetune": (
+    "random direction": ({"rank": 1}, {"rank": 3}),
+    "projection": ({"direction": "mean"}, {"direction": "probe"}, {"direction": "leace"}),
+    "last layer": ({"share": 0.5, "ridge": 0.1},),
+    "local fine-tuning": (
         {"scope": "local", "rate": 1e-2, "steps": (5, 10)},
         {"scope": "global", "rate": 1e-3, "steps": (5,), "locality": 10.0},
     ),
@@ -118,7 +112,6 @@ def edits_and_maps(network: str) -> Iterator[tuple[str, Entry]]:
     reference = scenario.splits.reference
     exemplars = list(scenario.exemplars.values())
     moments = et.second_moments(classifier, LAYERS[network], reference)
-    search = Search(classifier, exemplars[:1], scenario.splits, LAYERS[network])
     for layer in LAYERS[network]:
         yield f"{network} {layer} moment", entry([moments[layer].matrix])
         cut = Cut(classifier, layer)
@@ -130,44 +123,38 @@ def edits_and_maps(network: str) -> Iterator[tuple[str, Entry]]:
                 edit = et.rewrite(classifier, layer, exemplars[:count], reference, **settings)
                 yield f"{network} {layer} rewrite {settings} of {count}", of_edit(edit)
         yield f"{network} {layer} map", entry([edit.edit_map(classifier, scenario.splits.target.images[:8])])
-    for method, settings in BASELINES.items():
-        for number, candidate in enumerate(search.candidates(named(method).trying(settings, strengths=(1.0,)))):
-            yield f"{network} {method} {number} {without_method(candidate.params)}", of_edit(candidate.edit)
+        site = prepare(classifier, layer, exemplars[:1], reference)
+        for method, settings_of_method in BASELINES.items():
+            for settings in settings_of_method:
+                for number, edit in enumerate(METHODS[method].edits(site, **settings)):
+                    yield f"{network} {layer} {method} {settings} {number}", of_edit(edit)
 
 
 def selections() -> Iterator[tuple[str, Entry]]:
-    """Describe what is selected in a search, and by `repair`."""
+    """Describe what is selected among a few layers by hosts, by the exemplar, and by labels."""
     scenario = snow_scenario("mini", most_scenes=240)
-    search = Search(scenario.classifier, scenario.exemplars, scenario.splits.with_folds(), SEARCHED[:3])
-    edits = {}
-    for method in ("rewrite", "random_direction", "projection"):
-        best = search.cross_validated(search.score(named(method)))
-        edits[method] = best.edit
-        corrected = best.held_out["target"].corrected
-        yield f"selected {method}", of_edit(best.edit) | {"text": f"{best} {corrected} {best.n_candidates}"}
-    yield "evaluated", of_table(search.evaluate(edits))
     splits = scenario.splits
-    concept = splits.target.subset(range(48))
-    exemplar = scenario.exemplars["car 1"]
-    layers = SEARCHED[-2:]
-    fix = repair(scenario.classifier, exemplar, concept, splits.clean, splits.retain, layers=layers, progress=None)
-    yield "repair", of_table(fix.table)
-    yield "repair: summary", entry([], fix.summary())
-    yield "repair: edit", of_edit(fix.edit)
+    for select_by in ("hosts", "exemplar", "labels"):
+        selection = select(
+            scenario.classifier,
+            scenario.exemplars,
+            splits.images,
+            layers=SELECTED_AMONG,
+            select_by=select_by,
+            where=scenario.where,
+            concept=splits.target if select_by == "labels" else None,
+        )
+        yield from of_selection(f"selected by {select_by}", selection)
 
 
-def without_method(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out the name of the method, which the row or the entry has as well."""
-    return {name: value for name, value in params.items() if name not in ("method", "second method")}
-
-
-def named(method: str) -> Method:
-    """Return a method by its name in the digests."""
-    return METHODS[NAMES.get(method, method)]
+def of_selection(name: str, selection: Selection) -> Iterator[tuple[str, Entry]]:
+    """Describe the selected edit, and the score table."""
+    yield f"{name}: edit", of_edit(selection.edit) | {"text": str(selection.candidate)}
+    yield f"{name}: scores", of_table(selection.scores.table())
 
 
 def bar_that_ends_after(most: int) -> type[tqdm]:
-    """Return a class of bars that shows nothing, and ends a search after some candidates."""
+    """Return a class of bars that shows nothing, and ends a selection after some steps."""
 
     class Bar(tqdm):
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -183,50 +170,30 @@ def bar_that_ends_after(most: int) -> type[tqdm]:
     return Bar
 
 
-def parameters_of(selection: Selection) -> str:
-    """Write the parameters that were selected on all images and without each fold, and what the edits do."""
-    parts = [f"{without_method(selection.params)} {dict(selection.scores)}"]
-    parts += [str(without_method(of_fold.params)) for of_fold in selection.fold_selections]
-    for name, held_out in selection.held_out.items():
-        parts.append(f"held out of {name} {held_out.after.int().tolist()}")
-    return "\n".join(parts)
-
-
-def all_layers(network: str) -> Iterator[tuple[str, Entry]]:
-    """Describe a search and a repair over all layers of a network, in two passes."""
-    scenario = snow_scenario("mini", network, most_scenes=160)
-    search = Search(scenario.classifier, scenario.exemplars, scenario.splits.with_folds())
-    settings = grid(rank=(1, 3), masked=(True, False), objective=("least_squares",), reference_weight=(0.0, 30.0))
-    for method in ("rewrite", "random_direction", "projection"):
-        tried = named(method).trying(None if method == "projection" else settings)
-        best = search.cross_validated(search.score(tried))
-        yield f"{network} all layers {method}", of_edit(best.edit) | {"text": parameters_of(best)}
-        yield f"{network} all layers {method}: layers", of_table(best.layers)
-    for name, fix in repairs(network):
-        yield from of_repair(f"{network} {name}", fix)
+def repairs(network: str) -> Iterator[tuple[str, Entry]]:
+    """Describe repairs over all layers of a network: with fine-tuning, and ended after some steps."""
+    classifier, sets = sets_to_repair(network)
+    yield from of_repair(f"{network} repair", repair(classifier, **sets, finetuning=True, progress=None))
+    for most in (40, 80):
+        fix = repair(classifier, **sets, progress=bar_that_ends_after(most))
+        yield from of_repair(f"{network} repair ended after {most}", fix)
 
 
 def sets_to_repair(network: str) -> tuple[et.Classifier, dict[str, Any]]:
-    """Make the arguments of `repair`: two exemplars, concept and clean scenes, and two retained sets by name."""
+    """Make the arguments of `repair`: two exemplars, ordinary and labeled scenes, and two retained sets by name."""
     scenario = snow_scenario("mini", network, most_scenes=160)
     splits = scenario.splits
     is_first = torch.arange(len(splits.retain)) % 2 == 0
     retained = {"first": splits.retain.subset(is_first), "second": splits.retain.subset(~is_first)}
     sets = {
         "exemplars": dict(list(scenario.exemplars.items())[:2]),
+        "images": splits.images,
         "concept": splits.target.subset(range(32)),
         "clean": splits.clean,
         "retain": retained,
+        "where": scenario.where,
     }
     return scenario.classifier, sets
-
-
-def repairs(network: str) -> Iterator[tuple[str, Assessment]]:
-    """Repair in all layers: with fine-tuning, and ended after k candidates."""
-    classifier, sets = sets_to_repair(network)
-    yield "repair", repair(classifier, **sets, finetuning=True, progress=None)
-    for most in (250, 900, 1500):
-        yield f"repair ended after {most}", repair(classifier, **sets, progress=bar_that_ends_after(most))
 
 
 def of_repair(name: str, fix: Assessment) -> Iterator[tuple[str, Entry]]:
@@ -235,11 +202,10 @@ def of_repair(name: str, fix: Assessment) -> Iterator[tuple[str, Entry]]:
     yield f"{name}: summary", entry([], fix.summary())
     yield f"{name}: edit", of_edit(fix.edit)
     yield f"{name}: layers", of_table(fix.layers)
-    yield f"{name}: selected", of_edit(fix.selection.edit) | {"text": parameters_of(fix.selection)}
-    for method, network in fix.finetuned.items():
-        text = f"{dict(network.settings)} of {network.candidates}"
-        if network.edit is not None:
-            yield f"{name}: {method}", of_edit(network.edit) | {"text": text}
+    yield from of_selection(f"{name}: selected", fix.selection)
+    if fix.finetuned is not None:
+        yield f"{name}: fine-tuning", of_edit(fix.finetuned.edit) | {"text": str(dict(fix.finetuned.settings))}
+    yield f"{name}: consistency", of_table(fix.consistency)
     yield f"{name}: trade-off", of_table(fix.trade_off)
     data = {key: value for key, value in fix.report_data().items() if key not in VARYING}
     yield f"{name}: data", entry([], json.dumps(data, indent=1))
@@ -259,8 +225,13 @@ def audited() -> Iterator[tuple[str, Entry]]:
             save_image(scenes.images[number], root / "images" / name)
             et.save_mask(root / "masks" / "road" / name, masks[number])
         classifier = et.load_classifier("mini_vgg")
-        sets = {"masks": root / "masks", "material": root / "snow.png", "layers": SEARCHED[-2:], "direction": "missed"}
-        audit = audit_folder(root / "images", classifier, **sets, masks_checked=True, progress=None)
+        sets = {
+            "masks": root / "masks",
+            "material": root / "snow.png",
+            "layers": SELECTED_AMONG[-2:],
+            "direction": "missed",
+        }
+        audit = audit_concepts(root / "images", classifier, **sets, masks_checked=True, progress=None)
     yield "audit: rules", of_table(audit.rules)
     yield "audit: verdict", entry([], str(audit.fix.verdict))
     yield from of_repair("audit", audit.fix)
@@ -312,8 +283,8 @@ def main() -> None:
     options = arguments.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     sections = {network: lambda network=network: edits_and_maps(network) for network in LAYERS}
-    searched = {f"all layers of {network}": lambda network=network: all_layers(network) for network in SEARCHED_WHOLE}
-    sections |= {"selections": selections, **searched, "probe": probed, "audit": audited}
+    in_all = {f"all layers of {network}": lambda network=network: repairs(network) for network in SELECTED_IN_ALL}
+    sections |= {"selections": selections, **in_all, "probe": probed, "audit": audited}
     entries = measured(
         {name: section for name, section in sections.items() if not options.only or name in options.only}
     )

@@ -24,8 +24,8 @@ import pooch
 import torch
 from _lib.command import parser, run
 from _lib.contest import evaluated
-from _lib.networks import select_for_exemplar, sets_of
-from _lib.results import DEFAULT, Results
+from _lib.methods import select_for_exemplar
+from _lib.results import BY_HOSTS, Results
 from PIL import Image
 from scipy.io import savemat
 from torch import Tensor, nn
@@ -41,12 +41,15 @@ from edittools.course.scenarios.typographic import ATTACK, HOUSEHOLD_PHOTOS, las
 from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.image_files import load_image
+from edittools.images import resized
+from edittools.layers import candidate_layers
 from edittools.metrics import predict
 from edittools.models import downloads, imagenet_classes
 from edittools.models.load import ZOO
 from edittools.models.zero_shot import ZeroShot
 from edittools.probing import probe, segmentation
-from edittools.selection import candidate_layers, grid, repair
+from edittools.selection import repair
+from edittools.selection.hosts import FEWEST_IMAGES
 
 PLACES, CLIP = "resnet18_places365", "clip_rn50"
 MODELS = {
@@ -59,7 +62,7 @@ MODELS = {
 SEGMENTED = 3 * [(below, above) for below in ("grass", "road", "water") for above in ("sky", "building", "tree")]
 """What is below and above in each rendered MSRC photo."""
 
-SETTINGS = grid(objective=("least_squares",)) + grid(objective=("l1",), steps=(3,))
+SETTINGS = [{"objective": "least_squares"}, {"objective": "l1", "steps": 3}]
 """Of every method next to nothing is tried."""
 
 
@@ -69,8 +72,10 @@ def snow(model: str) -> None:
     _select(scenario)
     [exemplar] = scenario.exemplars.values()
     splits = scenario.splits
-    quick = {"layers": scenario.layers[-1:], "strengths": (1.0,)}
-    assert repair(scenario.classifier, exemplar, splits.target, splits.clean, splits.retain, **quick).summary()
+    labeled = {"concept": splits.target, "clean": splits.clean, "retain": splits.retain}
+    layers = scenario.layers[-1:]
+    fix = repair(scenario.classifier, exemplar, splits.images, **labeled, layers=layers, where=scenario.where)
+    assert fix.summary()
 
 
 def typographic(model: str) -> None:
@@ -110,24 +115,25 @@ SCENARIOS = {scenario.__name__: scenario for scenario in (snow, typographic, syn
 
 
 def _few(scenario: Scenario, name: Callable[[Classifier], Sequence[str]] = candidate_layers) -> Any:
-    """Keep the default layer and the last one, the default exemplar and few reference images."""
+    """Keep the default layer, the last one, and the default exemplar; render as many images as a selection needs."""
     names = name(scenario.classifier)
     layers = tuple(layer for layer in names if layer in (scenario.default["layer"], names[-1]))
     one = scenario.default["exemplar"]
-    splits = replace(scenario.splits, reference=scenario.splits.reference[:6])
+    rendered = torch.stack([scene(5000 + number, size=96).image for number in range(FEWEST_IMAGES)])
+    splits = replace(scenario.splits, reference=resized(rendered, scenario.classifier.size))
     return replace(scenario, layers=layers, exemplars={one: scenario.exemplars[one]}, splits=splits)
 
 
 def _select(scenario: Scenario) -> Edit:
-    """Select for every method that gets one exemplar, evaluate what was selected, and return the default edit."""
+    """Select for every method that gets one exemplar, evaluate what was selected, and return the edit by hosts."""
     [name] = scenario.exemplars
-    selected = select_for_exemplar(scenario, name)
-    assert len(evaluated(scenario.classifier, selected, sets_of(scenario.splits))) == len(selected)
-    return next(one.edit for one in selected if one.method == DEFAULT)
+    selected = select_for_exemplar(scenario, name, finetuning=False)
+    assert len(evaluated(scenario.classifier, selected, scenario.splits.for_evaluation)) == len(selected)
+    return next(one.edit for one in selected if one.method == BY_HOSTS)
 
 
 def draw_photos(folder: Path, images: int) -> dict[str, tuple[str, str]]:
-    """Render a few of the registered photos, about `images` of each kind; give the registry for them.
+    """Render a few of the registered photos, about `images` of most kinds; give the registry for them.
 
     All names stay registered, since a class's number is its place among them.
     """
@@ -135,7 +141,8 @@ def draw_photos(folder: Path, images: int) -> dict[str, tuple[str, str]]:
     kinds = {kind: [n for n in known if n.startswith(kind)] for kind in ("imagenet-sample/", "msrc-v2/Images/", "rta-")}
     words = [*SNOW_EXEMPLARS.values(), "can_opener", ATTACK, *(w.replace(" ", "_") for w in LIVES_ON_SNOW[:4])]
     chosen = [n for n in known if any(w in n for w in words) or n.endswith("snow_texture.jpg") or "/typographic/" in n]
-    chosen += kinds["imagenet-sample/"][:: 1000 // images] + kinds["rta-"][:: 1000 // images]
+    chosen += kinds["imagenet-sample/"][:: 1000 // images]
+    chosen += kinds["rta-"][:: len(kinds["rta-"]) // (FEWEST_IMAGES + 10)]  # the ordinary images of a selection
     for kind in photos.SNOW_CLASSES:
         chosen += [n for n in known if n.startswith(f"editing-classifiers/snow/{kind}/")][: -(-images // 7)]
     for i, name in enumerate(dict.fromkeys(chosen + kinds["msrc-v2/Images/"][: len(SEGMENTED)])):

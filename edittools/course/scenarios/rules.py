@@ -13,7 +13,7 @@ from edittools.classifiers import Classifier
 from edittools.course.miniworld.contexts import BEHIND, GROUNDS
 from edittools.course.miniworld.scenes import CLASSES
 from edittools.course.scenarios import photos
-from edittools.course.scenarios.scenario import Scenario
+from edittools.course.scenarios.scenario import Scenario, Splits
 from edittools.course.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, resized, stratified
@@ -24,7 +24,7 @@ from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import ALL_CLASSES, Concepts, cut_textures, shows, with_materials
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings
-from edittools.selection.splits import Splits, label_by_prediction
+from edittools.selection.splits import label_by_prediction
 
 PROBED_OFFSET = 200_000
 """The first seed, within its split, of the scenes that are probed and of those that give the materials."""
@@ -94,6 +94,7 @@ def probing_setup(
     common_fields = {
         "splits": splits,
         "tier": tier,
+        "where": "in place",
         "default": {"layer": UNTUNED.get(name, later[len(later) // 2])},
     }
     return ProbingSetup(classifiers, concepts, settings, common_fields)

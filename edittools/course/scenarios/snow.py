@@ -12,14 +12,13 @@ from edittools.classifiers import Classifier
 from edittools.course.miniworld.contexts import SPLITS, contexts
 from edittools.course.miniworld.scenes import scene
 from edittools.course.scenarios import photos
-from edittools.course.scenarios.scenario import Scenario
+from edittools.course.scenarios.scenario import Scenario, Splits
 from edittools.course.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
 from edittools.layers import candidate_layers
 from edittools.models.load import load_classifier
 from edittools.probing.textures import restyle
-from edittools.selection.splits import Splits
 
 SNOW_EXEMPLARS = {
     "limousine": "n03670208_limousine",
@@ -91,7 +90,7 @@ FEW_LAYERS = {
     ),
 }
 """The layers of a small scenario, by classifier. Notebook 01, which selects for many methods, needs them to be quick in
-tier lite; searches of other classifiers, the demo and the benchmarks try all layers.
+tier lite; for other classifiers, in the demo, and in the benchmarks, all layers are tried.
 """
 
 
@@ -146,6 +145,7 @@ def _snow_in_miniworld(name: str, progress: Progress | None, small: bool, most_s
         Splits(**sets),
         tier="mini",
         change=partial(restyle, style="snow"),
+        where="in place",
         default={"layer": UNTUNED.get(name, layers[len(layers) // 2]), "exemplar": "car 1"},
         expected={"errors corrected": 0.5},
     )
@@ -188,6 +188,7 @@ def _snow_on_photos(name: str, tier: str, progress: Progress | None, small: bool
         layers=FEW_LAYERS.get(name) if small else None,
         tier=tier,
         change=change,
+        where="in place",
         default={"layer": UNTUNED.get(name, layers[-ceil(len(layers) / 4)]), "exemplar": "minivan"},
         expected={"errors corrected": 0.05},
     )

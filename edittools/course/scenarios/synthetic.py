@@ -8,6 +8,7 @@ others. A process makes the classifier and the images of a `SetupSource` once an
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from itertools import product
 from math import nan
 from typing import Any
 
@@ -17,16 +18,18 @@ import torch
 from torch import Tensor
 
 from edittools._checks import one_of
+from edittools.activations import CachedActivations, cache_activations
 from edittools.classifiers import Classifier
 from edittools.course.scenarios import photos
 from edittools.course.scenarios.rules import scenario_for
-from edittools.course.scenarios.scenario import Scenario
+from edittools.course.scenarios.scenario import Scenario, best_by_method
 from edittools.course.scenarios.tiers import MODELS, SceneSet, current_tier
+from edittools.cut import cut_all
 from edittools.edits import Edit
 from edittools.images import LabelledImages, stratified
 from edittools.layers import candidate_layers
 from edittools.methods import EDIT, METHODS, RANDOM, SCOPES, Method
-from edittools.metrics import predict
+from edittools.metrics import Comparison, misclassified, predict
 from edittools.models.data import shipped
 from edittools.models.load import load_classifier
 from edittools.probing import jobs, segmentation
@@ -34,10 +37,7 @@ from edittools.probing.counterfactuals import Concepts
 from edittools.probing.effects import mean_interval
 from edittools.probing.style_transfer import StyleTransfer
 from edittools.probing.textures import STYLES, VARIANTS, style_textures
-from edittools.selection.outcomes import Outcomes, grid
-from edittools.selection.search import Search
-from edittools.selection.split_activations import SplitActivations
-from edittools.selection.splits import Splits
+from edittools.selection.select import LABELS, Selection, select
 
 SettingsGrid = Sequence[Mapping[str, Any]]
 
@@ -81,23 +81,30 @@ TRANSFER_VARIANTS = 4
 SMALL_STYLES = ("graffiti", "snow")
 """The styles of a small setup."""
 
-FINETUNING = grid(rate=(3e-4, 3e-3, 3e-2), steps=(20,))
+FINETUNING = [{"rate": rate, "steps": 20} for rate in (3e-4, 3e-3, 3e-2)]
 """The settings of fine-tuning on the exemplars that are tried, in each of `SCOPES`."""
 
 FINETUNING_STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 """How far fine-tuning moves from the original weights to the fine-tuned ones (WiSE-FT, PAINT)."""
 
+LEAST_SQUARES = [
+    {"rank": rank, "objective": "least_squares", "reference_weight": weight}
+    for rank, weight in product(RANKS, (0.0, 10.0, 30.0))
+]
+"""The settings of edits of low rank that are tried."""
 
-FULL_RANK = grid(rank=(None,), objective=("least_squares",), reference_weight=(0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0))
+FULL_RANK = [
+    {"rank": None, "objective": "least_squares", "reference_weight": weight}
+    for weight in (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)
+]
 """The settings of edits of full rank that are tried: with a penalty on reference outputs, the objective of MEMIT."""
 
 
 def editing_grids() -> dict[str, SettingsGrid]:
     """Return the grids of settings of `rewrite` by method: with and without the mask, and of full rank."""
-    least_squares = {"objective": ("least_squares",), "reference_weight": (0.0, 10.0, 30.0)}
     return {
-        "editing": grid(rank=RANKS, **least_squares),
-        "editing -mask": grid(rank=RANKS, masked=(False,), **least_squares),
+        "editing": LEAST_SQUARES,
+        "editing -mask": [{**setting, "masked": False} for setting in LEAST_SQUARES],
         "full rank": FULL_RANK,
     }
 
@@ -140,11 +147,10 @@ class SyntheticSetup:
     common_fields: Mapping[str, Any]
 
     @cached_property
-    def shared_activations(self) -> SplitActivations:
-        """The activations of the common image sets, which all cases use."""
-        placeholder = self.concepts.data.subset([0])
-        splits = Splits(**self.common_fields["splits"], target=placeholder)
-        return SplitActivations(self.classifier, self.common_fields["layers"], splits)
+    def clean_test(self) -> CachedActivations:
+        """The clean images for evaluation, cached at the layers: all cases share them."""
+        cuts = cut_all(self.classifier, self.common_fields["layers"])
+        return CachedActivations(cuts, self.common_fields["splits"]["clean_test"])
 
 
 @dataclass(frozen=True)
@@ -246,14 +252,15 @@ def synthetic_setup(tier: str, model: str, small: bool, styles: str = "paste") -
                 f"none of the {len(data)} photos shows {', '.join(names)}; use photos that show at least one of them"
             )
     concepts = _with_styles(data, masks, tier, classifier.size, small, styles)
-    common_fields = {"splits": splits, "layers": _three_later_layers(classifier), "tier": tier}
+    layers = _three_later_layers(classifier)
+    common_fields = {"splits": splits, "layers": layers, "tier": tier, "where": "in place"}
     return SyntheticSetup(classifier, concepts, common_fields)
 
 
 def _three_later_layers(classifier: Classifier) -> tuple[str, ...]:
     """Return at most three layers of the later half, evenly spaced; the last layer is one of them.
 
-    Notebook 03 and the benchmark need few layers to be quick, since there are dozens of cases to search.
+    Notebook 03 and the benchmark need few layers to be quick, since there are dozens of cases.
     """
     layers = candidate_layers(classifier)
     later = layers[len(layers) // 2 :]
@@ -386,8 +393,8 @@ def generator_of(*names: str) -> np.random.Generator:
     return np.random.default_rng([0, *"|".join(names).encode()])
 
 
-def case_search(source: SetupSource, case: Case, settings: CaseSettings = DEFAULT_SETTINGS) -> tuple[Scenario, Search]:
-    """Make a case's scenario and its search; what all cases share is run once.
+def case_scenario(source: SetupSource, case: Case, settings: CaseSettings = DEFAULT_SETTINGS) -> Scenario:
+    """Make a case's scenario.
 
     Besides the splits of `scenario_for` there are "same" and "own same": the test images, and those of the exemplars'
     class, in the same variant of the style as the first exemplar.
@@ -406,10 +413,7 @@ def case_search(source: SetupSource, case: Case, settings: CaseSettings = DEFAUL
     for name, original in (("same", "target_test"), ("own same", "same_class_test")):
         if numbers[original]:
             extra[name] = same_variant.turned(numbers[original], case.concept, case.style)
-    splits = replace(scenario.splits, extra=extra)
-    shared = setup.shared_activations
-    search = Search(setup.classifier, scenario.exemplars, splits, scenario.layers, activations=shared)
-    return replace(scenario, splits=splits), search
+    return replace(scenario, splits=replace(scenario.splits, extra=extra))
 
 
 def run_case(
@@ -427,76 +431,84 @@ def run_case(
         settings: what is tried.
 
     Returns:
-        One row per method, with changes of accuracy in points and what `figures_of` returns. A case with too few errors
-        has one row, of the method "undefined".
+        One row per method, with the change of accuracy in points and what `figures_of` returns. A case with too few
+        errors has one row, of the method "undefined".
     """
     names = {"concept": case.concept, "style": case.style, "target": case.target}
-    rows = []
     with jobs.one_thread():
-        scenario, search = case_search(source, case, settings)
-        errors = int(search.activations["target"].before.sum())
-        if errors < settings.least_errors or not search.activations["target_test"].before.any():
+        scenario = case_scenario(source, case, settings)
+        splits = scenario.splits
+        errors = {name: _errors(scenario.classifier, splits.labeled[name]) for name in ("target", "target_test")}
+        if errors["target"] < settings.least_errors or not errors["target_test"]:
             return [{**names, "method": "undefined"}]
-        for method, outcomes in _outcomes(scenario, search, methods, settings).items():
-            if len(outcomes):
-                selection = search.select(outcomes)
-                row = {
-                    **names,
-                    "method": method,
-                    "feasible": selection.feasible,
-                    "layer": selection.params.get("layer"),
-                    "accuracy_change_selection": selection.accuracy_change,
-                    **figures_of(search, selection.edit if selection.feasible else None),
-                }
-                rows.append(row)
+        best = best_by_method(select_for_case(scenario, settings, methods).scores)
+        sets = {name: splits.labeled[name] for name in MEASURES.values() if name in splits.labeled}
+        cached = cache_activations(cut_all(scenario.classifier, scenario.layers), sets)
+        cached["clean_test"] = setup_of(source).clean_test
+        rows = []
+        for method, candidate in best.items():
+            figures = figures_of(cached, candidate.scaled)
+            rows.append({**names, "method": method, "layer": candidate.params["layer"], **figures})
     return rows
 
 
-def _outcomes(
-    scenario: Scenario, search: Search, methods: Sequence[str], settings: CaseSettings
-) -> dict[str, Outcomes]:
-    """Try the methods on the target images.
+def _errors(classifier: Classifier, data: LabelledImages) -> int:
+    """Count the images that are misclassified."""
+    return int(misclassified(predict(classifier, data), data.labels).sum())
 
-    Returns:
-        The outcomes of the candidates by method, for all methods or for those in `methods`.
+
+def select_for_case(
+    scenario: Scenario, settings: CaseSettings = DEFAULT_SETTINGS, methods: Sequence[str] = ()
+) -> Selection:
+    """Score the candidates of all methods by the cross-entropy of the target images, and by what else they change.
+
+    Args:
+        scenario: the scenario of a case.
+        settings: what is tried.
+        methods: names of the methods to try; by default all.
     """
+    return select(
+        scenario.classifier,
+        {"exemplars": list(scenario.exemplars.values())},
+        scenario.splits.images,
+        layers=scenario.layers,
+        select_by=LABELS,
+        where=scenario.where,
+        concept=scenario.splits.target,
+        methods=[method for method in methods_of(settings) if not methods or method.name in methods],
+    )
+
+
+def methods_of(settings: CaseSettings = DEFAULT_SETTINGS) -> list[Method]:
+    """List the methods that are tried, with their settings and strengths."""
     strengths = settings.strengths
-    exemplars = {"exemplars": list(scenario.exemplars.values())}
-    methods_of_rows: dict[str, Method] = {}
-    for name, settings_grid in settings.editing.items():
-        methods_of_rows[name] = METHODS[EDIT].trying(settings_grid, strengths)
-    plain = settings.editing["editing"]
-    methods_of_rows[RANDOM] = METHODS[RANDOM].trying(plain, strengths)
-    methods_of_rows["projection"] = METHODS["projection"].trying(strengths=strengths)
+    tried = {name: METHODS[EDIT].trying(grid, strengths) for name, grid in settings.editing.items()}
+    tried[RANDOM] = METHODS[RANDOM].trying(settings.editing["editing"], strengths)
+    tried["projection"] = METHODS["projection"].trying(strengths=strengths)
     for scope in SCOPES:
         settings_of_scope = [{**setting, "scope": scope} for setting in settings.finetuning]
         name = f"{scope} fine-tuning"
-        methods_of_rows[name] = METHODS[name].trying(settings_of_scope, FINETUNING_STRENGTHS)
-    outcomes = {}
-    for name, method in methods_of_rows.items():
-        if not methods or name in methods:
-            outcomes[name] = search.score(method, exemplars)
-    return outcomes
+        tried[name] = METHODS[name].trying(settings_of_scope, FINETUNING_STRENGTHS)
+    return [replace(method, name=name) for name, method in tried.items()]
 
 
-def figures_of(search: Search, edit: Edit | None) -> dict[str, float]:
+def figures_of(cached: Mapping[str, CachedActivations], edit: Edit) -> dict[str, float]:
     """Evaluate an edit on the sets of a case.
 
     Args:
-        search: the search of the case.
-        edit: the edit; None if no candidate was feasible.
+        cached: the sets by name, "clean_test" among them.
+        edit: the edit.
 
     Returns:
-        The `accuracy_change` on clean images, in points, and eq. (2) for each of `MEASURES`: NaN if there is no edit,
-        if the case lacks the set, or if the set has no error.
+        The `accuracy_change` on clean images, in points, and eq. (2) for each of `MEASURES`: NaN if the case lacks the
+        set, or if the set has no error.
     """
-    if edit is None:
-        return dict.fromkeys(("accuracy_change", *MEASURES), nan)
-    figures = {"accuracy_change": search.activations["clean_test"].compare(edit).accuracy_change}
+    compared = {}
+    for name, one in cached.items():
+        compared[name] = Comparison(one.before, misclassified(one.logits(edit), one.labels))
+    figures = {"accuracy_change": compared["clean_test"].accuracy_change}
     for measure, name in MEASURES.items():
-        figures[measure] = nan
-        if name in search.activations:
-            figures[measure] = search.activations[name].compare(edit).errors_corrected
+        figures[measure] = compared[name].errors_corrected if name in compared else nan
     return figures
 
 

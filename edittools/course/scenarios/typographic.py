@@ -16,14 +16,13 @@ from edittools.course.miniworld.scenes import scene
 from edittools.course.miniworld.typography import FONTS as FONTS_TO_TYPE
 from edittools.course.miniworld.typography import Sticker, blanked, grow, random_sticker, stick, written
 from edittools.course.scenarios import photos
-from edittools.course.scenarios.scenario import Scenario
+from edittools.course.scenarios.scenario import Scenario, Splits
 from edittools.course.scenarios.tiers import WORKERS, SceneSet, current_tier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.layers import candidate_layers
 from edittools.metrics import predict
 from edittools.models.load import load_classifier
-from edittools.selection.splits import Splits
 
 ATTACK = "iPod"
 """The word of the attack."""
@@ -44,7 +43,7 @@ HOUSEHOLD_PHOTOS = {
 """Objects of the paper's photos of typographic attacks -> ImageNet class; its kettle is an exemplar."""
 
 MOST_TARGET_PHOTOS = 120
-"""The largest number of photos used for selection in tier paper; the others are used for the accuracy constraint."""
+"""The largest number of target photos in tier paper; accuracy is measured on the others."""
 
 ATTACKED_SCENES = {
     "target": SceneSet(300, "validation", 800_000, ATTACKED),

@@ -1,0 +1,48 @@
+"""What an audit found that should not carry a class: an exemplar of it, and the images that measure its repair."""
+
+from dataclasses import dataclass, field
+from os import PathLike
+
+import torch
+from torch import Tensor
+
+from edittools._caching import digest_tensors
+from edittools.classifiers import Classifier
+from edittools.exemplars import Exemplar
+from edittools.folders import read_folder
+from edittools.images import Images, LabelledImages
+from edittools.scenes import without_scenes
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What `repair` takes. No image of a set is one that the exemplar came from, or shows the same scene.
+
+    Attributes:
+        exemplar: the exemplar; its `sources` are names of audited photos, see `names_of`.
+        concept: images that show the concept, right and wrong.
+        clean: images whose accuracy must not drop; a part of them selects the edit.
+        retain: images that rely on the concept legitimately; None if there are none.
+    """
+
+    exemplar: Exemplar
+    concept: LabelledImages = field(repr=False)
+    clean: Images = field(repr=False)
+    retain: Images | None = field(default=None, repr=False)
+
+
+def names_of(data: LabelledImages) -> tuple[str, ...]:
+    """Return what tells photos apart: their names, or their digests if they have none."""
+    return data.names or tuple(digest_tensors([image]) for image in data.images[:])
+
+
+def are_sources(exemplar: Exemplar, data: LabelledImages) -> Tensor:
+    """Tell which of the audited photos an exemplar came from, `(N,)` booleans."""
+    return torch.tensor([name in exemplar.sources for name in names_of(data)])
+
+
+def read_without(
+    folder: str | PathLike | None, classifier: Classifier, photos: LabelledImages
+) -> LabelledImages | None:
+    """Read the images of a folder that show other scenes than some photos; None without a folder."""
+    return None if folder is None else without_scenes(read_folder(folder, classifier)[0], photos)

@@ -1,0 +1,120 @@
+"""The steps that every audit consists of: read the folder, find windows, and repair."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import PurePath
+
+import torch
+from torch import Tensor
+
+from edittools._progress import Progress
+from edittools.auditing.finding import Finding
+from edittools.auditing.result import Audit
+from edittools.auditing.windows import contact_sheet
+from edittools.classifiers import Classifier, fingerprint
+from edittools.folders import image_files, read_folder
+from edittools.images import LabelledImages
+from edittools.scenes import first_of_each, scenes_of
+from edittools.selection.repair import repair
+from edittools.selection.select import HOSTS
+from edittools.selection.verdict import Check
+
+LEAST_AUDITED = 5
+"""Fewer images are not audited, and a concept that fewer images show is not probed."""
+
+Tell = Callable[[str], None]
+"""Is called with a description of each step."""
+
+
+def read_photos(
+    folder: str | PathLike,
+    classifier: Classifier,
+    clean: str | PathLike | None,
+    retain: str | PathLike | None,
+    tell: Tell,
+    progress: Progress | None,
+) -> Audit:
+    """Read the images of a folder, one per scene; the arguments are those of `audit_folder`.
+
+    Raises:
+        FileNotFoundError: if one of the three folders does not exist.
+        ValueError: if there are too few images, or none in one of the other folders, which are read after minutes.
+    """
+    for other in (clean, retain):
+        if other is not None:
+            image_files(other)
+    tell(f"Reading {fspath(folder)}")
+    images, left_out = read_folder(folder, classifier, progress)
+    scenes = scenes_of(images)
+    is_first = first_of_each(scenes)
+    first = is_first.nonzero()[:, 0][scenes]  # the image that stands for the scene of each image
+    is_given = labels_given(images)
+    contradicts = (images.labels != images.labels[first]) & is_given & is_given[first]
+    for number in contradicts.nonzero()[:, 0].tolist():
+        other = images.names[int(first[number])]
+        left_out.append(f"{images.names[number]}: the same scene as {other}, which is in another class")
+    for line in left_out:
+        tell(f"left out: {line}")
+    data = images.subset(is_first)
+    if len(data) < LEAST_AUDITED:
+        raise ValueError(
+            f"{fspath(folder)!r} holds {len(images)} images that can be used, of {len(data)} scenes; pass images of at "
+            f"least {LEAST_AUDITED} scenes, better hundreds. Images that are almost the same count as one scene"
+        )
+    repeats = images.subset(~is_first & ~contradicts).names
+    return Audit(classifier, data, left_out, repeats, weights=fingerprint(classifier.model))
+
+
+def find_windows(audit: Audit, out: str | PathLike | None, tell: Tell, progress: Progress | None) -> Audit:
+    """Add the contact sheet to an audit; the other arguments are those of `audit_folder`."""
+    tell(f"Pasting windows of {len(audit.data)} images into others")
+    sheet = contact_sheet(audit.classifier, audit.data, store=out, callback=tell, progress=progress)
+    return replace(audit, sheet=sheet)
+
+
+def repaired(
+    audit: Audit,
+    finding: Finding,
+    checks: Sequence[Check],
+    layers: Sequence[str] | None,
+    progress: Progress | None,
+    select_by: str = HOSTS,
+) -> Audit:
+    """Add a repair to an audit.
+
+    Args:
+        audit: the audit.
+        finding: what is repaired, and the images that measure it.
+        checks: checks of the audit, which come before those of `repair`.
+        layers: names of the layers to edit, see `repair`.
+        progress: a class like `tqdm.tqdm`, for bars.
+        select_by: what selects the edit, see `repair`: the exemplar for a material that cannot be pasted anywhere.
+
+    Raises:
+        ValueError: if nothing can be repaired with these images.
+    """
+    fix = repair(
+        audit.classifier,
+        finding.exemplar,
+        concept=finding.concept,
+        clean=finding.clean,
+        retain=finding.retain,
+        layers=layers,
+        select_by=select_by,
+        progress=progress,
+    )
+    for check in reversed(checks):
+        fix = fix.with_check(check)
+    return replace(audit, fix=fix)
+
+
+def not_repaired(audit: Audit, reason: ValueError | str) -> Audit:
+    """Note why nothing was repaired; the reason becomes a sentence."""
+    text = str(reason)
+    return replace(audit, note=f"Nothing was repaired. {text[:1].upper()}{text[1:].rstrip('.')}.")
+
+
+def labels_given(data: LabelledImages) -> Tensor:
+    """Tell which labels are given, since the image lies in a subfolder; others are predictions, `(N,)` booleans."""
+    return torch.tensor([len(PurePath(name).parts) > 1 for name in data.names])

@@ -1,0 +1,333 @@
+"""The checks of a verdict, on effects that are made by hand: their limits, and how many images they ask for."""
+
+import pytest
+import torch
+from colors import GREEN, RED, color_network, marked_exemplar
+from test_effects import effect_of
+
+from edittools.exemplars import Exemplar
+from edittools.images import LabelledImages
+from edittools.metrics import accuracy_interval
+from edittools.selection import Effect, Splits
+from edittools.selection.checks import (
+    accuracy_check,
+    breakable_check,
+    change_inside_mask,
+    clean_of_own_class,
+    cost_checks,
+    coverage_check,
+    exemplar_checks,
+    gain_check,
+    help_checks,
+    holm,
+    images_checks,
+    instead_checks,
+    is_within_limits,
+    own_class_check,
+    random_check,
+    retained_check,
+    selection_checks,
+)
+
+
+def effect(images, broken=0, corrected=0, wrong=0, frames=1):
+    """Make an effect on images of one class: the first ones break, then some are corrected, and others stay wrong."""
+    labels = torch.zeros(images, dtype=torch.long)
+    before = labels.clone()
+    after = labels.clone()
+    after[:broken] = 1
+    before[broken : broken + corrected + wrong] = 1
+    after[broken + corrected : broken + corrected + wrong] = 1
+    scenes = torch.arange(images).repeat_interleave(frames)
+    return Effect(*(part.repeat_interleave(frames) for part in (labels, before, after)), scenes)
+
+
+def splits_of(retain=(), **options):
+    """Make splits whose images do not matter."""
+    return Splits(torch.zeros(0, 3, 16, 16), retain=dict.fromkeys(retain), **options)
+
+
+# --- helps ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("corrected", "allows"), [(5, "unclear"), (6, "use")])
+def test_gain_check_at_the_boundary_of_the_exact_test(corrected, allows):
+    assert gain_check(effect(20, corrected=corrected)).allows == allows
+
+
+def test_gain_check_of_a_loss_forbids():
+    assert gain_check(effect(20, broken=3, corrected=3)).allows == "do not use"
+
+
+def test_gain_check_counts_the_frames_of_a_scene_once():
+    assert gain_check(effect(20, corrected=5, frames=8)).allows == "unclear"
+
+
+def test_gain_check_that_is_unclear_names_how_many_images_would_decide():
+    assert "about 15 images" in gain_check(effect(10, corrected=5)).advice
+    assert "scenes" in gain_check(effect(10, corrected=5, frames=2)).advice
+
+
+@pytest.mark.parametrize(("correct", "allows"), [(9, "unclear"), (10, "use")])
+def test_breakable_check_asks_for_images_that_are_correct(correct, allows):
+    assert breakable_check(effect(30, wrong=30 - correct), "sample").allows == allows
+    assert breakable_check(effect(30, wrong=30 - correct), "failures").allows == "unclear"
+
+
+@pytest.mark.parametrize(
+    ("nets", "holds"), [([5, 5, 5], True), ([7, 7, 7], False), ([18, 0, 0], True), ([19, 1, 1], False)]
+)
+def test_random_check_compares_with_the_mean_of_the_draws(nets, holds):
+    assert random_check(effect(30, corrected=7), [effect(30, corrected=net) for net in nets]).holds == holds
+
+
+def test_without_images_with_the_concept_it_is_not_known_whether_the_edit_helps():
+    [check] = help_checks(None, [], "sample")
+    assert check.holds is None and check.allows == "unclear"
+
+
+# --- costs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("images", "may_lose"), [(388, 1), (799, 1), (800, 2), (2000, 5)])
+def test_accuracy_check_lets_one_image_be_lost_or_a_quarter_point(images, may_lose):
+    assert accuracy_check(effect(images, broken=may_lose)).allows == "use"
+    assert accuracy_check(effect(images, broken=may_lose + 1)).allows != "use"
+    assert accuracy_check(effect(images, broken=may_lose + 3, corrected=3)).allows == "use"
+
+
+@pytest.mark.parametrize(("images", "allows"), [(387, "unclear"), (388, "use"), (10_000, "use")])
+def test_accuracy_check_needs_enough_images_to_notice_a_loss_of_one_percent(images, allows):
+    check = accuracy_check(effect(images))
+    assert check.allows == allows
+    assert ("388" in check.advice) == (allows == "unclear")
+
+
+@pytest.mark.parametrize(("lost", "allows"), [(2, "unclear"), (12, "do not use")])
+def test_accuracy_check_forbids_only_if_the_interval_excludes_the_limit(lost, allows):
+    assert accuracy_check(effect(135, broken=lost)).allows == allows
+    assert (accuracy_interval(0, lost, 135)[1] < -100 / 135) == (allows == "do not use")
+
+
+@pytest.mark.parametrize("scenes", [8, 20, 65])
+def test_accuracy_check_of_frames_of_few_scenes_is_unclear(scenes):
+    """With eight frames per scene, 160 and 520 images are no more evidence than 20 and 65."""
+    check = accuracy_check(effect(scenes, frames=8))
+    assert check.allows == "unclear" and f"{scenes} clean scenes" in check.figure
+
+
+def test_accuracy_check_counts_a_scene_that_is_lost_once():
+    """Eight frames of one scene are lost: 8 of 520 images, but one of 65 scenes, which may be lost in any case."""
+    frames = effect(65, broken=1, frames=8)
+    assert frames.comparison.broken == 8
+    assert accuracy_check(frames).allows == "unclear"
+    assert accuracy_check(effect(400, broken=1, frames=8)).allows == "use"
+    assert accuracy_check(effect(400, broken=8)).allows == "do not use"
+
+
+@pytest.mark.parametrize(
+    ("broken", "images", "allows"),
+    [
+        *[(0, 63, "unclear"), (0, 64, "use"), (0, 87, "unclear"), (3, 110, "use"), (4, 110, "unclear")],
+        *[(30, 1000, "use"), (31, 1000, "unclear"), (60, 1000, "do not use"), (20, 50, "do not use")],
+    ],
+)
+def test_retained_check_allows_what_the_number_of_images_can_show(broken, images, allows):
+    assert retained_check("huskies", effect(images, broken=broken)).allows == allows
+    assert retained_check("huskies", effect(images, broken=broken, frames=4)).allows == allows
+
+
+def test_retained_check_that_is_exceeded_by_chance_names_a_number_of_images():
+    assert "would tell" in retained_check("huskies", effect(100, broken=6)).advice
+
+
+def test_retained_images_that_are_all_wrong_are_not_measured():
+    check = retained_check("huskies", effect(30, wrong=30))
+    assert check.holds is None and check.allows == "unclear"
+
+
+def test_own_class_that_falls_without_clean_images_of_it_is_a_cost():
+    """60 images of the mark's own class, of which 48 are correct with the edit, and no clean images of this class."""
+    check = own_class_check(effect(60, broken=12), None)
+    assert check.allows == "do not use" and "48 of 60" in check.figure
+    assert own_class_check(effect(60), None).allows == "use"
+    assert own_class_check(effect(60, broken=2), None).allows == "use"  # may be chance
+
+
+@pytest.mark.parametrize(
+    ("correct_without", "wrong", "allows"),
+    [(60, 0, "use"), (60, 2, "use"), (60, 3, "unclear"), (60, 12, "do not use"), (48, 12, "use")],
+)
+def test_own_class_check_compares_with_images_without_the_mark(correct_without, wrong, allows):
+    without = effect(60, wrong=60 - correct_without)
+    assert own_class_check(effect(60, broken=wrong), without).allows == allows
+
+
+@pytest.mark.parametrize(
+    ("scenes", "frames", "is_known"), [(19, 1, False), (20, 1, True), (5, 8, False), (20, 8, True)]
+)
+def test_cost_on_the_own_class_is_known_from_twenty_scenes(scenes, frames, is_known):
+    check = own_class_check(effect(scenes, frames=frames), None)
+    assert (check.holds is not None) == is_known and check.allows == "use"
+
+
+def test_cost_on_the_own_class_counts_scenes():
+    """Two of 30 scenes break: with eight frames each, this is no more evidence than two of 30 images."""
+    allowed = [own_class_check(effect(30, broken=2, frames=frames), effect(30)).allows for frames in (1, 8)]
+    assert allowed[0] == allowed[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_within"),
+    [
+        ({}, True),
+        ({"clean": effect(400, broken=2)}, False),
+        ({"huskies": effect(110, broken=4)}, False),
+        ({"own_class": effect(60, broken=12)}, False),
+        ({"own_class": effect(19, broken=12)}, True),
+    ],
+)
+def test_limits_hold_exactly_if_no_cost_check_finds_more(changes, is_within):
+    splits = splits_of(["huskies"], own_classes=(2,))
+    effects = {"clean": effect(400), "huskies": effect(110), "own_class": effect(60)} | changes
+    assert is_within_limits(splits, effects) == is_within
+    assert all(check.holds is not False for check in cost_checks(splits, effects)) == is_within
+
+
+def test_clean_images_of_the_own_class_are_those_with_its_label():
+    clean = effect_of("xvxv", "vvvv")  # labels 0, 1, 0, 1
+    assert len(clean_of_own_class(splits_of(own_classes=(0,)), {"clean": clean})) == 2
+    assert clean_of_own_class(splits_of(own_classes=(2,)), {"clean": clean}) is None
+
+
+# --- the classes that clean images show -------------------------------------------------------------------------------
+
+
+def coverage(clean, concept, own, scenes=None, classes=20):
+    """Check whether clean images of these labels cover the classes."""
+    sets = {}
+    for name, labels in (("clean", clean), ("concept", concept)):
+        sets[name] = LabelledImages(
+            torch.zeros(len(labels), 3, 1, 1), torch.tensor(labels), [f"c{i}" for i in range(classes)]
+        )
+    numbers = torch.arange(len(clean)) if scenes is None else scenes
+    return coverage_check(splits_of(**sets, own_classes=own, scenes={"clean": numbers}), sets["clean"].classes)
+
+
+def test_clean_images_of_one_class_do_not_cover_the_classes():
+    check = coverage([0] * 520, [1, 2, 3] * 20, (4,))
+    assert check.allows == "unclear"
+    assert all(f"c{index}" in check.figure + check.advice for index in (1, 2, 3, 4))
+
+
+def test_clean_images_of_all_classes_but_the_own_one_do_not_cover_them():
+    shown = [index for index in range(20) if index != 4]
+    check = coverage(shown * 20, [1, 2, 3], (4,))
+    assert check.allows == "unclear" and "c4" in check.figure
+
+
+@pytest.mark.parametrize(("shown", "allows"), [(9, "unclear"), (10, "use"), (20, "use")])
+def test_half_of_the_classes_are_enough(shown, allows):
+    assert coverage([*range(shown)] * 40, [1], (4,)).allows == allows
+
+
+def test_a_random_sample_of_few_images_covers_enough_classes():
+    """Thirty images cannot show a thousand classes, so fewer are expected of them."""
+    labels = torch.randint(1000, (30,), generator=torch.Generator().manual_seed(0)).tolist()
+    assert coverage(labels, labels[:3], (labels[5],), classes=1000).allows == "use"
+    few_scenes = torch.zeros(30, dtype=torch.long)
+    assert coverage([7] * 30, [7], (7,), few_scenes, classes=1000).allows == "use"  # one scene shows one class
+
+
+# --- the images -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("alike", "holds"), [(2, True), (1, False)])
+def test_mistakes_are_those_of_the_exemplar_if_a_tenth_is_predicted_as_x_changed(alike, holds):
+    predicted = torch.tensor([2] * alike + [1] * (20 - alike))
+    concept = Effect(torch.zeros(20, dtype=torch.long), predicted, predicted, torch.arange(20))
+    [check] = images_checks(color_network(), splits_of(own_classes=(2,)), {"concept": concept})
+    assert check.holds == holds
+
+
+@pytest.mark.parametrize(("correct", "allows"), [(45, "use"), (39, "unclear")])
+def test_labels_are_doubted_if_images_are_correct_half_as_often_as_others(correct, allows):
+    effects = {"clean": effect(100, wrong=20), "huskies": effect(100, wrong=100 - correct)}
+    checks = images_checks(color_network(), splits_of(["huskies"]), effects)
+    assert [check.allows for check in checks] == ["use", allows]
+
+
+# --- the exemplars ----------------------------------------------------------------------------------------------------
+
+
+def statuses(exemplar):
+    return {
+        check.name: check.allows for check in exemplar_checks(color_network(), {"e": [exemplar]}) if not check.holds
+    }
+
+
+def test_exemplar_that_shows_the_mistake_passes_all_checks():
+    assert not statuses(marked_exemplar())
+
+
+def test_exemplar_whose_x_changed_is_predicted_as_x_forbids():
+    exemplar = marked_exemplar()
+    assert "do not use" in statuses(Exemplar(exemplar.image, exemplar.image, exemplar.mask, 1)).values()
+    assert "do not use" in statuses(Exemplar(exemplar.changed, exemplar.image, exemplar.mask, 1)).values()  # swapped
+
+
+def test_mask_that_covers_the_object_is_noticed():
+    """The color shows in a part of the image only, and the mask is on it."""
+    image = 0.5 * torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(3))
+    image[GREEN, :, :8] += 0.4
+    image[RED, :, 8:] = 0.95
+    mask = torch.zeros(16, 16)
+    mask[:, 8:] = 1
+    covering = Exemplar(image, torch.where(mask > 0, torch.ones(()), image), mask, RED)
+    assert list(statuses(covering)) == ["the mask does not cover the object"]
+    beside = Exemplar(image, torch.where(mask.flip(1) > 0, torch.ones(()), image), mask.flip(1), RED)
+    assert not statuses(beside)
+
+
+def test_change_inside_mask_is_the_share_of_the_difference():
+    exemplar = marked_exemplar()
+    assert change_inside_mask(exemplar) == 1
+    half = exemplar.mask.clone()
+    half[8:] = 0
+    difference = (exemplar.changed - exemplar.image).abs().sum(0)
+    expected = float(difference[6:8].sum() / difference.sum())
+    assert change_inside_mask(Exemplar(exemplar.image, exemplar.changed, half)) == pytest.approx(expected)
+    assert change_inside_mask(Exemplar(exemplar.image, exemplar.image, half)) == 0
+
+
+# --- the selection, and what could be done instead --------------------------------------------------------------------
+
+
+def test_interrupted_selection_is_unclear_and_one_that_does_not_help_is_not_used():
+    assert [check.allows for check in selection_checks(True, 9, 1.0, 0.5)] == ["use", "use"]
+    assert [check.allows for check in selection_checks(False, 9, 1.0, 0.5)] == ["unclear", "use"]
+    assert [check.allows for check in selection_checks(True, 9, 1.0, 1.0)] == ["use", "do not use"]
+
+
+def test_holm_of_published_values():
+    """Holm's p-values, each at least as large as those of smaller ones, and at most 1."""
+    found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert found == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
+    assert holm({"a": 0.7, "b": 0.6}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("corrected", "lost", "word"), [(30, 0, "fine-tune instead"), (12, 0, "use"), (30, 12, "use"), (10, 0, "use")]
+)
+def test_alternative_is_better_if_it_corrects_significantly_more_within_the_limits(corrected, lost, word):
+    splits = splits_of()
+    edit = {"concept": effect(60, corrected=10, wrong=30), "clean": effect(400)}
+    other = effect(60, corrected=corrected, wrong=40 - corrected)
+    [check] = instead_checks(splits, edit, {"other": {"concept": other, "clean": effect(400, broken=lost)}}, "")
+    assert check.allows == word
+
+
+def test_fine_tuning_that_was_not_compared_is_said():
+    checks = instead_checks(splits_of(), {"concept": effect(9)}, {}, "it was interrupted")
+    assert [(check.figure, check.line, check.allows) for check in checks] == [("it was interrupted", "instead", "use")]
