@@ -41,7 +41,6 @@ from _lib.effects import CORRECT, CORRECTED, OWN_CLASS, OWN_CLEAN, TARGET
 from _lib.gate_marks import GATE_MARKS, GATE_NAMES
 from _lib.label_free import finetune, save_edits, select_by_exemplar, select_by_hosts
 from _lib.results import BY_EXEMPLAR, BY_HOSTS, LABEL_FREE, Results
-from edittools.course.finetuned import load_shortcut_network
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 from tqdm.auto import tqdm
@@ -51,6 +50,7 @@ from edittools.course.scenarios.imagenette import in_memory, training_roles
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict, predicted_classes
+from edittools.models.finetuned import load_shortcut_network
 from edittools.probing import jobs
 
 sys.path.insert(0, str(ROOT / "data"))  # the script that trained the published networks is no package
