@@ -1,110 +1,152 @@
-"""What an edit does to labeled images, counted by scene, and the predictions with several edits at once."""
+"""What edits do to photos with and without a mark, and how methods are compared, on small exact cases."""
 
-from collections import defaultdict
+import copy
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
-from colors import LAYERS, color_network, marked_exemplar, ordinary
-from hypothesis import given
-from hypothesis import strategies as st
+from _lib import comparisons, effects
+from _lib.effects import CHANGED, CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET
+from _lib.results import BY_HOSTS, LABEL_FREE, NO_EDIT, Results
 
+from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.rewriting import rewrite
-from edittools.selection import Effect
-from edittools.selection.effects import EditedPredictions, rows_of
-
-CORRECT, WRONG = "v", "x"
 
 
-def effect_of(before, after, scenes=None):
-    """Make an effect from texts with an "x" for each misclassified image, and a text with a letter for each scene."""
-    labels = torch.arange(len(before)) % 2
-    predicted = [(labels + torch.tensor([c == WRONG for c in text])) % 2 for text in (before, after)]
-    numbers = range(len(before)) if scenes is None else [ord(c) - ord("a") for c in scenes]
-    return Effect(labels, *predicted, torch.tensor(list(numbers)))
+def draw(images, seed):
+    """A mark without random numbers: the upper half of the image is as bright as the seed says."""
+    masks = torch.zeros(len(images), *images.shape[2:])
+    masks[:, :16] = 1
+    brightness = (torch.arange(seed, seed + len(images)) % 7 / 7)[:, None, None, None]
+    return torch.where(masks[:, None] > 0, brightness, images), masks
 
 
-def flags(comparison):
-    return ["".join(WRONG if wrong else CORRECT for wrong in part) for part in (comparison.before, comparison.after)]
+pytestmark = pytest.mark.filterwarnings("ignore:40 reference images")
+
+MARK = SimpleNamespace(draw=draw)
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "scenes", "expected"),
-    [
-        ("xvxv", "vxxv", None, ["xvxv", "vxxv"]),  # each image is a scene
-        ("vvvv", "xxxx", "aaaa", ["v", "x"]),  # a lost scene counts once
-        ("xxxx", "vvvx", "aaaa", ["x", "v"]),
-        ("xvvv", "vxvv", "aaaa", ["x", "x"]),  # as many corrected as broken
-        ("vvvv", "vvvv", "aaaa", ["v", "v"]),
-        ("xxvv", "vvxv", "abab", ["xx", "xv"]),
-        ("xvvx", "vxvv", "ccaa", ["xx", "vx"]),  # a scene that is not shown, such as b, does not count
-    ],
-)
-def test_by_scene_of_small_cases(before, after, scenes, expected):
-    assert flags(effect_of(before, after, scenes).by_scene) == expected
+@pytest.fixture
+def network(tiny, photos32):
+    """A network that predicts several classes."""
+    copied = copy.deepcopy(tiny)
+    with torch.no_grad():
+        copied.model.head.bias -= predict(tiny, photos32).mean(dim=0)
+    return copied
 
 
-@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 5)), min_size=1, max_size=40))
-def test_by_scene_against_counts_in_plain_python(rows):
-    before = "".join(WRONG if row[0] else CORRECT for row in rows)
-    after = "".join(WRONG if row[1] else CORRECT for row in rows)
-    effect = effect_of(before, after, "".join("abcdef"[row[2]] for row in rows))
-    members = defaultdict(list)
-    for wrong_before, wrong_after, scene in rows:
-        members[scene].append((wrong_before, wrong_after))
-    corrected = broken = errors = any_broken = any_correct = 0
-    for pairs in members.values():
-        gain = sum(one for one, _ in pairs) - sum(other for _, other in pairs)
-        corrected += gain > 0
-        broken += gain < 0
-        errors += gain > 0 or (gain == 0 and any(one for one, _ in pairs))
-        any_broken += (False, True) in pairs
-        any_correct += any(not one for one, _ in pairs)
-    found = effect.by_scene
-    assert (found.corrected, found.broken, int(found.before.sum())) == (corrected, broken, errors)
-    assert len(found.before) == effect.scene_count == len(members)
-    assert effect.broken_by_scene == (any_broken, any_correct)
-    changed = {scene for wrong_before, wrong_after, scene in rows if wrong_before != wrong_after}
-    assert effect.changed_by_scene == len(changed)
+@pytest.fixture
+def photos(network, photos32):
+    """Most photos are labeled as they are predicted."""
+    labels = predict(network, photos32).argmax(1)
+    labels[::5] = (labels[::5] + 1) % 5
+    return LabelledImages(photos32, labels, network.classes)
 
 
-def test_effect_on_some_images_keeps_their_scenes():
-    part = effect_of("xvxv", "vvvx", "aabb").of(torch.tensor([True, False, True, True]))
-    assert (part.comparison.corrected, part.comparison.broken) == (2, 1)
-    assert flags(part.by_scene) == ["xx", "vx"]
+@pytest.fixture
+def goal(photos):
+    return photos.classes[int(photos.labels.mode().values)]
 
 
-def test_effect_on_no_image():
-    nothing = effect_of("xv", "vv").of(torch.zeros(2, dtype=torch.bool))
-    assert len(nothing) == nothing.scene_count == len(nothing.by_scene.before) == 0
+@pytest.fixture
+def edits(network, photos32, exemplar):
+    one = 3.0 * rewrite(network, "conv1", exemplar, photos32)
+    return {"one": one, "two": one + rewrite(network, "conv2", exemplar, photos32)}
 
 
-def test_rows_count_scenes_and_leave_out_what_was_not_measured():
-    frames = effect_of("xxxxvvvv", "vvvvvvvv", "aaaabbbb")
-    row = rows_of({"concept": frames, "own_class": frames}, ["huskies"])
-    assert (row["errors"], row["corrected"], row["own class"], row["own class correct"]) == (1, 1, 2, 2)
-    assert not {"accuracy change", "retained"} & set(row)
-    retained = rows_of(
-        {"huskies": effect_of("vvvvv", "xxxxv", "aaaab"), "wolves": effect_of("vx", "vx")}, ["huskies", "wolves"]
-    )
-    assert (retained["retained"], retained["retained broken"]) == (3, 1)
+def test_effects_are_those_of_the_edited_network(network, photos, goal, edits):
+    found = effects.effects(network, edits, photos, goal, MARK, seed=11)
+    marked = draw(photos.images, 11)[0]
+    is_own = photos.labels == network.index(goal)
+    before = predict(network, photos).argmax(1)
+    for name, edit in edits.items():
+        with edit.applied(network):
+            clean = predict(network, photos).argmax(1)
+            with_mark = predict(network, marked).argmax(1)
+        assert found[name][TARGET][1] == (with_mark != photos.labels)[~is_own].int().tolist()
+        assert found[name][OWN_CLASS][1] == (with_mark != photos.labels)[is_own].int().tolist()
+        assert found[name][OWN_CLEAN][1] == (clean != photos.labels)[is_own].int().tolist()
+        assert found[name][CLEAN] == [(one != photos.labels).int().tolist() for one in (before, clean)]
+        assert found[name][CHANGED][1] == (clean != before).int().tolist()
+    assert sum(found["one"][CHANGED][1])
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_predictions_with_several_edits_are_those_of_the_edited_models(layer):
-    classifier = color_network()
-    images = ordinary(100, 1).images
-    exemplar = marked_exemplar()
-    edits = [rewrite(classifier, layer, exemplar, images, rank=rank, reference_weight=0.0) for rank in (1, None)]
-    edits.append(-3 * edits[0])
-    marked = torch.cat([images, exemplar.changed[None]])
-    found = EditedPredictions(classifier, edits).of(marked)
-    networks = [classifier, *(edit.edited(classifier) for edit in edits)]
-    assert torch.equal(found, torch.stack([predict(network, marked).argmax(1) for network in networks]))
-    assert found[0].tolist() != found[1].tolist()
+def test_effects_on_some_photos_are_the_same(network, photos, goal, edits):
+    numbers = torch.arange(1, len(photos), 2)
+    counts = torch.arange(len(photos)) % 4 == 1
+    everywhere = effects.effects(network, edits, photos, goal, MARK, seed=11)["one"]
+    found = effects.effects(network, edits, photos, goal, MARK, 11, numbers, counts)["one"]
+    clean = np.array(everywhere[CLEAN])
+    own = (photos.labels == network.index(goal)).nonzero()[:, 0]
+    own_numbers = torch.isin(own, numbers).nonzero()[:, 0]
+    assert found[CLEAN] == clean[:, counts].tolist()
+    assert found[OWN_CLASS] == np.array(everywhere[OWN_CLASS])[:, own_numbers].tolist()
 
 
-def test_predictions_of_an_edit_of_another_model_are_refused():
-    edit = rewrite(color_network(50.0), "2", marked_exemplar(), ordinary(60, 1).images)
-    with pytest.raises(ValueError, match="Sequential"):
-        EditedPredictions(color_network(), [edit])
+def test_matched_edits_cost_the_own_class_at_most_as_much(network, photos, goal, edits):
+    tried = {"weak": 0.1 * edits["one"], "strong": 10.0 * edits["one"], "default": 0.01 * edits["one"]}
+    found = effects.effects(network, tried, photos, goal, MARK, seed=11)
+    found["default"] = {**found["default"], OWN_CLASS: found["weak"][OWN_CLASS]}
+    right, after = found["default"][OWN_CLASS]
+    found["strong"] = {**found["strong"], OWN_CLASS: [right, [1] * len(right)]}
+    assert sum(after) < len(after)
+    matched = effects.matched(network, tried, found, "default", photos, goal, MARK, 11)
+    assert matched["weak"] == found["weak"]
+    assert sum(matched["strong"][OWN_CLASS][1]) <= sum(found["default"][OWN_CLASS][1])
+    assert matched["strong"] != found["strong"]
+
+
+def sets_with(corrected, broken_clean=0):
+    """Ten errors with the mark, some of which are corrected, and twenty clean photos, some of which are broken."""
+    after = [0] * corrected + [1] * (10 - corrected)
+    clean_after = [1] * broken_clean + [0] * (20 - broken_clean)
+    return {
+        TARGET: [[1] * 10, after],
+        CLEAN: [[0] * 20, clean_after],
+        CHANGED: [[0] * 20, clean_after],
+        OWN_CLASS: [[0] * 4, [1, 0, 0, 0]],
+        OWN_CLEAN: [[1, 0, 0, 0], [1, 1, 0, 0]],
+    }
+
+
+def test_methods_are_compared_within_pairs():
+    rows = []
+    for number, (default, other) in enumerate([(8, 6), (9, 7), (5, 4), (7, 7), (8, 5), (6, 6)]):
+        case = {"network": "ab"[number % 2], "case": f"mark {number // 2}", "condition": "", "seconds": 2.0}
+        rows.append({**case, "method": "default", "sets": sets_with(default)})
+        for draw_of_other in (-1, 1):  # two draws, which are averaged
+            sets = sets_with(other + draw_of_other, broken_clean=1 + draw_of_other)
+            rows.append({**case, "method": "other", "sets": sets})
+    results = Results("gate", "photos")
+    effects.add_means(results, pd.DataFrame(rows), "default")
+    table = results.frame().set_index(["network", "method", "condition", "split", "metric"])
+    mean = table.loc["all", "other", "", TARGET, CORRECTED]
+    difference = table.loc["all", "other", "minus default", TARGET, CORRECTED]
+    values = np.array([-0.2, -0.2, -0.1, 0, -0.3, 0])
+    half = 2.5706 * values.std(ddof=1) / np.sqrt(6)
+    assert mean.value == pytest.approx(3.5 / 6)
+    assert difference.value == pytest.approx(values.mean())
+    assert [difference.low, difference.high] == pytest.approx([values.mean() - half, values.mean() + half], abs=1e-4)
+    assert table.loc["a", "other", "mark 0", TARGET, CORRECTED].value == pytest.approx(0.6)
+    assert table.loc["all", "other", "", CLEAN, FLIPS].value == pytest.approx(0.05)
+    assert table.loc["all", NO_EDIT, "", OWN_CLEAN, CORRECT].value == 0.75
+    assert not table.index.duplicated().any()
+
+
+def test_table_of_methods_and_pairs():
+    rows = []
+    for number in range(6):
+        case = {"network": "ab"[number % 2], "case": f"mark {number // 2}", "condition": "exact", "seconds": 2.0}
+        rows.append({**case, "method": BY_HOSTS, "sets": sets_with(8)})
+        rows.append({**case, "method": LABEL_FREE, "sets": sets_with(9, broken_clean=1)})
+    results = Results("gate", "photos")
+    effects.add_means(results, pd.DataFrame(rows), BY_HOSTS)
+    text = comparisons.without_labels(results.frame().assign(run="gate"))
+    means, pairs = text.split("for each pair:")
+    [default] = [line for line in means.splitlines() if f"**{BY_HOSTS}**" in line]
+    [other] = [line for line in means.splitlines() if f"| {LABEL_FREE} " in line]
+    assert "| 80% [80, 80] " in default and "| 10% [10, 10] " in other and "−5.00" in other
+    assert pairs.count("| 80%, +0.00, 75.0%") == 6 and "mark 2" in pairs
