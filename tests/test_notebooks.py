@@ -29,7 +29,7 @@ all_photos = photos.available
 full_scenario = scenarios.snow_scenario
 
 def some_photos(prefix):
-    step = 1 if "snow" in prefix else 8
+    step = 1 if "snow" in prefix else 4
     return all_photos(prefix)[::step]
 
 def small_scenario(*args, **options):
@@ -56,7 +56,7 @@ def run_on_photos(monkeypatch, name, first_cell):
 
 @needs_photos
 def test_notebook_01_on_real_photos(monkeypatch):
-    """Run the notebook with one layer, one exemplar and an eighth of the clean photos.
+    """Run the notebook with one layer, one exemplar and a quarter of the clean photos.
 
     The limits are wide, since only 35 test photos are misclassified.
     """
