@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from edittools._checks import extra
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
 from edittools.models.zoo import ZOO, check_name
@@ -68,5 +69,6 @@ def loader_of(name: str) -> Callable[..., Classifier]:
     loader = ZOO[name]
     if isinstance(loader, str):
         module, _, function = loader.partition(":")
-        loader = getattr(importlib.import_module(f"edittools.{module}"), function)
+        with extra("models", "notebooks"):
+            loader = getattr(importlib.import_module(f"edittools.{module}"), function)
     return loader
