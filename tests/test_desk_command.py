@@ -101,7 +101,7 @@ def test_desk_command_shows_the_images_and_takes_a_free_port(photos, chromium):
                 images = page.locator(".et-pick [role=option]")
                 assert web.wait_until(lambda: images.count() == 6)
                 assert NO_CLEAN in page.locator(".et-desk").inner_text()
-                assert page.get_by_role("button", name="Find the best", exact=True).is_disabled()
+                assert page.get_by_role("button", name="Find the best", exact=True).count() == 0
                 assert "desk_or_error" not in page.locator("body").inner_text()
                 web.ARTEFACTS.mkdir(exist_ok=True)
                 page.screenshot(path=web.ARTEFACTS / "desk-command.png", full_page=True)
@@ -125,14 +125,6 @@ def desk_page(chromium, folder, *arguments):
     assert outside == []
 
 
-def seconds_until_ended(page, act):
-    """The time from an act until the page says that the desk has ended."""
-    start = time.monotonic()
-    act()
-    page.locator(".et-ended").wait_for(timeout=10_000)
-    return time.monotonic() - start
-
-
 @needs_browser
 def test_desk_without_its_server_says_so_and_cannot_be_pressed(photos, chromium):
     import web
@@ -147,13 +139,15 @@ def test_desk_without_its_server_says_so_and_cannot_be_pressed(photos, chromium)
             page.keyboard.press(key)
         assert web.wait_until(lambda: int(editor.get_attribute("data-count")) > 100)
         count = editor.get_attribute("data-count")
-        assert seconds_until_ended(page, lambda: page.context.set_offline(True)) < 2
+        page.context.set_offline(True)
+        notice.wait_for(timeout=10_000)
         is_inert = "part => part.closest('[inert]') !== null"
         assert rewrite.evaluate(is_inert) and editor.evaluate(is_inert)
         assert editor.get_attribute("popover") is None  # it was enlarged, over the notice
         page.context.set_offline(False)
         assert web.wait_until(lambda: not notice.is_visible()) and not rewrite.evaluate(is_inert)
-        assert seconds_until_ended(page, lambda: process.send_signal(signal.SIGINT)) < 2
+        process.send_signal(signal.SIGINT)
+        notice.wait_for(timeout=10_000)
         page.locator(".et-desk").get_by_text("Rewrite", exact=True).click(force=True)
         web.ARTEFACTS.mkdir(exist_ok=True)
         page.screenshot(path=web.ARTEFACTS / "desk-ended.png")

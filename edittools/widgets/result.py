@@ -79,7 +79,7 @@ class Result:
     @property
     def verdict(self) -> str:
         """The word and the reason, and the next step on a line of its own."""
-        lines = [f"{self.word}: {self.reason}.", self.step]
+        lines = [f"{self.word}: {sentence(self.reason)}", self.step]
         return "\n".join(line for line in lines if line)
 
 
