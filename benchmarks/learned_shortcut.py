@@ -115,23 +115,15 @@ QUICK = Photos("tuning", 0, 40)
 # --- selection -------------------------------------------------------------------------------------------------------
 
 
-def edited(folder: Path, pair: Pair) -> list[dict[str, Any]]:
-    """Select all edits of one layer."""
+def selected_edits(folder: Path, seeds: int, pair: Pair) -> list[dict[str, Any]]:
+    """Select all edits of one layer, and fine-tune without labels with several seeds."""
     with jobs.one_thread():
         case = pair.case()
         found = [select_by_exemplar(*case)]
         default, selection = select_by_hosts(*case)
         found += [default, *ablations(default, selection.scores)]
         found += random_directions(*case, default.edit.layers[0])
-    return save_edits(folder, pair._asdict(), found)
-
-
-def finetuned(folder: Path, seeds: int, pair: Pair) -> list[dict[str, Any]]:
-    """Fine-tune without labels, with several seeds."""
-    with jobs.one_thread():
-        case = pair.case()
-        _, selection = select_by_hosts(*case)
-        found = [finetune(case.classifier, selection, seed=seed) for seed in range(seeds)]
+        found += [finetune(case.classifier, selection, seed=seed) for seed in range(seeds)]
     return save_edits(folder, pair._asdict(), found)
 
 
@@ -163,8 +155,8 @@ def evaluated(folder: Path, of_photos: Photos, selected: pd.DataFrame, pair: Pai
     [default] = of_pair[of_pair.method == BY_HOSTS].edit
     with jobs.one_thread():
         found = effects.effects(classifier, edits, *where)
-        selected_edits = {name: edits[name] for name in of_pair[of_pair.method != RANDOM].edit}
-        matched = effects.matched(classifier, selected_edits, found, default, *where)
+        to_match = {name: edits[name] for name in of_pair[of_pair.method != RANDOM].edit}
+        matched = effects.matched(classifier, to_match, found, default, *where)
     return [{"edit": name, "sets": found[name], "matched": matched.get(name)} for name in edits]
 
 
@@ -180,11 +172,9 @@ def experiment(options: argparse.Namespace) -> Results:
     todo = [Pair(network, goal, draw) for network in options.networks for draw in draws for goal in NAMES]
     named = {pair.name: pair for pair in (todo[:1] if options.quick else todo)}
     weights = " ".join(fingerprint(load_classifier(name)) for name in options.networks)
-    about = f"{code_digest(*label_free.CODE)} {weights}"
-    edits = jobs.run(partial(edited, folder), named, options.store, progress=tqdm, about=f"edits {about}")
-    work = partial(finetuned, folder, options.seeds)
-    tuned = jobs.run(work, named, options.store, progress=tqdm, about=f"fine-tuning {options.seeds} {about}")
-    selected = pd.concat([edits, tuned], ignore_index=True)
+    work = partial(selected_edits, folder, options.seeds)
+    about = f"edits {options.seeds} {code_digest(*label_free.CODE)} {weights}"
+    selected = jobs.run(work, named, options.store, progress=tqdm, about=about)
     if options.former is not None:
         former = former_edits(options.former.resolve())
         is_member = pd.MultiIndex.from_frame(former[["network", "goal", "draw"]]).isin(list(named.values()))
