@@ -1,4 +1,4 @@
-"""The command `edittools`: audit a folder of images, open the desk on one, and apply an edit to a model's weights.
+"""The command `edittools`: audit a folder of images, repair a model, open the desk, and apply an edit to weights.
 
 What a command needs is imported when it runs, so that `edittools --help` answers at once.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from edittools.auditing.window_names import parse_window_name
-from edittools.auditing.written import check_replaceable
+from edittools.auditing.written import REPAIR, check_replaceable
 
 EXAMPLES = """examples:
   edittools audit photos --model efficientnet_lite0 --out audit
@@ -26,11 +26,13 @@ EXAMPLES = """examples:
       find concepts such as the road as well, and repair the strongest rule
   edittools audit photos --model timm:resnet18 --masks road_masks --material snow.jpg
       replace the concepts of road_masks/ by the material of snow.jpg
+  edittools repair photos --model file.py:load --exemplar x.png x_tagged.png mask.png --concept tagged --clean clean
+      select an edit with photos/, which need no labels, measure it on labeled photos, and write it
   edittools desk photos/tagged --model file.py:load --clean photos/clean
       open a page in the browser on which you mark what misleads the model, and rewrite it
 """
 
-DESCRIPTION = "Audit a folder of images, open the desk on one, and apply an edit to a model's weights."
+DESCRIPTION = "Audit a folder of images, repair a model, open the desk, and apply an edit to a model's weights."
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
@@ -87,7 +89,34 @@ def parser() -> argparse.ArgumentParser:
     )
     audit.add_argument("--material", type=Path, help="image of the material that replaces concepts, such as snow.jpg")
     audit.add_argument("--out", type=Path, default=Path("audit"), help="folder for the results (default: audit)")
-    audit.add_argument("--overwrite", action="store_true", help="replace files in --out that no audit has written")
+    audit.add_argument("--force", action="store_true", help="replace files in --out that no audit has written")
+    repair = subparsers.add_parser(
+        "repair",
+        help="select an edit with one example and a folder of ordinary images, measure it, and write it",
+        epilog=EXAMPLES,
+        formatter_class=layout,
+    )
+    ordinary_help = "ordinary images, which select the edit without labels: at least 50, better 200 or more"
+    repair.add_argument("folder", type=Path, help=ordinary_help)
+    repair.add_argument("--model", required=True, help=model_help)
+    exemplar_help = (
+        "three images of one size: x, which is predicted correctly; x', the same image with the part that misleads; "
+        "and a mask, white where they differ"
+    )
+    names = ("X", "CHANGED", "MASK")
+    repair.add_argument("--exemplar", type=Path, nargs=3, required=True, metavar=names, help=exemplar_help)
+    concept_help = "folder of images that show what misleads, right and wrong, in one subfolder per class; they measure"
+    repair.add_argument("--concept", type=Path, help=concept_help)
+    failures_help = "say that the images of --concept were chosen because they are misclassified"
+    repair.add_argument("--failures", action="store_true", help=failures_help)
+    repair.add_argument("--clean", type=Path, help="folder of images whose accuracy must not drop; they measure")
+    retained_help = "folder of images whose correct predictions must not change; they measure"
+    repair.add_argument("--retain", type=Path, help=retained_help)
+    repair.add_argument("--out", type=Path, default=Path("repair"), help="folder for the results (default: repair)")
+    force_help = "replace files in --out that no repair has written, or that have a better verdict"
+    repair.add_argument("--force", action="store_true", help=force_help)
+    device_help = "such as cpu or cuda (default: that of EDITTOOLS_DEVICE, or cpu)"
+    repair.add_argument("--device", help=device_help)
     desk = subparsers.add_parser(
         "desk",
         help="open a page in the browser: mark what misleads a model in an image, rewrite, and see the effect",
@@ -103,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
     out_help = "file to write, such as weights.safetensors; the suffix is added to a name without one"
     apply.add_argument("--out", type=Path, required=True, help=out_help)
     apply.add_argument("--force", action="store_true", help="replace a file at --out, but never an input")
-    apply.add_argument("--device", help="such as cpu or cuda")
+    apply.add_argument("--device", help=device_help)
     anyway_help = "write the weights even if the verdict on the edit is: do not use"
     apply.add_argument("--anyway", action="store_true", help=anyway_help)
     return commands
@@ -120,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported: no spinning next to other programs
-    command = {"audit": run_audit, "desk": run_desk, "apply": run_apply}[options.command]
+    command = {"audit": run_audit, "repair": run_repair, "desk": run_desk, "apply": run_apply}[options.command]
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
@@ -169,8 +198,42 @@ def run_audit(options: argparse.Namespace) -> None:
         )
     if audit.fix is not None and not audit.fix.complete:
         raise KeyboardInterrupt  # the search for an edit has returned what it had: earlier results stay
-    paths = audit.write(options.out, options.overwrite)
+    paths = audit.write(options.out, options.force)
     print(audit.summary())
+    _print_written(options.out, paths, started)
+
+
+def run_repair(options: argparse.Namespace) -> None:
+    """Repair a model from files, print the summary, and write the files.
+
+    Raises:
+        FileExistsError: if results would replace files that no repair wrote, without `--force`.
+        FileNotFoundError: if a folder or a file does not exist.
+    """
+    started = time.perf_counter()
+    folders = {"concept": options.concept, "clean": options.clean, "retain": options.retain}
+    _check_folders(options.folder, *folders.values())
+    _check_files(*options.exemplar)
+    _check_model(options.model)
+    check_replaceable(options.out.expanduser(), options.force, command=REPAIR)
+    _check_out(options.out)
+    _check_images(options.folder, *folders.values())
+    from edittools.auditing.from_files import load_exemplar, repair_from_files, write_repair
+    from edittools.auditing.sources import load_model
+
+    classifier = load_model(options.model, options.device)
+    image, changed, mask = (path.expanduser() for path in options.exemplar)
+    exemplar = load_exemplar(image, changed, mask, classifier)
+    fix = repair_from_files(options.folder, classifier, exemplar, **folders, failures=options.failures, callback=_tell)
+    paths = write_repair(fix, options.out, options.force)
+    print(fix.summary())
+    _print_written(options.out, paths, started)
+
+
+def _print_written(out: Path, paths: Sequence[Path], started: float) -> None:
+    """Print how long a command took, what it wrote, and why to another folder, if it did."""
+    if paths[0].parent != out.expanduser():
+        print(f"\nThe earlier verdict in {str(out)!r} is better, so it was not replaced; --force replaces it.")
     print(f"\n{time.perf_counter() - started:.0f} s; wrote {', '.join(str(path) for path in paths)}")
 
 
@@ -206,7 +269,7 @@ def check_before(options: argparse.Namespace) -> None:
     """Check the arguments of an audit before anything is imported that takes seconds.
 
     Raises:
-        FileExistsError: if results would replace files that no audit wrote, or an edit, without `--overwrite`.
+        FileExistsError: if results would replace files that no audit wrote, or an edit, without `--force`.
         FileNotFoundError: if a folder or a file does not exist.
         KeyError: if there is no model of that name.
         OSError: if the folder for the results cannot be written.
@@ -224,12 +287,10 @@ def check_before(options: argparse.Namespace) -> None:
             "--concept-misleads and --concept-is-missed concern concepts; pass --concepts, or --masks with their masks"
         )
     _check_folders(options.folder, options.clean, options.retain)
-    for file in (options.masks, options.material):
-        if file is not None and not file.expanduser().exists():
-            raise FileNotFoundError(f"{str(file)!r} does not exist; check the path")
+    _check_files(options.masks, options.material)
     _check_model(options.model)
     repairs = options.repair is not None or _probes_concepts(options)
-    check_replaceable(options.out.expanduser(), options.overwrite, repairs)
+    check_replaceable(options.out.expanduser(), options.force, repairs)
     _check_out(options.out)
 
 
@@ -317,6 +378,17 @@ def _check_folders(*folders: Path | None) -> None:
     for folder in folders:
         if folder is not None and not folder.expanduser().is_dir():
             raise FileNotFoundError(f"{str(folder)!r} is not a folder; pass a folder of images")
+
+
+def _check_files(*files: Path | None) -> None:
+    """Check that each file that was given exists.
+
+    Raises:
+        FileNotFoundError: if one does not.
+    """
+    for file in files:
+        if file is not None and not file.expanduser().exists():
+            raise FileNotFoundError(f"{str(file)!r} does not exist; check the path")
 
 
 def _check_images(*folders: Path | None) -> None:

@@ -15,7 +15,7 @@ from edittools._checks import suggestion
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier
 from edittools.image_files import load_image
-from edittools.images import LabelledImages
+from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import predict
 
 
@@ -54,7 +54,7 @@ def image_files(folder: str | os.PathLike) -> list[Path]:
 
 
 def read_folder(
-    folder: str | os.PathLike, classifier: Classifier, progress: Progress | None = None
+    folder: str | os.PathLike, classifier: Classifier, progress: Progress | None = None, lazy: bool = False
 ) -> tuple[LabelledImages, list[str]]:
     """Load the images below a folder at the classifier's size, and label them by their subfolder.
 
@@ -65,6 +65,7 @@ def read_folder(
         folder: the folder.
         classifier: gives the size, the class names, and predictions for images without a label.
         progress: a class like `tqdm.tqdm`, for bars.
+        lazy: whether images are only tried, and loaded again when they are used, so that any number fits in memory.
 
     Returns:
         The images, and one line per skipped file: its name and the reason.
@@ -75,7 +76,7 @@ def read_folder(
     """
     paths = image_files(folder)
     with bar_of(progress, desc="images", total=len(paths), unit="image") as bar:
-        data, is_labeled, left_out = read_files(folder, paths, classifier, lambda image: bar.update())
+        data, is_labeled, left_out = read_files(folder, paths, classifier, lambda image: bar.update(), lazy)
     if not is_labeled.all():
         predicted = predict(classifier, data, progress=progress).argmax(dim=1)
         data = replace(data, labels=torch.where(is_labeled, data.labels, predicted))
@@ -87,6 +88,8 @@ def read_files(
     paths: Sequence[Path],
     classifier: Classifier,
     on_images: Callable[[Tensor], None] | None = None,
+    lazy: bool = False,
+    labeled: bool = True,
 ) -> tuple[LabelledImages, Tensor, list[str]]:
     """Load image files of a folder as `read_folder` does, without predictions.
 
@@ -95,6 +98,8 @@ def read_files(
         paths: those of its files to load, see `image_files`.
         classifier: gives the size and the class names.
         on_images: is called with each image `(1, 3, H, W)` that was read.
+        lazy: whether images are loaded again when they are used, see `read_folder`.
+        labeled: whether subfolders name classes; otherwise, no image has a label.
 
     Returns:
         The images, with the label 0 for those without one; whether each image has a label, `(N,)` booleans; and one
@@ -105,13 +110,13 @@ def read_files(
     """
     root = Path(folder).expanduser()
     images = []
+    used = []
     labels = []
-    names = []
     left_out = []
     for path in paths:
         name = str(path.relative_to(root))
         label = None
-        if path.parent != root:
+        if labeled and path.parent != root:
             label = class_index(path.parent.name, classifier)
             if label is None:
                 reason = f"{path.parent.name!r} is not one of the {len(classifier.classes)} classes"
@@ -123,20 +128,22 @@ def read_files(
         except (ValueError, OSError) as error:
             left_out.append(f"{name}: {_reason_of(error, path)}")
             continue
-        images.append(image)
+        if not lazy:
+            images.append(image)
+        used.append(path)
         labels.append(label)
-        names.append(name)
         if on_images is not None:
             on_images(image[None])
-    if not images:
+    if not used:
         raise ValueError(
             f"folder {os.fspath(folder)!r} contains {len(paths)} images, none of which can be used ({left_out[0]}); "
             "pass a folder with .png or .jpg files"
         )
     is_labeled = torch.tensor([label is not None for label in labels])
     indices = torch.tensor([label or 0 for label in labels])
-    data = LabelledImages(torch.stack(images), indices, classifier.classes, tuple(names))
-    return data, is_labeled, left_out
+    pixels = LazyImages(used, classifier) if lazy else torch.stack(images)
+    names = tuple(str(path.relative_to(root)) for path in used)
+    return LabelledImages(pixels, indices, classifier.classes, names), is_labeled, left_out
 
 
 def class_index(name: str, classifier: Classifier) -> int | None:

@@ -626,7 +626,7 @@ def test_main_checks_arguments_before_torch_is_imported(tmp_path):
         (["photos", "--model", "mini_vg"], "mini_vgg"),
         (["photos", "--model", "my.py:load"], "my.py"),
         (["photos", "--model", "mini_vgg", "--out", "file/out"], "file/out"),
-        (["photos", "--model", "mini_vgg", "--out", "old"], "--overwrite"),
+        (["photos", "--model", "mini_vgg", "--out", "old"], "--force"),
         (["photos", "--model", "mini_vgg", "--masks", "missing"], "missing"),
         (["photos", "--model", "mini_vgg", "--repair", "garbage truck"], "'garbage truck'"),
         (["photos", "--model", "mini_vgg", "--repair", "van:1", "--masks", "old"], "--masks"),
@@ -677,9 +677,9 @@ def test_main_keeps_an_existing_report_unless_it_may_be_replaced(tmp_path, capsy
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.html").write_text("mine")
     assert main(command_of(tmp_path, settings)) == 2
-    assert "--overwrite" in capsys.readouterr().err
+    assert "--force" in capsys.readouterr().err
     assert (tmp_path / "out" / "report.html").read_text() == "mine"
-    assert main(command_of(tmp_path, settings, "--overwrite")) == 0
+    assert main(command_of(tmp_path, settings, "--force")) == 0
     assert "et-sheet" in (tmp_path / "out" / "report.html").read_text()
 
 

@@ -16,13 +16,14 @@ from edittools.auditing.direction import MISLEADS, Errors
 from edittools.auditing.finding import are_sources
 from edittools.auditing.marks import Mark
 from edittools.auditing.sheet import NOT_SEEN, ContactSheet, describe
-from edittools.auditing.written import EDIT, REPORT, check_replaceable, replace_results
+from edittools.auditing.written import EDIT, REPORT, check_replaceable, folder_beside_better, replace_results
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, in_batches
 from edittools.probing.counterfactuals import Concepts, shows
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, Probe
 from edittools.reports import Figure, Page, data_uri, package_versions, plain, report_paths, save_report
 from edittools.selection.assessment import Assessment
+from edittools.selection.verdict import WORDS
 
 NO_RULE = "no rule found"
 """The heading of the report of an audit that found no rule."""
@@ -256,7 +257,8 @@ class Audit:
         """Write `report.html` and `report.json`, and what there is of `windows.csv`, `rules.csv`, `edit.safetensors`.
 
         What an earlier audit wrote is replaced, or removed if this audit has none of it, once all new files are
-        complete. Other files stay as they are.
+        complete. Other files stay as they are. If an earlier repair in the folder has a better verdict than this
+        one, the files go to a new folder with a number instead, such as "audit_2".
 
         Args:
             folder: folder for the files; it is created if it does not exist.
@@ -270,6 +272,8 @@ class Audit:
         """
         root = Path(folder).expanduser()
         check_replaceable(root, overwrite)
+        if self.fix is not None and not overwrite:
+            root = folder_beside_better(root, self.fix.verdict.word, WORDS)
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=root) as temporary:
             staged = Path(temporary)

@@ -98,6 +98,7 @@ def make_data(assessment: "Assessment", title: str = "") -> dict[str, Any]:
     images = {}
     for name, data in splits.labeled.items():
         images[name] = {"count": len(data), "scenes": len(splits.scenes[name].unique()), "digest": splits.digest(name)}
+    images["ordinary"] = {"count": len(splits.images), "digest": splits.digest("images")}
     data = {
         "title": title,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -105,6 +106,7 @@ def make_data(assessment: "Assessment", title: str = "") -> dict[str, Any]:
         "verdict": {"word": verdict.word, "reason": verdict.reason, "advice": verdict.advice, **verdict.lines},
         "checks": [{name: getattr(check, name) for name in names} for check in verdict.checks],
         "selected": dict(assessment.selection.candidate.params),
+        "selected_by": assessment.selection.selected_by,
         "candidates": len(assessment.selection.scores),
         "methods": assessment.table.reset_index().to_dict("records"),
         "consistency": assessment.consistency.rename_axis("hosts of").reset_index().to_dict("records"),

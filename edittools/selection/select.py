@@ -80,6 +80,13 @@ class Selection:
     layers: Sequence[Mapping[str, Any]]
 
     @property
+    def selected_by(self) -> str:
+        """What has selected the edit, one of `SELECTORS`."""
+        if self.scores.predicted is not None:
+            return LABELS
+        return EXEMPLAR if self.hosts is None else HOSTS
+
+    @property
     def lowers_objective(self) -> bool:
         """Whether the objective is lower with the edit than without one."""
         return float(self.scores.objective().min()) < self.scores.objective_before()

@@ -147,16 +147,17 @@ class Splits:
         return scenes_of(self.joined_concept)
 
     def digest(self, name: str) -> str:
-        """Hash the images of a labeled set, by their thumbnails, and their labels.
+        """Hash the images of a set, by their thumbnails, and their labels.
 
         A reviewer sees by the digest when the same labels have judged several edits.
 
         Args:
-            name: the name of the set, see `labeled`.
+            name: the name of a labeled set, see `labeled`, or "images" for the ordinary images.
         """
-        data = self.labeled[name]
+        data = self.images if name == "images" else self.labeled[name]
         rounded = (255 * thumbnails(data)).round().to(torch.uint8)
-        return hashlib.sha256(rounded.numpy().tobytes() + data.labels.numpy().tobytes()).hexdigest()
+        labels = data.labels.numpy().tobytes() if isinstance(data, LabelledImages) else b""
+        return hashlib.sha256(rounded.numpy().tobytes() + labels).hexdigest()
 
 
 def check_disjoint(sets: Mapping[str, Images], pairs: Iterable[tuple[str, str]] | None = None) -> None:

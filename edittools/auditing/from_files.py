@@ -1,0 +1,215 @@
+"""Repair a classifier from files: an exemplar of three images, a folder of ordinary images, and labeled folders."""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from edittools._progress import Progress, bar_of
+from edittools.auditing.written import (
+    DATA,
+    EDIT,
+    REPAIR,
+    REPORT,
+    WEIGHTS,
+    check_replaceable,
+    folder_beside_better,
+    replace_results,
+)
+from edittools.classifiers import Classifier
+from edittools.exemplars import Exemplar
+from edittools.folders import image_files, read_files, read_folder
+from edittools.image_files import load_image, load_mask, photo_size
+from edittools.images import Images
+from edittools.reports import report_paths, save_report
+from edittools.selection.assessment import Assessment
+from edittools.selection.repair import repair
+from edittools.selection.splits import FAILURES, SAMPLE
+from edittools.selection.verdict import DO_NOT_USE, WORDS
+
+TITLE = "A repair of {classifier}"
+"""The heading of the report."""
+
+Tell = Callable[[str], None]
+"""Is called with a description of each step, and with each file that is left out."""
+
+
+def load_exemplar(
+    image: str | PathLike, changed: str | PathLike, mask: str | PathLike, classifier: Classifier
+) -> Exemplar:
+    """Load an exemplar from three files of the same size in pixels.
+
+    Args:
+        image: x, an image file.
+        changed: x', an image file.
+        mask: the mask, white where both differ.
+        classifier: gives the size to which all three are resized and cropped.
+
+    Raises:
+        FileNotFoundError: if a file does not exist.
+        ValueError: if the files have different sizes, or are no exemplar.
+    """
+    height, width = photo_size(image)
+    for path in (changed, mask):
+        other_height, other_width = photo_size(path)
+        if (other_height, other_width) != (height, width):
+            raise ValueError(
+                f"{fspath(image)!r} has {width} × {height} pixels, but {fspath(path)!r} has {other_width} × "
+                f"{other_height}; save x, x' and the mask at the same size"
+            )
+    return Exemplar(load_image(image, classifier), load_image(changed, classifier), load_mask(mask, classifier))
+
+
+def ordinary_images(
+    folder: str | PathLike, classifier: Classifier, progress: Progress | None = None
+) -> tuple[Images, list[str]]:
+    """List the images below a folder that can be read, whatever their subfolders are called.
+
+    Args:
+        folder: the folder.
+        classifier: gives the size.
+        progress: a class like `tqdm.tqdm`, for a bar.
+
+    Returns:
+        The images, which are loaded when they are used, and one line per skipped file: its name and the reason.
+    """
+    paths = image_files(folder)
+    with bar_of(progress, desc="images", total=len(paths), unit="image") as bar:
+        data, _, left_out = read_files(folder, paths, classifier, lambda image: bar.update(), lazy=True, labeled=False)
+    return data.images, left_out
+
+
+def repair_from_files(
+    folder: str | PathLike,
+    classifier: Classifier,
+    exemplar: Exemplar,
+    *,
+    concept: str | PathLike | None = None,
+    clean: str | PathLike | None = None,
+    retain: str | PathLike | None = None,
+    failures: bool = False,
+    callback: Tell | None = None,
+    progress: Progress | None = tqdm,
+) -> Assessment:
+    """Select an edit by the images of a folder, and measure it on labeled folders, see `repair`.
+
+    Images are read when they are used, so folders may be larger than the memory: at most a thousand ordinary images are
+    in memory at once, and a batch of the labeled ones.
+
+    Args:
+        folder: ordinary images, whose subfolders are not used as labels.
+        classifier: the classifier; it is not changed.
+        exemplar: the exemplar.
+        concept: images that show the concept, right and wrong, in one subfolder per class.
+        clean: images whose accuracy should not drop.
+        retain: images that rely on the concept legitimately.
+        failures: whether the images with the concept were chosen because they are misclassified.
+        callback: is called before each step, and with a line for each file that is left out.
+        progress: a class like `tqdm.tqdm`, for bars; None for no bars.
+
+    Raises:
+        KeyboardInterrupt: if the selection was interrupted.
+    """
+    tell = callback or (lambda step: None)
+    images = _told(folder, tell, ordinary_images, classifier, progress)
+    read_lazily = partial(read_folder, lazy=True)
+    concept_images, clean_images, retained_images = (
+        None if path is None else _told(path, tell, read_lazily, classifier, progress)
+        for path in (concept, clean, retain)
+    )
+    tell("Selecting an edit without labels")
+    fix = repair(
+        classifier,
+        exemplar,
+        images,
+        concept=concept_images,
+        clean=clean_images,
+        retain=retained_images,
+        source=FAILURES if failures else SAMPLE,
+        progress=progress,
+    )
+    if not fix.complete:
+        raise KeyboardInterrupt
+    return fix
+
+
+def _told(
+    folder: str | PathLike, tell: Tell, read: Callable[..., Any], classifier: Classifier, progress: Progress | None
+) -> Any:
+    """Read the images of a folder; say so before, and which files were left out after."""
+    tell(f"Reading {fspath(folder)}")
+    images, left_out = read(folder, classifier, progress)
+    for line in left_out:
+        tell(f"left out: {line}")
+    return images
+
+
+def write_repair(fix: Assessment, folder: str | PathLike, overwrite: bool = False) -> list[Path]:
+    """Write `report.html`, `report.json`, `edit.safetensors`, and `weights.safetensors`, the edited weights.
+
+    If the verdict is "do not use", no weights are written. What an earlier repair wrote is replaced once all new files
+    are complete; other files stay. If the earlier verdict in the folder is better, the files go to a new folder with a
+    number, such as "repair_2".
+
+    Args:
+        fix: the assessment.
+        folder: folder for the files; it is created if it does not exist.
+        overwrite: whether files of these names are replaced that no repair wrote, or that have a better verdict.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        FileExistsError: if such files would be replaced without `overwrite`; it lists them.
+    """
+    root = Path(folder).expanduser()
+    check_replaceable(root, overwrite, command=REPAIR)
+    title = TITLE.format(classifier=type(fix.classifier.model).__name__)
+    data = fix.report_data(title)
+    data["labels"] = labels_used(fix, root)
+    if not overwrite:
+        root = folder_beside_better(root, fix.verdict.word, WORDS)
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=root) as temporary:
+        staged = Path(temporary)
+        save_report(fix.page(title), data, report_paths(staged / REPORT))
+        fix.edit.save(staged / EDIT)
+        names = [REPORT, DATA, EDIT]
+        if fix.verdict.word != DO_NOT_USE:
+            fix.edit.export(fix.classifier, staged / WEIGHTS)
+            names.append(WEIGHTS)
+        replace_results(staged, root, REPAIR)
+    return [root / name for name in names]
+
+
+def labels_used(fix: Assessment, folder: Path) -> dict[str, Any]:
+    """Say what labels were used for: whether they selected, and which edits each set has judged.
+
+    Edits that the same images and labels have judged before, according to the report in a folder, are counted as well.
+
+    Args:
+        fix: the assessment.
+        folder: the folder of an earlier repair, if there is one.
+    """
+    earlier = _labels_at(folder)
+    edit = fix.selection.edit.digest
+    judged = {}
+    for name in fix.splits.labeled:
+        digest = fix.splits.digest(name)
+        edits = list(earlier[digest]) if digest in earlier else []
+        judged[name] = {"digest": digest, "edits": list(dict.fromkeys([*edits, edit]))}
+    return {"selected": fix.selection.selected_by == "labels", "judged": judged}
+
+
+def _labels_at(folder: Path) -> Mapping[str, list[str]]:
+    """Return the edits that each set of labels has judged, by its digest, according to the report in a folder."""
+    try:
+        judged = json.loads((folder / DATA).read_text(encoding="utf-8"))["labels"]["judged"]
+        return {row["digest"]: list(row["edits"]) for row in judged.values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,200 @@
+"""`edittools repair`: from an exemplar and folders to an edit, its weights, and a report; wrong input in one line."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import save_image
+from safetensors.torch import load_file
+
+import edittools as et
+from edittools.auditing import from_files
+from edittools.auditing.from_files import load_exemplar, repair_from_files, write_repair
+from edittools.cli import main
+from edittools.course.miniworld.scenes import scenes
+from edittools.folders import read_folder
+from edittools.images import LazyImages
+from edittools.selection import Assessment
+from edittools.selection.verdict import Verdict
+
+VEHICLES = ("car", "van", "bus", "truck")
+RESULTS = {"report.html", "report.json", "edit.safetensors", "weights.safetensors"}
+
+
+def with_mark(image):
+    """Draw a yellow square on an image; return it with its mask."""
+    mask = torch.zeros(64, 64)
+    mask[40:58, 4:22] = 1
+    yellow = torch.tensor([0.97, 0.84, 0.09])[:, None, None]
+    return torch.where(mask > 0, yellow, image), mask
+
+
+def write_folder(root, offset, per_class, marked=False):
+    """Write rendered scenes in one subfolder per class."""
+    names = list(VEHICLES) * per_class
+    rendered = scenes(len(names), offset, names, ground="road")
+    for number, name in enumerate(names):
+        image = rendered.images[number]
+        save_image(root / name / f"{number:03}.png", with_mark(image)[0] if marked else image)
+    return root
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Folders of ordinary images, whose names are no classes, and of labeled ones; and the files of an exemplar."""
+    root = tmp_path_factory.mktemp("files")
+    ordinary = scenes(64, 700_000, list(VEHICLES) * 16, ground="road").images
+    for number, image in enumerate(ordinary):
+        save_image(root / "ordinary" / f"day {number % 2}" / f"{number:03}.png", image)
+    (root / "ordinary" / "broken.png").write_text("no image")
+    write_folder(root / "concept", 710_000, 3, marked=True)
+    write_folder(root / "clean", 720_000, 6)
+    [image] = scenes(1, 730_000, ["car"], ground="road").images
+    changed, mask = with_mark(image)
+    for name, picture in {"x": image, "changed": changed, "mask": mask.expand(3, -1, -1)}.items():
+        save_image(root / f"{name}.png", picture)
+    save_image(root / "small.png", mask[:32].expand(3, -1, -1))
+    return root
+
+
+def command(files, out, *more):
+    exemplar = [str(files / f"{name}.png") for name in ("x", "changed", "mask")]
+    sets = ["--concept", str(files / "concept"), "--clean", str(files / "clean")]
+    return [
+        "repair",
+        str(files / "ordinary"),
+        "--model",
+        "mini_vgg",
+        "--exemplar",
+        *exemplar,
+        *sets,
+        "--out",
+        str(out),
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def fix(files):
+    """The assessment of a repair from files."""
+    classifier = et.load_classifier("mini_vgg")
+    exemplar = load_exemplar(files / "x.png", files / "changed.png", files / "mask.png", classifier)
+    sets = {"concept": files / "concept", "clean": files / "clean"}
+    return repair_from_files(files / "ordinary", classifier, exemplar, **sets, progress=None)
+
+
+def with_verdict(fix, word):
+    """Return the assessment with another verdict."""
+    changed = replace(fix)
+    vars(changed)["verdict"] = Verdict(word, "3 of 7", checks=fix.checks)
+    return changed
+
+
+def read_data(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_main_repair_writes_edit_weights_and_report_with_digests(files, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(command(files, out)) == 0
+    printed = capsys.readouterr()
+    assert "broken.png" in printed.err and printed.out.startswith(("use", "unclear", "do not use"))
+    data = read_data(out)
+    assert data["selected_by"] == "hosts" and data["labels"]["selected"] is False
+    images = data["fingerprints"]["images"]
+    assert (images["ordinary"]["count"], images["concept"]["count"], images["clean"]["count"]) == (64, 12, 24)
+    assert data["labels"]["judged"]["clean"] == {
+        "digest": images["clean"]["digest"],
+        "edits": [data["fingerprints"]["edit"]],
+    }
+    classifier = et.load_classifier("mini_vgg")
+    edit = et.Edit.load(out / "edit.safetensors", classifier)
+    assert edit.digest == data["fingerprints"]["edit"] and edit.verdict.startswith(data["verdict"]["word"])
+    assert (out / "weights.safetensors").exists() == (data["verdict"]["word"] != "do not use")
+
+
+def test_write_repair_writes_the_edited_weights_unless_the_verdict_forbids_it(fix, tmp_path):
+    written = {path.name for path in write_repair(with_verdict(fix, "unclear"), tmp_path / "out")}
+    assert written == RESULTS
+    plain = et.load_classifier("mini_vgg")
+    plain.model.load_state_dict(load_file(tmp_path / "out" / "weights.safetensors"))
+    images = torch.rand(4, 3, 64, 64)
+    assert torch.equal(et.predict(plain, images), et.predict(fix.edit.edited(fix.classifier), images))
+    refused = write_repair(with_verdict(fix, "do not use"), tmp_path / "refused")
+    assert {path.name for path in refused} == RESULTS - {"weights.safetensors"}
+
+
+def test_write_repair_replaces_only_what_a_repair_wrote_and_no_better_verdict(fix, tmp_path):
+    out = tmp_path / "out"
+    write_repair(with_verdict(fix, "unclear"), out)
+    write_repair(with_verdict(fix, "use"), out)
+    paths = write_repair(with_verdict(fix, "unclear"), out)
+    assert {path.parent for path in paths} == {tmp_path / "out_2"}
+    assert read_data(out)["verdict"]["word"] == "use" and read_data(tmp_path / "out_2")["verdict"]["word"] == "unclear"
+    write_repair(with_verdict(fix, "unclear"), out, overwrite=True)
+    assert read_data(out)["verdict"]["word"] == "unclear"
+    (out / "weights.safetensors").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"weights\.safetensors"):
+        write_repair(with_verdict(fix, "use"), out)
+    assert (out / "weights.safetensors").read_text() == "mine" and read_data(out)["verdict"]["word"] == "unclear"
+
+
+def test_write_repair_counts_the_edits_that_the_same_labels_have_judged(fix, tmp_path):
+    write_repair(fix, tmp_path / "out")
+    other = fix.selection.edit * 0.5
+    again = with_verdict(replace(fix, selection=replace(fix.selection, edit=other)), fix.verdict.word)
+    write_repair(again, tmp_path / "out")
+    edits = read_data(tmp_path / "out")["labels"]["judged"]["clean"]["edits"]
+    assert edits == [fix.selection.edit.digest, other.digest]
+    write_repair(again, tmp_path / "elsewhere")
+    assert read_data(tmp_path / "elsewhere")["labels"]["judged"]["clean"]["edits"] == [other.digest]
+
+
+def test_main_repair_that_is_interrupted_keeps_earlier_results(files, fix, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    write_repair(fix, out)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.setattr(Assessment, "complete", False)
+    monkeypatch.setattr(from_files, "repair", lambda *arguments, **settings: fix)
+    assert main(command(files, out)) == 130
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_repair_from_files_holds_no_set_in_memory(fix):
+    sets = [fix.splits.images, fix.splits.concept.images, fix.splits.clean.images]
+    assert all(isinstance(images, LazyImages) for images in sets)
+
+
+def test_read_folder_lazily_holds_the_same_images(files):
+    classifier = et.load_classifier("mini_vgg")
+    loaded, _ = read_folder(files / "clean", classifier)
+    lazy, _ = read_folder(files / "clean", classifier, lazy=True)
+    assert torch.equal(lazy.images[:], loaded.images) and torch.equal(lazy.labels, loaded.labels)
+    assert lazy.names == loaded.names
+
+
+@pytest.mark.parametrize(
+    ("change", "quoted"),
+    [
+        ({"ordinary": "nowhere"}, "nowhere"),
+        ({"mask": "missing.png"}, "missing.png"),
+        ({"mask": "small.png"}, "32"),
+        ({"concept": "empty"}, "empty"),
+    ],
+)
+def test_main_repair_with_wrong_files_is_one_line(files, tmp_path, capsys, change, quoted):
+    (files / "empty").mkdir(exist_ok=True)
+    arguments = command(files, tmp_path / "out")
+    for old, new in change.items():
+        old_path = str(files / (f"{old}.png" if new.endswith(".png") else old))
+        arguments = [str(files / new) if argument == old_path else argument for argument in arguments]
+    assert main(arguments) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("edittools:")]
+    assert quoted in line
+
+
+def test_main_repair_replaces_no_file_of_other_origin_without_force(files, tmp_path, capsys):
+    (tmp_path / "report.html").write_text("mine")
+    assert main(command(files, tmp_path)) == 2
+    assert "--force" in capsys.readouterr().err and (tmp_path / "report.html").read_text() == "mine"
