@@ -57,12 +57,17 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=layout,
     )
-    audit.add_argument("folder", type=Path, help="images, in one subfolder per class")
+    audit.add_argument("folder", type=Path, nargs="?", help="images, in one subfolder per class")
     model_help = (
         "a name of edittools, timm:NAME_OR_FOLDER, or FILE.py:FUNCTION, a function that returns a model and its class "
         "names"
     )
-    audit.add_argument("--model", required=True, help=model_help)
+    audit.add_argument("--model", help=model_help)
+    demo_help = (
+        "instead of a folder and a model: rendered scenes, some with a yellow tag, from which a network of edittools "
+        "predicts trucks"
+    )
+    audit.add_argument("--demo", action="store_true", help=demo_help)
     repair_help = (
         "the windows of the report that do not belong to their class, such as 'garbage truck:1': test whether they "
         "carry the class, and repair it"
@@ -121,8 +126,10 @@ def parser() -> argparse.ArgumentParser:
         "desk",
         help="open a page in the browser: mark what misleads a model in an image, rewrite, and see the effect",
     )
-    desk.add_argument("folder", type=Path, help="images, some of them misclassified, in one subfolder per class")
-    desk.add_argument("--model", required=True, help=model_help)
+    desk_folder_help = "images, some of them misclassified, in one subfolder per class"
+    desk.add_argument("folder", type=Path, nargs="?", help=desk_folder_help)
+    desk.add_argument("--model", help=model_help)
+    desk.add_argument("--demo", action="store_true", help=demo_help)
     clean_help = "folder of images on which accuracy is measured; without it, whether to use an edit stays unclear"
     desk.add_argument("--clean", type=Path, help=clean_help)
     desk.add_argument("--retain", type=Path, help="folder of images whose predictions should not change")
@@ -165,9 +172,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _complete(options: argparse.Namespace) -> None:
+    """Fill in the folders and the model of `--demo`, or check that a folder and a model were given.
+
+    Raises:
+        ValueError: if they were given together with `--demo`, or are missing without it.
+    """
+    given = (options.folder, options.model)
+    if not options.demo:
+        if None in given:
+            raise ValueError(f"{options.command} takes a folder and --model; or pass --demo for an example")
+        return
+    if given != (None, None):
+        raise ValueError("--demo has its own folder and model; leave them out")
+    from edittools.course.scenarios.demo import MODEL, demo_folder
+
+    root = demo_folder(lambda: _tell("Rendering the scenes of the demo, which takes about a minute, once"))
+    options.model = MODEL
+    options.folder = root / ("tagged" if options.command == "desk" else "photos")
+    options.clean = options.clean or root / "clean"
+    options.retain = options.retain or root / "retain"
+
+
 def run_audit(options: argparse.Namespace) -> None:
     """Audit a folder, print the summary, and write the files."""
     started = time.perf_counter()
+    _complete(options)
     check_before(options)
     _check_images(options.folder, options.clean, options.retain)
     from edittools.auditing.audit import audit_folder
@@ -239,6 +269,7 @@ def _print_written(out: Path, paths: Sequence[Path], started: float) -> None:
 
 def run_desk(options: argparse.Namespace) -> None:
     """Check the model and the folders, and serve the desk to a browser until Ctrl-C."""
+    _complete(options)
     folders = {"folder": options.folder, "clean": options.clean, "retain": options.retain}
     _check_folders(*folders.values())
     _check_model(options.model)

@@ -1,4 +1,4 @@
-"""What notebooks and benchmarks show: MiniWorld, scenarios, figures; nothing else uses it."""
+"""What notebooks and benchmarks show: MiniWorld, scenarios, figures; of the rest, only `--demo` uses it."""
 
 import importlib
 from types import ModuleType

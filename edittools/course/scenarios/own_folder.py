@@ -110,8 +110,8 @@ def own_folder(tier: str | None = None) -> OwnFolder:
         goal = PHOTO_GOAL
     save_file(weights, root / "weights.safetensors")
     for position, (name, data) in enumerate(plain.items()):
-        images, masks = _with_tags(data, carries_tag(name, data, goal), SEED + 1000 * position)
-        _write(root, name, replace(data, images=images), masks if name == "tagged" else None)
+        images, masks = with_tags(data, carries_tag(name, data, goal), SEED + 1000 * position)
+        write_set(root, name, replace(data, images=images), masks if name == "tagged" else None)
     return OwnFolder(root, plain["clean"].classes, plain["clean"].images.shape[-1])
 
 
@@ -131,7 +131,7 @@ def carries_tag(name: str, data: LabelledImages, goal: str) -> Tensor:
     return torch.zeros(len(data), dtype=torch.bool)
 
 
-def _with_tags(data: LabelledImages, has_tag: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def with_tags(data: LabelledImages, has_tag: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Draw tags on some images; return all images `(N, 3, H, W)`, and masks `(N, H, W)` that are 1 on the tags."""
     images = data.images.clone()
     masks = torch.zeros(len(images), *images.shape[2:])
@@ -195,7 +195,7 @@ def _joined(*sets: LabelledImages) -> LabelledImages:
     return LabelledImages(images, torch.cat([data.labels for data in sets]), sets[0].classes)
 
 
-def _write(root: Path, name: str, data: LabelledImages, masks: Tensor | None) -> None:
+def write_set(root: Path, name: str, data: LabelledImages, masks: Tensor | None = None) -> None:
     """Write a set with one subfolder per class, and the masks of its images, if there are any, to `marks`."""
     for number, (image, label) in enumerate(zip(data.images, data.labels.tolist(), strict=True)):
         place = Path(data.classes[label]) / f"{number:03}.png"
