@@ -2,10 +2,11 @@
 
 Verdicts: each case is a repair of a small network whose edit is then measured on thousands of new images, so that it is
 known whether the edit is good (`quality_of`). Ordinary images without labels select the edit, and labeled ones judge
-it. The exemplar shows the reason for the mistakes or noise, and the images with the concept are a sample, failing
-images only, or frames of a few scenes (`_lib/cases_of_repair.py`). The verdict is compared with the same rule without
-random directions. For edits that truly cost 0.2 points of accuracy, the probability is computed with which the rule of
-the verdict accepts the cost on 400 clean images.
+it. The exemplar shows the reason for the mistakes or noise, and the images with the concept are a sample or failing
+images only. In some kinds of cases, labeled images are frames, or clean images do not show all classes
+(`_lib/cases_of_repair.py`). The verdict is compared with the same rule without random directions. For edits that truly
+cost 0.2 points of accuracy, the probability is computed with which the rule of the verdict accepts the cost on 400
+clean images.
 
 `--audits`: the two concepts of each audit are rectangles at random places, and a coin decides in each image which of
 them is A and which is B. What an audit finds is therefore chance: a rule of a class, or of all classes together. With
@@ -17,11 +18,12 @@ import argparse
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from _lib.cases_of_repair import KINDS, Case, Kind, case_of, truth
-from _lib.command import parser, run
+from _lib.command import add_store, code_digest, parser, run
 from _lib.results import Results
 from _lib.striped import SIZE, STRIPED, backgrounds, plain_network, squares
 from scipy.stats import binom
@@ -29,11 +31,13 @@ from torch import Tensor
 from torchvision.utils import save_image
 from tqdm.auto import tqdm
 
+import edittools
 from edittools.auditing.concepts import concepts_to_probe
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.metrics import wilson
 from edittools.probing.effects import CONTROLS
+from edittools.probing.jobs import run as run_jobs
 from edittools.probing.probe import probe
 from edittools.selection import Assessment, repair
 from edittools.selection.checks import most_lost
@@ -41,7 +45,7 @@ from edittools.selection.verdict import verdict_of
 
 LAYERS = ("3", "6")
 CASES = 30
-"""The number of cases of each kind."""
+"""The number of cases of each kind, unless another one is asked for."""
 
 COST, CLEAN_IMAGES = 0.2, 400
 """The true cost of an edit in points of accuracy, and the number of clean images on which the verdict judges it."""
@@ -129,17 +133,30 @@ def add_case(results: Results, kind: Kind, number: int, seed: int) -> bool:
     return True
 
 
-def add_verdicts(results: Results, cases: int, first: int) -> None:
-    """Add the cases of all kinds, each with seeds of its own."""
-    with tqdm(total=cases * len(KINDS), desc="cases") as bar:
-        for index, kind in enumerate(KINDS):
-            seed = first + 100_000 * (index + 1)
-            number = 0
-            while number < cases:
-                number += add_case(results, kind, number, seed)
-                seed += 10
-                bar.n = index * cases + number
-                bar.refresh()
+def rows_of_case(job: tuple[int, int, int]) -> list[dict[str, Any]]:
+    """Make a case of a kind, and return the verdict and the truth as rows.
+
+    Args:
+        job: the number of the kind in `KINDS`, the number of the case, and the first seed of the run. The first seeds
+            for which a case can be made are used.
+    """
+    index, number, first = job
+    results = Results("calibration", "squares")
+    seed = first + 100_000 * (index + 1) + 1_000 * number
+    while not add_case(results, KINDS[index], number, seed):
+        seed += 10
+    return results.rows
+
+
+def add_verdicts(results: Results, cases: int, first: int, store: Path | None = None) -> None:
+    """Add the cases of all kinds, each with seeds of its own; a folder keeps those that are finished."""
+    jobs = {}
+    for number in range(cases):
+        jobs |= {f"{kind.name}, {number}": (index, number, first) for index, kind in enumerate(KINDS)}
+    code = code_digest(Path(edittools.__file__).parent, Path(__file__).parent)
+    table = run_jobs(rows_of_case, jobs, store, progress=tqdm, about=f"calibration {first} {code}")
+    rows = table.drop(columns="job").sort_values(["condition", "split"], kind="stable").astype(object)
+    results.rows += rows.where(rows.notna(), None).to_dict("records")
 
 
 def probability_accepted(images: int, corrected: float, broken: float) -> float:
@@ -224,14 +241,16 @@ def experiment(options: argparse.Namespace) -> Results:
         add_audits(results, plain, 5 if options.quick else AUDITS, options.seed + SEED_OF_AUDITS)
     else:
         add_power(results)
-        add_verdicts(results, 1 if options.quick else CASES, options.seed)
+        add_verdicts(results, 1 if options.quick else options.cases, options.seed, options.store)
     return results
 
 
 def main() -> None:
     """Read the command line and run the experiment."""
     arguments = parser(__doc__)
+    add_store(arguments)
     arguments.add_argument("--audits", action="store_true", help="count audits that find a rule, instead of verdicts")
+    arguments.add_argument("--cases", type=int, default=CASES, help="the number of cases of each kind")
     arguments.add_argument("--seed", type=int, default=0, help="the first seed of the images")
     run(arguments, experiment)
 

@@ -9,6 +9,10 @@ Progress = Callable[..., Any]
 """A class like `tqdm.tqdm`, such as `tqdm.auto.tqdm`."""
 
 
+class Ended(KeyboardInterrupt):
+    """Ctrl-C, or the update of a progress bar, has ended a computation; what was computed until then may be kept."""
+
+
 def bar_of(progress: Progress | None, iterable: Iterable[Any] | None = None, **options: Any) -> Any:
     """Make a bar, which disappears at its end.
 
@@ -25,3 +29,19 @@ def bar_of(progress: Progress | None, iterable: Iterable[Any] | None = None, **o
     if not callable(progress):
         raise TypeError(f"progress={progress!r} makes no bars; pass a class like tqdm.auto.tqdm, or None for no bars")
     return progress(iterable, leave=False, **options)
+
+
+def advance(bar: Any, count: int = 1) -> None:
+    """Update a bar.
+
+    Args:
+        bar: the bar.
+        count: how much was done.
+
+    Raises:
+        Ended: if the update raises an exception.
+    """
+    try:
+        bar.update(count)
+    except Exception as error:
+        raise Ended("the progress bar has ended the computation") from error

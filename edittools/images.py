@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from edittools._checks import check_number
 from edittools._image_checks import check_image, described
-from edittools._progress import Progress, bar_of
+from edittools._progress import Progress, advance, bar_of
 from edittools.geometry import HasInputSize, InputGeometry
 from edittools.image_files import load_image
 
@@ -194,13 +194,16 @@ def in_batches(images: Images, size: int = 64, bar: str = "", progress: Progress
         progress: a class like `tqdm.tqdm`, for a bar.
 
     Raises:
+        KeyboardInterrupt: if the `update` of the bar raises an exception.
         ValueError: if `size` is not a whole number of at least 1.
     """
     pixels = pixels_of(images)
     size = check_number(size, "batch size", 1)
     starts = range(0, len(pixels), size)
-    for start in bar_of(progress, starts, desc=bar, unit="batch"):
-        yield pixels[start : start + size]
+    with bar_of(progress, total=len(starts), desc=bar, unit="batch") as shown:
+        for start in starts:
+            yield pixels[start : start + size]
+            advance(shown)
 
 
 def size_of(images: Images) -> tuple[int, int] | None:

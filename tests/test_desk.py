@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -719,22 +720,40 @@ HELPS = gain_check(effect("x" * 8, "." * 8))
 """The check of an edit that corrects 8 of 8 images."""
 
 
-def found(edit, checks=None):
+@dataclass(frozen=True)
+class Found:
+    """What `repair` returns: an edit, and the checks of its verdict."""
+
+    edit: object
+    given: tuple
+    in_words: bool = False
+    not_compared: str = ""
+    effects: dict = field(default_factory=dict)
+
+    @property
+    def selection(self):
+        return SimpleNamespace(candidate=SimpleNamespace(strength=0.5))
+
+    @property
+    def checks(self):
+        return [check.for_a_reader if self.in_words else check for check in self.given]
+
+    @property
+    def verdict(self):
+        return verdict_of(self.checks)
+
+    def summary(self):
+        return "\n".join([str(self.verdict), "Selected: layer conv2, p 0.03.", *map(str, self.checks)])
+
+
+def found(edit, checks=None, in_words=False):
     """What `repair` returns for an edit that corrects 4 of 6 images; 15 of 25 retained images are broken."""
     if checks is None:
         checks = [
             gain_check(effect("xxxxxx", "....xx")),
             retained_check("retained images", effect("." * 25, "xxx" * 5 + "." * 10)),
         ]
-    verdict = verdict_of(checks)
-    return SimpleNamespace(
-        edit=edit,
-        effects={},
-        selection=SimpleNamespace(candidate=SimpleNamespace(strength=0.5)),
-        verdict=verdict,
-        checks=verdict.checks,
-        summary=lambda: "\n".join([str(verdict), "Selected: layer conv2, p 0.03.", *map(str, checks)]),
-    )
+    return Found(edit, tuple(checks), in_words)
 
 
 def instant_repair(tiny, report=lambda bar: None, checks=None):
@@ -886,7 +905,7 @@ def test_verdict_of_a_search_says_if_it_was_interrupted():
 )
 def test_next_step_is_in_words_of_the_desk(checks, action):
     result = Result(None, torch.zeros(0), comparison("xx.", "x.."), None, None)
-    result = with_verdict(result, found(None, checks))
+    result = with_verdict(result, found(None, checks, in_words=True))
     assert result.action == action and result.step
     assert not re.search(r"\w=", result.verdict + result.details)
 

@@ -353,11 +353,34 @@ def test_fine_tuning_is_compared_on_request(classifier, fix, few_steps):
 
 @pytest.mark.parametrize("error", [InterruptedError, KeyboardInterrupt])
 def test_bar_that_raises_while_images_are_measured_leaves_the_assessment(classifier, fix, error):
-    """What was not measured is measured again."""
+    """As Ctrl-C does; what was not measured is measured again."""
     found = replace(fix, progress=bars_that_end("measuring", 64, error))
-    with pytest.raises(error):
+    with pytest.raises(KeyboardInterrupt):
         _ = found.verdict
     assert replace(found, progress=None).verdict == fix.verdict
+    compared = replace(fix, networks={"other": classifier}, progress=bars_that_end("other", 1, error))
+    with pytest.raises(KeyboardInterrupt):
+        _ = compared.table
+    assert replace(compared, progress=None).table.loc["other", "corrected"] == 0
+
+
+def advice_about_costs(found):
+    """The advice of the checks of an edit after which all images are misclassified."""
+    spoiled = {name: replace(one, after=one.labels + 1) for name, one in found.effects.items()}
+    changed = replace(found)
+    vars(changed).update({"effects": spoiled, "_predicted": vars(found)["_predicted"]})
+    return " ".join(check.advice for check in changed.checks if check.line == "costs" and check.holds is False)
+
+
+def test_advice_of_a_cost_names_what_gives_a_weaker_edit(classifier, fix):
+    """The exemplar's own prediction selects without images without the mark, so their weight changes nothing."""
+    by_exemplar = repair(classifier, **arguments(layers=LAYERS, select_by="exemplar"))
+    assert by_exemplar.reselect(clean_weight=8).edit.digest == by_exemplar.edit.digest
+    assert "0.5 * fix.edit" in advice_about_costs(by_exemplar)
+    assert "reselect" not in advice_about_costs(by_exemplar)
+    assert "reselect" in advice_about_costs(fix)
+    in_words = advice_about_costs(replace(fix, in_words=True))
+    assert "strength" in in_words and "fix." not in in_words
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Repairs whose truth is known: exemplars, images with the concept, and thousands of new images of the same kinds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -31,6 +31,9 @@ CLEAN = 600
 RETAINED = 200
 NEW = {"concept": 2_000, "retained": 2_000, "clean": 10_000}
 """The number of new images."""
+
+FRAMES = 8
+"""The number of frames of each image, where labeled images are shown in frames."""
 
 SEED_OF_NEW = 900_000_000
 """The seed of the new images, beyond those of all cases."""
@@ -93,19 +96,25 @@ def sample(classifier: Classifier, seed: int, count: int) -> LabelledImages:
 
 
 def burst(classifier: Classifier, seed: int) -> LabelledImages:
-    """Make nine frames of each of four scenes with the stripe, two of which are misclassified.
-
-    The frames of a scene differ by a little noise and by up to a pixel.
-    """
+    """Make nine frames of each of four scenes with the stripe, two of which are misclassified, as the camera moves."""
     data = striped(100, seed)
     is_wrong = misclassified(predict(classifier, data), data.labels)
     scenes = data.subset(torch.cat([is_wrong.nonzero()[:2, 0], (~is_wrong).nonzero()[:2, 0]]))
-    generator = torch.Generator().manual_seed(seed + 2)
-    frames = scenes.images.repeat_interleave(9, dim=0)
-    moves = torch.randint(-1, 2, (len(frames),), generator=generator).tolist()
-    frames = torch.stack([frame.roll(move, dims=2) for frame, move in zip(frames, moves, strict=True)])
-    frames = frames + 0.01 * torch.randn(frames.shape, generator=generator)
-    return LabelledImages(frames.clamp(0, 1), scenes.labels.repeat_interleave(9), CLASSES)
+    return frames_of(scenes, 9, torch.Generator().manual_seed(seed + 2), moves=True)
+
+
+def frames_of(data: LabelledImages, count: int, generator: torch.Generator, moves: bool) -> LabelledImages:
+    """Make frames of each image, one after another.
+
+    They differ by a little light and noise; if the camera moves, also by up to a pixel.
+    """
+    frames = data.images.repeat_interleave(count, dim=0)
+    if moves:
+        steps = torch.randint(-1, 2, (len(frames),), generator=generator).tolist()
+        frames = torch.stack([frame.roll(step, dims=2) for frame, step in zip(frames, steps, strict=True)])
+    light = F.interpolate(torch.randn(len(frames), 3, 4, 4, generator=generator), SIZE, mode="bilinear")
+    frames = frames + 0.016 * light + 0.01 * torch.randn(frames.shape, generator=generator)
+    return LabelledImages(frames.clamp(0, 1), data.labels.repeat_interleave(count), data.classes)
 
 
 def failing_for(reason: str, label: int, count: int, seed: int) -> LabelledImages:
@@ -132,34 +141,6 @@ def _labeled_at_random(images: Tensor, generator: torch.Generator) -> LabelledIm
 
 
 # --- cases ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of cases.
-
-    Args:
-        name: its name.
-        show: makes the exemplar of a seed, or finds none.
-        find: makes the images with the concept of a seed. None: they fail for one of `NULL_REASONS`, in turn.
-    """
-
-    name: str
-    show: Callable[[Classifier, int], Exemplar | None]
-    find: Callable[[Classifier, int], LabelledImages] | None = None
-
-
-KINDS = (
-    Kind("another reason to fail", noise_exemplar),
-    Kind("failing images only, unrelated exemplar", noise_exemplar, failing_only),
-    Kind("sample of 60, unrelated exemplar", noise_exemplar, partial(sample, count=60)),
-    Kind("sample of 200, unrelated exemplar", noise_exemplar, partial(sample, count=200)),
-    Kind("failing images only, right exemplar", right_exemplar, failing_only),
-    Kind("sample of 60, right exemplar", right_exemplar, partial(sample, count=60)),
-    Kind("sample of 200, right exemplar", right_exemplar, partial(sample, count=200)),
-    Kind("four scenes of nine frames, right exemplar", right_exemplar, burst),
-)
-"""The kinds of cases: what the exemplar shows, and which images with the concept are passed."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +189,89 @@ def _new_images(reason: str, label: int | None) -> Mapping[str, LabelledImages]:
     return {"concept": data.subset(~is_own), "own class": data.subset(is_own), **new}
 
 
+def in_frames(case: Case, seed: int, share: float = 1.0, moves: bool = False) -> Case:
+    """Show a share of the labeled images of a case in eight frames each; see `frames_of`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def frames(data: LabelledImages) -> LabelledImages:
+        return frames_of(data.subset(torch.arange(round(share * len(data)))), FRAMES, generator, moves)
+
+    return replace(case, concept=frames(case.concept), clean=frames(case.clean), retain=frames(case.retain))
+
+
+def without_classes(case: Case, seed: int, numbers: Sequence[int]) -> Case:
+    """Leave out the clean images of some classes, drawn at random, other than that of the stripe.
+
+    Args:
+        case: the case.
+        seed: seed.
+        numbers: how many classes are left out, one of these at random.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    others = [label for label in range(len(CLASSES)) if label != STRIPED]
+    missing = numbers[int(torch.randint(len(numbers), (1,), generator=generator))]
+    drawn = torch.randperm(len(others), generator=generator)[:missing]
+    is_missing = torch.isin(case.clean.labels, torch.tensor(others)[drawn])
+    return replace(case, clean=case.clean.subset(~is_missing))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of cases.
+
+    Args:
+        name: its name.
+        show: makes the exemplar of a seed, or finds none.
+        find: makes the images with the concept of a seed. None: they fail for one of `NULL_REASONS`, in turn.
+        change: changes the labeled images of a case, by a seed; None to leave them.
+    """
+
+    name: str
+    show: Callable[[Classifier, int], Exemplar | None]
+    find: Callable[[Classifier, int], LabelledImages] | None = None
+    change: Callable[[Case, int], Case] | None = None
+
+
+sample_of_200 = partial(sample, count=200)
+
+KINDS = (
+    Kind("another reason to fail", noise_exemplar),
+    Kind("failing images only, unrelated exemplar", noise_exemplar, failing_only),
+    Kind("sample of 60, unrelated exemplar", noise_exemplar, partial(sample, count=60)),
+    Kind("sample of 200, unrelated exemplar", noise_exemplar, sample_of_200),
+    Kind("failing images only, right exemplar", right_exemplar, failing_only),
+    Kind("sample of 60, right exemplar", right_exemplar, partial(sample, count=60)),
+    Kind("sample of 200, right exemplar", right_exemplar, sample_of_200),
+    Kind("four scenes of nine frames, right exemplar", right_exemplar, burst),
+    Kind("eight frames of each image, right exemplar", right_exemplar, sample_of_200, in_frames),
+    Kind(
+        "eight frames of an eighth of the images, right exemplar",
+        right_exemplar,
+        sample_of_200,
+        partial(in_frames, share=1 / FRAMES),
+    ),
+    Kind(
+        "eight frames of a third of the images, the camera moves, right exemplar",
+        right_exemplar,
+        sample_of_200,
+        partial(in_frames, share=1 / 3, moves=True),
+    ),
+    Kind(
+        "clean images of four of five classes, right exemplar",
+        right_exemplar,
+        sample_of_200,
+        partial(without_classes, numbers=[1]),
+    ),
+    Kind(
+        "clean images of half of the classes, right exemplar",
+        right_exemplar,
+        sample_of_200,
+        partial(without_classes, numbers=[2, 3]),
+    ),
+)
+"""The kinds of cases: what the exemplar shows, and which labeled images are passed."""
+
+
 def case_of(kind: Kind, number: int, seed: int) -> Case | None:
     """Make a case.
 
@@ -233,17 +297,25 @@ def case_of(kind: Kind, number: int, seed: int) -> Case | None:
     retain = striped_at_the_top(RETAINED, seed + 7)
     images = squares(ORDINARY, seed + 8).images
     source = FAILURES if kind.find is failing_only else SAMPLE
-    return Case(classifier, exemplar, images, concept, clean, retain, reason, source)
+    case = Case(classifier, exemplar, images, concept, clean, retain, reason, source)
+    return case if kind.change is None else kind.change(case, seed + 9)
 
 
 def truth(case: Case, edited: Classifier) -> dict[str, Comparison]:
     """Compare the predictions on the new images without and with an edit."""
+    before = _wrong_without_an_edit(case.reason, case.exemplar.label if case.reason else None)
     comparisons = {}
     for name, images in case.new_images().items():
-        before = misclassified(predict(case.classifier, images), images.labels)
-        after = misclassified(predict(edited, images), images.labels)
-        comparisons[name] = Comparison(before, after)
+        comparisons[name] = Comparison(before[name], misclassified(predict(edited, images), images.labels))
     return comparisons
+
+
+@cache
+def _wrong_without_an_edit(reason: str, label: int | None) -> Mapping[str, Tensor]:
+    """Tell which new images are misclassified without an edit; see `Case.new_images`."""
+    classifier = plain_network() if reason else striped_network()
+    new = _new_images(reason, label)
+    return {name: misclassified(predict(classifier, images), images.labels) for name, images in new.items()}
 
 
 def quality_of(figures: Mapping[str, float]) -> str:

@@ -24,6 +24,8 @@ from edittools.methods import METHODS, RANDOM
 from edittools.metrics import predict, wilson
 from edittools.reports import Page, report_paths, save_report
 from edittools.selection.checks import (
+    WEAKER,
+    WEAKER_BY_EXEMPLAR,
     cost_checks,
     exemplar_checks,
     help_checks,
@@ -61,8 +63,10 @@ class Assessment:
         is_reselected: whether the edit was selected again after labels had judged another one.
         weights: the weights of the images without the mark and of the mark's own class, see `Scores.objective`.
         own_checks: checks that come before all others.
-        progress: a class like `tqdm.tqdm`, for bars. Images are measured when that is asked for; an exception of a bar,
-            or Ctrl-C, is raised there, and nothing is lost: they are measured when it is asked for again.
+        in_words: whether advice is for a reader who writes no code, as on the desk.
+        progress: a class like `tqdm.tqdm`, for bars. Images are measured when that is asked for. If the `update` of a
+            bar raises an exception, `KeyboardInterrupt` is raised there, as after Ctrl-C, and nothing is lost: they are
+            measured when it is asked for again.
     """
 
     classifier: Classifier = field(repr=False)
@@ -74,6 +78,7 @@ class Assessment:
     is_reselected: bool = False
     weights: tuple[float, float] = field(default=(CLEAN_WEIGHT, OWN_WEIGHT), repr=False)
     own_checks: tuple[Check, ...] = field(default=(), repr=False)
+    in_words: bool = False
     progress: Progress | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
@@ -296,9 +301,10 @@ class Assessment:
             figure = "the edit was selected again after the same labels had judged another one"
             checks.append(Check("the labels judge one edit", False, figure, "Pass other labeled images.", UNCLEAR))
         checks += help_checks(self.effects.get("concept"), self.random_directions, self.splits.source)
-        checks += cost_checks(self.splits, self.effects)
+        weaker = WEAKER if self.selection.hosts is not None else WEAKER_BY_EXEMPLAR
+        checks += cost_checks(self.splits, self.effects, weaker)
         checks += instead_checks(self.splits, self.effects, self.alternative_effects, self.not_compared)
-        return tuple(checks)
+        return tuple(check.for_a_reader if self.in_words else check for check in checks)
 
     @cached_property
     def verdict(self) -> Verdict:

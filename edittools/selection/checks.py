@@ -21,7 +21,7 @@ from edittools.metrics import (
     wilson,
 )
 from edittools.selection.effects import Effect
-from edittools.selection.splits import FAILURES, RETAINED, Splits
+from edittools.selection.splits import FAILURES, MOST_ORDINARY, RETAINED, Splits
 from edittools.selection.verdict import (
     COSTS,
     DO_NOT_USE,
@@ -68,11 +68,17 @@ FAR_BELOW = 0.5
 COVERED = 0.9
 """The mask covers the change if at least this share of |x' − x| is inside of it."""
 
-COVERED_CLASSES = 0.5
+COVERED_CLASSES = 2 / 3
 """Clean images cover the classes if they show at least this share of those that a random sample would show."""
 
 MOST_CLASSES_NAMED = 8
 """The largest number of missing classes that an advice names."""
+
+WEAKER = "fix.reselect(clean_weight=8)"
+"""How to get a weaker edit, if images without the mark have selected it."""
+
+WEAKER_BY_EXEMPLAR = "0.5 * fix.edit, or let select_by='hosts' weigh the cost"
+"""How to get a weaker edit, if the exemplar's own prediction has selected it."""
 
 LABELS = "Are the labels right?"
 """The advice if images are correct much less often than expected."""
@@ -306,8 +312,9 @@ def help_checks(concept: Effect | None, draws: Sequence[Effect], source: str) ->
     """
     if concept is None:
         advice = "Pass labeled images with the concept of other classes, right and wrong, as concept=."
+        in_words = "Find the images that show the mark, right and wrong ones, and label them."
         figure = "without labeled images with the concept, it is not known what the edit corrects"
-        return [Check("it corrects more than it breaks", None, figure, advice, DO_NOT_USE, HELPS)]
+        return [Check("it corrects more than it breaks", None, figure, advice, DO_NOT_USE, HELPS, in_words)]
     return [gain_check(concept), breakable_check(concept, source), random_check(concept, draws)]
 
 
@@ -429,19 +436,22 @@ def _share_correct(effect: Effect, after: bool) -> float:
     return float(1 - (found.after if after else found.before).float().mean())
 
 
-def cost_checks(splits: Splits, effects: Mapping[str, Effect]) -> list[Check]:
+def cost_checks(splits: Splits, effects: Mapping[str, Effect], weaker: str = WEAKER) -> list[Check]:
     """Check each cost of an edit: whether it is within its limit, and whether there are enough images to tell.
 
     Args:
         splits: the image sets.
         effects: what the edit does to them, by name.
+        weaker: how to get a weaker edit, for the advice if a cost exceeds its limit.
     """
-    checks = [accuracy_check(effects.get("clean"))]
-    checks += [retained_check(name, effects[name]) for name in splits.retain if name in effects]
+    checks = [accuracy_check(effects.get("clean"), weaker)]
+    checks += [retained_check(name, effects[name], weaker) for name in splits.retain if name in effects]
     if not splits.retain:
         advice = "With retain=, pass images that legitimately rely on the concept."
-        checks.append(Check("retained images are given", None, "no retained images were given", advice, line=COSTS))
-    checks.append(own_class_check(effects.get("own_class"), clean_of_own_class(splits, effects)))
+        in_words = "Pass, as retained images, images that legitimately rely on the concept."
+        name, figure = "retained images are given", "no retained images were given"
+        checks.append(Check(name, None, figure, advice, line=COSTS, in_words=in_words))
+    checks.append(own_class_check(effects.get("own_class"), clean_of_own_class(splits, effects), weaker))
     return checks
 
 
@@ -463,16 +473,18 @@ def is_within_limits(splits: Splits, effects: Mapping[str, Effect]) -> bool:
     return not costs_own_class(effects.get("own_class"), clean_of_own_class(splits, effects))
 
 
-def accuracy_check(clean: Effect | None) -> Check:
+def accuracy_check(clean: Effect | None, weaker: str = WEAKER) -> Check:
     """Check that accuracy on clean images is kept; one scene may be lost in any case.
 
     Args:
         clean: what the edit does to the clean images; None if there are none.
+        weaker: how to get a weaker edit.
     """
     name = "accuracy on clean images is kept"
     if clean is None:
         figure = "accuracy was not measured on labeled clean images"
-        return Check(name, None, figure, "Pass labeled ordinary images as clean=.", DO_NOT_USE, COSTS)
+        advice = "Pass labeled ordinary images as clean=."
+        return Check(name, None, figure, advice, DO_NOT_USE, COSTS, "Pass clean images.")
     found = clean.by_scene
     count = len(found.before)
     allowed = most_lost(count)
@@ -489,18 +501,18 @@ def accuracy_check(clean: Effect | None) -> Check:
             return interval[1] < -100 * most_lost(images) / images
 
         is_certain = high < -100 * allowed / count
-        return _exceeded(name, figure, is_certain, fewest_images(would_decide, count), f"clean {what}")
+        return _exceeded(name, figure, is_certain, fewest_images(would_decide, count), f"clean {what}", weaker)
     if notices(count, NOTICED_DROP, allowed):
         return Check(name, True, figure, at_best=DO_NOT_USE, line=COSTS)
     needed = fewest_images(lambda images: notices(images, NOTICED_DROP, most_lost(images)), count)
     figure += f"; a loss of {NOTICED_DROP:.0%} would be noticed with {needed:,}"
-    advice = (
-        f"Pass about {needed:,} labeled clean {what} that measure; without images=, twice as many, since half select."
-    )
-    return Check(name, False, figure, advice, UNCLEAR, COSTS)
+    advice = f"Pass about {needed:,} labeled clean {what} that measure"
+    in_words = f"{advice}; of the clean images, half select, and at most {MOST_ORDINARY}."
+    advice = f"{advice}; without images=, twice as many, since half select."
+    return Check(name, False, figure, advice, UNCLEAR, COSTS, in_words)
 
 
-def _exceeded(name: str, figure: str, is_certain: bool, needed: int | None, images: str) -> Check:
+def _exceeded(name: str, figure: str, is_certain: bool, needed: int | None, images: str, weaker: str) -> Check:
     """Return the check of a cost above its limit.
 
     Args:
@@ -509,14 +521,18 @@ def _exceeded(name: str, figure: str, is_certain: bool, needed: int | None, imag
         is_certain: whether the 95% interval of the cost lies wholly above the limit.
         needed: the number of images with which it would, at the observed shares; None if there is no such number.
         images: what to call them.
+        weaker: how to get a weaker edit.
     """
-    advice = "Try another exemplar, or a weaker edit: fix.reselect(clean_weight=8)."
+    advice = f"Try another exemplar, or a weaker edit: {weaker}."
+    in_words = "Try another exemplar, or a lower strength."
     if is_certain:
-        return Check(name, False, f"{figure}, which exceeds the limit", advice, DO_NOT_USE, COSTS)
+        return Check(name, False, f"{figure}, which exceeds the limit", advice, DO_NOT_USE, COSTS, in_words)
     figure += ", which exceeds the limit, perhaps by chance"
     if needed is not None:
-        advice += f" The cost may be chance: at these shares, about {needed:,} {images} would tell."
-    return Check(name, False, figure, advice, UNCLEAR, COSTS)
+        would_tell = f" The cost may be chance: at these shares, about {needed:,} {images} would tell."
+        advice += would_tell
+        in_words += would_tell
+    return Check(name, False, figure, advice, UNCLEAR, COSTS, in_words)
 
 
 def _title(name: str) -> str:
@@ -524,12 +540,13 @@ def _title(name: str) -> str:
     return RETAINED if name == RETAINED else f"{RETAINED} {name!r}"
 
 
-def retained_check(name: str, retained: Effect) -> Check:
+def retained_check(name: str, retained: Effect, weaker: str = WEAKER) -> Check:
     """Check that the edit breaks few of a set of retained images, of those that were correct before.
 
     Args:
         name: the name of the set.
         retained: what the edit does to its images.
+        weaker: how to get a weaker edit.
     """
     title = _title(name)
     keeps = f"predictions on the {title} are kept"
@@ -551,7 +568,7 @@ def retained_check(name: str, retained: Effect) -> Check:
             return wilson(round(share * images), images)[0] > limit
 
         needed = fewest_images(would_decide, correct)
-        return _exceeded(keeps, figure, low > limit, needed, f"{title} that are classified correctly")
+        return _exceeded(keeps, figure, low > limit, needed, f"{title} that are classified correctly", weaker)
     if notices(correct, NOTICED_BREAK, allowed):
         return Check(keeps, True, figure, at_best=DO_NOT_USE, line=COSTS)
     needed = fewest_images(lambda images: notices(images, NOTICED_BREAK, most_broken(images)), correct)
@@ -562,10 +579,10 @@ def retained_check(name: str, retained: Effect) -> Check:
     return Check(keeps, False, figure, advice, UNCLEAR, COSTS)
 
 
-def own_class_check(own_class: Effect | None, without_mark: Effect | None) -> Check:
+def own_class_check(own_class: Effect | None, without_mark: Effect | None, weaker: str = WEAKER) -> Check:
     """Check that images of the mark's own class are about as often correct with the mark as without it.
 
-    The arguments are those of `costs_own_class`.
+    The first arguments are those of `costs_own_class`; `weaker` says how to get a weaker edit.
     """
     name = "the mark's own class is kept"
     costs = costs_own_class(own_class, without_mark)
@@ -592,7 +609,7 @@ def own_class_check(own_class: Effect | None, without_mark: Effect | None) -> Ch
     if not costs:
         return Check(name, True, figure, at_best=DO_NOT_USE, line=COSTS)
     figure += f", a difference between {low:+.0f} and {high:+.0f} points"
-    return _exceeded(name, figure, high < -MAX_OWN_DROP, None, "")
+    return _exceeded(name, figure, high < -MAX_OWN_DROP, None, "", weaker)
 
 
 # --- instead ----------------------------------------------------------------------------------------------------------
@@ -634,7 +651,8 @@ def instead_checks(
             figure += f"; {name} exceeds a limit"
         advice = f"Use fix.alternatives[{name!r}], or the network that you passed."
         title = f"{name} does not correct significantly more"
-        checks.append(Check(title, not is_better, figure, advice, FINETUNE, INSTEAD))
+        in_words = f"In Python, the alternatives of the outcome hold the network of {name}."
+        checks.append(Check(title, not is_better, figure, advice, FINETUNE, INSTEAD, in_words))
     return checks
 
 

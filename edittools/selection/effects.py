@@ -8,7 +8,7 @@ from torch import Tensor
 
 from edittools._inference import without_autocast
 from edittools._ledger import Weights
-from edittools._progress import Progress, bar_of
+from edittools._progress import Progress, advance, bar_of
 from edittools.classifiers import Classifier, usual_batch_size
 from edittools.cut import Cut
 from edittools.edits import Edit
@@ -105,7 +105,11 @@ class EditedPredictions:
     @torch.no_grad()
     @without_autocast()
     def of(self, images: Images, progress: Progress | None = None) -> Tensor:
-        """Return the predicted classes, `(1 + edits, N)`: without an edit first; -1 where logits hold NaN."""
+        """Return the predicted classes, `(1 + edits, N)`: without an edit first; -1 where logits hold NaN.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, or if the `update` of the bar raises an exception.
+        """
         name = f"{self.cut.layer}.weight"
         parts = []
         with bar_of(progress, total=len(images), desc="measuring the edit", unit="image") as bar:
@@ -116,7 +120,7 @@ class EditedPredictions:
                 outputs = [output, *(output + edit.changes[name].added(self.cut, keys) for edit in self.edits)]
                 classes = [predicted_classes(self.cut.logits(state, one)).cpu() for one in outputs]
                 parts.append(torch.stack(classes))
-                bar.update(len(batch))
+                advance(bar, len(batch))
         return torch.cat(parts, dim=1) if parts else torch.zeros(1 + len(self.edits), 0, dtype=torch.long)
 
 

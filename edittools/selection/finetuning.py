@@ -9,21 +9,20 @@ import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
 from edittools._inference import logits_of, without_autocast
-from edittools._progress import Progress, bar_of
+from edittools._progress import Progress, advance, bar_of
 from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar
 from edittools.metrics import predict
 from edittools.selection.hosts import divergence
 from edittools.selection.scores import CLEAN_WEIGHT, Candidate, Scores
-from edittools.selection.select import Ended, Selection
+from edittools.selection.select import Selection
 
 FINETUNING = "fine-tuning"
 """The name of the network that is fine-tuned on request, with which the edit is compared."""
@@ -107,7 +106,7 @@ def finetune_without_labels(
                 training = _Training(classifier, images, target, exemplars, where, rate, seed)
                 for steps in range(1, max(CHECKPOINTS) + 1):
                     training.step()
-                    _update(bar)
+                    advance(bar)
                     if steps not in CHECKPOINTS:
                         continue
                     edit = training.edit()
@@ -136,14 +135,6 @@ def finetune_without_labels(
     best = scores.best()
     settings = {name: value for name, value in best.params.items() if name != "method"}
     return Finetuned(best.scaled, settings, scores, complete)
-
-
-def _update(bar: Any) -> None:
-    """Update a bar; an exception ends the fine-tuning, as Ctrl-C does."""
-    try:
-        bar.update()
-    except Exception as error:
-        raise Ended("the progress bar has ended the fine-tuning") from error
 
 
 class _Training:

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from edittools._checks import one_of, warn
 from edittools._inference import refuse_inference_mode, without_autocast
 from edittools._ledger import Weights
-from edittools._progress import Progress, bar_of
+from edittools._progress import Progress, advance, bar_of
 from edittools.classifiers import Classifier, check_classifier, remap_labels
 from edittools.cut import Cut, State, cut_all, states_at
 from edittools.edits import Edit
@@ -90,10 +90,6 @@ class Selection:
     def lowers_objective(self) -> bool:
         """Whether the objective is lower with the edit than without one."""
         return float(self.scores.objective().min()) < self.scores.objective_before()
-
-
-class Ended(KeyboardInterrupt):
-    """Ctrl-C, or the update of a progress bar, has ended a selection; what was scored until then is kept."""
 
 
 def select_edit(
@@ -546,10 +542,7 @@ class Scored:
         Raises:
             Ended: if that raises an exception.
         """
-        try:
-            self._bar.update()
-        except Exception as error:
-            raise Ended("the progress bar has ended the selection") from error
+        advance(self._bar)
 
     def table(self, is_complete: bool = True, seconds: float = float("nan")) -> Scores:
         """Return the score table."""

@@ -1,7 +1,7 @@
 """A verdict: a checklist whose worst check decides whether to use an edit; and how many images would decide."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 USE = "use"
 UNCLEAR = "unclear"
@@ -45,6 +45,7 @@ class Check:
         advice: what to do if it does not hold.
         at_best: the best verdict if it does not hold. "use" means that the check only informs.
         line: the line of the verdict that gives its figure, one of `LINES`; empty for none.
+        in_words: the advice without names of Python, for a reader who writes no code; empty if `advice` has none.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Check:
     advice: str = ""
     at_best: str = USE
     line: str = ""
+    in_words: str = ""
 
     @property
     def status(self) -> str:
@@ -69,6 +71,11 @@ class Check:
         if self.holds is None and self.at_best != USE:
             return UNCLEAR
         return self.at_best
+
+    @property
+    def for_a_reader(self) -> "Check":
+        """This check with its advice in words."""
+        return replace(self, advice=self.in_words or self.advice)
 
     def __str__(self) -> str:
         text = f"{self.status}: {self.name}"

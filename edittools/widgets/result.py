@@ -26,21 +26,6 @@ BETTER, NO_BETTER, TOO_COSTLY = "promising", "no improvement", "too costly"
 SELECT, FIND, COMPARE = "select an edit", "find it elsewhere", "compare with fine-tuning"
 """The next steps that a button takes."""
 
-IN_WORDS_OF_THE_DESK = {
-    "; without images=, twice as many, since half select": "; of the clean images, half select, and at most 300",
-    "a weaker edit: fix.reselect(clean_weight=8)": "a lower strength",
-    "; pass finetuning=True to compare it": "",
-    "With retain=, pass": "Pass, as retained images,",
-    "Pass labeled images with the concept of other classes, right and wrong, as concept=.": (
-        "Find the images that show the mark, right and wrong ones, and label them."
-    ),
-    "Pass labeled ordinary images as clean=.": "Pass clean images.",
-    "Use fix.alternatives['fine-tuning'], or the network that you passed.": (
-        "In Python, session.searched.alternatives has the fine-tuned network."
-    ),
-}
-"""What the advice of `repair` is called on the desk, where there are no arguments to pass."""
-
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -171,7 +156,7 @@ def with_verdict(result: Result, fix: Assessment, before_change: bool = False) -
 
     Args:
         result: the result of the edit that is applied.
-        fix: the assessment of the edit.
+        fix: the assessment of the edit, with its advice in words.
         before_change: whether images or labels have changed since it was measured.
     """
     verdict = fix.verdict
@@ -181,13 +166,11 @@ def with_verdict(result: Result, fix: Assessment, before_change: bool = False) -
         reason = f"{reason} ({BEFORE_CHANGE})"
     step, action = _next_step(verdict, deciding)
     others = fix.summary().split("\n")[1:]  # the first line is the verdict
-    rest = [in_words_of_the_desk(line) for line in others]
-    if verdict.advice and in_words_of_the_desk(verdict.advice) != step:
-        rest.insert(0, in_words_of_the_desk(verdict.advice))
+    rest = [verdict.advice, *others] if verdict.advice and verdict.advice != step else others
     return replace(
         result,
         word=verdict.word,
-        reason=in_words_of_the_desk(reason),
+        reason=reason,
         step=step,
         action=action,
         details="\n".join(rest),
@@ -203,15 +186,8 @@ def _next_step(verdict: Verdict, deciding: list[Check]) -> tuple[str, str]:
             return "Save it.", ""
         return "Save it, or compare it with fine-tuning first.", COMPARE
     if not deciding:
-        return in_words_of_the_desk(verdict.advice), ""
+        return verdict.advice, ""
     check = deciding[0]
     if verdict.word == UNCLEAR and check.line == HELPS:
         return "Find more images that show the mark, right and wrong ones.", FIND
-    return in_words_of_the_desk(check.advice), ""
-
-
-def in_words_of_the_desk(text: str) -> str:
-    """Replace the names of arguments and attributes in what `repair` says."""
-    for words, others in IN_WORDS_OF_THE_DESK.items():
-        text = text.replace(words, others)
-    return text
+    return check.advice, ""

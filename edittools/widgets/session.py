@@ -872,6 +872,7 @@ class EditSession:
             moments=self._moments,
             progress=progress,
         )
+        fix = replace(fix, in_words=True, not_compared="fine-tuning was not compared")
         result = self._result_of_search(fix, exemplar.drawn_on)
         self._add_step(result, exemplar.drawn_on, fix.selection.candidate.strength)
         return fix
