@@ -8,8 +8,7 @@ trained nor tuned on them.
 The methods are the default of `select_edit`, an edit selected by hosts; what is selected from the same score table
 without its two parts (only edits of the exemplar; only edits of hosts of other classes, without a weight for the own
 class); an edit with default settings in the layer that the exemplar's own prediction selects; label-free fine-tuning
-with several seeds, selected by the same objective; and random directions in the layer of the default. With `--former
-FOLDER`, edits that a former search selected with about 1,000 labels, on the same exemplars, are evaluated as well.
+with several seeds, selected by the same objective; and random directions in the layer of the default.
 
 The evaluation uses every fourth photo of the split "val", from the second one on, with and without each shortcut, after
 all selections are made. Networks have seen most of these photos in their pretraining on ImageNet, so differences
@@ -25,7 +24,6 @@ what was selected, and an interrupted run continues where it was.
 """
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +39,7 @@ from _lib.label_free import (
     select_by_exemplar,
     select_by_hosts,
 )
-from _lib.results import BY_HOSTS, FORMER, Results
+from _lib.results import BY_HOSTS, Results
 from _lib.shortcuts import NAMES, NETWORKS, SEED_OF_TEST, UserCase, evaluation_photos, user_case
 from tqdm.auto import tqdm
 
@@ -49,7 +47,7 @@ from edittools.classifiers import fingerprint
 from edittools.course.scenarios.shortcuts import SHORTCUTS
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.methods import EDIT, RANDOM
+from edittools.methods import RANDOM
 from edittools.models import load_classifier
 from edittools.probing import jobs
 
@@ -61,9 +59,6 @@ SEEDS = 5
 
 MATCHED = "at the own class of the default"
 """The condition of a method that is weakened in this way."""
-
-FORMER_LIMITS = "within the limits"
-"""The former edits that are evaluated: those that its limits allowed."""
 
 
 class Pair(NamedTuple):
@@ -127,20 +122,6 @@ def selected_edits(folder: Path, seeds: int, pair: Pair) -> list[dict[str, Any]]
     return save_edits(folder, pair._asdict(), found)
 
 
-def former_edits(folder: Path) -> pd.DataFrame:
-    """Read which edits the former search selected: one JSON file per pair, a list of rows or a mapping with `rows`.
-
-    The rows of its edits within its limits are kept; `edit` is the path of the edit's file.
-    """
-    rows: list[dict[str, Any]] = []
-    for path in sorted(folder.glob("*.json")):
-        content = json.loads(path.read_text())
-        of_pair = content["rows"] if isinstance(content, dict) else content
-        rows += [row for row in of_pair if row["method"] == EDIT and row["limits"] == FORMER_LIMITS and row["edit"]]
-    table = pd.DataFrame(rows, columns=["network", "goal", "draw", "settings", "candidates", "seconds", "edit"])
-    return table.assign(method=FORMER, run="", edit=[str(folder / name) for name in table.edit])
-
-
 # --- evaluation -------------------------------------------------------------------------------------------------------
 
 
@@ -175,10 +156,6 @@ def experiment(options: argparse.Namespace) -> Results:
     work = partial(selected_edits, folder, options.seeds)
     about = f"edits {options.seeds} {code_digest(*label_free.CODE)} {weights}"
     selected = jobs.run(work, named, options.store, progress=tqdm, about=about)
-    if options.former is not None:
-        former = former_edits(options.former.resolve())
-        is_member = pd.MultiIndex.from_frame(former[["network", "goal", "draw"]]).isin(list(named.values()))
-        selected = pd.concat([selected, former[is_member]], ignore_index=True)
     about = f"evaluation {photos} {options.seeds} {sorted(selected.edit)} {code_digest(Path(effects.__file__).parent)}"
     work = partial(evaluated, folder, photos, selected)
     found = jobs.run(work, named, options.store, progress=tqdm, about=about).set_index("edit")
@@ -198,9 +175,6 @@ def main() -> None:
     arguments.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     arguments.add_argument("--draws", nargs="+", type=int, default=DRAWS, help="numbers of draws, from 1 on")
     arguments.add_argument("--seeds", type=int, default=SEEDS, help="number of seeds of fine-tuning")
-    arguments.add_argument(
-        "--former", type=Path, metavar="FOLDER", help="evaluate the edits of a former search as well"
-    )
     arguments.add_argument("--development", action="store_true", help='use draw 1 and tuning photos, none of "val"')
     add_store(arguments)
     options = arguments.parse_args()

@@ -4,7 +4,8 @@
     python benchmarks/tables.py            writes the tables of all pages
     python benchmarks/tables.py --check    fails where a page is not what the files say
 
-A page has the table of an experiment between `<!-- table: NAME -->` and `<!-- end -->`. It shows all parts of the
+A page has the table of an experiment between `<!-- table: NAME -->` and `<!-- end -->`, and a number in a sentence
+between `<!-- number: NAME -->` and `<!-- end -->` (see `_lib.numbers`). A table shows all parts of the
 experiment together: the files `NAME.csv` and `NAME_PART.csv`, each of which was made by one command, so that a long run
 that was interrupted resumes with the part that is missing. The tables in `SUMMARIES` compare the methods that matter to
 one question. Each function below makes the table of one experiment: a pivot of the long table that `_lib.results`
@@ -13,33 +14,27 @@ describes.
 
 import argparse
 import re
-from collections.abc import Callable
-from itertools import product
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 from _lib.cases_of_repair import quality_of
-from _lib.comparisons import without_labels
-from _lib.contest import CLEAN, OWN_CLASS, TARGET, headline
-from _lib.pivots import CHANGE, LEAST, LOSS, PRECISE_SHARE, RATIO, SHARE, cells, markdown
+from _lib.comparisons import MINUS, compared, joined
+from _lib.effects import CLEAN, OWN_CLASS, OWN_CLEAN, TARGET
+from _lib.numbers import BY_USERS, NUMBERS
+from _lib.pivots import LEAST, LOSS, RATIO, cells, markdown
 from _lib.results import (
     BLURRED,
     BY_EXEMPLAR,
     BY_HOSTS,
-    DEFAULT,
-    FINETUNING,
+    BY_LABELS,
     FOLDER,
     LABEL_FREE,
     METHOD_NAMES,
     NO_EDIT,
-    PASTED,
-    PASTED_UNLABELED,
-    SELECTED,
     SEVERAL,
-    decode,
     parts_of,
-    read_outcomes,
     read_parts,
     read_results,
     read_run,
@@ -49,10 +44,6 @@ from edittools._caching import atomic_path
 from edittools.methods import EDIT, RANDOM
 
 DOCS = FOLDER.parent / "docs"
-
-WITHIN, WITHOUT = "within the limits", "without limits"
-"""The conditions of results of a former search, which selected each method within limits on costs, and without."""
-
 
 # --- tables of one experiment ---
 
@@ -75,122 +66,13 @@ def short(network: str) -> str:
     return network.removeprefix("efficientnet_")
 
 
-# --- contests ---
-
-CORRECT = "correct"
-CORRECTED = "errors corrected"
-
-OTHER_SETS = {
-    "retain_test": ("retained images correct", CORRECT),
-    OWN_CLASS: ("own class with the mark correct", CORRECT),
-    "other words": ("errors with other words corrected", CORRECTED),
-    "unseen marks": ("errors with unseen marks corrected", CORRECTED),
-}
-"""The other sets for evaluation that tables show, by name: the title of their column, and the metric."""
-
-
-def contest(table: pd.DataFrame) -> str:
-    """Write what each method corrects, and what it costs; then the values of each case."""
+def compared_parts(table: pd.DataFrame) -> str:
+    """Write what each method corrects and costs, for each part of an experiment."""
     parts = []
     for run, part in table.groupby("run", sort=False):
         title = f"`{read_run(run)['command']}`:\n\n" if table.run.nunique() > 1 else ""
-        parts.append(f"{title}{contest_of_methods(part)}\n\n{contest_of_cases(part)}{verdicts_of_cases(run)}")
+        parts.append(f"{title}{compared(part)}")
     return "\n\n".join(parts)
-
-
-def contest_of_methods(table: pd.DataFrame) -> str:
-    """Write one row per method: means over the cases of one run."""
-    everywhere = table[table.network == "all"]
-    has_levels = table[table.metric == CORRECT].split.isin(OTHER_SETS).any()
-    shown = everywhere if has_levels else everywhere[everywhere.method != NO_EDIT]
-    methods = [method for method in METHOD_NAMES if (shown.method == method).any()]
-    columns = {"method": pd.Series({name: f"**{name}**" if name == EDIT else name for name in methods})}
-    has_limits = (everywhere.condition == WITHIN).any()
-    for limits in (WITHIN, WITHOUT) if has_limits else ("",):
-        prefix = f"{limits}: " if limits else ""
-        part = headline(table, limits)
-        part = pd.concat([part[part.method != NO_EDIT], everywhere[everywhere.method == NO_EDIT]])
-        feasible = part[part.metric == "feasible"].set_index("method")
-        if limits == WITHIN or (feasible.value < feasible.n).any():
-            columns[f"{prefix}feasible"] = feasible.value.map("{:.0f}".format) + " of " + feasible.n.astype(str)
-        columns[f"{prefix}errors corrected"] = cells(part, "errors corrected", TARGET)
-        columns[f"{prefix}accuracy, points"] = cells(part, "accuracy change", CLEAN)
-        for split, (title, metric) in OTHER_SETS.items():
-            columns[f"{prefix}{title}"] = cells(part, metric, split, interval=False)
-    seconds = everywhere[everywhere.metric == "CPU seconds"].drop_duplicates("method").set_index("method").value
-    columns["CPU seconds"] = seconds.map("{:.3g}".format)
-    return markdown(columns)
-
-
-SHOWN_BY_CASE = (BY_HOSTS, EDIT, BY_EXEMPLAR, LABEL_FREE)
-"""The methods whose values are written for each case."""
-
-FORMER_BY_CASE = {EDIT: WITHIN, FINETUNING: WITHIN, PASTED: WITHIN, DEFAULT: WITHOUT, PASTED_UNLABELED: WITHOUT}
-"""The same of a former search, and how they were selected."""
-
-
-def contest_of_cases(table: pd.DataFrame) -> str:
-    """Write one row per network and case: what methods correct and cost.
-
-    A method that does not depend on the case has one value for each network.
-    """
-    selected = read_run(table.run.iloc[0])["selected"]
-    has_limits = (table.condition == WITHIN).any()
-    of_edit = [one for one in selected if one["method"] == EDIT]
-    if has_limits:
-        of_edit = [one for one in of_edit if one["condition"].endswith(WITHIN)]
-    cases = dict.fromkeys((one["network"], one["condition"].split(", ")[0]) for one in of_edit)
-    methods = FORMER_BY_CASE if has_limits else dict.fromkeys(SHOWN_BY_CASE, "")
-    shown = {method: limits for method, limits in methods.items() if (table.method == method).any()}
-    by_case = {entry["method"] for entry in selected if not has_limits or ", " in entry["condition"]}
-    rows = []
-    for network, case in cases:
-        row = {"network": short(network), "case": case}
-        for method, limits in shown.items():
-            of_method = table[(table.network == network) & (table.method == method)]
-            condition = ", ".join(filter(None, [case, limits])) if method in by_case else limits
-            row[method] = _effect(of_method[of_method.condition == condition])
-        rows.append(row)
-    title = "Errors corrected, and change of accuracy in points, for each case:"
-    return f"{title}\n\n{markdown(dict(pd.DataFrame(rows).items()))}"
-
-
-def verdicts_of_cases(run: str) -> str:
-    """Write one row per edit with a verdict: what `repair` says of it, and what it does to the test images."""
-    outcomes = read_outcomes(run).set_index(["network", "method", "split"]).outcomes
-    rows = []
-    for one in read_run(run)["selected"]:
-        if "verdict" not in one or not one["condition"].endswith(WITHIN):
-            continue
-        row = {
-            "network": short(one["network"]),
-            "case": one["condition"].removesuffix(f", {WITHIN}"),
-            "verdict": f"*{one['verdict']}*",
-        }
-        splits = {name: (one["network"], one["method"], f"{name}, {one['condition']}") for name in COMPARED}
-        if splits[TARGET] in outcomes:  # otherwise, no candidate was feasible
-            compared = {name: decode(outcomes[split]) for name, split in splits.items()}
-            gained = {name: int(before.sum()) - int(after.sum()) for name, (before, after) in compared.items()}
-            _, own_class_wrong = compared[OWN_CLASS]
-            row["errors corrected"] = SHARE.value(gained[TARGET] / compared[TARGET][0].sum())
-            row["accuracy, points"] = CHANGE.value(100 * gained[CLEAN] / len(compared[CLEAN][0]))
-            row["own class with the mark correct"] = PRECISE_SHARE.value(1 - own_class_wrong.mean())
-        rows.append(row)
-    if not rows:
-        return ""
-    title = "The verdict of `repair` on each edit that it selects, and what the edit does to the test images:"
-    return f"\n\n{title}\n\n{markdown(dict(pd.DataFrame(rows).fillna('–').items()))}"
-
-
-COMPARED = (TARGET, CLEAN, OWN_CLASS)
-"""The test images on which an edit with a verdict is compared."""
-
-
-def _effect(rows: pd.DataFrame) -> str:
-    """Write the errors corrected and the change of accuracy of a method; a dash if it has none."""
-    corrected = cells(rows, "errors corrected", TARGET, interval=False)
-    change = cells(rows, "accuracy change", CLEAN, interval=False)
-    return f"{corrected.iloc[0]}, {change.iloc[0]}" if len(corrected) else "–"
 
 
 # --- other experiments ---
@@ -325,30 +207,11 @@ def _null_marks(table: pd.DataFrame) -> str:
     return markdown({"marks that carry no class": marks, **counts}, rows="network")
 
 
-def repair(table: pd.DataFrame) -> str:
-    """Write what `repair` says of each rule, and what it costs."""
-    index = ["network", "condition"]
-    selected = table[table.method == SELECTED]
-    control = table[table.method == RANDOM]
-    verdicts = {}
-    for run in table.run.unique():
-        said = [entry for entry in read_run(run)["selected"] if "verdict" in entry]
-        verdicts |= {(entry["network"], entry["condition"]): f"*{entry['verdict']}*" for entry in said}
-    rows = pd.MultiIndex.from_frame(selected[index].drop_duplicates())
-    errors = cells(selected, "errors before", "held out", index=index)
-    columns = {
-        "network": pd.Series([short(network) for network, _ in rows], rows),
-        "rule": pd.Series([condition for _, condition in rows], rows),
-        "verdict": pd.Series([verdicts[row] for row in rows], rows),
-        "held out, corrected / broken": slash(selected, "held out", index) + " of " + errors,
-        "net": cells(selected, "errors corrected", "held out", index=index),
-        "random directions, net": cells(control, "errors corrected", "held out", index=index),
-        "accuracy, points": cells(selected, "accuracy change", "clean", index=index),
-        "retained, broken": cells(selected, "broken", "retain", index=index),
-        "CPU seconds": cells(selected, "CPU seconds", index=index),
-        "MB added": cells(selected, "peak memory added", index=index),
-    }
-    return markdown(columns)
+def selection_cost(table: pd.DataFrame) -> str:
+    """Write what a selection takes: CPU seconds, and the memory that it adds."""
+    costs = {"CPU seconds": "CPU seconds", "MB added": "peak memory added"}
+    columns = {title: cells(table, metric, index="network") for title, metric in costs.items()}
+    return markdown(columns, rows="network")
 
 
 def calibration_audits(table: pd.DataFrame) -> str:
@@ -369,7 +232,7 @@ QUALITIES = ("good", "between", "bad", "changes nothing")
 
 
 def calibration_verdicts(table: pd.DataFrame) -> str:
-    """Write one row per rule and quality of an edit on new images: how often each word was given."""
+    """Write one row per quality of an edit on new images: how often each word was given."""
     cases = ["condition", "split"]
     figures = table[table.method == ""].pivot(index=cases, columns="metric", values="value")
     qualities = {}
@@ -378,17 +241,11 @@ def calibration_verdicts(table: pd.DataFrame) -> str:
         qualities[case] = "changes nothing" if changes_nothing else quality_of(row.dropna().to_dict())
     words = table[table.metric.isin(WORDS)]
     quality = [qualities[case] for case in words[cases].itertuples(index=False, name=None)]
-    counted = words.groupby([words.method, pd.Series(quality, words.index), words.metric]).size()
+    counted = words.groupby([pd.Series(quality, words.index), words.metric]).size()
     wide = counted.unstack("metric", fill_value=0).reindex(columns=WORDS, fill_value=0)
-    order = [row for row in product(words.method.unique(), QUALITIES) if row in wide.index]
-    wide = wide.loc[order]
-    columns = {
-        "rule": pd.Series([rule for rule, _ in order], wide.index),
-        "edit on new images": pd.Series([quality for _, quality in order], wide.index),
-        "cases": wide.sum(axis=1).map(str),
-        **{word: wide[word].map(str) for word in WORDS},
-    }
-    return markdown(columns)
+    wide = wide.loc[[quality for quality in QUALITIES if quality in wide.index]]
+    columns = {"cases": wide.sum(axis=1).map(str), **{word: wide[word].map(str) for word in WORDS}}
+    return markdown(columns, rows="edit on new images")
 
 
 SOLVERS = {"l1": "L1 over Λ", "least squares": "least squares"}
@@ -413,25 +270,13 @@ def edit_speed(table: pd.DataFrame) -> str:
     return markdown(columns, rows="solver")
 
 
-def paper_rehearsal(table: pd.DataFrame) -> str:
-    """Write which models of tier `paper` ran through which scenarios."""
-    passed = table[(table.metric == "passed") & (table.value == 1)].groupby("network", sort=False).condition
-    seconds = table[table.metric == "seconds"].groupby("network", sort=False).value.sum()
-    columns = {
-        "scenarios that passed": passed.agg(lambda names: ", ".join(names).replace("_", " ")),
-        "seconds": seconds.map("{:.0f}".format),
-    }
-    return markdown(columns, rows="model")
-
-
 TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
-    **dict.fromkeys(("snow", "typographic", "watermark", "learned_shortcut"), contest),
-    "gate": without_labels,
+    **dict.fromkeys(("learned_shortcut", "gate", "handwriting", "snow", "typographic"), compared_parts),
     **{
         function.__name__: function
         for function in (
-            *(synthetic, probing, audit_shortcuts, contact_sheets, repair),
-            *(calibration_audits, calibration_verdicts, edit_speed, paper_rehearsal),
+            *(synthetic, probing, audit_shortcuts, contact_sheets, selection_cost),
+            *(calibration_audits, calibration_verdicts, edit_speed),
         )
     },
 }
@@ -451,39 +296,33 @@ class Row(NamedTuple):
 
 SUMMARIES = {
     "summary": {
-        "a watermark, photos": Row("watermark"),
-        "vehicles on snow, photos": Row("snow_lite"),
         "vehicles on snow, rendered, small VGG": Row("snow_mini", network="mini_vgg"),
         "vehicles on snow, rendered, transformer": Row("snow_mini", network="mini_vit"),
         'an "iPod" sticker, rendered': Row("typographic_mini"),
     },
     "summary_snow": {
-        "photos": Row("snow_lite"),
         "rendered scenes, small VGG": Row("snow_mini", network="mini_vgg"),
         "rendered scenes, transformer": Row("snow_mini", network="mini_vit"),
     },
     "summary_writing": {
-        "a watermark, photos": Row("watermark"),
-        "watermarks that no exemplar shows": Row("watermark", "unseen marks"),
         'an "iPod" sticker, rendered': Row("typographic_mini"),
         "words that no exemplar shows": Row("typographic_mini", "other words"),
     },
 }
-"""The tables of the pages that answer one question each, and that of README."""
+"""The tables of the pages that answer one question each."""
 
-COLUMNS_OF_SUMMARY = {
-    BY_HOSTS: "",
-    EDIT: WITHIN,
-    SEVERAL: WITHIN,
-    LABEL_FREE: "",
-    FINETUNING: WITHIN,
-    DEFAULT: WITHOUT,
-    RANDOM: WITHOUT,
-    BLURRED: WITHIN,
+IN_SUMMARY = {
+    BY_HOSTS: "edit, selected by hosts",
+    BY_EXEMPLAR: "by the exemplar",
+    BY_LABELS: "by labels",
+    SEVERAL: "edit, several exemplars",
+    LABEL_FREE: "label-free fine-tuning",
+    RANDOM: "random direction",
+    BLURRED: "blurred, its position given",
 }
-"""The methods of a summary, and how a former search selected them."""
+"""The methods of a summary, and the titles of their columns."""
 
-WITH_ACCURACY = (BY_HOSTS, EDIT, LABEL_FREE, FINETUNING, DEFAULT)
+WITH_ACCURACY = (BY_HOSTS, BY_EXEMPLAR, BY_LABELS, LABEL_FREE)
 """The methods whose change of accuracy is written as well."""
 
 NARROW = ",\u00a0"
@@ -496,66 +335,46 @@ def summary(name: str) -> str:
     for title, one in SUMMARIES[name].items():
         table = read_results(one.run).assign(run=one.run)
         row = {"errors corrected": title}
-        has_limits = (table.condition == WITHIN).any()
-        for method, limits in COLUMNS_OF_SUMMARY.items():
-            part = headline(table[table.method == method], limits if has_limits else "", one.network)
-            corrected = cells(part, "errors corrected", one.split)
-            is_measured = (table.method == method).any()
-            text = corrected.iloc[0] if len(corrected) else "not feasible" if is_measured else "–"
+        for method, column in IN_SUMMARY.items():
+            is_mean = (table.method == method) & (table.network == one.network) & (table.condition == "")
+            corrected = cells(table[is_mean], "errors corrected", one.split)
+            text = corrected.iloc[0] if len(corrected) else "–"
             if method in WITH_ACCURACY and len(corrected):
-                text += f" at {cells(part, 'accuracy change', CLEAN, interval=False).iloc[0]}"
-            row[method] = text.replace(", ", NARROW)
+                text += f" at {cells(table[is_mean], 'accuracy change', CLEAN, interval=False).iloc[0]}"
+            row[column] = text.replace(", ", NARROW)
         rows.append(row)
     frame = pd.DataFrame(rows)
     return markdown(dict(frame.loc[:, (frame != "–").any()].items()))
 
 
-WITHOUT_LABELS = (DEFAULT, PASTED_UNLABELED, RANDOM)
-"""Methods that need no labeled image, so that nothing is selected for them within limits."""
+def unseen_marks() -> str:
+    """Write what methods do in networks and with marks that nothing was developed on."""
+    return means(read_results("gate"), BY_USERS, (BY_HOSTS, LABEL_FREE, BY_EXEMPLAR, NO_EDIT))
 
 
 def shortcuts() -> str:
-    """Write what a reader of README wants to know of learned shortcuts: help, costs, and what a method needs."""
+    """Write what methods do in the networks and with the marks of the development, in draws that it did not see."""
     table = read_results("learned_shortcut")
-    selected = {EDIT: WITHIN, FINETUNING: WITHIN, PASTED: WITHIN, **dict.fromkeys(WITHOUT_LABELS, WITHOUT)}
-    part = pd.concat([headline(table[table.method == name], how) for name, how in selected.items()])
-    seconds = part[part.metric == "CPU seconds"].set_index("method").value
-    part = pd.concat([part, table[table.method == NO_EDIT]])
-    needed = {name: "none" if name in WITHOUT_LABELS else "about 1,000" for name in selected}
-    needed[NO_EDIT] = ""
-    columns = {
-        "labeled images": pd.Series(needed),
-        "errors corrected": cells(part, "errors corrected", TARGET),
-        "accuracy, points": cells(part, "accuracy change", CLEAN),
-        "own class with the mark": cells(part, "correct", OWN_CLASS, interval=False),
-        "CPU seconds": seconds.map("{:.3g}".format),
-    }
-    return markdown(columns, rows="method")
+    return means(table, "", (BY_HOSTS, LABEL_FREE, BY_EXEMPLAR, RANDOM, NO_EDIT))
 
 
-BY_USERS = "as users make them"
-"""The condition of the exemplars of the gate that count."""
-
-
-def unseen_marks() -> str:
-    """Write what a reader of README wants to know of networks and marks that nothing was developed on."""
-    table = read_results("gate")
-    everywhere = table[(table.network == "all") & (table.condition == BY_USERS)]
-    differences = table[(table.network == "all") & (table.condition == f"{BY_USERS}, minus {BY_HOSTS}")]
-    part = everywhere[everywhere.method.isin([BY_HOSTS, LABEL_FREE, BY_EXEMPLAR, NO_EDIT])]
-    seconds = table[(table.metric == "CPU seconds") & (table.condition == BY_USERS) & (table.network != "all")]
-    by_method = seconds.groupby("method").value
-    order = [BY_HOSTS, LABEL_FREE, BY_EXEMPLAR, NO_EDIT]
+def means(table: pd.DataFrame, condition: str, methods: Sequence[str]) -> str:
+    """Write one row per method: means over pairs of a network and a mark, and the paired difference to the first."""
+    everywhere = table[(table.network == "all") & table.method.isin(methods)]
+    part = everywhere[everywhere.condition == condition]
+    differences = everywhere[everywhere.condition == joined(condition, MINUS)]
+    is_of_network = (table.network != "all") & (table.condition == condition)
+    seconds = table[is_of_network & (table.metric == "CPU seconds")].groupby("method").value
     columns = {
         "errors corrected": cells(part, "errors corrected", TARGET),
         "difference to the first": cells(differences, "errors corrected", TARGET),
         "accuracy, points": cells(part, "accuracy change", CLEAN),
         "predictions changed": cells(part, "predictions changed", CLEAN, interval=False),
         "own class with the mark": cells(part, "correct", OWN_CLASS, interval=False),
-        "without it": cells(part, "correct", "own class unmarked", interval=False),
-        "CPU seconds": by_method.min().map("{:.0f}".format) + " to " + by_method.max().map("{:.0f}".format),
+        "without it": cells(part, "correct", OWN_CLEAN, interval=False),
+        "CPU seconds": seconds.min().map("{:.0f}".format) + " to " + seconds.max().map("{:.0f}".format),
     }
-    return markdown({name: column.reindex(order) for name, column in columns.items()}, rows="method")
+    return markdown({name: column.reindex(methods) for name, column in columns.items()}, rows="method")
 
 
 def concepts() -> str:
@@ -583,6 +402,7 @@ QUESTIONS: dict[str, Callable[[], str]] = {
 # --- pages ---
 
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n\n).*?\n*(<!-- end -->)", re.DOTALL)
+NUMBER = re.compile(r"(<!-- number: (\w+) -->).*?(<!-- end -->)", re.DOTALL)
 
 
 def block(name: str) -> str:
@@ -608,14 +428,16 @@ def command(run: dict[str, Any]) -> str:
     return f"{text}, {run['date']}{seconds}"
 
 
+def written(text: str) -> str:
+    """Write the tables and the numbers of a page."""
+    text = TABLE.sub(lambda found: f"{found[1]}{block(found[2])}\n\n{found[3]}", text)
+    return NUMBER.sub(lambda found: f"{found[1]}{NUMBERS[found[2]]()}{found[3]}", text)
+
+
 def pages() -> dict[Path, str]:
-    """Return every page that has a table, as it should be."""
+    """Return every page that has a table or a number, as it should be."""
     texts = {path: path.read_text() for path in [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]}
-    return {
-        path: TABLE.sub(lambda found: f"{found[1]}{block(found[2])}\n\n{found[3]}", text)
-        for path, text in texts.items()
-        if "<!-- table: " in text
-    }
+    return {path: written(text) for path, text in texts.items() if TABLE.search(text) or NUMBER.search(text)}
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from _lib.blur import blurred
 from _lib.command import run
-from _lib.contest import TARGET, Sets
+from _lib.effects import TARGET, Sets
 from _lib.networks import contest_results, first_exemplars, network_parser, small
 from _lib.results import Results
 from tqdm.auto import tqdm

@@ -1,4 +1,4 @@
-"""Claim: one photo with a watermark and without it gives an edit that corrects other photos, on two networks.
+"""Claim: one photo with a watermark and without it gives an edit that corrects other photos, on four networks.
 
 Without labels, an edit is selected by ordinary photos with the mark of the exemplar, and the network is fine-tuned on
 the same; with labels, each method is selected by its cross-entropy on photos with the mark. Then each method is
@@ -14,7 +14,7 @@ from functools import partial
 
 from _lib.blur import blurred
 from _lib.command import run
-from _lib.contest import CLEAN, TARGET, Sets
+from _lib.effects import CLEAN, TARGET, Sets
 from _lib.networks import contest_results, first_exemplars, network_parser, photos, small
 from _lib.results import Results
 from _lib.watermark import SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from edittools.course.scenarios.scenario import Scenario
 from edittools.metrics import misclassified, predict
 
-NETWORKS = ("efficientnet_lite0", "squeezenet1_1")
+NETWORKS = ("squeezenet1_1", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 
 
 def scenario_of(exemplars: int, quick: bool, name: str) -> Scenario:

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from _lib import contest, networks, results
+from _lib import effects, networks, results
 from _lib.methods import select_for_exemplar
 from conftest import TinyNet, make_exemplar, randomise_norms
 from torch.nn.functional import interpolate
@@ -123,7 +123,7 @@ def selected(tiny_scenario):
 
 def test_every_method_selects_among_its_own_candidates(selected):
     found = {one.method: one for one in selected if one.method != RANDOM}
-    of_labels = [results.EDIT, results.FULL_RANK, results.PROJECTION, results.ON_EXEMPLAR]
+    of_labels = [results.BY_LABELS, results.FULL_RANK, results.PROJECTION, results.ON_EXEMPLAR]
     assert set(found) == {results.BY_HOSTS, results.BY_EXEMPLAR, *of_labels}
     assert all(set(one.edit.layers) <= {"conv1", "conv2"} for name, one in found.items() if name != results.ON_EXEMPLAR)
     assert found[results.BY_EXEMPLAR].candidates == 2  # one per layer
@@ -134,16 +134,18 @@ def test_every_method_selects_among_its_own_candidates(selected):
     assert {one.edit.layers for one in draws} == {found[results.BY_HOSTS].edit.layers}
 
 
-def test_contest_evaluates_each_edit_as_the_edited_network_does(tiny_scenario, selected):
+def test_each_edit_is_evaluated_as_the_edited_network(tiny_scenario, selected):
     sets = tiny_scenario.splits.for_evaluation
     assert list(sets) == ["target_test", "clean_test", "more"]
-    for one, found in zip(selected, contest.evaluated(tiny_scenario.classifier, selected, sets), strict=True):
-        assert list(found) == list(sets)
-        network = one.edit.edited(tiny_scenario.classifier)
-        for name, (before, after) in found.items():
-            data = sets[name]
-            assert before == misclassified(predict(tiny_scenario.classifier, data), data.labels).int().tolist()
-            assert after == misclassified(predict(network, data), data.labels).int().tolist()
+    edits = {str(number): one.edit for number, one in enumerate(selected)}
+    for name, found in effects.evaluated(tiny_scenario.classifier, edits, sets).items():
+        assert list(found) == ["target_test", "clean_test", effects.CHANGED, "more"]
+        network = edits[name].edited(tiny_scenario.classifier)
+        for split, data in sets.items():
+            before, after = (predict(one, data).argmax(1) for one in (tiny_scenario.classifier, network))
+            assert found[split] == [(predicted != data.labels).int().tolist() for predicted in (before, after)]
+            if split == effects.CLEAN:
+                assert found[effects.CHANGED][1] == (before != after).int().tolist()
 
 
 def test_contest_has_rows_for_each_exemplar_and_for_several(tiny_scenario):

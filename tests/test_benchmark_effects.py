@@ -115,7 +115,13 @@ def sets_with(corrected, broken_clean=0):
 def test_methods_are_compared_within_pairs():
     rows = []
     for number, (default, other) in enumerate([(8, 6), (9, 7), (5, 4), (7, 7), (8, 5), (6, 6)]):
-        case = {"network": "ab"[number % 2], "case": f"mark {number // 2}", "condition": "", "seconds": 2.0}
+        case = {
+            "network": "ab"[number % 2],
+            "case": f"mark {number // 2}",
+            "condition": "",
+            "candidates": 3,
+            "seconds": 2.0,
+        }
         rows.append({**case, "method": "default", "sets": sets_with(default)})
         for draw_of_other in (-1, 1):  # two draws, which are averaged
             sets = sets_with(other + draw_of_other, broken_clean=1 + draw_of_other)
@@ -139,13 +145,19 @@ def test_methods_are_compared_within_pairs():
 def test_table_of_methods_and_pairs():
     rows = []
     for number in range(6):
-        case = {"network": "ab"[number % 2], "case": f"mark {number // 2}", "condition": "exact", "seconds": 2.0}
+        case = {
+            "network": "ab"[number % 2],
+            "case": f"mark {number // 2}",
+            "condition": "exact",
+            "candidates": 3,
+            "seconds": 2.0,
+        }
         rows.append({**case, "method": BY_HOSTS, "sets": sets_with(8)})
         rows.append({**case, "method": LABEL_FREE, "sets": sets_with(9, broken_clean=1)})
     results = Results("gate", "photos")
     effects.add_means(results, pd.DataFrame(rows), BY_HOSTS)
-    text = comparisons.without_labels(results.frame().assign(run="gate"))
-    means, pairs = text.split("for each pair:")
+    text = comparisons.compared(results.frame().assign(run="gate"))
+    means, pairs = text.split("for each case:")
     [default] = [line for line in means.splitlines() if f"**{BY_HOSTS}**" in line]
     [other] = [line for line in means.splitlines() if f"| {LABEL_FREE} " in line]
     assert "| 80% [80, 80] " in default and "| 10% [10, 10] " in other and "−5.00" in other

@@ -7,7 +7,7 @@ from test_effects import effect_of
 
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.metrics import accuracy_interval
+from edittools.metrics import Comparison, accuracy_interval
 from edittools.selection import Effect, Splits
 from edittools.selection.checks import (
     accuracy_check,
@@ -24,6 +24,7 @@ from edittools.selection.checks import (
     instead_checks,
     is_within_limits,
     own_class_check,
+    own_hosts_check,
     random_check,
     retained_check,
     selection_checks,
@@ -331,3 +332,20 @@ def test_alternative_is_better_if_it_corrects_significantly_more_within_the_limi
 def test_fine_tuning_that_was_not_compared_is_said():
     checks = instead_checks(splits_of(), {"concept": effect(9)}, {}, "it was interrupted")
     assert [(check.figure, check.line, check.allows) for check in checks] == [("it was interrupted", "instead", "use")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "allows"), [(14, 7, "unclear"), (16, 14, "use"), (7, 14, "use"), (9, 9, "use")]
+)
+def test_ordinary_images_of_the_own_class_show_a_clear_fall(before, after, allows):
+    differs_before = torch.arange(20) >= before
+    differs_after = torch.arange(20) >= after
+    check = own_hosts_check(Comparison(differs_before, differs_after))
+    assert check.allows == allows
+    assert check.holds is (allows == "use") and f"{after} are predicted" in check.figure
+
+
+def test_without_hosts_the_own_class_is_not_judged_by_them():
+    empty = torch.zeros(0, dtype=torch.bool)
+    for hosts in (None, Comparison(empty, empty)):
+        assert own_hosts_check(hosts).holds is None and own_hosts_check(hosts).allows == "use"

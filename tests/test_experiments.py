@@ -1,7 +1,6 @@
 """What the experiments add to their results, on small exact cases."""
 
 import ast
-import json
 import os
 import subprocess
 import sys
@@ -12,10 +11,8 @@ from types import SimpleNamespace
 import audit_shortcuts
 import calibration
 import contact_sheets
-import learned_shortcut
 import numpy as np
 import pytest
-import repair
 import tables
 import torch
 from _lib import cases_of_repair, shortcuts
@@ -68,23 +65,17 @@ def test_quality_of_an_edit(net, accuracy, broken, quality):
 
 def test_calibration_counts_words_by_what_the_edit_does_to_new_images():
     results = Results("calibration", "squares")
-    cases = {"1": (0.5, 4, "use", "use"), "2": (0.5, 4, "unclear", "use"), "3": (-0.1, 1, "do not use", "unclear")}
-    cases["4"] = (0.0, 0, "do not use", "do not use")
-    for seed, (net, changed, word, other_word) in cases.items():
+    cases = {"1": (0.5, 4, "use"), "2": (0.5, 4, "unclear"), "3": (-0.1, 1, "do not use"), "4": (0.0, 0, "do not use")}
+    for seed, (net, changed, word) in cases.items():
         where = {"condition": "kind", "split": seed}
         results.add("errors corrected", net, **where)
         results.add("accuracy change", 0, **where)
         results.add("retained, broken (%)", 0, **where)
         results.add("changed held-out predictions", changed, **where)
         results.add(word, 1, method="verdict", **where)
-        results.add(other_word, 1, method="without random directions", **where)
     lines = [line.split("|")[1:-1] for line in tables.calibration_verdicts(results.frame()).splitlines()[2:]]
-    rows = {tuple(cell.strip() for cell in line[:2]): [int(cell) for cell in line[2:]] for line in lines}
-    assert rows["verdict", "good"] == [2, 1, 1, 0]
-    assert rows["without random directions", "good"] == [2, 2, 0, 0]
-    assert rows["verdict", "bad"] == [1, 0, 0, 1]
-    assert rows["without random directions", "bad"] == [1, 0, 1, 0]
-    assert rows["verdict", "changes nothing"] == [1, 0, 0, 1]
+    rows = {line[0].strip(): [int(cell) for cell in line[1:]] for line in lines}
+    assert rows == {"good": [2, 1, 1, 0], "bad": [1, 0, 0, 1], "changes nothing": [1, 0, 0, 1]}
 
 
 def test_frames_of_a_burst_are_those_of_scenes_that_are_right_and_wrong():
@@ -128,7 +119,7 @@ def test_first_misled_photo_is_the_exemplar():
 def test_measured_memory_is_that_of_the_call():
     """In a new process, since memory that was given back before may be used again."""
     script = "import torch; from _lib import memory; print(memory.measured(lambda: len(torch.ones(2**26))))"
-    folder = Path(repair.__file__).parent
+    folder = Path(calibration.__file__).parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
     told = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     count, cost = ast.literal_eval(told.stdout)
@@ -149,19 +140,6 @@ def test_draws_share_no_photo(photos32):
     assert not (labels[torch.cat(others)] == 2).any()
     assert all(labels[part].bincount().tolist() == [shortcuts.ORDINARY] * 5 for part in ordinary)
     assert torch.equal(shortcuts.ordinary_of_draw(left, 2), ordinary[0])
-
-
-def test_former_edits_are_those_within_the_limits(tmp_path):
-    row = {"network": "net", "goal": "church", "draw": 3, "settings": "", "candidates": 9, "seconds": 1.0}
-    rows = [
-        {**row, "method": "edit", "limits": "within the limits", "edit": "a.safetensors"},
-        {**row, "method": "edit", "limits": "without limits", "edit": "b.safetensors"},
-        {**row, "method": "full rank", "limits": "within the limits", "edit": "c.safetensors"},
-    ]
-    (tmp_path / "one.json").write_text(json.dumps(rows))
-    (tmp_path / "two.json").write_text(json.dumps({"rows": [{**row, "draw": 4, "method": "edit", **rows[0]}]}))
-    found = learned_shortcut.former_edits(tmp_path)
-    assert found.edit.tolist() == [str(tmp_path / "a.safetensors")] * 2
 
 
 # --- audit_shortcuts ---

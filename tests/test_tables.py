@@ -3,20 +3,23 @@
 import itertools
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic
 import tables
 import torch
 from _lib import pivots
-from _lib.contest import add_contest
+from _lib.effects import add_means
+from _lib.numbers import NUMBERS, of_pairs
 from _lib.results import (
     BLURRED,
     BY_HOSTS,
     COLUMNS,
-    FINETUNING,
     FOLDER,
+    LABEL_FREE,
     METHOD_NAMES,
+    SEVERAL,
     Results,
     decode,
     encode,
@@ -156,8 +159,23 @@ def test_page_tables_match_results():
     pages = tables.pages()
     named = {name for text in pages.values() for name in re.findall("<!-- table: (.*) -->", text)}
     assert named == {*tables.TABLES, *tables.SUMMARIES, *tables.QUESTIONS}
+    numbers = {name for text in pages.values() for name in re.findall(r"<!-- number: (\w+) -->", text)}
+    assert numbers == set(NUMBERS)
     for path, text in pages.items():
         assert path.read_text() == text, path.name
+
+
+def test_numbers_in_the_text_follow_from_the_outcomes_of_images():
+    """The mean over pairs that README names, from the images of each pair."""
+    outcomes = read_outcomes("gate")
+    of_edit = outcomes[(outcomes.method == BY_HOSTS) & outcomes.split.str.startswith("target_test, ")]
+    nets = []
+    for row in of_edit[of_edit.split.str.contains("as users make them", regex=False)].itertuples():
+        errors = row.outcomes.count("+") + row.outcomes.count("x")
+        nets.append((row.outcomes.count("+") - row.outcomes.count("-")) / errors)
+    stored = of_pairs("gate", BY_HOSTS, "target_test", "errors corrected", "as users make them")
+    assert f"{np.mean(nets):.0%}" == NUMBERS["gate_edit"]()
+    assert stored.min() <= np.mean(nets) <= stored.max()
 
 
 def test_every_stored_run_is_in_a_table():
@@ -165,31 +183,26 @@ def test_every_stored_run_is_in_a_table():
     assert shown == {path.stem for path in FOLDER.glob("*.csv")}
 
 
-@pytest.mark.parametrize("run", ["learned_shortcut", "snow_lite", "snow_mini", "typographic_mini", "watermark"])
-@pytest.mark.parametrize("method", [EDIT, FINETUNING])
-def test_headline_follows_from_the_outcomes_of_images(run, method):
+@pytest.mark.parametrize("run", ["handwriting", "snow_mini", "typographic_mini"])
+@pytest.mark.parametrize("method", [BY_HOSTS, LABEL_FREE])
+def test_means_follow_from_the_outcomes_of_images(run, method):
     of_images = read_outcomes(run)
-    is_selected = (of_images.method == method) & of_images.split.str.endswith(tables.WITHIN)
-    nets = []
-    changes = []
-    for row in of_images[is_selected].itertuples():
+    of_images = of_images[of_images.method == method]
+    nets = {}
+    changes = {}
+    for row in of_images.itertuples():
         split, *condition = row.split.split(", ")
         case = (row.network, condition[0])
         gained = row.outcomes.count("+") - row.outcomes.count("-")
         if split == "target_test":
-            errors = row.outcomes.count("+") + row.outcomes.count("x")
-            nets.append({"case": case, "value": gained / errors})
+            nets[case] = gained / (row.outcomes.count("+") + row.outcomes.count("x"))
         if split == "clean_test":
-            changes.append({"case": case, "value": 100 * gained / len(row.outcomes)})
+            changes[case] = 100 * gained / len(row.outcomes)
     table = read_results(run)
-    is_method = (table.network == "all") & (table.method == method) & (table.condition == tables.WITHIN)
-    stored = table[is_method].set_index(["split", "metric"]).value
-    if not nets:
-        assert stored["", "feasible"] == 0
-        return
-    for key, rows in {("target_test", "errors corrected"): nets, ("clean_test", "accuracy change"): changes}.items():
-        of_cases = pd.DataFrame(rows).groupby("case").value.mean()
-        assert stored[key] == pytest.approx(of_cases.mean(), abs=1e-8)
+    is_mean = (table.network == "all") & (table.method == method) & (table.condition == "")
+    stored = table[is_mean].set_index(["split", "metric"]).value
+    assert stored["target_test", "errors corrected"] == pytest.approx(np.mean(list(nets.values())), abs=1e-8)
+    assert stored["clean_test", "accuracy change"] == pytest.approx(np.mean(list(changes.values())), abs=1e-8)
 
 
 def test_parts_of_an_experiment_are_read_as_one_table(tmp_path):
@@ -217,17 +230,17 @@ def contest_row(method, after, network="net", case="a", run=""):
 
 def contest_table(rows):
     results = Results("snow", "photos")
-    add_contest(results, pd.DataFrame(rows))
-    return results, results.frame().assign(run="a_run")
+    add_means(results, pd.DataFrame(rows).assign(condition=""), BY_HOSTS)
+    return results.frame().assign(run="a_run")
 
 
-def test_contest_means_are_over_cases_whose_runs_are_averaged_first():
+def test_means_are_over_cases_whose_runs_are_averaged_first():
     after = {("net", "a"): ["half", "all"], ("net", "b"): ["all", "all"], ("other", "a"): ["worse"]}
     after |= {("other", "b"): ["all", "all"], ("other", "c"): ["half", "half"]}
     rows = []
     for (network, case), of_runs in after.items():
         rows += [contest_row(EDIT, one, network, case, f"seed {seed}") for seed, one in enumerate(of_runs)]
-    results, table = contest_table([*rows, contest_row(RANDOM, "half", run="draw 0")])
+    table = contest_table([*rows, contest_row(RANDOM, "half", run="draw 0")])
     of_edit = table[(table.method == EDIT) & (table.split == "target_test")]
     corrected = of_edit[of_edit.network == "all"].set_index("metric").loc["errors corrected"]
     expected = stats.ttest_1samp([0.75, 1.0, -0.25, 1.0, 0.5], 0).confidence_interval()
@@ -237,46 +250,44 @@ def test_contest_means_are_over_cases_whose_runs_are_averaged_first():
     of_network = of_edit[of_edit.network == "net"].set_index(["condition", "metric"]).value
     assert of_network["", "errors corrected"] == pytest.approx(0.875)
     assert of_network["a", "errors corrected"] == pytest.approx(0.75)
-    stored = {row["split"]: row["outcomes"] for row in results.outcomes if row["network"] == "net"}
-    assert stored["target_test, a, seed 0"] == "xx++."
 
 
-def test_contest_counts_costs_on_other_sets():
-    _, table = contest_table([contest_row(EDIT, "half"), contest_row(RANDOM, "half", run="draw 0")])
+def test_costs_on_other_sets_are_counted():
+    table = contest_table([contest_row(EDIT, "half"), contest_row(RANDOM, "half", run="draw 0")])
     found = table[(table.network == "all") & (table.method == EDIT)].set_index(["split", "metric"]).value
     assert found["clean_test", "accuracy change"] == pytest.approx(-20)
     assert found["retain_test", "correct"] == 0 and found["retain_test", "errors corrected"] == -1
 
 
-def test_contest_gives_the_range_of_random_directions():
-    rows = [contest_row(RANDOM, one, run=f"draw {draw}") for draw, one in enumerate(("half", "all", "worse"))]
-    _, table = contest_table(rows)
-    [row] = table[table.condition == "range of draws"].to_dict("records")
-    assert (row["low"], row["value"], row["high"]) == pytest.approx((-0.25, (0.5 + 1 - 0.25) / 3, 1))
+def test_differences_are_those_within_cases_that_both_methods_have():
+    rows = [contest_row(BY_HOSTS, one, case=case) for case, one in {"a": "half", "b": "all"}.items()]
+    rows += [contest_row(EDIT, one, case=case) for case, one in {"b": "half", "c": "worse"}.items()]
+    table = contest_table([*rows, contest_row(SEVERAL, "all", case="a and b")])
+    is_difference = (table.condition == f"minus {BY_HOSTS}") & (table.split == "target_test")
+    assert table[is_difference].set_index("method").value.to_dict() == {EDIT: -0.5}
 
 
-def test_contest_has_one_row_per_method_and_one_per_case(monkeypatch):
+def test_comparison_has_one_row_per_method_and_one_per_case():
     rows = [contest_row(BY_HOSTS, "half"), contest_row(EDIT, "all"), contest_row(RANDOM, "half", run="draw 0")]
-    results, table = contest_table([*rows, contest_row(BLURRED, "worse", case="")])
-    monkeypatch.setattr(tables, "read_run", lambda name: {"selected": results.selected})
-    monkeypatch.setattr(tables, "read_outcomes", lambda name: pd.DataFrame(results.outcomes))
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables.contest(table).splitlines()]
+    table = contest_table([*rows, contest_row(BLURRED, "worse")])
+    text = tables.compared_parts(table)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     header = lines[0]
     of_methods = {line[0]: dict(zip(header, line, strict=True)) for line in lines if len(line) == len(header)}
-    assert of_methods["**edit**"]["errors corrected"] == "100%"
+    assert of_methods["edit"]["errors corrected"] == "100%"
+    assert of_methods["edit"][f"errors corrected, minus {BY_HOSTS}"] == "50%"
     assert of_methods[BLURRED]["errors corrected"] == "−25%"
     assert of_methods["no edit"]["retained images correct"] == "50.0%"
-    assert lines[-1] == ["net", "a", "50%, −20.00", "100%, −20.00"]
+    assert lines[-1][:4] == ["net", "a", "50%, −20.00", "100%, −20.00"]
 
 
 def test_summary_leaves_out_what_was_not_measured(monkeypatch):
-    _, table = contest_table([contest_row(BY_HOSTS, "half"), contest_row(RANDOM, "all", run="draw 0")])
+    table = contest_table([contest_row(BY_HOSTS, "half"), contest_row(RANDOM, "all", run="draw 0")])
     monkeypatch.setattr(tables, "read_results", lambda name: table)
-    header, _, *lines = tables.summary("summary_snow").splitlines()
+    header, _, *lines = tables.summary("summary_writing").splitlines()
     titles = [cell.strip() for cell in header.split("|")[1:-1]]
     first = dict(zip(titles, (cell.strip() for cell in lines[0].split("|")[1:-1]), strict=True))
-    assert first[BY_HOSTS] == "50% at −20.00" and first[RANDOM] == "100%"
-    assert FINETUNING not in titles and BLURRED not in titles
+    assert list(first.values())[1:] == ["50% at −20.00", "100%"]
 
 
 def test_effects_are_counted_by_photos_used_and_left_out_below_ten():

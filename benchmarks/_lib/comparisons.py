@@ -1,10 +1,10 @@
-"""Tables of methods that need no labels: means over pairs of a network and a mark, and the values of each pair."""
+"""Tables of methods that are compared on the same cases: means over cases, and the values of each case."""
 
 import pandas as pd
 
-from _lib.effects import ACCURACY, CLEAN, CORRECT, CORRECTED, FLIPS, METRICS, OWN_CLASS, OWN_CLEAN, TARGET
+from _lib.effects import ACCURACY, CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET
 from _lib.pivots import cells, markdown
-from _lib.results import BY_HOSTS, METHOD_NAMES, NO_EDIT
+from _lib.results import BY_HOSTS, METHOD_NAMES
 
 TITLES = {
     (TARGET, CORRECTED): "errors corrected",
@@ -12,25 +12,38 @@ TITLES = {
     (CLEAN, FLIPS): "predictions changed",
     (OWN_CLASS, CORRECT): "own class with the mark",
     (OWN_CLEAN, CORRECT): "own class without it",
+    ("retain_test", CORRECT): "retained images correct",
+    ("elsewhere", CORRECT): "unrelated predictions kept",
+    ("other words", CORRECTED): "errors with other words corrected",
+    ("unseen marks", CORRECTED): "errors with unseen marks corrected",
 }
-"""The title of each metric."""
+"""The title of each metric that a table shows."""
+
+SHOWN_BY_CASE = ((TARGET, CORRECTED), (CLEAN, ACCURACY), (OWN_CLASS, CORRECT))
+"""The metrics that are shown for each case."""
 
 MINUS = f"minus {BY_HOSTS}"
 """The condition of differences from the default."""
 
 
-def without_labels(table: pd.DataFrame) -> str:
-    """Write what each method corrects and costs, and how it differs from the default; then the values of each pair."""
-    everywhere = table[(table.network == "all") & ~table.condition.str.contains(MINUS, regex=False)]
+def compared(table: pd.DataFrame) -> str:
+    """Write what each method corrects and costs, and how it differs from the default; then the values of each case."""
     parts = []
-    for condition in everywhere[everywhere.metric.isin([metric for _, metric in METRICS])].condition.unique():
+    for condition in conditions_of(table):
         title = f"{condition}:\n\n" if condition else ""
-        parts.append(f"{title}{of_methods(table, condition)}\n\n{of_pairs(table, condition)}")
+        parts.append(f"{title}{of_methods(table, condition)}\n\n{of_cases(table, condition)}")
     return "\n\n".join(parts)
 
 
+def conditions_of(table: pd.DataFrame) -> list[str]:
+    """List the conditions within which methods are compared."""
+    is_mean = (table.network == "all") & (table.metric == CORRECTED) & (table.split == TARGET)
+    is_difference = table.condition.str.contains(MINUS, regex=False)
+    return table[is_mean & ~is_difference].condition.unique().tolist()
+
+
 def of_methods(table: pd.DataFrame, condition: str) -> str:
-    """Write one row per method: means over all pairs, and the mean paired difference from the default."""
+    """Write one row per method: means over all cases, and the mean paired difference from the default."""
     everywhere = table[table.network == "all"]
     part = everywhere[everywhere.condition == condition]
     differences = everywhere[everywhere.condition == joined(condition, MINUS)]
@@ -47,23 +60,24 @@ def of_methods(table: pd.DataFrame, condition: str) -> str:
     return markdown(columns)
 
 
-def of_pairs(table: pd.DataFrame, condition: str) -> str:
-    """Write one row per network and mark: what the methods correct, the change of accuracy, and the own class."""
-    here = table[(table.network != "all") & (table.metric == CORRECTED) & (table.method == BY_HOSTS)]
+def of_cases(table: pd.DataFrame, condition: str) -> str:
+    """Write one row per case: what the methods correct, the change of accuracy, and the own class if there is one."""
     start = joined(condition, "")
-    cases = [row for row in here.itertuples() if row.condition.startswith(start) and row.condition != condition]
+    others = tuple(other for other in conditions_of(table) if other != condition and other.startswith(start))
+    is_value = (table.network != "all") & (table.metric == CORRECTED) & (table.split == TARGET)
+    is_here = table.condition.str.startswith(start) & (table.condition != condition)
+    values = table[is_value & is_here & ~table.condition.str.startswith(others)]
     rows = []
-    for case in cases:
-        of_case = table[(table.network == case.network) & (table.condition == case.condition)]
-        row = {"network": case.network, "mark": case.condition.removeprefix(start)}
+    for (network, case), of_case in values.groupby(["network", "condition"], sort=False):
+        here = table[(table.network == network) & (table.condition == case)]
+        row = {"network": network, "case": case.removeprefix(start)}
         for method in METHOD_NAMES:
-            of_method = of_case[of_case.method == method]
-            if method != NO_EDIT and len(of_method):
-                values = [cells(of_method, metric, split).iloc[0] for split, metric in (*METRICS[:2], METRICS[3])]
-                row[method] = ", ".join(values)
+            if method in of_case.method.to_list():
+                texts = [cells(here[here.method == method], metric, split) for split, metric in SHOWN_BY_CASE]
+                row[method] = ", ".join(text.iloc[0] for text in texts if len(text))
         rows.append(row)
-    title = "Errors corrected, change of accuracy in points, and own class with the mark, for each pair:"
-    return f"{title}\n\n{markdown(dict(pd.DataFrame(rows).items()))}"
+    title = "Errors corrected, change of accuracy in points, and, for a mark, its own class, for each case:"
+    return f"{title}\n\n{markdown(dict(pd.DataFrame(rows).fillna('–').items()))}"
 
 
 def joined(condition: str, more: str) -> str:

@@ -1,7 +1,8 @@
-"""What edits do to photos with a mark and without it, and how much methods differ on the same cases.
+"""What edits do to sets of images, and how much methods differ on the same cases.
 
-A case is a network with one mark. What an edit does to each set of photos is stored as `{set: [before, after]}`, 1 for
-each image that is misclassified; in `CHANGED`, for each that is predicted otherwise than without an edit.
+A case is a network with one mark, or with one exemplar. What an edit does to each set of images is stored as
+`{set: [before, after]}`, 1 for each image that is misclassified; in `CHANGED`, for each that is predicted otherwise
+than without an edit.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,10 +43,7 @@ OWN_CLEAN = "own class unmarked"
 """The photos of the mark's class without the mark."""
 
 CORRECTED, ACCURACY, FLIPS, CORRECT = "errors corrected", "accuracy change", "predictions changed", "correct"
-"""The metrics: two shares, points, and a share. "correct" is given for both sets of the mark's class."""
-
-METRICS = ((TARGET, CORRECTED), (CLEAN, ACCURACY), (CLEAN, FLIPS), (OWN_CLASS, CORRECT), (OWN_CLEAN, CORRECT))
-"""The metrics of an edit, each by its set."""
+"""The metrics: two shares, points, and a share. "correct" is given for all sets but the first two."""
 
 FEWEST_FOR_INTERVAL = 5
 """Fewer values have no interval, since they say too little of how they vary."""
@@ -68,8 +66,8 @@ def predictions_with(
 ) -> dict[str, Tensor]:
     """Predict the class of photos with each edit, and without one as "", `(N,)` class indices by name.
 
-    Each group runs once up to the layers of all edits of one layer; other edits, such as fine-tuned networks, run from
-    the start.
+    Each group runs once up to the layers of all edits; fine-tuned networks, whose layers no edit can have, run from the
+    start.
 
     Args:
         classifier: the classifier without an edit.
@@ -77,20 +75,46 @@ def predictions_with(
         groups: the photos in groups.
         title: the title of the progress bar.
     """
-    of_one_layer = {name: edit for name, edit in edits.items() if len(edit.layers) == 1}
-    changed = {edit.layers[0] for edit in of_one_layer.values()}
     layers = candidate_layers(classifier)
-    cuts = cut_all(classifier, [layer for layer in layers if layer in changed or layer == layers[-1]])
-    networks = {name: edit.edited(classifier) for name, edit in edits.items() if name not in of_one_layer}
+    of_layers = {name: edit for name, edit in edits.items() if set(edit.layers) <= set(layers)}
+    first = {next(layer for layer in layers if layer in edit.layers) for edit in of_layers.values()}
+    cuts = cut_all(classifier, [layer for layer in layers if layer in first or layer == layers[-1]])
+    networks = {name: edit.edited(classifier) for name, edit in edits.items() if name not in of_layers}
     found: dict[str, list[Tensor]] = {name: [] for name in ("", *edits)}
     for group in tqdm(groups, desc=title, mininterval=10):
         cached = CachedActivations(cuts, group, len(group), memory=StateMemory(inf, cuts))
         found[""].append(predicted_classes(cached.original))
-        for name, edit in of_one_layer.items():
+        for name, edit in of_layers.items():
             found[name].append(predicted_classes(cached.logits(edit)))
         for name, network in networks.items():
             found[name].append(predicted_classes(predict(network, group)))
     return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def evaluated(
+    classifier: Classifier, edits: Mapping[str, Edit], sets: Mapping[str, LabelledImages]
+) -> dict[str, dict[str, list[list[int]]]]:
+    """Evaluate edits on sets of images.
+
+    Args:
+        classifier: the classifier without an edit.
+        edits: the edits by name.
+        sets: the sets by name.
+
+    Returns:
+        What each edit does to each set, by name, and to the predictions for `CLEAN`.
+    """
+    found: dict[str, dict[str, list[list[int]]]] = {name: {} for name in edits}
+    for split, data in sets.items():
+        groups = (group for group, _ in _groups_with_numbers(data, torch.arange(len(data))))
+        predicted = predictions_with(classifier, edits, groups, split)
+        for name in edits:
+            compared = [(predicted[one] != data.labels).int().tolist() for one in ("", name)]
+            found[name][split] = compared
+            if split == CLEAN:
+                changed = (predicted[name] != predicted[""]).int()
+                found[name][CHANGED] = [torch.zeros_like(changed).tolist(), changed.tolist()]
+    return found
 
 
 def effects(
@@ -210,20 +234,25 @@ def net_share(before: np.ndarray, after: np.ndarray) -> float:
 
 def metrics_of(sets: Sets) -> dict[tuple[str, str], float]:
     """Compute the metrics of an edit, by set and metric: shares, and the change of accuracy in points."""
-    before_clean, after_clean = np.array(sets[CLEAN])
-    values = {
-        (TARGET, CORRECTED): net_share(*np.array(sets[TARGET])),
-        (CLEAN, ACCURACY): 100 * float(before_clean.mean() - after_clean.mean()),
-        (CLEAN, FLIPS): float(np.mean(sets[CHANGED][1])),
-    }
-    for name in (OWN_CLASS, OWN_CLEAN):
-        values[name, CORRECT] = 1 - float(np.mean(sets[name][1]))
+    values = {}
+    for name, wrong in sets.items():
+        before, after = np.array(wrong, dtype=bool)
+        if name == CLEAN:
+            values[CLEAN, ACCURACY] = 100 * float(before.mean() - after.mean())
+            continue
+        if name == CHANGED:
+            values[CLEAN, FLIPS] = float(after.mean())
+            continue
+        if name not in (OWN_CLASS, OWN_CLEAN):
+            values[name, CORRECTED] = net_share(before, after)
+        if name != TARGET:
+            values[name, CORRECT] = 1 - float(after.mean())
     return values
 
 
 def metrics_without_edit(sets: Sets) -> dict[tuple[str, str], float]:
     """Compute the shares that are correct without an edit, by set and metric."""
-    return {(name, CORRECT): 1 - float(np.mean(sets[name][0])) for name in (TARGET, CLEAN, OWN_CLASS, OWN_CLEAN)}
+    return {(name, CORRECT): 1 - float(np.mean(wrong[0])) for name, wrong in sets.items() if name != CHANGED}
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -245,8 +274,8 @@ def add_means(results: Results, rows: pd.DataFrame, selected: str) -> None:
 
     Args:
         results: the results.
-        rows: one row per edit, with the columns `network`, `case`, `condition`, `method`, `seconds`, `sets`. Methods
-            are compared within a condition, such as a kind of exemplar.
+        rows: one row per edit, with the columns `network`, `case`, `condition`, `method`, `candidates`, `seconds`,
+            `sets`. Methods are compared within a condition, such as a kind of exemplar.
         selected: the name of the method from which the others differ.
     """
     for condition, of_condition in rows.groupby("condition", sort=False):
@@ -255,11 +284,13 @@ def add_means(results: Results, rows: pd.DataFrame, selected: str) -> None:
         for method in of_condition.method.unique():
             where = {"method": method, "condition": str(condition)}
             _add_method(results, values.loc[method], where)
-            seconds = of_condition[of_condition.method == method].groupby("network", sort=False).seconds.mean()
-            for network, mean in seconds.items():
-                results.add("CPU seconds", mean, network=str(network), **where)
+            costs = of_condition[of_condition.method == method].groupby("network", sort=False)
+            for network, mean in costs[["seconds", "candidates"]].mean().iterrows():
+                results.add("CPU seconds", mean.seconds, network=str(network), **where)
+                results.add("candidates", mean.candidates, network=str(network), **where)
             if method != selected and selected in values.index:
-                _add_differences(results, values.loc[method] - values.loc[selected], where, selected)
+                differences = (values.loc[method] - values.loc[selected]).dropna(how="all")
+                _add_differences(results, differences, where, selected)
 
 
 def means_by_case(rows: pd.DataFrame, metrics: Callable[[Sets], Mapping] = metrics_of) -> pd.DataFrame:
@@ -280,7 +311,7 @@ def _add_method(results: Results, values: pd.DataFrame, where: Mapping[str, str]
     of_all = {**where, "network": "all"}
     condition = where["condition"]
     for split, metric in values:
-        column = values[split, metric]
+        column = values[split, metric].dropna()
         interval = student_interval(column.to_list()) or ()
         results.add(metric, column.mean(), split=split, interval=interval, **of_all)
         for network, of_network in column.groupby(level="network", sort=False):
@@ -294,7 +325,9 @@ def _add_differences(results: Results, differences: pd.DataFrame, where: Mapping
     """Add the means of paired differences over all cases, with Student's interval."""
     condition = ", ".join(filter(None, [where["condition"], f"minus {selected}"]))
     for split, metric in differences:
-        column = differences[split, metric]
+        column = differences[split, metric].dropna()
+        if column.empty:
+            continue
         of_all = {"network": "all", "method": where["method"], "split": split, "condition": condition}
         results.add(metric, column.mean(), interval=student_interval(column.to_list()) or (), **of_all)
 

@@ -14,6 +14,7 @@ from _lib.label_free import Selected, random_directions
 from _lib.results import (
     BY_EXEMPLAR,
     BY_HOSTS,
+    BY_LABELS,
     FULL_RANK,
     LABEL_FREE,
     ON_EXEMPLAR,
@@ -63,7 +64,7 @@ def select_for_exemplar(scenario: Scenario, name: str, finetuning: bool) -> list
     """
     exemplars = {name: [scenario.exemplars[name]]}
     by_hosts, selection = _timed(scenario, exemplars, BY_HOSTS, HOSTS)
-    by_labels, of_labels = _timed(scenario, exemplars, EDIT, LABELS)
+    by_labels, of_labels = _timed(scenario, exemplars, BY_LABELS, LABELS)
     by_exemplar, _ = _timed(scenario, exemplars, BY_EXEMPLAR, EXEMPLAR)
     found = [by_hosts, by_labels, by_exemplar]
     found += _other_methods(scenario, exemplars, of_labels)

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from _lib.command import add_store, code_digest, parser
-from _lib.contest import Sets, add_contest, evaluated
+from _lib.effects import Sets, add_means, add_outcomes, evaluated
 from _lib.label_free import Selected
 from _lib.methods import select_for_exemplar, select_for_several
-from _lib.results import BLURRED, Results
+from _lib.results import BLURRED, BY_HOSTS, Results
 from edittools import __file__ as package
 from edittools.classifiers import fingerprint
 from edittools.course.scenarios.scenario import Scenario, Splits
@@ -59,11 +59,13 @@ def contest(make_scenario: MakeScenario, blur: Blur | None, finetuning: bool, ne
         of_cases |= {name: select_for_several(scenario, name) for name in scenario.several}
         cases = [name for name, of_case in of_cases.items() for _ in of_case]
         selected = [one for of_case in of_cases.values() for one in of_case]
-        found = evaluated(scenario.classifier, selected, scenario.splits.for_evaluation)
-        rows = [_row(network, *entry) for entry in zip(cases, selected, found, strict=True)]
+        edits = {str(number): one.edit for number, one in enumerate(selected)}
+        found = evaluated(scenario.classifier, edits, scenario.splits.for_evaluation)
+        rows = [_row(network, *entry) for entry in zip(cases, selected, found.values(), strict=True)]
         if blur is not None:
             of_blur = {"method": BLURRED, "settings": "no weight", "candidates": 1, "seconds": 0.0, "run": ""}
-            rows.append({"network": network, "case": "", **of_blur, "sets": blur(scenario)})
+            of_blur["sets"] = blur(scenario)
+            rows += [{"network": network, "case": name, **of_blur} for name in scenario.exemplars]
     return rows
 
 
@@ -111,7 +113,9 @@ def contest_results(
         print(f"{name} is finished", flush=True)
     results = Results(experiment, dataset)
     rows = pd.concat(parts, ignore_index=True)
-    add_contest(results, rows.assign(sets=[join_sets(sets, joined or {}) for sets in rows.sets]))
+    rows = rows.assign(condition="", sets=[join_sets(sets, joined or {}) for sets in rows.sets])
+    add_means(results, rows, BY_HOSTS)
+    add_outcomes(results, rows)
     return results
 
 

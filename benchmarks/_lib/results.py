@@ -30,23 +30,17 @@ COLUMNS = ["experiment", "dataset", "network", "method", "split", "condition", "
 in points. A value that is missing in a row is undefined, such as a share of no cases.
 """
 
-DEFAULT = "edit with default settings, no labels"
 SEVERAL = "edit, several exemplars"
 FULL_RANK = "full rank"
 PROJECTION = "concept projection"
-FINETUNING = "fine-tuning"
-PASTED = "fine-tuning with pasted marks"
-PASTED_UNLABELED = "fine-tuning with pasted marks, no labels"
 ON_EXEMPLAR = "fine-tuning on the exemplar"
-LAST_LAYER = "last layer retrained"
 BY_HOSTS = "edit selected by hosts"
 BY_EXEMPLAR = "edit selected by the exemplar"
+BY_LABELS = "edit selected by labels"
 OF_EXEMPLAR_BY_HOSTS = "edit of the exemplar, selected by hosts"
 OF_HOSTS_BY_OTHERS = "edit of hosts, selected by hosts of other classes"
 LABEL_FREE = "label-free fine-tuning"
-FORMER = "former search, labeled"
 BLURRED = "blurred, its position given"
-SELECTED = "selected method"
 NO_EDIT = "no edit"
 
 METHOD_NAMES = (
@@ -55,20 +49,14 @@ METHOD_NAMES = (
     OF_EXEMPLAR_BY_HOSTS,
     BY_EXEMPLAR,
     LABEL_FREE,
-    FORMER,
+    BY_LABELS,
     EDIT,
     SEVERAL,
     FULL_RANK,
     PROJECTION,
-    DEFAULT,
-    FINETUNING,
-    PASTED,
-    PASTED_UNLABELED,
     ON_EXEMPLAR,
-    LAST_LAYER,
     RANDOM,
     BLURRED,
-    SELECTED,
     NO_EDIT,
 )
 """The names of the methods in results and on pages."""

@@ -123,13 +123,13 @@ def watermark_scenario(model: str = "efficientnet_lite0", progress: Progress | N
 
 
 def _mark_exemplars(classifier: Classifier, candidates: LabelledImages) -> dict[str, Exemplar]:
-    """Make exemplars of the first two candidates that are misclassified with the mark only, by class name."""
+    """Make exemplars of the candidates that are misclassified with the mark only, by class name."""
     mask = SHOWN_MARK.mask(classifier.size)
     marked = SHOWN_MARK.on(candidates)
     wrong_unmarked = misclassified(predict(classifier, candidates), candidates.labels)
     wrong_marked = misclassified(predict(classifier, marked), marked.labels)
     exemplars = {}
-    for i in (wrong_marked & ~wrong_unmarked).nonzero()[:2, 0].tolist():
+    for i in (wrong_marked & ~wrong_unmarked).nonzero()[:, 0].tolist():
         label = int(candidates.labels[i])
         exemplars[candidates.classes[label]] = Exemplar(candidates.images[i], marked.images[i], mask, label)
     return exemplars

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from edittools._ledger import Weights
@@ -21,7 +22,7 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import Images
 from edittools.methods import METHODS, RANDOM
-from edittools.metrics import predict, wilson
+from edittools.metrics import Comparison, predict, wilson
 from edittools.reports import Page, report_paths, save_report
 from edittools.selection.checks import (
     WEAKER,
@@ -31,6 +32,7 @@ from edittools.selection.checks import (
     help_checks,
     images_checks,
     instead_checks,
+    own_hosts_check,
     selection_checks,
 )
 from edittools.selection.effects import EditedPredictions, Effect, rows_of
@@ -240,19 +242,36 @@ class Assessment:
         hosts = self.selection.hosts
         if hosts is None:
             return pd.DataFrame(columns=["hosts", "alike before", "alike with the edit", "changed without the mark"])
-        measuring = hosts.measure
-        predictions = EditedPredictions(self.classifier, [self.selection.edit])
-        before, after = predictions.of(measuring.marked)
-        original, without_mark = predictions.of(measuring.images)
+        is_own = hosts.measure.is_own
+        with_mark, without_mark = self._effect_on_hosts
         rows = {}
-        for name, is_member in {"other classes": ~measuring.is_own, "own class": measuring.is_own}.items():
+        for name, is_member in {"other classes": ~is_own, "own class": is_own}.items():
             rows[name] = {
                 "hosts": int(is_member.sum()),
-                "alike before": int((before == original)[is_member].sum()),
-                "alike with the edit": int((after == original)[is_member].sum()),
-                "changed without the mark": int((without_mark != original)[is_member].sum()),
+                "alike before": int((~with_mark.before)[is_member].sum()),
+                "alike with the edit": int((~with_mark.after)[is_member].sum()),
+                "changed without the mark": int(without_mark.after[is_member].sum()),
             }
         return pd.DataFrame.from_dict(rows, orient="index")
+
+    @cached_property
+    def _effect_on_hosts(self) -> tuple[Comparison, Comparison]:
+        """Which hosts that selected nothing are predicted otherwise than without the mark, with it and without it."""
+        hosts = self.selection.hosts.measure
+        predictions = EditedPredictions(self.classifier, [self.selection.edit])
+        original, without_mark = predictions.of(hosts.images)
+        before, after = (predicted != original for predicted in predictions.of(hosts.marked))
+        return Comparison(before, after), Comparison(torch.zeros_like(after), without_mark != original)
+
+    @property
+    def own_hosts(self) -> Comparison | None:
+        """Of these, with the mark, those of the mark's own class; None if the exemplar has selected the edit."""
+        hosts = self.selection.hosts
+        if hosts is None:
+            return None
+        with_mark, _ = self._effect_on_hosts
+        is_own = hosts.measure.is_own
+        return Comparison(with_mark.before[is_own], with_mark.after[is_own])
 
     def changed(self, images: Images) -> pd.DataFrame:
         """List the images whose prediction changes with the edit, the most confident change first.
@@ -303,6 +322,7 @@ class Assessment:
         checks += help_checks(self.effects.get("concept"), self.random_directions, self.splits.source)
         weaker = WEAKER if self.selection.hosts is not None else WEAKER_BY_EXEMPLAR
         checks += cost_checks(self.splits, self.effects, weaker)
+        checks.append(own_hosts_check(self.own_hosts, weaker))
         checks += instead_checks(self.splits, self.effects, self.alternative_effects, self.not_compared)
         return tuple(check.for_a_reader if self.in_words else check for check in checks)
 

@@ -612,6 +612,32 @@ def own_class_check(own_class: Effect | None, without_mark: Effect | None, weake
     return _exceeded(name, figure, high < -MAX_OWN_DROP, None, "", weaker)
 
 
+def own_hosts_check(own_hosts: Comparison | None, weaker: str = WEAKER) -> Check:
+    """Check that ordinary images of the mark's own class are predicted, with the mark, about as often as without it.
+
+    A clear fall (exact McNemar test) is a cost to the own class that few labeled images with the mark may not show.
+
+    Args:
+        own_hosts: which of them are predicted otherwise than without the mark, before and with the edit; None if there
+            are no hosts.
+        weaker: how to get a weaker edit.
+    """
+    name = "ordinary images of the mark's own class keep their predictions with the mark"
+    if own_hosts is None or not len(own_hosts.before):
+        return Check(name, None)
+    alike_before, alike = (int((~differs).sum()) for differs in (own_hosts.before, own_hosts.after))
+    figure = (
+        f"of {len(own_hosts.before)} ordinary images of the mark's own class, with the mark, {alike} are predicted as "
+        f"without it with the edit, {alike_before} before it"
+    )
+    falls = alike < alike_before and mcnemar(own_hosts.corrected, own_hosts.broken) < SIGNIFICANCE
+    if not falls:
+        return Check(name, True, figure, at_best=UNCLEAR)
+    advice = f"Pass more images with the mark of the class that x' is predicted as, or try a weaker edit: {weaker}."
+    in_words = "Add images of the mark's own class that show it, or try a weaker edit."
+    return Check(name, False, figure, advice, UNCLEAR, COSTS, in_words=in_words)
+
+
 # --- instead ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,6 @@
 """Rehearse tier `paper`: each of its models, each of its scenarios, end to end, with nothing from outside.
 
     PYTHONPATH=benchmarks python tests/slow/paper_rehearsal.py --model resnet18 --scenario snow
-    PYTHONPATH=benchmarks python tests/slow/paper_rehearsal.py --output results/paper_rehearsal.csv
 
 Weights are random, photos are rendered, and the last layer is fitted to them, so that some are classified correctly and
 there is something to select on. A scenario is run through with few images, layers and candidates, and says nothing
@@ -23,7 +22,7 @@ import numpy as np
 import pooch
 import torch
 from _lib.command import parser, run
-from _lib.contest import evaluated
+from _lib.effects import evaluated
 from _lib.methods import select_for_exemplar
 from _lib.results import BY_HOSTS, Results
 from PIL import Image
@@ -128,7 +127,8 @@ def _select(scenario: Scenario) -> Edit:
     """Select for every method that gets one exemplar, evaluate what was selected, and return the edit by hosts."""
     [name] = scenario.exemplars
     selected = select_for_exemplar(scenario, name, finetuning=False)
-    assert len(evaluated(scenario.classifier, selected, scenario.splits.for_evaluation)) == len(selected)
+    edits = {str(number): one.edit for number, one in enumerate(selected)}
+    assert list(evaluated(scenario.classifier, edits, scenario.splits.for_evaluation)) == list(edits)
     return next(one.edit for one in selected if one.method == BY_HOSTS)
 
 

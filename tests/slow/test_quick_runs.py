@@ -10,8 +10,14 @@ from conftest import needs_photos
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOOLS = ("demo", "tables")
-OF_PHOTOS = ("snow_lite", "watermark")
-NEED_IMAGENETTE = ("gate", "learned_shortcut", "audit_shortcuts", "contact_sheets")  # which has to be downloaded
+OF_PHOTOS = ("handwriting", "snow_lite", "watermark")
+NEED_IMAGENETTE = (
+    "gate",
+    "learned_shortcut",
+    "audit_shortcuts",
+    "contact_sheets",
+    "selection_cost",
+)  # which has to be downloaded
 LEFT_OUT = (*TOOLS, *NEED_IMAGENETTE)
 SCRIPTS = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in LEFT_OUT]
 
