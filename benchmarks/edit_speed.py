@@ -6,10 +6,10 @@ The layer is VGG16's last convolution (512 → 512, 3 × 3, at 14 × 14, random 
 The naive solver, which is what the paper's method prescribes, trains the full weight with Adam for 20,000 steps
 and projects its change on the direction every 10 steps; `--naive-steps` of them are timed and the time is extrapolated.
 Its loss is measured after a projection, as it must be.
-A lower loss may cost more elsewhere. So the time is also taken in which the naive solver's loss is reached at no larger
-movement of the outputs of reference keys (root mean square, see `Problem.reference_change`): weights λ of that movement
-are tried from the largest down, and the time is that of all tried. C is measured before. The naive solver comes by
-lower losses than its last one, so the same is done for the lowest: ours against its time until then.
+The naive solver comes by lower losses than its last one. So the time is also taken in which its lowest loss is reached,
+against its time until then, at no larger movement of the outputs of reference keys (root mean square, see
+`Problem.reference_change`): weights λ of that movement are tried from the largest down, and the time is that of all
+tried. C is measured before.
 """
 
 import argparse
@@ -47,10 +47,10 @@ def problem_setting(seed: int = 0) -> tuple[Classifier, Exemplar, Tensor]:
     return classifier, exemplar, torch.rand(4, 3, 224, 224)
 
 
-def naive_solve(problem: Problem, steps: int, rate: float = 1e-3) -> tuple[Tensor, Tensor, int]:
-    """Train the whole weight, projecting its change on the directions every 10 steps (and at the end).
+def naive_solve(problem: Problem, steps: int, rate: float = 1e-3) -> tuple[Tensor, int]:
+    """Train the whole weight, projecting its change on the directions every 10 steps.
 
-    Give the last weight, the projected one of lowest loss on the way, and after how many steps that was.
+    Return the projected weight of lowest loss on the way, and after how many steps that was.
     """
     cut, basis = problem.cut, problem.basis
     weight = cut.weight.detach().clone().requires_grad_()
@@ -70,8 +70,7 @@ def naive_solve(problem: Problem, steps: int, rate: float = 1e-3) -> tuple[Tenso
         optimizer.step()
         if step % 10 == 9:
             project()
-    project()
-    return weight.detach(), best, best_step
+    return best, best_step
 
 
 def naive_loss(problem: Problem, weight: Tensor) -> Tensor:
@@ -101,28 +100,26 @@ def reach(
 
 
 @torch.no_grad()
-def at_equal_movement(
-    problem: Problem, weight: Tensor, naive_time: float, named: str = "equal_movement"
-) -> dict[str, float | None]:
+def at_lowest(problem: Problem, weight: Tensor, naive_time: float) -> dict[str, float | None]:
     """How much faster ours reach the loss of a naive `weight` at no larger movement than its own, None if never.
 
     The weight took the naive solver `naive_time` seconds.
     """
     loss = float(naive_loss(problem, weight))
     most = movement(problem, torch.einsum("onhw,rn->orhw", weight - problem.cut.weight, problem.basis))
-    figures: dict[str, float | None] = {f"naive_movement_{named}": most, f"naive_loss_{named}": loss}
+    figures: dict[str, float | None] = {"naive_movement_lowest": most, "naive_loss_lowest": loss}
     for name, solve in SOLVERS.items():
         found = reach(problem, solve, loss, most)
         took = seconds(lambda solve=solve: reach(problem, solve, loss, most))
-        figures[f"{name}_time_ratio_{named}"] = naive_time / took if found else None
+        figures[f"{name}_time_ratio_lowest"] = naive_time / took if found else None
         if found:
             reached, moved = float(problem.l1(found[1])), movement(problem, found[1])
-            figures |= {f"{name}_movement_{named}": moved, f"{name}_loss_{named}": reached}
+            figures |= {f"{name}_movement_lowest": moved, f"{name}_loss_lowest": reached}
     return figures
 
 
 def solvers(problem: Problem, steps: int) -> dict[str, float | None]:
-    """Ours against `steps` steps of the naive solver, and to its losses at no larger movement.
+    """Ours against `steps` steps of the naive solver, and to its lowest loss at no larger movement.
 
     Args:
         problem: the problem with a penalty, so that it holds the second moment; ours ignore it unless λ is named.
@@ -131,11 +128,10 @@ def solvers(problem: Problem, steps: int) -> dict[str, float | None]:
     plain = replace(problem, reference_weight=0.0)
     naive_solve(problem, 5)  # to warm up
     started = time.perf_counter()
-    last, best, best_step = naive_solve(problem, steps)
+    best, best_step = naive_solve(problem, steps)
     step_time = (time.perf_counter() - started) / steps
     naive_time = step_time * NAIVE_TOTAL
-    figures = at_equal_movement(problem, last, naive_time)
-    figures |= at_equal_movement(problem, best, step_time * best_step, "lowest")
+    figures = at_lowest(problem, best, step_time * best_step)
     with torch.no_grad():
         figures |= {
             "loss_before": float(problem.l1(torch.zeros(problem.coefficients_shape))),
