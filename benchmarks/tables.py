@@ -271,7 +271,7 @@ def edit_speed(table: pd.DataFrame) -> str:
 
 
 TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
-    **dict.fromkeys(("learned_shortcut", "gate", "handwriting", "snow", "typographic"), compared_parts),
+    **dict.fromkeys(("learned_shortcut", "gate", "handwriting", "snow", "typographic", "watermark"), compared_parts),
     **{
         function.__name__: function
         for function in (
@@ -299,6 +299,7 @@ SUMMARIES = {
         "vehicles on snow, rendered, small VGG": Row("snow_mini", network="mini_vgg"),
         "vehicles on snow, rendered, transformer": Row("snow_mini", network="mini_vit"),
         'an "iPod" sticker, rendered': Row("typographic_mini"),
+        "a watermark, photos": Row("watermark"),
     },
     "summary_snow": {
         "rendered scenes, small VGG": Row("snow_mini", network="mini_vgg"),
@@ -307,6 +308,8 @@ SUMMARIES = {
     "summary_writing": {
         'an "iPod" sticker, rendered': Row("typographic_mini"),
         "words that no exemplar shows": Row("typographic_mini", "other words"),
+        "a watermark, photos": Row("watermark"),
+        "watermarks that no exemplar shows": Row("watermark", "unseen marks"),
     },
 }
 """The tables of the pages that answer one question each."""

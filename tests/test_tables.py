@@ -183,7 +183,7 @@ def test_every_stored_run_is_in_a_table():
     assert shown == {path.stem for path in FOLDER.glob("*.csv")}
 
 
-@pytest.mark.parametrize("run", ["handwriting", "snow_mini", "typographic_mini"])
+@pytest.mark.parametrize("run", ["handwriting", "snow_mini", "typographic_mini", "watermark"])
 @pytest.mark.parametrize("method", [BY_HOSTS, LABEL_FREE])
 def test_means_follow_from_the_outcomes_of_images(run, method):
     of_images = read_outcomes(run)

@@ -79,6 +79,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "learned_edit": lambda: share(figure("learned_shortcut", BY_HOSTS, TARGET, CORRECTED)),
     "learned_tuned": lambda: share(figure("learned_shortcut", LABEL_FREE, TARGET, CORRECTED)),
     "learned_exemplar": lambda: share(figure("learned_shortcut", BY_EXEMPLAR, TARGET, CORRECTED)),
+    "watermark_edit": lambda: share(figure("watermark", BY_HOSTS, TARGET, CORRECTED)),
     "notes_edit": lambda: share(figure("handwriting", BY_HOSTS, TARGET, CORRECTED)),
 }
 """The text of each number, by name."""
