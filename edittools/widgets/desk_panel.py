@@ -427,6 +427,8 @@ class Controls(ipywidgets.VBox):
         """Enable what needs the classified images only."""
         for control in self._inputs:
             control.disabled = False
+        for menu in (self.material, self.layer):
+            menu.send_state()  # a page that opened while they were filled may have missed their options
         self.is_started = True
         self.show_search(None)
 
