@@ -143,7 +143,10 @@ def measured(exemplars: int, rates: tuple[float, ...], network: str) -> list[dic
         predicted = effects.predictions_with(classifier, edits, groups, "photos with notes")
     number_of = torch.arange(len(shown))
     wrong = {name: (~is_correct[number_of, classes]).int().tolist() for name, classes in predicted.items()}
-    of_notes = {"misread": sum(not note.before for note in notes), "right without": sum(one.without for one in notes)}
+    of_notes = {
+        "misclassified": sum(not note.before for note in notes),
+        "correct without the note": sum(one.without for one in notes),
+    }
     return [
         {"network": network, "case": case, **one.row(), **of_notes}
         | {"sets": {effects.TARGET: [wrong[""], wrong[name]], **found[name]}}
@@ -163,7 +166,7 @@ def experiment(options: argparse.Namespace) -> Results:
     rows = rows.assign(condition="")
     effects.add_means(results, rows, BY_HOSTS)
     for network, of_network in rows.groupby("network", sort=False):
-        for metric in ("misread", "right without"):
+        for metric in ("misclassified", "correct without the note"):
             results.add(metric, of_network[metric].iloc[0], network=network, method=NO_EDIT, n=len(NOTES))
     effects.add_outcomes(results, rows)
     return results
