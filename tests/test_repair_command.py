@@ -198,3 +198,12 @@ def test_main_repair_replaces_no_file_of_other_origin_without_force(files, tmp_p
     (tmp_path / "report.html").write_text("mine")
     assert main(command(files, tmp_path)) == 2
     assert "--force" in capsys.readouterr().err and (tmp_path / "report.html").read_text() == "mine"
+
+
+def test_empty_mask_is_named(tmp_path):
+    classifier = et.load_classifier("mini_vgg")
+    for name in ("x", "changed"):
+        save_image(tmp_path / f"{name}.png", torch.rand(3, classifier.size, classifier.size))
+    save_image(tmp_path / "mask.png", torch.zeros(1, classifier.size, classifier.size))
+    with pytest.raises(ValueError, match=r"mask\.png.* is empty"):
+        load_exemplar(tmp_path / "x.png", tmp_path / "changed.png", tmp_path / "mask.png", classifier)

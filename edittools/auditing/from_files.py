@@ -52,7 +52,7 @@ def load_exemplar(
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if the files have different sizes, or are no exemplar.
+        ValueError: if the files have different sizes, if the mask is empty, or if they are no exemplar.
     """
     height, width = photo_size(image)
     for path in (changed, mask):
@@ -62,7 +62,10 @@ def load_exemplar(
                 f"{fspath(image)!r} has {width} × {height} pixels, but {fspath(path)!r} has {other_width} × "
                 f"{other_height}; save x, x' and the mask at the same size"
             )
-    return Exemplar(load_image(image, classifier), load_image(changed, classifier), load_mask(mask, classifier))
+    is_masked = load_mask(mask, classifier)
+    if not is_masked.any():
+        raise ValueError(f"the mask {fspath(mask)!r} is empty; paint the part that misleads white")
+    return Exemplar(load_image(image, classifier), load_image(changed, classifier), is_masked)
 
 
 def ordinary_images(
