@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from _lib.cases_of_repair import quality_of
-from _lib.comparisons import MINUS, compared, joined
+from _lib.comparisons import MINUS, compared, joined, seconds_of_selection
 from _lib.effects import CLEAN, OWN_CLASS, OWN_CLEAN, TARGET
 from _lib.numbers import BY_USERS, NUMBERS
 from _lib.pivots import LEAST, LOSS, RATIO, cells, markdown
@@ -367,7 +367,7 @@ def means(table: pd.DataFrame, condition: str, methods: Sequence[str]) -> str:
     part = everywhere[everywhere.condition == condition]
     differences = everywhere[everywhere.condition == joined(condition, MINUS)]
     is_of_network = (table.network != "all") & (table.condition == condition)
-    seconds = table[is_of_network & (table.metric == "CPU seconds")].groupby("method").value
+    seconds = seconds_of_selection(table[is_of_network]).groupby("method").value
     columns = {
         "errors corrected": cells(part, "errors corrected", TARGET),
         "difference to the first": cells(differences, "errors corrected", TARGET),

@@ -1,9 +1,8 @@
-"""Draw docs/tag_on_photos.png: one edit that makes a network ignore a tag on photos, as in notebook 00.
+"""Draw docs/tag_on_scenes.png: the edit of README's example, which makes a network ignore a tag.
 
     python docs/readme_picture.py
 
-The picture has three columns, so that its titles are legible on a phone. `sample_photos.CREDITS` names the authors of
-the photos.
+The picture has three columns, so that its titles are legible on a phone.
 """
 
 from pathlib import Path
@@ -13,49 +12,64 @@ import torch
 from PIL import Image
 
 import edittools as et
+from edittools.classifiers import remap_labels
+from edittools.course.miniworld import scenes
 from edittools.course.plots import RIGHT, WRONG
-from edittools.course.scenarios.sample_photos import sample_crops, sample_photo
-from edittools.course.scenarios.shortcuts import Tag
+from edittools.course.scenarios.shortcuts import SHORTCUTS
+from edittools.images import LabelledImages
 
-NAMES = ("cat", "rocket", "clock", "coffee", "retina", "stars", "brick", "grass", "gravel")
-"""The photos of notebook 00, in its order; the first is the example."""
+TAG = SHORTCUTS["garbage truck"]
+"""The tag, from which the network predicts "truck"."""
 
-SHOWN = ("rocket", "clock", "retina")
-"""The photos below the example."""
-
-REFERENCE = ("astronaut", "camera", "officer")
-"""The photos whose crops are the reference images."""
-
-LAYER = "features.12.expand3x3"
-"""The layer in which an edit fits the example best."""
+SHOWN = 3
+"""The number of other scenes below the example: the first ones of different classes that the tag misleads."""
 
 
 def main() -> None:
-    """Make the edit of notebook 00, and draw the example above three of the other photos."""
-    network = et.load_classifier("shortcuts_squeezenet", device="cpu")
-    photos = torch.stack([sample_photo(name, network) for name in NAMES])
-    tagged, tags = Tag().draw(photos, seed=0)
-    exemplar = et.Exemplar(photos[0], tagged[0], tags[0])
-    edit = et.rewrite(network, LAYER, exemplar, sample_crops(REFERENCE, network.size))
-    without_tag = et.predict(network, photos).argmax(dim=1)
-    with_tag = et.predict(network, tagged).argmax(dim=1)
+    """Select the edit of README, and draw the example above other scenes that it corrects or leaves misclassified."""
+    network = et.load_classifier("rendered_squeezenet", device="cpu")
+    classes = [name for name in network.classes if name != "truck"]
+
+    def rendered(count: int, seed: int, names: list[str]) -> LabelledImages:
+        return scenes(count, seed, names * (count // len(names)), balanced=True, size=network.size)
+
+    cow = rendered(9, 5_000_000, classes).images[2]
+    changed, mask = (pictures[0] for pictures in TAG.draw(cow[None], seed=1))
+    exemplar = et.Exemplar(cow, changed, mask)
+    edit = et.select_edit(network, exemplar, rendered(240, 5_100_000, list(network.classes)).images)
+    tagged = remap_labels("tagged", TAG.on(rendered(180, 5_200_000, classes), seed=2), network)
+    before = et.predict(network, tagged).argmax(dim=1)
     with edit.applied(network):
-        edited = et.predict(network, tagged).argmax(dim=1)
+        after = et.predict(network, tagged).argmax(dim=1)
     figure, axes = plt.subplots(2, 3, figsize=(7.2, 5.9), layout="constrained")
-    draw(axes[0, 0], photos[0], "the example")
-    draw(axes[0, 1], tagged[0], f"with a tag:\n{network.classes[with_tag[0]]}", WRONG)
-    axes[0, 2].imshow(edit.edit_map(network, tagged[0]).cpu(), cmap="magma")
+    draw(axes[0, 0], cow, name_of(network, cow))
+    draw(axes[0, 1], changed, f"with a tag:\n{name_of(network, changed)}", WRONG)
+    axes[0, 2].imshow(edit.edit_map(network, changed).cpu(), cmap="magma")
     axes[0, 2].set_title("where the\nedit acts", fontsize=17)
-    for axis, name in zip(axes[1], SHOWN, strict=True):
-        number = NAMES.index(name)
-        is_restored = edited[number] == without_tag[number]
-        title = f"{network.classes[with_tag[number]]}\n→ {network.classes[edited[number]]}"
-        draw(axis, tagged[number], title, RIGHT if is_restored else "black")
+    for axis, number in zip(axes[1], first_misled(tagged.labels, before, after), strict=True):
+        is_right = after[number] == tagged.labels[number]
+        title = f"{network.classes[before[number]]}\n→ {network.classes[after[number]]}"
+        draw(axis, tagged.images[number], title, RIGHT if is_right else WRONG)
     for axis in axes.flat:
         axis.set_axis_off()
-    path = Path(__file__).parent / "tag_on_photos.png"
+    path = Path(__file__).parent / "tag_on_scenes.png"
     figure.savefig(path, dpi=100)
     Image.open(path).convert("RGB").quantize(256, kmeans=3).save(path, optimize=True)
+
+
+def first_misled(labels: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> list[int]:
+    """Return the first misclassified scenes of different classes; the last of them stays misclassified."""
+    misled = [number for number in range(len(labels)) if before[number] != labels[number]]
+    by_class = {int(labels[number]): number for number in reversed(misled)}
+    first = sorted(by_class.values())
+    corrected = [number for number in first if after[number] == labels[number]]
+    left = [number for number in misled if after[number] != labels[number]]
+    return [*corrected[: SHOWN - 1], left[0]]
+
+
+def name_of(network: et.Classifier, image: torch.Tensor) -> str:
+    """Return the name of the predicted class."""
+    return network.classes[int(et.predict(network, image[None]).argmax())]
 
 
 def draw(axis: plt.Axes, image: torch.Tensor, title: str, color: str = "black") -> None:

@@ -4,7 +4,8 @@ import pandas as pd
 
 from _lib.effects import ACCURACY, CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET
 from _lib.pivots import cells, markdown
-from _lib.results import BY_HOSTS, METHOD_NAMES
+from _lib.results import BLURRED, BY_HOSTS, METHOD_NAMES
+from edittools.methods import RANDOM
 
 TITLES = {
     (TARGET, CORRECTED): "errors corrected",
@@ -54,10 +55,15 @@ def of_methods(table: pd.DataFrame, condition: str) -> str:
     columns[f"errors corrected, {MINUS}"] = cells(differences, CORRECTED, TARGET)
     columns["accuracy, minus"] = cells(differences, ACCURACY, CLEAN)
     columns["own class with the mark, minus"] = cells(differences, CORRECT, OWN_CLASS)
-    seconds = table[(table.metric == "CPU seconds") & (table.condition == condition)]
+    seconds = seconds_of_selection(table[table.condition == condition])
     for network, of_network in seconds.groupby("network", sort=False):
         columns[f"CPU seconds, {network}"] = of_network.set_index("method").value.map("{:.3g}".format)
     return markdown(columns)
+
+
+def seconds_of_selection(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep the CPU seconds of methods that select; random directions and blurring are measured without a selection."""
+    return table[(table.metric == "CPU seconds") & ~table.method.isin((RANDOM, BLURRED))]
 
 
 def of_cases(table: pd.DataFrame, condition: str) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from _lib.comparisons import joined
 from _lib.effects import CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET
 from _lib.pivots import PRECISE_SHARE, SHARE
-from _lib.results import BY_EXEMPLAR, BY_HOSTS, LABEL_FREE, NO_EDIT, read_results
+from _lib.results import BY_EXEMPLAR, BY_HOSTS, BY_LABELS, LABEL_FREE, NO_EDIT, read_results
 
 BY_USERS = "as users make them"
 """The condition of the exemplars of the gate that count."""
@@ -64,6 +64,20 @@ def gate(method: str, split: str, metric: str) -> float:
     return figure("gate", method, split, metric, BY_USERS)
 
 
+RETAINED = "retain_test"
+"""The images of classes where a material belongs."""
+
+
+def snow(method: str) -> str:
+    """Write what a method corrects of the errors on rendered snow."""
+    return share(figure("snow_mini", method, TARGET, CORRECTED))
+
+
+def retained_on_snow(method: str) -> str:
+    """Write which share of the images where snow belongs is correct after it."""
+    return share(figure("snow_mini", method, RETAINED, CORRECT))
+
+
 NUMBERS: dict[str, Callable[[], str]] = {
     "gate_edit": lambda: share(gate(BY_HOSTS, TARGET, CORRECTED)),
     "gate_edit_range": lambda: between(
@@ -79,6 +93,13 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "learned_edit": lambda: share(figure("learned_shortcut", BY_HOSTS, TARGET, CORRECTED)),
     "learned_tuned": lambda: share(figure("learned_shortcut", LABEL_FREE, TARGET, CORRECTED)),
     "learned_exemplar": lambda: share(figure("learned_shortcut", BY_EXEMPLAR, TARGET, CORRECTED)),
+    "snow_hosts": lambda: snow(BY_HOSTS),
+    "snow_exemplar": lambda: snow(BY_EXEMPLAR),
+    "snow_labels": lambda: snow(BY_LABELS),
+    "snow_retained": lambda: retained_on_snow(NO_EDIT),
+    "snow_retained_hosts": lambda: retained_on_snow(BY_HOSTS),
+    "snow_retained_exemplar": lambda: retained_on_snow(BY_EXEMPLAR),
+    "snow_retained_labels": lambda: retained_on_snow(BY_LABELS),
     "watermark_edit": lambda: share(figure("watermark", BY_HOSTS, TARGET, CORRECTED)),
     "notes_edit": lambda: share(figure("handwriting", BY_HOSTS, TARGET, CORRECTED)),
 }

@@ -125,7 +125,8 @@ def select_edit(
         moments: the second moments of ordinary images by layer, if they were measured before.
         select_by: "hosts"; or "exemplar": the edit with default settings, in the layer in which x' comes to be
             predicted most like x.
-        where: where marks are pasted: "anywhere", or "in place" for a material that has its place in images.
+        where: where marks are pasted: "anywhere", or "in place" for a material that has its place in images. It is then
+            rewritten where it belongs as well, which only labeled images show (`retain=` of `repair`).
         seed: seed of the division of the images, and of the places of marks.
         progress: a class like `tqdm.tqdm`, for a bar; None for no bar.
 
