@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -49,7 +49,7 @@ from edittools.widgets.result import (
     described,
     with_verdict,
 )
-from edittools.widgets.session import NO_LABEL, DrawnExemplar, EditSession
+from edittools.widgets.session import NO_LABEL, EditSession
 
 MASK = torch.zeros(32, 32)
 MASK[16:, 4:28] = 1
@@ -107,8 +107,7 @@ def varied_desk(tiny):
 
 def drawn_from(index):
     """An exemplar that was made from an image."""
-    exemplar = make_exemplar()
-    return DrawnExemplar(exemplar.image, exemplar.changed, exemplar.mask, exemplar.label, drawn_on=(index,))
+    return replace(make_exemplar(), sources=(f"image {index}",))
 
 
 def card_of(desk, index):
@@ -837,7 +836,7 @@ def test_rewrite_selects_an_edit_afterwards_if_the_layer_is_selected_as_well(des
     assert not searched  # of a layer that a person has selected, there is one edit
     desk.controls.layer.value = AUTOMATIC
     rewritten(desk)
-    assert len(searched) == 1 and searched[0].drawn_on == (desk.index,)
+    assert len(searched) == 1 and searched[0].sources == (desk.session.name(desk.index),)
     monkeypatch.setattr(EditSession, "can_search", False)
     rewritten(desk)
     assert len(searched) == 1
@@ -1068,7 +1067,7 @@ def test_upload_adds_images_and_shows_edits(desk, tmp_path):
 def assert_shows_what_the_edit_does(desk):
     """The result, the verdict and the cards are those of the edited classifier and of the current labels."""
     [drawn_on] = [index for index, editor in desk._editors.items() if editor.mask.any()]
-    fresh = desk.session.measure(desk.edit, [drawn_on])
+    fresh = desk.session.measure(desk.edit, [desk.session.name(drawn_on)])
     with desk.edit.applied(desk.session.classifier):
         after = predict(desk.session.classifier, desk.session.images).argmax(1)
     classes = desk.session.classifier.classes

@@ -167,7 +167,7 @@ def test_window_of_the_contact_sheet_makes_an_exemplar(session):
     assert torch.equal(exemplar.image, session.image) and exemplar.label != group.label
     x, changed = predict(session.classifier, torch.stack([exemplar.image, exemplar.changed])).argmax(dim=1).tolist()
     assert (x, changed) == (exemplar.label, group.label)
-    host, photo = session.exemplar.drawn_on
+    host, photo = [session.images.names.index(name) for name in session.exemplar.sources]
     assert host == session.index and session.material in session.material_names
     assert torch.equal(session.images.images[photo], sheet.data.images[group.windows[0].photo])
     result = session.rewrite("features.10")
@@ -176,9 +176,7 @@ def test_window_of_the_contact_sheet_makes_an_exemplar(session):
     assert len(in_sets) == 16 + 70  # no image is in two sets
     assert 0 <= session.check_window(group).share <= 1
     assert all(
-        sighting.index not in session.exemplar.drawn_on
-        for sighting in session.find_elsewhere()
-        if not sighting.is_clean
+        sighting.name not in session.exemplar.sources for sighting in session.find_elsewhere() if not sighting.is_clean
     )
     size = len(session.images)
     session.use_window(group)
@@ -265,7 +263,9 @@ def test_click_on_a_window_of_the_contact_sheet_shows_its_exemplar(desk):
     assert "confirmed" in desk.controls.message.text
     desk.rewrite()
     desk.wait(60)
-    assert len(desk.result.images.before) == len(set(range(16)) - set(desk.session.exemplar.drawn_on))
+    assert len(desk.result.images.before) == len(
+        set(desk.session.images.names[:16]) - set(desk.session.exemplar.sources)
+    )
 
 
 def test_desk_tells_a_search_how_the_images_were_chosen(desk, monkeypatch):

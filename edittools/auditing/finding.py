@@ -1,4 +1,4 @@
-"""What an audit found that should not carry a class: an exemplar of it, and the images that measure its repair."""
+"""What was found that should not carry a class: an exemplar of it, and the images that measure its repair."""
 
 from dataclasses import dataclass, field
 from os import PathLike
@@ -19,16 +19,18 @@ class Finding:
     """What `repair` takes. No image of a set is one that the exemplar came from, or shows the same scene.
 
     Attributes:
-        exemplar: the exemplar; its `sources` are names of audited photos, see `names_of`.
-        concept: images that show the concept, right and wrong.
-        clean: images whose accuracy must not drop; a part of them selects the edit.
+        exemplar: the exemplar; its `sources` are names of photos of the audit or the session, see `names_of`.
+        concept: images that show the concept, right and wrong; None if there are none.
+        clean: images whose accuracy must not drop; None if there are none.
         retain: images that rely on the concept legitimately; None if there are none.
+        images: ordinary images, which select the edit; None if a part of `clean` does.
     """
 
     exemplar: Exemplar
-    concept: LabelledImages = field(repr=False)
-    clean: Images = field(repr=False)
+    concept: LabelledImages | None = field(repr=False)
+    clean: Images | None = field(repr=False)
     retain: Images | None = field(default=None, repr=False)
+    images: Images | None = field(default=None, repr=False)
 
 
 def names_of(data: LabelledImages) -> tuple[str, ...]:
@@ -37,7 +39,7 @@ def names_of(data: LabelledImages) -> tuple[str, ...]:
 
 
 def are_sources(exemplar: Exemplar, data: LabelledImages) -> Tensor:
-    """Tell which of the audited photos an exemplar came from, `(N,)` booleans."""
+    """Tell which photos an exemplar came from, `(N,)` booleans."""
     return torch.tensor([name in exemplar.sources for name in names_of(data)])
 
 

@@ -97,6 +97,7 @@ def repaired(
     fix = repair(
         audit.classifier,
         finding.exemplar,
+        finding.images,
         concept=finding.concept,
         clean=finding.clean,
         retain=finding.retain,

@@ -49,7 +49,7 @@ from edittools.widgets.image_sets import ImageSource, check_source, counted
 from edittools.widgets.kept import KeptWork, Work
 from edittools.widgets.pixels import StaticFigure, plain_text
 from edittools.widgets.result import COMPARE, FIND, SELECT, Result, sentence
-from edittools.widgets.session import ALL, CONCEPT, DrawnExemplar, EditSession, Sighting, describe_net_cost
+from edittools.widgets.session import ALL, CONCEPT, EditSession, Sighting, describe_net_cost
 
 MAX_IMAGES = 60
 """The largest number of images that are shown, the first ones of the order that is selected."""
@@ -292,7 +292,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         return self.session.result
 
     @property
-    def exemplar(self) -> DrawnExemplar:
+    def exemplar(self) -> Exemplar:
         """The exemplar that the image in the editor, its mask and the material make, see `EditSession.exemplar`.
 
         Raises:
@@ -577,12 +577,12 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if layer is None and (not self.is_started or self._session.can_search):
             self._request_search(exemplar, is_optional=True)
 
-    def _request_search(self, exemplar: DrawnExemplar, is_optional: bool = False) -> None:
+    def _request_search(self, exemplar: Exemplar, is_optional: bool = False) -> None:
         """Queue the selection of an edit; an optional one is left out if there are too few clean images."""
         self._session.source = FAILURES if self._controls.failures.value else SAMPLE
         self._submit_search(partial(self._search, exemplar, is_optional), "", STOPPED)
 
-    def _exemplar(self) -> DrawnExemplar:
+    def _exemplar(self) -> Exemplar:
         """Return the exemplar, with the label that was entered just before."""
         entered = self._entered_label
         if entered is not None:
@@ -605,12 +605,12 @@ class Desk(StaticFigure, ipywidgets.VBox):
             self._controls.message.show(outcome.text, details=outcome.details)
         self._keep()
 
-    def _rewrite(self, layer: str | None, strength: float, exemplar: DrawnExemplar) -> panel.Outcome:
+    def _rewrite(self, layer: str | None, strength: float, exemplar: Exemplar) -> panel.Outcome:
         result = self._session.rewrite(layer, strength, exemplar, self._show_result)
         self._show()
         return panel.Outcome(f"Rewrote {result.edit.layers[0]} with strength {strength:g}.")
 
-    def _search(self, exemplar: DrawnExemplar, is_optional: bool) -> panel.Outcome:
+    def _search(self, exemplar: Exemplar, is_optional: bool) -> panel.Outcome:
         session = self._session
         if is_optional and not session.can_search:
             return panel.Outcome()
@@ -636,7 +636,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         show = self._controls.show_search
         return panel.WorkBar(*arguments, show=show, is_stopped=lambda: self._stop_requested, **options)
 
-    def _find_elsewhere(self, exemplar: DrawnExemplar) -> panel.Outcome:
+    def _find_elsewhere(self, exemplar: Exemplar) -> panel.Outcome:
         self._sightings = self._session.find_elsewhere(exemplar, self._work_bar)
         classes = self._session.classifier.classes
         images = [sighting.box.outlined_on(sighting.image) for sighting in self._sightings]

@@ -11,7 +11,7 @@ from torch import Tensor
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier, remap_labels
 from edittools.folders import image_files, read_files
-from edittools.images import LabelledImages, LazyImages, in_batches, resized
+from edittools.images import LabelledImages, LazyImages, in_batches, numbered, resized
 from edittools.selection.splits import repeated
 
 ImageSource = LabelledImages | LazyImages | Tensor | str | os.PathLike
@@ -156,5 +156,6 @@ def _resized(data: LabelledImages, size: int, report: OnImages) -> LabelledImage
 
 
 def with_names(data: LabelledImages) -> LabelledImages:
-    """Name images that have no names by their indices."""
-    return data if data.names else replace(data, names=tuple(f"image {index}" for index in range(len(data))))
+    """Name images that have no names by their indices, and number names that occur more than once."""
+    names = data.names or tuple(f"image {index}" for index in range(len(data)))
+    return replace(data, names=tuple(numbered(names)))

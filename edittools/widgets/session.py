@@ -27,13 +27,14 @@ from edittools._ledger import Weights
 from edittools._progress import Progress, bar_of
 from edittools.activations import StateMemory, memory_for_states
 from edittools.auditing import windows
+from edittools.auditing.finding import Finding, are_sources
 from edittools.auditing.marks import find_exemplar
 from edittools.auditing.sheet import ContactSheet, WindowGroup
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, evenly_spaced
+from edittools.images import LabelledImages, evenly_spaced, numbered
 from edittools.locate import Box, find_alike
 from edittools.metrics import Comparison, label_margins, misclassified, predict, predicted_classes, state_of
 from edittools.moments import SecondMoment, measure
@@ -82,17 +83,6 @@ MOST_SIGHTINGS = 240
 
 MOST_OF_OWN_CLASS = 60
 """The number of those that are of the mark's own class, if there are as many: the cost on it needs them."""
-
-
-@dataclass(frozen=True)
-class DrawnExemplar(Exemplar):
-    """An exemplar of a session.
-
-    Besides the fields of `Exemplar`, it holds `drawn_on`, the indices of the images that it was made from, which do not
-    count: the selected image and, if the material is a window of a photo, this photo.
-    """
-
-    drawn_on: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,9 +179,9 @@ class _SheetPhotos:
 
 @dataclass(eq=False)
 class _Step:
-    """The images that an edit of the session was made from, its last result, and its strength α."""
+    """The names of the images that an edit of the session was made from, its last result, and its strength α."""
 
-    drawn_on: tuple[int, ...]
+    sources: tuple[str, ...]
     result: Result
     strength: float = 1.0
 
@@ -424,9 +414,11 @@ class EditSession:
         first = len(self.images)
         pixels = torch.cat([self.images.images, added.images])
         labels = torch.cat([self.images.labels, added.labels])
-        names = (*self.images.names, *added.names)
+        names = list(self.images.names)
+        for index, name in enumerate(added.names, start=first):
+            names.append(f"{name} ({index})" if name in names else name)  # names tell what an exemplar came from
         self.before = torch.cat([self.before, logits])
-        self.images = LabelledImages(pixels, labels, self.classifier.classes, names)
+        self.images = LabelledImages(pixels, labels, self.classifier.classes, tuple(names))
         self._states = None
         return list(range(first, len(self.images)))
 
@@ -516,11 +508,12 @@ class EditSession:
         self._material = name
 
     @property
-    def exemplar(self) -> DrawnExemplar:
+    def exemplar(self) -> Exemplar:
         """The exemplar that the selected image, its marked area and `material` make.
 
         A misclassified image is x', and with its marked area replaced by the material it is x. An image that is
-        classified correctly is x, and with its marked area replaced it is x'.
+        classified correctly is x, and with its marked area replaced it is x'. Its sources, which do not count, are the
+        names of the image and, if the material is a window of a photo, of this photo.
 
         Raises:
             ValueError: if nothing is marked, or if the image has no label.
@@ -537,10 +530,11 @@ class EditSession:
         else:
             replaced = replace_by_material(image, mask, self.material, self.materials)
         label = int(self.images.labels[self.index])
-        photo = self._photos_of_windows.get(self.material)
-        drawn_on = (self.index,) if photo is None else (self.index, photo)
+        sources = [self.index]
+        if self.material in self._photos_of_windows:
+            sources.append(self._photos_of_windows[self.material])
         original, changed = (replaced, image) if self.is_misclassified(self.index) else (image, replaced)
-        return DrawnExemplar(original, changed, mask, label, drawn_on=drawn_on)
+        return Exemplar(original, changed, mask, label, tuple(map(self.name, sources)))
 
     def probabilities_of(self, exemplar: Exemplar) -> Tensor:
         """Predict the probabilities `(2, classes)` of x and x', without an edit.
@@ -559,7 +553,7 @@ class EditSession:
         """The indices of the concept images: those that a person has confirmed, until then all images with a label."""
         return self._counted(())
 
-    def find_elsewhere(self, exemplar: DrawnExemplar | None = None, progress: Progress | None = None) -> list[Sighting]:
+    def find_elsewhere(self, exemplar: Exemplar | None = None, progress: Progress | None = None) -> list[Sighting]:
         """Find images that may hold a mark by its appearance, right and wrong ones, for a person to confirm.
 
         The mark is what x' shows at the mask. It is looked for in the images and in the clean images, by the keys of a
@@ -580,7 +574,7 @@ class EditSession:
         self._weights.check()
         if self._key_cut is None:
             self._key_cut = windows.key_layer(self.classifier)
-        images = [index for index in range(len(self.images)) if index not in exemplar.drawn_on]
+        images = (~are_sources(exemplar, self.images)).nonzero()[:, 0].tolist()
         pixels = [self.images.images[images]]
         labels = [self.images.labels[images]]
         if self._clean is not None:
@@ -678,8 +672,8 @@ class EditSession:
             parts.append(self._clean.current)
         pixels = torch.cat([part.images for part in parts])
         labels = torch.cat([part.labels for part in parts])
-        names = tuple(name for part in parts for name in part.names)
-        data = LabelledImages(pixels, labels, self.classifier.classes, names)
+        names = numbered([name for part in parts for name in part.names])
+        data = LabelledImages(pixels, labels, self.classifier.classes, tuple(names))
         sheet = windows.contact_sheet(self.classifier, data, progress=progress)
         self._sheet = _SheetPhotos(sheet, images, clean)
         return sheet
@@ -703,9 +697,8 @@ class EditSession:
         exemplar = find_exemplar(self.classifier, sheet, group, group.windows)
         if exemplar is None:
             raise ValueError(f"the {name} turns none of the photos of other classes into its class; pick another one")
-        is_host = torch.eq(sheet.data.images, exemplar.image).flatten(1).all(dim=1)
-        host = self._index_of_photo(int(is_host.nonzero()[0, 0]))
-        self._photos_of_windows[name] = self._index_of_photo(group.windows[0].photo)
+        host, photo = [self._index_of_photo(sheet.data.names.index(source)) for source in exemplar.sources]
+        self._photos_of_windows[name] = photo
         self._windows[name] = group.windows[0].of(sheet.data.images)
         self.material = name
         self.select(host)
@@ -765,9 +758,9 @@ class EditSession:
         step = self._steps[-1]
         outdated = step.result
         if outdated.repair is None:
-            step.result = self.measure(outdated.edit, step.drawn_on)
+            step.result = self.measure(outdated.edit, step.sources)
         else:
-            step.result = self._result_of_search(outdated.repair, step.drawn_on, before_change=True)
+            step.result = self._result_of_search(outdated.repair, step.sources, before_change=True)
         return self.result
 
     def prepare(self, layer: str | None = None, progress: Progress | None = None) -> None:
@@ -786,7 +779,7 @@ class EditSession:
             cuts = self._weights.cuts_at(self.candidate_layers)
             self._moments = measure(cuts, evenly_spaced(self.reference, MOST_REFERENCE), progress)
 
-    def select_layer(self, exemplar: DrawnExemplar | None = None) -> str:
+    def select_layer(self, exemplar: Exemplar | None = None) -> str:
         """Select a layer without labels: the one in which an edit makes the prediction of x' most like that of x.
 
         With fewer than 50 scenes of reference images, it is `default_layer`.
@@ -815,7 +808,7 @@ class EditSession:
         self,
         layer: str | None = None,
         strength: float = 1.0,
-        exemplar: DrawnExemplar | None = None,
+        exemplar: Exemplar | None = None,
         preview: Preview | None = None,
     ) -> Result:
         """Rewrite one layer by an exemplar, by least squares, in milliseconds; the edit replaces the last one.
@@ -836,9 +829,21 @@ class EditSession:
         site = site_at(cut, [exemplar], LayerReference(cut, self.reference, self._moments.get(layer)))
         [edit] = rewrite_at(site, reference_weight=REFERENCE_WEIGHT if self.has_clean else 0.0)
         edit = edit if strength == 1 else strength * edit
-        return self._add_step(self.measure(edit, exemplar.drawn_on, preview), exemplar.drawn_on, strength)
+        return self._add_step(self.measure(edit, exemplar.sources, preview), exemplar.sources, strength)
 
-    def search(self, exemplar: DrawnExemplar | None = None, progress: Progress | None = None) -> Assessment:
+    def finding(self, exemplar: Exemplar) -> Finding:
+        """Collect what a search gets: the exemplar, and the images that select an edit and measure it.
+
+        Raises:
+            ValueError: if there are no `clean` images.
+        """
+        if not self.has_clean:
+            raise ValueError("no clean images were given, so the cost of an edit is unknown; pass clean=")
+        counted_indices = self._counted(exemplar.sources)
+        concept = self.images.subset(counted_indices) if counted_indices else None
+        return Finding(exemplar, concept, self._clean.measured, self.retain, self._clean.reference.images)
+
+    def search(self, exemplar: Exemplar | None = None, progress: Progress | None = None) -> Assessment:
         """Select an edit with `repair`, by half of the clean images, and measure it; it replaces the last one.
 
         Args:
@@ -856,25 +861,23 @@ class EditSession:
                 measured.
         """
         exemplar = exemplar or self.exemplar
-        if not self.has_clean:
-            raise ValueError("no clean images were given, so the cost of an edit is unknown; pass clean=")
+        finding = self.finding(exemplar)
         self._weights.check()
-        counted_indices = self._counted(exemplar.drawn_on)
         fix = repair(
             self.classifier,
-            exemplar,
-            self._clean.reference.images,
-            concept=self.images.subset(counted_indices) if counted_indices else None,
-            clean=self._clean.measured,
-            retain=self.retain,
+            finding.exemplar,
+            finding.images,
+            concept=finding.concept,
+            clean=finding.clean,
+            retain=finding.retain,
             source=self.source,
             layers=self.candidate_layers,
             moments=self._moments,
             progress=progress,
         )
         fix = replace(fix, in_words=True, not_compared="fine-tuning was not compared")
-        result = self._result_of_search(fix, exemplar.drawn_on)
-        self._add_step(result, exemplar.drawn_on, fix.selection.candidate.strength)
+        result = self._result_of_search(fix, exemplar.sources)
+        self._add_step(result, exemplar.sources, fix.selection.candidate.strength)
         return fix
 
     def compare_finetuning(self, progress: Progress | None = None) -> Assessment:
@@ -896,35 +899,35 @@ class EditSession:
         fix = replace(searched, finetuned=finetuned, not_compared="", progress=progress)
         step = self._steps[-1]
         is_changed = step.result.data is not self.images
-        step.result = self._result_of_search(fix, step.drawn_on, before_change=is_changed)
+        step.result = self._result_of_search(fix, step.sources, before_change=is_changed)
         return fix
 
-    def _result_of_search(self, fix: Assessment, drawn_on: Collection[int], before_change: bool = False) -> Result:
+    def _result_of_search(self, fix: Assessment, sources: Collection[str], before_change: bool = False) -> Result:
         """Describe the edit that a search has found; only the images are run again, for their frames.
 
         Args:
             fix: what the search has found.
-            drawn_on: indices of images that do not count, since the edit was made from them.
+            sources: names of images that do not count, since the edit was made from them.
             before_change: whether images or labels have changed since the search.
         """
         after = predict(fix.edit.edited(self.classifier), self.images).float()
         costs = {"retain": fix.effects.get(RETAINED), "clean": fix.effects.get("clean")}
-        result = replace(self._compare(fix.edit, after, drawn_on), **costs)
+        result = replace(self._compare(fix.edit, after, sources), **costs)
         return with_verdict(result, fix, before_change)
 
-    def measure(self, edit: Edit, drawn_on: Collection[int] = (), preview: Preview | None = None) -> Result:
+    def measure(self, edit: Edit, sources: Collection[str] = (), preview: Preview | None = None) -> Result:
         """Compare the sets before and after an edit.
 
         Args:
             edit: the edit.
-            drawn_on: indices of images that do not count, since the edit was made from them.
+            sources: names of images that do not count, since the edit was made from them.
             preview: is called with the result before the clean and retained images are measured.
 
         Raises:
             ValueError: if the edit was made for another model.
         """
         layer = next((layer for layer in self.layers if layer in edit.layers), edit.layers[0])
-        result = self._compare(edit, self._cached_set(layer, "images").logits(edit), drawn_on)
+        result = self._compare(edit, self._cached_set(layer, "images").logits(edit), sources)
         others = [name for name in self._sets if name != "images"]
         if preview is not None and others:
             preview(preview_of(result))
@@ -935,10 +938,10 @@ class EditSession:
             result = replace(result, **{name: effect})
         return described(result, can_select=self.can_search)
 
-    def _compare(self, edit: Edit, after: Tensor, drawn_on: Collection[int]) -> Result:
+    def _compare(self, edit: Edit, after: Tensor, sources: Collection[str]) -> Result:
         """Compare the images before and after an edit, whose logits with it are `after`."""
         labels = self.images.labels
-        counted_indices = self._counted(drawn_on)
+        counted_indices = self._counted(sources)
         before = misclassified(self.before, labels)[counted_indices]
         images = Comparison(before, misclassified(after, labels)[counted_indices])
         noun = "images" if self._concept is None else CONCEPT
@@ -946,14 +949,14 @@ class EditSession:
             noun += " besides the pair"
         return Result(edit, after, images, None, None, data=self.images, counted=noun)
 
-    def _counted(self, drawn_on: Collection[int]) -> list[int]:
+    def _counted(self, sources: Collection[str]) -> list[int]:
         """List the indices of the images that count.
 
         They have a label, a person has confirmed them if any were confirmed, and no edit was made from them. Until
         then, clean images that were taken out for a window do not count: nobody has said that they hold a mark.
         """
         members = set(range(len(self.images))) - self._taken_for_windows if self._concept is None else self._concept
-        return sorted(index for index in members if self.has_label(index) and index not in drawn_on)
+        return sorted(index for index in members if self.has_label(index) and self.name(index) not in sources)
 
     def by_change(self, result: Result) -> list[int]:
         """Order the indices of the images by what an edit changes.
@@ -1037,18 +1040,18 @@ class EditSession:
         """Read a saved edit of this classifier, without using it; raises what `Edit.load` raises."""
         return Edit.load(Path(path).expanduser(), self.classifier)
 
-    def show(self, edit: Edit, drawn_on: tuple[int, ...] = ()) -> Result:
+    def show(self, edit: Edit, sources: tuple[str, ...] = ()) -> Result:
         """Replace the last edit by one that was made elsewhere.
 
         Args:
             edit: the edit.
-            drawn_on: indices of images that do not count, since the edit was made from them.
+            sources: names of images that do not count, since the edit was made from them.
 
         Raises:
             ValueError: if it was made for another classifier, or if the weights were changed.
         """
         self._weights.check()
-        return self._add_step(self.measure(edit, drawn_on), drawn_on)
+        return self._add_step(self.measure(edit, sources), sources)
 
     # --- what is kept between two sessions ----------------------------------------------------------------------------
 
@@ -1068,7 +1071,7 @@ class EditSession:
             "material": self._material,
             "labels": {names[index]: self.class_name(index) for index in sorted(self._entered)},
             "concept": concept,
-            "drawn_on": [names[index] for index in self._steps[-1].drawn_on] if self._steps else [],
+            "drawn_on": list(self._steps[-1].sources) if self._steps else [],
         }
         marks = {names[index]: self._marks[index] for index in self.marked}
         return Work(marks, choices, self.edit)
@@ -1105,7 +1108,7 @@ class EditSession:
             indices += [self._taken[index] for index in taken]
             self._concept = frozenset(indices) or None
         if work.edit is not None:
-            self.show(work.edit, tuple(numbers[name] for name in work.choices["drawn_on"] if name in numbers))
+            self.show(work.edit, tuple(work.choices["drawn_on"]))
 
     @property
     def _numbers(self) -> dict[str, int]:
@@ -1121,7 +1124,8 @@ class EditSession:
         """
         if self.edit is None:
             raise ValueError("there is no edit to save; mark an image and rewrite a layer first")
-        class_names = [self.class_name(index) for index in self._steps[-1].drawn_on]
+        numbers = self._numbers
+        class_names = [self.class_name(numbers[name]) for name in self._steps[-1].sources if name in numbers]
         parts = [type(self.classifier.model).__name__, *class_names, *self.edit.layers]
         name = re.sub(r"[^\w.-]+", "_", "-".join(parts))
         return f"{name}.safetensors"
@@ -1177,8 +1181,8 @@ class EditSession:
         if self._steps:
             self._steps.pop()
 
-    def _add_step(self, result: Result, drawn_on: tuple[int, ...], strength: float = 1.0) -> Result:
-        self._steps.append(_Step(drawn_on, result, strength))
+    def _add_step(self, result: Result, sources: tuple[str, ...], strength: float = 1.0) -> Result:
+        self._steps.append(_Step(sources, result, strength))
         return result
 
     @property
