@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from _lib.cases_of_repair import quality_of
 from _lib.comparisons import MINUS, compared, joined, seconds_of_selection
-from _lib.effects import CLEAN, OWN_CLASS, OWN_CLEAN, TARGET
+from _lib.effects import CLEAN, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
 from _lib.numbers import BY_USERS, NUMBERS
 from _lib.pivots import LEAST, LOSS, RATIO, cells, markdown
 from _lib.results import (
@@ -39,6 +39,7 @@ from _lib.results import (
     read_results,
     read_run,
 )
+from _lib.shortcuts import NAMES
 
 from edittools._caching import atomic_path
 from edittools.methods import EDIT, RANDOM
@@ -73,6 +74,38 @@ def compared_parts(table: pd.DataFrame) -> str:
         title = f"`{read_run(run)['command']}`:\n\n" if table.run.nunique() > 1 else ""
         parts.append(f"{title}{compared(part)}")
     return "\n\n".join(parts)
+
+
+def development(table: pd.DataFrame) -> str:
+    """Write the means over the pairs of a network and a mark of the development, which two commands measured."""
+    of_pairs = table[(table.network != "all") & table.condition.isin(NAMES.values())]
+    grouped = of_pairs.groupby(["method", "split", "metric"], sort=False).value
+    bounds = grouped.agg(student_interval)
+    low, high = bounds.str[0].to_numpy(), bounds.str[1].to_numpy()
+    means = grouped.mean().reset_index().assign(low=low, high=high, n=None)
+    columns = {
+        "errors corrected": cells(means, "errors corrected", TARGET),
+        "accuracy, points": cells(means, "accuracy change", CLEAN),
+        "predictions changed": cells(means, "predictions changed", CLEAN, interval=False),
+        "own class with the mark": cells(means, "correct", OWN_CLASS),
+        "without it": cells(means, "correct", OWN_CLEAN),
+    }
+    methods = [name for name in METHOD_NAMES if (means.method == name).any()]
+    return markdown({name: column.reindex(methods) for name, column in columns.items()}, rows="method")
+
+
+def objective(table: pd.DataFrame) -> str:
+    """Write how alike the objective and labels rank the candidates of each network and mark."""
+    index = ["network", "condition"]
+    rows = pd.MultiIndex.from_frame(table[index].drop_duplicates())
+    columns = {
+        "network": pd.Series([network for network, _ in rows], rows),
+        "mark": pd.Series([mark for _, mark in rows], rows),
+        "rank correlation": cells(table, "rank correlation", index=index),
+    }
+    for title in ("selected by hosts", "median candidate", "best by labels"):
+        columns[f"errors corrected, {title}"] = cells(table, f"errors corrected, {title}", index=index)
+    return markdown(columns)
 
 
 # --- other experiments ---
@@ -275,7 +308,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     **{
         function.__name__: function
         for function in (
-            *(synthetic, probing, audit_shortcuts, contact_sheets, selection_cost),
+            *(development, objective, synthetic, probing, audit_shortcuts, contact_sheets, selection_cost),
             *(calibration_audits, calibration_verdicts, edit_speed),
         )
     },
@@ -298,12 +331,14 @@ SUMMARIES = {
     "summary": {
         "vehicles on snow, rendered, small VGG": Row("snow_mini", network="mini_vgg"),
         "vehicles on snow, rendered, transformer": Row("snow_mini", network="mini_vit"),
+        "vehicles on snow, photos": Row("snow_lite"),
         'an "iPod" sticker, rendered': Row("typographic_mini"),
         "a watermark, photos": Row("watermark"),
     },
     "summary_snow": {
         "rendered scenes, small VGG": Row("snow_mini", network="mini_vgg"),
         "rendered scenes, transformer": Row("snow_mini", network="mini_vit"),
+        "photos, SqueezeNet": Row("snow_lite"),
     },
     "summary_writing": {
         'an "iPod" sticker, rendered': Row("typographic_mini"),

@@ -7,16 +7,26 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from _lib.comparisons import joined
-from _lib.effects import CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET
+from _lib.comparisons import conditions_of, joined
+from _lib.effects import CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
 from _lib.pivots import PRECISE_SHARE, SHARE
-from _lib.results import BY_EXEMPLAR, BY_HOSTS, BY_LABELS, LABEL_FREE, NO_EDIT, read_results
+from _lib.results import (
+    BY_EXEMPLAR,
+    BY_HOSTS,
+    BY_LABELS,
+    LABEL_FREE,
+    NO_EDIT,
+    OF_EXEMPLAR_BY_HOSTS,
+    OF_HOSTS_BY_OTHERS,
+    read_results,
+)
 
 BY_USERS = "as users make them"
 """The condition of the exemplars of the gate that count."""
 
-NOTED = 0.05
-"""A fall of the own class that is counted."""
+
+Values = tuple[str, str]
+"""A method, and the set of images on which it is measured."""
 
 
 def figure(run: str, method: str, split: str, metric: str, condition: str = "", network: str = "all") -> float:
@@ -34,8 +44,25 @@ def of_pairs(run: str, method: str, split: str, metric: str, condition: str = ""
     """Read the values of each network and mark, which are the rows within a condition, by network and mark."""
     rows = rows_of(run, method, split, metric)
     start = joined(condition, "")
-    is_pair = (rows.network != "all") & rows.condition.str.startswith(start) & (rows.condition != condition)
-    return rows[is_pair].set_index(["network", "condition"]).value
+    case = rows.condition.str.removeprefix(start)
+    is_pair = (rows.network != "all") & rows.condition.str.startswith(start) & ~case.str.contains(", ")
+    of_several = ["", condition, *conditions_of(read_results(run))]
+    return rows[is_pair & ~rows.condition.isin(of_several)].set_index(["network", "condition"]).value
+
+
+def difference(run: str, first: Values, second: Values, metric: str, condition: str = "") -> str:
+    """Write the mean difference of two methods over pairs, in points, with Student's interval.
+
+    Args:
+        run: the run.
+        first: a method, and the set on which it is measured.
+        second: what is subtracted.
+        metric: the metric, a share.
+        condition: the condition within which methods are compared.
+    """
+    values = of_pairs(run, *first, metric, condition) - of_pairs(run, *second, metric, condition)
+    mean, *bounds = (f"{100 * value:.0f}".replace("-", "−") for value in (values.mean(), *student_interval(values)))
+    return f"{mean.replace('−0', '0')} points [{', '.join(bounds)}]"
 
 
 def share(value: float) -> str:
@@ -53,10 +80,15 @@ def between(low: float, high: float) -> str:
     return f"{SHARE.value(low).removesuffix('%')} and {SHARE.value(high)}"
 
 
-def own_class_falls() -> pd.Series:
-    """By how much less often the own class is correct with the mark and the edit than without both, in each pair."""
+def own_class_gains() -> pd.Series:
+    """How much more often the own class is correct with the mark and the edit than without both, in points by pair."""
     without = of_pairs("gate", NO_EDIT, OWN_CLEAN, CORRECT, BY_USERS)
-    return without - of_pairs("gate", BY_HOSTS, OWN_CLASS, CORRECT, BY_USERS)
+    return 100 * (of_pairs("gate", BY_HOSTS, OWN_CLASS, CORRECT, BY_USERS) - without)
+
+
+def learned(first: Values, second: Values, metric: str) -> str:
+    """Write the mean difference of two methods on learned shortcuts, see `difference`."""
+    return difference("learned_shortcut", first, second, metric)
 
 
 def gate(method: str, split: str, metric: str) -> float:
@@ -88,11 +120,23 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "gate_tuned_changed": lambda: precise(gate(LABEL_FREE, CLEAN, FLIPS)),
     "gate_own_unmarked": lambda: share(gate(NO_EDIT, OWN_CLEAN, CORRECT)),
     "gate_own_marked": lambda: share(gate(BY_HOSTS, OWN_CLASS, CORRECT)),
-    "gate_own_falls": lambda: f"{(own_class_falls() > NOTED).sum()}",
-    "gate_own_largest_fall": lambda: f"{100 * own_class_falls().max():.0f}",
+    "gate_own_before": lambda: share(gate(NO_EDIT, OWN_CLASS, CORRECT)),
+    "gate_own_least": lambda: f"{-own_class_gains().min():.0f}",
+    "gate_own_most": lambda: f"{own_class_gains().max():.0f}",
+    "gate_tuned_minus": lambda: difference("gate", (LABEL_FREE, TARGET), (BY_HOSTS, TARGET), CORRECTED, BY_USERS),
     "learned_edit": lambda: share(figure("learned_shortcut", BY_HOSTS, TARGET, CORRECTED)),
     "learned_tuned": lambda: share(figure("learned_shortcut", LABEL_FREE, TARGET, CORRECTED)),
     "learned_exemplar": lambda: share(figure("learned_shortcut", BY_EXEMPLAR, TARGET, CORRECTED)),
+    "learned_tuned_minus": lambda: learned((LABEL_FREE, TARGET), (BY_HOSTS, TARGET), CORRECTED),
+    "learned_selected": lambda: learned((OF_EXEMPLAR_BY_HOSTS, TARGET), (BY_EXEMPLAR, TARGET), CORRECTED),
+    "learned_from_hosts": lambda: learned((BY_HOSTS, TARGET), (OF_EXEMPLAR_BY_HOSTS, TARGET), CORRECTED),
+    "learned_others": lambda: learned((OF_HOSTS_BY_OTHERS, TARGET), (BY_HOSTS, TARGET), CORRECTED),
+    "learned_others_own": lambda: learned((OF_HOSTS_BY_OTHERS, OWN_CLASS), (BY_HOSTS, OWN_CLASS), CORRECT),
+    "learned_own": lambda: learned((BY_HOSTS, OWN_CLASS), (NO_EDIT, OWN_CLASS), CORRECT),
+    "learned_tuned_own": lambda: learned((LABEL_FREE, OWN_CLASS), (BY_HOSTS, OWN_CLASS), CORRECT),
+    "learned_clean_own": lambda: learned((BY_HOSTS, OWN_CLEAN), (NO_EDIT, OWN_CLEAN), CORRECT),
+    "learned_tuned_clean_own": lambda: learned((LABEL_FREE, OWN_CLEAN), (NO_EDIT, OWN_CLEAN), CORRECT),
+    "learned_tuned_changed": lambda: learned((LABEL_FREE, CLEAN), (BY_HOSTS, CLEAN), FLIPS),
     "snow_hosts": lambda: snow(BY_HOSTS),
     "snow_exemplar": lambda: snow(BY_EXEMPLAR),
     "snow_labels": lambda: snow(BY_LABELS),
@@ -100,6 +144,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "snow_retained_hosts": lambda: retained_on_snow(BY_HOSTS),
     "snow_retained_exemplar": lambda: retained_on_snow(BY_EXEMPLAR),
     "snow_retained_labels": lambda: retained_on_snow(BY_LABELS),
+    "snow_photos": lambda: share(figure("snow_lite", BY_HOSTS, TARGET, CORRECTED)),
     "watermark_edit": lambda: share(figure("watermark", BY_HOSTS, TARGET, CORRECTED)),
     "notes_edit": lambda: share(figure("handwriting", BY_HOSTS, TARGET, CORRECTED)),
 }
