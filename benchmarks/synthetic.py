@@ -24,7 +24,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from _lib.cases import exemplar_cases, identity_of
+from _lib.cases import MEASURES, TRANSFORMS, exemplar_cases, identity_of, run_case, source_of
 from _lib.command import add_store, parser, run
 from _lib.results import FULL_RANK, PROJECTION, Results
 from tqdm.auto import tqdm
@@ -74,7 +74,7 @@ def sweep(
     """Run cases in this process or in several; by default with all methods."""
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(options.workers, mp_context=spawn) if options.workers else nullcontext()
-    work = partial(syn.run_case, source, methods=methods, settings=settings)
+    work = partial(run_case, source, methods=methods, settings=settings)
     about = identity_of(source, settings) + (f" {methods}" if methods else "")
     with pool as executor:
         return jobs.run(work, cases, options.store, executor, tqdm, about)
@@ -132,7 +132,7 @@ def add_means(results: Results, table: pd.DataFrame, **where: str) -> None:
 
 def add_cases(results: Results, table: pd.DataFrame, network: str) -> None:
     """Add what each method did in each case."""
-    names = ["concept", "style", "target", "method", *syn.MEASURES, "accuracy_change"]
+    names = ["concept", "style", "target", "method", *MEASURES, "accuracy_change"]
     known = table.loc[table.method != "undefined", names]
     known = known.assign(method=known.method.map(METHODS)).astype(object)
     rows = known.where(known.notna(), None).to_dict("records")
@@ -143,7 +143,7 @@ def experiment(options: argparse.Namespace) -> Results:
     """Sweep the cases of one model, or those that differ in the number of exemplars."""
     results = Results("synthetic", "MiniWorld" if options.tier == "mini" else "photos")
     model = options.model or MODELS[options.tier][0]
-    source = syn.synthetic_source(options.tier, model, options.quick, options.styles)
+    source = source_of(options.tier, model, options.quick, options.styles)
     settings = QUICK if options.quick else syn.DEFAULT_SETTINGS
     layers = syn.setup_of(source).common_fields["layers"]
     print(f"{model}, layers {', '.join(layers)}")
@@ -170,7 +170,7 @@ def main() -> None:
     arguments.add_argument("--tier", default="mini", choices=("mini", "lite", "paper"))
     arguments.add_argument("--model", help="classifier; default: the tier's own")
     ways = "paste textures of materials, or restyle concepts by style transfer"
-    arguments.add_argument("--styles", default="paste", choices=syn.TRANSFORMS, help=ways)
+    arguments.add_argument("--styles", default="paste", choices=TRANSFORMS, help=ways)
     arguments.add_argument("--targets", type=int, default=1, help="classes by concept and style")
     arguments.add_argument("--exemplars", nargs="+", type=int, metavar="COUNT", help="compare numbers of exemplars")
     arguments.add_argument("--most-cases", type=int, help="run this many of the cases, drawn at random")

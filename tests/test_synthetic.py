@@ -11,9 +11,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from _lib.cases import exemplar_cases, identity_of
+from _lib.cases import (
+    MEASURES,
+    exemplar_cases,
+    figures_of,
+    identity_of,
+    restyled_setup,
+    run_case,
+    source_of,
+    style_images,
+)
 from conftest import TinyNet, needs_photos, randomise_norms
-from scipy import stats
 from torch.nn.functional import interpolate
 
 from edittools.activations import cache_activations
@@ -100,7 +108,7 @@ def road():
 
 
 def run(case, source=SOURCE, settings=FEW):
-    return syn.run_case(source, case, settings=settings)
+    return run_case(source, case, settings=settings)
 
 
 def swept(cases, store=None, executor=None, source=SOURCE, settings=FEW):
@@ -193,9 +201,9 @@ def test_figures_of_equal_those_of_full_forward_passes():
     classifier = scenario.classifier
     exemplars = list(scenario.exemplars.values())
     [edit] = finetune(prepare(classifier, "conv1", exemplars, scenario.splits.images[:20]), scope="global", rate=0.05)
-    sets = {name: scenario.splits.labeled[name] for name in ("clean_test", *syn.MEASURES.values())}
-    figures = syn.figures_of(cache_activations(cut_all(classifier, scenario.layers), sets), edit)
-    for measure, name in syn.MEASURES.items():
+    sets = {name: scenario.splits.labeled[name] for name in ("clean_test", *MEASURES.values())}
+    figures = figures_of(cache_activations(cut_all(classifier, scenario.layers), sets), edit)
+    for measure, name in MEASURES.items():
         data = sets[name]
         before = int(misclassified(predict(classifier, data), data.labels).sum())
         with edit.applied(classifier):
@@ -212,10 +220,9 @@ def test_run_case_tries_every_method(table):
     assert not table.duplicated(["job", "method"]).any()
 
 
-def test_run_case_too_few_errors(table):
+def test_run_case_too_few_errors():
     undefined = swept(road()[:1], settings=replace(FEW, least_errors=10_000))
     assert list(undefined.method) == ["undefined"]
-    assert syn.summary(pd.concat([table, undefined])).equals(syn.summary(table))
 
 
 def test_run_case_process_pool_and_resumed_store(table, tmp_path):
@@ -264,15 +271,6 @@ def test_run_case_dask_worker_killed(table, tmp_path):
     pd.testing.assert_frame_equal(swept(road(), store), table)  # all of it is in the store
 
 
-def test_summary_averages_over_cases_with_errors():
-    usual = {"method": "editing", "accuracy_change": 0.0}
-    rows = [{**usual, **dict.fromkeys(syn.MEASURES, share)} for share in (0.5, -1.0, float("nan"))]
-    other_same = syn.summary(pd.DataFrame(rows)).set_index("measure").loc["other same"]
-    assert other_same["mean"] == pytest.approx((0.5 - 1.0) / 2)
-    expected = stats.ttest_1samp([0.5, -1.0], 0).confidence_interval()
-    assert (other_same.low, other_same.high) == pytest.approx((expected.low, expected.high))
-
-
 def test_synthetic_setup_paper_leaves_out_clean_photos(monkeypatch, tiny):
     images = LabelledImages(torch.rand(35, 3, 32, 32), torch.arange(35) % 5, tiny.classes, tuple(map(str, range(35))))
     monkeypatch.setattr(syn, "load_classifier", lambda name: tiny)
@@ -297,19 +295,18 @@ def test_synthetic_setup_paper_leaves_out_clean_photos(monkeypatch, tiny):
         syn.synthetic_setup("paper", "vgg16", False)
 
 
-def test_synthetic_source_styles():
+def test_source_of_styles():
     with pytest.raises(ValueError, match="'painted'.*transfer"):
-        syn.synthetic_source("mini", styles="painted")
-    assert syn.synthetic_source("mini") == syn.synthetic_source("mini", styles="paste")
-    assert syn.synthetic_source("mini") != syn.synthetic_source("mini", styles="transfer")
+        source_of("mini", "mini_vgg", True, "painted")
+    assert source_of("mini", "mini_vgg", True, "paste") != source_of("mini", "mini_vgg", True, "transfer")
 
 
-def test_synthetic_setup_restyled_scenes(monkeypatch):
+def test_restyled_setup_of_scenes(monkeypatch):
     data = SceneSet(24, "test", 300_000).render(workers=1)
     splits = {"clean": data, "clean_test": data, "reference": data}
     monkeypatch.setattr(syn, "_miniworld_images", lambda names, small: (data, {n: data.mask(n) for n in names}, splits))
     pasted = syn.synthetic_setup("mini", "mini_vgg", True)
-    restyled = syn.synthetic_setup("mini", "mini_vgg", True, "transfer")
+    restyled = restyled_setup("mini", "mini_vgg", True)
     assert isinstance(restyled.concepts.transform, StyleTransfer)
     assert list(restyled.concepts.styles) == list(pasted.concepts.styles)
     assert pasted.concepts.digest() != restyled.concepts.digest()
@@ -323,14 +320,14 @@ def test_synthetic_setup_restyled_scenes(monkeypatch):
 
 @needs_photos
 def test_style_images_of_the_paper():
-    images = photos.style_images(("snow", "graffiti"), size=64, most=2)
+    images = style_images(("snow", "graffiti"), size=64, most=2)
     assert {style: tuple(of_style.shape) for style, of_style in images.items()} == {
         "snow": (2, 3, 64, 64),
         "graffiti": (2, 3, 64, 64),
     }
     assert images["snow"].mean() > images["graffiti"].mean()
     with pytest.raises(KeyError, match="'wooden'.*graffiti"):
-        photos.style_images(("wooden",))
+        style_images(("wooden",))
 
 
 @needs_photos

@@ -21,6 +21,7 @@ from unittest.mock import patch
 import numpy as np
 import pooch
 import torch
+from _lib.cases import run_case
 from _lib.command import parser, run
 from _lib.effects import evaluated
 from _lib.methods import select_for_exemplar
@@ -90,7 +91,7 @@ def synthetic(model: str) -> None:
     source = syn.synthetic_source("paper", model, small=True)
     settings = syn.CaseSettings(exemplars=1, least_errors=1, strengths=(1.0,), editing={"editing": SETTINGS})
     cases = syn.cases(source, settings=settings)
-    found = [row for case in cases for row in syn.run_case(source, case, ["editing"], settings=settings)]
+    found = [row for case in cases for row in run_case(source, case, ["editing"], settings=settings)]
     assert any(row["method"] != "undefined" for row in found)
 
 

@@ -1,7 +1,7 @@
 """Real photos by what they show: the paper's snow photos, the ImageNet sample, MSRC v2 with its masks, and folders."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,11 @@ from scipy.io import loadmat
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-from edittools._checks import one_of
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier
 from edittools.geometry import InputGeometry, refit_mask
 from edittools.image_files import load_image, load_mask, photo_size
-from edittools.images import LabelledImages, LazyImages, resized
+from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import predict
 from edittools.models.data import shipped
 from edittools.models.downloads import available, offline_folder, photo, registry
@@ -39,14 +38,6 @@ SNOW_CLASSES = {
 
 SNOW_TWICE = "24738546165_59ac92b9c3_w.jpg"
 """The same racing car as `14820808994_e3e673e9f3_c.jpg`, smaller."""
-
-STYLE_FILES = {
-    "snow": "snowy_ground",
-    "graffiti": "graffiti",
-    "floral": "colorful_flowers",
-    "black and white": "black_and_white",
-}
-"""Four of the paper's eight styles, and the registered file of each one's style images."""
 
 DRAWN_ON = InputGeometry(size=224, resize_to=256)
 """The part of its photo that each mask in `data/masks` was drawn on."""
@@ -138,30 +129,6 @@ def snow_photos(classifier: Classifier, progress: Progress | None = None) -> Lab
 def snow_texture() -> Tensor:
     """Load the paper's snow texture, `(3, H, W)` in [0, 1]."""
     return load_image(photo("editing-classifiers/snow/snow_texture.jpg"))
-
-
-def style_images(styles: Sequence[str] = tuple(STYLE_FILES), size: int = 224, most: int = 4) -> dict[str, Tensor]:
-    """Load the paper's style images.
-
-    Args:
-        styles: some of `STYLE_FILES`.
-        size: side in pixels.
-        most: the largest number of images of each style; there are five.
-
-    Returns:
-        Images `(V, 3, size, size)` in [0, 1], by style.
-
-    Raises:
-        KeyError: if there is no such style.
-        FileNotFoundError: if a file is not available.
-    """
-    loaded = {}
-    for style in styles:
-        one_of(style, STYLE_FILES, "style", KeyError)
-        path = photo(f"editing-classifiers/styles/{STYLE_FILES[style]}.pt")
-        images = torch.load(path, weights_only=True, map_location="cpu")["imgs"]
-        loaded[style] = resized(images[:most].float().clamp(0, 1), size)
-    return loaded
 
 
 def sample_labels() -> dict[str, int]:

@@ -7,9 +7,8 @@ others. A process makes the classifier and the images of a `SetupSource` once an
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import product
-from math import nan
 from typing import Any
 
 import numpy as np
@@ -17,25 +16,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from edittools._checks import one_of
-from edittools.activations import CachedActivations, cache_activations
 from edittools.classifiers import Classifier
 from edittools.course.scenarios import photos
 from edittools.course.scenarios.rules import scenario_for
-from edittools.course.scenarios.scenario import Scenario, best_by_method
+from edittools.course.scenarios.scenario import Scenario
 from edittools.course.scenarios.tiers import MODELS, SceneSet, current_tier
-from edittools.cut import cut_all
-from edittools.edits import Edit
 from edittools.images import LabelledImages, stratified
 from edittools.layers import candidate_layers
 from edittools.methods import EDIT, METHODS, RANDOM, SCOPES, Method
-from edittools.metrics import Comparison, misclassified, predict
+from edittools.metrics import predict
 from edittools.models.data import shipped
 from edittools.models.load import load_classifier
-from edittools.probing import jobs, segmentation
+from edittools.probing import segmentation
 from edittools.probing.counterfactuals import Concepts
-from edittools.probing.effects import mean_interval
-from edittools.probing.style_transfer import StyleTransfer
 from edittools.probing.textures import STYLES, VARIANTS, style_textures
 from edittools.selection.select import LABELS, Selection, select
 
@@ -50,33 +43,12 @@ MOST_IMAGES = 80
 RANKS = (1, 3)
 """The ranks of edits that are tried, and that are also reported one by one."""
 
-MEASURES = {
-    "other same": "same",
-    "other held out": "target_test",
-    "target same": "own same",
-    "target held out": "same_class_test",
-}
-"""The reported measures, and the split that each is computed on.
-
-A measure is of other classes than the exemplars' or of their class (the target), in the same variant of the style as
-the exemplars or in held-out ones.
-"""
-
 CONCEPTS = {
     "mini": ("road", "grass", "sand", "water", "wall", "table", "mountain"),
     "lite": ("grass", "road", "water", "sky", "tree", "building"),
     "paper": ("car", "bicycle", "boat"),
 }
 """The concepts that are transformed, by tier; a small setup has the first three."""
-
-TRANSFORMS = ("paste", "transfer")
-"""How a concept is transformed to a style: a texture is pasted over it, or it is restyled by style transfer."""
-
-STYLE_MODELS = {"mini": "mini_vgg", "lite": "squeezenet1_1", "paper": "vgg16"}
-"""The classifier on whose features style transfer compares images, by tier."""
-
-TRANSFER_VARIANTS = 4
-"""Number of variants of each style in style transfer."""
 
 SMALL_STYLES = ("graffiti", "snow")
 """The styles of a small setup."""
@@ -146,12 +118,6 @@ class SyntheticSetup:
     concepts: Concepts
     common_fields: Mapping[str, Any]
 
-    @cached_property
-    def clean_test(self) -> CachedActivations:
-        """The clean images for evaluation, cached at the layers: all cases share them."""
-        cuts = cut_all(self.classifier, self.common_fields["layers"])
-        return CachedActivations(cuts, self.common_fields["splits"]["clean_test"])
-
 
 @dataclass(frozen=True)
 class SetupSource:
@@ -195,41 +161,32 @@ class Case:
         return {"class": self.target, "concept": self.concept, "style": self.style, "evidence": self.evidence}
 
 
-def synthetic_source(
-    tier: str | None = None, model: str | None = None, small: bool = False, styles: str = "paste"
-) -> SetupSource:
+def synthetic_source(tier: str | None = None, model: str | None = None, small: bool = False) -> SetupSource:
     """Return the source of a tier's setup.
 
     Args:
         tier: by default the one that `EDITTOOLS_TIER` names.
         model: a classifier of `edittools.models`; by default the tier's first.
         small: use fewer concepts, styles and images.
-        styles: one of `TRANSFORMS`, see `synthetic_setup`.
 
     Raises:
-        ValueError: if there is no such tier or transform.
+        ValueError: if there is no such tier.
     """
     tier = current_tier(tier)
-    one_of(styles, TRANSFORMS, "styles")
-    arguments = (tier, model or MODELS[tier][0], small)
-    if styles != "paste":
-        arguments = (*arguments, styles)
-    return SetupSource(synthetic_setup, arguments)
+    return SetupSource(synthetic_setup, (tier, model or MODELS[tier][0], small))
 
 
-def synthetic_setup(tier: str, model: str, small: bool, styles: str = "paste") -> SyntheticSetup:
+def synthetic_setup(tier: str, model: str, small: bool) -> SyntheticSetup:
     """Make a tier's setup.
 
     Tier mini renders scenes. Tier lite loads MSRC v2, labeled with the classifier's predictions where it is confident.
-    Tier paper reads a folder of validation images, in which DeepLabV3 finds the concepts.
+    Tier paper reads a folder of validation images, in which DeepLabV3 finds the concepts. Rendered textures are pasted
+    over the concept, six variants of each style.
 
     Args:
         tier: name of the tier.
         model: a classifier of `edittools.models`.
         small: use fewer concepts, styles and images.
-        styles: "paste" pastes rendered textures over the concept; each style has six variants. "transfer" restyles the
-            concept, on the features of the tier's `STYLE_MODELS`, as four variants of each style: rendered textures in
-            tier mini, the paper's style images in the others. Half of the variants are held out.
 
     Raises:
         ValueError: if no photo shows a concept.
@@ -251,7 +208,8 @@ def synthetic_setup(tier: str, model: str, small: bool, styles: str = "paste") -
             raise ValueError(
                 f"none of the {len(data)} photos shows {', '.join(names)}; use photos that show at least one of them"
             )
-    concepts = _with_styles(data, masks, tier, classifier.size, small, styles)
+    names_of_styles = SMALL_STYLES if small else STYLES
+    concepts = Concepts(data, masks, style_textures(names_of_styles, range(VARIANTS), classifier.size))
     layers = _three_later_layers(classifier)
     common_fields = {"splits": splits, "layers": layers, "tier": tier, "where": "in place"}
     return SyntheticSetup(classifier, concepts, common_fields)
@@ -266,31 +224,6 @@ def _three_later_layers(classifier: Classifier) -> tuple[str, ...]:
     later = layers[len(layers) // 2 :]
     step = -(-len(later) // 3)
     return later[::-step][::-1]
-
-
-def _with_styles(
-    data: LabelledImages, masks: Mapping[str, Tensor], tier: str, size: int, small: bool, styles: str
-) -> Concepts:
-    """Combine images and masks with styles, and with the way of transforming a concept to a style."""
-    if styles == "paste":
-        return Concepts(data, masks, style_textures(SMALL_STYLES if small else STYLES, range(VARIANTS), size))
-    if tier == "mini":
-        textures = style_textures(SMALL_STYLES if small else STYLES, range(TRANSFER_VARIANTS), size)
-    else:
-        textures = photos.style_images(SMALL_STYLES if small else tuple(photos.STYLE_FILES), size, TRANSFER_VARIANTS)
-    return Concepts(data, masks, textures, transform=style_transfer(tier))
-
-
-def style_transfer(tier: str | None = None) -> StyleTransfer:
-    """Make the style transfer of a tier, on the features of the classifier in `STYLE_MODELS`.
-
-    Args:
-        tier: by default the one that `EDITTOOLS_TIER` names.
-
-    Raises:
-        ValueError: if there is no such tier.
-    """
-    return StyleTransfer(load_classifier(STYLE_MODELS[current_tier(tier)]))
 
 
 def _miniworld_images(
@@ -416,47 +349,6 @@ def case_scenario(source: SetupSource, case: Case, settings: CaseSettings = DEFA
     return replace(scenario, splits=replace(scenario.splits, extra=extra))
 
 
-def run_case(
-    source: SetupSource,
-    case: Case,
-    methods: Sequence[str] = (),
-    settings: CaseSettings = DEFAULT_SETTINGS,
-) -> list[dict[str, Any]]:
-    """Try every method on one case: select edits on target images, and evaluate each once on the others.
-
-    Args:
-        source: of the setup.
-        case: one of `cases`.
-        methods: names of the methods to try; by default all.
-        settings: what is tried.
-
-    Returns:
-        One row per method, with the change of accuracy in points and what `figures_of` returns. A case with too few
-        errors has one row, of the method "undefined".
-    """
-    names = {"concept": case.concept, "style": case.style, "target": case.target}
-    with jobs.one_thread():
-        scenario = case_scenario(source, case, settings)
-        splits = scenario.splits
-        errors = {name: _errors(scenario.classifier, splits.labeled[name]) for name in ("target", "target_test")}
-        if errors["target"] < settings.least_errors or not errors["target_test"]:
-            return [{**names, "method": "undefined"}]
-        best = best_by_method(select_for_case(scenario, settings, methods).scores)
-        sets = {name: splits.labeled[name] for name in MEASURES.values() if name in splits.labeled}
-        cached = cache_activations(cut_all(scenario.classifier, scenario.layers), sets)
-        cached["clean_test"] = setup_of(source).clean_test
-        rows = []
-        for method, candidate in best.items():
-            figures = figures_of(cached, candidate.scaled)
-            rows.append({**names, "method": method, "layer": candidate.params["layer"], **figures})
-    return rows
-
-
-def _errors(classifier: Classifier, data: LabelledImages) -> int:
-    """Count the images that are misclassified."""
-    return int(misclassified(predict(classifier, data), data.labels).sum())
-
-
 def select_for_case(
     scenario: Scenario, settings: CaseSettings = DEFAULT_SETTINGS, methods: Sequence[str] = ()
 ) -> Selection:
@@ -490,53 +382,3 @@ def methods_of(settings: CaseSettings = DEFAULT_SETTINGS) -> list[Method]:
         name = f"{scope} fine-tuning"
         tried[name] = METHODS[name].trying(settings_of_scope, FINETUNING_STRENGTHS)
     return [replace(method, name=name) for name, method in tried.items()]
-
-
-def figures_of(cached: Mapping[str, CachedActivations], edit: Edit) -> dict[str, float]:
-    """Evaluate an edit on the sets of a case.
-
-    Args:
-        cached: the sets by name, "clean_test" among them.
-        edit: the edit.
-
-    Returns:
-        The `accuracy_change` on clean images, in points, and eq. (2) for each of `MEASURES`: NaN if the case lacks the
-        set, or if the set has no error.
-    """
-    compared = {}
-    for name, one in cached.items():
-        compared[name] = Comparison(one.before, misclassified(one.logits(edit), one.labels))
-    figures = {"accuracy_change": compared["clean_test"].accuracy_change}
-    for measure, name in MEASURES.items():
-        figures[measure] = compared[name].errors_corrected if name in compared else nan
-    return figures
-
-
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Average over cases.
-
-    Only cases with an error to correct count.
-
-    Args:
-        table: the rows of `run_case` for several cases.
-
-    Returns:
-        One row per method and measure: the `mean` of eq. (2) with its 95% interval, `low` and `high`, and the mean
-        `accuracy_change`, in points.
-    """
-    rows = []
-    for method, part in table[table.method != "undefined"].groupby("method", sort=False):
-        accuracy_change = part.accuracy_change.mean()
-        for measure in MEASURES:
-            shares = part[measure].dropna()
-            low, high = mean_interval(shares)
-            row = {
-                "method": method,
-                "measure": measure,
-                "mean": shares.mean(),
-                "low": low,
-                "high": high,
-                "accuracy_change": accuracy_change,
-            }
-            rows.append(row)
-    return pd.DataFrame(rows)
