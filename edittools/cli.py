@@ -331,14 +331,12 @@ def _probes_concepts(options: argparse.Namespace) -> bool:
 
 
 def _check_model(source: str) -> None:
-    """Check the name of a model without importing torch, see `auditing.load_model`."""
-    from edittools.auditing.timm_names import check_timm_name
+    """Check the name of a model without importing torch, see `auditing.load_model`; timm checks its own names."""
     from edittools.models.zoo import check_name
 
     library, _, name = source.partition(":")
     path, _, function = source.rpartition(":")
     if library == "timm" and name:
-        check_timm_name(name)
         return
     if path.endswith(".py") and function:
         if not Path(path).expanduser().is_file():

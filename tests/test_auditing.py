@@ -1,6 +1,5 @@
 """`edittools audit`: from a folder to a report; the masks and models that it takes; wrong input."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -25,7 +24,6 @@ from edittools.auditing.concepts import concepts_to_probe, finding_if_it_mislead
 from edittools.auditing.direction import Errors, count_errors
 from edittools.auditing.result import write_table
 from edittools.auditing.sheet import NOT_SEEN
-from edittools.auditing.timm_names import check_timm_name, read_timm_names
 from edittools.classifiers import fingerprint
 from edittools.cli import main
 from edittools.course.miniworld.scenes import CLASSES
@@ -632,8 +630,6 @@ def test_main_checks_arguments_before_torch_is_imported(tmp_path):
         (["photos", "--model", "mini_vgg", "--repair", "van:1", "--masks", "old"], "--masks"),
         (["photos", "--model", "mini_vgg", "--concept-misleads"], "--concepts"),
     ]
-    if importlib.util.find_spec("timm") is not None:
-        wrong.append((["photos", "--model", "timm:resnet_18.a1_in1k"], "resnet18"))
     script = (
         "import json, sys; from edittools.cli import main; "
         "codes = [main(['audit', *arguments]) for arguments in json.loads(sys.argv[1])]; "
@@ -647,15 +643,6 @@ def test_main_checks_arguments_before_torch_is_imported(tmp_path):
     lines = done.stderr.splitlines()
     assert len(lines) == len(wrong)
     assert all(quoted in line for line, (_, quoted) in zip(lines, wrong, strict=True))
-
-
-def test_check_timm_name_accepts_the_names_that_timm_accepts():
-    timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[notebooks]'")
-    names, former_names = read_timm_names()
-    assert sorted(names) == sorted(timm.list_models())
-    assert former_names and all(timm.is_model(name) for name in former_names)
-    for name in ("resnet18.a1_in1k", "tv_resnext50_32x4d", "hf-hub:anybody/any_model"):
-        check_timm_name(name)
 
 
 def test_load_model_proposes_a_name_of_timm():

@@ -11,8 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import to_tensor
 
-from edittools._checks import extra
-from edittools.auditing.timm_names import check_timm_name
+from edittools._checks import extra, suggestion
 from edittools.classifiers import Classifier
 from edittools.geometry import InputGeometry
 from edittools.models.imagenet import imagenet_classes
@@ -66,8 +65,12 @@ def _from_timm(name: str) -> Classifier:
         import timm
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        if not timm.is_model(name.partition(".")[0]):  # otherwise, a caller may have registered it
-            check_timm_name(name)
+        architecture = name.partition(".")[0]
+        if ":" not in name and not timm.is_model(architecture):
+            remedy = suggestion(architecture, timm.list_models()) or (
+                "pass one of timm.list_models(), or a folder in which timm has saved a model"
+            )
+            raise KeyError(f"timm has no model {name!r}; {remedy}")
         _check_hub(f"timm:{name}", _timm_repository(name))
     model = timm.create_model(f"local-dir:{folder}" if folder.is_dir() else name, pretrained=True)
     config = timm.data.resolve_model_data_config(model)
