@@ -63,7 +63,6 @@ def digest_tensors(tensors: Iterable[Tensor], names: Iterable[str] | None = None
     """Hash the shapes, types and contents of tensors by SHA-256.
 
     Args:
-        tensors: the tensors, in order.
         names: one name per tensor, hashed as well.
 
     Returns:

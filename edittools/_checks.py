@@ -20,7 +20,6 @@ def check_number(value: Any, name: str, low: int) -> int:
     """Return a whole number as an int.
 
     Args:
-        value: the value to check.
         name: what the error message calls the value.
         low: the smallest number that is allowed.
 
@@ -54,7 +53,6 @@ def one_of(value: Any, choices: Collection[str], name: str, error: type[Exceptio
     """Return a value that is one of several.
 
     Args:
-        value: the value to check.
         choices: the values that are allowed.
         name: what the error message calls the value.
         error: type of the exception.

@@ -311,7 +311,6 @@ def export_of(classifier: Classifier, size: tuple[int, int] | None = None) -> Ex
     It is exported once per size, precision and device, and again if its logits are no longer those of the model.
 
     Args:
-        classifier: the classifier.
         size: size (H, W) of the images in pixels; by default that of the classifier.
 
     Raises:

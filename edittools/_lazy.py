@@ -12,7 +12,6 @@ def lazy_names(subpackage: str, modules: Mapping[str, str], needs: str | None = 
     """Make the function `__getattr__` of a subpackage.
 
     Args:
-        subpackage: name of the subpackage.
         modules: the module of each public name, below `edittools`.
         needs: the extra of `edittools` that the modules need; None if they need none.
     """

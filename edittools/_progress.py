@@ -35,7 +35,6 @@ def advance(bar: Any, count: int = 1) -> None:
     """Update a bar.
 
     Args:
-        bar: the bar.
         count: how much was done.
 
     Raises:

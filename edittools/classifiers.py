@@ -223,7 +223,6 @@ def check_size(what: str, images: Images, classifier: Classifier) -> None:
     Args:
         what: name of the images, used in the error message.
         images: the images; an empty set fits any size.
-        classifier: the classifier.
 
     Raises:
         ValueError: if they have another size.
@@ -269,7 +268,6 @@ def fingerprint_beside_weights(classifier: Classifier, weights: Mapping[str, Ten
     """Hash what the fingerprint of the bare model leaves out: buffers that are not saved, and the normalization.
 
     Args:
-        classifier: the classifier.
         weights: a copy of its parameters and buffers, by name; by default, those that it has now.
     """
     saved = classifier.model.state_dict()

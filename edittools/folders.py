@@ -94,7 +94,6 @@ def read_files(
     """Load image files of a folder as `read_folder` does, without predictions.
 
     Args:
-        folder: the folder.
         paths: those of its files to load, see `image_files`.
         classifier: gives the size and the class names.
         on_images: is called with each image `(1, 3, H, W)` that was read.

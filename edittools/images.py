@@ -153,7 +153,6 @@ def check_images(images: Any, name: str = "the set of images") -> Images:
     """Return a set of images if it has a type that can be used; its pixels are checked when they are used.
 
     Args:
-        images: the images.
         name: name of the images, used in error messages.
 
     Raises:
@@ -191,7 +190,6 @@ def in_batches(images: Images, size: int = 64, bar: str = "", progress: Progress
         images: `(N, 3, H, W)`, with or without labels.
         size: images per batch.
         bar: name of the progress bar.
-        progress: a class like `tqdm.tqdm`, for a bar.
 
     Raises:
         KeyboardInterrupt: if the `update` of the bar raises an exception.

@@ -26,7 +26,6 @@ def check_layers(classifier: Classifier, layers: Sequence[str] | None = None) ->
     """Return the names of the layers of a search, each once and in the network's order.
 
     Args:
-        classifier: the classifier.
         layers: names of layers; None for `candidate_layers`.
 
     Raises:

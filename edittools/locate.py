@@ -121,7 +121,6 @@ def find_alike(
         cut: the classifier, cut at the layer whose keys are compared.
         examples: images `(3, H, W)` that show the mark, each with a mask `(H, W)` of 0 and 1 that is not empty.
         images: images `(N, 3, H, W)` of the same size, in which the mark is looked for.
-        progress: a class like `tqdm.tqdm`, for a bar.
     """
     size = usual_batch_size(cut.classifier)
     boxes, masks = _moved([mask for _, mask in examples])
@@ -192,7 +191,6 @@ def mean_keys(cut: Cut, state: State, weights: Tensor) -> Tensor:
     """Average the keys of images over masks.
 
     Args:
-        cut: the classifier, cut at a layer.
         state: the state of B images at the layer.
         weights: those of M masks, `(M, P)`, or of masks of each image, `(B, M, P)`, see `weights_of`.
 

@@ -131,7 +131,6 @@ def measure(cuts: Mapping[str, Cut], images: Images, progress: Progress | None =
     Args:
         cuts: the classifier, cut at each layer, with one copy of its weights; by the layer's name.
         images: the reference images; labels are not used.
-        progress: a class like `tqdm.tqdm`, for a bar.
 
     Returns:
         The second moment of each layer, by name.
@@ -166,10 +165,6 @@ def offset_products(cut: Cut, keys: Tensor) -> Tensor:
     """Sum the products of the keys that a layer's kernel sees at two of its offsets at once.
 
     Keys outside of the map count as zeros.
-
-    Args:
-        cut: the classifier, cut at the layer.
-        keys: keys of the layer.
 
     Returns:
         `(kh * kw, kh * kw)` float64, symmetric and positive semi-definite; one number for a linear layer.

@@ -283,9 +283,6 @@ def solve_least_squares(problem: Problem) -> Tensor:
     the identity. This is the objective of MEMIT (Meng et al., arXiv 2210.07229), and with fewer positions than
     unknowns, a system of the size of the positions gives the same solution.
 
-    Args:
-        problem: eq. (1) at a layer.
-
     Returns:
         Λ, `(out, rank, kh, kw)`.
     """
@@ -327,7 +324,6 @@ def solve_l1(problem: Problem, steps: int = 200) -> tuple[Tensor, int]:
     of that if the first round has lowered the objective by at most 1%.
 
     Args:
-        problem: eq. (1) at a layer.
         steps: number of steps of Adam in both rounds together.
 
     Returns:
@@ -535,9 +531,7 @@ def losses(problem: Problem, objective: str, coefficients: Tensor) -> tuple[floa
     """Measure the loss without an edit and with Λ.
 
     Args:
-        problem: eq. (1) at a layer.
         objective: "l1" measures `Problem.l1`, "least_squares" the mean square of `Problem.residual` at the mask.
-        coefficients: Λ.
 
     Returns:
         Both losses, without the penalty on reference outputs.

@@ -150,7 +150,6 @@ def prepare(
     """Prepare to edit a layer: copy the weights, and run the exemplars up to the layer.
 
     Args:
-        classifier: the classifier; it is not changed.
         layer: name of the layer, or the module.
         exemplars: one or several, which go into one edit.
         reference: ordinary images, or the `SecondMoment` of their keys.

@@ -277,9 +277,6 @@ def _find(images: Tensor, find: Finder | None, progress: Progress | None) -> dic
 def default_finder(progress: Progress | None = None) -> Finder:
     """Load the segmenters of street scenes and of the things of Pascal VOC, two files of 2 MB each.
 
-    Args:
-        progress: a class like `tqdm.tqdm`, for bars.
-
     Returns:
         A function that finds both kinds of concepts in images.
 
@@ -381,7 +378,6 @@ def select_exemplar(classifier: Classifier, concepts: Concepts, rule: Mapping[st
     """Make an exemplar of a rule from the first image of its evidence that is misclassified after the replacement.
 
     Args:
-        classifier: the classifier.
         concepts: the probed images, the masks and the materials.
         rule: a row of `Probe.rules`.
 

@@ -75,8 +75,6 @@ def count_errors(
     """Count the errors that a rule explains, in photos whose labels are given.
 
     Args:
-        classifier: the classifier.
-        probed: the probe.
         concepts: what was probed.
         rule: a row of `Probe.rules`. A rule of all classes has no other classes, so nothing is counted.
         is_labeled: whether the label of each photo is given, and not a prediction, `(N,)`.
@@ -137,7 +135,6 @@ def misleading_exemplar(
     """Make an exemplar whose x' is a photo that the concept misleads, and whose x is the photo without the concept.
 
     Args:
-        classifier: the classifier.
         concepts: the photos, masks, and materials.
         rule: a row of `Probe.rules`.
         is_labeled: whether the label of each photo is given, `(N,)`.

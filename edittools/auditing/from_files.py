@@ -74,9 +74,7 @@ def ordinary_images(
     """List the images below a folder that can be read, whatever their subfolders are called.
 
     Args:
-        folder: the folder.
         classifier: gives the size.
-        progress: a class like `tqdm.tqdm`, for a bar.
 
     Returns:
         The images, which are loaded when they are used, and one line per skipped file: its name and the reason.
@@ -106,14 +104,11 @@ def repair_from_files(
 
     Args:
         folder: ordinary images, whose subfolders are not used as labels.
-        classifier: the classifier; it is not changed.
-        exemplar: the exemplar.
         concept: images that show the concept, right and wrong, in one subfolder per class.
         clean: images whose accuracy should not drop.
         retain: images that rely on the concept legitimately.
         failures: whether the images with the concept were chosen because they are misclassified.
         callback: is called before each step, and with a line for each file that is left out.
-        progress: a class like `tqdm.tqdm`, for bars; None for no bars.
 
     Raises:
         KeyboardInterrupt: if the selection was interrupted.
@@ -160,7 +155,6 @@ def write_repair(fix: Assessment, folder: str | PathLike, overwrite: bool = Fals
     number, such as "repair_2".
 
     Args:
-        fix: the assessment.
         folder: folder for the files; it is created if it does not exist.
         overwrite: whether files of these names are replaced that no repair wrote, or that have a better verdict.
 
@@ -196,7 +190,6 @@ def labels_used(fix: Assessment, folder: Path) -> dict[str, Any]:
     Edits that the same images and labels have judged before, according to the report in a folder, are counted as well.
 
     Args:
-        fix: the assessment.
         folder: the folder of an earlier repair, if there is one.
     """
     earlier = _labels_at(folder)

@@ -87,10 +87,7 @@ def find_mark(
     the others of the group, see `locate.find_alike`.
 
     Args:
-        classifier: the classifier of the contact sheet.
-        sheet: the contact sheet.
         group: the windows of the mark. With fewer than three, no other photos are searched.
-        progress: a class like `tqdm.tqdm`, for a bar.
 
     Returns:
         The group's own windows, and one window of each other photo that holds the mark, in the order of the photos.
@@ -118,8 +115,6 @@ def find_exemplar(
     covers no object.
 
     Args:
-        classifier: the classifier of the contact sheet.
-        sheet: the contact sheet.
         group: the windows of the mark.
         windows: where the mark was found; these photos take no window.
         seed: the seed of photos and places.
@@ -167,9 +162,6 @@ def finding_of_mark(
     edit helps is measured on real photos.
 
     Args:
-        mark: the mark.
-        sheet: the contact sheet.
-        classifier: the classifier.
         is_labeled: whether the label of each photo is given, and not a prediction, `(N,)`.
         clean: folder of clean images; those that show the scene of a photo with the mark are left out. By default, the
             other photos of the contact sheet.

@@ -60,7 +60,6 @@ def group_of(repair: str, label: int, number: int, sheet: ContactSheet) -> Windo
         repair: its name, for the message.
         label: its class.
         number: its number, counted from 1.
-        sheet: the contact sheet.
 
     Raises:
         ValueError: if the class has no group of that number.

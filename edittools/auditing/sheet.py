@@ -200,7 +200,6 @@ def describe(group: WindowGroup, photos: int) -> str:
     """Say in how many photos a group's windows were found, and how many photos they turn into their class.
 
     Args:
-        group: the group.
         photos: the number of photos of the class whose windows were tried.
     """
     return (

@@ -135,7 +135,6 @@ def _check_preprocessing(
         source: the model as on the command line, for the error message.
         settings: the model's own settings, for the error message.
         prepare: the model's own preprocessing, from a photo to the input `(3, H, W)` of the model.
-        classifier: the classifier.
 
     Raises:
         ValueError: if the inputs differ by more than `PREPROCESSING_TOLERANCE`.

@@ -84,11 +84,9 @@ def repaired(
     """Add a repair to an audit.
 
     Args:
-        audit: the audit.
         finding: what is repaired, and the images that measure it.
         checks: checks of the audit, which come before those of `repair`.
         layers: names of the layers to edit, see `repair`.
-        progress: a class like `tqdm.tqdm`, for bars.
         select_by: what selects the edit, see `repair`: the exemplar for a material that cannot be pasted anywhere.
 
     Raises:

@@ -169,7 +169,6 @@ def shuffled(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         pixels: `(3, side, side)`.
-        generator: random numbers.
     """
     side = pixels.shape[-1]
     block = max(1, side // BLOCKS)
@@ -289,7 +288,6 @@ class _Photos:
             windows: the windows.
             hosts: the number of the photo for each window.
             bar: the name of the bar.
-            progress: a class like `tqdm.tqdm`, for a bar.
             places: the first row and column of each pasted window; by default, random ones.
             is_shuffled: whether the blocks of each window are shuffled, see `shuffled`.
         """

@@ -86,7 +86,6 @@ def folder_beside_better(folder: Path, word: str, words: Sequence[str]) -> Path:
     """Return a folder for results: this one, or a new one with a number if the report in it has a better verdict.
 
     Args:
-        folder: the folder.
         word: the word of the new verdict.
         words: the words of verdicts, the worst one first; other headings are worse than all of them.
     """

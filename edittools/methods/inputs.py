@@ -11,7 +11,6 @@ def class_labels(site: Site, method: str) -> Tensor:
     """Return the labels of a site's exemplars, `(B,)`.
 
     Args:
-        site: the site.
         method: name of the method that needs labels, used in error messages.
 
     Raises:
@@ -27,7 +26,6 @@ def masked_keys(cut: Cut, state: State, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Return the keys at the masks, with their weights.
 
     Args:
-        cut: the classifier, cut at a layer.
         state: state of B images at the layer.
         masks: masks of image size, `(B, H, W)`.
 

@@ -78,12 +78,6 @@ def text_embeddings(
 ) -> Tensor:
     """Embed class names: the mean over the prompts, scaled to length 1. Embeddings are kept in the cache folder.
 
-    Args:
-        clip: the open_clip model.
-        tokenizer: its tokenizer.
-        class_names: the names of the classes.
-        progress: a class like `tqdm.tqdm`, for a bar.
-
     Returns:
         The embeddings, `(classes, D)`.
     """

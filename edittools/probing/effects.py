@@ -501,9 +501,6 @@ def mean_interval(values: Sequence[float] | NDArray) -> tuple[float, float]:
 
     It covers the mean of few values as well, unlike a bootstrap, which covers that of five normal values in 84%.
 
-    Args:
-        values: the sample.
-
     Returns:
         The lower and the upper limit; NaN for fewer than two values.
     """
@@ -541,7 +538,6 @@ def signed_rank(differences: Sequence[float] | NDArray, alternative: str = "two-
     method assumes that there are none); for more, it is asymptotic.
 
     Args:
-        differences: the paired differences.
         alternative: "two-sided", or "greater" (than 0).
 
     Returns:

@@ -62,7 +62,6 @@ def evidence_of_keys(cut: Cut, state: State, favored: Tensor, against: Tensor) -
     layer's output, if the layer is the first one of its block.
 
     Args:
-        cut: the classifier, cut at the layer.
         state: the state of B images at the layer, see `Cut.prefix`.
         favored: the index of each image's class, `(B,)`.
         against: the index of each image's other class, `(B,)`.

@@ -37,7 +37,6 @@ def run(
         store: folder that keeps the rows of each job as soon as it is finished. A job whose rows are there is not run
             again.
         executor: runs the jobs; `work` and the jobs must be picklable. Without one they run in this process.
-        progress: a class like `tqdm.tqdm`, for a bar.
         about: identifies everything that the rows depend on except the job's name: the function and its settings, the
             models, and the images. Required with a `store`, which keeps the rows under it: a run with another `about`
             does not see them. Neither `work` nor the jobs are compared.

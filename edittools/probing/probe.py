@@ -175,7 +175,6 @@ def _predict_versions(
     """Predict all versions of an image in one batch.
 
     Args:
-        classifier: the classifier.
         versions: the images `(V, 3, H, W)` of each version; the original is the first.
         label: the correct class; None for what is predicted of the original.
 
@@ -197,7 +196,6 @@ def _rows_of_styles(
     """Yield what was predicted of an image with a concept transformed to each style, and of its control if it has one.
 
     Args:
-        concept: the concept.
         textures: the style and the variant of each texture.
         predicted: the predictions, see `_predict_versions`.
     """

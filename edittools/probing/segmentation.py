@@ -303,7 +303,6 @@ def suggest_masks(image: Tensor, finder: Finder | None = None) -> dict[str, Tens
     """Find concepts in an image `(3, H, W)`, to suggest them to a person.
 
     Args:
-        image: the image.
         finder: by default both networks of `deeplab`.
 
     Returns:

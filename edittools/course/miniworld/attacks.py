@@ -73,7 +73,6 @@ def sticker_on(picture: Scene, rng: np.random.Generator, hand: int = 0) -> Stick
 
     Args:
         picture: the scene.
-        rng: random numbers.
         hand: number of a handwriting; 0 for one of `FONTS`.
     """
     row, column = picture.masks["object"].nonzero().float().mean(dim=0).tolist()

@@ -32,7 +32,6 @@ def ground_look(ground: str, t: np.ndarray, x: np.ndarray, rng: np.random.Genera
         ground: one of `GROUNDS`.
         t: nearness `(h, 1)`, from 0 at the horizon to 1 at the viewer.
         x: position `(1, w)` in the image, from 0 at the left to 1 at the right.
-        rng: random numbers.
 
     Returns:
         The colors, `(h, w, 3)`.

@@ -95,7 +95,6 @@ def draw_layout(rng: np.random.Generator, label: str | None, balanced: bool) -> 
     """Draw class, ground, place, size and surroundings at random.
 
     Args:
-        rng: random numbers.
         label: the class; None draws it as well.
         balanced: draw class, ground and surroundings independently, each uniformly.
     """

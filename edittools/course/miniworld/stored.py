@@ -66,7 +66,6 @@ def render_set(
         seeds: the seeds.
         labels: one label per seed.
         workers: number of processes that render.
-        progress: a class like `tqdm.tqdm`, for a bar.
         cache: folder of the cache (default: `EDITTOOLS_CACHE` or the user's cache folder); "" uses none.
 
     Returns:

@@ -71,7 +71,6 @@ def random_sticker(text: str, rng: np.random.Generator, handwritten: float = 0.3
 
     Args:
         text: the word.
-        rng: random numbers.
         handwritten: probability that it is written by hand.
         width: range of the width.
     """

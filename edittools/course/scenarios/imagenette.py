@@ -80,7 +80,6 @@ def in_memory(photos: LabelledImages, bar: str = "", progress: Progress | None =
     Args:
         photos: the photos.
         bar: the name of the progress bar.
-        progress: a class like `tqdm.tqdm`, for a bar.
     """
     return replace(photos, images=torch.cat(list(in_batches(photos, bar=bar, progress=progress))))
 

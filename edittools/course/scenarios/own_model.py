@@ -168,7 +168,6 @@ def tagged(photos: LabelledImages, seed: int, progress: Progress | None = None) 
     Args:
         photos: the photos.
         seed: seed of what is drawn.
-        progress: a class like `tqdm.tqdm`, for a bar.
     """
     originals = in_memory(photos, "reading photos to tag", progress).images
     images, masks = SHORTCUTS[GOAL].draw(originals, seed)

@@ -97,7 +97,6 @@ def load_photos(
     Args:
         labels: the class index of each photo, by its registered name.
         classifier: the classifier whose input the photos have to fit.
-        progress: a class like `tqdm.tqdm`, for a bar.
         kind: what kind of photos they are, for the error message.
 
     Raises:
@@ -156,7 +155,6 @@ def clean_and_reference(classifier: Classifier, progress: Progress | None = None
     Args:
         classifier: a classifier of ImageNet's classes, or of those of the folder in `EDITTOOLS_IMAGENET`. The clean
             photos of the former are the ImageNet sample; of the latter, two photos per class of the folder.
-        progress: a class like `tqdm.tqdm`, for bars.
 
     Returns:
         The halves of the clean photos as "clean" and "clean_test", and photos of RTA-100 as "reference".
@@ -180,7 +178,6 @@ def unlabeled(
     Args:
         prefix: beginning of the registered names.
         classifier: the classifier whose input the photos have to fit.
-        progress: a class like `tqdm.tqdm`, for a bar.
         most: the largest number of photos; if there are more, every nth is loaded.
         without: names of photos to leave out.
 
@@ -257,7 +254,6 @@ def msrc(
     Args:
         classifier: the classifier whose input the photos have to fit. Its predictions are the labels.
         at_least: the smallest probability of the prediction; photos with a lower one are left out.
-        progress: a class like `tqdm.tqdm`, for bars.
 
     Returns:
         The photos, and masks `(N, size, size)` of 0 and 1 by concept, for the concepts that some photo shows.

@@ -42,7 +42,6 @@ class Shortcut(ABC):
         Args:
             height: of the image, in pixels.
             width: of the image, in pixels.
-            rng: random numbers.
         """
 
     def draw(self, images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -184,7 +184,6 @@ def synthetic_setup(tier: str, model: str, small: bool) -> SyntheticSetup:
     over the concept, six variants of each style.
 
     Args:
-        tier: name of the tier.
         model: a classifier of `edittools.models`.
         small: use fewer concepts, styles and images.
 

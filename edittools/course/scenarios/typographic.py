@@ -222,7 +222,6 @@ def stick_on_all(data: LabelledImages, text: str, seed: int) -> LabelledImages:
     """Put a typed sticker on each image, in a font of MiniWorld's.
 
     Args:
-        data: the images.
         text: the word; "" leaves the stickers blank.
         seed: of the places and fonts, which are the same for every text.
     """
