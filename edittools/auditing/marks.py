@@ -58,22 +58,19 @@ class Mark:
     exemplar: Exemplar | None = field(default=None, repr=False)
 
 
-def examine(
-    classifier: Classifier, sheet: ContactSheet, group: WindowGroup, seed: int = 0, progress: Progress | None = tqdm
-) -> Mark:
+def examine(classifier: Classifier, sheet: ContactSheet, group: WindowGroup, progress: Progress | None = tqdm) -> Mark:
     """Test a mark, find the photos that hold it, and make an exemplar of it.
 
     Args:
         classifier: the classifier of the contact sheet.
         sheet: the contact sheet.
         group: one of its groups, which a person has picked.
-        seed: the seed of places and shuffles.
         progress: a class like `tqdm.tqdm`, for bars; None for no bars.
     """
     number = sheet.of_class(group.label).index(group) + 1
-    confirmation = confirm(classifier, sheet, group, seed, progress)
+    confirmation = confirm(classifier, sheet, group, progress=progress)
     windows = find_mark(classifier, sheet, group, progress)
-    exemplar = find_exemplar(classifier, sheet, group, windows, seed)
+    exemplar = find_exemplar(classifier, sheet, group, windows)
     return Mark(group, number, confirmation, windows, exemplar)
 
 
@@ -107,7 +104,7 @@ def find_mark(
 
 
 def find_exemplar(
-    classifier: Classifier, sheet: ContactSheet, group: WindowGroup, windows: Sequence[Window], seed: int = 0
+    classifier: Classifier, sheet: ContactSheet, group: WindowGroup, windows: Sequence[Window]
 ) -> Exemplar | None:
     """Paste the first window of a mark into photos without it, and return one that becomes the class of the mark.
 
@@ -117,13 +114,12 @@ def find_exemplar(
     Args:
         group: the windows of the mark.
         windows: where the mark was found; these photos take no window.
-        seed: the seed of photos and places.
 
     Returns:
         The exemplar; None if no photo becomes the class.
     """
     data = sheet.data
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     predicted = predicted_classes(predict(classifier, data))
     holds = torch.zeros(len(data), dtype=torch.bool)
     holds[[window.photo for window in windows]] = True

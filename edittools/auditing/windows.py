@@ -84,7 +84,6 @@ def contact_sheet(
     *,
     sides: Sequence[float] = SIDES,
     shown: int = SHOWN,
-    seed: int = 0,
     store: str | PathLike | None = None,
     callback: Callable[[str], None] | None = None,
     progress: Progress | None = tqdm,
@@ -103,7 +102,6 @@ def contact_sheet(
         data: photos, with at least three photos of each of two classes. A class of fewer photos has no row.
         sides: the sides of windows, as shares of the side of a photo.
         shown: the number of groups to show of each class.
-        seed: the seed of photos, places and random windows.
         store: folder that keeps what was computed of each image, in the subfolder `parts`. A later call with the same
             classifier and photos goes on from there.
         callback: is called with a sentence on how long this takes, which is estimated from the first photos.
@@ -119,7 +117,7 @@ def contact_sheet(
     check_size("data", data, classifier)
     data = remap_labels("data", data, classifier)
     data = LabelledImages(data.images[:], data.labels, data.classes, data.names)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     photos = _Photos(classifier, data, sides, generator, Kept.of(classifier, store), shown, callback, progress)
     found = _strong_windows(photos, progress)
     ranked = _rank(photos, found, shown, progress)
