@@ -363,8 +363,12 @@ def run_apply(options: argparse.Namespace) -> None:
 
     Raises:
         FileExistsError: if there is a file at `--out`, without `--force`, or if it is the edit or the model.
+        FileNotFoundError: if the edit or the file of the model does not exist.
+        OSError: if the file cannot be written.
         ValueError: if the verdict is "do not use", without `--anyway`.
     """
+    _check_files(options.edit)
+    _check_model(options.model)
     out = _weights_path(options)
     from edittools.auditing.sources import load_model
     from edittools.edits import Edit
@@ -382,10 +386,13 @@ def run_apply(options: argparse.Namespace) -> None:
 
 
 def _weights_path(options: argparse.Namespace) -> Path:
-    """Return the path of the file that `apply` writes, and check that no other file is lost."""
+    """Return the path of the file that `apply` writes, and check that it can be written and no other file is lost."""
     out = options.out.expanduser()
     if not out.suffix:
         out = out.with_suffix(".safetensors")
+    if out.is_dir():
+        raise IsADirectoryError(f"{str(out)!r} is a folder; pass the path of a file")
+    _check_out(out.parent)
     if not out.exists():
         return out
     library, _, name = options.model.partition(":")

@@ -451,6 +451,18 @@ def test_apply_replaces_no_file_without_force_and_never_an_input(audited, tmp_pa
     assert load_file(other)
 
 
+@pytest.mark.parametrize("place", ["model.py/weights.safetensors", "folder"])
+def test_apply_finds_a_place_that_cannot_be_written_before_it_loads_the_model(tmp_path, capsys, place):
+    (tmp_path / "folder.safetensors").mkdir()
+    edit = tmp_path / "edit.safetensors"
+    edit.write_text("not read yet")
+    model = tmp_path / "model.py"
+    model.write_text("raise RuntimeError('the model was loaded')")
+    assert main(["apply", str(edit), "--model", f"{model}:load", "--out", str(tmp_path / place)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / place.partition("/")[0]) in line
+
+
 def test_audit_saves_its_own_verdict_with_the_edit(audited):
     out, _ = audited
     verdict = et.Edit.load(out / "edit.safetensors").verdict
