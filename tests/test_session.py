@@ -18,7 +18,7 @@ from edittools.rewriting import REFERENCE_WEIGHT
 from edittools.selection.checks import accuracy_check
 from edittools.selection.effects import Effect
 from edittools.selection.select import EXEMPLAR, select
-from edittools.widgets.image_sets import MOST_BYTES
+from edittools.widgets.image_sets import MOST_BYTES, MOST_DETAIL
 from edittools.widgets.materials import MATERIAL_OF_LARGE_MARKS, SURROUNDINGS, replace_by_material
 from edittools.widgets.result import BEFORE_CHANGE, SELECT
 from edittools.widgets.session import NO_LABEL, EditSession
@@ -523,3 +523,28 @@ def test_save_of_an_interrupted_result_does_not_replace_a_better_verdict(session
     session.show(replace(edit, verdict="use: it helps on other images as well."))
     assert session.save(path) == path
     assert et.Edit.load(path).verdict == session.edit.verdict
+
+
+def test_photo_has_the_detail_of_its_file_and_is_marked_at_its_size(tiny, tmp_path):
+    folder = tmp_path / "photos"
+    save_image(folder / "large.png", noise(1, 150)[0])
+    save_image(folder / "small.png", noise(1, 32)[0])
+    session = EditSession(tiny, folder)
+    session.select(session.images.names.index("large.png"))
+    side = session.photo.shape[1]
+    assert side == MOST_DETAIL * 32
+    reduced = torch.nn.functional.interpolate(session.photo[None], 32, mode="area")[0]
+    assert float((reduced - session.image).abs().mean()) < 0.1  # the same part of the photo
+    mask = torch.zeros(side, side)
+    mask[2:50, 1:30] = 1
+    session.mark(mask)
+    assert torch.equal(session.mask.nonzero().amax(dim=0), torch.tensor([16, 9]))
+    thin = torch.zeros(side, side)
+    thin[:, 40] = 1
+    session.mark(thin)
+    assert 0 < session.mask.sum() <= 32
+    session.select(session.images.names.index("small.png"))
+    assert torch.equal(session.photo, session.image)
+    (folder / "large.png").unlink()
+    session.select(session.images.names.index("large.png"))
+    assert torch.equal(session.photo, session.image) and session.mask.any()

@@ -34,6 +34,7 @@ import torch
 import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from edittools.auditing.sheet import NOT_SEEN, WindowGroup
 from edittools.classifiers import Classifier, check_classifier
@@ -772,7 +773,9 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Put an image into the editor, with the mask that was drawn on it."""
         self._session.select(index)
         if index not in self._editors:
-            editor = MaskEditor(self._session.image, self._session.mask, finder=self._session.finder)
+            photo = self._session.photo
+            mask = interpolate(self._session.mask[None, None], photo.shape[1:])[0, 0]
+            editor = MaskEditor(photo, mask, finder=self._session.finder)
             editor.observe(self._with_errors_shown(lambda _: self._show_exemplar()), "_masks")
             self._editors[index] = editor
         if self._editor is not None:
@@ -862,7 +865,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if editor is not self._editor or not self._controls.heat.value:  # something else is shown by now
             return panel.Outcome()
         heat, favored, against = self._session.evidence(layer, index, favored=favored, edit=edit)
-        editor.show_heat(heat)
+        size = editor.mask.shape
+        editor.show_heat(interpolate(heat[None, None], size, mode="bilinear")[0, 0] if heat.shape != size else heat)
         self._controls.show_heat(strongest_heat(heat), favored, against)
         if not is_explained:
             return panel.Outcome()

@@ -36,7 +36,7 @@ JAVASCRIPT = ("mask_operations.js", "mask_editor.js")
 MAX_DISPLAY_PIXELS = 3_000_000
 """An image with more pixels is displayed at a reduced size."""
 
-MAX_SEGMENT_PIXELS = 400_000
+MAX_SEGMENT_PIXELS = 150_000
 """An image with more pixels is reduced before superpixels are computed."""
 
 COLOR_DISTANCES = (0, 8, 16, 28, 44, 64)

@@ -1,7 +1,7 @@
 """Read the image sets of a session: from folders or tensors, at the classifier's size, each image once."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from torch import Tensor
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier, remap_labels
 from edittools.folders import image_files, read_files
+from edittools.geometry import InputGeometry
+from edittools.image_files import load_image, photo_size
 from edittools.images import LabelledImages, LazyImages, in_batches, numbered, resized
 from edittools.selection.splits import repeated
 
@@ -22,6 +24,9 @@ MOST_BYTES = 1_500_000_000
 
 BYTES_OF_PIXEL = 12
 """Three colors in float32."""
+
+MOST_DETAIL = 3
+"""How many times as large as the classifier's input a photo is shown and marked at most, see `load_detailed`."""
 
 AT_ONCE = 8
 """The number of `LazyImages` that are read at once."""
@@ -153,6 +158,28 @@ def _resized(data: LabelledImages, size: int, report: OnImages) -> LabelledImage
         batches.append(resized(batch, size))
         report(batches[-1])
     return replace(data, images=batches[0] if len(batches) == 1 else torch.cat(batches))
+
+
+def files_of(source: ImageSource | None, names: Sequence[str]) -> dict[int, Path]:
+    """Return the file of each image of a folder by its index, from their names; there are none without a folder."""
+    if not isinstance(source, str | os.PathLike):
+        return {}
+    return {index: Path(source).expanduser() / name for index, name in enumerate(names)}
+
+
+def load_detailed(path: Path, classifier: Classifier) -> Tensor:
+    """Load what the classifier sees of a photo `(3, H, W)` at a whole multiple of its size, about that of the photo.
+
+    Args:
+        path: the file.
+        classifier: the classifier, which gives the size.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not a readable image.
+    """
+    factor = min(MOST_DETAIL, -(-min(photo_size(path)) // classifier.resize_to))
+    return load_image(path, InputGeometry(factor * classifier.size, factor * classifier.resize_to))
 
 
 def with_names(data: LabelledImages) -> LabelledImages:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from edittools._graph import quiet_exports
 from edittools._image_checks import check_mask
@@ -57,7 +58,16 @@ from edittools.selection.splits import RETAINED, SAMPLE, check_disjoint
 from edittools.site import LayerReference, site_at
 from edittools.widgets.clean_images import CleanImages
 from edittools.widgets.files import path_for_edit
-from edittools.widgets.image_sets import ImageSource, OnImages, ReadSet, counted, read_set, with_names
+from edittools.widgets.image_sets import (
+    ImageSource,
+    OnImages,
+    ReadSet,
+    counted,
+    files_of,
+    load_detailed,
+    read_set,
+    with_names,
+)
 from edittools.widgets.initial_weights import InitialWeights
 from edittools.widgets.kept import Work
 from edittools.widgets.materials import MATERIALS, default_material, paste_window, replace_by_material
@@ -238,6 +248,7 @@ class EditSession:
         self._notes: list[str] = []
         self._weights = InitialWeights(self.classifier)
         self._marks: dict[int, Tensor] = {}
+        self._clean_source = clean
         self._unlabeled: set[int] = set()
         self._entered: set[int] = set()  # the images whose label a person has entered
         self._concept: frozenset[int] | None = None
@@ -258,6 +269,7 @@ class EditSession:
         read = {"images": read_set("images", images, self.classifier, self._notes, progress, on_images)}
         self.before = self._classify("images", read["images"], progress)
         self.images = with_names(read["images"].labeled(self.before))
+        self._files = files_of(images, self.images.names)
         self.index = self.order[0]
         reading = bar_of(progress, total=1, desc="reading the model", unit="model")
         with quiet_exports(progress is not None), reading:
@@ -359,6 +371,16 @@ class EditSession:
         """The selected image `(3, H, W)`."""
         return self.images.images[self.index]
 
+    @property
+    def photo(self) -> Tensor:
+        """The selected image `(3, H, W)` with the detail of its file, if it has one, see `load_detailed`."""
+        if self.index not in self._files:
+            return self.image
+        try:
+            return load_detailed(self._files[self.index], self.classifier)
+        except (OSError, ValueError):  # the file is gone by now
+            return self.image
+
     def select(self, index: int) -> None:
         """Select the image that is marked next.
 
@@ -431,11 +453,15 @@ class EditSession:
         """Mark the area that misleads the classifier on the selected image.
 
         Args:
-            mask: `(H, W)` of 0 and 1; may be empty.
+            mask: `(H, W)` of 0 and 1, of the size of `image` or of `photo`; may be empty.
 
         Raises:
             ValueError: if it is not such a mask, or if it does not fit the image.
         """
+        size = self.image.shape[1:]
+        if mask.shape != size and mask.shape == self.photo.shape[1:]:
+            share = interpolate(check_mask(mask, allow_empty=True)[None, None], size, mode="area")[0, 0]
+            mask = (share >= share.max().clamp(1e-6, 0.5)).float()  # a thin mark is not lost
         self._marks[self.index] = check_mask(mask, self.image, allow_empty=True)
 
     @property
@@ -652,6 +678,8 @@ class EditSession:
         self._moments = {}  # an image that shows the mark says nothing about which keys are typical
         added = self._append(taken, predict(self.classifier, taken).float())
         self._taken |= dict(zip(new, added, strict=True))
+        files = files_of(self._clean_source, self._clean.data.names)
+        self._files |= {self._taken[index]: files[index] for index in new if index in files}
         self._unlabeled |= {self._taken[index] for index in new if not self._clean.is_labeled[index]}
 
     def contact_sheet(self, progress: Progress | None = None) -> ContactSheet:
