@@ -197,10 +197,7 @@ def test_heat_map_and_suggestions_show_where_to_mark(desk, page):
     desk.button("Where to mark?").click()
     assert web.wait_until(lambda: editor.canvas.evaluate(pixels) != before)
     assert desk.shows("rather than") and desk.root.locator(".et-bar").bounding_box()["width"] > 50
-    sled = editor.canvas.evaluate(pixels)
-    desk.root.get_by_label("argues for").select_option("tractor")
-    assert web.wait_until(lambda: editor.canvas.evaluate(pixels) != sled)
-    assert desk.shows("logit of tractor")
+    assert desk.shows("logit of sled")
     page.screenshot(path=web.ARTEFACTS / "desk-heat.png")
     desk.button("Where to mark?").click()
     assert web.wait_until(lambda: editor.canvas.evaluate(pixels) == before)
@@ -287,7 +284,7 @@ def test_changed_predictions_are_judged_by_two_keys(desk, page):
     assert web.wait_until(lambda: offered.count() == 0)
 
 
-def test_gallery_shows_groups_sizes_and_an_enlarged_image(desk, page):
+def test_gallery_shows_groups_and_an_enlarged_image(desk, page):
     menu = desk.root.get_by_label("show", exact=True)
     everything = desk.images.count()
     options = [text.replace("\xa0", " ") for text in menu.locator("option").all_text_contents()]
@@ -299,13 +296,6 @@ def test_gallery_shows_groups_sizes_and_an_enlarged_image(desk, page):
     assert desk.root.locator(".et-pick .et-card[data-marked=true]").count() == count
     menu.select_option(index=0)
     assert web.wait_until(lambda: desk.images.count() == everything)
-    widths = []
-    for name in ("large", "small"):
-        desk.root.get_by_label("size", exact=True).select_option(name)
-        page.wait_for_timeout(700)
-        widths.append(desk.images.first.locator("img").bounding_box()["width"])
-        assert desk.root.evaluate(OVERFLOWING) == []
-    assert widths[1] * 1.5 < widths[0]
     view = desk.root.locator(".et-pick dialog")
     selected = desk.run("print(desk.index)")
     desk.images.nth(1).hover()

@@ -2,9 +2,7 @@
 
 import base64
 import io
-import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from edittools import widgets
+from edittools.image_files import load_mask
 from edittools.widgets.editor import MaskEditor, heat_pixels, pack_mask, unpack_mask
 
 SHAPE = (24, 32)
@@ -171,82 +170,10 @@ def test_mask_editor_refuses_what_is_not_an_image_or_mask(editor, call, value):
 # --- files ---
 
 
-@pytest.mark.parametrize("name", ["road.png", "road.json"])
-def test_load_of_a_saved_mask(editor, tmp_path, name):
+def test_load_mask_of_a_saved_mask(editor, tmp_path):
     editor.mask = corner()
-    editor.save(tmp_path / name)
-    editor.mask = None
-    editor.load(tmp_path / name)
-    assert torch.equal(editor.mask, corner())
-
-
-@pytest.mark.parametrize(
-    "segmentation",
-    [
-        {"size": [24, 32], "counts": [0, 5, *[19, 5] * 8, 19 + 23 * 24]},
-        [[0, 0, 9, 0, 9, 5, 0, 5]],
-        [[0, 0, 5, 0, 5, 5, 0, 5], [4, 0, 9, 0, 9, 5, 4, 5]],
-    ],
-)
-def test_load_of_coco_run_lengths_and_polygons(editor, tmp_path, segmentation):
-    for content in (segmentation, {"segmentation": segmentation}):
-        (tmp_path / "road.json").write_text(json.dumps(content))
-        editor.load(tmp_path / "road.json")
-        assert torch.equal(editor.mask, corner())
-
-
-def test_saved_coco_file_is_read_by_pycocotools(tmp_path):
-    from pycocotools.coco import COCO
-
-    editor = MaskEditor(torch.rand(3, *SHAPE), {"road": corner(), "sky": None})
-    editor.save(tmp_path / "van.json")
-    coco = COCO(tmp_path / "van.json")
-    [annotation] = coco.loadAnns(coco.getAnnIds(catIds=coco.getCatIds(catNms=["road"])))
-    assert np.array_equal(coco.annToMask(annotation), corner().numpy())
-    assert annotation["area"] == 45 and annotation["bbox"] == [0, 0, 9, 5]
-    assert coco.loadImgs(annotation["image_id"])[0]["width"] == 32
-
-
-def test_load_of_several_annotations_takes_those_of_the_category_of_the_mask(tmp_path):
-    segmentations = [[[0, 0, 9, 0, 9, 5, 0, 5]], [[20, 10, 30, 10, 30, 20, 20, 20]]]
-    annotations = []
-    for number, segmentation in enumerate(segmentations):
-        annotations.append({"id": number, "category_id": number, "segmentation": segmentation})
-    categories = [{"id": 0, "name": "road"}, {"id": 1, "name": "sky"}]
-    (tmp_path / "van.json").write_text(json.dumps({"annotations": annotations, "categories": categories}))
-    for name, count in {"road": 45, "sky": 100, "car": 145}.items():
-        editor = MaskEditor(torch.rand(3, *SHAPE), {name: None})
-        editor.load(tmp_path / "van.json")
-        assert editor.mask.sum() == count, name
-
-
-@pytest.mark.parametrize("name", ["absent.png", "absent.json"])
-def test_load_of_a_missing_file_names_it_in_a_sentence(editor, tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=f"{name}.*does not exist"):
-        editor.load(tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "value"),
-    [
-        ("m.gif", "", "'m.gif'"),
-        ("m.json", "{", "'m.json'"),
-        ("m.json", '"road"', "'road'"),
-        ("m.json", "[[1, 2]]", r"\[\[1, 2\]\]"),
-        ("m.json", '{"size": [3, 3], "counts": [9]}', r"\[3, 3\].*\[24, 32\]"),
-    ],
-)
-def test_load_of_a_file_without_a_mask_is_refused(editor, tmp_path, monkeypatch, name, text, value):
-    monkeypatch.chdir(tmp_path)
-    Path(name).write_text(text)
-    with pytest.raises(ValueError, match=value):
-        editor.load(name)
-
-
-def test_save_as_coco_without_pycocotools_names_the_extra(editor, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pycocotools", None)
-    with pytest.raises(ModuleNotFoundError, match=r"edittools\[notebooks\]"):
-        editor.save(tmp_path / "road.json")
+    editor.save(tmp_path / "road.png")
+    assert torch.equal(load_mask(tmp_path / "road.png"), corner())
 
 
 # --- views ---

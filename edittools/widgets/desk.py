@@ -31,7 +31,6 @@ from typing import Any
 
 import ipywidgets
 import torch
-import traitlets
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -190,7 +189,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._last_requests: dict[ThreadPoolExecutor, Future] = {}
         self._last_request: Future = Future()
         self._display = RLock()
-        self._edit_of_heat: Edit | None = None
         self._stop_requested = False
         self._search_waits = False
         self._entered_label: tuple[int, str] | None = None  # of an image, until the worker has taken it
@@ -204,16 +202,14 @@ class Desk(StaticFigure, ipywidgets.VBox):
         where = (self._controls.heat, self._controls.find)
         self.box = panel.column(panel.row(panel.heading("2 Mark what misleads"), *where))
         self.gallery = panel.Gallery(selectable=True, label="images")
-        traitlets.dlink((self._controls.size, "value"), (self.gallery, "size"))
-        menus = (self._controls.group, self._controls.sort, self._controls.size)
-        chooser = panel.row(*menus).add_class("et-menus")
+        chooser = panel.row(self._controls.group, self._controls.sort).add_class("et-menus")
         select = panel.row(panel.heading("1 Select an image"), self._controls.sheet)
         pick = panel.column(select, chooser, self.gallery, self._controls.failures, name="et-pick")
         columns = panel.column(pick, self.box, self._controls, name="et-columns")
         self._use_checked = panel.button("Use the checked images", "make these the concept images", "primary")
-        offered = panel.Gallery(checkable=True, label="Images that may hold the mark", size=panel.SIZES["medium"])
-        changed = panel.Gallery(judgeable=True, label="Predictions that change", size=panel.SIZES["medium"])
-        windows = panel.Gallery(selectable=True, label="What carries each class", size=panel.SIZES["medium"])
+        offered = panel.Gallery(checkable=True, label="Images that may hold the mark", size=panel.MEDIUM)
+        changed = panel.Gallery(judgeable=True, label="Predictions that change", size=panel.MEDIUM)
+        windows = panel.Gallery(selectable=True, label="What carries each class", size=panel.MEDIUM)
         self._check_all = panel.button("Check all", "then click those that do not show the mark")
         self._check_none = panel.button("Check none", "begin again")
         self.elsewhere = panel.Shelf(offered, self._check_all, self._check_none, self._use_checked)
@@ -513,10 +509,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._choose(index)
         self._controls.enable()  # not before, or the message of a button that was pressed would be cleared
 
-    def _busy_bar(self, *arguments: Any, **options: Any) -> panel.BusyBar:
+    def _busy_bar(self, *arguments: Any, **options: Any) -> panel.Bar:
         """Make a bar of the panel for the next step that takes long; the images that were read until then are shown."""
         self._show_loaded()
-        return panel.BusyBar(*arguments, busy=self._busy, **options)
+        return panel.Bar(*arguments, show=lambda bar: self._busy.show(bar.what, bar.n, bar.total), **options)
 
     def _add_loaded(self, images: Tensor) -> None:
         """Show the first images that are read in the gallery, one after the other."""
@@ -632,10 +628,13 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Show a search, see `panel.Search`; *Stop* ends it."""
         return panel.Search(self._controls.show_search, lambda: self._stop_requested, images, quick_steps)
 
-    def _work_bar(self, *arguments: Any, **options: Any) -> panel.WorkBar:
+    def _work_bar(self, *arguments: Any, **options: Any) -> panel.Bar:
         """Make a bar where the bar of a search is, which *Stop* ends."""
-        show = self._controls.show_search
-        return panel.WorkBar(*arguments, show=show, is_stopped=lambda: self._stop_requested, **options)
+
+        def show(bar: panel.Bar) -> None:
+            self._controls.show_search(bar.share, f"{bar.what}: {bar.n} of {bar.total}")
+
+        return panel.Bar(*arguments, show=show, is_stopped=lambda: self._stop_requested, **options)
 
     def _find_elsewhere(self, exemplar: Exemplar) -> panel.Outcome:
         self._sightings = self._session.find_elsewhere(exemplar, self._work_bar)
@@ -762,12 +761,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
     # --- display ------------------------------------------------------------------------------------------------------
 
     def _show(self) -> None:
-        """Show the verdict, the predictions below each image, and the heat map if it is one with the edit."""
-        edit = self._session.edit
-        with self._display:
-            self._show_cards(self._session.result)
-        if self._controls.heat.value and self._controls.heat_edit.value and self._edit_of_heat is not edit:
-            self._request_heat(is_explained=False)
+        """Show the verdict, and the predictions below each image."""
+        self._show_result(self._session.result)
 
     def _choose(self, index: int) -> None:
         """Put an image into the editor, with the mask that was drawn on it."""
@@ -781,8 +776,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if self._editor is not None:
             self._editors[index].opacity = self._editor.opacity
         self._editor = self._editors[index]
-        self.box.children = [self.box.children[0], self._editor, self._controls.heat_scale]
-        self._controls.show_heat_classes(self._session.likely_classes(index))
+        self.box.children = [self.box.children[0], self._editor, self._controls.heat_bar]
         self._show_selected()
         self._controls.class_name.value = self._session.class_name(index) if self._session.has_label(index) else ""
         self._show_exemplar()
@@ -839,37 +833,25 @@ class Desk(StaticFigure, ipywidgets.VBox):
             if not self._controls.is_filling:
                 self._show()
 
-    def _heat_options_selected(self) -> None:
-        """Show the heat map of another class, or with the edit, unless the classes are being offered again."""
-        if self._controls.heat.value and not self._controls.is_filling:
-            self._request_heat()
-
-    def _request_heat(self, is_explained: bool = True) -> None:
-        """Show the heat map of the image in the editor, or take it away; it is explained if a person asked for it."""
+    def _request_heat(self) -> None:
+        """Show the heat map of the image in the editor, or take it away."""
         controls = self._controls
         if controls.heat.value:
-            favored = None if controls.heat_class.value == panel.PREDICTED else controls.heat_class.value
-            edit = self._session.edit if controls.heat_edit.value else None
-            self._edit_of_heat = edit
             layer = controls.selected_layer or self._session.default_layer
-            work = partial(self._show_heat, self._editor, self._session.index, layer, favored, edit, is_explained)
+            work = partial(self._show_heat, self._editor, self._session.index, layer)
             self._submit(work, is_first=True)
         else:
             self._editor.show_heat(None)
             controls.show_heat(None)
             self._show_exemplar()
 
-    def _show_heat(
-        self, editor: MaskEditor, index: int, layer: str, favored: str | None, edit: Edit | None, is_explained: bool
-    ) -> panel.Outcome:
+    def _show_heat(self, editor: MaskEditor, index: int, layer: str) -> panel.Outcome:
         if editor is not self._editor or not self._controls.heat.value:  # something else is shown by now
             return panel.Outcome()
-        heat, favored, against = self._session.evidence(layer, index, favored=favored, edit=edit)
+        heat, favored, against = self._session.evidence(layer, index)
         size = editor.mask.shape
         editor.show_heat(interpolate(heat[None, None], size, mode="bilinear")[0, 0] if heat.shape != size else heat)
         self._controls.show_heat(strongest_heat(heat), favored, against)
-        if not is_explained:
-            return panel.Outcome()
         text = f"Bright: where {layer} sees {favored} rather than {against}."
         misleads = favored != self._session.class_name(index)
         return panel.Outcome(f"{text} Mark there what misleads." if misleads else text)
@@ -943,8 +925,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.layer.observe(self._with_errors_shown(lambda _: self._layer_selected()), "value")
         controls.heat.observe(self._with_errors_shown(lambda _: self._request_heat()), "value")
         controls.group.observe(self._with_errors_shown(lambda _: self._group_selected()), "value")
-        for control in (controls.heat_class, controls.heat_edit):
-            control.observe(self._with_errors_shown(lambda _: self._heat_options_selected()), "value")
         for control in (controls.layer, controls.strength, controls.failures):
             control.observe(self._with_errors_shown(lambda _: self._keep()), "value")
         controls.sort.observe(self._with_errors_shown(lambda _: self._show()), "value")

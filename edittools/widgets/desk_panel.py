@@ -26,9 +26,8 @@ HELD_OUT = "Selected edit"
 NOT_HELD_OUT = "First edit"
 BY_CHANGE = "changes first"
 WORST_FIRST = "worst first"
-SIZES = {"small": 72, "medium": 112, "large": 150}
-"""The width of the images of the gallery on the screen, in pixels, by the name of the size."""
-PREDICTED = "the prediction"
+SMALL, MEDIUM = 72, 112
+"""The width of an image of a gallery on the screen, in pixels."""
 AUTOMATIC = "selected for you"
 UNREAD = "The images are being read and classified; then an area can be marked."
 UNMARKED = "x and x' are shown here when an area is marked."
@@ -52,8 +51,8 @@ JUDGMENT_OF_KEYS = {"1": BEFORE, "2": AFTER, "0": NEITHER}
 TONES = {USE: "good", BETTER: "good", DO_NOT_USE: "bad", NO_BETTER: "bad", TOO_COSTLY: "bad"}
 """The color of the word of a verdict; the other words are neither good nor bad."""
 
-COSTS_OF_STEPS = {"step": 80.0, "image": 1.0}
-"""About how long a step of a selection or of fine-tuning takes, in units of a prediction, by the unit of its bar."""
+COST_OF_STEP = 80.0
+"""About how long a step of a selection or of fine-tuning takes, in units of a prediction of an image."""
 
 COST_OF_RANKING = 8.0
 """The same for each of the first steps of a selection, which rank the layers."""
@@ -103,7 +102,7 @@ class Gallery(_DeskWidget):
     judgments = traitlets.List().tag(sync=True)
     judgment_keys = traitlets.Dict(JUDGMENT_OF_KEYS).tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
-    size = traitlets.Int(SIZES["small"]).tag(sync=True)
+    size = traitlets.Int(SMALL).tag(sync=True)
     enlarged = traitlets.Int(-1).tag(sync=True)
     placeholder = traitlets.Unicode().tag(sync=True)
     _large_png = traitlets.Unicode(help="the enlarged image in base64").tag(sync=True)
@@ -131,11 +130,6 @@ class Gallery(_DeskWidget):
         """Add images, each `(3, H, W)`, after those that there are."""
         self._full_images += list(images)
         self._images = self._images + [_small_jpeg(image, 2 * self.size) for image in images]
-
-    @traitlets.observe("size")
-    def _resize(self, change: dict) -> None:
-        """Send the images in the resolution of another size."""
-        self._images = [_small_jpeg(image, 2 * self.size) for image in self._full_images]
 
     @traitlets.observe("enlarged")
     def _send_large_image(self, change: dict) -> None:
@@ -309,22 +303,10 @@ class Controls(ipywidgets.VBox):
             tooltip="highlight where the selected layer argues for the predicted class, against the label",
             layout={"width": "auto"},
         )
-        self.heat_class = ipywidgets.Dropdown(
-            options=(PREDICTED,),
-            description="argues for",
-            style={"description_width": "76px"},
-            layout={"width": "240px"},
-        )
-        self.heat_edit = ipywidgets.Checkbox(description="with the edit", indent=False, layout={"width": "110px"})
         self.heat_bar = ipywidgets.HTML()
-        self.heat_scale = row(self.heat_class, self.heat_edit, self.heat_bar)
         self.sort = ipywidgets.Dropdown(
             options=(BY_CHANGE, WORST_FIRST),
             description="sort",
-        )
-        self.size = ipywidgets.Dropdown(
-            options=tuple(SIZES.items()),
-            description="size",
         )
         self.group = ipywidgets.Dropdown(
             options=(ALL,),
@@ -497,29 +479,20 @@ class Controls(ipywidgets.VBox):
             self.verdict.show(text, details=result.details, word=result.word, tone=TONES.get(result.word, ""))
             self.next_step.layout.display = "" if result.action else "none"
             self.next_step.description, self.next_step.tooltip = NEXT_STEPS.get(result.action, ("", ""))
-        self.heat_edit.disabled = result is None
         self.path.placeholder = file_name
         self.undo.disabled = not has_edit
         self.save.disabled = not has_edit
         self.changes.disabled = not has_edit or not self.stop.disabled
         self.report.disabled = result is None or result.repair is None
 
-    def show_heat_classes(self, names: Sequence[str]) -> None:
-        """Offer the classes that a layer may argue for in an image; the one that is predicted is selected."""
-        self.is_filling = True
-        self.heat_class.options = (PREDICTED, *names)
-        self.heat_class.value = PREDICTED
-        self.is_filling = False
-
     def show_heat(self, strongest: float | None, favored: str = "", against: str = "") -> None:
-        """Show what the colors of a heat map mean, and the controls of the map.
+        """Show what the colors of a heat map mean.
 
         Args:
             strongest: the value with the full color, see `strongest_heat`; None if no map is shown.
             favored: the class that the layer argues for.
             against: the class that it argues against.
         """
-        self.heat_scale.layout.display = "none" if strongest is None else ""
         unit = escape(f"of the logit of {favored}, less that of {against}")
         self.heat_bar.value = (
             "" if strongest is None else f'0 <span class="et-bar"></span> {strongest:.2g} or more, {unit}'
@@ -540,18 +513,36 @@ class Controls(ipywidgets.VBox):
             self.is_filling = False
 
 
-class StoppableBar(tqdm):
-    """A progress bar that ends what it counts when this was requested.
+class Bar(tqdm):
+    """A progress bar on the panel; it ends what it counts when this was requested.
 
     Args:
         arguments: those of `tqdm`.
+        show: is called with the bar instead of printing it.
         is_stopped: tells whether what it counts should end.
         options: those of `tqdm`.
     """
 
-    def __init__(self, *arguments: Any, is_stopped: Callable[[], bool], **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        show: Callable[["Bar"], None],
+        is_stopped: Callable[[], bool] = lambda: False,
+        **options: Any,
+    ) -> None:
+        self._show = show
         self._is_stopped = is_stopped
         super().__init__(*arguments, **options)
+
+    @property
+    def what(self) -> str:
+        """What is counted."""
+        return (self.desc or "").removesuffix(": ")
+
+    @property
+    def share(self) -> float:
+        """The share that is done, 0 if the total is not known."""
+        return self.n / self.total if self.total else 0.0
 
     def update(self, n: float | None = 1) -> bool | None:
         """Count what is done; raise `KeyboardInterrupt` if it should end."""
@@ -560,54 +551,15 @@ class StoppableBar(tqdm):
             raise KeyboardInterrupt
         return shown
 
-
-class BusyBar(StoppableBar):
-    """A progress bar that the panel shows.
-
-    Args:
-        arguments: those of `tqdm`.
-        busy: where it is shown.
-        is_stopped: tells whether what it counts should end.
-        options: those of `tqdm`.
-    """
-
-    def __init__(
-        self, *arguments: Any, busy: Busy, is_stopped: Callable[[], bool] = lambda: False, **options: Any
-    ) -> None:
-        self._busy = busy
-        super().__init__(*arguments, is_stopped=is_stopped, **options)
-
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar in the panel, and print nothing."""
-        self._busy.show((self.desc or "").removesuffix(": "), self.n, self.total)
-
-
-class WorkBar(StoppableBar):
-    """A progress bar of something that the panel shows where it shows a search.
-
-    Args:
-        arguments: those of `tqdm`.
-        show: is called with the share that is done, and with what is done at the moment.
-        is_stopped: tells whether it should end.
-        options: those of `tqdm`.
-    """
-
-    def __init__(
-        self, *arguments: Any, show: Callable[[float, str], None], is_stopped: Callable[[], bool], **options: Any
-    ) -> None:
-        self._show = show
-        super().__init__(*arguments, is_stopped=is_stopped, **options)
-
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Show the bar in the panel, and print nothing."""
-        what = (self.desc or "").removesuffix(": ")
-        self._show(self.n / self.total if self.total else 0.0, f"{what}: {self.n} of {self.total}")
+        self._show(self)
 
 
 class Search:
     """How far a selection of an edit, or a comparison with fine-tuning, has come, in one estimate that only falls.
 
-    It makes the bars of the stages, see `bar`: their steps and images count towards one amount of work.
+    The steps and images of its bars count towards one amount of work.
 
     Args:
         show: is called with the share that is done, and with what is done at the moment.
@@ -627,32 +579,36 @@ class Search:
         self._is_stopped = is_stopped
         self._images = images
         self._quick_steps = quick_steps
+        self._bars: list[Bar] = []
         self._total = inf  # until a bar of steps tells
-        self._done = 0.0
         self._started = monotonic()
         self._seconds_left = inf
 
-    def bar(self, *arguments: Any, **options: Any) -> "SearchBar":
+    def bar(self, *arguments: Any, **options: Any) -> Bar:
         """Make the bar of a stage, as `tqdm` does."""
         if options.get("unit") == "step":
-            slow_steps = max(options["total"] - self._quick_steps, 0)
-            work = self._quick_steps * COST_OF_RANKING + slow_steps * COSTS_OF_STEPS["step"]
-            self._total = self._done + work + self._images * COSTS_OF_STEPS["image"]
-        return SearchBar(*arguments, search=self, is_stopped=self._is_stopped, **options)
+            steps = self._counted("step") + options["total"]
+            self._total = self._cost(steps, self._counted("image") + self._images)
+        bar = Bar(*arguments, show=self._report, is_stopped=self._is_stopped, **options)
+        self._bars.append(bar)
+        return bar
 
-    def add(self, number: float, unit: str) -> None:
-        """Count steps or images that are done."""
-        quick = min(number, self._quick_steps) if unit == "step" else 0
-        self._quick_steps -= quick
-        self._done += quick * COST_OF_RANKING + (number - quick) * COSTS_OF_STEPS.get(unit, 0.0)
+    def _counted(self, unit: str) -> float:
+        """Return how many steps or images the bars have counted."""
+        return sum(bar.n for bar in self._bars if bar.unit == unit)
 
-    def report(self, stage: str) -> None:
+    def _cost(self, steps: float, images: float) -> float:
+        """Return the work of steps, of which the first ones rank layers, and of images."""
+        quick = min(steps, self._quick_steps)
+        return quick * COST_OF_RANKING + (steps - quick) * COST_OF_STEP + images
+
+    def _report(self, bar: Bar) -> None:
         """Show the share that is done, and how long the rest will take."""
-        share = min(self._done / self._total, 1.0)
+        share = min(self._cost(self._counted("step"), self._counted("image")) / self._total, 1.0)
         if share >= LEAST_SHARE:
             seconds = (monotonic() - self._started) * (1 - share) / share
             self._seconds_left = min(self._seconds_left, seconds)
-        self._show(share, "; ".join(part for part in (stage, describe_time_left(self._seconds_left)) if part))
+        self._show(share, "; ".join(part for part in (bar.what, describe_time_left(self._seconds_left)) if part))
 
 
 def describe_time_left(seconds: float) -> str:
@@ -660,30 +616,6 @@ def describe_time_left(seconds: float) -> str:
     if seconds == inf:
         return ""
     return "less than a minute left" if seconds < 60 else f"about {ceil(seconds / 60)} min left"
-
-
-class SearchBar(StoppableBar):
-    """The bar of a stage of a search.
-
-    Args:
-        arguments: those of `tqdm`.
-        search: the search, which shows it.
-        is_stopped: tells whether the search should end.
-        options: those of `tqdm`.
-    """
-
-    def __init__(self, *arguments: Any, search: Search, is_stopped: Callable[[], bool], **options: Any) -> None:
-        self._search = search
-        super().__init__(*arguments, is_stopped=is_stopped, **options)
-
-    def update(self, n: float | None = 1) -> bool | None:
-        """Count what is done; raise `KeyboardInterrupt` if the search should end."""
-        self._search.add(n or 0, self.unit)
-        return super().update(n)
-
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Show the search in the panel, and print nothing."""
-        self._search.report((self.desc or "").removesuffix(": "))
 
 
 def card(

@@ -3,7 +3,6 @@
 The browser's part is `mask_operations.js`, what the tools do to a mask, and `mask_editor.js`, the view.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,11 +20,8 @@ from scipy.sparse.csgraph import connected_components
 from skimage.segmentation import slic
 from torch import Tensor
 
-from edittools._caching import atomic_path
-from edittools._checks import extra
 from edittools._image_checks import check_mask, check_mask_names
-from edittools.image_files import load_mask, save_mask
-from edittools.probing.coco import decode_segmentation
+from edittools.image_files import save_mask
 from edittools.probing.segmentation import suggest_masks
 from edittools.widgets.drawing import image_grid
 from edittools.widgets.pixels import StaticFigure, to_base64, to_pixels, to_png
@@ -149,66 +145,8 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         return suggest_masks(self._image, self._finder)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Save the mask that is drawn on.
-
-        Args:
-            path: a `.png` file, for a gray image; or a `.json` file in COCO's format, with the image, its annotation,
-                and the name of the mask as its category, which needs the package pycocotools.
-
-        Raises:
-            ValueError: if the name has another suffix.
-            ModuleNotFoundError: if pycocotools is needed and not installed.
-        """
-        if _suffix(path) == ".png":
-            save_mask(path, self.mask)
-            return
-        with extra("widgets", "notebooks"):
-            from pycocotools import mask as coco
-        encoded = coco.encode(np.asfortranarray(self.mask.numpy().astype(np.uint8)))
-        height, width = self._shape
-        annotation = {
-            "id": 1,
-            "image_id": 1,
-            "category_id": 1,
-            "segmentation": {**encoded, "counts": encoded["counts"].decode()},
-            "area": int(coco.area(encoded)),
-            "bbox": coco.toBbox(encoded).tolist(),
-            "iscrowd": 0,
-        }
-        content = {
-            "images": [{"id": 1, "width": width, "height": height, "file_name": f"{Path(path).stem}.png"}],
-            "annotations": [annotation],
-            "categories": [{"id": 1, "name": self.active}],
-        }
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(content), encoding="utf-8")
-
-    def load(self, path: str | os.PathLike) -> None:
-        """Replace the mask that is drawn on by one from a file.
-
-        Args:
-            path: a `.png` file; or a `.json` file that contains a COCO annotation, a segmentation, or several
-                annotations, of which those count whose category has the name of the mask, and all if there is none.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if the name has another suffix, or if the file contains no mask that fits the image.
-            ModuleNotFoundError: if pycocotools is needed and not installed.
-        """
-        suffix = _suffix(path)
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"mask file {os.fspath(path)!r} does not exist; pass a file that was saved before")
-        if suffix == ".png":
-            self.mask = load_mask(path)
-            return
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:  # of JSON or of the text's encoding
-            raise ValueError(f"{os.fspath(path)!r} is not a JSON file with a COCO mask: {error}") from error
-        mask = torch.zeros(self._shape)
-        for segmentation in segmentations_of(content, self.active):
-            mask = torch.maximum(mask, decode_segmentation(segmentation, self._shape))
-        self.mask = mask
+        """Save the mask that is drawn on as a gray PNG file, which `load_mask` reads."""
+        save_mask(path, self.mask)
 
     def figure(self) -> Figure:
         """Plot the image with its heat map, if there is one, and with the mask that is drawn on."""
@@ -277,23 +215,6 @@ def image_of(image: Tensor | Image.Image | NDArray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32)).permute(2, 0, 1)
 
 
-def segmentations_of(content: Any, category: str) -> list[Any]:
-    """List the segmentations in the content of a COCO file.
-
-    Args:
-        content: a segmentation, an annotation, or several annotations with their categories.
-        category: the name of the category that counts; if there is no such one, all do.
-    """
-    if not isinstance(content, dict):
-        return [content]
-    if "annotations" not in content:
-        return [content.get("segmentation", content)]
-    annotations = content["annotations"]
-    numbers = {each["id"] for each in content.get("categories", ()) if each["name"] == category}
-    named = [annotation for annotation in annotations if annotation.get("category_id") in numbers]
-    return [annotation["segmentation"] for annotation in named or annotations]
-
-
 def strongest_heat(heat: Tensor) -> float:
     """Return the value of a heat map `(H, W)` from which on it has the full color, 0 if it is nowhere positive."""
     positive = heat.detach().cpu().float().clamp_min(0).numpy()
@@ -343,14 +264,6 @@ def unpack_mask(bits: bytes | memoryview, shape: tuple[int, int]) -> NDArray[np.
             f"{len(bits)} bytes of a mask do not fit; pass {-(-size // 8)}, one bit for each of {size} pixels"
         )
     return np.unpackbits(np.frombuffer(bits, np.uint8), count=size).astype(bool).reshape(shape)
-
-
-def _suffix(path: str | os.PathLike) -> str:
-    """Return the suffix of a mask file in lower case."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".png", ".json"):
-        raise ValueError(f"mask file {os.fspath(path)!r} has no known suffix; pass a name that ends in .png or .json")
-    return suffix
 
 
 def _reduced(pixels: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:

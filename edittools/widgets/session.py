@@ -24,7 +24,6 @@ from torch.nn.functional import interpolate
 
 from edittools._graph import quiet_exports
 from edittools._image_checks import check_mask
-from edittools._ledger import Weights
 from edittools._progress import Progress, bar_of
 from edittools.activations import StateMemory, memory_for_states
 from edittools.auditing import windows
@@ -78,9 +77,6 @@ ALL = "all"
 
 NO_LABEL = "no label yet"
 """The name of the group of added images without a label, and what is said of such an image."""
-
-MOST_CLASSES = 5
-"""The number of classes that `EditSession.likely_classes` names, without the label."""
 
 BEFORE, AFTER, NEITHER = "before", "after", "neither"
 """Which prediction of an image is right: the one without an edit, the one with it, or none of them."""
@@ -473,43 +469,29 @@ class EditSession:
         """Find concepts in the selected image: a mask `(H, W)` of 0 and 1 for each, by its name."""
         return suggest_masks(self.image, self.finder)
 
-    def evidence(
-        self, layer: str, index: int | None = None, *, favored: str | None = None, edit: Edit | None = None
-    ) -> tuple[Tensor, str, str]:
-        """Map where a layer argues for a class of an image, and against its label.
+    def evidence(self, layer: str, index: int | None = None) -> tuple[Tensor, str, str]:
+        """Map where a layer argues for the prediction of an image, and against its label.
+
+        If the prediction is the label, the second most likely class takes the place of the label.
 
         Args:
             layer: name of the layer.
             index: index of the image; the selected one by default.
-            favored: name of the class that the layer argues for; by default the one that is predicted without an edit.
-                If it is the label, the most likely other class takes the place of the label.
-            edit: an edit, with which the map is computed; by default, there is none.
 
         Returns:
             The map `(H, W)`, see `probing.evidence_map`, and the names of both classes.
 
         Raises:
-            KeyError: if there is no such layer or class.
+            KeyError: if there is no such layer.
             ValueError: if the weights were changed.
         """
         index = self.index if index is None else index
-        ranking = self.before[index].argsort(descending=True).tolist()
-        argued = ranking[0] if favored is None else self.classifier.index(favored)
+        predicted, second = self.before[index].argsort(descending=True)[:2].tolist()
         label = int(self.images.labels[index])
-        against = next(other for other in (label, *ranking) if other != argued)
+        against = second if predicted == label else label
         self._weights.check()
-        cut = self._weights.cut_at(layer)
-        if edit is not None:
-            cut = cut.with_weights(Weights(edit.edited(self.classifier)))
-        heat = evidence_map(cut, self.images.images[index], argued, against)
-        return heat, self.classifier.classes[argued], self.classifier.classes[against]
-
-    def likely_classes(self, index: int) -> list[str]:
-        """Name the classes that an image is most likely of without an edit, the most likely first, and its label."""
-        ranking = self.before[index].argsort(descending=True)[:MOST_CLASSES].tolist()
-        names = [self.classifier.classes[number] for number in ranking]
-        label = self.class_name(index)
-        return names if label in names else [*names, label]
+        heat = evidence_map(self._weights.cut_at(layer), self.images.images[index], predicted, against)
+        return heat, self.classifier.classes[predicted], self.classifier.classes[against]
 
     # --- the exemplar -------------------------------------------------------------------------------------------------
 
