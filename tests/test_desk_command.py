@@ -19,7 +19,15 @@ from conftest import needs_browser, save_image
 from edittools.cli import main
 from edittools.course.miniworld.scenes import scenes
 from edittools.widgets.desk import Desk
-from edittools.widgets.desk_page import ADDRESS, FIRST_PORT, NO_CLEAN, SAME_MACHINE, desk_notebook, desk_or_error
+from edittools.widgets.desk_page import (
+    ADDRESS,
+    FIRST_PORT,
+    NO_CLEAN,
+    REDIRECT,
+    SAME_MACHINE,
+    desk_notebook,
+    desk_or_error,
+)
 
 MODEL = """
 import torch
@@ -221,6 +229,19 @@ def test_desk_command_keeps_the_token_from_the_command_line_of_the_browser(photo
         redirect = Path(opened.removeprefix("file://"))
         assert address in redirect.read_text() and redirect.stat().st_mode & 0o777 == 0o600
     assert not redirect.exists()
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_redirect_leads_to_a_dark_desk_where_the_browser_prefers_that(tmp_path, chromium, scheme):
+    address = "http://127.0.0.1:8000/?token=1"
+    (tmp_path / "redirect.html").write_text(REDIRECT.format(address=address))
+    page = chromium.new_page(color_scheme=scheme)
+    page.route("http://127.0.0.1:8000/**", lambda route: route.fulfill(body="the desk"))
+    page.goto((tmp_path / "redirect.html").as_uri(), wait_until="commit")
+    page.wait_for_url(re.compile("^http:"), wait_until="commit")
+    assert page.url == address + ("&theme=dark" if scheme == "dark" else "")
+    page.close()
 
 
 def test_voila_of_the_notebook_has_the_policy_of_the_command():

@@ -52,9 +52,11 @@ CLOSED_PAGES = {"MappingKernelManager": {"cull_idle_timeout": 75, "cull_interval
 
 
 REDIRECT = (
-    '<!DOCTYPE html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={address}"><title>The desk</title>'
+    '<!DOCTYPE html><meta charset="utf-8"><title>The desk</title><a href="{address}">The desk</a><script>'
+    'const isDark = matchMedia("(prefers-color-scheme: dark)").matches;'
+    'location.replace(document.querySelector("a").href + (isDark ? "&theme=dark" : ""));</script>'
 )
-"""A page that leads to the desk."""
+"""A page that leads to the desk, which is dark if the browser prefers that."""
 
 
 class DeskServer(Voila):
