@@ -25,7 +25,6 @@ RUNS = {
     **{script: (script,) for script in SCRIPTS},
     "snow_lite": ("snow", "--tier", "lite"),
     "calibration_audits": ("calibration", "--audits"),
-    "edit_speed_busy": ("edit_speed", "--busy"),
     "synthetic_exemplars": ("synthetic", "--exemplars", "1", "3"),
 }
 """The script and the options of each quick run."""
