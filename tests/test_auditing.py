@@ -24,6 +24,7 @@ from edittools.auditing.concepts import concepts_to_probe, finding_if_it_mislead
 from edittools.auditing.direction import Errors, count_errors
 from edittools.auditing.result import write_table
 from edittools.auditing.sheet import NOT_SEEN
+from edittools.auditing.written import staging
 from edittools.classifiers import fingerprint
 from edittools.cli import main
 from edittools.course.miniworld.scenes import CLASSES
@@ -338,6 +339,22 @@ def test_write_that_is_killed_loses_nothing(tmp_path, monkeypatch):
         assert {path.name for path in out.iterdir()} == complete
     write_until(steps)
     assert {path.name for path in out.iterdir()} == complete
+
+
+def test_files_of_a_killed_process_are_removed_after_an_hour(tmp_path):
+    """What another process may be writing stays."""
+    killed = "import os, sys; from pathlib import Path; from edittools.auditing.written import staging\n"
+    killed += "with staging(Path(sys.argv[1])) as staged: (staged / 'report.html').touch(); os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", killed, tmp_path], check=False).returncode == -9
+    [left] = tmp_path.iterdir()
+    (tmp_path / "mine").mkdir()
+    with staging(tmp_path) as staged:
+        assert set(tmp_path.iterdir()) == {left, staged, tmp_path / "mine"}
+    os.utime(left, (0, 0))
+    os.utime(tmp_path / "mine", (0, 0))
+    with staging(tmp_path) as staged:
+        assert set(tmp_path.iterdir()) == {staged, tmp_path / "mine"}
+    assert set(tmp_path.iterdir()) == {tmp_path / "mine"}
 
 
 def test_write_does_not_replace_a_list_of_files_of_other_origin(tmp_path):

@@ -1,7 +1,6 @@
 """Repair a classifier from files: an exemplar of three images, a folder of ordinary images, and labeled folders."""
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike, fspath
@@ -20,6 +19,7 @@ from edittools.auditing.written import (
     check_replaceable,
     folder_beside_better,
     replace_results,
+    staging,
 )
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
@@ -171,9 +171,7 @@ def write_repair(fix: Assessment, folder: str | PathLike, overwrite: bool = Fals
     data["labels"] = labels_used(fix, root)
     if not overwrite:
         root = folder_beside_better(root, fix.verdict.word, WORDS)
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=root) as temporary:
-        staged = Path(temporary)
+    with staging(root, REPAIR) as staged:
         save_report(fix.page(title), data, report_paths(staged / REPORT))
         fix.edit.save(staged / EDIT)
         names = [REPORT, DATA, EDIT]

@@ -1,6 +1,5 @@
 """The result of an audit: its summary, and the files that it writes."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from edittools.auditing.direction import MISLEADS, Errors
 from edittools.auditing.finding import are_sources
 from edittools.auditing.marks import Mark
 from edittools.auditing.sheet import NOT_SEEN, ContactSheet, describe
-from edittools.auditing.written import EDIT, REPORT, check_replaceable, folder_beside_better, replace_results
+from edittools.auditing.written import EDIT, REPORT, check_replaceable, folder_beside_better, replace_results, staging
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, in_batches
 from edittools.probing.counterfactuals import Concepts, shows
@@ -274,9 +273,7 @@ class Audit:
         check_replaceable(root, overwrite)
         if self.fix is not None and not overwrite:
             root = folder_beside_better(root, self.fix.verdict.word, WORDS)
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", dir=root) as temporary:
-            staged = Path(temporary)
+        with staging(root) as staged:
             names = [path.name for path in self._write_all(staged)]
             replace_results(staged, root)
         return [root / name for name in names]

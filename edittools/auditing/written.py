@@ -7,7 +7,11 @@ since. This module imports nothing of the library, so that the command line chec
 import hashlib
 import json
 import os
-from collections.abc import Collection, Sequence
+import shutil
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -24,6 +28,9 @@ WEIGHTS = "weights.safetensors"
 """The name of the edited weights in the folder of a command."""
 
 AUDIT, REPAIR = "audit", "repair"
+
+ABANDONED = 3600
+"""The number of seconds after which results that are not complete are those of a process that was killed."""
 
 RESULTS = {
     AUDIT: (REPORT, DATA, "windows.csv", "rules.csv", EDIT),
@@ -58,6 +65,24 @@ def check_replaceable(folder: Path, overwrite: bool = False, repairs: bool = Tru
         raise FileExistsError(
             f"this would replace {', '.join(replaced)}; pass another folder (--out), or --force (overwrite=True)"
         )
+
+
+@contextmanager
+def staging(folder: Path, command: str = AUDIT) -> Iterator[Path]:
+    """Yield a hidden folder for results that are not complete yet; those that killed processes left are removed.
+
+    Args:
+        folder: the folder of the command; it is created if it does not exist.
+        command: the command, one of `RESULTS`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    prefix = f".{command}-"
+    for path in folder.glob(f"{prefix}*"):
+        with suppress(OSError):  # another process may remove it as well
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                shutil.rmtree(path)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as temporary:
+        yield Path(temporary)
 
 
 def replace_results(staged: Path, folder: Path, command: str = AUDIT) -> None:
