@@ -11,6 +11,11 @@ the rule of the verdict accepts the cost on 400 clean images.
 them is A and which is B. What an audit finds is therefore chance: a rule of a class, or of all classes together. With
 the control "in place", the materials of A and B are cut from the images; with "elsewhere", both are replaced by a
 background. Each control may find a rule in at most 5% of the audits (section 5).
+
+`--nulls`: repairs of networks of MiniWorld whose exemplar shows noise, while the images with the concept fail because
+of snow; and audits of squares, of which every window is tested (`_lib/nulls.py`). The folders hold copies, frames,
+borders, black images, or one class only. None of the repairs should get "use", and no window should be confirmed that
+turns no more new images into its class than it does with its blocks shuffled.
 """
 
 import argparse
@@ -23,6 +28,16 @@ import numpy as np
 import torch
 from _lib.cases_of_repair import KINDS, Case, Kind, case_of, truth
 from _lib.command import add_store, code_digest, parser, run
+from _lib.nulls import (
+    AUDITED_FOLDERS,
+    FOLDERS,
+    NETWORKS,
+    SAMPLES,
+    null_folder,
+    null_repair,
+    truth_of_repair,
+    windows_of_audit,
+)
 from _lib.results import Results
 from _lib.striped import SIZE, STRIPED, backgrounds, plain_network, squares
 from scipy.stats import binom
@@ -62,6 +77,16 @@ SIDE = 14
 
 SEED_OF_AUDITS = 5_000
 """The seed of the first audit, beyond that of the run."""
+
+NULL_LAYERS = {"mini_vgg": ("features.8", "features.13"), "mini_vgg_balanced": ("features.8", "features.13")}
+NULL_LAYERS["mini_resnet"] = ("layer3.0.conv1", "layer4.0.conv1")
+"""The layers that a null repair of each network may edit."""
+
+SEED_OF_NULLS = 70_000_000
+"""The first seed of nulls, beyond that of the run."""
+
+NULL_AUDITS = 6
+"""The number of null audits of each kind of folder."""
 
 
 # --- verdicts ---
@@ -221,10 +246,90 @@ def add_audits(results: Results, classifier: Classifier, audits: int, first: int
         results.add("audits with a rule", count, interval=(low * audits, high * audits), n=audits, **where)
 
 
+# --- nulls ---
+
+
+def rows_of_null_repair(job: tuple[str, int, str, int]) -> list[dict[str, Any]]:
+    """Repair with an exemplar of noise; return the verdict, and what the edit does to new images.
+
+    Args:
+        job: the network, the number of images with the concept, the kind of folder, and the seed.
+    """
+    network, sample, folder, seed = job
+    case = null_repair(network, sample, folder, seed)
+    fix = repair(
+        case.classifier,
+        case.exemplar,
+        case.images,
+        concept=case.concept,
+        clean=case.clean,
+        layers=NULL_LAYERS[network],
+        progress=None,
+    )
+    found = truth_of_repair(network, fix.edit.edited(case.classifier))
+    results = Results("calibration", "MiniWorld")
+    where = {"network": network, "condition": folder, "split": f"sample of {sample}"}
+    results.add(fix.verdict.word, 1, method="verdict", **where)
+    results.add("errors corrected", found["concept"].errors_corrected, **where)
+    results.add("accuracy change", found["clean"].accuracy_change, **where)
+    return results.rows
+
+
+def rows_of_null_audit(job: tuple[str, int]) -> list[dict[str, Any]]:
+    """Audit squares, and count the windows that can be tested, and those that are confirmed.
+
+    Args:
+        job: the kind of folder, and the seed.
+    """
+    folder, seed = job
+    classifier = plain_network()
+    windows = windows_of_audit(classifier, null_folder(folder, seed), seed)
+    results = Results("calibration", "squares")
+    where = {"condition": folder, "split": str(seed)}
+    tested = [window for window in windows if window.is_enough]
+    for name, chosen in {"with an effect": True, "without an effect": False}.items():
+        of_kind = [window for window in tested if (window.gain > 0) == chosen]
+        confirmed = sum(window.is_confirmed for window in of_kind)
+        results.add("windows confirmed", confirmed, method=name, n=len(of_kind), **where)
+    results.add("windows shown", len(windows), **where)
+    return results.rows
+
+
+def add_nulls(results: Results, repairs: int | None, audits: int, first: int, store: Path | None = None) -> None:
+    """Add repairs and audits without anything to find.
+
+    Args:
+        results: the results.
+        repairs: the number of repairs of all that are possible; None for all.
+        audits: the number of audits of each kind of folder.
+        first: the first seed.
+        store: folder that keeps those that are finished.
+    """
+    cases = [(sample, folder) for folder in FOLDERS for sample in SAMPLES]
+    jobs = {}
+    for place, (sample, folder) in enumerate(cases):  # the networks of a case share its images
+        for network in NETWORKS:
+            jobs[f"{network}, {sample}, {folder}"] = (network, sample, folder, first + 10_000 * (place + 1))
+    code = code_digest(Path(edittools.__file__).parent, Path(__file__).parent)
+    about = f"nulls {first} {code}"
+    tables = [run_jobs(rows_of_null_repair, dict(list(jobs.items())[:repairs]), store, progress=tqdm, about=about)]
+    of_audits = {}
+    for place, folder in enumerate(AUDITED_FOLDERS):
+        of_audits |= {f"{folder}, {number}": (folder, first + 1_000 * place + 10 * number) for number in range(audits)}
+    tables.append(run_jobs(rows_of_null_audit, of_audits, store, progress=tqdm, about=about))
+    for table in tables:
+        rows = table.drop(columns="job").astype(object)
+        results.rows += rows.where(rows.notna(), None).to_dict("records")
+
+
 def experiment(options: argparse.Namespace) -> Results:
     """Measure the verdicts of all cases, or count the audits that find a rule."""
     results = Results("calibration", "squares", notes={"seed": options.seed})
-    if options.audits:
+    if options.nulls:
+        results = Results("calibration", "MiniWorld and squares", notes={"seed": options.seed})
+        repairs, audits = (1, 1) if options.quick else (None, NULL_AUDITS)
+        add_nulls(results, repairs, audits, options.seed + SEED_OF_NULLS, options.store)
+    elif options.audits:
         plain = plain_network(150 if options.quick else 250)
         add_audits(results, plain, 5 if options.quick else AUDITS, options.seed + SEED_OF_AUDITS)
     else:
@@ -238,6 +343,7 @@ def main() -> None:
     arguments = parser(__doc__)
     add_store(arguments)
     arguments.add_argument("--audits", action="store_true", help="count audits that find a rule, instead of verdicts")
+    arguments.add_argument("--nulls", action="store_true", help="judge repairs and audits without anything to find")
     arguments.add_argument("--cases", type=int, default=CASES, help="the number of cases of each kind")
     arguments.add_argument("--seed", type=int, default=0, help="the first seed of the images")
     run(arguments, experiment)

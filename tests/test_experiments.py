@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 import tables
 import torch
-from _lib import cases_of_repair, shortcuts
+from _lib import cases_of_repair, nulls, shortcuts
 from _lib.results import Results
 from _lib.striped import plain_network
 
 from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
+from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.locate import Box
 from edittools.metrics import Comparison, misclassified, predict
+from edittools.scenes import scenes_of
 
 
 def compared(before, after):
@@ -272,3 +274,47 @@ def test_audits_without_rules_are_counted_by_control(monkeypatch):
     calibration.add_audits(results, None, 4, 0)
     [row] = results.rows
     assert (row["value"], row["n"], row["condition"], row["split"]) == (2, 4, "in place", "per class")
+
+
+@pytest.mark.parametrize(
+    ("folder", "scenes"), [("as they are", 48), ("copies", 24), ("frames", 6), ("black images", None), ("borders", 48)]
+)
+def test_folders_of_nulls_have_copies_frames_and_black_images(folder, scenes):
+    data = calibration.squares(48, 9300)
+    changed = nulls.AUDITED_FOLDERS[folder](data, torch.Generator().manual_seed(0))
+    assert len(changed) == 48 and changed.images.shape == data.images.shape
+    black = int((changed.images == 0).all(dim=(1, 2, 3)).sum())
+    assert (black > 0) == (folder == "black images")
+    assert len(scenes_of(changed.images).unique()) == (48 - black + 1 if scenes is None else scenes)
+
+
+def test_gain_on_new_images_tells_a_mark_from_its_colors(monkeypatch):
+    """A network that counts bright pixels is turned by shuffled blocks as well; one that looks for a row is not."""
+    images = torch.zeros(20, 3, 32, 32)
+    images[:, :, :8:2, :8] = 1.0  # every second row of the window is bright
+    data = LabelledImages(images, torch.zeros(20, dtype=torch.long), ("a", "b"))
+    new = LabelledImages(torch.zeros(40, 3, 32, 32), torch.ones(40, dtype=torch.long), ("a", "b"))
+    monkeypatch.setattr(nulls, "_new_squares", lambda: new)
+    group = WindowGroup(0, [Window(0, Box.square(0, 0, 8))], 1.0, 0.0, 0.0, 40)
+    sheet = SimpleNamespace(data=data)
+
+    class Counts(torch.nn.Module):
+        def __init__(self, by_row):
+            super().__init__()
+            self.by_row = by_row
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            bright = (x[:, 0] > 0).float()
+            if self.by_row:
+                found = (bright.sum(dim=2) >= 8).any(dim=1).float()
+            else:
+                found = (bright.sum(dim=(1, 2)) >= 20).float()
+            return torch.stack([self.weight * found - 0.5, torch.zeros_like(found)], dim=1)
+
+    def gain(by_row):
+        classifier = Classifier(Counts(by_row), ("a", "b"), size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+        return nulls.gain_on_new_images(classifier, sheet, group, 0)
+
+    assert gain(by_row=False) == 0
+    assert gain(by_row=True) > 0.9

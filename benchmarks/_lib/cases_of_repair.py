@@ -112,7 +112,7 @@ def frames_of(data: LabelledImages, count: int, generator: torch.Generator, move
     if moves:
         steps = torch.randint(-1, 2, (len(frames),), generator=generator).tolist()
         frames = torch.stack([frame.roll(step, dims=2) for frame, step in zip(frames, steps, strict=True)])
-    light = F.interpolate(torch.randn(len(frames), 3, 4, 4, generator=generator), SIZE, mode="bilinear")
+    light = F.interpolate(torch.randn(len(frames), 3, 4, 4, generator=generator), frames.shape[-1], mode="bilinear")
     frames = frames + 0.016 * light + 0.01 * torch.randn(frames.shape, generator=generator)
     return LabelledImages(frames.clamp(0, 1), data.labels.repeat_interleave(count), data.classes)
 
