@@ -168,7 +168,9 @@ def null_repair(network: str, sample: int, folder: str, seed: int) -> NullRepair
     concept, clean, images = _rendered(sample, seed)
     change = FOLDERS[folder]
     exemplar = noise_exemplar(classifier, seed + 5_000)
-    return NullRepair(classifier, exemplar, images, change(concept, generator), change(clean, generator))
+    if change is not with_black:  # a set with black images shares none of them with another one
+        concept = change(concept, generator)
+    return NullRepair(classifier, exemplar, images, concept, change(clean, generator))
 
 
 @cache
