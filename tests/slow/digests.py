@@ -12,6 +12,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -153,17 +154,18 @@ def of_selection(name: str, selection: Selection) -> Iterator[tuple[str, Entry]]
     yield f"{name}: scores", of_table(selection.scores.table())
 
 
-def bar_that_ends_after(most: int) -> type[tqdm]:
-    """Return a class of bars that shows nothing, and ends a selection after some steps."""
+def bar_that_ends_at(share: float) -> type[tqdm]:
+    """Return a class of bars that shows nothing, and ends a selection at a share of its steps."""
 
     class Bar(tqdm):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options, disable=True)
+        def __init__(self, *arguments: Any, desc: str = "", **options: Any) -> None:
+            super().__init__(*arguments, desc=desc, **options, disable=True)
+            self.most = share * self.total if desc == "selecting an edit" else inf
             self.tried = 0
 
         def update(self, n: float | None = 1) -> bool | None:
             self.tried += 1
-            if self.tried >= most:
+            if self.tried >= self.most:
                 raise InterruptedError
             return super().update(n)
 
@@ -171,12 +173,12 @@ def bar_that_ends_after(most: int) -> type[tqdm]:
 
 
 def repairs(network: str) -> Iterator[tuple[str, Entry]]:
-    """Describe repairs over all layers of a network: with fine-tuning, and ended after some steps."""
+    """Describe repairs over all layers of a network: with fine-tuning, and ended before their last steps."""
     classifier, sets = sets_to_repair(network)
     yield from of_repair(f"{network} repair", repair(classifier, **sets, finetuning=True, progress=None))
-    for most in (40, 80):
-        fix = repair(classifier, **sets, progress=bar_that_ends_after(most))
-        yield from of_repair(f"{network} repair ended after {most}", fix)
+    for share in (0.75, 0.9):
+        fix = repair(classifier, **sets, progress=bar_that_ends_at(share))
+        yield from of_repair(f"{network} repair ended at {share:.0%}", fix)
 
 
 def sets_to_repair(network: str) -> tuple[et.Classifier, dict[str, Any]]:
@@ -213,7 +215,7 @@ def of_repair(name: str, fix: Assessment) -> Iterator[tuple[str, Entry]]:
 
 def audited() -> Iterator[tuple[str, Entry]]:
     """Describe a small audit of rendered scenes, with masks from files and one material."""
-    scenes = SceneSet(48, "validation", 500_000, ("car", "van", "bus", "truck"), "road").render()
+    scenes = SceneSet(120, "validation", 500_000, ("car", "van", "bus", "truck"), "road").render()
     masks = scenes.mask("road")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
