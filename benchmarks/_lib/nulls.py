@@ -235,7 +235,7 @@ class TestedWindow:
 def windows_of_audit(classifier: Classifier, data: LabelledImages, seed: int) -> list[TestedWindow]:
     """Confirm all windows of a contact sheet, and measure on new images what they do; empty if no sheet can be made."""
     try:
-        sheet = contact_sheet(classifier, data, seed=seed, progress=None)
+        sheet = contact_sheet(classifier, data, progress=None)
     except ValueError:  # too few classes
         return []
     tested = []
