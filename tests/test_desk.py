@@ -820,23 +820,6 @@ def test_stop_keeps_the_first_edit_and_says_at_once_that_it_stops(desk, tiny, mo
     assert desk.controls.status.value == "another search" and not desk.controls.stop.disabled
 
 
-def test_stop_ends_a_search_at_once_that_waits_for_the_first_edit(desk, monkeypatch):
-    may_go_on = threading.Event()
-    monkeypatch.setattr(EditSession, "can_search", True)
-    monkeypatch.setattr(EditSession, "rewrite", lambda *arguments: may_go_on.wait(60) and desk.session.show(first))
-    monkeypatch.setattr(EditSession, "search", lambda *arguments: pytest.fail("it was stopped"))
-    first = et.rewrite(desk.session.classifier, "conv2", make_exemplar(), noise(8))
-    desk.editor.mask = MASK
-    desk.controls.layer.value = AUTOMATIC
-    desk.controls.rewrite.click()
-    assert desk.controls.rewrite.disabled and not desk.controls.stop.disabled
-    desk.controls.stop.click()
-    assert not desk.controls.rewrite.disabled and desk.controls.stop.disabled
-    may_go_on.set()
-    desk.wait(60)
-    assert desk.edit.digest == first.digest and not desk.controls.rewrite.disabled
-
-
 def test_next_step_is_taken_by_its_button(desk, tiny, monkeypatch):
     not_compared = Check("fine-tuning is compared", None, "fine-tuning was not compared", line=INSTEAD)
     monkeypatch.setattr(session_module, "repair", instant_repair(tiny, checks=[HELPS, not_compared]))

@@ -191,7 +191,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._display = RLock()
         self._stop_requested = False
         self._search_waits = False
-        self._search_request: Future = Future()
         self._entered_label: tuple[int, str] | None = None  # of an image, until the worker has taken it
         self._sightings: list[Sighting] = []
         self._groups: list[WindowGroup] = []
@@ -376,12 +375,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def stop(self) -> None:
         """End what takes long; the edit that is shown stays."""
         self._stop_requested = True
-        if self._search_waits and self._search_request.cancel():  # it has not begun
-            self._search_waits = False
-            self._controls.show_search(None)
-            self._controls.message.show(STOPPED)
-        else:
-            self._controls.show_stopping()
+        self._controls.show_stopping()
 
     def undo(self) -> None:
         """Go back to the previous edit."""
@@ -428,8 +422,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         _, running = wait_for(list(self._last_requests.values()), seconds)
         if running:
             raise TimeoutError(f"the desk is still at work after {seconds} s; wait longer, or pass None for no limit")
-        if not self._last_request.cancelled():
-            self._last_request.result()
+        self._last_request.result()
 
     def figure(self) -> Figure:
         """Draw x and x', the first images of the gallery with their predictions, and the verdict, as they are now."""
@@ -562,7 +555,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._search_waits = True
         self._controls.show_search(0.0)
         self._submit(partial(self._run_search, work, stopped_message), running_message)
-        self._search_request = self._last_request
 
     def _run_search(self, work: Callable[[], panel.Outcome], stopped_message: str) -> panel.Outcome:
         """Run a request that *Stop* ends, see `_submit_search`."""
