@@ -426,7 +426,6 @@ MINIWORLD = {
 
 WIDGETS = {
     "saved as .jpg": (lambda w: MaskEditor(w.image).save(w.folder / "m.jpg"), ValueError, "jpg'.*png"),
-    "loaded: no COCO": (lambda w: MaskEditor(w.image).load(w.folder / "bad.json"), ValueError, "COCO"),
     "a store that is an image": (
         lambda w: jobs.run(len, {"a": "a"}, w.folder / "good.png", about="lengths"),
         OSError,

@@ -376,7 +376,6 @@ def test_rewrite_by_keyboard(desk, page):
     for expected in (
         "Brush",
         "label",
-        "layer",
         "Where to mark?",
         "Find it elsewhere",
         "Rewrite",
