@@ -1,4 +1,4 @@
-"""Claim: the objective, which sees no label, ranks edits much as their net share of corrected errors does.
+"""Claim: the objective, which sees no label, ranks edits in part as their net share of corrected errors does.
 
 Each network that learned shortcuts gets what a user has in the draw of the development: one exemplar, and 600 ordinary
 photos without labels. Every second candidate of `select_edit`, in the order of the objective, is then evaluated on the

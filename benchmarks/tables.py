@@ -260,6 +260,18 @@ def calibration_audits(table: pd.DataFrame) -> str:
     return markdown(columns, rows="control")
 
 
+def calibration_nulls(table: pd.DataFrame) -> str:
+    """Write one row per kind of folder: the words on repairs that cannot help, and the windows that were confirmed."""
+    verdicts = table[table.method == "verdict"]
+    words = pd.crosstab(verdicts.condition, verdicts.metric).reindex(columns=WORDS, fill_value=0)
+    columns = {f"repairs: {word}": words[word].map(str) for word in WORDS}
+    of_windows = table[table.metric == "windows confirmed"]
+    for kind, of_kind in of_windows.groupby("method", sort=False):
+        sums = of_kind.groupby("condition", sort=False)[["value", "n"]].sum()
+        columns[f"windows {kind}: confirmed"] = sums.value.map("{:.0f}".format) + " of " + sums.n.map(str)
+    return markdown(columns, of_windows.condition.unique(), rows="folder")
+
+
 WORDS = ("use", "unclear", "do not use")
 QUALITIES = ("good", "between", "bad", "changes nothing")
 
@@ -309,7 +321,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
         function.__name__: function
         for function in (
             *(development, objective, synthetic, probing, audit_shortcuts, contact_sheets, selection_cost),
-            *(calibration_audits, calibration_verdicts, edit_speed),
+            *(calibration_audits, calibration_nulls, calibration_verdicts, edit_speed),
         )
     },
 }

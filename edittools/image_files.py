@@ -146,7 +146,13 @@ def fit_mask(mask: Tensor, size: int | HasInputSize) -> Tensor:
 
 
 def save_mask(path: str | os.PathLike, mask: Tensor) -> None:
-    """Write a mask `(H, W)` of 0 and 1 as an 8-bit gray PNG, in one step."""
+    """Write a mask `(H, W)` of 0 and 1 as an 8-bit gray PNG, in one step.
+
+    Raises:
+        ValueError: if the name of the file does not end in .png, or if the mask has other values.
+    """
+    if not os.fspath(path).lower().endswith(".png"):
+        raise ValueError(f"{os.fspath(path)!r} does not end in .png; a mask is saved as a PNG file, such as mask.png")
     grays = _as_grays(mask)
     with atomic_path(path) as temporary:
         grays.save(temporary, format="PNG", optimize=True)

@@ -277,7 +277,7 @@ def test_audits_without_rules_are_counted_by_control(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("folder", "scenes"), [("as they are", 48), ("copies", 24), ("frames", 6), ("black images", None), ("borders", 48)]
+    ("folder", "scenes"), [("unchanged", 48), ("copies", 24), ("frames", 6), ("black images", None), ("borders", 48)]
 )
 def test_folders_of_nulls_have_copies_frames_and_black_images(folder, scenes):
     data = calibration.squares(48, 9300)

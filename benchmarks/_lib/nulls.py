@@ -1,4 +1,4 @@
-"""Repairs and audits without anything to find, in folders as they come: copies, frames, borders, black images."""
+"""Repairs and audits without anything to find, in folders with copies, frames, borders, or black images."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,11 +45,11 @@ TRUTH = 500
 """The number of new images that tell whether a window turns images into its class."""
 
 
-# --- folders as they come ---------------------------------------------------------------------------------------------
+# --- folders ----------------------------------------------------------------------------------------------------------
 
 
-def as_they_are(data: LabelledImages, generator: torch.Generator) -> LabelledImages:
-    """Change nothing."""
+def unchanged(data: LabelledImages, generator: torch.Generator) -> LabelledImages:
+    """Return the images without a change."""
     return data
 
 
@@ -100,7 +100,7 @@ def labeled_at_random(data: LabelledImages, generator: torch.Generator) -> Label
 Change = Callable[[LabelledImages, torch.Generator], LabelledImages]
 
 FOLDERS: Mapping[str, Change] = {
-    "as they are": as_they_are,
+    "unchanged": unchanged,
     "copies": with_copies,
     "frames": in_frames,
     "borders": with_borders,

@@ -145,13 +145,7 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         return suggest_masks(self._image, self._finder)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Save the mask that is drawn on as a gray PNG file, which `load_mask` reads.
-
-        Raises:
-            ValueError: if the name of the file does not end in .png, since other formats may change the mask.
-        """
-        if not str(path).lower().endswith(".png"):
-            raise ValueError(f"{str(path)!r} does not end in .png; save the mask as a PNG file")
+        """Save the mask that is drawn on as a gray PNG file, see `save_mask`."""
         save_mask(path, self.mask)
 
     def figure(self) -> Figure:
