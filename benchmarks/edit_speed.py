@@ -10,29 +10,42 @@ The naive solver comes by lower losses than its last one. So the time is also ta
 against its time until then, at no larger movement of the outputs of reference keys (root mean square, see
 `Problem.reference_change`): weights λ of that movement are tried from the largest down, and the time is that of all
 tried. C is measured before.
+
+`--busy` measures instead how long two threads take next to a program that keeps one of their two cores busy: 64
+predictions of SqueezeNet, and one rewrite of it. By default, threads wait for each other by spinning; with
+`OMP_WAIT_POLICY=passive`, they sleep.
 """
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from _lib.command import parser, run, seconds
 from _lib.results import Results
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models import vgg16
+from torchvision.models import squeezenet1_1, vgg16
 from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.rewriting import Problem, edit_directions, pose, solve_l1, solve_least_squares
+from edittools.metrics import predict
+from edittools.rewriting import Problem, edit_directions, pose, rewrite, solve_l1, solve_least_squares
 from edittools.site import prepare
 
 NAIVE_TOTAL = 20_000
 PATH = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.0)
 LAYER = "features.28"
+LAYER_OF_SQUEEZENET = "features.10.expand3x3"
+DEFAULT, PASSIVE = "default", "passive"
+BUSY = "busy core"
 SOLVERS = {"l1": lambda problem: solve_l1(problem)[0], "least_squares": solve_least_squares}
 
 
@@ -144,8 +157,64 @@ def solvers(problem: Problem, steps: int) -> dict[str, float | None]:
     return figures
 
 
+def seconds_of_squeezenet() -> dict[str, float]:
+    """Time 64 predictions of SqueezeNet and one rewrite of it, with the threads of this process."""
+    torch.manual_seed(0)
+    classifier = Classifier(squeezenet1_1(), [str(i) for i in range(1000)])
+    images = torch.rand(64, 3, 224, 224)
+    mask = torch.zeros(224, 224)
+    mask[120:, 20:200] = 1
+    exemplar = Exemplar.paste(images[0], mask, torch.rand(3, 224, 224))
+    return {
+        "predictions": seconds(lambda: predict(classifier, images), repeats=1),
+        "rewrite": seconds(lambda: rewrite(classifier, LAYER_OF_SQUEEZENET, exemplar, images[1:17]), repeats=1),
+    }
+
+
+def seconds_next_to_a_busy_core(policy: str) -> dict[str, float]:
+    """Time both in a new process with two threads on two cores, one of which another program keeps busy.
+
+    Args:
+        policy: how the threads wait for each other, `DEFAULT` or `PASSIVE`.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment["OMP_NUM_THREADS"] = "2"
+    if policy == PASSIVE:
+        environment["OMP_WAIT_POLICY"] = PASSIVE
+    first, second = sorted(os.sched_getaffinity(0))[:2]
+    pin = "import os; os.sched_setaffinity(0, {})"
+    work = "import json; from edit_speed import seconds_of_squeezenet; print(json.dumps(seconds_of_squeezenet()))"
+    spin = "parent = os.getppid()\nwhile os.getppid() == parent: pass"  # it ends with this process
+    busy = subprocess.Popen([sys.executable, "-c", f"{pin.format([first])}\n{spin}"])
+    try:
+        command = [sys.executable, "-c", f"{pin.format([first, second])}; {work}"]
+        folder = Path(__file__).parent
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, check=True)
+    finally:
+        busy.kill()
+        busy.wait()
+    return json.loads(done.stdout)
+
+
+def next_to_a_busy_core(repeats: int) -> Results:
+    """Measure both ways of waiting in turn, and take the least time of each."""
+    times: dict[str, list[dict[str, float]]] = {DEFAULT: [], PASSIVE: []}
+    for _ in tqdm(range(repeats), desc="next to a busy core"):
+        for policy, measured in times.items():
+            measured.append(seconds_next_to_a_busy_core(policy))
+    results = Results("edit_speed", "random weights and images")
+    for work in times[PASSIVE][0]:
+        least = {policy: min(each[work] for each in measured) for policy, measured in times.items()}
+        for policy, value in least.items():
+            results.add(f"{work} seconds", value, network="squeezenet1_1", condition=policy)
+        results.add(f"{work} time ratio", least[DEFAULT] / least[PASSIVE], network="squeezenet1_1", condition=BUSY)
+    return results
+
+
 def experiment(options: argparse.Namespace) -> Results:
     """Measure everything once."""
+    if options.busy:
+        return next_to_a_busy_core(1 if options.quick else 3)
     classifier, exemplar, images = problem_setting()
     site = prepare(classifier, LAYER, exemplar, images)
     problem = pose(site, edit_directions(site, rank=1), reference_weight=1.0)
@@ -162,6 +231,7 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--naive-steps", type=int, default=200, help="steps of the naive solver (default 200)")
     arguments.add_argument("--naive-full", action="store_true", help="run all 20,000 steps (about ten minutes)")
+    arguments.add_argument("--busy", action="store_true", help="measure threads next to a busy core (Linux)")
     run(arguments, experiment)
 
 

@@ -295,10 +295,14 @@ def calibration_verdicts(table: pd.DataFrame) -> str:
 
 SOLVERS = {"l1": "L1 over Λ", "least squares": "least squares"}
 
+BUSY_WORK = {"predictions": "64 predictions of SqueezeNet", "rewrite": "one rewrite of it"}
+"""What two threads do next to a busy core."""
+
 
 def edit_speed(table: pd.DataFrame) -> str:
     """Write how much faster the solvers are than training the full weight, to its last and to its best point."""
-    known = table.set_index("metric").value
+    busy = table[table.part == "busy"]
+    known = table[table.part == ""].set_index("metric").value
     steps = f"{known['naive steps to lowest']:.0f}"
     loop = {
         "times faster than the paper's loop, 20,000 steps": "{} time ratio",
@@ -312,7 +316,18 @@ def edit_speed(table: pd.DataFrame) -> str:
             texts[name] = "–" if ratio is None else RATIO.value(ratio)  # a dash where the loss was not reached
         columns[title] = pd.Series(texts)
     columns["loss"] = pd.Series({name: LOSS.value(known[f"{key} loss"]) for key, name in SOLVERS.items()})
-    return markdown(columns, rows="solver")
+    return f"{markdown(columns, rows='solver')}\n\n{next_to_a_busy_core(busy)}"
+
+
+def next_to_a_busy_core(table: pd.DataFrame) -> str:
+    """Write how long two threads take next to a busy core, by the way in which they wait."""
+    columns = {}
+    for policy, title in {"default": "seconds, threads spin", "passive": "seconds, threads sleep"}.items():
+        known = table[table.condition == policy].set_index("metric").value
+        columns[title] = pd.Series({name: f"{known[f'{key} seconds']:.2f}" for key, name in BUSY_WORK.items()})
+    known = table.set_index("metric").value
+    columns["ratio"] = pd.Series({name: f"{known[f'{key} time ratio']:.1f}" for key, name in BUSY_WORK.items()})
+    return markdown(columns, rows="next to a busy core")
 
 
 TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
