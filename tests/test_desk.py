@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
+import ipywidgets
 import pytest
 import torch
 from conftest import TinyNet, make_exemplar, save_image
@@ -295,6 +296,16 @@ def test_desk_shows_its_images_before_they_are_classified(tmp_path):
     assert desk.is_started and desk.index == 7 and busy.layout.display == "none"
     assert desk.shown == desk.order and len(desk.gallery._images) == 12
     assert "image/png" in desk._repr_mimebundle_()[0]
+
+
+def test_page_that_is_opened_is_sent_what_has_changed_while_it_was_loading(desk, monkeypatch):
+    sent = []
+    desk.choose(1)
+    monkeypatch.setattr(ipywidgets.Widget, "send_state", lambda widget, key=None: sent.append(widget))
+    desk.children[-1]._handle_custom_msg({"shown": True}, [])
+    for part in (desk.editor, desk.box, desk.gallery, desk.controls.message, desk.editor.layout):
+        assert part in sent
+    assert sent.index(desk.editor.layout) < sent.index(desk.editor) < sent.index(desk.box) < sent.index(desk)
 
 
 @pytest.fixture

@@ -286,12 +286,14 @@ const PAUSE = 500; // milliseconds between two questions to the server
 const PATIENCE = 1200; // milliseconds within which it has to answer
 const ENDS = ["restarting", "autorestarting", "terminating", "dead"]; // states of a kernel whose desk is gone
 
-// Say that the desk has ended, and disable it, while its server does not answer, or for good when its kernel has ended.
+// Ask for the values that changed while the page was loading, and say that the desk has ended, and disable it, while
+// its server does not answer, or for good when its kernel has ended.
 function notice({ model, el }) {
   const { kernel } = model.widget_manager;
   const text = make("div", { class: "et-ended", role: "alert", hidden: "" });
   el.append(text);
   if (!kernel?.serverSettings) return () => {}; // neither JupyterLab, nor Notebook, nor voila
+  model.send({ shown: true });
   let isGone = false;
   let timer;
   const show = (ended) => {

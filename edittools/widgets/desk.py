@@ -216,7 +216,9 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self.sheet = panel.Shelf(windows)
         self.changed = panel.Shelf(changed)
         shelves = (self.elsewhere, self.sheet, self.changed)
-        super().__init__([self._notes, self._busy, columns, *shelves, panel.Notice()])
+        notice = panel.Notice()
+        notice.on_msg(lambda *_: self._send_again())
+        super().__init__([self._notes, self._busy, columns, *shelves, notice])
         self.add_class("et-desk")
         make_session = partial(
             EditSession,
@@ -759,6 +761,11 @@ class Desk(StaticFigure, ipywidgets.VBox):
         return panel.Outcome()
 
     # --- display ------------------------------------------------------------------------------------------------------
+
+    def _send_again(self) -> None:
+        """Send all that is shown to a page that has just been opened."""
+        with self._display:
+            panel.send_again(self)
 
     def _show(self) -> None:
         """Show the verdict, and the predictions below each image."""

@@ -165,11 +165,22 @@ class Message(_DeskWidget):
 class Notice(_DeskWidget):
     """A notice that appears when the kernel or the server of the desk has ended; then nothing can be pressed.
 
-    The browser finds out on its own. `text` is what it says.
+    The browser finds out on its own. `text` is what it says. When a page shows the notice, it asks for the values of
+    all widgets around it: a page that is loading loses those that a thread changes meanwhile.
     """
 
     _kind = traitlets.Unicode("notice").tag(sync=True)
     text = traitlets.Unicode(ENDED).tag(sync=True)
+
+
+def send_again(widget: ipywidgets.Widget) -> None:
+    """Send to the page what a widget shows, and before it the widgets that are part of it."""
+    for name in widget.keys:
+        value = getattr(widget, name)
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, ipywidgets.Widget):
+                send_again(part)
+    widget.send_state()
 
 
 class Busy(ipywidgets.HBox):
