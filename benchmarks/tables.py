@@ -23,7 +23,7 @@ from _lib.cases_of_repair import quality_of
 from _lib.comparisons import MINUS, compared, joined, seconds_of_selection
 from _lib.effects import CLEAN, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
 from _lib.numbers import BY_USERS, NUMBERS
-from _lib.pivots import LEAST, LOSS, RATIO, cells, markdown
+from _lib.pivots import LEAST, LOSS, POINTS, RATIO, cells, markdown
 from _lib.results import (
     BLURRED,
     BY_EXEMPLAR,
@@ -432,7 +432,7 @@ def means(table: pd.DataFrame, condition: str, methods: Sequence[str]) -> str:
     seconds = seconds_of_selection(table[is_of_network]).groupby("method").value
     columns = {
         "errors corrected": cells(part, "errors corrected", TARGET),
-        "difference to the first": cells(differences, "errors corrected", TARGET),
+        "difference to the first, points": cells(differences, "errors corrected", TARGET, look=POINTS),
         "accuracy, points": cells(part, "accuracy change", CLEAN),
         "predictions changed": cells(part, "predictions changed", CLEAN, interval=False),
         "own class with the mark": cells(part, "correct", OWN_CLASS, interval=False),

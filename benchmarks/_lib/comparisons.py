@@ -3,7 +3,7 @@
 import pandas as pd
 
 from _lib.effects import ACCURACY, CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET
-from _lib.pivots import cells, markdown
+from _lib.pivots import POINTS, cells, markdown
 from _lib.results import BLURRED, BY_HOSTS, METHOD_NAMES
 from edittools.methods import RANDOM
 
@@ -52,9 +52,9 @@ def of_methods(table: pd.DataFrame, condition: str) -> str:
     columns = {"method": pd.Series({name: f"**{name}**" if name == BY_HOSTS else name for name in methods})}
     for (split, metric), title in TITLES.items():
         columns[title] = cells(part, metric, split, interval=split == TARGET)
-    columns[f"errors corrected, {MINUS}"] = cells(differences, CORRECTED, TARGET)
+    columns[f"errors corrected, {MINUS}, points"] = cells(differences, CORRECTED, TARGET, look=POINTS)
     columns["accuracy, minus"] = cells(differences, ACCURACY, CLEAN)
-    columns["own class with the mark, minus"] = cells(differences, CORRECT, OWN_CLASS)
+    columns["own class with the mark, minus, points"] = cells(differences, CORRECT, OWN_CLASS, look=POINTS)
     seconds = seconds_of_selection(table[table.condition == condition])
     for network, of_network in seconds.groupby("network", sort=False):
         columns[f"CPU seconds, {network}"] = of_network.set_index("method").value.map("{:.3g}".format)

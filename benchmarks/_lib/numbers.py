@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pandas as pd
 
 from _lib.comparisons import conditions_of, joined
-from _lib.effects import CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
-from _lib.pivots import PRECISE_SHARE, SHARE
+from _lib.effects import ACCURACY, CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
+from _lib.pivots import CHANGE, PRECISE_SHARE, SHARE
 from _lib.results import (
     BY_EXEMPLAR,
     BY_HOSTS,
@@ -32,6 +32,12 @@ Values = tuple[str, str]
 def figure(run: str, method: str, split: str, metric: str, condition: str = "", network: str = "all") -> float:
     """Read one value of a run."""
     return float(rows_of(run, method, split, metric).set_index(["network", "condition"]).value[network, condition])
+
+
+def change_of_accuracy(run: str, method: str, condition: str = "") -> str:
+    """Write the mean change of accuracy, in points, with its interval."""
+    [row] = rows_of(run, method, CLEAN, ACCURACY).query("network == 'all' and condition == @condition").itertuples()
+    return f"{CHANGE.value(row.value)} points [{CHANGE.bound(row.low)}, {CHANGE.bound(row.high)}]"
 
 
 def rows_of(run: str, method: str, split: str, metric: str) -> pd.DataFrame:
@@ -116,6 +122,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
         *of_pairs("gate", BY_HOSTS, TARGET, CORRECTED, BY_USERS).agg(["min", "max"]).to_list()
     ),
     "gate_edit_changed": lambda: precise(gate(BY_HOSTS, CLEAN, FLIPS)),
+    "gate_edit_accuracy": lambda: change_of_accuracy("gate", BY_HOSTS, BY_USERS),
     "gate_tuned": lambda: share(gate(LABEL_FREE, TARGET, CORRECTED)),
     "gate_tuned_changed": lambda: precise(gate(LABEL_FREE, CLEAN, FLIPS)),
     "gate_own_unmarked": lambda: share(gate(NO_EDIT, OWN_CLEAN, CORRECT)),

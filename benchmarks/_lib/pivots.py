@@ -26,6 +26,7 @@ def _number(value: float, digits: int = 0, sign: str = "") -> str:
 SHARE = Format(lambda value: f"{_number(100 * value)}%", lambda value: _number(100 * value))
 PRECISE_SHARE = Format(lambda value: f"{_number(100 * value, 1)}%", lambda value: _number(100 * value, 1))
 SIGNED_SHARE = Format(lambda value: f"{_number(100 * value, 0, '+')}%", lambda value: _number(100 * value, 0, "+"))
+POINTS = Format(lambda value: _number(100 * value, 0, "+"), lambda value: _number(100 * value, 0, "+"))
 CHANGE = Format(lambda value: _number(value, 2, "+"), lambda value: _number(value, 2, "+"))
 DECIMAL = Format("{:.2f}".format, "{:.2f}".format)
 COUNT = Format("{:.0f}".format, "{:.0f}".format)
@@ -60,6 +61,7 @@ def cells(
     *,
     index: str | Sequence[str] = "method",
     interval: bool = True,
+    look: Format | None = None,
 ) -> pd.Series:
     """Write one metric as text.
 
@@ -69,6 +71,7 @@ def cells(
         split: the split; needed where the table has the metric of several splits.
         index: column or columns that the result is indexed by.
         interval: show the interval; those of fewer than `LEAST` are not shown.
+        look: how values are written; by default as the metric is.
 
     Returns:
         One text per value of `index`, in the order of the table: empty if no row has the metric, a dash if the value is
@@ -83,7 +86,7 @@ def cells(
     if rows.duplicated(keys).any():
         twice = rows[rows.duplicated(keys, keep=False)][["run", *keys, "split", "condition"]].head(2).to_dict("records")
         raise ValueError(f"{metric!r} has several values: {twice}; name the split, or select the network or condition")
-    look = FORMATS.get(metric, COUNT)
+    look = look or FORMATS.get(metric, COUNT)
     texts = [_cell(row, look, interval) for row in rows.itertuples()]
     return pd.Series(texts, index=pd.MultiIndex.from_frame(rows[keys]) if len(keys) > 1 else rows[index], dtype=object)
 
