@@ -4,6 +4,7 @@ The page is a notebook of a few lines, which voila runs in a kernel of its own e
 """
 
 import os
+import signal
 import tempfile
 import threading
 import webbrowser
@@ -15,6 +16,7 @@ import nbformat
 from ipywidgets import HTML, Widget
 from jupyter_core.paths import jupyter_config_path
 from nbformat import NotebookNode
+from tornado.ioloop import IOLoop
 from traitlets.config import Config
 from voila.app import Voila
 
@@ -76,6 +78,8 @@ class DeskServer(Voila):
 
     def launch_browser(self) -> None:
         """Print the address of the page, and open it."""
+        self.ioloop = IOLoop.current()
+        signal.signal(signal.SIGINT, self._handle_signal_stop)  # a KeyboardInterrupt could be lost in a callback
         address = f"{self.connection_url}?token={self.identity_provider.token}"
         print(f"The desk is at {address} (Ctrl-C ends it)", flush=True)
         self.redirect.touch(mode=0o600)
