@@ -5,6 +5,7 @@ Table, verdict, summary, report, and data are derived from what was measured.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -23,8 +24,11 @@ from edittools.exemplars import Exemplar
 from edittools.images import Images
 from edittools.methods import METHODS, RANDOM
 from edittools.metrics import Comparison, predict, wilson
-from edittools.reports import Page, report_paths, save_report
+from edittools.reports import Page, package_versions, plain, report_paths, save_report
 from edittools.selection.checks import (
+    MAX_ACCURACY_DROP,
+    MAX_OWN_DROP,
+    MAX_RETAINED_BROKEN,
     WEAKER,
     WEAKER_BY_EXEMPLAR,
     cost_checks,
@@ -37,7 +41,7 @@ from edittools.selection.checks import (
 )
 from edittools.selection.effects import EditedPredictions, Effect, rows_of
 from edittools.selection.finetuning import FINETUNING, Finetuned
-from edittools.selection.page import make_data, make_page
+from edittools.selection.page import make_page
 from edittools.selection.scores import CLEAN_WEIGHT, OWN_WEIGHT
 from edittools.selection.select import Selection
 from edittools.selection.splits import Splits, stratified_folds
@@ -386,8 +390,44 @@ class Assessment:
 
         All values have types of JSON; what was not measured is None.
         """
-        return make_data(self, title)
+        verdict = self.verdict
+        names = ("name", "status", "figure", "advice", "at_best", "line")
+        splits = self.splits
+        images = {}
+        for name, data in splits.labeled.items():
+            scenes = len(splits.scenes[name].unique())
+            images[name] = {"count": len(data), "scenes": scenes, "digest": splits.digest(name)}
+        images["ordinary"] = {"count": len(splits.images), "digest": splits.digest("images")}
+        data = {
+            "title": title,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "model": str(self.classifier),
+            "verdict": {"word": verdict.word, "reason": verdict.reason, "advice": verdict.advice, **verdict.lines},
+            "checks": [{name: getattr(check, name) for name in names} for check in verdict.checks],
+            "selected": dict(self.selection.candidate.params),
+            "selected_by": self.selection.selected_by,
+            "candidates": len(self.selection.scores),
+            "methods": self.table.reset_index().to_dict("records"),
+            "consistency": self.consistency.rename_axis("hosts of").reset_index().to_dict("records"),
+            "limits": {
+                "accuracy drop, points": MAX_ACCURACY_DROP,
+                "retained broken, percent": MAX_RETAINED_BROKEN,
+                "own class drop, points": MAX_OWN_DROP,
+            },
+            "versions": package_versions(),
+            "fingerprints": {
+                "weights": self.selection.edit.fingerprint,
+                "edit": self.selection.edit.digest,
+                "images": images,
+            },
+            "reselected": self.is_reselected,
+            "complete": self.complete,
+        }
+        return plain(data)
 
     def page(self, title: str = "") -> Page:
         """Collect the content of the report, with a heading."""
-        return make_page(self, title)
+        members = [exemplar for group in self.exemplars.values() for exemplar in group]
+        return make_page(
+            title, self.classifier, self.selection, members, self.splits, self.effects, self.table, self.verdict
+        )

@@ -1,22 +1,22 @@
-"""The report of an assessment: its page, and its data for programs."""
+"""The page of an assessment: pictures, bars, and tables of what was selected and measured."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 
+from edittools.classifiers import Classifier
 from edittools.edits import Edit
+from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict, state_of
-from edittools.reports import Bar, Card, Figure, Page, data_uri, package_versions, plain, shade
-from edittools.selection.checks import MAX_ACCURACY_DROP, MAX_OWN_DROP, MAX_RETAINED_BROKEN
+from edittools.reports import Bar, Card, Figure, Page, data_uri, package_versions, shade
 from edittools.selection.effects import Effect
-
-if TYPE_CHECKING:
-    from edittools.selection.assessment import Assessment
+from edittools.selection.select import Selection
+from edittools.selection.splits import Splits
+from edittools.selection.verdict import Verdict
 
 MOST_CARDS = 60
 """The largest number of images with the concept that a report shows."""
@@ -41,34 +41,46 @@ COLUMNS = {
 """The columns of the table of methods, with their formats."""
 
 
-def make_page(assessment: "Assessment", title: str = "") -> Page:
+def make_page(
+    title: str,
+    classifier: Classifier,
+    selection: Selection,
+    exemplars: Sequence[Exemplar],
+    splits: Splits,
+    effects: Mapping[str, Effect],
+    table: pd.DataFrame,
+    verdict: Verdict,
+) -> Page:
     """Collect the content of a report.
 
     Args:
-        assessment: the assessment.
-        title: the heading of the page.
+        title: the heading of the page; by default, it names the network.
+        classifier: the classifier without the edit.
+        selection: the selected edit, and from what.
+        exemplars: the exemplars that the edit was made from.
+        splits: the image sets.
+        effects: what the edit does to each labeled set, by its name.
+        table: one row per method, see `Assessment.table`.
+        verdict: the verdict.
     """
-    verdict = assessment.verdict
-    candidate = assessment.selection.candidate
-    splits = assessment.splits
+    edit = selection.edit
     cards: list[Card] = []
     cards_note = "No labeled images with the concept were given."
     if splits.concept is not None:
-        effect = assessment.effects["concept"]
-        cards = cards_of(assessment.classifier, assessment.edit, splits.concept, effect)
+        effect = effects["concept"]
+        cards = _cards(classifier, edit, splits.concept, effect, MOST_CARDS)
         cards_note = f"{len(cards)} of {len(effect)} images, none of which selected the edit."
-    costs, costs_note = _costs(assessment)
-    table = assessment.table
+    costs, costs_note = _costs(classifier, edit, splits, effects)
     return Page(
-        title=title or f"An edit of {type(assessment.classifier.model).__name__}",
-        subtitle=f"{assessment.classifier}: edit in {candidate}.",
+        title=title or f"An edit of {type(classifier.model).__name__}",
+        subtitle=f"{classifier}: edit in {selection.candidate}.",
         word=verdict.word,
         reason=verdict.reason,
         advice=verdict.advice,
         lines=list(verdict.lines.items()),
         checks=verdict.checks,
-        exemplars=_exemplars(assessment),
-        maps=_maps(assessment),
+        exemplars=_exemplars(classifier, edit, exemplars),
+        maps=_maps(classifier, edit, exemplars[0], splits.concept),
         map_note="Bright is where the edit changes the output of the layer, relative to the largest change in x'.",
         cards=cards,
         cards_note=cards_note,
@@ -78,60 +90,18 @@ def make_page(assessment: "Assessment", title: str = "") -> Page:
         accuracy_bars=_bars(table, "accuracy change", "accuracy low", "accuracy high", 1, "+.2f", ""),
         table_head=("method", *COLUMNS),
         table=_rows(table),
-        settings=_settings(assessment),
-        versions=[*package_versions().items(), *_digests(assessment).items()],
-        code=_code(assessment),
+        settings=_settings(selection),
+        versions=[*package_versions().items(), *_digests(edit, splits).items()],
+        code=_code(edit, splits),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-
-
-def make_data(assessment: "Assessment", title: str = "") -> dict[str, Any]:
-    """Collect what a report says for programs, in types that JSON has; what was not measured is None.
-
-    Args:
-        assessment: the assessment.
-        title: the heading of the page.
-    """
-    verdict = assessment.verdict
-    names = ("name", "status", "figure", "advice", "at_best", "line")
-    splits = assessment.splits
-    images = {}
-    for name, data in splits.labeled.items():
-        images[name] = {"count": len(data), "scenes": len(splits.scenes[name].unique()), "digest": splits.digest(name)}
-    images["ordinary"] = {"count": len(splits.images), "digest": splits.digest("images")}
-    data = {
-        "title": title,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": str(assessment.classifier),
-        "verdict": {"word": verdict.word, "reason": verdict.reason, "advice": verdict.advice, **verdict.lines},
-        "checks": [{name: getattr(check, name) for name in names} for check in verdict.checks],
-        "selected": dict(assessment.selection.candidate.params),
-        "selected_by": assessment.selection.selected_by,
-        "candidates": len(assessment.selection.scores),
-        "methods": assessment.table.reset_index().to_dict("records"),
-        "consistency": assessment.consistency.rename_axis("hosts of").reset_index().to_dict("records"),
-        "limits": {
-            "accuracy drop, points": MAX_ACCURACY_DROP,
-            "retained broken, percent": MAX_RETAINED_BROKEN,
-            "own class drop, points": MAX_OWN_DROP,
-        },
-        "versions": package_versions(),
-        "fingerprints": {
-            "weights": assessment.selection.edit.fingerprint,
-            "edit": assessment.selection.edit.digest,
-            "images": images,
-        },
-        "reselected": assessment.is_reselected,
-        "complete": assessment.complete,
-    }
-    return plain(data)
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-def cards_of(
-    classifier: Any, edit: Edit, data: LabelledImages, effect: Effect, most: int = MOST_CARDS, broken_only: bool = False
+def _cards(
+    classifier: Classifier, edit: Edit, data: LabelledImages, effect: Effect, most: int, broken_only: bool = False
 ) -> list[Card]:
     """Make cards of the images of a set whose predictions change, then of others: what is predicted before and after.
 
@@ -171,32 +141,31 @@ def cards_of(
     return sorted(cards, key=lambda card: -card.change)
 
 
-def _costs(assessment: "Assessment") -> tuple[list[Card], str]:
+def _costs(classifier: Classifier, edit: Edit, splits: Splits, effects: Mapping[str, Effect]) -> tuple[list[Card], str]:
     """Show the images that the edit breaks, of those that it may cost."""
     cards = []
     counts = []
-    for name, data in assessment.splits.labeled.items():
+    for name, data in splits.labeled.items():
         if name == "concept":
             continue
-        effect = assessment.effects[name]
+        effect = effects[name]
         broken = effect.comparison.broken
         counts.append(f"{broken} of {len(effect):,} {name.replace('_', ' ')} images")
-        cards += cards_of(assessment.classifier, assessment.edit, data, effect, MOST_COSTS, broken_only=True)
+        cards += _cards(classifier, edit, data, effect, MOST_COSTS, broken_only=True)
     if not counts:
         return [], ""
     note = f"The edit breaks {', '.join(counts)}, none of which selected it."
     return cards, f"{note} Shown are at most {MOST_COSTS} of each." if cards else note
 
 
-def _exemplars(assessment: "Assessment") -> list[Figure]:
+def _exemplars(classifier: Classifier, edit: Edit, exemplars: Sequence[Exemplar]) -> list[Figure]:
     """Show x, x' and the mask of the exemplars that the edit was made from, at most three of them."""
-    classes = assessment.classifier.classes
-    edited = assessment.selection.edit.edited(assessment.classifier)
-    members = [exemplar for group in assessment.exemplars.values() for exemplar in group]
+    classes = classifier.classes
+    edited = edit.edited(classifier)
     figures = []
-    for exemplar in members[:3]:
+    for exemplar in exemplars[:3]:
         pair = torch.stack([exemplar.image, exemplar.changed])
-        original, changed = (classes[index] for index in predict(assessment.classifier, pair).argmax(dim=1).tolist())
+        original, changed = (classes[index] for index in predict(classifier, pair).argmax(dim=1).tolist())
         after = classes[int(predict(edited, exemplar.changed[None]).argmax())]
         figures.append(Figure(data_uri(exemplar.image, 320), f"x: predicted as {original}"))
         caption = f"x': predicted as {changed}, with the edit as {after}"
@@ -207,17 +176,15 @@ def _exemplars(assessment: "Assessment") -> list[Figure]:
     return figures
 
 
-def _maps(assessment: "Assessment") -> list[Figure]:
+def _maps(classifier: Classifier, edit: Edit, exemplar: Exemplar, concept: LabelledImages | None) -> list[Figure]:
     """Lay the edit map over x' and some images with the concept."""
-    exemplar = next(iter(assessment.exemplars.values()))[0]
     images = [exemplar.changed]
     captions = ["x'"]
-    concept = assessment.splits.concept
     if concept is not None:
         for index in range(min(MOST_MAPS - 1, len(concept))):
             images.append(concept.images[index])
             captions.append(concept.classes[int(concept.labels[index])])
-    maps = assessment.selection.edit.edit_map(assessment.classifier, torch.stack(images))
+    maps = edit.edit_map(classifier, torch.stack(images))
     largest = max(float(maps[0].max()), 1e-12)
     figures = []
     for image, strength, caption in zip(images, maps, captions, strict=True):
@@ -254,9 +221,8 @@ def _bars(table: pd.DataFrame, value: str, low: str, high: str, factor: float, f
     return bars
 
 
-def _settings(assessment: "Assessment") -> list[tuple[str, str]]:
+def _settings(selection: Selection) -> list[tuple[str, str]]:
     """List the settings that were selected, and among how many."""
-    selection = assessment.selection
     pairs = [(f"selected: {name}", str(value)) for name, value in selection.candidate.params.items()]
     pairs.append(("candidates", f"{len(selection.scores):,}"))
     pairs.append(("CPU seconds of the selection", f"{selection.scores.seconds:.0f}"))
@@ -264,28 +230,27 @@ def _settings(assessment: "Assessment") -> list[tuple[str, str]]:
     return pairs
 
 
-def _digests(assessment: "Assessment") -> Mapping[str, str]:
+def _digests(edit: Edit, splits: Splits) -> Mapping[str, str]:
     """Name the weights, the edit, and the labeled sets by their digests."""
-    splits = assessment.splits
-    digests = {"weights before the edit": assessment.selection.edit.fingerprint, "edit": assessment.edit.digest}
+    digests = {"weights before the edit": edit.fingerprint, "edit": edit.digest}
     for name, data in splits.labeled.items():
         digests[f"images of {name!r}"] = f"{len(data):,}, {splits.digest(name)[:16]}"
     return digests
 
 
-def _code(assessment: "Assessment") -> str:
+def _code(edit: Edit, splits: Splits) -> str:
     """Write the code that repeats the selection on the same images, and applies the edit."""
-    given = [name for name in ("concept", "clean") if getattr(assessment.splits, name) is not None]
-    given += ["retain"] if assessment.splits.retain else []
+    given = [name for name in ("concept", "clean") if getattr(splits, name) is not None]
+    given += ["retain"] if splits.retain else []
     sets = "".join(f", {name}={name}" for name in given)
     return "\n".join(
         [
             "import edittools as et",
             "",
-            f"fix = et.repair(classifier, exemplars, images{sets}, source={assessment.splits.source!r})",
+            f"fix = et.repair(classifier, exemplars, images{sets}, source={splits.source!r})",
             "print(fix.summary())",
             "",
-            f"# fix.edit.digest was {assessment.edit.digest}",
+            f"# fix.edit.digest was {edit.digest}",
             'fix.edit.save("edit.safetensors")  # the change; et.Edit.load(…, classifier).apply_(classifier)',
             'fix.edit.export(classifier, "weights.safetensors")  # the edited weights, a plain state dict',
         ]
