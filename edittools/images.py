@@ -196,12 +196,18 @@ def in_batches(images: Images, size: int = 64, bar: str = "", progress: Progress
         ValueError: if `size` is not a whole number of at least 1.
     """
     pixels = pixels_of(images)
+    for batch in batches_of(len(pixels), size, bar, progress):
+        yield pixels[batch]
+
+
+def batches_of(count: int, size: int = 64, bar: str = "", progress: Progress | None = None) -> Iterator[slice]:
+    """Divide the numbers of `count` images into batches, in order; the arguments are those of `in_batches`."""
     size = check_number(size, "batch size", 1)
-    starts = range(0, len(pixels), size)
-    with bar_of(progress, total=len(starts), desc=bar, unit="batch") as shown:
-        for start in starts:
-            yield pixels[start : start + size]
-            advance(shown)
+    with bar_of(progress, total=count, desc=bar, unit="image") as shown:
+        for start in range(0, count, size):
+            stop = min(start + size, count)
+            yield slice(start, stop)
+            advance(shown, stop - start)
 
 
 def size_of(images: Images) -> tuple[int, int] | None:

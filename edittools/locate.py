@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from edittools._progress import Progress, bar_of
+from edittools._progress import Progress
 from edittools.classifiers import usual_batch_size
 from edittools.cut import Cut, State
 from edittools.images import Images, evenly_spaced, in_batches
@@ -133,14 +133,12 @@ def find_alike(
     of_examples = [mean_keys(cut, cut.prefix(image[None]), weights_of(cut, mask[None])) for image, mask in examples]
     directions = normalize((torch.cat(of_examples)[:, 0] - mean) / spread, dim=1)
     places: list[Place] = []
-    with bar_of(progress, desc="looking for the mark", total=len(images), unit="image") as bar:
-        for batch in in_batches(images, size):
-            keys = mean_keys(cut, cut.prefix(batch), weights)
-            likeness = (normalize((keys - mean) / spread, dim=2) @ directions.T).mean(dim=2)
-            most_alike, numbers = likeness.max(dim=1)
-            for most, number in zip(most_alike.tolist(), numbers.tolist(), strict=True):
-                places.append(Place(len(places), boxes[number], most))
-            bar.update(len(batch))
+    for batch in in_batches(images, size, "looking for the mark", progress):
+        keys = mean_keys(cut, cut.prefix(batch), weights)
+        likeness = (normalize((keys - mean) / spread, dim=2) @ directions.T).mean(dim=2)
+        most_alike, numbers = likeness.max(dim=1)
+        for most, number in zip(most_alike.tolist(), numbers.tolist(), strict=True):
+            places.append(Place(len(places), boxes[number], most))
     similarity = directions @ directions.T
     to_others = (similarity.sum(dim=1) - similarity.diagonal()) / (len(examples) - 1)
     return Found(sorted(places, key=lambda place: place.likeness, reverse=True), to_others)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from edittools.images import Images, LabelledImages, LazyImages, in_batches, pixels_of
+from edittools.images import Images, LabelledImages, LazyImages, batches_of, in_batches, pixels_of
 
 SAME_IMAGE = 0.01
 """Two images are the same if their thumbnails differ by at most this much (root mean square).
@@ -52,9 +52,9 @@ def scenes_of_thumbnails(small: Tensor) -> Tensor:
         return torch.zeros(0, dtype=torch.long)
     threshold = SAME_SCENE * small.shape[1] ** 0.5
     links = []
-    for start in range(0, len(small), AT_ONCE):
-        is_near = torch.cdist(small[start : start + AT_ONCE], small) <= threshold
-        links.append(is_near.nonzero() + torch.tensor([start, 0]))
+    for batch in batches_of(len(small), AT_ONCE):
+        is_near = torch.cdist(small[batch], small) <= threshold
+        links.append(is_near.nonzero() + torch.tensor([batch.start, 0]))
     one, other = torch.cat(links).T.numpy()
     graph = coo_array((one >= 0, (one, other)), shape=(len(small), len(small)))
     _, numbers = connected_components(graph, directed=False)

@@ -418,7 +418,7 @@ def test_bars_of_a_session_count_what_is_read_and_classified(tiny):
     assert torch.equal(torch.cat(read), session.images.images)
     names = list(dict.fromkeys(name for name, _, _ in drawn))
     assert names == ["reading images", "classifying images", "reading the model", "reading clean", "classifying clean"]
-    totals = {"reading images": 12, "reading clean": 40, "classifying images": 1, "classifying clean": 1}
+    totals = {"reading images": 12, "reading clean": 40, "classifying images": 12, "classifying clean": 40}
     totals["reading the model"] = 1
     for name, expected in totals.items():
         done = [count for what, count, _ in drawn if what == name]

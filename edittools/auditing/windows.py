@@ -12,14 +12,14 @@ from torch.nn.functional import avg_pool2d, normalize
 from tqdm.auto import tqdm
 
 from edittools._caching import digest_tensors
-from edittools._progress import Progress, bar_of
+from edittools._progress import Progress
 from edittools.auditing.finding import names_of
 from edittools.auditing.kept import Kept
 from edittools.auditing.sheet import LEAST_RECURRING, ContactSheet, Window, WindowGroup
 from edittools.classifiers import MOST_IMAGES, Classifier, check_size, remap_labels, usual_batch_size
 from edittools.cut import Cut, State, cut_all, states_at
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, stratified
+from edittools.images import LabelledImages, batches_of, stratified
 from edittools.layers import candidate_layers
 from edittools.locate import Box, mean_keys, weights_of
 from edittools.metrics import predict, predicted_classes
@@ -233,25 +233,21 @@ class _Photos:
     def _logits(self, runs: int, callback: Callable[[str], None] | None, progress: Progress | None) -> Tensor:
         """Classify the photos, `(N, classes)`; the first ones that are not kept tell how long so many runs take."""
         size = usual_batch_size(self.classifier)
-        chunk = size * max(1, MOST_IMAGES // size)
+        seconds: list[float] = []
         logits = []
-        with bar_of(progress, desc="photos", total=len(self.images), unit="photo") as bar:
-            for numbers in torch.arange(len(self.images)).split(chunk):
-                content = ["logits", *(self.digests[number] for number in numbers.tolist())]
-                seconds: list[float] = []
-                compute = partial(self._timed_logits, numbers, seconds)
-                logits.append(self.kept.load_or_compute(content, compute)["logits"])
-                bar.update(len(numbers))
-                if seconds and callback is not None:
-                    callback(f"This takes about {_duration(seconds[0] * runs / len(numbers))} on this machine")
-                    callback = None
+        for batch in batches_of(len(self.images), size * max(1, MOST_IMAGES // size), "photos", progress):
+            compute = partial(self._timed_logits, batch, seconds)
+            logits.append(self.kept.load_or_compute(["logits", *self.digests[batch]], compute)["logits"])
+            if seconds and callback is not None:
+                callback(f"This takes about {_duration(seconds[0] * runs)} on this machine")
+                callback = None
         return torch.cat(logits)
 
-    def _timed_logits(self, numbers: Tensor, seconds: list[float]) -> dict[str, Tensor]:
-        """Classify photos, and append the number of seconds that it took."""
+    def _timed_logits(self, batch: slice, seconds: list[float]) -> dict[str, Tensor]:
+        """Classify photos, and append the number of seconds that each took."""
         started = time.perf_counter()
-        logits = predict(self.classifier, self.images[numbers])
-        seconds.append(time.perf_counter() - started)
+        logits = predict(self.classifier, self.images[batch])
+        seconds.append((time.perf_counter() - started) / len(logits))
         return {"logits": logits.cpu().contiguous()}
 
     def hosts(self, label: int, part: str, count: int) -> list[int]:
@@ -295,16 +291,13 @@ class _Photos:
         if is_shuffled:
             contents = [shuffled(pixels, self.generator) for pixels in contents]
         logits = []
-        with bar_of(progress, desc=bar, total=len(windows), unit="photo") as shown:
-            for start in range(0, len(windows), CHUNK):
-                chunk = slice(start, start + CHUNK)
-                content: list[object] = ["pasted", digest_tensors(contents[chunk]) if is_shuffled else ""]
-                for window, host, place in zip(windows[chunk], hosts[chunk], places[chunk], strict=True):
-                    of_window = (self.digests[window.photo], window.box.top, window.box.left, window.side)
-                    content.append((of_window, self.digests[host], place))
-                compute = partial(self._pasted_logits, contents[chunk], hosts[chunk], places[chunk])
-                logits.append(self.kept.load_or_compute(content, compute)["logits"])
-                shown.update(len(hosts[chunk]))
+        for batch in batches_of(len(windows), CHUNK, bar, progress):
+            content: list[object] = ["pasted", digest_tensors(contents[batch]) if is_shuffled else ""]
+            for window, host, place in zip(windows[batch], hosts[batch], places[batch], strict=True):
+                of_window = (self.digests[window.photo], window.box.top, window.box.left, window.side)
+                content.append((of_window, self.digests[host], place))
+            compute = partial(self._pasted_logits, contents[batch], hosts[batch], places[batch])
+            logits.append(self.kept.load_or_compute(content, compute)["logits"])
         return torch.cat(logits) if logits else torch.zeros(0, len(self.classifier.classes))
 
     def _pasted_logits(
@@ -361,17 +354,15 @@ def _strong_windows(photos: _Photos, progress: Progress | None) -> dict[int, lis
     found: dict[int, list[_Candidate]] = {label: [] for label in photos.sources}
     size = usual_batch_size(photos.classifier)
     layers = cache(partial(_evidence_layers, photos.classifier))  # not needed if all windows are kept
-    with bar_of(progress, desc="evidence", total=len(numbers), unit="photo") as shown:
-        for start in range(0, len(numbers), size):
-            batch = numbers[start : start + size]
-            content = ["evidence", photos.sides]
-            for number in batch:
-                content.append((photos.digests[number], int(photos.labels[number]), int(photos.runners_up[number])))
-            strong = photos.kept.load_or_compute(content, partial(_windows_of_batch, photos, batch, layers))
-            for (place, top, left, side), key in zip(strong["windows"].tolist(), strong["keys"], strict=True):
-                window = Window(batch[place], Box.square(top, left, side))
-                found[int(photos.labels[window.photo])].append(_Candidate(window, key))
-            shown.update(len(batch))
+    for places in batches_of(len(numbers), size, "evidence", progress):
+        batch = numbers[places]
+        content: list[object] = ["evidence", photos.sides]
+        for number in batch:
+            content.append((photos.digests[number], int(photos.labels[number]), int(photos.runners_up[number])))
+        strong = photos.kept.load_or_compute(content, partial(_windows_of_batch, photos, batch, layers))
+        for (place, top, left, side), key in zip(strong["windows"].tolist(), strong["keys"], strict=True):
+            window = Window(batch[place], Box.square(top, left, side))
+            found[int(photos.labels[window.photo])].append(_Candidate(window, key))
     return found
 
 

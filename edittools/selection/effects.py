@@ -8,7 +8,7 @@ from torch import Tensor
 
 from edittools._inference import without_autocast
 from edittools._ledger import Weights
-from edittools._progress import Progress, advance, bar_of
+from edittools._progress import Progress
 from edittools.classifiers import Classifier, usual_batch_size
 from edittools.cut import Cut
 from edittools.edits import Edit
@@ -112,15 +112,13 @@ class EditedPredictions:
         """
         name = f"{self.cut.layer}.weight"
         parts = []
-        with bar_of(progress, total=len(images), desc="measuring the edit", unit="image") as bar:
-            for batch in in_batches(images, usual_batch_size(self.cut.classifier)):
-                state = self.cut.prefix(batch)
-                output = self.cut.output(state)
-                keys = self.cut.keys(state)
-                outputs = [output, *(output + edit.changes[name].added(self.cut, keys) for edit in self.edits)]
-                classes = [predicted_classes(self.cut.logits(state, one)).cpu() for one in outputs]
-                parts.append(torch.stack(classes))
-                advance(bar, len(batch))
+        for batch in in_batches(images, usual_batch_size(self.cut.classifier), "measuring the edit", progress):
+            state = self.cut.prefix(batch)
+            output = self.cut.output(state)
+            keys = self.cut.keys(state)
+            outputs = [output, *(output + edit.changes[name].added(self.cut, keys) for edit in self.edits)]
+            classes = [predicted_classes(self.cut.logits(state, one)).cpu() for one in outputs]
+            parts.append(torch.stack(classes))
         return torch.cat(parts, dim=1) if parts else torch.zeros(1 + len(self.edits), 0, dtype=torch.long)
 
 

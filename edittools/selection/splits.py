@@ -16,7 +16,7 @@ from edittools._checks import one_of, warn
 from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_size, remap_labels
 from edittools.exemplars import Exemplar
-from edittools.images import Images, LabelledImages, LazyImages, pixels_of, stratified
+from edittools.images import Images, LabelledImages, LazyImages, batches_of, pixels_of, stratified
 from edittools.metrics import predict, predicted_classes
 from edittools.scenes import are_same, are_shared, first_of_each, scenes_of, scenes_of_thumbnails, thumbnails
 from edittools.selection.hosts import FEWEST_IMAGES
@@ -222,9 +222,8 @@ def repeated(data: LabelledImages) -> Tensor:
     """Tell which images of a set occur in it before, `(N,)` booleans."""
     small = thumbnails(data)
     is_repeated = torch.zeros(len(small), dtype=torch.bool)
-    for start in range(0, len(small), 1024):
-        rows = slice(start, start + 1024)
-        is_repeated[rows] = are_same(small[rows], small[: start + 1024]).tril(start - 1).any(dim=1)
+    for rows in batches_of(len(small), 1024):
+        is_repeated[rows] = are_same(small[rows], small[: rows.stop]).tril(rows.start - 1).any(dim=1)
     return is_repeated
 
 
