@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from _lib.command import parser, run
+from _lib.command import one_thread, parser, run
 from _lib.results import Results
 from _lib.shortcuts import NAMES, NETWORKS
 from torch import Tensor
@@ -150,7 +150,7 @@ def measure(count: int, audits: int, nulls: int, control: str, network: str) -> 
     """Measure a network: one row per audit, null audit, and heat map; heat maps do not depend on the control."""
     classifier = load_classifier(network)
     rows = []
-    with jobs.one_thread():
+    with one_thread():
         for seed in range(audits):
             rows.append({"kind": "audit", "rules": audit(classifier, seed, count, True, control)})
             if control == "elsewhere":

@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from _lib.command import add_store, code_digest, parser, run
+from _lib.command import add_store, code_digest, one_thread, parser, run
 from _lib.results import Results
 from _lib.shortcuts import NAMES, NETWORKS
 from torch import Tensor
@@ -188,7 +188,7 @@ def add_nulls(results: Results, rows: pd.DataFrame) -> None:
 
 def compute(sheet: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Compute one contact sheet and its rows, with one thread."""
-    with jobs.one_thread():
+    with one_thread():
         return sheet()
 
 

@@ -36,7 +36,7 @@ import numpy as np
 import pandas as pd
 import torch
 from _lib import effects, label_free
-from _lib.command import ROOT, add_store, code_digest, parser, run
+from _lib.command import ROOT, add_store, code_digest, one_thread, parser, run
 from _lib.effects import CORRECT, CORRECTED, OWN_CLASS, OWN_CLEAN, TARGET
 from _lib.gate_marks import GATE_MARKS, GATE_NAMES
 from _lib.label_free import finetune, save_edits, select_by_exemplar, select_by_hosts
@@ -210,7 +210,7 @@ def inpainted(image: Tensor, mask: Tensor) -> Tensor:
 
 def measured(folder: Path, every: int, pair: Pair) -> list[dict[str, Any]]:
     """Select an edit by the exemplar and by hosts, fine-tune without labels, and evaluate the three; one row each."""
-    with jobs.one_thread():
+    with one_thread():
         classifier = load_shortcut_network(folder / f"{pair.network}.safetensors")
         exemplar = exemplars_of(classifier, pair.goal)[pair.kind]
         images, _ = photos_of_user(classifier.size)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 from _lib import effects, label_free
-from _lib.command import add_store, code_digest, parser, run
+from _lib.command import add_store, code_digest, one_thread, parser, run
 from _lib.label_free import finetune, random_directions, select_by_exemplar, select_by_hosts
 from _lib.results import BY_HOSTS, NO_EDIT, Results
 from PIL import Image, ImageDraw
@@ -122,7 +122,7 @@ def photos_with_notes(classifier: Classifier) -> tuple[LabelledImages, Tensor]:
 
 def measured(exemplars: int, rates: tuple[float, ...], network: str) -> list[dict[str, Any]]:
     """Select for every method and exemplar, and evaluate; one row per selection."""
-    with jobs.one_thread():
+    with one_thread():
         classifier = load_classifier(network)
         sample = photos.halves(photos.imagenet_sample(classifier), "ordinary", effects.CLEAN)
         images = sample["ordinary"].images

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from _lib import effects, label_free
-from _lib.command import add_store, code_digest, parser, run
+from _lib.command import add_store, code_digest, one_thread, parser, run
 from _lib.label_free import (
     ablations,
     finetune,
@@ -112,7 +112,7 @@ QUICK = Photos("tuning", 0, 40)
 
 def selected_edits(folder: Path, seeds: int, pair: Pair) -> list[dict[str, Any]]:
     """Select all edits of one layer, and fine-tune without labels with several seeds."""
-    with jobs.one_thread():
+    with one_thread():
         case = pair.case()
         found = [select_by_exemplar(*case)]
         default, selection = select_by_hosts(*case)
@@ -134,7 +134,7 @@ def evaluated(folder: Path, of_photos: Photos, selected: pd.DataFrame, pair: Pai
     photos = of_photos.load(classifier.size)
     where = (photos, pair.goal, SHORTCUTS[pair.goal], SEED_OF_TEST)
     [default] = of_pair[of_pair.method == BY_HOSTS].edit
-    with jobs.one_thread():
+    with one_thread():
         found = effects.effects(classifier, edits, *where)
         to_match = {name: edits[name] for name in of_pair[of_pair.method != RANDOM].edit}
         matched = effects.matched(classifier, to_match, found, default, *where)

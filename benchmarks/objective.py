@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from _lib import effects, label_free
-from _lib.command import add_store, code_digest, parser, run
+from _lib.command import add_store, code_digest, one_thread, parser, run
 from _lib.results import Results
 from _lib.shortcuts import NAMES, NETWORKS, SEED_OF_TEST, evaluation_photos, user_case
 from scipy import stats
@@ -41,7 +41,7 @@ def ranked(every_candidate: int, every_photo: int, pair: tuple[str, str]) -> lis
         pair: the network, and the class of the shortcut.
     """
     network, goal = pair
-    with jobs.one_thread():
+    with one_thread():
         classifier, exemplar, images = user_case(network, goal, DRAW)
         scores = select(classifier, exemplar, images).scores
         objective = scores.objective()

@@ -9,13 +9,11 @@ import argparse
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-from _lib.command import parser, run
+from _lib.command import one_thread, parser, run
 from _lib.label_free import select_by_hosts
 from _lib.memory import measured
 from _lib.results import BY_HOSTS, Results
 from _lib.shortcuts import NETWORKS, user_case
-
-from edittools.probing import jobs
 
 GOAL = "garbage truck"
 """The class of the tag."""
@@ -29,7 +27,7 @@ IMAGES_OF_QUICK = 100
 
 def costs(network: str, quick: bool) -> dict[str, float]:
     """Measure the CPU seconds of a selection, and by how many MB memory grows."""
-    with jobs.one_thread():
+    with one_thread():
         classifier, exemplar, images = user_case(network, GOAL, DRAW)
         if quick:
             images = images[:: len(images) // IMAGES_OF_QUICK]

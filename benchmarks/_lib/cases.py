@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from _lib.command import one_thread
 from edittools._caching import digest_tensors
 from edittools._checks import one_of
 from edittools.activations import CachedActivations, cache_activations
@@ -39,7 +40,6 @@ from edittools.methods.projection import PROJECTIONS
 from edittools.metrics import Comparison, misclassified, predict
 from edittools.models.downloads import photo
 from edittools.models.load import load_classifier
-from edittools.probing import jobs
 from edittools.probing.style_transfer import StyleTransfer
 from edittools.probing.textures import STYLES, style_textures
 
@@ -189,7 +189,7 @@ def run_case(
         errors has one row, of the method "undefined".
     """
     names = {"concept": case.concept, "style": case.style, "target": case.target}
-    with jobs.one_thread():
+    with one_thread():
         scenario = case_scenario(source, case, settings)
         splits = scenario.splits
         errors = {name: _errors(scenario.classifier, splits.labeled[name]) for name in ("target", "target_test")}

@@ -6,7 +6,8 @@ import platform
 import sys
 import time
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,14 @@ def call() -> str:
 def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
     """Return the least of `repeats` times of `work`, after one run to warm up."""
     return min(timeit.repeat(work, number=1, repeat=1 + repeats)[1:])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread, so that results do not depend on the machine's number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

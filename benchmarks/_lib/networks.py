@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from _lib.command import add_store, code_digest, parser
+from _lib.command import add_store, code_digest, one_thread, parser
 from _lib.effects import Sets, add_means, add_outcomes, evaluated
 from _lib.label_free import Selected
 from _lib.methods import select_for_exemplar, select_for_several
@@ -52,7 +52,7 @@ def contest(make_scenario: MakeScenario, blur: Blur | None, finetuning: bool, ne
         finetuning: also fine-tune the whole network, which takes minutes.
         network: the name of the network.
     """
-    with jobs.one_thread():
+    with one_thread():
         scenario = make_scenario(network)
         scenario.splits.check_disjoint(scenario.exemplars.values())
         of_cases = {name: select_for_exemplar(scenario, name, finetuning) for name in scenario.exemplars}

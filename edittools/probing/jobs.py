@@ -8,12 +8,11 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from edittools._caching import atomic_path
 from edittools._progress import Progress, bar_of
@@ -87,14 +86,3 @@ def _run_on(executor: Executor, work: Callable[[Any], Rows], jobs: Mapping[str, 
     finally:
         for future in names:
             future.cancel()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute with one thread, so that results do not depend on the machine's number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
