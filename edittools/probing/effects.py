@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import logit, stdtrit
-from scipy.stats import false_discovery_control, norm, rankdata, wilcoxon
+from scipy.stats import false_discovery_control, rankdata, wilcoxon
 from torch import Tensor
 
 from edittools._checks import one_of
+from edittools.metrics import accuracy_interval
 from edittools.probing.counterfactuals import ALL_CLASSES, Concepts
 
 FALSE_DISCOVERY_RATE = 0.05
@@ -513,9 +514,7 @@ def mean_interval(values: Sequence[float] | NDArray) -> tuple[float, float]:
 
 
 def accuracy_drop_interval(drops: Sequence[float] | NDArray) -> tuple[float, float]:
-    """Compute the 95% interval of a mean drop of accuracy: that of `metrics.accuracy_interval`, Bonett and Price's.
-
-    It adds one image that is lost and one that is gained, so it has a width even if the accuracy of no image drops.
+    """Compute the 95% interval of a mean drop of accuracy, see `metrics.accuracy_interval`.
 
     Args:
         drops: the drop of each image, in [-1, 1]; not a whole number if an image has several textures.
@@ -526,9 +525,11 @@ def accuracy_drop_interval(drops: Sequence[float] | NDArray) -> tuple[float, flo
     drops = np.asarray(drops, float)
     if not len(drops):
         return float("nan"), float("nan")
-    extended = np.r_[drops, 1.0, -1.0]
-    half_width = norm.ppf(0.975) * extended.std() / len(extended) ** 0.5
-    return float(max(extended.mean() - half_width, -1.0)), float(min(extended.mean() + half_width, 1.0))
+    # Of whole numbers, the sum of squares is the number of images that are lost or gained.
+    lost = (np.square(drops).sum() + drops.sum()) / 2
+    gained = (np.square(drops).sum() - drops.sum()) / 2
+    low, high = accuracy_interval(lost, gained, len(drops))
+    return low / 100, high / 100
 
 
 def signed_rank(differences: Sequence[float] | NDArray, alternative: str = "two-sided") -> float:
