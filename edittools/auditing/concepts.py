@@ -17,7 +17,7 @@ from edittools.auditing.direction import (
     MISLEADS,
     ask_for_direction,
     count_errors,
-    misleading_exemplar,
+    misled_photos,
 )
 from edittools.auditing.finding import Finding, are_sources, names_of, read_without
 from edittools.auditing.kept import PARTS
@@ -374,33 +374,34 @@ def _tested_concepts(probed: Probe, per_class: bool) -> list[str]:
     return effects.loc[effects["q"].notna(), "concept"].unique().tolist()
 
 
-def select_exemplar(classifier: Classifier, concepts: Concepts, rule: Mapping[str, object]) -> Exemplar:
-    """Make an exemplar of a rule from the first image of its evidence that is misclassified after the replacement.
+def _exemplar_of_rule(audit: Audit, numbers: Sequence[int], misleads: bool) -> Exemplar | None:
+    """Make an exemplar of a rule: a photo, and the photo with the concept replaced, one of which is misclassified.
 
     Args:
-        concepts: the probed images, the masks and the materials.
-        rule: a row of `Probe.rules`.
+        audit: the audit, with its rule.
+        numbers: the numbers of photos that show the concept; the first `EXEMPLARS_TRIED` are tried.
+        misleads: whether x' is the photo, and x the replaced one, which must be classified correctly. Otherwise, x' is
+            the replaced one, which must be misclassified.
 
     Returns:
-        The exemplar, with the first of `TEXTURES_TRIED` variants of the material that leads to a misclassification.
-
-    Raises:
-        ValueError: if the first `EXEMPLARS_TRIED` images are classified correctly in each of these variants.
+        The exemplar, with the first of `TEXTURES_TRIED` variants of the material that does; None if none does.
     """
-    variants = min(TEXTURES_TRIED, len(concepts.styles[rule["style"]]))
-    numbers = list(rule["evidence"])[:EXEMPLARS_TRIED]
-    for place, number in enumerate(numbers):
-        label = int(concepts.data.labels[number])
-        of_image = {**rule, "class": concepts.data.classes[label]}
-        exemplars = [concepts.exemplar(of_image, variant, place) for variant in range(variants)]
-        changed = torch.stack([exemplar.changed for exemplar in exemplars])
-        is_wrong = misclassified(predict(classifier, changed), torch.full((variants,), label))
-        if is_wrong.any():
-            return replace(exemplars[int(is_wrong.nonzero()[0])], sources=(names_of(concepts.data)[number],))
-    raise ValueError(
-        f"{len(numbers)} images are classified correctly when {rule['concept']!r} is replaced by {rule['style']!r}, "
-        "although less surely; an edit has no mistake to correct"
-    )
+    concepts = audit.concepts
+    data = concepts.data
+    concept = audit.rule["concept"]
+    style = audit.rule["style"]
+    textures = [(style, variant) for variant in range(min(TEXTURES_TRIED, len(concepts.styles[style])))]
+    for number in numbers[:EXEMPLARS_TRIED]:
+        label = int(data.labels[number])
+        replaced, _ = concepts.counterfactual(number, concept, textures, control=False)
+        is_wrong = misclassified(predict(audit.classifier, replaced), torch.full((len(replaced),), label))
+        fits = ~is_wrong if misleads else is_wrong
+        if fits.any():
+            photo = data.images[number]
+            other = replaced[int(fits.nonzero()[0])]
+            image, changed = (other, photo) if misleads else (photo, other)
+            return Exemplar(image, changed, concepts.masks[concept][number], label, (names_of(data)[number],))
+    return None
 
 
 def finding_if_missed(audit: Audit, clean: str | PathLike | None, retain: str | PathLike | None) -> Finding:
@@ -411,7 +412,13 @@ def finding_if_missed(audit: Audit, clean: str | PathLike | None, retain: str | 
     concepts = audit.concepts
     data = concepts.data
     rule = audit.rule
-    exemplar = select_exemplar(audit.classifier, concepts, rule)
+    evidence = list(rule["evidence"])
+    exemplar = _exemplar_of_rule(audit, evidence, misleads=False)
+    if exemplar is None:
+        raise ValueError(
+            f"{len(evidence[:EXEMPLARS_TRIED])} images are classified correctly when {rule['concept']!r} is replaced "
+            f"by {rule['style']!r}, although less surely; an edit has no mistake to correct"
+        )
     is_source = are_sources(exemplar, data)
     sources = data.subset(is_source)
     is_correct = ~misclassified(predict(audit.classifier, data), data.labels)
@@ -440,7 +447,16 @@ def finding_if_it_misleads(audit: Audit, clean: str | PathLike | None, retain: s
     concepts = audit.concepts
     data = concepts.data
     is_labeled = labels_given(data)
-    exemplar = misleading_exemplar(audit.classifier, concepts, audit.rule, is_labeled, TEXTURES_TRIED, EXEMPLARS_TRIED)
+    misled = misled_photos(audit.classifier, concepts, audit.rule, is_labeled)
+    exemplar = _exemplar_of_rule(audit, misled, misleads=True)
+    if exemplar is None:
+        concept = repr(audit.rule["concept"])
+        raise ValueError(
+            f"{len(misled[:EXEMPLARS_TRIED])} photos of other classes with {concept} that are predicted as "
+            f"{audit.rule['class']!r} were tried, and none is classified correctly when {concept} is replaced by "
+            f"{audit.rule['style']!r}; add photos of other classes that show it, right and wrong, in subfolders named "
+            "after their classes"
+        )
     is_source = are_sources(exemplar, data)
     shows_concept = shows(concepts.masks[audit.rule["concept"]])
     clean_images = read_without(clean, audit.classifier, data.subset(shows_concept))

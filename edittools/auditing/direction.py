@@ -12,13 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edittools.auditing.finding import names_of
-from edittools.auditing.windows import LEVEL
 from edittools.classifiers import Classifier
-from edittools.exemplars import Exemplar
-from edittools.metrics import misclassified, predict, predicted_classes
+from edittools.metrics import predict, predicted_classes
 from edittools.probing.counterfactuals import ALL_CLASSES, Concepts, shows
 from edittools.probing.effects import Probe
+from edittools.selection.verdict import SIGNIFICANCE
 
 MISLEADS = "misleads"
 MISSED = "missed"
@@ -55,7 +53,7 @@ class Errors:
     @property
     def direction(self) -> str | None:
         """The side of the errors, one of `DIRECTIONS`; None if there are too few, or as many on the other side."""
-        if max(self.pulled_in, self.missed) < LEAST_ERRORS or self.p > LEVEL:
+        if max(self.pulled_in, self.missed) < LEAST_ERRORS or self.p > SIGNIFICANCE:
             return None
         return MISLEADS if self.pulled_in > self.missed else MISSED
 
@@ -124,48 +122,11 @@ def ask_for_direction(errors: Errors, rule: Mapping[str, Any]) -> str:
     )
 
 
-def misleading_exemplar(
-    classifier: Classifier,
-    concepts: Concepts,
-    rule: Mapping[str, Any],
-    is_labeled: Tensor,
-    variants: int,
-    most: int,
-) -> Exemplar:
-    """Make an exemplar whose x' is a photo that the concept misleads, and whose x is the photo without the concept.
-
-    Args:
-        concepts: the photos, masks, and materials.
-        rule: a row of `Probe.rules`.
-        is_labeled: whether the label of each photo is given, `(N,)`.
-        variants: the number of textures of the material that are tried.
-        most: the number of photos that are tried.
-
-    Returns:
-        The exemplar, of the first photo of another class that is classified correctly once the concept is replaced.
-
-    Raises:
-        ValueError: if there is no such photo.
-    """
+def misled_photos(classifier: Classifier, concepts: Concepts, rule: Mapping[str, Any], is_labeled: Tensor) -> list[int]:
+    """List the photos of other classes that show the concept of a rule, and are predicted as its class."""
     data = concepts.data
-    concept = rule["concept"]
-    style = rule["style"]
     predicted = predicted_classes(predict(classifier, data))
-    is_misled = is_labeled & (predicted != data.labels) & shows(concepts.masks[concept])
+    is_misled = is_labeled & (predicted != data.labels) & shows(concepts.masks[rule["concept"]])
     if rule["class"] != ALL_CLASSES:
         is_misled &= predicted == list(data.classes).index(rule["class"])
-    numbers = is_misled.nonzero()[:most, 0].tolist()
-    textures = [(style, variant) for variant in range(min(variants, len(concepts.styles[style])))]
-    for number in numbers:
-        label = int(data.labels[number])
-        replaced, _ = concepts.counterfactual(number, concept, textures, control=False)
-        is_wrong = misclassified(predict(classifier, replaced), torch.full((len(replaced),), label))
-        if not is_wrong.all():
-            image = replaced[int((~is_wrong).nonzero()[0])]
-            sources = (names_of(data)[number],)
-            return Exemplar(image, data.images[number], concepts.masks[concept][number], label, sources)
-    raise ValueError(
-        f"{len(numbers)} photos of other classes with {concept!r} that are predicted as {rule['class']!r} were tried, "
-        f"and none is classified correctly when {concept!r} is replaced by {style!r}; add photos of other classes that "
-        "show it, right and wrong, in subfolders named after their classes"
-    )
+    return is_misled.nonzero()[:, 0].tolist()

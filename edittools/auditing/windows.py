@@ -25,6 +25,7 @@ from edittools.locate import Box, mean_keys, weights_of
 from edittools.metrics import predict, predicted_classes
 from edittools.probing.evidence import evidence_of_keys
 from edittools.scenes import first_of_each, scenes_of
+from edittools.selection.verdict import SIGNIFICANCE
 
 SIDES = (0.2, 0.3)
 """The sides of windows, as shares of the side of an image."""
@@ -52,9 +53,6 @@ LEAST_HOSTS = 10
 
 HOSTS_TESTED = 12
 """The number of photos into which the mark of each photo is pasted, as it is and shuffled."""
-
-LEVEL = 0.05
-"""The largest p-value with which an audit confirms a mark, or decides a direction."""
 
 LAYERS = 4
 """The number of layers whose evidence is averaged."""
@@ -594,7 +592,7 @@ class Confirmation:
     @property
     def is_confirmed(self) -> bool:
         """Whether there are enough photos and the p-value is small enough."""
-        return self.is_enough and self.p <= LEVEL
+        return self.is_enough and self.p <= SIGNIFICANCE
 
     def describe(self, class_name: str) -> str:
         """Say what the test found, as a clause without a period."""
