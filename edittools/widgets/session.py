@@ -570,7 +570,7 @@ class EditSession:
 
         Args:
             exemplar: by default, the one of the selected image. The images that it was made from are not looked at.
-            progress: a class like `tqdm.tqdm`, for a bar; what its `update` raises ends this.
+            progress: a class like `tqdm.tqdm`, for a bar; an exception of its `update` ends this as Ctrl-C does.
 
         Returns:
             At most `MOST_SIGHTINGS` images, the most similar one first.
@@ -668,7 +668,7 @@ class EditSession:
         """Find what carries each class, in the images with a label and the clean images, see `auditing.contact_sheet`.
 
         Args:
-            progress: a class like `tqdm.tqdm`, for bars; what their `update` raises ends this.
+            progress: a class like `tqdm.tqdm`, for bars; an exception of their `update` ends this as Ctrl-C does.
 
         Raises:
             ValueError: if the images show fewer than two classes, or too few photos of each, or if the weights were
@@ -1017,7 +1017,7 @@ class EditSession:
 
         Args:
             source: the images; by default, the clean images.
-            progress: a class like `tqdm.tqdm`, for bars; what their `update` raises ends this.
+            progress: a class like `tqdm.tqdm`, for bars; an exception of their `update` ends this as Ctrl-C does.
 
         Returns:
             These images, and the number of all images.
