@@ -261,7 +261,7 @@ def test_images_that_hold_the_mark_are_checked_by_a_click(desk, page):
     assert web.wait_until(lambda: desk.images.count() == 3 and not offered.count())
     menu = desk.root.get_by_label("show", exact=True)
     assert CONCEPT in menu.evaluate("menu => menu.selectedOptions[0].textContent").replace("\xa0", " ")
-    desk.run("desk.elsewhere.gallery.checked = []; desk.confirm()")
+    desk.run("desk.elsewhere.gallery.checked = []; desk.use_checked()")
     desk.wait()
     assert web.wait_until(lambda: desk.images.count() > 40)
 

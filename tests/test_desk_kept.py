@@ -84,7 +84,7 @@ def test_concept_images_are_there_after_a_restart_also_those_that_were_clean(tin
     desk.wait(60)
     kinds = [sighting.is_clean for sighting in desk._sightings]
     desk.elsewhere.gallery.check([kinds.index(True), kinds.index(False)])
-    desk.confirm()
+    desk.use_checked()
     desk.wait(60)
     again = kept_desk(tiny, folders)
     concept = [set(map(each.session.name, each.session.groups()["concept images"])) for each in (desk, again)]

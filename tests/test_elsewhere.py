@@ -94,13 +94,13 @@ def test_confirmed_images_are_those_of_an_edit_and_no_longer_clean(session, monk
     result = session.rewrite("features.10")
     found = session.find_elsewhere()
     chosen = [*[s for s in found if s.is_clean][:6], *[s for s in found if not s.is_clean][:8]]
-    indices = session.confirm(chosen)
+    indices = session.use_as_concept(chosen)
     assert session.concept == sorted(indices) == session.groups()[CONCEPT] and len(session.images) == 16 + 6
     for sighting, index in zip(chosen, indices, strict=True):
         assert torch.equal(session.images.images[index], sighting.image)
         assert session.class_name(index) == session.classifier.classes[sighting.label]
         torch.testing.assert_close(session.before[index], sighting.logits)
-    assert all(session.is_confirmed(sighting) == (sighting in chosen) for sighting in found)
+    assert all(session.is_concept(sighting) == (sighting in chosen) for sighting in found)
     assert len(session.reference) + len(session.clean) == 64
     assert session.result is None and session.update().images.before.shape == (14,)
     assert result.images.before.shape == (15,)
@@ -121,9 +121,9 @@ def test_confirmed_images_are_those_of_an_edit_and_no_longer_clean(session, monk
 
     again = session.find_elsewhere()
     assert len({(s.is_clean, s.index) for s in again}) == len(again)
-    assert not any(s.is_clean and session.is_confirmed(s) for s in again)  # it is one of the images now
-    assert session.confirm(chosen) == indices and len(session.images) == 22
-    session.confirm([])
+    assert not any(s.is_clean and session.is_concept(s) for s in again)  # it is one of the images now
+    assert session.use_as_concept(chosen) == indices and len(session.images) == 22
+    session.use_as_concept([])
     assert len(session.concept) == 22 and CONCEPT not in session.groups()
 
 
@@ -133,7 +133,7 @@ def test_confirmed_clean_image_without_a_label_counts_when_it_has_one(classifier
     session.mark(images.mask("snow")[session.index])
     sighting = next(sighting for sighting in session.find_elsewhere() if sighting.is_clean)
     assert sighting.label is None
-    [index] = session.confirm([sighting])
+    [index] = session.use_as_concept([sighting])
     assert session.class_name(index) == NO_LABEL and not session.concept
     session.relabel(index, "bus")
     assert session.concept == [index]
@@ -145,14 +145,14 @@ def test_confirm_leaves_clean_images_for_a_search(classifier, sets):
     session.mark(images.mask("snow")[session.index])
     found = [sighting for sighting in session.find_elsewhere() if sighting.is_clean]
     with pytest.raises(ValueError, match="2 of 4 clean images"):
-        session.confirm(found[:2])
+        session.use_as_concept(found[:2])
     assert len(session.images) == 16 and session.concept == list(range(16))
 
 
 def test_image_that_is_added_meanwhile_moves_no_sighting(session):
     found = session.find_elsewhere()
     session.add(scenes(1, 77).images[0])
-    [index] = session.confirm(found[:1])
+    [index] = session.use_as_concept(found[:1])
     assert torch.equal(session.images.images[index], found[0].image)
 
 
@@ -174,7 +174,7 @@ def test_window_of_the_contact_sheet_makes_an_exemplar(session):
     assert len(result.images.before) == len(set(range(16)) - {host, photo})  # no clean image counts
     in_sets = [*session.images.images, *session.reference, *session.clean.images]
     assert len(in_sets) == 16 + 70  # no image is in two sets
-    assert 0 <= session.check_window(group).share <= 1
+    assert 0 <= session.confirm_window(group).share <= 1
     assert all(
         sighting.name not in session.exemplar.sources for sighting in session.find_elsewhere() if not sighting.is_clean
     )
@@ -224,7 +224,7 @@ def test_desk_offers_images_and_uses_the_checked_ones(desk):
     desk.wait(60)
     assert len(offered.checked) == 7
     offered.checked = []
-    desk.confirm()
+    desk.use_checked()
     desk.wait(60)
     assert controls.group.value == "all" and len(desk.session.concept) == len(desk.session.images) == 19
 

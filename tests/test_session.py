@@ -71,7 +71,7 @@ def test_exemplar_of_a_misclassified_image_has_it_as_changed(session):
 def test_verdict_says_which_images_it_counts(session):
     assert "images besides the pair" in session.rewrite("head").verdict
     found = session.find_elsewhere()
-    session.confirm([sighting for sighting in found if not sighting.is_clean][:6])
+    session.use_as_concept([sighting for sighting in found if not sighting.is_clean][:6])
     assert "concept images" in session.rewrite("head").verdict
 
 

@@ -177,7 +177,7 @@ class Assessment:
         Where labels have selected the edit, each image with the concept is predicted by the candidate that was selected
         without its fold.
         """
-        effects = {name: found[0] for name, found in self._predicted.items()}
+        effects = {name: of_edit for name, (of_edit, *_) in self._predicted.items()}
         scores = self.selection.scores
         if scores.predicted is not None:
             held_out = scores.cross_validated(self.folds, *self.weights)
@@ -204,13 +204,13 @@ class Assessment:
         networks = dict(self.networks)
         if self.finetuned is not None:
             networks = {FINETUNING: self.finetuned.edit.edited(self.classifier), **networks}
-        found: dict[str, dict[str, Effect]] = {}
+        effects: dict[str, dict[str, Effect]] = {}
         for name, network in networks.items():
-            found[name] = {}
+            effects[name] = {}
             for set_name, data in self.splits.labeled.items():
                 after = predict(network, data, bar=name, progress=self.progress).argmax(dim=1)
-                found[name][set_name] = replace(self.effects[set_name], after=after)
-        return found
+                effects[name][set_name] = replace(self.effects[set_name], after=after)
+        return effects
 
     @cached_property
     def table(self) -> pd.DataFrame:

@@ -256,5 +256,5 @@ def divergence(target: Tensor, predicted: Tensor) -> Tensor:
         target: the log-probabilities that there should be.
         predicted: those that there are; where they are not finite, the divergence is infinite.
     """
-    found = (target.exp() * (target - predicted)).sum(dim=1)
-    return torch.where(found.isfinite(), found, torch.inf)
+    sums = (target.exp() * (target - predicted)).sum(dim=1)
+    return torch.where(sums.isfinite(), sums, torch.inf)

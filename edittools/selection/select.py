@@ -307,9 +307,9 @@ def _rank(
                 scored.step()
                 continue
             [predicted] = _log_probabilities(cut, states[layer], edit, (1.0,))
-            found = divergence(target, predicted)
-            at_few_hosts = float(found[len(members) :].mean()) if few else float("nan")
-            yield Ranked(layer, name, edit, found[: len(members)], at_few_hosts)
+            divergences = divergence(target, predicted)
+            at_few_hosts = float(divergences[len(members) :].mean()) if few else float("nan")
+            yield Ranked(layer, name, edit, divergences[: len(members)], at_few_hosts)
             is_ranked = True
             scored.step()
     if not is_ranked:
@@ -465,8 +465,8 @@ class Selecting:
         """Compute the loss of the images with the mark, `(N,)`, from log-probabilities `(N, classes)`."""
         if self.target is not None:
             return divergence(self.target, predicted)
-        found = cross_entropy(predicted, self.labels, reduction="none")
-        return torch.where(found.isfinite(), found, torch.inf)
+        losses = cross_entropy(predicted, self.labels, reduction="none")
+        return torch.where(losses.isfinite(), losses, torch.inf)
 
 
 class _SelectingStates:
@@ -508,14 +508,14 @@ def _log_probabilities(cut: Cut, state: State, edit: Edit, strengths: Sequence[f
 
 def _log_probabilities_with(cut: Cut, state: State, edit: Edit, strengths: Sequence[float]) -> list[Tensor]:
     """Compute the log-probabilities with an edit of other parameters, as of a network that was fine-tuned locally."""
-    found = []
+    predicted = []
     for strength in strengths:
         parameters = {}
         for name, change in edit.changes.items():
             parameter = cut.tensor(name)
             parameters[name] = torch.add(parameter, change.delta().to(parameter), alpha=strength)
-        found.append(cut.logits(state, parameters=parameters).float().log_softmax(dim=1).cpu())
-    return found
+        predicted.append(cut.logits(state, parameters=parameters).float().log_softmax(dim=1).cpu())
+    return predicted
 
 
 class Scored:

@@ -354,10 +354,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
         work = partial(self._find_elsewhere, self.exemplar)
         self._submit_search(work, "looking for the mark …", STOPPED)
 
-    def confirm(self) -> None:
+    def use_checked(self) -> None:
         """Make the images that are checked the concept images; without any, all images with a label count again."""
         checked = [self._sightings[position] for position in self.elsewhere.gallery.checked]
-        self._submit(partial(self._confirm, checked), "computing …")
+        self._submit(partial(self._use_as_concept, checked), "computing …")
 
     def show_contact_sheet(self) -> None:
         """Offer the parts of photos that carry each class, until they are found or this is stopped."""
@@ -651,12 +651,12 @@ class Desk(StaticFigure, ipywidgets.VBox):
         images_offered = counted(len(self._sightings), "image")
         counts = f"{images_offered}, {own} of them labeled {classes[own_class]}, the class that x' is predicted as."
         self.elsewhere.show(f"{counts} {SIGHTINGS}", images, cards)
-        is_checked = map(self._session.is_confirmed, self._sightings)
+        is_checked = map(self._session.is_concept, self._sightings)
         self.elsewhere.gallery.check(position for position, checked in enumerate(is_checked) if checked)
         return panel.Outcome("Below: the images that may hold the mark.")
 
-    def _confirm(self, sightings: Sequence[Sighting]) -> panel.Outcome:
-        indices = self._session.confirm(sightings)
+    def _use_as_concept(self, sightings: Sequence[Sighting]) -> panel.Outcome:
+        indices = self._session.use_as_concept(sightings)
         self._show_other_sets()
         self._controls.group.value = CONCEPT if indices else ALL
         self.elsewhere.hide()
@@ -710,7 +710,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._choose(index)
         self._show_other_sets(index)
         self._show_selected()
-        confirmation = self._session.check_window(group, self._work_bar)
+        confirmation = self._session.confirm_window(group, self._work_bar)
         class_name = self._session.classifier.classes[group.label]
         return panel.Outcome(sentence(confirmation.describe(class_name)))
 
@@ -918,7 +918,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.sheet.on_click(self._with_errors_shown(lambda _: self.show_contact_sheet()))
         self._check_all.on_click(lambda _: self.elsewhere.gallery.check(range(len(self._sightings))))
         self._check_none.on_click(lambda _: self.elsewhere.gallery.check(()))
-        self._use_checked.on_click(self._with_errors_shown(lambda _: self.confirm()))
+        self._use_checked.on_click(self._with_errors_shown(lambda _: self.use_checked()))
         windows = self.sheet.gallery
         windows.observe(self._with_errors_shown(lambda change: self._window_selected(change["new"])), "selected")
         controls.changes.on_click(self._with_errors_shown(lambda _: self.show_changes()))

@@ -614,12 +614,12 @@ class EditSession:
         label = int(data.labels[index]) if has_label else None
         return Sighting(is_clean, index, box, data.images[index], data.names[index], label, logits)
 
-    def is_confirmed(self, sighting: Sighting) -> bool:
-        """Return whether an image is a concept image that a person has confirmed."""
+    def is_concept(self, sighting: Sighting) -> bool:
+        """Return whether a person has made an image a concept image."""
         index = self._taken.get(sighting.index) if sighting.is_clean else sighting.index
         return self._concept is not None and index in self._concept
 
-    def confirm(self, sightings: Sequence[Sighting]) -> list[int]:
+    def use_as_concept(self, sightings: Sequence[Sighting]) -> list[int]:
         """Make images the concept images, on which edits are selected and measured; the result is cleared.
 
         Other images no longer count. Clean images are taken out of the clean images; one whose label is a prediction
@@ -725,7 +725,7 @@ class EditSession:
         self._taken_for_windows.add(index)
         return index
 
-    def check_window(self, group: WindowGroup, progress: Progress | None = None) -> windows.Confirmation:
+    def confirm_window(self, group: WindowGroup, progress: Progress | None = None) -> windows.Confirmation:
         """Test on new photos whether a window of the last contact sheet carries its class, see `auditing.confirm`."""
         return windows.confirm(self.classifier, self._sheet.sheet, group, progress=progress)
 
