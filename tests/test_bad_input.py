@@ -316,6 +316,13 @@ REPAIRS = {
         ValueError,
         "retained sets .*'1'",
     ),
+    "clean images as a path": (lambda w: w.repair(clean="my/images"), TypeError, "clean .*str"),
+    "retained images as a path": (lambda w: w.repair(retain="my/images"), TypeError, "retain .*str"),
+    "a retained set named as another set": (
+        lambda w: w.repair(retain={"clean": w.images[:1]}),
+        ValueError,
+        "'clean'",
+    ),
     "an unknown source": (lambda w: w.repair(source="all"), ValueError, "source.*'all'.*failures"),
     "an unknown place": (lambda w: w.repair(where="center"), ValueError, "where.*'center'.*in place"),
     "an unknown selector": (lambda w: w.repair(select_by="label"), ValueError, "select_by.*'label'.*labels"),
@@ -325,7 +332,6 @@ REPAIRS = {
         "select_by.*'labels'.*hosts, exemplar",
     ),
     "labels that should select and are not there": (lambda w: w.repair(select_by="labels"), ValueError, "concept="),
-    "alternatives as a list": (lambda w: w.repair(alternatives=[w.classifier]), TypeError, "list.*mapping"),
     "progress that is no class": (
         lambda w: w.repair(select_by="exemplar", progress=True),
         TypeError,
@@ -420,6 +426,7 @@ MINIWORLD = {
     "an unknown split": (lambda w: miniworld.scenes(2, "dev"), KeyError, "'dev'.* train"),
     "an unknown concept": (lambda w: miniworld.scenes(1).mask("lava"), KeyError, "'lava'"),
     "an unknown style": (lambda w: textures.texture("lava"), KeyError, "'lava'.* snow"),
+    "an unknown variant of a style": (lambda w: textures.texture("snow", 9), ValueError, "'snow'.* 9"),
     "a mask that does not fit": (lambda w: textures.restyle(w.image, w.mask[1:], "snow"), ValueError, r"\(31, 32\)"),
     "a texture up to 255": (lambda w: paste_texture(w.image, w.mask, w.image * 255), ValueError, "texture"),
 }

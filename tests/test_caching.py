@@ -73,15 +73,3 @@ def test_load_or_compute_in_unwritable_folder(result, blocked, monkeypatch, tmp_
         assert torch.equal(load(), expected)
     assert len(caught) == 1
     assert blocking_file.read_text() == "a file where a folder is expected"
-
-
-CHECKED = [
-    torch.float32,
-    torch.float64,
-    torch.float16,
-    torch.bfloat16,
-    torch.complex64,
-    torch.int8,
-    torch.int64,
-    torch.bool,
-]

@@ -6,7 +6,6 @@ import torch
 import edittools as et
 from edittools.course.miniworld import restyle, scene, scenes
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
 from edittools.selection.hosts import Hosts, divergence
 from edittools.selection.select import select
 
@@ -17,18 +16,6 @@ def marked_exemplar(mark, image=None):
     mask = torch.zeros(12, 16)
     mask[3:6, 4:8] = 1
     return Exemplar(image, torch.where(mask > 0, mark, image), mask)
-
-
-def test_hosts_copy_the_mark_and_nothing_else():
-    mark = torch.rand(3, 12, 16, generator=torch.Generator().manual_seed(2))
-    exemplar = marked_exemplar(mark)
-    images = torch.rand(20, 3, 12, 16, generator=torch.Generator().manual_seed(3))
-    for image, host in zip(images, exemplar.hosts(images, seed=5), strict=True):
-        assert torch.equal(host.image, image)
-        assert host.mask.sum() == exemplar.mask.sum()
-        is_pasted = host.mask > 0
-        assert torch.equal(host.changed[:, is_pasted], mark[:, 3:6, 4:8].flatten(1))
-        assert torch.equal(host.changed[:, ~is_pasted], image[:, ~is_pasted])
 
 
 def test_hosts_in_place_keep_the_mask():
@@ -93,13 +80,6 @@ def test_parts_of_the_hosts_share_no_image(snow):
     torch.testing.assert_close(hosts.select.original, predicted, atol=1e-4, rtol=1e-4)
 
 
-def test_ordinary_images_with_labels_are_refused(snow):
-    classifier, exemplar, images = snow
-    labeled = LabelledImages(images, torch.zeros(len(images), dtype=torch.long), classifier.classes)
-    with pytest.raises(TypeError, match="images="):
-        et.select_edit(classifier, exemplar, labeled)
-
-
 @pytest.mark.parametrize("count", [0, 20])
 def test_too_few_ordinary_images_are_refused(snow, count):
     classifier, exemplar, images = snow
@@ -149,27 +129,3 @@ def test_selection_by_the_exemplar_takes_the_layer_with_the_smallest_divergence(
             changed = et.predict(classifier, exemplar.changed[None]).log_softmax(dim=1)
         found[candidate.params["layer"]] = float(divergence(original, changed))
     assert selection.candidate.params["layer"] == min(found, key=found.__getitem__)
-
-
-class Raising:
-    """A progress bar that raises at its third update."""
-
-    def __init__(self, iterable=None, **options):
-        self.updates = 0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
-
-    def update(self, count=1):
-        self.updates += 1
-        if self.updates == 3:
-            raise RuntimeError("stop")
-
-
-def test_bar_that_raises_ends_the_selection(snow):
-    classifier, exemplar, images = snow
-    with pytest.raises(KeyboardInterrupt):
-        et.select_edit(classifier, exemplar, images, progress=Raising)

@@ -221,8 +221,10 @@ def test_hosts_have_the_masked_pixels_and_no_others(seed):
     exemplar = _marked(L_SHAPED)
     images = torch.rand(30, 3, 9, 12, generator=torch.Generator().manual_seed(8))
     original = images.clone()
-    pasted = _changed(exemplar.hosts(images, seed=seed))
+    hosts = exemplar.hosts(images, seed=seed)
+    pasted = _changed(hosts)
     assert torch.equal(images, original) and pasted.shape == images.shape
+    assert torch.equal(torch.stack([host.image for host in hosts]), images)
     moves = set()
     for image, before in zip(pasted, images, strict=True):
         is_changed = (image != before).any(dim=0)

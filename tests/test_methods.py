@@ -89,7 +89,7 @@ def test_method_edit_is_saved_and_undone(tiny, photos32, exemplar, name, tmp_pat
     assert all(torch.equal(loaded.changes[n].delta(), c.delta()) for n, c in edit.changes.items())
     assert all(c.delta().dtype == torch.float32 and c.delta().isfinite().all() for c in edit.changes.values())
     edit.apply_(tiny)
-    assert any(c.delta().any() for c in edit.changes.values()) or name == "correction"
+    assert any(c.delta().any() for c in edit.changes.values())
     loaded.undo_(tiny)
     assert all(torch.equal(before[n], tensor) for n, tensor in tiny.state_dict().items())
 
@@ -176,7 +176,6 @@ def test_finetune_in_half_precision(tiny, exemplar, scope):
         (project_concept, {"direction": "up"}, ValueError, "direction 'up'"),
         (project_concept, {"ridge": -1}, ValueError, "ridge -1"),
         (project_concept, {"exemplars": UNCHANGED}, ValueError, "'conv1'"),
-        (project_concept, {"direction": "leace", "reference": None}, ValueError, "(?i)reference"),
         (project_concept, {"direction": "leace", "reference": None}, ValueError, "(?i)reference"),
         (project_concept, {"layer": "conv9"}, KeyError, "conv9"),
         (retrain_head, {"share": 0}, ValueError, "share=0"),

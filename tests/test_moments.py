@@ -78,11 +78,6 @@ def test_measure_computes_with_the_copied_weights(tiny, photos32):
         assert moment.fingerprint != second_moments(tiny, [layer], photos32)[layer].fingerprint
 
 
-def test_second_moments_without_images(tiny, photos32):
-    with pytest.raises(ValueError, match="0 reference images"):
-        second_moments(tiny, ["conv1"], photos32[:0])
-
-
 def test_whitener_of_reference_keys(tiny, photos32):
     moment = _moment_of_conv1(tiny, photos32)
     keys = _keys_of_conv1(tiny, photos32)
@@ -148,12 +143,6 @@ def test_rewrite_with_moment_of_other_weights_or_buffers(tiny, photos32, exempla
         _rewritten(tiny, exemplar, moment)
     values.copy_(before)
     _rewritten(tiny, exemplar, moment)
-
-
-def test_rewrite_with_moment_of_another_layer(tiny, photos32, exemplar):
-    moment = _moment_of_conv1(tiny, photos32)
-    with pytest.raises(ValueError, match="'conv1'.*'head'"):
-        _rewritten(tiny, exemplar, moment, "head")
 
 
 @pytest.mark.parametrize("scaling", [{"mean": (0.0, 0.0, 0.0)}, {"std": (0.1, 0.2, 0.3)}])

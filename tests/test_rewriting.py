@@ -4,7 +4,7 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import condition, make_exemplar, moment_of, save_image
+from conftest import make_exemplar, moment_of, save_image
 from torch import nn
 
 from edittools.classifiers import Classifier
@@ -311,8 +311,6 @@ def test_rewrite_of_full_rank_without_penalty_needs_no_reference(tiny, photos32,
     edit = rewrite(tiny, "conv1", exemplar, rank=None, reference_weight=0.0)
     expected = rewrite(tiny, "conv1", exemplar, photos32, rank=None, reference_weight=0.0)
     assert edit.digest == expected.digest
-    with pytest.raises(ValueError, match="reference_weight=1.0"):
-        rewrite(tiny, "conv1", exemplar, rank=None, reference_weight=1.0)
 
 
 @pytest.mark.parametrize("objective", ["l1", "least_squares"])
@@ -340,13 +338,6 @@ def test_rewrite_at_with_basis_of_other_precision(tiny, photos32, exemplar, prec
     assert edit.record.loss_after == pytest.approx(exact.record.loss_after, rel=0.02)
 
 
-def test_rewrite_leaves_model_unchanged(tiny, photos32, exemplar):
-    tiny.train()
-    before = condition(tiny)
-    rewrite(tiny, "conv2", exemplar, photos32)
-    assert condition(tiny) == before
-
-
 def test_rewrite_with_lazy_reference_images(tiny, photos32, exemplar, tmp_path):
     for i in range(6):
         save_image(tmp_path / f"{i}.png", photos32[i])
@@ -363,12 +354,6 @@ def test_rewrite_warning_names_caller(tiny, photos32):
     with pytest.warns(UserWarning, match="conv1") as caught:
         rewrite(tiny, "conv1", Exemplar(image, image, mask), photos32, objective="least_squares")
     assert caught[0].filename == __file__
-
-
-@pytest.mark.parametrize(("reference", "quoted"), [("photos", "'photos'"), ([torch.rand(3, 32, 32)], "list")])
-def test_rewrite_with_reference_of_wrong_type(tiny, exemplar, reference, quoted):
-    with pytest.raises(TypeError, match=quoted):
-        rewrite(tiny, "conv1", exemplar, reference)
 
 
 EXACT = {"objective": "least_squares"}

@@ -266,25 +266,6 @@ def test_images_of_the_own_class_alone_do_not_show_whether_the_edit_helps(classi
     assert splits.concept is None and len(splits.own_class) == 9
 
 
-@pytest.mark.parametrize(
-    ("changes", "error", "words"),
-    [
-        ({"source": "failing"}, ValueError, "'failing'.*sample.*failures"),
-        ({"images": ordinary(60, 1)}, TypeError, "images has labels.*concept="),
-        ({"concept": ordinary(9, 9).images}, TypeError, "concept .*Tensor.*LabelledImages"),
-        ({"clean": "my/images"}, TypeError, "clean .*str"),
-        ({"retain": "my/images"}, TypeError, "retain .*str"),
-        ({"images": torch.rand(60, 3, 8, 8)}, ValueError, r"ordinary.*\(8, 8\).*\(16, 16\)"),
-        ({"clean": torch.rand(9, 3, 8, 8)}, ValueError, r"clean.*\(8, 8\).*\(16, 16\)"),
-        ({"retain": {1: torch.rand(2, 3, 16, 16), "1": torch.rand(2, 3, 16, 16)}}, ValueError, "'1'"),
-        ({"retain": {"clean": torch.rand(2, 3, 16, 16)}}, ValueError, "'clean'"),
-    ],
-)
-def test_sets_that_cannot_be_used_are_refused(classifier, changes, error, words):
-    with pytest.raises(error, match=words):
-        split(classifier, **changes)
-
-
 def test_digest_depends_on_the_images_and_their_labels(classifier):
     clean = ordinary(40, 4)
     relabeled = LabelledImages(clean.images, clean.labels.roll(1), CLASSES)

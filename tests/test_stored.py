@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import warnings
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -79,26 +78,6 @@ def test_render_set_that_is_not_kept(count, cache, monkeypatch, tmp_path):
         [values] = render_set(lambda seed, label, value=value: (value,), "", range(count), [None] * count, cache=cache)
         assert (values == value).all()
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("damage", [lambda raw: raw[:-1], lambda raw: b""])
-def test_scenes_with_damaged_block(damage, tmp_path):
-    render = partial(scenes, 50, "test", size=SIZE, cache=tmp_path)
-    expected = digest(render())
-    [path] = tmp_path.rglob("*.safetensors")
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.warns(UserWarning, match=path.name):
-        assert digest(render()) == expected
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert digest(render()) == expected
-
-
-def test_scenes_in_unwritable_folder(tmp_path):
-    (tmp_path / "scenes").write_text("a file where the folder should be")
-    with pytest.warns(UserWarning, match=str(tmp_path)):
-        stored = scenes(50, "test", size=SIZE, cache=tmp_path)
-    assert digest(stored) == digest(scenes(50, "test", size=SIZE, cache=""))
 
 
 def test_scenes_from_several_processes(tmp_path):

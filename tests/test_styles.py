@@ -73,15 +73,3 @@ def test_paste_texture_edge_is_soft_inside_the_mask():
     soft = paste_texture(torch.zeros(3, 512, 512), mask, torch.ones(3, 9, 9), keep_shading=0)[0]
     assert not soft[mask == 0].any() and soft[25, 25] == 1
     assert 0 < soft[25, 10] < soft[25, 12] < 1
-
-
-def test_texture_and_restyle_invalid_arguments():
-    image = torch.rand(3, 20, 20)
-    with pytest.raises(KeyError, match="'lava'.*snow"):
-        texture("lava")
-    with pytest.raises(ValueError, match="'snow'.* 9"):
-        texture("snow", 9)
-    with pytest.raises(ValueError, match="10, 12"):
-        restyle(image, torch.ones(10, 12), "snow")
-    with pytest.raises(ValueError, match="pixels from"):
-        restyle(image * 255, torch.ones(20, 20), "snow")
