@@ -358,7 +358,7 @@ def test_bar_that_raises_while_images_are_measured_leaves_the_assessment(classif
     with pytest.raises(KeyboardInterrupt):
         _ = found.verdict
     assert replace(found, progress=None).verdict == fix.verdict
-    compared = replace(fix, networks={"other": classifier}, progress=bars_that_end("other", 1, error))
+    compared = replace(fix, networks={"other": classifier}, progress=bars_that_end("other", 64, error))
     with pytest.raises(KeyboardInterrupt):
         _ = compared.table
     assert replace(compared, progress=None).table.loc["other", "corrected"] == 0
