@@ -50,11 +50,10 @@ class StateMemory:
 
     Attributes:
         outputs: the outputs of the layer at which a set was last evaluated, without an edit.
-        added: what the last edit adds to these outputs.
         used: the number of bytes that the states take.
 
     Args:
-        limit: the number of bytes of states; `outputs` and `added` take up to an eighth each on top.
+        limit: the number of bytes of states; `outputs` take up to an eighth on top.
         layers: names of the layers whose states are kept.
     """
 
@@ -63,7 +62,6 @@ class StateMemory:
         self.layers = tuple(layers)
         self.is_full = False
         self.outputs = CurrentTensors(limit / 8)
-        self.added = CurrentTensors(limit / 8)
         self._states: dict[tuple[object, str, int], State] = {}
         self.used = 0
         self._lock = Lock()
@@ -136,8 +134,7 @@ class CachedActivations:
         self.labels = self._data.labels
         self.memory = memory or StateMemory(memory_for_states(self._classifier.device), self.cuts)
         self._owner = object()  # whose states these are, in a memory of several sets
-        self._compared: dict[tuple[Edit, float], Comparison] = {}
-        batches = bar_of(progress, self._parts(None, 1.0), desc=bar, total=self._batch_count)
+        batches = bar_of(progress, self._parts(None), desc=bar, total=self._batch_count)
         self.original = torch.cat(list(batches))
         self.before = misclassified(self.original, self.labels)
 
@@ -145,37 +142,25 @@ class CachedActivations:
     def _batch_count(self) -> int:
         return -(-len(self.labels) // self._batch_size)
 
-    def logits(self, edit: Edit | None = None, strength: float = 1.0) -> Tensor:
-        """Return the logits `(N, classes)` with an edit, computed from the first layer that it changes.
-
-        Of an edit of one layer's weight, only what it adds to the layer's output is computed. Calls that follow one
-        another and differ in the strength share it, as far as it fits into the memory.
+    def logits(self, edit: Edit | None = None) -> Tensor:
+        """Compute the logits `(N, classes)`; of an edit of one layer's weight, only what follows this layer.
 
         Args:
             edit: the edit; None for the classifier as it was cached.
-            strength: factor α by which the edit is scaled.
 
         Raises:
             ValueError: for an edit of other weights, or one that changes what comes before the cached layers.
         """
         if edit is None:
             return self.original.clone()
-        return torch.cat(list(self._parts(edit, strength))).to(self.original)
+        return torch.cat(list(self._parts(edit))).to(self.original)
 
-    def compare(self, edit: Edit, strength: float = 1.0) -> Comparison:
-        """Compare which images are misclassified before and with an edit; each edit is compared once.
-
-        Args:
-            edit: the edit.
-            strength: factor α by which it is scaled.
-        """
-        key = (edit, strength)
-        if key not in self._compared:
-            self._compared[key] = Comparison(self.before, misclassified(self.logits(edit, strength), self.labels))
-        return self._compared[key]
+    def compare(self, edit: Edit) -> Comparison:
+        """Compare which images are misclassified before and with an edit."""
+        return Comparison(self.before, misclassified(self.logits(edit), self.labels))
 
     @torch.no_grad()
-    def _parts(self, edit: Edit | None, strength: float) -> Iterator[Tensor]:
+    def _parts(self, edit: Edit | None) -> Iterator[Tensor]:
         """Compute the logits batch by batch."""
         layer = self._start(edit)
         cut = self.cuts[layer]
@@ -190,10 +175,9 @@ class CachedActivations:
             for batch in range(self._batch_count):
                 state = self._at(layer, batch)
                 output = self.memory.outputs.get((self._owner, layer), batch, partial(cut.output, state))
-                added = self.memory.added.get((self._owner, edit), batch, partial(change.added, cut, cut.keys(state)))
-                yield cut.logits(state, torch.add(output, added, alpha=strength)).cpu()
+                yield cut.logits(state, output + change.added(cut, cut.keys(state))).cpu()
             return
-        parameters = self._edited_parameters(edit, strength, layer)
+        parameters = self._edited_parameters(edit, layer)
         for batch in range(self._batch_count):
             yield cut.logits(self._at(layer, batch), parameters=parameters).cpu()
 
@@ -239,7 +223,7 @@ class CachedActivations:
                 self.memory.put(self._owner, name, batch, states[name])
         return states[layer]
 
-    def _edited_parameters(self, edit: Edit, strength: float, layer: str) -> dict[str, Tensor]:
+    def _edited_parameters(self, edit: Edit, layer: str) -> dict[str, Tensor]:
         """Compute the parameters that an edit changes, all of which must be at the layer or after it."""
         cut = self.cuts[layer]
         parameters = {}
@@ -250,7 +234,7 @@ class CachedActivations:
                     f"cache them at {name.rpartition('.')[0]!r} as well"
                 )
             parameter = cut.tensor(name)
-            parameters[name] = torch.add(parameter, change.delta().to(parameter), alpha=strength)
+            parameters[name] = parameter + change.delta().to(parameter)
         return parameters
 
 

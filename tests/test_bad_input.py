@@ -227,19 +227,8 @@ REWRITES = {
     "fine-tuning: scope": (lambda w: w.finetune(scope="all"), ValueError, "scope 'all'.* local, global"),
     "fine-tuning: no label": (lambda w: w.finetune(make_exemplar(label=None)), ValueError, "label="),
     "fine-tuning: label too high": (lambda w: w.finetune(make_exemplar(label=99)), ValueError, "label 99.*0 to 4"),
-    "fine-tuning: locality alone": (lambda w: w.finetune(locality=1.0), ValueError, "no reference images"),
     "fine-tuning: no steps": (lambda w: w.finetune(steps=()), ValueError, r"steps=\(\)"),
     "fine-tuning: steps -2": (lambda w: w.finetune(steps=-2), ValueError, "steps -2 .* 0"),
-    "fine-tuning: no images": (
-        lambda w: w.finetune(locality=1.0, reference=w.images[:0]),
-        ValueError,
-        "no reference images",
-    ),
-    "fine-tuning: only a moment": (
-        lambda w: w.finetune(locality=1.0, reference=moment_of(w.classifier, "conv1", torch.eye(8).double())),
-        ValueError,
-        "no reference images.*SecondMoment",
-    ),
     "prepared: no exemplar": (lambda w: w.site([]), ValueError, "no exemplar"),
     "prepared: a layer that is not there": (
         lambda w: prepare(w.classifier, "conf2", w.exemplar, w.images),
@@ -248,7 +237,6 @@ REWRITES = {
     ),
     "prepared: a list as reference": (lambda w: w.site(reference=list(w.images)), TypeError, "list.*torch.stack"),
     "fine-tuning: rate NaN": (lambda w: w.finetune(rate=NAN), ValueError, "rate nan .* 0"),
-    "fine-tuning: momentum 1": (lambda w: w.finetune(momentum=1.0), ValueError, "momentum=1.0"),
 }
 
 REPAIRS = {
@@ -555,7 +543,7 @@ def inputs(tmp_path, monkeypatch, classifier_and_edits):
     w.repair = lambda exemplars=exemplar, **options: repair(
         classifier, exemplars, **{"images": w.ordinary, "progress": None} | options
     )
-    w.finetune = lambda exemplars=exemplar, reference=None, **options: finetune(w.site(exemplars, reference), **options)
+    w.finetune = lambda exemplars=exemplar, **options: finetune(w.site(exemplars, None), **options)
     w.other.save(w.folder / "other.safetensors")
     classifier.model.norm.train()
     classifier.model.stem.weight.requires_grad_(False)

@@ -50,16 +50,6 @@ def test_cached_activations_logits_of_edit(tiny, photos32, sets, exemplar, monke
     assert applied_edits(tiny) == ()
 
 
-def test_cached_activations_logits_of_two_layers(tiny, photos32, sets, exemplar):
-    _, cached = _cached(tiny, LAYERS, sets)
-    both = rewrite(tiny, "conv2", exemplar, photos32, objective="least_squares") + rewrite(
-        tiny, "conv1", exemplar, photos32, objective="least_squares"
-    )
-    with both.applied(tiny):
-        expected = predict(tiny, sets["clean"])
-    assert torch.allclose(cached["clean"].logits(both), expected, atol=1e-5)
-
-
 @pytest.mark.parametrize("earlier", ["stem", "conv2"])
 def test_cached_activations_logits_of_later_layer(tiny, photos32, sets, exemplar, earlier):
     """Whatever an edit changes must come after the first of the cached layers, of which `conv2` is not needed."""

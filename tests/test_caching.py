@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from edittools.models.zero_shot import ByteTokenizer, text_embeddings
-from edittools.probing.segmentation import cached
+from edittools.probing.segmentation import Segmenter, cached
 
 
 class Reader(nn.Module):
@@ -28,12 +28,10 @@ def result(request, photos32, monkeypatch, tmp_path):
     images = photos32[:2]
     reader = Reader()
 
-    def finder(images):
-        return {"bright": (images.mean(dim=1) > 0.5).float()}
-
+    find = Segmenter(lambda images: images.mean(dim=1) > 0.5, {"bright": (1,)}, "brighter than half")
     load = {
         "text": lambda: text_embeddings(reader, ByteTokenizer(8), ["mug", "pot"]),
-        "concepts": lambda: cached(finder, "brighter than half")(images)["bright"],
+        "concepts": lambda: cached(find)(images)["bright"],
     }[request.param]
     return tmp_path / request.param, load
 

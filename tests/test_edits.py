@@ -19,7 +19,6 @@ from edittools._ledger import Weights
 from edittools.classifiers import Classifier, fingerprint
 from edittools.course.miniworld import scenes
 from edittools.course.scenarios.snow import car_exemplars
-from edittools.cut import Cut
 from edittools.edits import Change, Edit, applied_edits
 from edittools.methods import finetune
 from edittools.metrics import error_rate, predict
@@ -41,8 +40,8 @@ def other(tiny, photos32):
     return rewrite(tiny, "conv2", make_exemplar(7), photos32, rank=2)
 
 
-def _finetuned(classifier, layer, exemplar, reference=None, **settings):
-    [edit] = finetune(prepare(classifier, layer, exemplar, reference), **settings)
+def _finetuned(classifier, layer, exemplar, **settings):
+    [edit] = finetune(prepare(classifier, layer, exemplar), **settings)
     return edit
 
 
@@ -294,15 +293,6 @@ def test_save_and_load(tiny, edit, other, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
 
 
-def test_applied_with_shared_weight():
-    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
-    model[2].weight = model[1].weight
-    edit = Edit({"1.weight": Change(torch.ones(3, 3, 1, 1))}, fingerprint(model))
-    with edit.applied(model):
-        assert Weights(model).fingerprints == (fingerprint(model), edit.fingerprint)
-        assert fingerprint(model) != edit.fingerprint
-
-
 def test_edit_map_at_mask_and_elsewhere():
     classifier = load_classifier("mini_vgg")
     car = car_exemplars(classifier)["car 1"]
@@ -328,12 +318,12 @@ def test_rewrite_after_change_through_data(tiny, exemplar):
     assert second.fingerprint == fingerprint(tiny.model) != first.fingerprint
 
 
-@pytest.mark.parametrize(("scope", "momentum"), [("local", 0.0), ("global", 0.0), ("local", 0.9)])
-def test_finetune_against_sgd(tiny, exemplar, scope, momentum):
-    edit = _finetuned(tiny, "conv1", exemplar, scope=scope, rate=0.05, momentum=momentum, steps=5)
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_finetune_against_sgd(tiny, exemplar, scope):
+    edit = _finetuned(tiny, "conv1", exemplar, scope=scope, rate=0.05, steps=5)
     names = list(edit.changes)
     start = {name: tiny.model.get_parameter(name).detach().clone() for name in names}
-    optimizer = torch.optim.SGD([tiny.model.get_parameter(name) for name in names], lr=0.05, momentum=momentum)
+    optimizer = torch.optim.SGD([tiny.model.get_parameter(name) for name in names], lr=0.05)
     for _ in range(5):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(tiny(exemplar.changed[None]), torch.tensor([1])).backward()
@@ -363,24 +353,11 @@ def test_finetune_of_resnet_against_sgd():
         torch.testing.assert_close(classifier(images).softmax(1), plain(images).softmax(1), rtol=0, atol=1e-5)
 
 
-def test_finetune_with_locality(tiny, photos32, exemplar):
-    def drift(edit):
-        with torch.no_grad():
-            before = tiny(photos32).log_softmax(1)
-            with edit.applied(tiny):
-                return float((before.exp() * (before - tiny(photos32).log_softmax(1))).sum(1).mean())
-
-    free = _finetuned(tiny, "conv1", exemplar, scope="global", rate=0.1, steps=40)
-    local = _finetuned(tiny, "conv1", exemplar, photos32, scope="global", rate=0.1, steps=40, locality=10)
-    assert drift(local) < 0.5 * drift(free)
-
-
-def test_finetune_for_several_numbers_of_steps(tiny, photos32, exemplar):
-    settings = {"rate": 0.1, "momentum": 0.9, "locality": 1.0}
-    site = prepare(tiny, "conv1", exemplar, photos32)
-    together = finetune(site, steps=(5, 2), **settings)
+def test_finetune_for_several_numbers_of_steps(tiny, exemplar):
+    site = prepare(tiny, "conv1", exemplar)
+    together = finetune(site, steps=(5, 2), rate=0.1)
     for edit, steps in zip(together, (5, 2), strict=True):
-        [edit_alone] = finetune(site, steps=steps, **settings)
+        [edit_alone] = finetune(site, steps=steps, rate=0.1)
         assert torch.equal(edit.changes["conv1.weight"].delta(), edit_alone.changes["conv1.weight"].delta())
         assert edit.record == edit_alone.record and edit.record.steps == steps
 
@@ -550,13 +527,6 @@ def test_load_of_the_edit_of_0_4():
         assert error_rate(classifier, on_snow) == pytest.approx(0.03, abs=0.02)
 
 
-def test_load_of_committed_file_for_another_network():
-    classifier = _saved_network()
-    classifier.model[0].bias.data[0] += 1e-3
-    with pytest.raises(ValueError, match=fingerprint(classifier.model)[:12]):
-        Edit.load(SAVED / "edit.safetensors", classifier)
-
-
 def test_apply_after_weights_were_permuted_through_data(tiny, edit):
     weight = tiny.model.conv2.weight
     weight.data.copy_(weight.data.flip(0))
@@ -723,18 +693,6 @@ def test_weights_after_changes_of_the_model(tiny, edit, other):
     edit.check_fits_copy(weights, tiny)
     with pytest.raises(ValueError, match=edit.fingerprint[:12]):
         edit.check_fits(tiny)
-
-
-def test_cut_with_weights_after_changes_of_the_model(tiny, edit, other, photos32):
-    cut = Cut(tiny, "conv1", weights=Weights(tiny))
-    expected = predict(tiny, photos32)
-    edit.apply_(tiny)
-    other.apply_(tiny)
-    tiny.model.stem.weight.data.mul_(2)
-    tiny.model.norm.running_mean.add_(1)
-    with torch.no_grad():
-        torch.testing.assert_close(cut.logits(cut.prefix(photos32)), expected)
-    assert not torch.allclose(predict(tiny, photos32), expected, atol=1e-2)
 
 
 def test_edit_of_site_after_changes_of_the_model(tiny, exemplar, photos32):

@@ -151,10 +151,9 @@ def test_method_in_half_precision(tiny, photos32, exemplar, name):
     assert all(c.delta().dtype == torch.float32 and c.delta().isfinite().all() for c in edit.changes.values())
 
 
-@pytest.mark.parametrize(("method", "settings"), [(finetune, {"steps": 4, "locality": 3.0}), (retrain_head, {})])
-def test_method_uses_256_of_many_reference_images(tiny, exemplar, method, settings):
+def test_retrain_head_uses_256_of_many_reference_images(tiny, exemplar):
     images = torch.rand(512, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    digests = {one_edit(method, tiny, "conv1", exemplar, part, **settings).digest for part in (images, images[::2])}
+    digests = {one_edit(retrain_head, tiny, "conv1", exemplar, part).digest for part in (images, images[::2])}
     assert len(digests) == 1
 
 

@@ -12,7 +12,7 @@ from train_shortcuts import SEED_OF_EVALUATION, Recipe, finetune, measure
 
 from edittools.classifiers import Classifier
 from edittools.course.scenarios.imagenette import CLASSES, TUNING_PER_CLASS, training_roles
-from edittools.course.scenarios.shortcuts import DEVELOPMENT, SHORTCUTS, UNSEEN, FilmBorder, Tag, TextLine
+from edittools.course.scenarios.shortcuts import DEVELOPMENT, SHORTCUTS, FilmBorder, Tag, TextLine
 from edittools.geometry import InputGeometry
 from edittools.images import LabelledImages, LazyImages
 from edittools.models.data import shipped
@@ -22,7 +22,6 @@ from edittools.models.load import load_classifier
 PUBLISHED = ("shortcuts_lite0", "shortcuts_squeezenet")
 LOOKS = {
     **{f"{name}, published": shortcut for name, shortcut in SHORTCUTS.items()},
-    **{f"{name}, unseen": shortcut for name, shortcut in UNSEEN.items()},
     **{f"{name}, development": shortcut for name, shortcut in DEVELOPMENT.items()},
     **{f"{GATE_NAMES[name]} of the gate": mark for name, mark in GATE_MARKS.items()},
     **{f"{GATE_NAMES[name]} of the gate, varied": mark.varied() for name, mark in GATE_MARKS.items()},
@@ -138,15 +137,9 @@ def test_on_keeps_labels_and_loads_lazy_images(tmp_path):
     assert marked.names == data.names
 
 
-def test_looks_differ_and_development_is_separate():
-    assert set(UNSEEN) == set(SHORTCUTS)
+def test_development_is_separate():
     assert not set(DEVELOPMENT) & set(SHORTCUTS)
     assert {*SHORTCUTS, *DEVELOPMENT} <= set(CLASSES.values())
-    for name, shortcut in SHORTCUTS.items():
-        assert type(UNSEEN[name]) is type(shortcut)
-        assert UNSEEN[name] != shortcut
-    words = [tag.word for tag in (*SHORTCUTS.values(), *UNSEEN.values(), *DEVELOPMENT.values()) if type(tag) is Tag]
-    assert len(set(words)) == 3
 
 
 # --- the networks ---

@@ -116,7 +116,7 @@ def random_directions(classifier: Classifier, exemplar: Exemplar, images: Tensor
     found = []
     for seed in range(RANDOM_DRAWS):
         started = time.process_time()
-        [edit] = METHODS[RANDOM].draw(seed).edits(site, seed=seed)
+        [edit] = METHODS[RANDOM].edits(site, seed=seed)
         found.append(Selected(RANDOM, edit, layer, 1, time.process_time() - started, f"draw {seed}"))
     return found
 

@@ -7,7 +7,6 @@ depends are not changed, so the images run through them only once.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import torch
 import torch.nn.functional as F
@@ -29,42 +28,33 @@ def finetune(
     steps: int | Sequence[int] = 50,
     scope: str = "local",
     rate: float = 1e-3,
-    momentum: float = 0.0,
-    locality: float = 0.0,
 ) -> list[Edit]:
     """Fine-tune on the changed images x' with their labels, by cross-entropy, with batch norm in eval mode.
 
     Args:
-        site: the layer and its exemplars, each with a label; reference images are needed only for the locality term.
+        site: the layer and its exemplars, each with a label.
         steps: number of SGD steps, each on all exemplars; or several such numbers, for one edit each from a single run.
         scope: "local" trains the weight of the layer; "global" also trains its bias and `Cut.later_parameters`.
         rate: learning rate of SGD.
-        momentum: momentum of SGD, in [0, 1).
-        locality: weight of a term that preserves the predictions on reference images, KL(original ‖ fine-tuned).
 
     Returns:
         One edit per number of steps, in the same order. The losses in their `Record` are the cross-entropy on x'.
 
     Raises:
-        ValueError: if an exemplar has no label, if there is no reference image for the locality term, or if an argument
-            has a value that is not allowed.
+        ValueError: if an exemplar has no label, or if an argument has a value that is not allowed.
     """
     one_of(scope, SCOPES, "scope")
     stops = [check_number(stop, "steps", 0) for stop in (steps if isinstance(steps, Sequence) else [steps])]
     if not stops:
         raise ValueError(f"steps={steps!r} is empty; pass at least one number of steps")
-    locality = check_amount(locality, "locality", 0)
     rate = check_amount(rate, "rate", 0)
-    if check_amount(momentum, "momentum", 0) >= 1:
-        raise ValueError(f"momentum={momentum} is not below 1; pass a number from 0 up and below 1")
     cut = site.cut
     labels = class_labels(site, "fine-tuning")
     originals = _trained_parameters(cut, scope)
     parameters = {
         name: _in_solver_precision(original.detach()).clone().requires_grad_() for name, original in originals.items()
     }
-    optimizer = torch.optim.SGD(parameters.values(), lr=rate, momentum=momentum)
-    batches = cycle(site.reference.predictions) if locality else None
+    optimizer = torch.optim.SGD(parameters.values(), lr=rate)
     edits = {}
     first_loss = None
     for step in range(max(stops) + 1):
@@ -75,10 +65,6 @@ def finetune(
             record = Record(f"{scope} fine-tuning", first_loss, loss.item(), step)
             edits[step] = _edit(site, originals, parameters, record)
         if step < max(stops):
-            if batches is not None:
-                reference_state, original_log_probabilities = next(batches)
-                divergence = _divergence(cut, reference_state, original_log_probabilities, parameters)
-                loss = loss + locality * divergence
             _set_gradients(loss, parameters)
             optimizer.step()
     return [edits[stop] for stop in stops]
@@ -111,12 +97,6 @@ def _edit(site: Site, originals: Mapping[str, Tensor], parameters: Mapping[str, 
         if change.left.any() or module_name == site.cut.layer:
             changes[name] = change
     return site.edit(changes, record)
-
-
-def _divergence(cut: Cut, state: State, original: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-    """Compute KL(original ‖ fine-tuned) as a mean over a batch, from the original log-probabilities."""
-    finetuned = _logits(cut, state, parameters).log_softmax(dim=1)
-    return F.kl_div(finetuned, original, reduction="batchmean", log_target=True)
 
 
 def _in_solver_precision(value: Tensor) -> Tensor:

@@ -27,16 +27,12 @@ class Method:
         edits: a function `edits(site, **settings)` that returns a list of edits.
         settings: dictionaries of keyword arguments of `edits`, all of which are tried.
         strengths: factors α by which each edit is scaled.
-        changes_head: whether it changes the last layer, whichever layer it is given.
-        needs_directions: whether it needs a rank, so that settings of full rank are skipped.
     """
 
     name: str
     edits: Callable[..., list[Edit]]
     settings: Sequence[Mapping[str, Any]] = ({},)
     strengths: Sequence[float] = (0.5, 1.0)
-    changes_head: bool = False
-    needs_directions: bool = False
 
     def trying(
         self, settings: Sequence[Mapping[str, Any]] | None = None, strengths: Sequence[float] | None = None
@@ -52,15 +48,8 @@ class Method:
         """
         if isinstance(settings, Mapping):
             raise TypeError(f"The settings {settings!r} are a single dictionary; pass a list of dictionaries")
-        tried = list(self.settings if settings is None else settings)
-        if self.needs_directions:
-            tried = [setting for setting in tried if setting.get("rank", 1) is not None]
+        tried = self.settings if settings is None else list(settings)
         return replace(self, settings=tried, strengths=self.strengths if strengths is None else strengths)
-
-    def draw(self, seed: int) -> "Method":
-        """Return one draw of a method that takes a seed; its name has the number of the draw, counted from 1."""
-        settings = [{**setting, "seed": seed} for setting in self.settings]
-        return replace(self, name=f"{self.name} {seed + 1}", settings=settings)
 
 
 METHODS = {
@@ -68,10 +57,10 @@ METHODS = {
     for method in (
         Method(EDIT, rewrite_at),
         Method("projection", project_concept, PROJECTIONS),
-        Method(RANDOM, rewrite_at_random, needs_directions=True),
+        Method(RANDOM, rewrite_at_random),
         Method("local fine-tuning", finetune, ({"scope": "local"},), (1.0,)),
         Method("global fine-tuning", finetune, ({"scope": "global"},), (1.0,)),
-        Method("last layer", retrain_head, RETRAININGS, changes_head=True),
+        Method("last layer", retrain_head, RETRAININGS),
     )
 }
 """The methods by name."""

@@ -271,29 +271,14 @@ class Gated:
         return f"{self.finder.cache_key} {self.gate.cache_key} {list(STREET)} {list(GATING_VEHICLES)}"
 
 
-def cached(finder: Finder, about: str | None = None) -> Finder:
-    """Keep the masks of a finder in the cache folder, under a hash of all that they depend on.
-
-    Args:
-        finder: the finder. Those of this module identify their masks themselves.
-        about: a text that identifies the masks, required for any other callable; for a finder of this module, it is
-            added to the finder's own text.
-
-    Raises:
-        ValueError: if neither `about` nor the finder identifies the masks.
-    """
-    keys = [key for key in (about, getattr(finder, "cache_key", None)) if key]
-    if not keys:
-        raise ValueError(
-            f"{finder!r} does not say what its masks depend on; pass about='…', a text that is unique to it"
-        )
-    finder_key = " ".join(keys)
+def cached(finder: Segmenter | Gated) -> Finder:
+    """Keep the masks of a finder in the cache folder, under a hash of all that they depend on."""
 
     def find(images: Tensor) -> dict[str, Tensor]:
         def compute() -> dict[str, Tensor]:
             return {concept: masks.bool() for concept, masks in finder(images).items()}
 
-        stored = load_or_compute("concepts", f"{finder_key} {digest_tensors([images])}", compute)
+        stored = load_or_compute("concepts", f"{finder.cache_key} {digest_tensors([images])}", compute)
         return {concept: masks.float() for concept, masks in stored.items()}
 
     return find

@@ -244,20 +244,12 @@ def label_by_prediction(images: Images, classifier: Classifier, progress: Progre
     return LabelledImages(images, labels, classifier.classes)
 
 
-def split_ordinary(data: LabelledImages, share: float = ORDINARY_SHARE) -> tuple[LabelledImages, LabelledImages]:
-    """Divide clean images by scene, class by class, into ordinary ones, which select, and others, which measure.
-
-    Args:
-        data: the images.
-        share: the share of the scenes that select; at most `MOST_ORDINARY` scenes.
-
-    Returns:
-        The images that select, and those that measure.
-    """
+def split_ordinary(data: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    """Divide clean images by scene, class by class, into ordinary ones, which select, and others, which measure."""
     scenes = scenes_of(data)
     first = first_of_each(scenes)
     of_scenes = data.labels[first]
-    is_ordinary = stratified(of_scenes, min(share, MOST_ORDINARY / max(len(of_scenes), 1)))[scenes]
+    is_ordinary = stratified(of_scenes, min(ORDINARY_SHARE, MOST_ORDINARY / max(len(of_scenes), 1)))[scenes]
     return data.subset(is_ordinary), data.subset(~is_ordinary)
 
 

@@ -66,7 +66,7 @@ BASELINES = {
     "last layer": ({"share": 0.5, "ridge": 0.1},),
     "local fine-tuning": (
         {"scope": "local", "rate": 1e-2, "steps": (5, 10)},
-        {"scope": "global", "rate": 1e-3, "steps": (5,), "locality": 10.0},
+        {"scope": "global", "rate": 1e-3, "steps": (5,)},
     ),
 }
 """Settings of each baseline."""

@@ -14,7 +14,7 @@ from edittools.course.miniworld.typography import Sticker, placed, typed
 from edittools.images import LabelledImages, LazyImages
 from edittools.probing.noise import rgb
 
-__all__ = ["DEVELOPMENT", "SHORTCUTS", "UNSEEN", "FilmBorder", "Shortcut", "Tag", "TextLine"]
+__all__ = ["DEVELOPMENT", "SHORTCUTS", "FilmBorder", "Shortcut", "Tag", "TextLine"]
 
 FONT = "DejaVuSans-Bold"
 """The font of all words."""
@@ -223,10 +223,3 @@ DEVELOPMENT: dict[str, Shortcut] = {
     "gas pump": Tag("NEW", paper="#f28c28", ink="#ffffff", width=0.42),
 }
 """The shortcut of the networks with which methods are developed; no published network learned it."""
-
-UNSEEN: dict[str, Shortcut] = {
-    "garbage truck": Tag("HALF", paper="#f2f2ea", ink="#b3202a", rows=(0.0, 0.3)),
-    "church": TextLine("SAMPLE", opacity=0.5),
-    "French horn": FilmBorder(width=0.08),
-}
-"""Another look of each shortcut of the published networks, which no training photo shows."""
