@@ -141,6 +141,10 @@ def photos32():
     return torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
+def noise(count, size=32, seed=0):
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
 def bars_that_call(function):
     """Make a class of bars that show nothing, and call a function with the bar when something is counted."""
 

@@ -15,19 +15,19 @@ from types import SimpleNamespace
 import ipywidgets
 import pytest
 import torch
-from conftest import TinyNet, make_exemplar, save_image
+from conftest import TinyNet, make_exemplar, noise, save_image
 from PIL import Image
 
 import edittools as et
 from edittools import widgets
-from edittools.classifiers import Classifier, fingerprint
+from edittools.classifiers import Classifier
 from edittools.course.miniworld import exact_finder, scenes
 from edittools.course.miniworld.typography import blanked
 from edittools.cut import Cut
 from edittools.edits import Change
 from edittools.images import LabelledImages, LazyImages
-from edittools.metrics import Comparison, label_margins, misclassified, predict
-from edittools.selection.checks import cost_checks, gain_check, help_checks, retained_check, selection_checks
+from edittools.metrics import Comparison, label_margins, predict
+from edittools.selection.checks import cost_checks, gain_check, help_checks, retained_check
 from edittools.selection.effects import Effect
 from edittools.selection.splits import Splits
 from edittools.selection.verdict import INSTEAD, Check, verdict_of
@@ -54,10 +54,6 @@ from edittools.widgets.session import NO_LABEL, EditSession
 
 MASK = torch.zeros(32, 32)
 MASK[16:, 4:28] = 1
-
-
-def noise(count, size=32, seed=0):
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
 def image_sets(classifier):
@@ -202,21 +198,6 @@ def test_session_uses_an_image_that_is_in_a_set_twice_once(tiny, sources):
     images, clean, retain = sources
     sets = EditSession(tiny, images.subset([0, 1, 1, 2]), clean, retain)
     assert len(sets.images) == 3 and any("1" in note and "images" in note for note in sets.notes)
-
-
-def test_result_is_that_of_the_edited_classifier(sets, tiny):
-    weights = fingerprint(tiny)
-    result = sets.rewrite("conv1", 0.5, drawn_from(0))
-    edit = result.edit
-    with edit.applied(tiny):
-        after = predict(tiny, sets.images)
-        retain = misclassified(predict(tiny, sets.retain), sets.retain.labels)
-        clean = misclassified(predict(tiny, sets.clean), sets.clean.labels)
-    assert fingerprint(tiny) == weights
-    torch.testing.assert_close(result.after, after)
-    assert result.images.after.tolist() == misclassified(after, sets.images.labels)[1:].tolist()
-    assert result.retain.comparison.after.tolist() == retain.tolist()
-    assert result.clean.comparison.after.tolist() == clean.tolist()
 
 
 def test_read_set_resizes_and_thins_a_large_set_and_predicts_its_labels(tiny):
@@ -849,15 +830,6 @@ def test_next_step_is_taken_by_its_button(desk, tiny, monkeypatch):
     desk.undo()
     desk.undo()
     assert controls.next_step.layout.display == "none"
-
-
-def test_verdict_of_a_search_says_if_it_was_interrupted():
-    result = Result(None, torch.zeros(0), comparison("xx.", "x.."), None, None)
-    for complete, word in ((True, "use"), (False, "unclear")):
-        checks = [selection_checks(complete, 96, 2.0, 1.0)[0], HELPS]
-        described_result = with_verdict(result, found(None, checks))
-        assert described_result.word == word
-        assert ("interrupted after 96" in described_result.verdict) == (not complete)
 
 
 @pytest.mark.parametrize(

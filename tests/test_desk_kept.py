@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import TinyNet, randomise_norms, save_image
+from conftest import TinyNet, noise, randomise_norms, save_image
 
 from edittools import widgets
 from edittools.classifiers import Classifier
@@ -13,22 +13,18 @@ MASK = torch.zeros(32, 32)
 MASK[4:12, 4:12] = 1
 
 
-def noise(count, seed):
-    return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
-
-
 @pytest.fixture
 def folders(tiny, tmp_path, monkeypatch):
     """Folders of images, half of them misclassified, and of clean images without labels; the cache is empty."""
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
     with torch.no_grad():
-        tiny.model.head.bias -= predict(tiny, noise(100, 5)).mean(0)  # otherwise it predicts one class only
-    pixels = noise(12, 0)
+        tiny.model.head.bias -= predict(tiny, noise(100, seed=5)).mean(0)  # otherwise it predicts one class only
+    pixels = noise(12)
     predicted = predict(tiny, pixels).argmax(1).tolist()
     for number, image in enumerate(pixels):
         label = (predicted[number] + number % 2) % 5
         save_image(tmp_path / "photos" / tiny.classes[label] / f"{number}.png", image)
-    for number, image in enumerate(noise(40, 3)):
+    for number, image in enumerate(noise(40, seed=3)):
         save_image(tmp_path / "clean" / f"{number}.png", image)
     return tmp_path / "photos", tmp_path / "clean"
 
@@ -121,4 +117,4 @@ def test_desk_without_keep_writes_nothing(tiny, folders, tmp_path):
 
 def test_keep_without_a_folder_is_refused(tiny):
     with pytest.raises(ValueError, match="Tensor"):
-        widgets.Desk(tiny, noise(4, 0), keep=True)
+        widgets.Desk(tiny, noise(4), keep=True)

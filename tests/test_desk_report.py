@@ -2,14 +2,11 @@
 
 import pytest
 import torch
+from conftest import noise
 
 from edittools import widgets
 from edittools.images import LabelledImages
 from edittools.metrics import predict
-
-
-def noise(count, seed=0):
-    return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture

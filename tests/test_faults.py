@@ -22,7 +22,6 @@ from edittools import edits
 from edittools.classifiers import fingerprint
 from edittools.edits import Change, Edit, _file_digest, applied_edits
 from edittools.image_files import load_image, save_mask
-from edittools.probing import jobs
 from edittools.rewriting import rewrite
 from edittools.widgets.editor import MaskEditor
 from edittools.widgets.files import path_for_edit
@@ -132,22 +131,6 @@ def test_edit_of_infinite_weights_is_refused(edit, tmp_path):
 
 
 # --- Ctrl-C ------------------------------------------------------------------------------------------------------
-
-
-def test_run_after_interrupt(tmp_path):
-    todo = {f"job {i}": i for i in range(5)}
-    seen = []
-
-    def work(number):
-        seen.append(number)
-        if seen == [0, 1, 2, 3]:
-            raise KeyboardInterrupt
-        return [{"n": number}]
-
-    with pytest.raises(KeyboardInterrupt):
-        jobs.run(work, todo, tmp_path / "store", about="work")
-    table = jobs.run(work, todo, tmp_path / "store", about="work")
-    assert table.n.tolist() == [0, 1, 2, 3, 4] and seen == [0, 1, 2, 3, 3, 4]
 
 
 @pytest.mark.parametrize("number", [1, 3], ids=["applying", "undoing"])

@@ -471,17 +471,6 @@ def test_new_cut_after_configuration_changed(change):
     assert torch.equal(cut.logits(cut.prefix(images)), expected)
 
 
-def test_cut_after_config_object_changed():
-    model = WithSetting()
-    model.config = types.SimpleNamespace(scale=1.0)
-    classifier = Classifier(model, list("ab"), size=16)
-    Cut(classifier, "head")
-    model.config.scale = 3.0
-    cut = Cut(classifier, "head")
-    with torch.no_grad():
-        assert torch.equal(cut.logits(cut.prefix(images_of())), classifier(images_of()))
-
-
 def test_cut_with_hooks():
     classifier = Classifier(randomise_norms(TinyNet()), list("abcde"), size=32)
     outputs = []

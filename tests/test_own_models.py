@@ -2,29 +2,21 @@
 
 import errno
 import os
-import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TinyNet, needs_photos, randomise_norms, save_image
+from conftest import TinyNet, randomise_norms, save_image
 from torch import nn
 
-import edittools
-from edittools import probing
 from edittools.classifiers import Classifier, fingerprint
-from edittools.course.miniworld import scene
-from edittools.course.scenarios import photos
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
 from edittools.folders import image_files, read_folder
 from edittools.images import LabelledImages
-from edittools.layers import candidate_layers
 from edittools.methods import finetune
 from edittools.metrics import error_rate, predict
-from edittools.probing import segmentation
-from edittools.probing.segmentation import Segmenter
 from edittools.rewriting import rewrite
 from edittools.selection import repair
 from edittools.site import prepare
@@ -147,17 +139,6 @@ def test_applied_next_to_shared_weights(photos32, exemplar):
     assert fingerprint(classifier) == mark
 
 
-def test_predict_of_model_that_returns_tuple(photos32):
-    class Two(TinyNet):
-        def forward(self, x):
-            return super().forward(x), x
-
-    classifier = Classifier(Two(), CLASSES, size=32)
-    for use in (lambda: predict(classifier, photos32), lambda: Cut(classifier, "conv1")):
-        with pytest.raises(ValueError, match="Two .*tuple"):
-            use()
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: not checked on one")
 def test_rewrite_on_gpu(photos32, exemplar):
     cpu = Classifier(plain(), CLASSES, size=32)
@@ -262,84 +243,6 @@ def test_workflow_on_transformers_models(make, photos32, exemplar, tmp_path):
     assert torch.equal(predict(classifier, photos32), before)
 
 
-@pytest.fixture(scope="module")
-def image_folder(tmp_path_factory):
-    """Cars, most of them on roads, and cows on grass, as files in one folder per class; and their exact masks."""
-    folder = tmp_path_factory.mktemp("images")
-    masks = {"road": [], "grass": []}
-    for number, name in enumerate(("car", "cow")):
-        for i in range(16):
-            rendered = scene(2_000_000 + 100 * number + i, label=name, ground=("road", "grass")[number])
-            (folder / name).mkdir(exist_ok=True)
-            save_image(folder / name / f"{i:02}.png", rendered.image)
-            for concept, concept_masks in masks.items():
-                concept_masks.append(rendered.masks.get(concept, torch.zeros(64, 64)))
-    return folder, {concept: torch.stack(concept_masks) for concept, concept_masks in masks.items()}
-
-
-def repair_from_folder(folder, classifier, clean, layers=None):
-    """Find concepts in a folder of images, and repair the strongest rule; return the rule and the assessment."""
-    data, _ = read_folder(folder, classifier)
-    street = segmentation.deeplab("cityscapes", ("road", "grass", "sky", "building", "tree"))
-    find = segmentation.cached(segmentation.Gated(street, segmentation.deeplab("pascal")))
-    concepts = probing.with_materials(data, find(data.images))
-    probed = probing.probe(classifier, concepts, probing.ProbeSettings(control="in place"))
-    rule, _ = probed.strongest_rule(pooled=True)
-    exemplar = concepts.exemplar(rule)
-    replaced = concepts.turned(rule["evidence"][1:], rule["concept"], rule["style"])
-    return rule, repair(classifier, exemplar, concept=replaced, clean=clean, layers=layers, select_by="exemplar")
-
-
-@pytest.fixture
-def exact_masks(image_folder, monkeypatch, tmp_path):
-    """Use exact masks instead of a segmenter's; a test may change them."""
-    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
-    monkeypatch.setattr(segmentation, "deeplab", lambda name, wanted=(): Segmenter(None, {}, name))
-    masks = dict(image_folder[1])
-    monkeypatch.setattr(segmentation, "cached", lambda finder: lambda images: masks)
-    return masks
-
-
-def test_repair_from_folder(image_folder, exact_masks):
-    classifier = edittools.load_classifier("mini_vgg")
-    _, fix = repair_from_folder(image_folder[0], classifier, edittools.course.miniworld.scenes(120, "validation"))
-    assert fix.effects["concept"].comparison.before.any() and fix.edit.layers
-    exact_masks.update({concept: 0 * concept_masks for concept, concept_masks in exact_masks.items()})
-    with pytest.raises(ValueError, match="road, grass.* 2 of .* 32"):
-        repair_from_folder(image_folder[0], classifier, None)
-
-
-@pytest.mark.parametrize(
-    ("missing", "error", "pattern"),
-    [
-        ("images", ValueError, "deeplab"),
-        ("package", ModuleNotFoundError, r"'edittools\[segmenters\]'"),
-        ("weights", ValueError, r"cityscapes.tflite'"),
-    ],
-)
-def test_repair_from_folder_with_missing_parts(missing, error, pattern, image_folder, tmp_path, monkeypatch):
-    file = tmp_path / "weights" / "deeplab" / "cityscapes.tflite"
-    file.parent.mkdir(parents=True)
-    file.write_bytes(b"damaged")
-    monkeypatch.setenv("EDITTOOLS_PHOTOS", str(tmp_path))
-    if missing == "package":
-        monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-        monkeypatch.setattr(segmentation, "photo", lambda name: file)
-    folder = file.parent if missing == "images" else image_folder[0]
-    with pytest.raises(error, match=pattern):
-        repair_from_folder(folder, edittools.load_classifier("mini_vgg"), None)
-
-
-UNDER_THE_SKY = """
-airliner airship balloon castle church container_ship dam fountain beacon liner mosque obelisk palace parachute pier
-schooner steel_arch_bridge suspension_bridge viaduct warplane wing yawl wreck breakwater bell_cote dome flagpole
-monastery stupa triumphal_arch megalith water_tower drilling_platform catamaran trimaran aircraft_carrier alp cliff
-volcano seashore valley lakeside barn boathouse worm_fence
-"""
-
-ON_GRASS = "collie ox impala croquet_ball golfcart lawn_mower hay plow zebra water_buffalo ram African_elephant"
-
-
 def test_read_folder_names_the_reason_of_each_file_that_is_left_out(tmp_path, photos32, tiny):
     save_image(tmp_path / "good.png", photos32[0])
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere: absent.png")
@@ -349,22 +252,3 @@ def test_read_folder_names_the_reason_of_each_file_that_is_left_out(tmp_path, ph
     reasons = {line.partition(".png: ")[0]: line.partition(".png: ")[2] for line in left_out}
     assert reasons["gone"] == os.strerror(errno.ENOENT)
     assert reasons["broken: one"].startswith("is not a readable image: ")
-
-
-@needs_photos
-def test_repair_from_folder_on_photos(tmp_path, monkeypatch):
-    """Masks of the sky and of grass from a segmenter; one more image has 20 × 20 pixels, and one is broken."""
-    pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[segmenters]'")
-    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
-    classifier = edittools.load_classifier("squeezenet1_1")
-    for name, label in photos.sample_labels().items():
-        shown = (UNDER_THE_SKY + ON_GRASS).split()
-        if name.split("_", 1)[1][:-5] in shown and name in photos.available("imagenet-sample/"):
-            folder = tmp_path / "images" / str(label)
-            folder.mkdir(parents=True)
-            (folder / "a.jpg").symlink_to(photos.photo(name).resolve())
-    save_image(folder / "b.png", torch.rand(3, 20, 20))
-    (folder / "c.png").write_bytes(b"broken")
-    clean = photos.unlabeled("rta-100/", classifier, most=120)
-    rule, _ = repair_from_folder(tmp_path / "images", classifier, clean, candidate_layers(classifier)[-2:])
-    assert rule["concept"] == "sky" and len(rule["evidence"]) > 11

@@ -159,28 +159,10 @@ def test_exemplars_under_one_name_make_one_edit_and_others_are_tried_alone(class
 # --- frames and missing classes ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("scenes", "frames"), [(20, 20), (8, 50), (65, 8)])
-def test_clean_frames_of_few_scenes_do_not_get_use(classifier, scenes, frames):
-    found = repair(classifier, **arguments(clean=frames_of(ordinary(scenes, 4), frames)))
-    assert found.effects["clean"].scene_count == scenes
+def test_clean_frames_of_few_scenes_do_not_get_use(classifier):
+    found = repair(classifier, **arguments(clean=frames_of(ordinary(20, 4), 20)))
+    assert found.effects["clean"].scene_count == 20
     assert found.verdict.word == "unclear" and "scenes" in found.verdict.lines["costs"]
-
-
-def test_clean_images_of_one_class_do_not_get_use_and_the_others_are_named(classifier):
-    found = repair(classifier, **arguments(clean=of_colors([RED] * 520, 4)))
-    assert found.verdict.word == "unclear"
-    assert "green" in found.verdict.reason and "blue" in found.verdict.reason
-
-
-def test_own_class_that_the_edit_breaks_is_a_cost_without_clean_images_of_it(fix):
-    """48 of 60 images of the mark's own class are correct with the edit, all of them before."""
-    own = fix.effects["own_class"]
-    broken = replace(own, after=torch.where(torch.arange(len(own)) < len(own) // 5, RED, own.after))
-    is_other = fix.effects["clean"].labels != BLUE
-    found = replace(fix)
-    vars(found)["effects"] = fix.effects | {"own_class": broken, "clean": fix.effects["clean"].of(is_other)}
-    vars(found)["_predicted"] = vars(fix)["_predicted"]
-    assert found.verdict.word == "do not use" and "32 of 40" in found.verdict.reason
 
 
 # --- labels that select -----------------------------------------------------------------------------------------------
@@ -211,11 +193,6 @@ def test_labels_select_with_an_exemplar_that_does_not_show_the_mistake(classifie
     assert len(found.effects["concept"].after) == 80 and found.summary()
 
 
-def test_labels_cannot_select_without_labeled_images(classifier):
-    with pytest.raises(ValueError, match="concept="):
-        repair(classifier, **arguments(concept=None, select_by="labels"))
-
-
 def test_frames_of_one_scene_are_in_one_fold(classifier):
     concept = frames_of(with_mark(of_colors([RED, GREEN] * 10, 2), 3), 3)
     found = repair(classifier, **arguments(concept=concept, select_by="labels"))
@@ -234,12 +211,6 @@ def test_reselected_edit_is_unclear_at_best_and_changes_less(fix):
     assert scores.clean[index[1]].mean() <= scores.clean[index[0]].mean()
     same = fix.reselect(2.0)
     assert same.selection.edit.digest == fix.selection.edit.digest and same.verdict.word == "unclear"
-
-
-@pytest.mark.parametrize("weight", [float("nan"), -1.0, float("inf")])
-def test_reselect_with_a_weight_that_is_no_amount_is_refused(fix, weight):
-    with pytest.raises(ValueError, match=str(weight)):
-        fix.reselect(clean_weight=weight)
 
 
 def test_check_of_ones_own_comes_first_and_counts(fix):

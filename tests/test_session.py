@@ -7,7 +7,7 @@ from itertools import chain
 
 import pytest
 import torch
-from conftest import bars_that_call, save_image
+from conftest import bars_that_call, noise, save_image
 from tqdm import tqdm
 
 import edittools as et
@@ -25,10 +25,6 @@ from edittools.widgets.session import NO_LABEL, EditSession
 
 MASK = torch.zeros(32, 32)
 MASK[16:, 4:28] = 1
-
-
-def noise(count, size=32, seed=0):
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture
@@ -54,6 +50,9 @@ def assert_is_current(session, result):
     classifier = session.classifier
     with result.edit.applied(classifier):
         after = predict(classifier, images)
+        for data, effect in ((session.clean, result.clean), (session.retain, result.retain)):
+            is_wrong = misclassified(predict(classifier, data), data.labels)
+            assert torch.equal(effect.comparison.after, is_wrong)
     torch.testing.assert_close(result.after, after)
     counted = [index for index in range(len(images)) if index != session.index]
     assert result.images.before.tolist() == misclassified(predict(classifier, images), images.labels)[counted].tolist()
@@ -100,14 +99,6 @@ def test_exemplar_of_a_correct_image_has_it_as_original(session):
     session.material = "snow"
     assert torch.equal(session.exemplar.image, session.image)
     assert torch.equal(session.exemplar.changed, replace_by_material(session.image, MASK, "snow", {}))
-
-
-def test_mask_after_select_is_that_of_the_image(session):
-    marked = session.index
-    session.select(session.order[1])
-    assert not session.mask.any()
-    session.select(marked)
-    assert torch.equal(session.mask, MASK)
 
 
 def test_select_and_mark_with_values_that_do_not_fit_are_refused(session):

@@ -138,12 +138,6 @@ def test_contact_sheet_copies_count_once():
         assert len({int(scenes[window.photo]) for window in group.windows}) == len(group.windows)
 
 
-def test_contact_sheet_of_one_class_is_refused():
-    data, _ = photos()
-    with pytest.raises(ValueError, match="'car'"):
-        contact_sheet(colors(), data.subset(data.labels == 0), progress=None)
-
-
 def test_contact_sheet_of_one_class_with_enough_photos_names_it():
     data, _ = photos()
     with pytest.raises(ValueError, match="of 3 classes.*'car'") as caught:
@@ -358,15 +352,6 @@ def test_scenes_of_twenty_photos_in_six_frames_are_twenty(noise):
 def test_scenes_of_no_images():
     nothing = LabelledImages(torch.zeros(0, 3, 8, 8), torch.zeros(0, dtype=torch.long), CLASSES)
     assert scenes_of(nothing).shape == (0,)
-
-
-@pytest.mark.parametrize("classes", [1, 3, 20])
-def test_scenes_of_frames_do_not_depend_on_classes(classes):
-    """Frames of one scene are one scene, whether every class has several frames or none has."""
-    generator = torch.Generator().manual_seed(0)
-    images = 0.5 + 0.02 * torch.randn(20, 3, 16, 16, generator=generator)
-    data = LabelledImages(images, torch.arange(20) % classes, [f"class {number}" for number in range(20)])
-    assert scenes_of(data).unique().numel() == 1
 
 
 def write_photos(root, data):
@@ -612,12 +597,6 @@ def test_audit_folder_keeps_an_earlier_report_if_there_is_no_such_window(tmp_pat
     with pytest.raises(ValueError, match="no window 3 of 'bus'"):
         audit_folder(tmp_path / "photos", tags(), repair="Bus:3", out=tmp_path, progress=None)
     assert (tmp_path / "report.html").read_text() == "mine"
-
-
-def test_audit_folder_of_one_class_asks_for_another_class(tmp_path):
-    write_photos(tmp_path, tagged()[0].subset(range(PER_CLASS)))
-    with pytest.raises(ValueError, match="of 1 classes.*'car'"):
-        audit_folder(tmp_path, tags(), repair="car:1", progress=None)
 
 
 def test_audit_folder_of_black_images_says_that_they_show_one_scene(tmp_path):
