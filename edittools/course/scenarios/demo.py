@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from edittools._caching import cache_folder
 from edittools.course.miniworld.contexts import SPLITS
-from edittools.course.scenarios.own_folder import GOAL, scenes_of_classes, with_tags, write_set
+from edittools.course.scenarios.own_folder import GOAL, scenes_of_classes, write_set
 from edittools.images import LabelledImages
 
 FOLDER = "demo-1"
@@ -79,8 +78,7 @@ def _write_all(root: Path) -> None:
     }
     for name, data in sets.items():
         has_tag = _tagged_of(data) if name == "photos" else torch.full((len(data),), name == "tagged")
-        images, _ = with_tags(data, has_tag, first)
-        write_set(root, name, replace(data, images=images))
+        write_set(root, name, data, has_tag, first)
 
 
 def _tagged_of(data: LabelledImages) -> Tensor:

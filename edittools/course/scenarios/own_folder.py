@@ -6,7 +6,7 @@ Imagenette, and the network is `shortcuts_squeezenet` as it is.
 """
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -110,8 +110,8 @@ def own_folder(tier: str | None = None) -> OwnFolder:
         goal = PHOTO_GOAL
     save_file(weights, root / "weights.safetensors")
     for position, (name, data) in enumerate(plain.items()):
-        images, masks = with_tags(data, carries_tag(name, data, goal), SEED + 1000 * position)
-        write_set(root, name, replace(data, images=images), masks if name == "tagged" else None)
+        has_tag = carries_tag(name, data, goal)
+        write_set(root, name, data, has_tag, SEED + 1000 * position, has_marks=name == "tagged")
     return OwnFolder(root, plain["clean"].classes, plain["clean"].images.shape[-1])
 
 
@@ -129,15 +129,6 @@ def carries_tag(name: str, data: LabelledImages, goal: str) -> Tensor:
     if name == "photos":
         return is_goal & (is_goal.cumsum(dim=0) <= TAGGED_OF_GOAL)
     return torch.zeros(len(data), dtype=torch.bool)
-
-
-def with_tags(data: LabelledImages, has_tag: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw tags on some images; return all images `(N, 3, H, W)`, and masks `(N, H, W)` that are 1 on the tags."""
-    images = data.images.clone()
-    masks = torch.zeros(len(images), *images.shape[2:])
-    if has_tag.any():
-        images[has_tag], masks[has_tag] = TAG.draw(data.images[has_tag], seed)
-    return images, masks
 
 
 def scenes_of_classes(per_class: int, first_seed: int, classes: tuple[str, ...] = CLASSES) -> LabelledImages:
@@ -195,14 +186,21 @@ def _joined(*sets: LabelledImages) -> LabelledImages:
     return LabelledImages(images, torch.cat([data.labels for data in sets]), sets[0].classes)
 
 
-def write_set(root: Path, name: str, data: LabelledImages, masks: Tensor | None = None) -> None:
-    """Write a set with one subfolder per class, and the masks of its images, if there are any, to `marks`."""
-    for number, (image, label) in enumerate(zip(data.images, data.labels.tolist(), strict=True)):
+def write_set(root: Path, name: str, data: LabelledImages, has_tag: Tensor, seed: int, has_marks: bool = False) -> None:
+    """Draw tags on some images of a set, `has_tag` `(N,)`, and write all of them with one subfolder per class.
+
+    With `has_marks`, masks that are 1 on the tags are written as well, to `marks`.
+    """
+    images = data.images.clone()
+    masks = torch.zeros(len(images), *images.shape[2:])
+    if has_tag.any():
+        images[has_tag], masks[has_tag] = TAG.draw(data.images[has_tag], seed)
+    for number, (image, label) in enumerate(zip(images, data.labels.tolist(), strict=True)):
         place = Path(data.classes[label]) / f"{number:03}.png"
         path = root / name / place
         path.parent.mkdir(parents=True, exist_ok=True)
         save_image(image, path)
-        if masks is not None:
+        if has_marks:
             mark = root / "marks" / place
             mark.parent.mkdir(parents=True, exist_ok=True)
             save_mask(mark, masks[number])
