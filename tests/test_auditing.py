@@ -27,7 +27,6 @@ from edittools.auditing.sheet import NOT_SEEN
 from edittools.auditing.written import staging
 from edittools.classifiers import fingerprint
 from edittools.cli import main
-from edittools.course.miniworld.scenes import CLASSES
 from edittools.course.scenarios.tiers import SceneSet
 from edittools.image_files import fit_mask, load_image, load_mask
 from edittools.images import LabelledImages, pixels_of
@@ -104,18 +103,6 @@ def test_audit_goes_on_from_finished_parts(audited, scenes):
     audit = audit_concepts(scenes / "images", et.load_classifier("mini_vgg"), out=out, progress=None, **settings)
     assert audit.is_rule and "edit.safetensors" in {path.name for path in audit.write(out)}
     assert {path: path.stat().st_mtime_ns for path in (out / "parts").rglob("*.json")} == finished
-
-
-def test_audit_without_a_rule_names_the_strongest_suspicion(tmp_path):
-    classifier = et.load_classifier("mini_vgg_balanced")
-    root = write_scenes(tmp_path, count=48)
-    save_image(tmp_path / "snow.png", texture("snow", 0, 64))
-    settings = {"masks": root / "masks", "material": tmp_path / "snow.png", "progress": None}
-    audit = audit_concepts(root / "images", classifier, **settings)
-    assert not audit.is_rule and audit.fix is None
-    assert "suspicion" in audit.summary() or "no concept" in audit.summary()
-    names = [path.name for path in audit.write(tmp_path / "out")]
-    assert names == ["report.html", "report.json", "windows.csv", "rules.csv"]
 
 
 class Bands(nn.Module):
@@ -218,7 +205,8 @@ def test_audit_without_a_repair_writes_the_data_of_its_report(tmp_path):
     data = read_data(tmp_path / "out")
     assert data["repair"] is None and data["verdict"]["word"] == "no rule found"
     assert [rule["significant"] for rule in data["rules"]] == [False] * len(audit.rules)
-    assert len(audit.rules)
+    assert len(audit.rules) and audit.fix is None
+    assert pictures_above_the_verdict((tmp_path / "out" / "report.html").read_text()) == 3 + 6
 
 
 def test_concepts_to_probe_objects_by_name():
@@ -501,12 +489,6 @@ def test_masks_check_unless_checked_allows_at_most_unclear():
     assert verdict_of([masks_check(False), Check("it is safe", False, at_best="do not use")]).word == "do not use"
 
 
-def test_main_audit_with_masks_from_files_is_at_most_unclear(audited):
-    _, printed = audited
-    assert "\n\nuse: " not in printed
-    assert "not measured: the masks were checked" in printed and "--masks-checked" in printed
-
-
 def test_audit_concepts_masks_checked_changes_one_check_only(tmp_path):
     settings = write_bands(tmp_path)
     unchecked, checked = (
@@ -535,14 +517,6 @@ def test_audit_report_shows_the_exemplar_and_six_more_replaced_images_above_the_
     assert pictures_above_the_verdict(page) == 3 + 6  # x, x', the mask, and six more images
     assert page.index("object still") < page.index('<section class="verdict')
     assert page.count('alt="the mask, ') == 1
-
-
-def test_audit_report_of_a_suspicion_shows_replaced_images_above_the_heading(tmp_path):
-    settings = write_bands(tmp_path)
-    audit = audit_concepts(tmp_path / "images", bands(lowered=(0.3, 0.0, 0.0)), **settings)
-    assert audit.rule is not None and not audit.is_rule
-    audit.write(tmp_path / "out")
-    assert pictures_above_the_verdict((tmp_path / "out" / "report.html").read_text()) == 3 + 6
 
 
 def command_of(root, settings, *more):
@@ -619,13 +593,6 @@ def test_main_with_an_unknown_model_or_option(scenes, capsys):
         main(["audit", str(scenes), "--modell", "mini_vgg"])
     assert caught.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-def test_main_after_an_interrupt_says_how_to_go_on(scenes, tmp_path, capsys):
-    path = tmp_path / "interrupted.py"
-    path.write_text("def model():\n    raise KeyboardInterrupt\n")
-    assert main(["audit", str(scenes / "images"), "--model", f"{path}:model", "--out", str(tmp_path)]) == 130
-    assert "--out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("set_by_user", "policy"), [(None, "passive"), ("active", "active")])
@@ -1041,18 +1008,12 @@ def test_audit_of_photos_with_the_segmenters(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[segmenters]'")
     from edittools.course.scenarios.photos import sample_labels
     from edittools.models.downloads import photo as photo_file
-    from edittools.models.imagenet import imagenet_classes
 
-    classes = imagenet_classes()
     for number, (name, label) in enumerate(sorted(sample_labels().items())[::20]):
         folder = tmp_path / "images" / str(label)
         folder.mkdir(parents=True, exist_ok=True)
         Image.open(photo_file(name)).save(folder / f"{number}.png")
     classifier = et.load_classifier("squeezenet1_1")
-    assert len(classifier.classes) == len(classes)
     audit = audit_concepts(tmp_path / "images", classifier, layers=["features.9.squeeze"], progress=None)
-    assert isinstance(audit.data, LabelledImages) and len(audit.data) > 40
-    assert len(audit.rules) and set(audit.rules.concept) <= set(audit.concepts.masks)
-    assert CLASSES  # MiniWorld's classes are not ImageNet's
-    assert (tmp_path / "out").exists() is False
+    assert len(audit.data) > 40 and len(audit.rules) and set(audit.rules.concept) <= set(audit.concepts.masks)
     assert {path.name for path in audit.write(tmp_path / "out")} >= {"rules.csv", "report.html", "report.json"}

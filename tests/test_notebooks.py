@@ -16,7 +16,6 @@ from PIL import Image
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
 CHECK = runpy.run_path(str(FOLDER / "check_outputs.py"))
-DESCRIBED = NOTEBOOKS
 WIDEST = 850
 """Pixels across: a wider figure is scaled down on a page of 800 pixels, until its labels are hard to read."""
 
@@ -101,7 +100,7 @@ def test_notebooks_are_committed_as_run_from_top_to_bottom():
         assert not re.search(r"\d+%\|.*\d\d:\d\d<", path.read_text()), path.stem  # no progress bar
 
 
-@pytest.mark.parametrize("path", DESCRIBED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_figures_have_a_text_and_fit_on_a_page(path):
     cells = nbformat.read(path, 4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})]
@@ -111,7 +110,7 @@ def test_figures_have_a_text_and_fit_on_a_page(path):
         assert picture.width <= WIDEST, output.metadata["image/png"]["alt"]
 
 
-@pytest.mark.parametrize("path", DESCRIBED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_solutions_are_hidden_with_their_outputs(path):
     solutions = [cell for cell in nbformat.read(path, 4).cells if cell.source.startswith("# Solution")]
     assert solutions
