@@ -147,12 +147,16 @@ def test_retained_images_that_are_all_wrong_are_not_measured():
     assert check.holds is None and check.allows == "unclear"
 
 
-def test_own_class_that_falls_without_clean_images_of_it_is_a_cost():
-    """60 images of the mark's own class, of which 48 are correct with the edit, and no clean images of this class."""
-    check = own_class_check(effect(60, broken=12), None)
-    assert check.allows == "do not use" and "48 of 60" in check.figure
-    assert own_class_check(effect(60), None).allows == "use"
-    assert own_class_check(effect(60, broken=2), None).allows == "use"  # may be chance
+@pytest.mark.parametrize(
+    ("images", "broken", "allows"),
+    [(60, 0, "use"), (60, 2, "use"), (60, 3, "unclear"), (60, 12, "do not use"), (100, 4, "use"), (100, 5, "unclear")],
+)
+@pytest.mark.parametrize("clean", [None, 19])
+def test_own_class_that_falls_is_a_cost_without_clean_images_of_it(images, broken, allows, clean):
+    """It is compared with itself: three points, and one image, may be lost."""
+    check = own_class_check(effect(images, broken=broken), None if clean is None else effect(clean))
+    assert check.allows == allows and f"{images - broken} of {images}" in check.figure
+    assert ("20 clean" in check.advice) == (allows != "use")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Each limit has one predicate. All shares count scenes: frames of one scene are o
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import floor
 
 import torch
@@ -413,27 +414,27 @@ def breaks_too_many(retained: Effect) -> bool:
 def costs_own_class(own_class: Effect | None, without_mark: Effect | None) -> bool | None:
     """Tell whether the mark's own class is correct less often, with the mark and the edit, than is allowed.
 
+    It is compared with clean images of this class. Without enough of them, it is compared with itself before the edit.
+
     Args:
         own_class: what the edit does to labeled images of this class with the mark; None if there are none.
         without_mark: what it does to clean images of this class; None if there are none.
 
     Returns:
-        None if they show too few scenes to tell. Without enough clean scenes of this class, a clear fall from before
-        the edit counts: its 95% interval is wholly beyond the limit.
+        None if there are too few scenes with the mark to tell.
     """
     if own_class is None or own_class.scene_count < FEWEST_COMPARED:
         return None
-    correct = _share_correct(own_class, after=True)
-    if without_mark is not None and without_mark.scene_count >= FEWEST_COMPARED:
-        allowed = MAX_OWN_DROP / 100 + 1 / own_class.scene_count  # no set can resolve less than one scene
-        return correct < _share_correct(without_mark, after=False) - allowed
-    return own_class.by_scene.accuracy_interval()[1] < -MAX_OWN_DROP
+    is_known = without_mark is not None and without_mark.scene_count >= FEWEST_COMPARED
+    expected = _share_correct(without_mark if is_known else own_class, after=False)
+    allowed = MAX_OWN_DROP / 100 + 1 / own_class.scene_count  # no set can resolve less than one scene
+    return _share_correct(own_class, after=True) < expected - allowed - 1e-9
 
 
 def _share_correct(effect: Effect, after: bool) -> float:
     """Return the share of scenes that are correct before or after."""
     found = effect.by_scene
-    return float(1 - (found.after if after else found.before).float().mean())
+    return float((~(found.after if after else found.before)).double().mean())
 
 
 def cost_checks(splits: Splits, effects: Mapping[str, Effect], weaker: str = WEAKER) -> list[Check]:
@@ -599,6 +600,7 @@ def own_class_check(own_class: Effect | None, without_mark: Effect | None, weake
         f"in the mark's own class, {correct} of {count:,} {what} with the mark are correct with the edit, "
         f"{correct_before} before it"
     )
+    advice = ""
     if others >= FEWEST_COMPARED:
         without = int((~without_mark.by_scene.before).sum())
         figure += f", and {without} of {others:,} without the mark (limit: {MAX_OWN_DROP:g} points fewer)"
@@ -606,10 +608,12 @@ def own_class_check(own_class: Effect | None, without_mark: Effect | None, weake
     else:
         low, high = found.accuracy_interval()
         figure += f" (limit: {MAX_OWN_DROP:g} points fewer)"
+        advice = f" Pass at least {FEWEST_COMPARED} clean {what} of this class: fewer may be correct without the mark."
     if not costs:
         return Check(name, True, figure, at_best=DO_NOT_USE, line=COSTS)
     figure += f", a difference between {low:+.0f} and {high:+.0f} points"
-    return _exceeded(name, figure, high < -MAX_OWN_DROP, None, "", weaker)
+    check = _exceeded(name, figure, high < -MAX_OWN_DROP, None, "", weaker)
+    return replace(check, advice=check.advice + advice, in_words=check.in_words + advice)
 
 
 def own_hosts_check(own_hosts: Comparison | None, weaker: str = WEAKER) -> Check:
