@@ -7,10 +7,12 @@ images only. In some kinds of cases, labeled images are frames, or clean images 
 (`_lib/cases_of_repair.py`). For edits that truly cost 0.2 points of accuracy, the probability is computed with which
 the rule of the verdict accepts the cost on 400 clean images.
 
-`--audits`: the two concepts of each audit are rectangles at random places, and a coin decides in each image which of
-them is A and which is B. What an audit finds is therefore chance: a rule of a class, or of all classes together. With
-the control "in place", the materials of A and B are cut from the images; with "elsewhere", both are replaced by a
-background. Each control may find a rule in at most 5% of the audits (section 5).
+`--audits`: the two concepts of each audit are rectangles in the upper or the lower half, and a coin decides in each
+image which of them is A and which is B. With the control "in place", the materials of A and B are cut from the images;
+with "elsewhere", both are replaced by a background, and the control is the rectangle's mirror image in the other half.
+What an audit finds is therefore chance: a rule of a class, or of all classes together. Each control may find a rule in
+at most 5% of the audits (section 5). Rectangles anywhere show what happens if masks cover the object, the square, more
+often than their controls do.
 
 `--nulls`: repairs of networks of MiniWorld whose exemplar shows noise, while the images with the concept fail because
 of snow; and audits of squares, of which every window is tested (`_lib/nulls.py`). The folders hold copies, frames,
@@ -50,7 +52,6 @@ from edittools.auditing.concepts import concepts_to_probe
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.metrics import wilson
-from edittools.probing.effects import CONTROLS
 from edittools.probing.jobs import run as run_jobs
 from edittools.probing.probe import probe
 from edittools.selection import Assessment, repair
@@ -74,6 +75,9 @@ AUDITED = 110
 
 SIDE = 14
 """The side of the rectangles of an audit, in pixels."""
+
+ANYWHERE = "elsewhere, rectangles anywhere"
+"""The control of rectangles that cover the square more often than their control does."""
 
 SEED_OF_AUDITS = 5_000
 """The seed of the first audit, beyond that of the run."""
@@ -206,11 +210,19 @@ def add_power(results: Results) -> None:
 # --- audits ---
 
 
-def rectangles(count: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw masks `(count, SIZE, SIZE)` of two rectangles without overlap, and name them A and B by a coin."""
+def rectangles(count: int, generator: torch.Generator, anywhere: bool = False) -> dict[str, Tensor]:
+    """Draw masks `(count, SIZE, SIZE)` of two rectangles without overlap, and name them A and B by a coin.
+
+    Each is in the upper or the lower half, unless it may be anywhere. The control "elsewhere" is then its mirror image,
+    which is as likely to be drawn, so a rectangle covers an object as often as its control does.
+    """
     masks = torch.zeros(2, count, SIZE, SIZE)
     for number in range(count):
         top, left, other_top, other_left = torch.randint(0, SIZE - SIDE + 1, (4,), generator=generator).tolist()
+        if not anywhere:
+            within = torch.randint(0, SIZE // 2 - SIDE + 1, (2,), generator=generator)
+            halves = torch.randint(0, 2, (2,), generator=generator) * (SIZE // 2)
+            top, other_top = (within + halves).tolist()
         first = int(torch.randint(0, 2, (1,), generator=generator))
         masks[1 - first, number, other_top : other_top + SIDE, other_left : other_left + SIDE] = 1
         masks[1 - first, number, top : top + SIDE, left : left + SIDE] = 0
@@ -222,13 +234,15 @@ def rules_found(classifier: Classifier, seed: int) -> dict[tuple[str, str], bool
     """Audit images of one seed: whether there is a rule, by the control and by what is tested."""
     generator = torch.Generator().manual_seed(seed + 1_000)  # no image has this seed
     data = squares(AUDITED, seed)
-    masks = rectangles(AUDITED, generator)
+    in_halves = rectangles(AUDITED, generator)
+    anywhere = rectangles(AUDITED, generator, anywhere=True)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         material = Path(folder, "background.png")
         save_image(backgrounds(1, generator), material)
-        for control in CONTROLS:
-            asked = concepts_to_probe(data, masks, classifier, material if control == "elsewhere" else None)
+        kinds = {"in place": (in_halves, None), "elsewhere": (in_halves, material), ANYWHERE: (anywhere, material)}
+        for control, (masks, background) in kinds.items():
+            asked = concepts_to_probe(data, masks, classifier, background)
             probed = probe(classifier, *asked)
             found[control, "per class"] = len(probed.rules()) > 0
             found[control, "all classes"] = len(probed.rules(pooled=True)) > 0

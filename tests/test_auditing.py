@@ -827,12 +827,12 @@ def test_audit_copies_and_frames_count_once(tmp_path, noise):
 
 @pytest.mark.parametrize("noise", [0.0, 0.04])
 def test_null_audits_of_twenty_photos_in_six_frames_find_no_rule(tmp_path, noise):
-    """No concept matters: rectangles at random places, named by a coin. As independent images, frames find rules."""
+    """No concept matters: rectangles in a half, named by a coin. As independent images, frames find rules."""
     network = plain_network(steps=200)
     classifier = et.Classifier(network.model, network.classes, size=network.size, resize_to=network.size)
     found_once = 0
     found_in_frames = 0
-    for seed in range(9103, 9107):
+    for seed in range(9105, 9109):
         generator = torch.Generator().manual_seed(seed)
         photos = calibration.squares(20, seed)
         masks = {name: mask.repeat(6, 1, 1) for name, mask in calibration.rectangles(20, generator).items()}

@@ -24,6 +24,7 @@ from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.locate import Box
 from edittools.metrics import Comparison, misclassified, predict
+from edittools.probing.counterfactuals import control_mask
 from edittools.scenes import scenes_of
 
 
@@ -265,6 +266,17 @@ def test_probability_accepted_is_that_of_drawn_images():
     drawn = float((counts[:, 0] - counts[:, 1] <= 1).mean())  # of 400 images, one may be lost
     assert calibration.probability_accepted(400, 0.004, 0.006) == pytest.approx(drawn, abs=0.005)
     assert calibration.probability_accepted(400, 0.0, 0.002) == pytest.approx(0.998**400 + 400 * 0.002 * 0.998**399)
+
+
+def test_rectangles_of_null_audits_are_as_likely_as_their_controls():
+    masks = torch.cat([*calibration.rectangles(600, torch.Generator().manual_seed(0)).values()])
+    for mask in masks[::10]:
+        assert torch.equal(control_mask(mask), mask.flip(0)) and torch.equal(control_mask(mask.flip(0)), mask)
+    whole = masks[masks.sum(dim=(1, 2)) == calibration.SIDE**2]
+    upper_borders = whole.amax(dim=2).argmax(dim=1).bincount()
+    assert upper_borders.nonzero()[:, 0].tolist() == [0, 1, 2, 16, 17, 18]
+    shares = upper_borders[upper_borders > 0] / len(whole)
+    assert torch.allclose(shares, torch.tensor(1 / 6), atol=0.05)
 
 
 def test_audits_without_rules_are_counted_by_control(monkeypatch):
