@@ -245,6 +245,12 @@ REPAIRS = {
         TypeError,
         "'rank': 1.*single dictionary.*list",
     ),
+    "a strength that is not a number": (
+        lambda w: METHODS["edit"].trying(strengths=(1.0, NAN)),
+        ValueError,
+        "strength nan .*finite",
+    ),
+    "no strength": (lambda w: METHODS["edit"].trying(strengths=()), ValueError, r"strengths=\(\)"),
     "no layer": (lambda w: w.repair(layers=[]), ValueError, r"layers=\[\]"),
     "a layer as text": (lambda w: w.repair(layers="conv2"), TypeError, "layers='conv2'.*list"),
     "a layer that is not there": (lambda w: w.repair(layers=["conf2"]), KeyError, "'conf2'.*'conv2'"),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from edittools._checks import check_amount
 from edittools.edits import Edit
 from edittools.methods.finetuning import finetune
 from edittools.methods.head import RETRAININGS, retrain_head
@@ -45,11 +46,15 @@ class Method:
 
         Raises:
             TypeError: if the settings are a single dictionary.
+            ValueError: if a strength is not a finite number, or if there is none.
         """
         if isinstance(settings, Mapping):
             raise TypeError(f"The settings {settings!r} are a single dictionary; pass a list of dictionaries")
         tried = self.settings if settings is None else list(settings)
-        return replace(self, settings=tried, strengths=self.strengths if strengths is None else strengths)
+        scales = self.strengths if strengths is None else [check_amount(value, "strength") for value in strengths]
+        if not scales:
+            raise ValueError(f"strengths={strengths!r} has no strength; pass at least one factor, such as (0.5, 1.0)")
+        return replace(self, settings=tried, strengths=scales)
 
 
 METHODS = {
