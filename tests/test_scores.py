@@ -56,6 +56,15 @@ def test_cross_validated_predicts_each_image_by_the_candidate_selected_without_i
     assert scores.cross_validated(torch.tensor([0, 1, 0, 1])).tolist() == [30, 31, 32, 33]
 
 
+def test_cross_validated_counts_no_image_as_unchanged():
+    """Without fold 0, all candidates diverge, and without fold 1, all do harm. Both folds measure one all the same."""
+    inf = float("inf")
+    scores = table([[2.0, 2.0, inf, inf], [3.0, 3.0, inf, inf]], [[9.0], [9.0]], predicted=[[10] * 4, [20] * 4])
+    assert scores.objective_before() < scores.without(torch.tensor([False, False, True, True])).objective().min()
+    assert scores.without(torch.tensor([True, True, False, False])).objective().isinf().all()
+    assert scores.cross_validated(torch.tensor([0, 0, 1, 1])).tolist() == [10] * 4
+
+
 def test_cross_validation_does_not_depend_on_the_losses_of_the_held_out_fold():
     generator = torch.Generator().manual_seed(0)
     losses = torch.rand(5, 30, generator=generator)
