@@ -470,13 +470,6 @@ def test_agreement_of_two_probes(looker, red_images):
     ]
     assert both.loc[("ship", "sea")].tolist() == pytest.approx(expected) and expected[0] > expected[1] + 1
     assert set(both.index) == {("ship", "sea"), ("ship", "sky")}
-    planted = {("ship", "sky")}
-    figure = plots.agreement(both, planted, found=planted, least_effect=0.5)
-    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert "planted, found" in names and "planted, missed" not in names
-    figure = plots.agreement(both, planted, found=set(), least_effect=0.5)
-    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert "planted, found" not in names and "planted, missed" in names
     with pytest.raises(ValueError, match=" 10 images"):
         replace(first, control="in place").agreement(replace(second, control="in place"))  # none was probed
     with pytest.raises(ValueError, match="classifier, second"):

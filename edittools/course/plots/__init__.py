@@ -6,7 +6,6 @@ with extra("plots", "notebooks"):
     from edittools.course.plots.figures import (
         AFTER,
         BEFORE,
-        agreement,
         attack_grid,
         counterfactuals,
         drops,
@@ -24,7 +23,6 @@ __all__ = [
     "BEFORE",
     "RIGHT",
     "WRONG",
-    "agreement",
     "attack_grid",
     "counterfactuals",
     "drops",

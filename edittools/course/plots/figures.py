@@ -1,7 +1,7 @@
 """Figures of the notebooks: images with predictions, error rates with intervals, trade-offs, effects of concepts."""
 
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -151,48 +151,6 @@ def drops(effects: pd.DataFrame, label: str) -> Figure:
     return finished(figure)
 
 
-def agreement(
-    effects: pd.DataFrame,
-    planted: Collection[tuple[str, str]],
-    found: Collection[tuple[str, str]],
-    least_effect: float,
-) -> Figure:
-    """Draw the effects that a probe measures against the exact ones; planted rules are filled, and red if missed.
-
-    Args:
-        effects: see `Probe.agreement`.
-        planted: the pairs of class and concept of the planted rules.
-        found: the pairs whose rule the probe has found.
-        least_effect: the smallest effect of a rule, drawn as dotted lines.
-    """
-    figure, axis = plt.subplots(figsize=(6, 4.8))
-    limits = [min(0, effects.min().min()) - 0.5, effects.max().max() + 0.5]
-    axis.plot(limits, limits, color=BEFORE, linewidth=1, label="both effects are equal")
-    axis.axhline(
-        least_effect, color=AXIS, linewidth=1, linestyle=":", label=f"least effect of a rule ({least_effect:g})"
-    )
-    axis.axvline(least_effect, color=AXIS, linewidth=1, linestyle=":")
-    is_planted = np.array([pair in planted for pair in effects.index])
-    is_missed = is_planted & np.array([pair not in found for pair in effects.index])
-    groups = [
-        (effects[is_planted & ~is_missed], "planted, found", AFTER, AFTER, "o"),
-        (effects[is_missed], "planted, missed", WRONG, WRONG, "X"),
-        (effects[~is_planted], "not planted", "none", AFTER, "o"),
-    ]
-    for rows, name, face, edge, marker in groups:
-        if len(rows):
-            axis.scatter(rows["exact"], rows["probe"], 38, facecolors=face, edgecolors=edge, marker=marker, label=name)
-    axis.set(
-        xlabel="exact effect, from rendering again (log-odds)",
-        ylabel="effect measured by the probe (log-odds)",
-        xlim=limits,
-        ylim=limits,
-        aspect="equal",
-    )
-    axis.legend(loc="upper left", fontsize=9)
-    return finished(figure)
-
-
 def counterfactuals(probe: Any, rule: pd.Series) -> Figure:
     """Draw evidence of a rule: five images, the same images with the concept transformed, and the controls.
 
@@ -278,7 +236,7 @@ def finished(figure: Figure) -> Figure:
 def show_figure(figure: Figure, alt: str) -> None:
     """Show a figure in a notebook, on an opaque white background and with a text for readers who do not see it.
 
-    Where a notebook is shown without pictures, the text takes the figure's place.
+    Where a notebook is shown without pictures, the text takes the figure's place. The figure is closed.
 
     Args:
         figure: the figure.
@@ -288,5 +246,6 @@ def show_figure(figure: Figure, alt: str) -> None:
 
     file = io.BytesIO()
     figure.savefig(file, format="png", facecolor="white", bbox_inches="tight")
+    plt.close(figure)
     picture = {"image/png": to_base64(file.getvalue()), "text/plain": alt}
     display(picture, raw=True, metadata={"image/png": {"alt": alt}})

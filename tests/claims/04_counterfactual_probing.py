@@ -1,0 +1,31 @@
+"""The claims in the text of notebook 04, with some room for machines that round differently."""
+
+# Part 2: the drop, and its control
+sailboats = shown[(shown["class"] == "sailboat") & (shown["classifier"] == second)].iloc[0]
+assert 0.2 < sailboats["drop"] < 0.45 and abs(sailboats["effect"]) < 0.1
+with_rules = shown[shown["classifier"] == first].set_index("class")
+assert (with_rules.loc[["sailboat", "camel"], "effect"] > 0.5).all()
+assert (shown[shown["classifier"] == second]["effect"] < 0.05).all()
+assert len(own_probe.rules()) > 0
+
+# Parts 3 and 4: the test, and the list
+assert abs(p_value - by_probe["p"]) < 1e-6 and p_value < 0.01 and effects.mean() > 2
+assert len(planted) == len(set(data.classes)) == 26
+assert other_concepts == {"building", "mountain", "tree"}
+assert len(rules_of_balanced) == 0 and by_chance <= 2
+assert found <= planted and 13 < len(found) < 18
+
+# Part 4: what rendering again shows of the missed rules
+exact_probe = scenarios.repainted({first: classifiers[first]}, materials, least_images=first_probe.least_images)
+overlooked = (planted - found) & probing.pairs(exact_probe.rules())
+assert 1 <= len(overlooked) < len(planted - found) / 2
+
+# Part 5: the edit, probed again
+assert picked["class"] == "car" and picked["style"] == "snow"
+assert max(of_picked["edit"], of_picked["selected edit"]) < 0.7 * of_picked["before"]
+assert of_picked["random direction"] > 0.8 * of_picked["before"]
+assert (others.drop("before") > 0.8 * others["before"]).all()
+sleds = untouched.loc["sled"]
+assert sleds["edit"] > 0.8 and sleds["selected edit"] < 0.5 and sleds["random direction"] > 0.8
+clean_errors = {name: float(rate.strip("%")) for name, rate in errors.items()}
+assert max(clean_errors.values()) < clean_errors["before"] + 1
