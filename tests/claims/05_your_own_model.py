@@ -1,0 +1,22 @@
+"""The claims in the text of notebook 05, for its own drawing."""
+
+# Look: the objects carry four classes, and the tag the fifth
+shares = sheet.table.set_index("class")["share"]
+assert error_rates["clean"] < 0.15
+assert shares.drop("truck").between(0.2, 0.55).all() and shares["truck"] > 0.75
+
+# Draw: the tag misleads
+assert class_of_x == label != class_of_changed
+
+# Select, and measure: the edit helps on hosts, on labeled images, and on new ones
+assert fix.consistency.loc["other classes", "alike with the edit"] > 35
+assert fix.consistency.loc["own class", "alike with the edit"] < fix.consistency.loc["own class", "alike before"]
+assert selected["share"] > 0.6
+assert fix.table.loc["selected", "corrected"] > 2 * fix.table.loc["random direction", "corrected"]
+assert comparison.corrected > was_wrong.sum() / 4 and comparison.corrected > 10 * comparison.broken
+
+# Decide: filling the tag needs no edit, and a second look at the same labels allows no "use"
+errors_of_others = misclassified["other classes"]
+assert errors_of_others["with the tag filled in"] < errors_of_others["with the tag"] / 3
+assert "use" not in set(reselected["verdict"])
+assert reselected["retained broken"].iloc[-1] <= reselected["retained broken"].iloc[0]
