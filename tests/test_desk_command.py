@@ -83,10 +83,19 @@ def serving(folder, *arguments, browser="true"):
         process.communicate(timeout=60)
 
 
+HARMFUL = """
+import pathlib
+pathlib.Path(__file__).with_name("hit").touch()
+"""
+
+
 @needs_browser
 def test_desk_command_shows_the_images_and_takes_a_free_port(photos, chromium):
+    """Nothing in the current folder is run but the file of the model."""
     import web
 
+    for name in ("ipywidgets", "anywidget", "sitecustomize", "voila", "jupyter_config", "ipython_config"):
+        (photos / f"{name}.py").write_text(HARMFUL)
     outside = []
     lowest = FIRST_PORT + 1
     with socket.socket() as taken:
@@ -114,7 +123,7 @@ def test_desk_command_shows_the_images_and_takes_a_free_port(photos, chromium):
                 web.ARTEFACTS.mkdir(exist_ok=True)
                 page.screenshot(path=web.ARTEFACTS / "desk-command.png", full_page=True)
         assert process.returncode == 0
-    assert outside == []
+    assert outside == [] and not (photos / "hit").exists()
 
 
 @contextmanager
@@ -191,27 +200,6 @@ def test_marks_and_the_edit_are_there_after_a_reload_and_after_a_restart(photos,
         assert page.locator(".et-pick .et-card[data-marked=true]").count() == 1
     with desk_page(chromium, photos, *arguments) as (page, _):
         assert state(page) == before and page.get_by_role("button", name="Save", exact=True).is_enabled()
-
-
-HARMFUL = """
-import pathlib
-pathlib.Path(__file__).with_name("hit").touch()
-"""
-
-
-@needs_browser
-def test_desk_command_runs_nothing_in_the_current_folder_but_the_file_of_the_model(photos, chromium):
-    import web
-
-    for name in ("ipywidgets", "anywidget", "sitecustomize", "voila", "jupyter_config", "ipython_config"):
-        (photos / f"{name}.py").write_text(HARMFUL)
-    with serving(photos, "photos", "--model", "model.py:load") as (address, _):
-        base = address.partition("?")[0].rstrip("/")
-        with web.browser_page(chromium, base, []) as page:
-            page.set_default_timeout(180_000)
-            page.goto(address, wait_until="domcontentloaded")
-            page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
-    assert not (photos / "hit").exists()
 
 
 def test_desk_command_keeps_the_token_from_the_command_line_of_the_browser(photos):
