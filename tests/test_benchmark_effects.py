@@ -160,5 +160,5 @@ def test_table_of_methods_and_pairs():
     means, pairs = text.split("for each case:")
     [default] = [line for line in means.splitlines() if f"**{BY_HOSTS}**" in line]
     [other] = [line for line in means.splitlines() if f"| {LABEL_FREE} " in line]
-    assert "| 80% [80, 80] " in default and "| 10% [10, 10] " in other and "−5.00" in other
+    assert "| 80% [80, 80] " in default and "| +10 [+10, +10] " in other and "−5.00" in other
     assert pairs.count("| 80%, +0.00, 75.0%") == 6 and "mark 2" in pairs

@@ -275,7 +275,7 @@ def test_comparison_has_one_row_per_method_and_one_per_case():
     header = lines[0]
     of_methods = {line[0]: dict(zip(header, line, strict=True)) for line in lines if len(line) == len(header)}
     assert of_methods["edit"]["errors corrected"] == "100%"
-    assert of_methods["edit"][f"errors corrected, minus {BY_HOSTS}"] == "50%"
+    assert of_methods["edit"][f"errors corrected, minus {BY_HOSTS}, points"] == "+50"
     assert of_methods[BLURRED]["errors corrected"] == "−25%"
     assert of_methods["no edit"]["retained images correct"] == "50.0%"
     assert lines[-1][:4] == ["net", "a", "50%, −20.00", "100%, −20.00"]
