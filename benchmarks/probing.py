@@ -11,6 +11,7 @@ VGG16 and ResNet-50. No rules are known there; the results have each concept's e
 import argparse
 from dataclasses import replace
 
+import pandas as pd
 from _lib.command import add_store, parser, run
 from _lib.results import Results
 from tqdm.auto import tqdm
@@ -26,6 +27,12 @@ BALANCED = "mini_vgg_balanced"
 """The network whose training data showed each class on every ground."""
 
 
+def effects_by_pair(found: Probe) -> pd.Series:
+    """Return the effects on the log-odds of one network, by class and concept."""
+    effects = found.effects(["class", "concept"], "log-odds", least_images=found.least_images)
+    return effects.set_index(["class", "concept"])["effect"]
+
+
 def add_network(results: Results, name: str, found: Probe, rerendered: Probe) -> None:
     """Score the rules of a network against those planted, and those of grounds against those that it shows exactly."""
     rules = found.rules()
@@ -36,7 +43,7 @@ def add_network(results: Results, name: str, found: Probe, rerendered: Probe) ->
     print(f"\nmissed: {sorted(planted - pairs(rules)) or 'none'}")
     exact = pairs(rerendered.rules())
     of_grounds = rules[rules["concept"].isin(GROUNDS)]
-    correlation = float(found.agreement(rerendered).corr().iloc[0, 1])
+    correlation = effects_by_pair(found).corr(effects_by_pair(rerendered))
     results.add("rules", len(rules), split="found", network=name)
     results.add("correlation of effects", correlation, split="exact", network=name)
     for split, known, mine in (("planted", planted, rules), ("exact", exact, of_grounds)):

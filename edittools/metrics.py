@@ -146,39 +146,6 @@ def difference_interval(count: int, total: int, other_count: int, other_total: i
     return difference - below, difference + above
 
 
-def attack_row(before: Tensor, after: Tensor, labels: Tensor, goal: int) -> dict[str, float]:
-    """Summarize what an edit did to an attack that makes the classifier predict the class `goal` (section 3.2).
-
-    Args:
-        before: logits `(N, classes)` of the attacked images before the edit.
-        after: their logits after the edit.
-        labels: `(N,)`, the classes of the images.
-        goal: the class that the attack wants to be predicted.
-
-    Returns:
-        A table row: `attack success before` and `attack success after`, the shares of images that are predicted as
-        `goal`; `fooled`, the number of images of other classes among them before the edit; `corrected`, how many of
-        these are predicted as their own class afterwards; `share corrected`, NaN if no image was fooled, and its
-        Wilson interval `low`, `high`.
-    """
-    class_before = predicted_classes(before)
-    class_after = predicted_classes(after)
-    is_fooled = (class_before == goal) & (labels != goal)
-    is_corrected = is_fooled & (class_after == labels)
-    fooled = int(is_fooled.sum())
-    corrected = int(is_corrected.sum())
-    low, high = wilson(corrected, fooled)
-    return {
-        "attack success before": float((class_before == goal).float().mean()),
-        "attack success after": float((class_after == goal).float().mean()),
-        "fooled": fooled,
-        "corrected": corrected,
-        "share corrected": corrected / fooled if fooled else nan,
-        "low": low,
-        "high": high,
-    }
-
-
 @dataclass(frozen=True)
 class Comparison:
     """What an edit did to a set of images.

@@ -459,23 +459,6 @@ def test_repainted_scenes(story):
         repainted(single, concepts.subset(range(10, 20)), "validation")
 
 
-def test_agreement_of_two_probes(looker, red_images):
-    data, masks = red_images
-    first = probe(looker, Concepts(data, masks, {"green": FLAT["green"]}))
-    half_green = {"half": (RED[None] + GREEN[None]) / 2}
-    second = probe(looker, Concepts(data, masks, half_green), ProbeSettings(only=["sea", "sky"]))
-    both = first.agreement(second)
-    expected = [
-        probed.effects("concept", "log-odds").set_index("concept")["effect"]["sea"] for probed in (first, second)
-    ]
-    assert both.loc[("ship", "sea")].tolist() == pytest.approx(expected) and expected[0] > expected[1] + 1
-    assert set(both.index) == {("ship", "sea"), ("ship", "sky")}
-    with pytest.raises(ValueError, match=" 10 images"):
-        replace(first, control="in place").agreement(replace(second, control="in place"))  # none was probed
-    with pytest.raises(ValueError, match="classifier, second"):
-        first.agreement(replace(second, table=second.table.assign(classifier="second")))
-
-
 def test_probe_browser_selection(looker, red_images):
     probed = probe(looker, Concepts(*red_images, FLAT))
     browser = ProbeBrowser(probed)

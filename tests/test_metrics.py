@@ -13,7 +13,7 @@ from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, attack_row, by_class, error_rate, mcnemar, misclassified, predict, wilson
+from edittools.metrics import Comparison, by_class, error_rate, mcnemar, misclassified, predict, wilson
 from edittools.probing.effects import signed_rank
 
 
@@ -110,10 +110,6 @@ def test_misclassified_with_nan():
     logits = torch.eye(3).index_fill(0, torch.tensor([0]), math.nan)
     logits[1, 2] = math.nan
     assert misclassified(logits, torch.arange(3)).tolist() == [True, True, False]
-    labels = torch.zeros(4, dtype=torch.long)
-    attacked = torch.eye(3)[[2, 2, 2, 2]]
-    row = attack_row(attacked, torch.full((4, 3), math.nan), labels, goal=2)
-    assert row["fooled"] == 4 and row["corrected"] == row["attack success after"] == 0
 
 
 def test_accuracy_interval_coverage():

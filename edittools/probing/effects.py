@@ -66,7 +66,7 @@ class Probe:
         control: the kind of control. "elsewhere": the same area elsewhere in the image is transformed. "in place": the
             concept is transformed to the style with its own name; these are rows of their own. In place, textures are
             drawn like images, and `effects` uses each of them once.
-        least_images: smaller groups of images are omitted from `rules` and `agreement`.
+        least_images: smaller groups of images are omitted from `rules`.
         concepts: the images, masks, and textures from which `views` makes images; None if the table was not made by
             pasting textures.
     """
@@ -372,39 +372,6 @@ class Probe:
             ]
         columns = ["images", "untouched", "control", "changed", "low", "high", "p", "effect before", "effect after"]
         return pd.DataFrame.from_dict(comparisons, orient="index", columns=columns).rename_axis("classifier")
-
-    def agreement(self, exact: "Probe") -> pd.DataFrame:
-        """Compare a classifier's effects on the log-odds in this probe with those in an exact probe.
-
-        Args:
-            exact: a probe of the same classifier on other images, such as scenes that were rendered again.
-
-        Returns:
-            The effects in the columns `probe` and `exact`, with one row for each class and concept that both probes
-            have.
-
-        Raises:
-            ValueError: if there are several classifiers, or if no class and concept are in both probes.
-        """
-        names = {*self.table["classifier"], *exact.table["classifier"]}
-        if len(names) > 1:
-            raise ValueError(
-                f"the tables hold the classifiers {', '.join(sorted(names))}; select one, .where('classifier', …)"
-            )
-        own_effects = self._effects_by_pair(self.least_images)
-        exact_effects = exact._effects_by_pair(self.least_images)
-        both = pd.concat([own_effects, exact_effects], axis=1, keys=["probe", "exact"]).dropna()
-        if both.empty:
-            raise ValueError(
-                f"no class and concept has an effect on {self.least_images} images in both tables; probe more images, "
-                "or lower least_images"
-            )
-        return both
-
-    def _effects_by_pair(self, least_images: int) -> pd.Series:
-        """Return the effects on the log-odds, by class and concept."""
-        effects = self.effects(["class", "concept"], "log-odds", least_images=least_images)
-        return effects.set_index(["class", "concept"])["effect"]
 
 
 def _scores(table: pd.DataFrame, measure: str) -> dict[str, pd.Series]:
