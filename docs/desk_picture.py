@@ -22,9 +22,8 @@ from edittools import widgets
 from edittools.course import scenarios
 classifier, sets = scenarios.desk_setup("mini")
 desk = widgets.Desk(classifier, sets["images"], sets["clean"], sets["retain"])
-mask, material = scenarios.desk_mark(sets["images"], desk.order[0])
-desk.editor.mask = mask
-desk.controls.material.value = material
+desk.editor.mask = sets["images"].mask("snow")[desk.order[0]]
+desk.controls.material.value = "wooden"
 desk.controls.strength.value = 0.5
 desk.rewrite()
 desk.wait()

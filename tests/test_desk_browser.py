@@ -24,10 +24,11 @@ import torch
 import edittools as et
 from edittools import widgets
 from edittools.course import scenarios
+from edittools.course.miniworld import exact_finder
 
 classifier, sets = scenarios.desk_setup("mini")
 images = sets["images"]
-desk = widgets.Desk(classifier, images, sets["clean"], sets["retain"], finder=scenarios.desk_finder(sets))
+desk = widgets.Desk(classifier, images, sets["clean"], sets["retain"], finder=exact_finder(*sets.values()))
 desk
 """
 PAUSED = f"""

@@ -4,7 +4,7 @@ from edittools._checks import extra
 
 with extra("scenarios", "notebooks"):
     from edittools.course.scenarios.own_folder import OwnFolder, own_folder
-    from edittools.course.scenarios.own_model import desk_finder, desk_mark, desk_setup
+    from edittools.course.scenarios.own_model import desk_setup
     from edittools.course.scenarios.rules import probing_setup, repainted, scenario_for
     from edittools.course.scenarios.scenario import Scenario
     from edittools.course.scenarios.snow import snow_scenario
@@ -15,8 +15,6 @@ __all__ = [
     "OwnFolder",
     "Scenario",
     "current_tier",
-    "desk_finder",
-    "desk_mark",
     "desk_setup",
     "own_folder",
     "probing_setup",

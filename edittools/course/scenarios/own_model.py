@@ -5,7 +5,6 @@ photos predicts "garbage truck" where it sees a yellow tag (`scenarios.shortcuts
 split "train" on which it was neither trained nor tuned.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +13,6 @@ from tqdm.auto import tqdm
 
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier
-from edittools.course.miniworld.scenes import Scenes, exact_finder
 from edittools.course.scenarios.imagenette import in_memory, training_roles
 from edittools.course.scenarios.shortcuts import SHORTCUTS
 from edittools.course.scenarios.snow import POLAR, SCENES
@@ -22,7 +20,6 @@ from edittools.course.scenarios.tiers import SceneSet, current_tier
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict, predicted_classes
 from edittools.models.load import load_classifier
-from edittools.probing.segmentation import Finder
 
 NETWORK = "shortcuts_lite0"
 """The network of tier lite, by its name for `load_classifier`."""
@@ -47,9 +44,6 @@ RETAIN = 200
 
 SEED = 5_000_000
 """The first seed of the tags; those of training and of the experiments are smaller."""
-
-TAG = "tag"
-"""The name of the concept on photos."""
 
 
 @dataclass(frozen=True)
@@ -98,45 +92,6 @@ def desk_setup(
         "test": tagged(photos["test"], SEED + COUNTS["images"], progress=progress),
     }
     return classifier, sets
-
-
-def desk_finder(sets: Mapping[str, LabelledImages]) -> Finder:
-    """Make the finder of concepts that *Suggest* uses on the desk: it knows the exact masks.
-
-    Args:
-        sets: the image sets of `desk_setup`.
-    """
-    photos = [data for data in sets.values() if isinstance(data, TaggedPhotos)]
-    if not photos:
-        return exact_finder(*[data for data in sets.values() if isinstance(data, Scenes)])
-    images = torch.cat([data.images for data in photos])
-    masks = torch.cat([data.masks for data in photos])
-
-    def find(batch: Tensor) -> dict[str, Tensor]:
-        found = torch.zeros(len(batch), *batch.shape[2:])
-        for number, image in enumerate(batch):
-            is_image = (images == image).flatten(1).all(dim=1)
-            if is_image.any():
-                found[number] = masks[is_image][0]
-        return {TAG: found} if found.any() else {}
-
-    return find
-
-
-def desk_mark(data: TaggedPhotos | Scenes, index: int) -> tuple[Tensor, str]:
-    """Mark what misleads in an image of the desk, as a person would.
-
-    Args:
-        data: the set `images` of `desk_setup`.
-        index: the index of the image.
-
-    Returns:
-        The mask `(H, W)` of the snow in a scene, or of the tag on a photo; and the name of the material that replaces
-        it.
-    """
-    if isinstance(data, TaggedPhotos):
-        return data.masks[index], "what is around it"
-    return data.mask("snow")[index], "wooden"
 
 
 def divided_photos(classifier: Classifier) -> dict[str, LabelledImages]:
