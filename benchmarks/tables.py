@@ -360,7 +360,8 @@ SUMMARIES = {
         "vehicles on snow, rendered, transformer": Row("snow_mini", network="mini_vit"),
         "vehicles on snow, photos": Row("snow_lite"),
         'an "iPod" sticker, rendered': Row("typographic_mini"),
-        "a watermark, photos": Row("watermark"),
+        "a watermark, photos, SqueezeNet": Row("watermark"),
+        "a watermark, photos, EfficientNet-Lite0": Row("watermark_lite0"),
     },
     "summary_snow": {
         "rendered scenes, small VGG": Row("snow_mini", network="mini_vgg"),
@@ -370,8 +371,10 @@ SUMMARIES = {
     "summary_writing": {
         'an "iPod" sticker, rendered': Row("typographic_mini"),
         "words that no exemplar shows": Row("typographic_mini", "other words"),
-        "a watermark, photos": Row("watermark"),
+        "a watermark, photos, SqueezeNet": Row("watermark"),
         "watermarks that no exemplar shows": Row("watermark", "unseen marks"),
+        "a watermark, photos, EfficientNet-Lite0": Row("watermark_lite0"),
+        "watermarks that no exemplar shows, Lite0": Row("watermark_lite0", "unseen marks"),
     },
 }
 """The tables of the pages that answer one question each."""

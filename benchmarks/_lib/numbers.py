@@ -153,6 +153,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "snow_retained_labels": lambda: retained_on_snow(BY_LABELS),
     "snow_photos": lambda: share(figure("snow_lite", BY_HOSTS, TARGET, CORRECTED)),
     "watermark_edit": lambda: share(figure("watermark", BY_HOSTS, TARGET, CORRECTED)),
+    "watermark_edit_lite0": lambda: share(figure("watermark_lite0", BY_HOSTS, TARGET, CORRECTED)),
     "notes_edit": lambda: share(figure("handwriting", BY_HOSTS, TARGET, CORRECTED)),
 }
 """The text of each number, by name."""
