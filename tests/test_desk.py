@@ -33,7 +33,15 @@ from edittools.selection.splits import Splits
 from edittools.selection.verdict import INSTEAD, Check, verdict_of
 from edittools.widgets import desk_panel as panel
 from edittools.widgets import session as session_module
-from edittools.widgets.desk import COMPARED, MARK_MESSAGE, MAX_IMAGES, PAIR_MESSAGES, SELECTED, STOPPED, WAITING
+from edittools.widgets.desk import (
+    COMPARED,
+    MARK_MESSAGE,
+    MAX_IMAGES,
+    PAIR_MESSAGES,
+    SELECTED,
+    STOPPED_SELECTION,
+    WAITING,
+)
 from edittools.widgets.desk_panel import AUTOMATIC, SMALL, STOPPING, UNMARKED, Controls, Search, card
 from edittools.widgets.editor import strongest_heat
 from edittools.widgets.image_sets import MOST_BYTES, read_set
@@ -806,7 +814,7 @@ def test_stop_keeps_the_first_edit_and_says_at_once_that_it_stops(desk, tiny, mo
     monkeypatch.setattr(session_module, "repair", instant_repair(tiny, report))
     desk.find_best()
     desk.wait(60)
-    assert desk.result is first and desk.controls.message.text == STOPPED and not desk.controls.message.alarm
+    assert desk.result is first and desk.controls.message.text == STOPPED_SELECTION and not desk.controls.message.alarm
     assert not desk.controls.rewrite.disabled and not desk.controls.status.value
     desk.controls.show_search(0.1, "another search")
     assert desk.controls.status.value == "another search" and not desk.controls.stop.disabled

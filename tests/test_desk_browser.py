@@ -9,7 +9,7 @@ pytest.importorskip("playwright", reason="the browser tests need playwright: pip
 import web
 from test_browser import EditorView
 
-from edittools.widgets.desk import MARK_MESSAGE, PAIR_MESSAGES, STOPPED
+from edittools.widgets.desk import MARK_MESSAGE, PAIR_MESSAGES, STOPPED_SELECTION
 from edittools.widgets.desk_panel import NOT_HELD_OUT, TONES
 from edittools.widgets.materials import SURROUNDINGS
 from edittools.widgets.session import CONCEPT, MOST_SIGHTINGS
@@ -163,7 +163,7 @@ def test_rewrite_by_mouse_corrects_images_and_saves_the_edit(desk, page):
     assert web.wait_until(stop.is_enabled)
     stop.click()  # the first edit stays
     desk.wait()
-    assert desk.shows(STOPPED) and desk.shows(NOT_HELD_OUT)
+    assert desk.shows(STOPPED_SELECTION) and desk.shows(NOT_HELD_OUT)
     word = desk.root.locator(".et-word:visible")
     assert word.inner_text() == desk.run("print(desk.result.word)")
     assert word.get_attribute("data-tone") == TONES[word.inner_text()]

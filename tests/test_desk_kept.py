@@ -108,6 +108,20 @@ def test_work_of_another_model_or_folder_or_a_damaged_file_is_not_taken(tiny, fo
     assert not kept_desk(tiny, folders).session.marked
 
 
+def test_edit_of_the_last_desk_that_writes_is_kept_when_two_have_one_folder(tiny, folders):
+    one = kept_desk(tiny, folders)
+    other = kept_desk(tiny, folders)
+    for desk, mask in ((one, MASK), (other, MASK.flip(0))):
+        desk.editor.mask = mask
+        desk.rewrite()
+        desk.wait(60)
+    assert one.edit.digest != other.edit.digest
+    one.choose(1)
+    one.editor.mask = MASK
+    one._keep()
+    assert kept_desk(tiny, folders).edit.digest == one.edit.digest
+
+
 def test_desk_without_keep_writes_nothing(tiny, folders, tmp_path):
     desk = widgets.Desk(tiny, folders[0])
     desk.editor.mask = MASK

@@ -508,7 +508,8 @@ def accuracy_check(clean: Effect | None, weaker: str = WEAKER) -> Check:
     needed = fewest_images(lambda images: notices(images, NOTICED_DROP, most_lost(images)), count)
     figure += f"; a loss of {NOTICED_DROP:.0%} would be noticed with {needed:,}"
     advice = f"Pass about {needed:,} labeled clean {what} that measure"
-    in_words = f"{advice}; of the clean images, half select, and at most {MOST_ORDINARY}."
+    in_all = needed + min(needed, MOST_ORDINARY)
+    in_words = f"Pass about {in_all:,} clean {what} in all; half of them select, and at most {MOST_ORDINARY}."
     advice = f"{advice}; without images=, twice as many, since half select."
     return Check(name, False, figure, advice, UNCLEAR, COSTS, in_words)
 

@@ -80,6 +80,9 @@ LARGE_MASK = "{share:.0%} is marked: replacing so much may change any prediction
 SELECTED = "The selected edit is shown; “Undo edit” goes back to the one before."
 """The message after an edit was selected."""
 
+STOPPED_SELECTION = "Stopped; no other edit is selected."
+"""The message after the selection of an edit was stopped; a first edit is still shown."""
+
 COMPARED = "The verdict compares the edit with fine-tuning."
 """The message after a comparison with fine-tuning."""
 
@@ -579,7 +582,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _request_search(self, exemplar: Exemplar, is_optional: bool = False) -> None:
         """Queue the selection of an edit; an optional one is left out if there are too few clean images."""
         self._session.source = FAILURES if self._controls.failures.value else SAMPLE
-        self._submit_search(partial(self._search, exemplar, is_optional), "", STOPPED)
+        self._submit_search(partial(self._search, exemplar, is_optional), "", STOPPED_SELECTION)
 
     def _exemplar(self) -> Exemplar:
         """Return the exemplar, with the label that was entered just before."""

@@ -34,7 +34,7 @@ UNMARKED = "x and x' are shown here when an area is marked."
 CLASSIFYING_PAIR = "x and x' are being classified …"
 ENDED = (
     "The desk has ended, or cannot be reached.\nWhat is shown stays on this page, but nothing can be changed. Start it "
-    "again, then reload the page."
+    "again, and open the address that it prints."
 )
 STOPPING = "Stopping …"
 

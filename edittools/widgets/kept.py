@@ -51,7 +51,6 @@ class KeptWork:
         path = Path(folder).expanduser().resolve()
         key = hashlib.sha256(f"{path} {fingerprint(classifier)}".encode()).hexdigest()
         self._marks_path = cache_folder() / KIND / f"{key}.safetensors"
-        self._edit_path = cache_folder() / KIND / f"{key}-edit.safetensors"
         self._classifier = classifier
         self._edit_digest: str | None = None  # of the edit that was written last
 
@@ -65,12 +64,16 @@ class KeptWork:
             return None
         return Work(marks, content["choices"], self._read_edit(content["edit"]))
 
+    def _edit_path(self, digest: str | None) -> Path:
+        """Return the file of the edit with this digest."""
+        return self._marks_path.with_name(f"{self._marks_path.stem}-edit-{digest}.safetensors")
+
     def _read_edit(self, digest: str | None) -> Edit | None:
         """Return the edit with this digest; None if the file is damaged, or of another edit."""
         if digest is None:
             return None
         try:
-            edit = Edit.load(self._edit_path, self._classifier)
+            edit = Edit.load(self._edit_path(digest), self._classifier)
         except (OSError, ValueError):
             return None
         return edit if edit.digest == digest else None
@@ -82,10 +85,16 @@ class KeptWork:
             OSError: if the cache cannot be written.
         """
         digest = None if work.edit is None else work.edit.digest
-        if work.edit is not None and digest != self._edit_digest:
-            work.edit.save(self._edit_path)
+        is_written = (
+            digest == self._edit_digest and self._edit_path(digest).exists()
+        )  # another desk may have removed it
+        if work.edit is not None and not is_written:
+            work.edit.save(self._edit_path(digest))
         self._edit_digest = digest
         content = {"marked": list(work.marks), "choices": work.choices, "edit": digest}
         tensors = {str(number): mask.byte().contiguous() for number, mask in enumerate(work.marks.values())}
         with atomic_path(self._marks_path) as temporary:
             save_file(tensors, temporary, {"content": json.dumps(content)})
+        for path in self._marks_path.parent.glob(f"{self._marks_path.stem}-edit-*.safetensors"):
+            if path != self._edit_path(digest):
+                path.unlink(missing_ok=True)

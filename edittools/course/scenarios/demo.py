@@ -62,6 +62,9 @@ def demo_folder(before: Callable[[], None] | None = None) -> Path:
     try:
         _write_all(temporary)
         os.rename(temporary, folder)
+    except OSError:
+        if not folder.exists():  # otherwise another demo has just written the same
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
