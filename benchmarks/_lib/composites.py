@@ -44,6 +44,13 @@ def composed(data: LabelledImages, masks: Tensor, looks: Sequence[Look]) -> Labe
     return replace(data.subset(places), images=(torch.stack(pictures) * 255).round() / 255)
 
 
+def halves_by_photo(composites: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    """Divide composites into those of every second photo and those of the others."""
+    evaluating = set(sorted(set(composites.names))[1::2])
+    is_evaluating = torch.tensor([name in evaluating for name in composites.names])
+    return composites.subset(~is_evaluating), composites.subset(is_evaluating)
+
+
 def masked_photos(
     classifier: Classifier, concept: str, progress: Progress | None = None
 ) -> tuple[LabelledImages, Tensor, Tensor]:
