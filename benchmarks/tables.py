@@ -273,24 +273,33 @@ def calibration_nulls(table: pd.DataFrame) -> str:
 
 
 WORDS = ("use", "unclear", "do not use")
+RUNS = {"calibration_verdicts": "first", "calibration_verdicts_fresh": "afterwards"}
+"""The runs: a check of the verdict was added because of three bad edits of the first one."""
+
 QUALITIES = ("good", "between", "bad", "changes nothing")
 
 
 def calibration_verdicts(table: pd.DataFrame) -> str:
-    """Write one row per quality of an edit on new images: how often each word was given."""
-    cases = ["condition", "split"]
+    """Write one row per quality of an edit on new images and run: how often each word was given."""
+    cases = ["run", "condition", "split"]
     figures = table[table.method == ""].pivot(index=cases, columns="metric", values="value")
     qualities = {}
     for case, row in figures.iterrows():
         changes_nothing = row["changed held-out predictions"] == 0
         qualities[case] = "changes nothing" if changes_nothing else quality_of(row.dropna().to_dict())
     words = table[table.metric.isin(WORDS)]
-    quality = [qualities[case] for case in words[cases].itertuples(index=False, name=None)]
-    counted = words.groupby([pd.Series(quality, words.index), words.metric]).size()
+    of_words = [qualities[case] for case in words[cases].itertuples(index=False, name=None)]
+    quality = pd.Categorical(of_words, QUALITIES)
+    run = pd.Categorical(words.run.map(RUNS), RUNS.values())
+    counted = words.groupby([run, quality, words.metric], observed=True).size()
     wide = counted.unstack("metric", fill_value=0).reindex(columns=WORDS, fill_value=0)
-    wide = wide.loc[[quality for quality in QUALITIES if quality in wide.index]]
-    columns = {"cases": wide.sum(axis=1).map(str), **{word: wide[word].map(str) for word in WORDS}}
-    return markdown(columns, rows="edit on new images")
+    columns = {
+        "run": pd.Series([run for run, _ in wide.index], wide.index),
+        "edit on new images": pd.Series([quality for _, quality in wide.index], wide.index),
+        "cases": wide.sum(axis=1).map(str),
+        **{word: wide[word].map(str) for word in WORDS},
+    }
+    return markdown(columns)
 
 
 SOLVERS = {"l1": "L1 over Λ", "least squares": "least squares"}
@@ -362,6 +371,7 @@ SUMMARIES = {
         'an "iPod" sticker, rendered': Row("typographic_mini"),
         "a watermark, photos, SqueezeNet": Row("watermark"),
         "a watermark, photos, EfficientNet-Lite0": Row("watermark_lite0"),
+        "a watermark, photos, EfficientNet-Lite1": Row("watermark_lite1"),
     },
     "summary_snow": {
         "rendered scenes, small VGG": Row("snow_mini", network="mini_vgg"),
@@ -375,6 +385,8 @@ SUMMARIES = {
         "watermarks that no exemplar shows": Row("watermark", "unseen marks"),
         "a watermark, photos, EfficientNet-Lite0": Row("watermark_lite0"),
         "watermarks that no exemplar shows, Lite0": Row("watermark_lite0", "unseen marks"),
+        "a watermark, photos, EfficientNet-Lite1": Row("watermark_lite1"),
+        "watermarks that no exemplar shows, Lite1": Row("watermark_lite1", "unseen marks"),
     },
 }
 """The tables of the pages that answer one question each."""

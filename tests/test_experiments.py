@@ -12,6 +12,7 @@ import audit_shortcuts
 import calibration
 import contact_sheets
 import numpy as np
+import pandas as pd
 import pytest
 import tables
 import torch
@@ -76,9 +77,16 @@ def test_calibration_counts_words_by_what_the_edit_does_to_new_images():
         results.add("retained, broken (%)", 0, **where)
         results.add("changed held-out predictions", changed, **where)
         results.add(word, 1, method="verdict", **where)
-    lines = [line.split("|")[1:-1] for line in tables.calibration_verdicts(results.frame()).splitlines()[2:]]
-    rows = {line[0].strip(): [int(cell) for cell in line[1:]] for line in lines}
-    assert rows == {"good": [2, 1, 1, 0], "bad": [1, 0, 0, 1], "changes nothing": [1, 0, 0, 1]}
+    first = results.frame().assign(run="calibration_verdicts")
+    afterwards = first[first.split == "3"].assign(run="calibration_verdicts_fresh")
+    text = tables.calibration_verdicts(pd.concat([first, afterwards]))
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    assert rows == [
+        ["first", "good", "2", "1", "1", "0"],
+        ["first", "bad", "1", "0", "0", "1"],
+        ["first", "changes nothing", "1", "0", "0", "1"],
+        ["afterwards", "bad", "1", "0", "0", "1"],
+    ]
 
 
 def test_frames_of_a_burst_are_those_of_scenes_that_are_right_and_wrong():

@@ -16,6 +16,7 @@ TITLES = {
     ("retain_test", CORRECT): "retained images correct",
     ("elsewhere", CORRECT): "unrelated predictions kept",
     ("other words", CORRECTED): "errors with other words corrected",
+    ("blank", CORRECT): "objects with an empty sticker correct",
     ("unseen marks", CORRECTED): "errors with unseen marks corrected",
 }
 """The title of each metric that a table shows."""

@@ -4,6 +4,7 @@ A page holds a number between `<!-- number: NAME -->` and `<!-- end -->`.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 
@@ -116,6 +117,25 @@ def retained_on_snow(method: str) -> str:
     return share(figure("snow_mini", method, RETAINED, CORRECT))
 
 
+WATERMARKS = {
+    "watermark": "SqueezeNet",
+    "watermark_lite0": "EfficientNet-Lite0",
+    "watermark_lite1": "EfficientNet-Lite1",
+}
+"""The network of each run of the watermark."""
+
+
+def under_a_watermark(run: str) -> float:
+    """Read which share of the errors the edit selected by hosts corrects."""
+    return figure(run, BY_HOSTS, TARGET, CORRECTED)
+
+
+def removed(run: str) -> str:
+    """Write which share of the errors under the watermark would be corrected by the same photos without it."""
+    errors, others = (1 - figure(run, NO_EDIT, split, CORRECT) for split in (TARGET, CLEAN))
+    return share((errors - others) / errors)
+
+
 NUMBERS: dict[str, Callable[[], str]] = {
     "gate_edit": lambda: share(gate(BY_HOSTS, TARGET, CORRECTED)),
     "gate_edit_range": lambda: between(
@@ -152,8 +172,9 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "snow_retained_exemplar": lambda: retained_on_snow(BY_EXEMPLAR),
     "snow_retained_labels": lambda: retained_on_snow(BY_LABELS),
     "snow_photos": lambda: share(figure("snow_lite", BY_HOSTS, TARGET, CORRECTED)),
-    "watermark_edit": lambda: share(figure("watermark", BY_HOSTS, TARGET, CORRECTED)),
-    "watermark_edit_lite0": lambda: share(figure("watermark_lite0", BY_HOSTS, TARGET, CORRECTED)),
+    "watermark_range": lambda: between(*pd.Series([under_a_watermark(run) for run in WATERMARKS]).agg(["min", "max"])),
+    **{f"{run}_edit": partial(lambda run: share(under_a_watermark(run)), run) for run in WATERMARKS},
+    **{f"{run}_removed": partial(removed, run) for run in WATERMARKS},
     "notes_edit": lambda: share(figure("handwriting", BY_HOSTS, TARGET, CORRECTED)),
 }
 """The text of each number, by name."""
