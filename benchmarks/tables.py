@@ -22,7 +22,7 @@ import pandas as pd
 from _lib.cases_of_repair import quality_of
 from _lib.comparisons import MINUS, compared, joined, seconds_of_selection
 from _lib.effects import CLEAN, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
-from _lib.numbers import BY_USERS, NUMBERS
+from _lib.numbers import BY_USERS, NUMBERS, WATERMARKS
 from _lib.pivots import LEAST, LOSS, POINTS, RATIO, cells, markdown
 from _lib.results import (
     BLURRED,
@@ -34,7 +34,9 @@ from _lib.results import (
     METHOD_NAMES,
     NO_EDIT,
     SEVERAL,
+    decode,
     parts_of,
+    read_outcomes,
     read_parts,
     read_results,
     read_run,
@@ -427,6 +429,56 @@ def summary(name: str) -> str:
     return markdown(dict(frame.loc[:, (frame != "–").any()].items()))
 
 
+class Glance(NamedTuple):
+    """A row of README's first table: a run, and the condition within it."""
+
+    run: str
+    condition: str = ""
+
+
+AT_A_GLANCE = {
+    "a mark that training planted, in photos": Glance("gate", BY_USERS),
+    **{f"a watermark on photos, {network}": Glance(run) for run, network in WATERMARKS.items()},
+    "snow under vehicles in photos, SqueezeNet": Glance("snow_lite"),
+    "handwritten words in photos, SqueezeNet": Glance("handwriting"),
+    "handwritten words in photos, EfficientNet-Lite0": Glance("handwriting_lite0"),
+}
+"""The rows of README's first table, all on photos."""
+
+
+def at_a_glance() -> str:
+    """Write what the default corrects and costs on photos, next to fine-tuning, and of how many errors."""
+    rows = []
+    for title, one in AT_A_GLANCE.items():
+        table = read_results(one.run).assign(run=one.run)
+        means = table[(table.network == "all") & (table.condition == one.condition)]
+        corrected = cells(means, "errors corrected", TARGET, interval=False)
+        changed = cells(means, "predictions changed", CLEAN, interval=False)
+        row = {
+            "misleading part": title,
+            "errors corrected": corrected[BY_HOSTS],
+            "of": errors_of(one),
+            "accuracy, points": cells(means, "accuracy change", CLEAN, interval=False)[BY_HOSTS],
+            "predictions changed": changed[BY_HOSTS],
+            "fine-tuning corrects": corrected[LABEL_FREE],
+            "fine-tuning changes": changed[LABEL_FREE],
+        }
+        rows.append(row)
+    return markdown(dict(pd.DataFrame(rows).items()))
+
+
+def errors_of(one: Glance) -> str:
+    """Write how many errors there are, of how many cases: each is a network with an exemplar or a mark."""
+    outcomes = read_outcomes(one.run)
+    is_part = outcomes.split.str.startswith(f"{TARGET}, ") & outcomes.split.str.contains(one.condition, regex=False)
+    outcomes = outcomes[is_part & (outcomes.method == BY_HOSTS)]
+    errors = outcomes.outcomes.map(lambda images: int(decode(images)[0].sum()))
+    of_cases = errors.groupby([outcomes.network, outcomes.split.str.split(", ").str[1]]).sum()
+    counts = sorted({of_cases.min(), of_cases.max()})
+    cases = "1 case" if len(of_cases) == 1 else f"{len(of_cases)} cases"
+    return f"{' to '.join(map(str, counts))} errors, {cases}"
+
+
 def unseen_marks() -> str:
     """Write what methods do in networks and with marks that nothing was developed on."""
     return means(read_results("gate"), BY_USERS, (BY_HOSTS, LABEL_FREE, BY_EXEMPLAR, NO_EDIT))
@@ -474,7 +526,7 @@ def concepts() -> str:
 
 
 QUESTIONS: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (unseen_marks, shortcuts, concepts)
+    function.__name__: function for function in (at_a_glance, unseen_marks, shortcuts, concepts)
 }
 """Tables of one experiment for the pages that answer one question."""
 
