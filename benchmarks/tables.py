@@ -96,6 +96,27 @@ def development(table: pd.DataFrame) -> str:
     return markdown({name: column.reindex(methods) for name, column in columns.items()}, rows="method")
 
 
+def materials(table: pd.DataFrame) -> str:
+    """Write what each way to select a material corrects and costs, by network, on images of the development."""
+    is_mean = (
+        (table.network != "all")
+        & (table.condition == "")
+        & table.method.isin((BY_HOSTS, BY_EXEMPLAR, BY_LABELS, NO_EDIT))
+    )
+    part = table[is_mean]
+    index = ["network", "method"]
+    rows = pd.MultiIndex.from_frame(part[index].drop_duplicates().sort_values("network", kind="stable"))
+    columns = {
+        "network": pd.Series([network for network, _ in rows], rows),
+        "method": pd.Series([method for _, method in rows], rows),
+        "errors corrected": cells(part, "errors corrected", TARGET, index=index),
+        "accuracy, points": cells(part, "accuracy change", CLEAN, index=index),
+        "predictions changed": cells(part, "predictions changed", CLEAN, index=index),
+        "retained images correct": cells(part, "correct", "retain_test", index=index),
+    }
+    return markdown(columns)
+
+
 def objective(table: pd.DataFrame) -> str:
     """Write how alike the objective and labels rank the candidates of each network and mark."""
     index = ["network", "condition"]
@@ -346,7 +367,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     **{
         function.__name__: function
         for function in (
-            *(development, objective, synthetic, probing, audit_shortcuts, contact_sheets, selection_cost),
+            *(development, materials, objective, synthetic, probing, audit_shortcuts, contact_sheets, selection_cost),
             *(calibration_audits, calibration_nulls, calibration_verdicts, edit_speed),
         )
     },

@@ -9,8 +9,8 @@ from functools import partial
 import pandas as pd
 
 from _lib.comparisons import conditions_of, joined
-from _lib.effects import ACCURACY, CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
-from _lib.pivots import CHANGE, PRECISE_SHARE, SHARE
+from _lib.effects import CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
+from _lib.pivots import SHARE
 from _lib.results import (
     BY_EXEMPLAR,
     BY_HOSTS,
@@ -33,12 +33,6 @@ Values = tuple[str, str]
 def figure(run: str, method: str, split: str, metric: str, condition: str = "", network: str = "all") -> float:
     """Read one value of a run."""
     return float(rows_of(run, method, split, metric).set_index(["network", "condition"]).value[network, condition])
-
-
-def change_of_accuracy(run: str, method: str, condition: str = "") -> str:
-    """Write the mean change of accuracy, in points, with its interval."""
-    [row] = rows_of(run, method, CLEAN, ACCURACY).query("network == 'all' and condition == @condition").itertuples()
-    return f"{CHANGE.value(row.value)} points [{CHANGE.bound(row.low)}, {CHANGE.bound(row.high)}]"
 
 
 def rows_of(run: str, method: str, split: str, metric: str) -> pd.DataFrame:
@@ -75,11 +69,6 @@ def difference(run: str, first: Values, second: Values, metric: str, condition: 
 def share(value: float) -> str:
     """Write a share in percent."""
     return SHARE.value(value)
-
-
-def precise(value: float) -> str:
-    """Write a share in percent, with one digit."""
-    return PRECISE_SHARE.value(value)
 
 
 def between(low: float, high: float) -> str:
@@ -141,10 +130,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "gate_edit_range": lambda: between(
         *of_pairs("gate", BY_HOSTS, TARGET, CORRECTED, BY_USERS).agg(["min", "max"]).to_list()
     ),
-    "gate_edit_changed": lambda: precise(gate(BY_HOSTS, CLEAN, FLIPS)),
-    "gate_edit_accuracy": lambda: change_of_accuracy("gate", BY_HOSTS, BY_USERS),
     "gate_tuned": lambda: share(gate(LABEL_FREE, TARGET, CORRECTED)),
-    "gate_tuned_changed": lambda: precise(gate(LABEL_FREE, CLEAN, FLIPS)),
     "gate_own_unmarked": lambda: share(gate(NO_EDIT, OWN_CLEAN, CORRECT)),
     "gate_own_marked": lambda: share(gate(BY_HOSTS, OWN_CLASS, CORRECT)),
     "gate_own_before": lambda: share(gate(NO_EDIT, OWN_CLASS, CORRECT)),
