@@ -23,8 +23,7 @@ from edittools.widgets.desk_page import (
     ADDRESS,
     FIRST_PORT,
     NO_CLEAN,
-    REDIRECT,
-    SAME_MACHINE,
+    SERVER,
     desk_notebook,
     desk_or_error,
 )
@@ -58,7 +57,10 @@ def photos(tmp_path, monkeypatch):
 
 @contextmanager
 def serving(folder, *arguments, browser="true"):
-    """Run the command in a folder until the end of the context; give its address and its process."""
+    """Run the command in a folder until the end of the context; give its address and its process.
+
+    Afterwards, `printed` of the process holds what it has printed after its address.
+    """
     settings = str(folder / "settings")
     environment = {**os.environ, "BROWSER": browser, "JUPYTER_CONFIG_DIR": settings, "IPYTHONDIR": settings}
     command = [sys.executable, "-P", "-m", "edittools.cli", "desk", *arguments]  # as the script `edittools`
@@ -80,7 +82,7 @@ def serving(folder, *arguments, browser="true"):
         yield re.search(r"http://\S+", printed)[0], process
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.printed, _ = process.communicate(timeout=60)
 
 
 HARMFUL = """
@@ -122,7 +124,7 @@ def test_desk_command_shows_the_images_and_takes_a_free_port(photos, chromium):
                 assert "desk_or_error" not in page.locator("body").inner_text()
                 web.ARTEFACTS.mkdir(exist_ok=True)
                 page.screenshot(path=web.ARTEFACTS / "desk-command.png", full_page=True)
-        assert process.returncode == 0
+        assert process.returncode == 0 and "ping" not in process.printed
     assert outside == [] and not (photos / "hit").exists()
 
 
@@ -220,21 +222,27 @@ def test_desk_command_keeps_the_token_from_the_command_line_of_the_browser(photo
 
 
 @needs_browser
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_redirect_leads_to_a_dark_desk_where_the_browser_prefers_that(tmp_path, chromium, scheme):
-    address = "http://127.0.0.1:8000/?token=1"
-    (tmp_path / "redirect.html").write_text(REDIRECT.format(address=address))
-    page = chromium.new_page(color_scheme=scheme)
-    page.route("http://127.0.0.1:8000/**", lambda route: route.fulfill(body="the desk"))
-    page.goto((tmp_path / "redirect.html").as_uri(), wait_until="commit")
-    page.wait_for_url(re.compile("^http:"), wait_until="commit")
-    assert page.url == address + ("&theme=dark" if scheme == "dark" else "")
-    page.close()
+def test_desk_is_dark_while_the_browser_prefers_that(photos, chromium):
+    import web
+
+    with desk_page(chromium, photos, "photos", "--model", "model.py:load") as (page, _):
+        lightness = """() => { const context = document.createElement('canvas').getContext('2d');
+            context.fillStyle = getComputedStyle(document.querySelector('.et-desk')).backgroundColor;
+            context.fillRect(0, 0, 1, 1); return context.getImageData(0, 0, 1, 1).data[0]; }"""
+        assert page.evaluate(lightness) > 200
+        page.emulate_media(color_scheme="dark")
+        assert web.wait_until(lambda: page.evaluate(lightness) < 60)
+        page.reload(wait_until="domcontentloaded")
+        page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
+        assert page.evaluate(lightness) < 60 and page.evaluate("document.body.dataset.jpThemeLight") == "false"
+        page.goto(f"{page.url}&theme=light", wait_until="domcontentloaded")
+        page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
+        assert page.evaluate(lightness) > 200
 
 
 def test_voila_of_the_notebook_has_the_policy_of_the_command():
     settings = json.loads((Path(__file__).parent.parent / "voila.json").read_text())["Voila"]["tornado_settings"]
-    assert settings == {"headers": {"Content-Security-Policy": SAME_MACHINE}}
+    assert settings == SERVER
 
 
 def run_cell(notebook):

@@ -52,13 +52,14 @@ KERNELS = {} if os.name == "nt" else {"KernelManager": {"transport": "ipc"}}
 CLOSED_PAGES = {"MappingKernelManager": {"cull_idle_timeout": 75, "cull_interval": 15}}
 """Settings that end the kernel of a closed page within two minutes; its work is kept in the cache."""
 
+SERVER = {"headers": {"Content-Security-Policy": SAME_MACHINE}, "ws_ping_interval": 0}
+"""Settings of the server; connections on one machine need no pings, of whose default times Tornado warns."""
 
 REDIRECT = (
-    '<!DOCTYPE html><meta charset="utf-8"><title>The desk</title><a href="{address}">The desk</a><script>'
-    'const isDark = matchMedia("(prefers-color-scheme: dark)").matches;'
-    'location.replace(document.querySelector("a").href + (isDark ? "&theme=dark" : ""));</script>'
+    '<!DOCTYPE html><meta charset="utf-8"><title>The desk</title><a href="{address}">The desk</a>'
+    '<script>location.replace(document.querySelector("a").href);</script>'
 )
-"""A page that leads to the desk, which is dark if the browser prefers that."""
+"""A page that leads to the desk."""
 
 
 class DeskServer(Voila):
@@ -109,7 +110,7 @@ def serve_desk(folder: Path, model: str, clean: Path | None = None, retain: Path
         server.ip = ADDRESS
         server.port = FIRST_PORT
         server.auto_token = True
-        server.tornado_settings = {"headers": {"Content-Security-Policy": SAME_MACHINE}}
+        server.tornado_settings = SERVER
         server.start()
 
 
