@@ -29,8 +29,9 @@ from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import Comparison, label_margins, predict
 from edittools.selection.checks import cost_checks, gain_check, help_checks, retained_check
 from edittools.selection.effects import Effect
+from edittools.selection.finetuning import FINETUNING
 from edittools.selection.splits import Splits
-from edittools.selection.verdict import INSTEAD, Check, verdict_of
+from edittools.selection.verdict import COSTS, Check, verdict_of
 from edittools.widgets import desk_panel as panel
 from edittools.widgets import session as session_module
 from edittools.widgets.desk import (
@@ -48,13 +49,13 @@ from edittools.widgets.image_sets import MOST_BYTES, read_set
 from edittools.widgets.materials import BLANK_STICKER, MATERIALS, SURROUNDINGS, inpaint, replace_by_material
 from edittools.widgets.result import (
     BETTER,
-    COMPARE,
     FIND,
     MEASURING,
     NO_BETTER,
     SELECT,
     TOO_COSTLY,
     Result,
+    compared,
     described,
     with_verdict,
 )
@@ -683,6 +684,8 @@ class Found:
     in_words: bool = False
     not_compared: str = ""
     effects: dict = field(default_factory=dict)
+    alternative_effects: dict = field(default_factory=dict)
+    splits: Splits = field(default_factory=lambda: Splits(torch.zeros(0)))
 
     @property
     def selection(self):
@@ -821,23 +824,72 @@ def test_stop_keeps_the_first_edit_and_says_at_once_that_it_stops(desk, tiny, mo
 
 
 def test_next_step_is_taken_by_its_button(desk, tiny, monkeypatch):
-    not_compared = Check("fine-tuning is compared", None, "fine-tuning was not compared", line=INSTEAD)
-    monkeypatch.setattr(session_module, "repair", instant_repair(tiny, checks=[HELPS, not_compared]))
+    monkeypatch.setattr(session_module, "repair", instant_repair(tiny, checks=[HELPS]))
     controls = desk.controls
     assert controls.next_step.layout.display == "none"
     monkeypatch.setattr(EditSession, "can_search", True)
     assert rewritten(desk).action == SELECT and not controls.next_step.layout.display
     controls.next_step.click()
     desk.wait(60)
-    assert desk.result.word == "use" and desk.result.action == COMPARE
-    compared = []
-    monkeypatch.setattr(desk, "_compare_finetuning", lambda: compared.append(desk.edit) or panel.Outcome(COMPARED))
-    controls.next_step.click()
-    desk.wait(60)
-    assert compared == [desk.edit] and controls.message.text == COMPARED
+    assert desk.result.word == "use" and not desk.result.action
     desk.undo()
     desk.undo()
     assert controls.next_step.layout.display == "none"
+
+
+@pytest.mark.parametrize("checks", [None, [HELPS]])
+def test_selected_edit_is_compared_with_fine_tuning_once_whatever_its_verdict(desk, tiny, monkeypatch, checks):
+    monkeypatch.setattr(session_module, "repair", instant_repair(tiny, checks=checks))
+    compare = desk.controls.compare
+    assert compare.layout.display == "none"
+    rewritten(desk)
+    assert compare.disabled
+    desk.find_best()
+    desk.wait(60)
+    assert not compare.layout.display and not compare.disabled
+
+    def finish():
+        step = desk.session._steps[-1]
+        step.result = replace(step.result, comparison="Fine-tuning corrects 3 of 7.")
+        desk._show()
+        return panel.Outcome(COMPARED)
+
+    monkeypatch.setattr(desk, "_compare_finetuning", finish)
+    compare.click()
+    desk.wait(60)
+    assert compare.disabled and "3 of 7" in desk.controls.verdict.text
+    desk.undo()
+    assert compare.disabled
+
+
+def test_verdict_names_what_the_edit_corrects_and_costs_in_its_sentence(tiny):
+    result = Result(None, torch.zeros(0), comparison("xx.", "x.."), None, None)
+    effects = {
+        "concept": effect("x" * 9 + "..", "." * 7 + "xx" + ".x"),
+        "clean": effect("..x.", "x..."),
+    }
+    own_class = Check("the own class is kept", False, "11 of 20 are correct", at_best="unclear", line=COSTS)
+    for checks in ([HELPS], [HELPS, own_class]):
+        shown = with_verdict(result, replace(found(None, checks, in_words=True), effects=effects))
+        assert "7 of 9" in shown.reason and "1 of 2" in shown.reason
+    assert "11 of 20" in shown.reason
+    shown = with_verdict(result, replace(found(None, [HELPS]), effects=effects))
+    assert "2 of 4" in shown.reason and "+0.00" in shown.reason
+
+
+@pytest.mark.parametrize(("of_finetuning", "p"), [("." * 9 + "x" * 3, "p 1"), ("x" * 12, "p 0.002")])
+def test_comparison_says_what_fine_tuning_corrects_and_changes(of_finetuning, p):
+    before = "x" * 12
+    effects = {"concept": effect(before, "." * 10 + "xx"), "clean": effect("....", "....")}
+    said = []
+    for changed in ("....", "xxxx"):
+        other = {"concept": effect(before, of_finetuning), "clean": effect("....", changed)}
+        fix = replace(found(None, [HELPS]), effects=effects, alternative_effects={FINETUNING: other})
+        said.append(compared(fix))
+        assert f"{of_finetuning.count('.')} of 12" in said[-1] and "10 of 12" in said[-1] and p in said[-1]
+        assert f"{changed.count('x')} of 4" in said[-1] and "0 of 4" in said[-1]
+    assert len(said[1]) > len(said[0])  # fine-tuning exceeds a limit
+    assert compared(found(None, [HELPS])) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """What a desk keeps: after a restart, marks, choices, and the last edit are there, for its folder and model only."""
 
+import re
+from operator import attrgetter
+
 import pytest
 import torch
 from conftest import TinyNet, noise, randomise_norms, save_image
@@ -8,6 +11,8 @@ from edittools import widgets
 from edittools.classifiers import Classifier
 from edittools.metrics import predict
 from edittools.widgets.desk import RESUMED
+from edittools.widgets.desk_panel import HELD_OUT
+from edittools.widgets.result import BEFORE_CHANGE
 
 MASK = torch.zeros(32, 32)
 MASK[4:12, 4:12] = 1
@@ -108,18 +113,85 @@ def test_work_of_another_model_or_folder_or_a_damaged_file_is_not_taken(tiny, fo
     assert not kept_desk(tiny, folders).session.marked
 
 
-def test_edit_of_the_last_desk_that_writes_is_kept_when_two_have_one_folder(tiny, folders):
+def test_marks_of_two_desks_on_one_folder_are_all_kept_and_the_edit_that_was_made_last(tiny, folders):
     one = kept_desk(tiny, folders)
     other = kept_desk(tiny, folders)
-    for desk, mask in ((one, MASK), (other, MASK.flip(0))):
+    for desk, number, mask in ((one, 2, MASK), (other, 4, MASK.flip(0))):
+        desk.choose(desk.order[number])
         desk.editor.mask = mask
         desk.rewrite()
         desk.wait(60)
     assert one.edit.digest != other.edit.digest
-    one.choose(1)
-    one.editor.mask = MASK
-    one._keep()
-    assert kept_desk(tiny, folders).edit.digest == one.edit.digest
+    labeled = one.session.name(one.order[5])
+    another = next(name for name in tiny.classes if name != one.session.class_name(one.order[5]))
+    one.choose(one.order[5])
+    one.controls.class_name.value = another
+    one.wait(60)
+    last = kept_desk(tiny, folders)
+    assert last.edit.digest == other.edit.digest
+    masks = {last.session.name(index): last.session._marks[index] for index in last.session.marked}
+    assert len(masks) == 2 and torch.equal(masks[other.session.name(other.index)], MASK.flip(0))
+    assert last.session.class_name(last.session.images.names.index(labeled)) == another
+    other.editor.mask = None  # a mark is removed by the desk that drew it
+    other.wait(60)
+    assert len(kept_desk(tiny, folders).session.marked) == 1
+
+
+@pytest.fixture
+def selected(tiny, folders):
+    """A desk with a selected edit."""
+    for number, image in enumerate(noise(120, seed=3)):
+        save_image(folders[1] / f"{number}.png", image)
+    desk = kept_desk(tiny, folders)
+    desk.session.candidate_layers = ("conv1",)
+    most_frequent = int(desk.session.clean.labels.mode().values)
+    for index in desk.order:  # ordinary images of other classes than the mark's are needed
+        desk.choose(index)
+        desk.editor.mask = MASK
+        if desk.session.own_class(desk.exemplar) != most_frequent:
+            break
+    desk.find_best()
+    desk.wait(300)
+    return desk
+
+
+def test_verdict_and_report_of_a_selected_edit_are_there_after_a_restart(selected, tiny, folders, tmp_path):
+    again = kept_desk(tiny, folders)
+    for name in ("title_text", "verdict.word", "verdict.text", "verdict.details", "report.disabled"):
+        read = attrgetter(name)
+        assert read(again.controls) == read(selected.controls), name
+    assert again.controls.title_text == HELD_OUT and again.result.clean is not None
+    assert again.controls.compare.disabled
+    with pytest.raises(ValueError, match="search"):
+        again.compare_finetuning()
+    again.save_report(tmp_path / "again" / "report.html")
+    again.wait(60)
+    selected.save_report(tmp_path / "selected" / "report.html")
+    selected.wait(60)
+    for name in ("report.html", "report.json"):
+        texts = [(tmp_path / folder / name).read_text() for folder in ("again", "selected")]
+        without_time = [re.sub(r"\d{4}-\d\d-\d\dT[\d:+]*", "", text) for text in texts]
+        assert without_time[0] == without_time[1]
+    again.undo()
+    assert again.controls.report.disabled
+
+
+def test_verdict_after_a_restart_with_other_images_is_marked(selected, tiny, folders, tmp_path):
+    assert BEFORE_CHANGE not in selected.result.reason
+    next(folders[1].glob("1*.png")).unlink()
+    again = kept_desk(tiny, folders)
+    assert again.result.word == selected.result.word and again.result.reason.count(BEFORE_CHANGE) == 1
+    assert kept_desk(tiny, folders).result.reason.count(BEFORE_CHANGE) == 1
+    index = again.order[-1]
+    again.session.relabel(index, next(name for name in tiny.classes if name != again.session.class_name(index)))
+    assert again.session.update().reason.count(BEFORE_CHANGE) == 1 and again.result.repair is not None
+
+
+def test_damaged_verdict_is_left_out(selected, tiny, folders, tmp_path):
+    [path] = (tmp_path / "cache" / "desk").glob("*-verdict-*")
+    path.write_text("{}")
+    again = kept_desk(tiny, folders)
+    assert again.edit.digest == selected.edit.digest and again.result.repair is None
 
 
 def test_desk_without_keep_writes_nothing(tiny, folders, tmp_path):

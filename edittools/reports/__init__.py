@@ -3,7 +3,7 @@
 Next to the page, a JSON file holds what it says for programs.
 """
 
-from edittools.reports.data import package_versions, plain, report_paths, save_report
+from edittools.reports.data import package_versions, plain, report_paths, save_report, write_report
 from edittools.reports.page import (
     Bar,
     Card,
@@ -13,7 +13,6 @@ from edittools.reports.page import (
     SheetRow,
     render,
     render_sheet,
-    save_page,
 )
 from edittools.reports.pictures import data_uri, shade
 
@@ -30,7 +29,7 @@ __all__ = [
     "render",
     "render_sheet",
     "report_paths",
-    "save_page",
     "save_report",
     "shade",
+    "write_report",
 ]

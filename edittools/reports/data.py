@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edittools._caching import atomic_path
-from edittools.reports.page import Page, save_page
+from edittools.reports.page import Page, render
 
 PACKAGES = ("edittools", "torch", "torchvision", "numpy", "scipy", "safetensors")
 """The packages whose versions a report lists."""
@@ -40,11 +40,16 @@ def save_report(page: Page, data: Mapping[str, Any], paths: tuple[Path, Path]) -
     Raises:
         ValueError: if a number is not finite.
     """
+    write_report(render(page), data, paths)
+
+
+def write_report(page: str, data: Mapping[str, Any], paths: tuple[Path, Path]) -> None:
+    """Write a report that is rendered already, see `save_report`."""
     page_path, data_path = paths
-    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
-    save_page(page, page_path)
-    with atomic_path(data_path) as temporary:
-        temporary.write_text(f"{text}\n", encoding="utf-8")
+    texts = {page_path: page, data_path: f"{json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)}\n"}
+    for path, text in texts.items():
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def plain(value: Any) -> Any:

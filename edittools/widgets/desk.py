@@ -48,7 +48,7 @@ from edittools.widgets.editor import MaskEditor, strongest_heat
 from edittools.widgets.image_sets import ImageSource, check_source, counted
 from edittools.widgets.kept import KeptWork, Work
 from edittools.widgets.pixels import StaticFigure, plain_text
-from edittools.widgets.result import COMPARE, FIND, SELECT, Result, sentence
+from edittools.widgets.result import FIND, SELECT, Result, sentence
 from edittools.widgets.session import ALL, CONCEPT, EditSession, Sighting, describe_net_cost
 
 MAX_IMAGES = 60
@@ -406,7 +406,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         Raises:
             ValueError: if the edit was not selected by `find_best`.
         """
-        _ = self.session.searched  # refuses an edit that was not selected at once
+        self.session.check_has_report()  # refuses an edit that was not selected at once
         self._submit(partial(self._save_report, path), "writing the report …")
 
     def load(self, path: str | os.PathLike) -> None:
@@ -916,6 +916,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls = self._controls
         controls.rewrite.on_click(self._with_errors_shown(lambda _: self._request_rewrite()))
         controls.next_step.on_click(self._with_errors_shown(lambda _: self._take_next_step()))
+        controls.compare.on_click(self._with_errors_shown(lambda _: self.compare_finetuning()))
         controls.stop.on_click(self._with_errors_shown(lambda _: self.stop()))
         controls.find.on_click(self._with_errors_shown(lambda _: self.find_elsewhere()))
         controls.sheet.on_click(self._with_errors_shown(lambda _: self.show_contact_sheet()))
@@ -953,7 +954,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     def _take_next_step(self) -> None:
         """Do what the verdict suggests."""
-        steps = {SELECT: self.find_best, FIND: self.find_elsewhere, COMPARE: self.compare_finetuning}
+        steps = {SELECT: self.find_best, FIND: self.find_elsewhere}
         result = self._session.result
         if result is not None:
             steps[result.action]()

@@ -18,8 +18,9 @@ from edittools.auditing.sheet import WindowGroup, describe
 from edittools.images import resized
 from edittools.metrics import SIGNS, state_of
 from edittools.selection.verdict import DO_NOT_USE, USE
+from edittools.widgets.kept import KeptVerdict
 from edittools.widgets.pixels import to_base64, to_jpeg, to_pixels, to_png
-from edittools.widgets.result import BETTER, COMPARE, FIND, NO_BETTER, SELECT, TOO_COSTLY, Result, sentence
+from edittools.widgets.result import BETTER, FIND, NO_BETTER, SELECT, TOO_COSTLY, Result, sentence
 from edittools.widgets.session import AFTER, ALL, BEFORE, NEITHER, NO_LABEL, EditSession
 
 HELD_OUT = "Selected edit"
@@ -41,9 +42,12 @@ STOPPING = "Stopping …"
 NEXT_STEPS = {
     SELECT: ("Find the best", "select layer, rank, and strength by ordinary images with the mark"),
     FIND: ("Find it elsewhere", "find the images that hold the mark of x', right and wrong ones"),
-    COMPARE: ("Compare with fine-tuning", "fine-tune the whole network without labels on the same images"),
 }
 """The name and the hint of the button that takes a next step."""
+
+COMPARE_HINT = "fine-tune the whole network without labels on the same images, and compare it with the edit"
+COMPARED_HINT = "the verdict says how fine-tuning compares with the edit"
+SELECTED_BEFORE_HINT = "the edit was selected before the desk was started: press Rewrite to select it again first"
 
 JUDGMENT_OF_KEYS = {"1": BEFORE, "2": AFTER, "0": NEITHER}
 """What a key says of an image whose prediction changes."""
@@ -272,6 +276,7 @@ class Controls(ipywidgets.VBox):
 
     def __init__(self) -> None:
         self._is_complete = False
+        self._can_compare = False
         self._stopping = ""
         self.is_filling = False
         wide = {"style": {"description_width": "76px"}, "layout": {"width": "100%"}}
@@ -328,6 +333,7 @@ class Controls(ipywidgets.VBox):
         self.title_text = ""
         self.verdict = Message()
         self.next_step = button("", "")
+        self.compare = button("Compare with fine-tuning", COMPARE_HINT)
         self.changes = button("What changes?", "the images whose prediction changes with the edit, to be judged")
         self.undo = button("Undo edit", "go back to the previous result")
         self.path = ipywidgets.Text(description="file", continuous_update=False, **narrow)
@@ -367,7 +373,7 @@ class Controls(ipywidgets.VBox):
                 self.message,
                 self.title,
                 self.verdict,
-                row(self.next_step, self.changes),
+                row(self.next_step, self.compare, self.changes),
                 row(self.undo, self.path, self.save, self.report, self.upload),
             ]
         )
@@ -451,6 +457,7 @@ class Controls(ipywidgets.VBox):
         for control in (self.find, self.sheet, self.next_step):
             control.disabled = is_searching or not self._is_complete
         self.changes.disabled = is_searching or self.save.disabled
+        self.compare.disabled = is_searching or not self._can_compare
         self.stop.disabled = bool(self._stopping) or not is_searching
         for part in (self.progress, self.status):
             part.layout.display = "" if is_searching else "none"
@@ -483,10 +490,12 @@ class Controls(ipywidgets.VBox):
             self.title.value = ""
             self.verdict.show("")
             self.next_step.layout.display = "none"
+            self.compare.layout.display = "none"
         else:
             self.title_text = HELD_OUT if result.repair is not None else NOT_HELD_OUT
+            self._show_comparison(result)
             self.title.value = f"<h4>{self.title_text}</h4>"
-            text = "\n".join(line for line in (sentence(result.reason), result.step) if line)
+            text = "\n".join(line for line in (sentence(result.reason), result.comparison, result.step) if line)
             self.verdict.show(text, details=result.details, word=result.word, tone=TONES.get(result.word, ""))
             self.next_step.layout.display = "" if result.action else "none"
             self.next_step.description, self.next_step.tooltip = NEXT_STEPS.get(result.action, ("", ""))
@@ -495,6 +504,16 @@ class Controls(ipywidgets.VBox):
         self.save.disabled = not has_edit
         self.changes.disabled = not has_edit or not self.stop.disabled
         self.report.disabled = result is None or result.repair is None
+
+    def _show_comparison(self, result: Result) -> None:
+        """Offer to compare a selected edit with fine-tuning, or say why that is not possible."""
+        is_kept = isinstance(result.repair, KeptVerdict)
+        self._can_compare = result.repair is not None and not is_kept and not result.comparison
+        self.compare.layout.display = "none" if result.repair is None else ""
+        self.compare.disabled = not self._can_compare or not self.stop.disabled
+        self.compare.tooltip = COMPARE_HINT
+        if not self._can_compare:
+            self.compare.tooltip = COMPARED_HINT if result.comparison else SELECTED_BEFORE_HINT
 
     def show_heat(self, strongest: float | None, favored: str = "", against: str = "") -> None:
         """Show what the colors of a heat map mean.

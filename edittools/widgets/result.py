@@ -7,12 +7,21 @@ from torch import Tensor
 
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison
+from edittools.metrics import Comparison, mcnemar
 from edittools.selection import Assessment, Check, Verdict
-from edittools.selection.checks import accuracy_check, breaks_too_many, describe_effect, loses_too_much, retained_check
+from edittools.selection.checks import (
+    accuracy_check,
+    breaks_too_many,
+    describe_effect,
+    is_within_limits,
+    loses_too_much,
+    retained_check,
+)
 from edittools.selection.effects import Effect
+from edittools.selection.finetuning import FINETUNING
 from edittools.selection.splits import RETAINED
-from edittools.selection.verdict import HELPS, INSTEAD, UNCLEAR, USE
+from edittools.selection.verdict import COSTS, HELPS, INSTEAD, SIGNIFICANCE, UNCLEAR, USE
+from edittools.widgets.kept import KeptVerdict
 
 BEFORE_CHANGE = "measured before images or labels were changed"
 """What is said of an edit that was selected before images or labels changed."""
@@ -23,7 +32,7 @@ MEASURING = "The cost on other images is being measured …"
 BETTER, NO_BETTER, TOO_COSTLY = "promising", "no improvement", "too costly"
 """The words for an edit that was made from the exemplar, on images on which settings are tried."""
 
-SELECT, FIND, COMPARE = "select an edit", "find it elsewhere", "compare with fine-tuning"
+SELECT, FIND = "select an edit", "find it elsewhere"
 """The next steps that a button takes."""
 
 
@@ -38,11 +47,12 @@ class Result:
         retain: what it does to the retained images; None if there are none.
         clean: what it does to the clean images on which accuracy is measured; None if there are none.
         word: what to think of the edit: the word of a verdict, or `BETTER`, `NO_BETTER`, or `TOO_COSTLY`.
-        reason: why, as a clause without a period.
+        reason: why, as a clause without a period: what it corrects, and what it costs.
+        comparison: how it compares with fine-tuning, a sentence; empty if that was not compared.
         step: what to do next, a sentence; may be empty.
-        action: which button takes this step, one of `SELECT`, `FIND`, and `COMPARE`; empty for none.
+        action: which button takes this step, `SELECT` or `FIND`; empty for none.
         details: everything else, one sentence per line.
-        repair: the assessment of the edit, if it was selected by ordinary images.
+        repair: the assessment of the edit, or the verdict of an earlier session on it, if ordinary images selected it.
         data: the images and labels that it was computed with.
         counted: what to call the images that are compared.
     """
@@ -54,17 +64,18 @@ class Result:
     clean: Effect | None = field(repr=False)
     word: str = ""
     reason: str = ""
+    comparison: str = ""
     step: str = ""
     action: str = ""
     details: str = field(default="", repr=False)
-    repair: Assessment | None = field(default=None, repr=False)
+    repair: Assessment | KeptVerdict | None = field(default=None, repr=False)
     data: LabelledImages | None = field(default=None, repr=False)
     counted: str = field(default="images", repr=False)
 
     @property
     def verdict(self) -> str:
-        """The word and the reason, and the next step on a line of its own."""
-        lines = [f"{self.word}: {sentence(self.reason)}", self.step]
+        """The word and the reason; the comparison and the next step each have a line of their own."""
+        lines = [f"{self.word}: {sentence(self.reason)}", self.comparison, self.step]
         return "\n".join(line for line in lines if line)
 
 
@@ -152,7 +163,7 @@ def _reason(result: Result) -> str:
 
 
 def with_verdict(result: Result, fix: Assessment, before_change: bool = False) -> Result:
-    """Give a result the verdict on the selected edit: the first reason, one next step, and the rest as details.
+    """Give a result the verdict on the selected edit: what it corrects and costs, one next step, and the details.
 
     Args:
         result: the result of the edit that is applied.
@@ -161,30 +172,108 @@ def with_verdict(result: Result, fix: Assessment, before_change: bool = False) -
     """
     verdict = fix.verdict
     deciding = [check for check in verdict.checks if check.allows == verdict.word and check.figure]
-    reason = verdict.reason if verdict.word == USE or not deciding else deciding[0].figure
-    if before_change:
-        reason = f"{reason} ({BEFORE_CHANGE})"
     step, action = _next_step(verdict, deciding)
     others = fix.summary().split("\n")[1:]  # the first line is the verdict
     rest = [verdict.advice, *others] if verdict.advice and verdict.advice != step else others
-    return replace(
+    result = replace(
         result,
         word=verdict.word,
-        reason=reason,
+        reason="; ".join(_clauses(fix, deciding)),
+        comparison=compared(fix),
         step=step,
         action=action,
         details="\n".join(rest),
         repair=fix,
     )
+    return _marked(result) if before_change else result
+
+
+def with_kept_verdict(result: Result, kept: KeptVerdict, before_change: bool) -> Result:
+    """Give a result the verdict of an earlier session on the selected edit; the arguments are as above."""
+    result = replace(result, **kept.texts, repair=kept)
+    return _marked(result) if before_change else result
+
+
+def texts_of(result: Result) -> dict[str, str]:
+    """Return what a result says of an edit that was selected, to be kept, see `with_kept_verdict`."""
+    return {name: getattr(result, name) for name in ("word", "reason", "comparison", "step", "action", "details")}
+
+
+def _marked(result: Result) -> Result:
+    """Say that an edit was measured before images or labels were changed."""
+    if result.reason.endswith(f"({BEFORE_CHANGE})"):
+        return result
+    return replace(result, reason=f"{result.reason} ({BEFORE_CHANGE})")
+
+
+def _clauses(fix: Assessment, deciding: list[Check]) -> list[str]:
+    """Say what the selected edit corrects, what it costs, and what decided the verdict.
+
+    Args:
+        fix: the assessment of the edit.
+        deciding: the checks that decided, with a figure.
+    """
+    gain = ""
+    if "concept" in fix.effects:
+        gain = f"it {describe_effect(fix.effects['concept'].by_scene, 'images with the mark')}"
+    cost = ""
+    if "clean" in fix.effects:
+        clean = fix.effects["clean"]
+        changed = f"{clean.changed_by_scene} of {clean.scene_count:,} predictions on clean images change"
+        cost = f"{changed}, and their accuracy by {clean.by_scene.accuracy_change:+.2f} points"
+    if fix.verdict.word == USE:
+        unknown = [check.figure for check in fix.verdict.checks if check.line == COSTS and check.holds is None]
+        clauses = [gain, cost, "no measured cost exceeds its limit", *unknown[:1]]
+    elif not deciding:
+        clauses = [gain, cost, fix.verdict.reason]
+    elif deciding[0].line == HELPS:
+        clauses = [deciding[0].figure, cost]
+    elif deciding[0].line == COSTS:
+        clauses = [gain, f"but {deciding[0].figure}" if gain else deciding[0].figure]
+    elif deciding[0].line == INSTEAD:
+        clauses = [gain, cost]
+    else:
+        clauses = [gain, cost, f"but {deciding[0].figure}"]
+    return [clause for clause in clauses if clause]
+
+
+def compared(fix: Assessment) -> str:
+    """Say in one sentence how the selected edit compares with fine-tuning; empty if that was not compared.
+
+    Args:
+        fix: the assessment of the edit.
+    """
+    of_finetuning = fix.alternative_effects.get(FINETUNING)
+    if of_finetuning is None:
+        return ""
+    if "concept" not in fix.effects:
+        return "Fine-tuning cannot be compared with the edit without labeled images that show the mark."
+    edited = fix.effects["concept"]
+    other = of_finetuning["concept"]
+    parts = []
+    for name, effects in (("fine-tuning", of_finetuning), ("the edit", fix.effects)):
+        found = effects["concept"].by_scene
+        text = f"{name} corrects {found.corrected} of {int(found.before.sum()):,} images with the mark"
+        if "clean" in effects:
+            changed = effects["clean"].changed_by_scene
+            text += f" and changes {changed} of {effects['clean'].scene_count:,} predictions on clean images"
+        parts.append(text)
+    between = Effect(edited.labels, edited.after, other.after, edited.scenes).by_scene
+    p = mcnemar(between.corrected, between.broken)
+    if p > SIGNIFICANCE:
+        judgment = f"which corrects more cannot be told (p {p:.2g})"
+    else:
+        better = "fine-tuning" if between.corrected > between.broken else "the edit"
+        judgment = f"{better} corrects more (p {p:.2g})"
+    if not is_within_limits(fix.splits, of_finetuning):
+        judgment += ", and fine-tuning exceeds a limit of its cost"
+    return sentence(f"{'; '.join(parts)}: {judgment}")
 
 
 def _next_step(verdict: Verdict, deciding: list[Check]) -> tuple[str, str]:
     """Return what to do next, and which button does it; empty for none."""
     if verdict.word == USE:
-        is_compared = not any(check.line == INSTEAD and check.holds is None for check in verdict.checks)
-        if is_compared:
-            return "Save it.", ""
-        return "Save it, or compare it with fine-tuning first.", COMPARE
+        return "Save it.", ""
     if not deciding:
         return verdict.advice, ""
     check = deciding[0]

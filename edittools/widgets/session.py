@@ -12,6 +12,7 @@ take long in a single thread, one after the other; `probabilities_of` and `evide
 meanwhile.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -40,8 +41,9 @@ from edittools.metrics import Comparison, label_margins, misclassified, predict,
 from edittools.moments import SecondMoment, measure
 from edittools.probing import evidence_map
 from edittools.probing.segmentation import Finder, suggest_masks
+from edittools.reports import render
 from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
-from edittools.scenes import scenes_of
+from edittools.scenes import scenes_of, thumbnails
 from edittools.selection import (
     Assessment,
     CachedActivations,
@@ -68,9 +70,17 @@ from edittools.widgets.image_sets import (
     with_names,
 )
 from edittools.widgets.initial_weights import InitialWeights
-from edittools.widgets.kept import Work
+from edittools.widgets.kept import KeptVerdict, Work
 from edittools.widgets.materials import MATERIALS, default_material, paste_window, replace_by_material
-from edittools.widgets.result import Preview, Result, described, preview_of, with_verdict
+from edittools.widgets.result import (
+    Preview,
+    Result,
+    described,
+    preview_of,
+    texts_of,
+    with_kept_verdict,
+    with_verdict,
+)
 
 ALL = "all"
 """The name of the group of all images."""
@@ -185,11 +195,15 @@ class _SheetPhotos:
 
 @dataclass(eq=False)
 class _Step:
-    """The names of the images that an edit of the session was made from, its last result, and its strength α."""
+    """The names of the images that an edit of the session was made from, its last result, and its strength α.
+
+    `kept` is the verdict on it as it is kept for another session, once that was asked for.
+    """
 
     sources: tuple[str, ...]
     result: Result
     strength: float = 1.0
+    kept: KeptVerdict | None = None
 
 
 class EditSession:
@@ -767,10 +781,12 @@ class EditSession:
         self._weights.check()
         step = self._steps[-1]
         outdated = step.result
-        if outdated.repair is None:
-            step.result = self.measure(outdated.edit, step.sources)
-        else:
+        if isinstance(outdated.repair, Assessment):
             step.result = self._result_of_search(outdated.repair, step.sources, before_change=True)
+        else:
+            step.result = self.measure(outdated.edit, step.sources)
+        if isinstance(outdated.repair, KeptVerdict):
+            step.result = with_kept_verdict(step.result, outdated.repair, before_change=True)
         return self.result
 
     def prepare(self, layer: str | None = None, progress: Progress | None = None) -> None:
@@ -1079,12 +1095,38 @@ class EditSession:
         choices = {
             "image": names[self.index],
             "material": self._material,
-            "labels": {names[index]: self.class_name(index) for index in sorted(self._entered)},
             "concept": concept,
-            "drawn_on": list(self._steps[-1].sources) if self._steps else [],
         }
         marks = {names[index]: self._marks[index] for index in self.marked}
-        return Work(marks, choices, self.edit)
+        labels = {names[index]: self.class_name(index) for index in sorted(self._entered)}
+        if not self._steps:
+            return Work(marks, labels, choices)
+        return Work(marks, labels, choices, self.edit, self._verdict_to_keep(), self._steps[-1].sources)
+
+    def _verdict_to_keep(self) -> KeptVerdict | None:
+        """Return the verdict on the last edit with its report, which is rendered once; None if it was not selected."""
+        step = self._steps[-1]
+        fix = step.result.repair
+        if fix is None or isinstance(fix, KeptVerdict):
+            return fix
+        if step.kept is None or step.kept.texts != texts_of(step.result):
+            measured_on = self._hash_of_sets(step.sources)
+            step.kept = KeptVerdict(texts_of(step.result), render(fix.page()), fix.report_data(), measured_on)
+        return step.kept
+
+    def _hash_of_sets(self, sources: Collection[str]) -> str:
+        """Hash the images and labels that measure an edit, in any order, by the thumbnails of the images.
+
+        Args:
+            sources: names of images that do not count, since the edit was made from them.
+        """
+        sets = {**self._sets, "images": self.images.subset(self._counted(sources))}
+        lines = []
+        for name, data in sets.items():
+            rounded = (255 * thumbnails(data)).round().to(torch.uint8)
+            for pixels, label in zip(rounded, data.labels.tolist(), strict=True):
+                lines.append(f"{name} {label} {hashlib.sha256(pixels.numpy().tobytes()).hexdigest()}")
+        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
     def resume_marks(self, work: Work) -> None:
         """Take the marks, the labels, the selected image, and the material of an earlier session.
@@ -1095,7 +1137,7 @@ class EditSession:
         for name, mask in work.marks.items():
             if name in numbers and mask.shape == self.image.shape[1:]:
                 self._marks[numbers[name]] = mask
-        for name, class_name in work.choices["labels"].items():
+        for name, class_name in work.labels.items():
             if name in numbers and class_name in self.classifier.classes:
                 self.relabel(numbers[name], class_name)
         self.index = numbers.get(work.choices["image"], self.index)
@@ -1104,6 +1146,9 @@ class EditSession:
 
     def resume_edit(self, work: Work) -> None:
         """Take the concept images and the last edit of an earlier session, and measure it.
+
+        The verdict on an edit that was selected comes with its report; if images or labels have changed since, it is
+        marked as measured before the change.
 
         Raises:
             ValueError: if too few clean images would be left, or if the edit was made for another classifier.
@@ -1118,7 +1163,10 @@ class EditSession:
             indices += [self._taken[index] for index in taken]
             self._concept = frozenset(indices) or None
         if work.edit is not None:
-            self.show(work.edit, tuple(work.choices["drawn_on"]))
+            result = self.show(work.edit, work.drawn_on)
+            if work.verdict is not None:
+                is_changed = self._hash_of_sets(work.drawn_on) != work.verdict.measured_on
+                self._steps[-1].result = with_kept_verdict(result, work.verdict, is_changed)
 
     @property
     def _numbers(self) -> dict[str, int]:
@@ -1170,20 +1218,29 @@ class EditSession:
         Raises:
             ValueError: if the last edit was not found by a search.
         """
-        fix = self.searched
+        self.check_has_report()
         path = Path(self.file_name).with_suffix(".html") if path is None else path
-        return fix.report(path_for_edit(path, fix.edit, ".html"))
+        return self._steps[-1].result.repair.report(path_for_edit(path, self.edit, ".html"))
+
+    def check_has_report(self) -> None:
+        """Check that the last edit has a report.
+
+        Raises:
+            ValueError: if it was not found by a search, of this session or of an earlier one.
+        """
+        if not self._steps or self._steps[-1].result.repair is None:
+            raise ValueError("a report is of an edit that a search has found; search for the best one first")
 
     @property
     def searched(self) -> Assessment:
         """The outcome of the search that found the last edit.
 
         Raises:
-            ValueError: if the last edit was not found by a search.
+            ValueError: if the last edit was not found by a search of this session.
         """
         fix = self._steps[-1].result.repair if self._steps else None
-        if fix is None:
-            raise ValueError("a report is of an edit that a search has found; search for the best one first")
+        if fix is None or isinstance(fix, KeptVerdict):
+            raise ValueError("the edit was not found by a search of this session; search for the best one first")
         return fix
 
     def undo(self) -> None:
