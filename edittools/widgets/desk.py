@@ -617,7 +617,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if is_optional and not session.can_search:
             return panel.Outcome()
         images = len(session.concept) + sum(len(data) for data in (session.clean, session.retain) if data is not None)
-        search = self._searching(images, quick_steps=len(session.candidate_layers))
+        layers = len(session.candidate_layers)
+        search = self._searching(images, costs=panel.costs_of_selection(layers), untimed_steps=layers)
         session.search(exemplar, search.bar)
         self._show()
         return panel.Outcome(SELECTED)
@@ -629,9 +630,9 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._show()
         return panel.Outcome(COMPARED)
 
-    def _searching(self, images: int, quick_steps: int = 0) -> panel.Search:
-        """Show a search, see `panel.Search`; *Stop* ends it."""
-        return panel.Search(self._controls.show_search, lambda: self._stop_requested, images, quick_steps)
+    def _searching(self, images: int, **options: Any) -> panel.Search:
+        """Show a search with these options, see `panel.Search`; *Stop* ends it."""
+        return panel.Search(self._controls.show_search, lambda: self._stop_requested, images, **options)
 
     def _work_bar(self, *arguments: Any, **options: Any) -> panel.Bar:
         """Make a bar where the bar of a search is, which *Stop* ends."""

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from edittools.auditing.sheet import WindowGroup, describe
 from edittools.images import resized
 from edittools.metrics import SIGNS, state_of
+from edittools.selection.select import FIRST_LAYERS, STRENGTHS
 from edittools.selection.verdict import DO_NOT_USE, USE
 from edittools.widgets.kept import KeptVerdict
 from edittools.widgets.pixels import to_base64, to_jpeg, to_pixels, to_png
@@ -55,14 +56,15 @@ JUDGMENT_OF_KEYS = {"1": BEFORE, "2": AFTER, "0": NEITHER}
 TONES = {USE: "good", BETTER: "good", DO_NOT_USE: "bad", NO_BETTER: "bad", TOO_COSTLY: "bad"}
 """The color of the word of a verdict; the other words are neither good nor bad."""
 
-COST_OF_STEP = 80.0
-"""About how long a step of a selection or of fine-tuning takes, in units of a prediction of an image."""
+COST_OF_RANKING, COST_OF_LAYER, COST_OF_CANDIDATE = 2.0, 33.0, 12.0
+"""About how long the steps of a selection take, in units of measuring an image: those that rank the layers, those that
+try the first of them, for which hosts run through the network, and all others."""
 
-COST_OF_RANKING = 8.0
-"""The same for each of the first steps of a selection, which rank the layers."""
+COST_OF_TRAINING = 80.0
+"""The same for a step of fine-tuning, in units of a prediction of an image."""
 
 LEAST_SHARE = 0.05
-"""The share of the work that is done before the time that is left is estimated."""
+"""The share of the work that is timed before the time that is left is estimated."""
 
 
 @dataclass(frozen=True)
@@ -595,7 +597,8 @@ class Search:
         show: is called with the share that is done, and with what is done at the moment.
         is_stopped: tells whether it should end.
         images: number of images on which edits are measured.
-        quick_steps: number of steps at the beginning that rank layers.
+        costs: numbers of steps, one kind after the other, and what each step of them costs, in units of an image.
+        untimed_steps: number of steps at the beginning whose time says little about that of the others.
     """
 
     def __init__(
@@ -603,15 +606,17 @@ class Search:
         show: Callable[[float, str], None],
         is_stopped: Callable[[], bool],
         images: int,
-        quick_steps: int = 0,
+        costs: Sequence[tuple[float, float]] = ((inf, COST_OF_TRAINING),),
+        untimed_steps: int = 0,
     ) -> None:
         self._show = show
         self._is_stopped = is_stopped
         self._images = images
-        self._quick_steps = quick_steps
+        self._costs = costs
+        self._untimed = self._cost(untimed_steps, 0)
         self._bars: list[Bar] = []
         self._total = inf  # until a bar of steps tells
-        self._started = monotonic()
+        self._timed_from: tuple[float, float] | None = None  # when the work that is timed began, and after what work
         self._seconds_left = inf
 
     def bar(self, *arguments: Any, **options: Any) -> Bar:
@@ -628,17 +633,31 @@ class Search:
         return sum(bar.n for bar in self._bars if bar.unit == unit)
 
     def _cost(self, steps: float, images: float) -> float:
-        """Return the work of steps, of which the first ones rank layers, and of images."""
-        quick = min(steps, self._quick_steps)
-        return quick * COST_OF_RANKING + (steps - quick) * COST_OF_STEP + images
+        """Return the work of steps and images."""
+        cost = images
+        for number, of_step in self._costs:
+            cost += min(steps, number) * of_step
+            steps -= min(steps, number)
+        return cost
 
     def _report(self, bar: Bar) -> None:
         """Show the share that is done, and how long the rest will take."""
-        share = min(self._cost(self._counted("step"), self._counted("image")) / self._total, 1.0)
-        if share >= LEAST_SHARE:
-            seconds = (monotonic() - self._started) * (1 - share) / share
-            self._seconds_left = min(self._seconds_left, seconds)
-        self._show(share, "; ".join(part for part in (bar.what, describe_time_left(self._seconds_left)) if part))
+        work = min(self._cost(self._counted("step"), self._counted("image")), self._total)
+        if self._timed_from is None and work >= self._untimed:
+            self._timed_from = (monotonic(), work)
+        if self._timed_from is not None:
+            started, before = self._timed_from
+            if work - before >= LEAST_SHARE * (self._total - before):
+                seconds = (monotonic() - started) * (self._total - work) / (work - before)
+                self._seconds_left = min(self._seconds_left, seconds)
+        status = "; ".join(part for part in (bar.what, describe_time_left(self._seconds_left)) if part)
+        self._show(work / self._total, status)
+
+
+def costs_of_selection(layers: int) -> list[tuple[float, float]]:
+    """Return the costs of the steps of a selection among a number of layers, see `Search`."""
+    first = len(STRENGTHS) * min(layers, FIRST_LAYERS)
+    return [(layers, COST_OF_RANKING), (first, COST_OF_LAYER), (inf, COST_OF_CANDIDATE)]
 
 
 def describe_time_left(seconds: float) -> str:
