@@ -1,5 +1,7 @@
 """*Find it elsewhere*, and the contact sheet of the session: images that hold a mark, for a person to confirm."""
 
+import re
+
 import pytest
 import torch
 from conftest import bars_that_call
@@ -8,12 +10,14 @@ import edittools as et
 from edittools.course.miniworld import scenes
 from edittools.images import LabelledImages
 from edittools.locate import Box
-from edittools.metrics import predict
+from edittools.metrics import mcnemar, predict
+from edittools.selection.checks import FEWEST_COMPARED, FEWEST_CORRECT
 from edittools.selection.splits import FAILURES, SAMPLE
+from edittools.selection.verdict import SIGNIFICANCE
 from edittools.widgets import session as session_module
 from edittools.widgets.desk import PAIR_MESSAGES, STOPPED, Desk
 from edittools.widgets.materials import paste_window
-from edittools.widgets.session import CONCEPT, NO_LABEL, EditSession
+from edittools.widgets.session import CONCEPT, FEWEST_WRONG, NO_LABEL, EditSession, Sighting, describe_checked
 
 ON_SNOW = 10
 """The number of scenes on snow among the clean images of a session."""
@@ -214,7 +218,9 @@ def test_desk_offers_images_and_uses_the_checked_ones(desk):
     assert [card["name"] for card in offered.cards] == [sighting.name for sighting in found] and not offered.checked
     numbers = [number for number, sighting in enumerate(found) if sighting.is_clean][:3]
     numbers += [number for number, sighting in enumerate(found) if not sighting.is_clean][:4]
+    assert desk.elsewhere.count.text.startswith("0 ")
     offered.checked = numbers
+    assert desk.elsewhere.count.text.startswith("7 ")
     desk._use_checked.click()
     desk.wait(60)
     assert desk.elsewhere.layout.display == "none" and controls.group.value == CONCEPT
@@ -227,6 +233,22 @@ def test_desk_offers_images_and_uses_the_checked_ones(desk):
     desk.use_checked()
     desk.wait(60)
     assert controls.group.value == "all" and len(desk.session.concept) == len(desk.session.images) == 19
+
+
+def sighting(label, predicted):
+    """An image of a class, or without a label, that is predicted as a class."""
+    logits = torch.eye(3)[predicted]
+    return Sighting(True, 0, Box(0, 0, 2, 2), torch.zeros(3, 8, 8), "", label, logits)
+
+
+def test_describe_checked_counts_what_a_verdict_still_needs():
+    checked = [sighting(0, 2)] * 4 + [sighting(1, 1)] * 3 + [sighting(2, 2)] * 15 + [sighting(None, 2)] * 2
+    numbers = [int(number) for number in re.findall(r"\d+", describe_checked(checked, 2, "cat"))]
+    assert numbers == [24, 4, 3, 15, 2, FEWEST_WRONG - 4, FEWEST_CORRECT - 3, FEWEST_COMPARED - 15]
+    enough = [sighting(0, 2)] * FEWEST_WRONG + [sighting(1, 1)] * FEWEST_CORRECT + [sighting(2, 2)] * FEWEST_COMPARED
+    counts = [FEWEST_WRONG, FEWEST_CORRECT, FEWEST_COMPARED]
+    assert [int(number) for number in re.findall(r"\d+", describe_checked(enough, 2, "cat"))] == [sum(counts), *counts]
+    assert mcnemar(FEWEST_WRONG, 0) <= SIGNIFICANCE < mcnemar(FEWEST_WRONG - 1, 0)
 
 
 def test_desk_can_stop_looking_for_the_mark(desk, monkeypatch):

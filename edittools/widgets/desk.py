@@ -49,7 +49,7 @@ from edittools.widgets.image_sets import ImageSource, check_source, counted
 from edittools.widgets.kept import KeptWork, Work
 from edittools.widgets.pixels import StaticFigure, plain_text
 from edittools.widgets.result import FIND, SELECT, Result, sentence
-from edittools.widgets.session import ALL, CONCEPT, EditSession, Sighting, describe_net_cost
+from edittools.widgets.session import ALL, CONCEPT, EditSession, Sighting, describe_checked, describe_net_cost
 
 MAX_IMAGES = 60
 """The largest number of images that are shown, the first ones of the order that is selected."""
@@ -196,6 +196,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._search_waits = False
         self._entered_label: tuple[int, str] | None = None  # of an image, until the worker has taken it
         self._sightings: list[Sighting] = []
+        self._own_class = 0  # of the mark that they may hold
         self._groups: list[WindowGroup] = []
         self._searched_for_changes = 0  # the number of images
         self._displayed_exemplar: Exemplar | None = None
@@ -650,14 +651,22 @@ class Desk(StaticFigure, ipywidgets.VBox):
         for sighting in self._sightings:
             probabilities = sighting.logits.softmax(dim=0)
             cards.append(panel.card(classes, sighting.label, probabilities, probabilities, name=sighting.name))
-        own_class = self._session.own_class(exemplar)
-        own = sum(sighting.label == own_class for sighting in self._sightings)
+        self._own_class = self._session.own_class(exemplar)
+        own = sum(sighting.label == self._own_class for sighting in self._sightings)
         images_offered = counted(len(self._sightings), "image")
-        counts = f"{images_offered}, {own} of them labeled {classes[own_class]}, the class that x' is predicted as."
+        own_name = classes[self._own_class]
+        counts = f"{images_offered}, {own} of them labeled {own_name}, the class that x' is predicted as."
         self.elsewhere.show(f"{counts} {SIGHTINGS}", images, cards)
         is_checked = map(self._session.is_concept, self._sightings)
         self.elsewhere.gallery.check(position for position, checked in enumerate(is_checked) if checked)
+        self._say_checked()
         return panel.Outcome("Below: the images that may hold the mark.")
+
+    def _say_checked(self) -> None:
+        """Say how many images are checked, and how many more a verdict needs."""
+        checked = [self._sightings[position] for position in self.elsewhere.gallery.checked]
+        class_name = self._session.classifier.classes[self._own_class]
+        self.elsewhere.count.show(describe_checked(checked, self._own_class, class_name))
 
     def _use_as_concept(self, sightings: Sequence[Sighting]) -> panel.Outcome:
         indices = self._session.use_as_concept(sightings)
@@ -923,6 +932,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.sheet.on_click(self._with_errors_shown(lambda _: self.show_contact_sheet()))
         self._check_all.on_click(lambda _: self.elsewhere.gallery.check(range(len(self._sightings))))
         self._check_none.on_click(lambda _: self.elsewhere.gallery.check(()))
+        self.elsewhere.gallery.observe(lambda _: self._say_checked(), "checked")
         self._use_checked.on_click(self._with_errors_shown(lambda _: self.use_checked()))
         windows = self.sheet.gallery
         windows.observe(self._with_errors_shown(lambda change: self._window_selected(change["new"])), "selected")

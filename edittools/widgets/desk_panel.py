@@ -232,6 +232,8 @@ class Busy(ipywidgets.HBox):
 class Shelf(ipywidgets.VBox):
     """Images that the desk offers below its columns, with what they are and what to do; hidden until there are some.
 
+    `count` says what was done with them so far.
+
     Args:
         gallery: where the images are shown.
         buttons: what can be done with them, besides closing the shelf.
@@ -241,9 +243,10 @@ class Shelf(ipywidgets.VBox):
         self.gallery = gallery
         self.title = heading(gallery.label)
         self.note = ipywidgets.HTML().add_class("et-quiet")
+        self.count = Message()
         self.close_button = button("Close", "hide these images")
         self.close_button.on_click(lambda _: self.hide())
-        super().__init__([row(self.title, *buttons, self.close_button), self.note, gallery])
+        super().__init__([row(self.title, *buttons, self.close_button), self.note, self.count, gallery])
         self.add_class("et-box").add_class("et-shelf")
         self.hide()
 

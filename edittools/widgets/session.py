@@ -52,6 +52,7 @@ from edittools.selection import (
     finetune_without_labels,
     repair,
 )
+from edittools.selection.checks import FEWEST_COMPARED, FEWEST_CORRECT
 from edittools.selection.effects import Effect
 from edittools.selection.hosts import FEWEST_IMAGES, MOST_REFERENCE, sample_of
 from edittools.selection.select import EXEMPLAR, select
@@ -100,6 +101,9 @@ MOST_SIGHTINGS = 240
 MOST_OF_OWN_CLASS = 60
 """The number of those that are of the mark's own class, if there are as many: the cost on it needs them."""
 
+FEWEST_WRONG = 6
+"""With fewer misclassified images of other classes, no edit corrects significantly more than it breaks."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sighting:
@@ -122,6 +126,34 @@ class Sighting:
     name: str
     label: int | None
     logits: Tensor = field(repr=False)
+
+
+def describe_checked(checked: Sequence[Sighting], own_class: int, class_name: str) -> str:
+    """Say how many images are checked that hold a mark, and how many more a verdict needs at least.
+
+    Args:
+        checked: these images.
+        own_class: the index of the mark's own class.
+        class_name: its name.
+    """
+    labeled = [sighting for sighting in checked if sighting.label is not None]
+    others = [sighting for sighting in labeled if sighting.label != own_class]
+    wrong = sum(int(sighting.logits.argmax()) != sighting.label for sighting in others)
+    correct = len(others) - wrong
+    own = len(labeled) - len(others)
+    parts = [f"{wrong} misclassified and {correct} correct ones of other classes", f"{own} labeled {class_name}"]
+    if len(labeled) < len(checked):
+        parts.append(f"{len(checked) - len(labeled)} without a label")
+    missing = {
+        "misclassified": FEWEST_WRONG - wrong,
+        "correct": FEWEST_CORRECT - correct,
+        f"labeled {class_name}": FEWEST_COMPARED - own,
+    }
+    needed = [f"{number} {what}" for what, number in missing.items() if number > 0]
+    text = f"{len(checked)} checked: {', '.join(parts)}."
+    if needed:
+        return f"{text} A verdict needs at least {', '.join(needed)} more."
+    return f"{text} That is enough for a verdict; more make it more certain."
 
 
 @dataclass(frozen=True, eq=False)
