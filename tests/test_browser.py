@@ -552,6 +552,8 @@ def test_help_fits_into_a_small_window_and_the_editor_follows_the_theme(drawn, r
     drawn.press("?")
     assert web.wait_until(lambda: shortcuts.is_visible() and is_inside_the_window(page, shortcuts))
     assert drawn.root.bounding_box()["height"] == height
+    is_cut_off = "list => [...list.querySelectorAll('dd, kbd')].some(e => e.scrollWidth > e.clientWidth + 1)"
+    assert not shortcuts.evaluate(is_cut_off) and not shortcuts.locator("section").last.is_visible()
     page.keyboard.press("Escape")
     assert web.wait_until(lambda: not shortcuts.is_visible())
     backgrounds = []

@@ -10,7 +10,7 @@ import web
 from test_browser import EditorView
 
 from edittools.widgets.desk import MARK_MESSAGE, PAIR_MESSAGES, STOPPED_SELECTION
-from edittools.widgets.desk_panel import NOT_HELD_OUT, TONES
+from edittools.widgets.desk_panel import AUTOMATIC, NOT_HELD_OUT, TONES
 from edittools.widgets.materials import SURROUNDINGS
 from edittools.widgets.session import CONCEPT, MOST_SIGHTINGS
 
@@ -399,6 +399,21 @@ def test_rewrite_by_keyboard(desk, page):
     desk.button("Rewrite").focus()
     page.keyboard.press("Enter")
     assert web.wait_until(lambda: desk.run("print(desk.result is before)") == "False"), before
+    desk.wait()
+    desk.run(f"desk.controls.layer.value = {AUTOMATIC!r}")
+    desk.wait()
+    desk.button("Rewrite").focus()
+    page.keyboard.press("Enter")  # the button is disabled while an edit is selected
+    has_focus = "message => message === document.activeElement"
+    assert web.wait_until(lambda: desk.root.locator(".et-says .et-message").evaluate(has_focus))
+    assert web.wait_until(desk.button("Stop").is_enabled)
+    page.keyboard.press("Shift+Tab")
+    while page.evaluate("document.activeElement.textContent") != "Stop":
+        page.keyboard.press("Shift+Tab")
+        assert page.evaluate("document.activeElement.closest('.et-desk') !== null")
+    page.keyboard.press("Enter")
+    desk.wait()
+    assert web.wait_until(lambda: desk.root.locator(".et-says .et-message").evaluate(has_focus))
 
 
 def test_desk_of_a_folder_shows_all_images_and_a_progress_bar_while_it_starts(desk, page):

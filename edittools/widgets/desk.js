@@ -18,10 +18,31 @@ const line = ([text, probability]) =>
     make("span", { class: "et-percent" }, probability),
   );
 
+// Keep the focus on the desk: a control that is disabled or hidden while it has the focus passes it on to what the desk
+// says, so that the Tab key goes on from there.
+function keepFocus(desk) {
+  let last = null;
+  const isLost = (node) => node.disabled || !node.isConnected || !node.getClientRects().length;
+  desk.addEventListener("focusin", ({ target }) => (last = target));
+  desk.addEventListener("focusout", ({ target }) => {
+    if (target === last && !isLost(target)) last = null;
+  });
+  const pass = () => {
+    if (!last || !isLost(last)) return;
+    const active = document.activeElement;
+    if (active === document.body || active === last) desk.querySelector(".et-says .et-message")?.focus();
+    else last = null;
+  };
+  new MutationObserver(pass).observe(desk, { subtree: true, childList: true, attributeFilter: ["disabled", "style", "hidden"] });
+}
+
 // Keep the keys that are pressed on the desk from JupyterLab, as soon as the desk is part of the page.
 function shield(el, tries = 600) {
   const desk = el.closest(".et-desk") ?? el;
-  if (!desk.dataset.shielded) desk.addEventListener("keydown", (event) => event.stopPropagation());
+  if (!desk.dataset.shielded) {
+    desk.addEventListener("keydown", (event) => event.stopPropagation());
+    if (desk !== el) keepFocus(desk);
+  }
   desk.dataset.shielded = "true";
   if (desk === el && tries) setTimeout(() => shield(el, tries - 1), 100);
 }
@@ -266,7 +287,7 @@ function largeView(model, visible, cardAt, enlarge) {
 function message({ model, el }) {
   const word = make("b", { class: "et-word" });
   const said = make("span");
-  const text = make("div", { class: "et-message", role: "status" }, word, said);
+  const text = make("div", { class: "et-message", role: "status", tabindex: -1 }, word, said);
   const long = make("div");
   const details = make("details", { class: "et-details" }, make("summary", {}, "Details"), long);
   el.append(text, details);

@@ -333,7 +333,7 @@ class Controls(ipywidgets.VBox):
             options=(ALL,),
             description="show",
         )
-        self.message = Message()
+        self.message = Message().add_class("et-says")
         self.title = heading("")
         self.title_text = ""
         self.verdict = Message()

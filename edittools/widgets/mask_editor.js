@@ -252,24 +252,38 @@ const POLYGON_HINTS = {
   keyboard: "Enter adds a corner, and at the last one closes; Ctrl+Z takes back a corner.",
 };
 
+// Groups of shortcuts: a title, and for each shortcut its keys and what it does. The last group is of the desk only.
 const SHORTCUTS = [
-  ["B E P O R C S", "tools"],
-  ["Alt or right button", "erase (eraser: draw)"],
-  ["[ ] or Shift+wheel", "size of brush or segments"],
-  ["G, Shift+G", "grow, shrink"],
-  ["I", "invert"],
-  ["Delete", "clear"],
-  ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
-  ["+ − 0, Ctrl+wheel", "zoom"],
-  ["Space+drag, wheel", "pan when zoomed in"],
-  ["Hold H", "hide the mask"],
-  ["F", "enlarge the editor"],
-  ["Arrows (Shift: 10), Home …", "move the cursor"],
-  ["Enter", "press or release there"],
-  ["Enter (polygon)", "close it"],
-  ["Ctrl+Z (polygon)", "take back a corner"],
-  ["Esc", "cancel"],
-  ["?", "this list"],
+  ["Tools", ...Object.values(TOOLS).map(([name, key]) => [[key], name])],
+  [
+    "Draw",
+    [["[", "]"], "smaller, larger brush or segments"],
+    [["Alt"], "held, or the right button: erase instead"],
+    [["Ctrl+Z", "Ctrl+Shift+Z"], "undo, redo"],
+    [["Enter", "Esc"], "close a polygon, cancel"],
+  ],
+  [
+    "Draw without a mouse",
+    [["←", "→", "↑", "↓"], "move by a pixel, with Shift by 10"],
+    [["Home", "End", "Page ↑", "Page ↓"], "move far"],
+    [["Enter"], "press there, and release"],
+  ],
+  ["Whole mask", [["G", "Shift+G"], "grow, shrink"], [["I"], "invert"], [["Delete"], "clear"]],
+  [
+    "View",
+    [["+", "−", "0"], "zoom in, out, fit; or Ctrl+wheel"],
+    [["Space"], "held: drag to move the image"],
+    [["H"], "held: hide the mask"],
+    [["F"], "enlarge the editor"],
+    [["?"], "this list"],
+  ],
+  [
+    "Lists of images",
+    [["←", "→", "↑", "↓"], "next image"],
+    [["Enter"], "enlarge it"],
+    [["Space", "Shift+Space"], "check it, check all up to it"],
+    [["1", "2", "0"], "right before, right after, neither"],
+  ],
 ];
 
 function make(tag, attributes = {}, ...children) {
@@ -427,10 +441,14 @@ class View {
     this.status = make("span", { class: "et-count", role: "status" });
     this.place = make("span", { class: "et-place" });
     this.hint = make("div", { class: "et-hint" });
-    const shortcuts = make(
-      "dl",
-      {},
-      ...SHORTCUTS.map(([keys, what]) => make("div", {}, make("dt", {}, keys), make("dd", {}, what))),
+    const keys = (names) => names.map((name) => make("kbd", {}, name));
+    const shortcuts = SHORTCUTS.map(([title, ...rows]) =>
+      make(
+        "section",
+        {},
+        make("b", {}, title),
+        make("dl", {}, ...rows.map(([names, what]) => make("div", {}, make("dt", {}, ...keys(names)), make("dd", {}, what)))),
+      ),
     );
     const closeHelp = this.button("Close", "Esc", ICONS.close, () => this.help.hidePopover());
     // A popover is above everything else, whatever is scrolled or cut off; a click elsewhere closes it.
@@ -438,7 +456,7 @@ class View {
       "div",
       { class: "et-help", popover: "auto", "aria-label": "Shortcuts", ontoggle: () => this.placeHelp() },
       make("div", { class: "et-help-title" }, make("b", {}, "Shortcuts"), closeHelp),
-      shortcuts,
+      ...shortcuts,
     );
     this.helpButton.popoverTargetElement = this.help;
     this.suggestions = make("div", { class: "et-suggestions", role: "status", hidden: "" });
