@@ -250,14 +250,14 @@ def compared(fix: Assessment) -> str:
         return "Fine-tuning cannot be compared with the edit without labeled images that show the mark."
     edited = fix.effects["concept"]
     other = of_finetuning["concept"]
-    parts = []
-    for name, effects in (("fine-tuning", of_finetuning), ("the edit", fix.effects)):
-        found = effects["concept"].by_scene
-        text = f"{name} corrects {found.corrected} of {int(found.before.sum()):,} images with the mark"
-        if "clean" in effects:
-            changed = effects["clean"].changed_by_scene
-            text += f" and changes {changed} of {effects['clean'].scene_count:,} predictions on clean images"
-        parts.append(text)
+    text = f"fine-tuning corrects {other.by_scene.corrected} of {int(edited.by_scene.before.sum()):,} misclassified"
+    text += " images with the mark"
+    of_edit = f"the edit corrects {edited.by_scene.corrected}"
+    if "clean" in fix.effects:
+        clean = fix.effects["clean"]
+        changed = of_finetuning["clean"].changed_by_scene
+        text += f", and changes {changed} of {clean.scene_count:,} predictions on clean images"
+        of_edit += f", and changes {clean.changed_by_scene}"
     between = Effect(edited.labels, edited.after, other.after, edited.scenes).by_scene
     p = mcnemar(between.corrected, between.broken)
     if p > SIGNIFICANCE:
@@ -267,7 +267,7 @@ def compared(fix: Assessment) -> str:
         judgment = f"{better} corrects more (p {p:.2g})"
     if not is_within_limits(fix.splits, of_finetuning):
         judgment += ", and fine-tuning exceeds a limit of its cost"
-    return sentence(f"{'; '.join(parts)}: {judgment}")
+    return sentence(f"{text}; {of_edit}: {judgment}")
 
 
 def _next_step(verdict: Verdict, deciding: list[Check]) -> tuple[str, str]:
