@@ -147,12 +147,12 @@ def describe_checked(checked: Sequence[Sighting], own_class: int, class_name: st
     missing = {
         "misclassified": FEWEST_WRONG - wrong,
         "correct": FEWEST_CORRECT - correct,
-        f"labeled {class_name}": FEWEST_COMPARED - own,
+        f"labeled {class_name}, for the cost on this class": FEWEST_COMPARED - own,
     }
-    needed = [f"{number} {what}" for what, number in missing.items() if number > 0]
+    needed = [f"{number} more {what}" for what, number in missing.items() if number > 0]
     text = f"{len(checked)} checked: {', '.join(parts)}."
     if needed:
-        return f"{text} A verdict needs at least {', '.join(needed)} more."
+        return f"{text} A verdict needs at least {', and '.join(needed)}."
     return f"{text} That is enough for a verdict; more make it more certain."
 
 
