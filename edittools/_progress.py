@@ -8,6 +8,9 @@ from tqdm import tqdm
 Progress = Callable[..., Any]
 """A class like `tqdm.tqdm`, such as `tqdm.auto.tqdm`."""
 
+Tell = Callable[[str], None]
+"""Is called with a description of each step, and with each file that is left out."""
+
 
 class Ended(KeyboardInterrupt):
     """Ctrl-C, or the update of a progress bar, has ended a computation; what was computed until then may be kept."""

@@ -230,6 +230,11 @@ def named_exemplars(exemplars: Exemplars, classifier: Classifier) -> dict[str, l
     return named
 
 
+def all_exemplars(named: Mapping[str, Sequence[Exemplar]]) -> list[Exemplar]:
+    """List the exemplars of all names."""
+    return [exemplar for members in named.values() for exemplar in members]
+
+
 def shading(image: Tensor, mask: Tensor) -> Tensor:
     """Estimate the light and shadow on the masked area.
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import edittools as et
-from edittools.auditing import audit_concepts, load_model, read_masks
+from edittools.auditing import audit_concepts, load_model, read_masks, steps
 from edittools.auditing.concepts import concepts_to_probe, finding_if_it_misleads, finding_if_missed, masks_check
 from edittools.auditing.direction import Errors, count_errors
 from edittools.auditing.result import write_table
@@ -34,7 +34,7 @@ from edittools.probing.coco import decode_segmentation
 from edittools.probing.probe import probe
 from edittools.probing.textures import texture
 from edittools.scenes import first_of_each, scenes_of
-from edittools.selection import Assessment
+from edittools.selection import repair
 from edittools.selection.verdict import Check, verdict_of
 
 
@@ -370,7 +370,7 @@ def test_main_audit_interrupted_in_the_repair_keeps_earlier_results(tmp_path, ca
     assert main(command_of(tmp_path, settings)) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
     capsys.readouterr()
-    monkeypatch.setattr(Assessment, "complete", False)
+    monkeypatch.setattr(steps, "repair", lambda *sets, **settings: replace(repair(*sets, **settings), complete=False))
     assert main(command_of(tmp_path, settings)) == 130
     assert "--out" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before

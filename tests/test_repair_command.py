@@ -15,7 +15,6 @@ from edittools.cli import main
 from edittools.course.miniworld.scenes import scenes
 from edittools.folders import read_folder
 from edittools.images import LazyImages
-from edittools.selection import Assessment
 from edittools.selection.verdict import Verdict
 
 VEHICLES = ("car", "van", "bus", "truck")
@@ -155,8 +154,8 @@ def test_main_repair_that_is_interrupted_keeps_earlier_results(files, fix, tmp_p
     out = tmp_path / "out"
     write_repair(fix, out)
     before = {path: path.read_bytes() for path in out.iterdir()}
-    monkeypatch.setattr(Assessment, "complete", False)
-    monkeypatch.setattr(from_files, "repair", lambda *arguments, **settings: fix)
+    interrupted = replace(fix, complete=False)
+    monkeypatch.setattr(from_files, "repair", lambda *arguments, **settings: interrupted)
     assert main(command(files, out)) == 130
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 

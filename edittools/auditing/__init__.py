@@ -13,7 +13,7 @@ _MODULES = {
     "confirm": "auditing.windows",
     "contact_sheet": "auditing.windows",
     "examine": "auditing.marks",
-    "exemplar_of": "auditing.windows",
+    "exemplar_of": "auditing.marks",
     "load_model": "auditing.sources",
     "read_masks": "auditing.masks",
 }

@@ -1,12 +1,12 @@
 """Audit a folder of images: show what carries each class, and repair a mark that does not belong to its class."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 
 from tqdm.auto import tqdm
 
-from edittools._progress import Progress
+from edittools._progress import Progress, Tell
 from edittools.auditing.marks import (
     confirmation_check,
     examine,
@@ -29,7 +29,7 @@ def audit_folder(
     masks_checked: bool = False,
     layers: Sequence[str] | None = None,
     out: str | PathLike | None = None,
-    callback: Callable[[str], None] | None = None,
+    callback: Tell | None = None,
     progress: Progress | None = tqdm,
 ) -> Audit:
     """Show what carries each class in a folder of images; on request, repair a window.

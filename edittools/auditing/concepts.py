@@ -1,6 +1,6 @@
 """Audit the concepts that masks mark: which of them do predictions rely on? The strongest rule is repaired."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from edittools._checks import one_of
-from edittools._progress import Progress
+from edittools._progress import Progress, Tell
 from edittools.auditing.direction import (
     DIRECTIONS,
     MISLEADS,
@@ -25,7 +25,6 @@ from edittools.auditing.masks import read_masks
 from edittools.auditing.result import Audit
 from edittools.auditing.steps import (
     LEAST_AUDITED,
-    Tell,
     find_windows,
     labels_given,
     not_repaired,
@@ -69,7 +68,7 @@ def audit_concepts(
     retain: str | PathLike | None = None,
     layers: Sequence[str] | None = None,
     out: str | PathLike | None = None,
-    callback: Callable[[str], None] | None = None,
+    callback: Tell | None = None,
     progress: Progress | None = tqdm,
 ) -> Audit:
     """Find the concepts that predictions rely on in a folder of images, and repair the strongest rule.

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from edittools._progress import Progress, bar_of
+from edittools._progress import Progress, Tell, bar_of
 from edittools.auditing.written import (
     DATA,
     EDIT,
@@ -34,9 +34,6 @@ from edittools.selection.verdict import DO_NOT_USE, WORDS
 
 TITLE = "A repair of {classifier}"
 """The heading of the report."""
-
-Tell = Callable[[str], None]
-"""Is called with a description of each step, and with each file that is left out."""
 
 
 def load_exemplar(
@@ -109,9 +106,6 @@ def repair_from_files(
         retain: images that rely on the concept legitimately.
         failures: whether the images with the concept were chosen because they are misclassified.
         callback: is called before each step, and with a line for each file that is left out.
-
-    Raises:
-        KeyboardInterrupt: if the selection was interrupted.
     """
     tell = callback or (lambda step: None)
     images = _told(folder, tell, ordinary_images, classifier, progress)
@@ -121,7 +115,7 @@ def repair_from_files(
         for path in (concept, clean, retain)
     )
     tell("Selecting an edit without labels")
-    fix = repair(
+    return repair(
         classifier,
         exemplar,
         images,
@@ -131,9 +125,6 @@ def repair_from_files(
         source=FAILURES if failures else SAMPLE,
         progress=progress,
     )
-    if not fix.complete:
-        raise KeyboardInterrupt
-    return fix
 
 
 def _told(

@@ -13,18 +13,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from edittools._progress import Progress
-from edittools.auditing.finding import Finding, are_sources, read_without
+from edittools.auditing.finding import Finding, are_sources, names_of, read_without
 from edittools.auditing.sheet import LEAST_RECURRING, ContactSheet, Window, WindowGroup
-from edittools.auditing.windows import (
-    Confirmation,
-    confirm,
-    exemplar_of,
-    key_layer,
-)
+from edittools.auditing.windows import Confirmation, confirm, key_layer
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.locate import find_alike
+from edittools.locate import Box, find_alike
 from edittools.metrics import misclassified, predict, predicted_classes
 from edittools.selection.verdict import UNCLEAR, Check
 
@@ -101,6 +96,30 @@ def find_mark(
         if place.likeness >= threshold and place.index not in own_photos:
             found.append(Window(place.index, place.box))
     return [*group.windows, *found]
+
+
+def exemplar_of(sheet: ContactSheet, window: Window, host: int, place: tuple[int, int]) -> Exemplar:
+    """Make an exemplar of a window: x is a photo without it, x' the same photo with the window pasted.
+
+    Args:
+        sheet: the contact sheet.
+        window: one of its windows.
+        host: the number of a photo of another class.
+        place: the first row and column of the pasted window.
+
+    Raises:
+        ValueError: if the photo is of the window's class.
+    """
+    data = sheet.data
+    if data.labels[host] == data.labels[window.photo]:
+        raise ValueError(f"photo {host} shows the window's class as well; pass a photo of another class")
+    box = Box.square(*place, window.side)
+    image = data.images[host]
+    changed = image.clone()
+    box.of(changed)[:] = window.of(data.images)
+    names = names_of(data)
+    sources = (names[host], names[window.photo])
+    return Exemplar(image, changed, box.mask(*image.shape[1:]), int(data.labels[host]), sources)
 
 
 def find_exemplar(

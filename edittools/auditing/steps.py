@@ -1,6 +1,6 @@
 """The steps that every audit consists of: read the folder, find windows, and repair."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import PurePath
@@ -8,7 +8,7 @@ from pathlib import PurePath
 import torch
 from torch import Tensor
 
-from edittools._progress import Progress
+from edittools._progress import Progress, Tell
 from edittools.auditing.finding import Finding
 from edittools.auditing.result import Audit
 from edittools.auditing.windows import contact_sheet
@@ -22,9 +22,6 @@ from edittools.selection.verdict import Check
 
 LEAST_AUDITED = 5
 """Fewer images are not audited, and a concept that fewer images show is not probed."""
-
-Tell = Callable[[str], None]
-"""Is called with a description of each step."""
 
 
 def read_photos(

@@ -12,13 +12,11 @@ from torch.nn.functional import avg_pool2d, normalize
 from tqdm.auto import tqdm
 
 from edittools._caching import digest_tensors
-from edittools._progress import Progress
-from edittools.auditing.finding import names_of
+from edittools._progress import Progress, Tell
 from edittools.auditing.kept import Kept
 from edittools.auditing.sheet import LEAST_RECURRING, ContactSheet, Window, WindowGroup
 from edittools.classifiers import MOST_IMAGES, Classifier, check_size, remap_labels, usual_batch_size
 from edittools.cut import Cut, State, cut_all, states_at
-from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, batches_of, stratified
 from edittools.layers import candidate_layers
 from edittools.locate import Box, mean_keys, weights_of
@@ -83,7 +81,7 @@ def contact_sheet(
     sides: Sequence[float] = SIDES,
     shown: int = SHOWN,
     store: str | PathLike | None = None,
-    callback: Callable[[str], None] | None = None,
+    callback: Tell | None = None,
     progress: Progress | None = tqdm,
 ) -> ContactSheet:
     """Find the windows of photos that carry each class.
@@ -118,7 +116,7 @@ def contact_sheet(
     generator = torch.Generator().manual_seed(0)
     photos = _Photos(classifier, data, sides, generator, Kept.of(classifier, store), shown, callback, progress)
     found = _strong_windows(photos, progress)
-    ranked = _rank(photos, found, shown, progress)
+    ranked = _groups_to_show(photos, found, shown, progress)
     groups = _report(photos, ranked, progress)
     strongest = dict.fromkeys(photos.sources, -1.0)
     for group in groups:
@@ -190,7 +188,7 @@ class _Photos:
         generator: torch.Generator,
         kept: Kept,
         shown: int = SHOWN,
-        callback: Callable[[str], None] | None = None,
+        callback: Tell | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.classifier = classifier
@@ -228,7 +226,7 @@ class _Photos:
         pastes = sum(windows.values()) * (HOSTS_FIRST + RANDOM_HOSTS) + groups * PASTES
         return len(self.images) + sources * RUNS_OF_EVIDENCE + pastes
 
-    def _logits(self, runs: int, callback: Callable[[str], None] | None, progress: Progress | None) -> Tensor:
+    def _logits(self, runs: int, callback: Tell | None, progress: Progress | None) -> Tensor:
         """Classify the photos, `(N, classes)`; the first ones that are not kept tell how long so many runs take."""
         size = usual_batch_size(self.classifier)
         seconds: list[float] = []
@@ -316,7 +314,7 @@ def _duration(seconds: float) -> str:
 
 
 @dataclass
-class _Candidate:
+class _StrongWindow:
     """A window, the keys below it, and how much it raises the probability of its class in other photos."""
 
     window: Window
@@ -346,10 +344,10 @@ def key_layer(classifier: Classifier) -> Cut:
     return _middle(_evidence_layers(classifier))
 
 
-def _strong_windows(photos: _Photos, progress: Progress | None) -> dict[int, list[_Candidate]]:
+def _strong_windows(photos: _Photos, progress: Progress | None) -> dict[int, list[_StrongWindow]]:
     """Find the window of each photo and side that argues most for the photo's class."""
     numbers = [number for sources in photos.sources.values() for number in sources]
-    found: dict[int, list[_Candidate]] = {label: [] for label in photos.sources}
+    found: dict[int, list[_StrongWindow]] = {label: [] for label in photos.sources}
     size = usual_batch_size(photos.classifier)
     layers = cache(partial(_evidence_layers, photos.classifier))  # not needed if all windows are kept
     for places in batches_of(len(numbers), size, "evidence", progress):
@@ -360,7 +358,7 @@ def _strong_windows(photos: _Photos, progress: Progress | None) -> dict[int, lis
         strong = photos.kept.load_or_compute(content, partial(_windows_of_batch, photos, batch, layers))
         for (place, top, left, side), key in zip(strong["windows"].tolist(), strong["keys"], strict=True):
             window = Window(batch[place], Box.square(top, left, side))
-            found[int(photos.labels[window.photo])].append(_Candidate(window, key))
+            found[int(photos.labels[window.photo])].append(_StrongWindow(window, key))
     return found
 
 
@@ -405,8 +403,8 @@ def _keys_of(cut: Cut, state: State, windows: Sequence[Window], shape: torch.Siz
     return mean_keys(cut, state, weights_of(cut, masks)[:, None])[:, 0]
 
 
-def _rank(
-    photos: _Photos, found: dict[int, list[_Candidate]], shown: int, progress: Progress | None
+def _groups_to_show(
+    photos: _Photos, found: dict[int, list[_StrongWindow]], shown: int, progress: Progress | None
 ) -> dict[int, list[list[Window]]]:
     """Group the windows of each class, and select the groups to show on the photos for ranking."""
     candidates = [candidate for of_class in found.values() for candidate in of_class]
@@ -432,7 +430,7 @@ def _rank(
     return ranked
 
 
-def _order(group: Sequence[_Candidate]) -> tuple[bool, float]:
+def _order(group: Sequence[_StrongWindow]) -> tuple[bool, float]:
     """Compare groups: those that recur in several photos first, then those that raise their class more."""
     rises = [candidate.rise for candidate in group]
     return len(group) >= LEAST_RECURRING, sum(rises) / len(rises)
@@ -445,7 +443,7 @@ def _similarity_between(similarity: Tensor, labels: Tensor) -> float:
     return float(pairs.kthvalue(max(1, round(0.99 * len(pairs)))).values)
 
 
-def _groups(candidates: Sequence[_Candidate], is_similar: Tensor) -> list[list[_Candidate]]:
+def _groups(candidates: Sequence[_StrongWindow], is_similar: Tensor) -> list[list[_StrongWindow]]:
     """Group windows around the strongest ones; a group holds one window per photo, the strongest first.
 
     Args:
@@ -458,7 +456,7 @@ def _groups(candidates: Sequence[_Candidate], is_similar: Tensor) -> list[list[_
     for center in order:
         if center not in left:
             continue
-        group: dict[int, _Candidate] = {}
+        group: dict[int, _StrongWindow] = {}
         for number in order:
             candidate = candidates[number]
             is_same_place = _overlap(candidate.window, candidates[center].window)
@@ -481,7 +479,7 @@ def _overlap(one: Window, other: Window) -> bool:
 
 
 def _measure(
-    photos: _Photos, groups: Sequence[Sequence[_Candidate]], pastes: int, bar: str, progress: Progress | None
+    photos: _Photos, groups: Sequence[Sequence[_StrongWindow]], pastes: int, bar: str, progress: Progress | None
 ) -> None:
     """Paste the windows of groups into photos for ranking, and set how much each raises its class."""
     windows = []
@@ -649,30 +647,6 @@ def confirm(
     p = float(binomtest(wins, compared, alternative="greater").pvalue) if compared else 1.0
     shares = {is_shuffled: float(of_window.mean()) for is_shuffled, of_window in turned.items()}
     return Confirmation(shares[False], shares[True], len(differences), len(set(hosts)), p)
-
-
-def exemplar_of(sheet: ContactSheet, window: Window, host: int, place: tuple[int, int]) -> Exemplar:
-    """Make an exemplar of a window: x is a photo without it, x' the same photo with the window pasted.
-
-    Args:
-        sheet: the contact sheet.
-        window: one of its windows.
-        host: the number of a photo of another class.
-        place: the first row and column of the pasted window.
-
-    Raises:
-        ValueError: if the photo is of the window's class.
-    """
-    data = sheet.data
-    if data.labels[host] == data.labels[window.photo]:
-        raise ValueError(f"photo {host} shows the window's class as well; pass a photo of another class")
-    box = Box.square(*place, window.side)
-    image = data.images[host]
-    changed = image.clone()
-    box.of(changed)[:] = window.of(data.images)
-    names = names_of(data)
-    sources = (names[host], names[window.photo])
-    return Exemplar(image, changed, box.mask(*image.shape[1:]), int(data.labels[host]), sources)
 
 
 def _mean(rows: Sequence[Sequence[float]]) -> list[float]:

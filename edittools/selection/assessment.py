@@ -20,7 +20,7 @@ from edittools._progress import Progress
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit
-from edittools.exemplars import Exemplar
+from edittools.exemplars import Exemplar, all_exemplars
 from edittools.images import Images
 from edittools.methods import METHODS, RANDOM
 from edittools.metrics import Comparison, predict, wilson
@@ -39,7 +39,7 @@ from edittools.selection.checks import (
     own_hosts_check,
     selection_checks,
 )
-from edittools.selection.effects import EditedPredictions, Effect, rows_of
+from edittools.selection.effects import EditedPredictions, Effect, changed_images, rows_of
 from edittools.selection.finetuning import FINETUNING, Finetuned
 from edittools.selection.page import make_page
 from edittools.selection.scores import CLEAN_WEIGHT, OWN_WEIGHT
@@ -66,6 +66,7 @@ class Assessment:
         finetuned: the network that was fine-tuned on request; None without one.
         networks: other networks that are compared, by name.
         not_compared: which fine-tuning was not compared, and why, as a clause; may be empty.
+        complete: whether everything was tried; False if the selection or fine-tuning was interrupted.
         is_reselected: whether the edit was selected again after labels had judged another one.
         weights: the weights of the images without the mark and of the mark's own class, see `Scores.objective`.
         own_checks: checks that come before all others.
@@ -81,6 +82,7 @@ class Assessment:
     finetuned: Finetuned | None = field(default=None, repr=False)
     networks: Mapping[str, Classifier] = field(default_factory=dict, repr=False)
     not_compared: str = field(default="", repr=False)
+    complete: bool = field(default=True, repr=False)
     is_reselected: bool = False
     weights: tuple[float, float] = field(default=(CLEAN_WEIGHT, OWN_WEIGHT), repr=False)
     own_checks: tuple[Check, ...] = field(default=(), repr=False)
@@ -130,12 +132,6 @@ class Assessment:
     def alternatives(self) -> dict[str, Edit]:
         """The fine-tuned network as an edit of all weights, by its name; empty if there is none."""
         return {} if self.finetuned is None else {FINETUNING: self.finetuned.edit}
-
-    @property
-    def complete(self) -> bool:
-        """Whether everything was tried; False if the call was interrupted."""
-        finetuned = self.finetuned is None or self.finetuned.complete
-        return self.selection.scores.is_complete and finetuned and "interrupted" not in self.not_compared
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -290,16 +286,13 @@ class Assessment:
             (the probability of the class that is predicted with the edit).
         """
         before = predict(self.classifier, images)
-        after = predict(self.selection.edit.edited(self.classifier), images)
-        is_changed = before.argmax(dim=1) != after.argmax(dim=1)
-        confidence = after.float().softmax(dim=1).amax(dim=1)
+        after = predict(self.selection.edit.edited(self.classifier), images).float().softmax(dim=1)
         classes = self.classifier.classes
         rows = []
-        for index in is_changed.nonzero()[:, 0].tolist():
+        for index in changed_images(before, after):
             names = {"before": classes[int(before[index].argmax())], "after": classes[int(after[index].argmax())]}
-            rows.append({"image": index, **names, "confidence": float(confidence[index])})
-        table = pd.DataFrame(rows, columns=["image", "before", "after", "confidence"])
-        return table.sort_values("confidence", ascending=False, ignore_index=True)
+            rows.append({"image": index, **names, "confidence": float(after[index].max())})
+        return pd.DataFrame(rows, columns=["image", "before", "after", "confidence"])
 
     # --- the verdict --------------------------------------------------------------------------------------------------
 
@@ -427,7 +420,7 @@ class Assessment:
 
     def page(self, title: str = "") -> Page:
         """Collect the content of the report, with a heading."""
-        members = [exemplar for group in self.exemplars.values() for exemplar in group]
+        members = all_exemplars(self.exemplars)
         return make_page(
             title, self.classifier, self.selection, members, self.splits, self.effects, self.table, self.verdict
         )

@@ -11,7 +11,7 @@ import torch
 
 from edittools._checks import warn
 from edittools.classifiers import Classifier
-from edittools.exemplars import Exemplar
+from edittools.exemplars import Exemplar, all_exemplars
 from edittools.metrics import (
     Comparison,
     accuracy_interval,
@@ -81,7 +81,7 @@ WEAKER = "fix.reselect(clean_weight=8)"
 WEAKER_BY_EXEMPLAR = "0.5 * fix.edit, or let select_by='hosts' weigh the cost"
 """How to get a weaker edit, if the exemplar's own prediction has selected it."""
 
-LABELS = "Are the labels right?"
+LABEL_DOUBT = "Are the labels right?"
 """The advice if images are correct much less often than expected."""
 
 
@@ -96,7 +96,7 @@ def exemplar_checks(classifier: Classifier, exemplars: Mapping[str, Sequence[Exe
         exemplars: the exemplars that the edit was made from, by name.
     """
     names = [name for name, group in exemplars.items() for _ in group]
-    members = [exemplar for group in exemplars.values() for exemplar in group]
+    members = all_exemplars(exemplars)
     classes = classifier.classes
     original = predicted_classes(predict(classifier, torch.stack([one.image for one in members]))).tolist()
     changed = predicted_classes(predict(classifier, torch.stack([one.changed for one in members]))).tolist()
@@ -217,7 +217,7 @@ def _labels_check(name: str, effects: Mapping[str, Effect]) -> Check:
         is_plausible,
         f"{shares[name]:.0%} of {count:,} {title} are correct before the edit"
         + ("" if is_plausible else f", and up to {most:.0%} of other images"),
-        f"{LABELS} If they are, pass the images without labels, so that the current predictions serve as labels.",
+        f"{LABEL_DOUBT} If they are, pass the images without labels, so that the current predictions serve as labels.",
         USE if is_plausible else UNCLEAR,
     )
 
@@ -554,7 +554,7 @@ def retained_check(name: str, retained: Effect, weaker: str = WEAKER) -> Check:
     keeps = f"predictions on the {title} are kept"
     broken, correct = retained.broken_by_scene
     if not correct:
-        return Check(keeps, None, f"none of the {title} is correct", f"{LABELS} Pass others.", DO_NOT_USE, COSTS)
+        return Check(keeps, None, f"none of the {title} is correct", f"{LABEL_DOUBT} Pass others.", DO_NOT_USE, COSTS)
     low, high = wilson(broken, correct)
     share = broken / correct
     limit = MAX_RETAINED_BROKEN / 100
@@ -577,7 +577,7 @@ def retained_check(name: str, retained: Effect, weaker: str = WEAKER) -> Check:
     figure += f"; a loss of {NOTICED_BREAK:.0%} would be noticed with {needed:,}"
     advice = f"Pass, in all, about {needed:,} {title} that are classified correctly."
     if correct < FAR_BELOW * retained.scene_count:
-        advice = f"{LABELS} {advice}"
+        advice = f"{LABEL_DOUBT} {advice}"
     return Check(keeps, False, figure, advice, UNCLEAR, COSTS)
 
 

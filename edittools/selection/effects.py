@@ -85,6 +85,17 @@ def _sum_of_scenes(scenes: Tensor, values: Tensor) -> Tensor:
     return torch.zeros(count, dtype=values.dtype).index_add(0, scenes, values)
 
 
+def changed_images(before: Tensor, after: Tensor) -> list[int]:
+    """Return the indices of the images whose prediction changes, the most confident change first.
+
+    Args:
+        before: logits or probabilities without the edit, `(N, classes)`.
+        after: probabilities with it, `(N, classes)`.
+    """
+    indices = (before.argmax(dim=1) != after.argmax(dim=1)).nonzero()[:, 0]
+    return indices[after[indices].amax(dim=1).argsort(descending=True, stable=True)].tolist()
+
+
 class EditedPredictions:
     """Predict the classes of images without an edit, and with several edits of one layer, in one pass.
 

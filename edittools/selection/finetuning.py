@@ -18,7 +18,7 @@ from edittools._inference import logits_of, without_autocast
 from edittools._progress import Progress, advance, bar_of
 from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit, Record
-from edittools.exemplars import Exemplar
+from edittools.exemplars import Exemplar, all_exemplars
 from edittools.metrics import predict
 from edittools.selection.hosts import divergence
 from edittools.selection.scores import CLEAN_WEIGHT, Candidate, Scores
@@ -94,7 +94,7 @@ def finetune_without_labels(
     started = time.process_time()
     of_solve = [host.image for part in (hosts.solve, hosts.solve_own) for host in next(iter(part.values()))]
     images = torch.cat([torch.stack(of_solve), hosts.reference]) if of_solve else hosts.reference
-    exemplars = [exemplar for group in selection.exemplars.values() for exemplar in group]
+    exemplars = all_exemplars(selection.exemplars)
     target = predict(classifier, images).log_softmax(dim=1)
     candidates: list[Candidate] = []
     marked: list[Tensor] = []

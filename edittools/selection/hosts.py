@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edittools._checks import warn
 from edittools.classifiers import Classifier, check_size
-from edittools.exemplars import Exemplar
+from edittools.exemplars import Exemplar, all_exemplars
 from edittools.images import Images, LabelledImages, check_images, pixels_of
 from edittools.metrics import predict, predicted_classes
 from edittools.scenes import first_of_each, scenes_of, thumbnails_are_shared
@@ -196,7 +196,7 @@ def sample_of(
     check_size("ordinary", images, classifier)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     pixels = pixels_of(images)[order[:MOST_IMAGES].tolist()]
-    shown = [image for group in exemplars.values() for one in group for image in (one.image, one.changed)]
+    shown = [image for one in all_exemplars(exemplars) for image in (one.image, one.changed)]
     is_shown = thumbnails_are_shared(torch.stack(shown), pixels)
     is_used = first_of_each(scenes_of(pixels)) & ~is_shown
     scenes = int(is_used.sum())

@@ -13,7 +13,7 @@ from edittools._inference import refuse_inference_mode
 from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_classifier
 from edittools.edits import copied
-from edittools.exemplars import PLACES, Exemplars, named_exemplars
+from edittools.exemplars import PLACES, Exemplars, all_exemplars, named_exemplars
 from edittools.images import Images, LabelledImages
 from edittools.layers import check_layers
 from edittools.methods import RANDOM
@@ -98,8 +98,7 @@ def repair(
     one_of(where, PLACES, "where")
     names = check_layers(classifier, layers)
     networks = _named_alternatives(classifier, alternatives)
-    members = [exemplar for group in named.values() for exemplar in group]
-    splits = Splits.of(classifier, members, images, concept, clean, retain, source)
+    splits = Splits.of(classifier, all_exemplars(named), images, concept, clean, retain, source)
     if select_by == LABELS and splits.concept is None:
         raise ValueError("select_by='labels' without images with the concept of other classes; pass them as concept=")
     warn_about(exemplar_checks(classifier, named))
@@ -115,7 +114,7 @@ def repair(
         progress=progress,
         concept=splits.joined_concept if select_by == LABELS else None,
     )
-    finetuned, not_compared = _finetuned(classifier, selection, finetuning, select_by, where, seed, progress)
+    finetuned, not_compared, complete = _finetuned(classifier, selection, finetuning, select_by, where, seed, progress)
     return Assessment(
         copied(classifier),  # images are measured later, whatever happens to the classifier
         selection,
@@ -123,6 +122,7 @@ def repair(
         finetuned,
         networks,
         not_compared,
+        complete=complete,
         progress=progress,
     )
 
@@ -135,21 +135,27 @@ def _finetuned(
     where: str,
     seed: int,
     progress: Progress | None,
-) -> tuple[Finetuned | None, str]:
-    """Fine-tune the network on request; return it, and why it was not compared, as a clause, which may be empty."""
+) -> tuple[Finetuned | None, str, bool]:
+    """Fine-tune the network on request.
+
+    Returns:
+        The network; why it was not compared, as a clause, which may be empty; and whether everything was tried.
+    """
+    is_complete = selection.scores.is_complete
     if not finetuning:
-        return None, "fine-tuning was not compared; pass finetuning=True to compare it"
-    if not selection.scores.is_complete:
-        return None, "fine-tuning was not compared, since the selection was interrupted"
+        return None, "fine-tuning was not compared; pass finetuning=True to compare it", is_complete
+    if not is_complete:
+        return None, "fine-tuning was not compared, since the selection was interrupted", False
     if select_by == EXEMPLAR:
         not_compared = "fine-tuning was not compared, since it needs hosts: pass select_by='hosts'"
         warn(not_compared)
-        return None, not_compared
+        return None, not_compared, True
     try:
         finetuned = finetune_without_labels(classifier, selection, where=where, seed=seed, progress=progress)
     except KeyboardInterrupt:
-        return None, f"{FINETUNING} was interrupted"
-    return finetuned, "" if finetuned.complete else f"{FINETUNING} was interrupted, and is the best of what was tried"
+        return None, f"{FINETUNING} was interrupted", False
+    not_compared = "" if finetuned.complete else f"{FINETUNING} was interrupted, and is the best of what was tried"
+    return finetuned, not_compared, finetuned.complete
 
 
 def _named_alternatives(classifier: Classifier, alternatives: Mapping[str, Classifier] | None) -> dict[str, Classifier]:

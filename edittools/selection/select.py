@@ -25,7 +25,7 @@ from edittools._progress import Progress, advance, bar_of
 from edittools.classifiers import Classifier, check_classifier, remap_labels
 from edittools.cut import Cut, State, cut_all, states_at
 from edittools.edits import Edit
-from edittools.exemplars import PLACES, Exemplar, Exemplars, named_exemplars
+from edittools.exemplars import PLACES, Exemplar, Exemplars, all_exemplars, named_exemplars
 from edittools.images import Images, LabelledImages
 from edittools.layers import check_layers
 from edittools.methods import EDIT, METHODS, Method
@@ -144,7 +144,9 @@ def select_edit(
     Warns:
         UserWarning: if few images show the mark's class, or if no edit lowers the objective.
     """
+    refuse_inference_mode()
     one_of(select_by, (HOSTS, EXEMPLAR), "select_by")
+    one_of(where, PLACES, "where")
     selection = select(
         classifier,
         exemplars,
@@ -191,11 +193,8 @@ def select(
     If it is interrupted after the first candidate was scored, the best one until then is returned, and
     `Scores.is_complete` is False; before that, `Ended` is raised.
     """
-    refuse_inference_mode()
     named = named_exemplars(exemplars, check_classifier(classifier))
     names = check_layers(classifier, layers)
-    one_of(where, PLACES, "where")
-    one_of(select_by, SELECTORS, "select_by")
     started = time.process_time()
     hosts = None if select_by == EXEMPLAR else Hosts.of(classifier, named, images, where, seed)
     reference = sample_of(classifier, named, images, seed)[:MOST_REFERENCE] if hosts is None else hosts.reference
@@ -288,7 +287,7 @@ def _rank(
     sites: _Sites, named: Mapping[str, Sequence[Exemplar]], hosts: Hosts | None, scored: "Scored"
 ) -> Iterator[Ranked]:
     """Make an edit with default settings in each layer, and measure what it does to x' and to a few hosts."""
-    members = [exemplar for group in named.values() for exemplar in group]
+    members = all_exemplars(named)
     few: list[Exemplar] = []
     if hosts is not None:
         of_each = -(-FEW_HOSTS // len(named))
@@ -442,7 +441,7 @@ class Selecting:
             concept: labeled images with the concept; they select if they are given.
         """
         if hosts is None:
-            members = [exemplar for group in named.values() for exemplar in group]
+            members = all_exemplars(named)
             marked = torch.stack([one.changed for one in members])
             target = predict(classifier, torch.stack([one.image for one in members])).log_softmax(dim=1)
             before = divergence(target, predict(classifier, marked).log_softmax(dim=1))

@@ -53,7 +53,7 @@ from edittools.selection import (
     repair,
 )
 from edittools.selection.checks import FEWEST_COMPARED, FEWEST_CORRECT
-from edittools.selection.effects import Effect
+from edittools.selection.effects import Effect, changed_images
 from edittools.selection.hosts import FEWEST_IMAGES, MOST_REFERENCE, sample_of
 from edittools.selection.select import EXEMPLAR, select
 from edittools.selection.splits import RETAINED, SAMPLE, check_disjoint
@@ -297,8 +297,7 @@ class EditSession:
         self.retain: LabelledImages | None = None
         self._clean: CleanImages | None = None
         self._taken: dict[int, int] = {}  # the index among the images of each clean image that was taken out
-        self._windows: dict[str, Tensor] = {}
-        self._photos_of_windows: dict[str, int] = {}
+        self._windows: dict[str, tuple[Tensor, int]] = {}  # the pixels, and the index of the photo
         self._taken_for_windows: set[int] = set()
         self._sheet: _SheetPhotos | None = None
         self._key_cut: Cut | None = None
@@ -579,14 +578,14 @@ class EditSession:
         if not self.has_label(self.index):
             raise ValueError(f"{self.name(self.index)!r} has no label; enter the class that it shows")
         image = self.image
-        if self.material in self._windows:
-            replaced = paste_window(image, mask, self._windows[self.material])
-        else:
-            replaced = replace_by_material(image, mask, self.material, self.materials)
         label = int(self.images.labels[self.index])
         sources = [self.index]
-        if self.material in self._photos_of_windows:
-            sources.append(self._photos_of_windows[self.material])
+        if self.material in self._windows:
+            window, photo = self._windows[self.material]
+            replaced = paste_window(image, mask, window)
+            sources.append(photo)
+        else:
+            replaced = replace_by_material(image, mask, self.material, self.materials)
         original, changed = (replaced, image) if self.is_misclassified(self.index) else (image, replaced)
         return Exemplar(original, changed, mask, label, tuple(map(self.name, sources)))
 
@@ -754,8 +753,7 @@ class EditSession:
         if exemplar is None:
             raise ValueError(f"the {name} turns none of the photos of other classes into its class; pick another one")
         host, photo = [self._index_of_photo(sheet.data.names.index(source)) for source in exemplar.sources]
-        self._photos_of_windows[name] = photo
-        self._windows[name] = group.windows[0].of(sheet.data.images)
+        self._windows[name] = (group.windows[0].of(sheet.data.images), photo)
         self.material = name
         self.select(host)
         self.mark(exemplar.mask)
@@ -954,7 +952,8 @@ class EditSession:
         searched = self.searched
         self._weights.check()
         finetuned = finetune_without_labels(self.classifier, searched.selection, progress=progress)
-        fix = replace(searched, finetuned=finetuned, not_compared="", progress=progress)
+        complete = searched.complete and finetuned.complete
+        fix = replace(searched, finetuned=finetuned, not_compared="", complete=complete, progress=progress)
         step = self._steps[-1]
         is_changed = step.result.data is not self.images
         step.result = self._result_of_search(fix, step.sources, before_change=is_changed)
@@ -1089,10 +1088,10 @@ class EditSession:
         before = predict(original, data, bar="without the edit", progress=progress).float().softmax(dim=1)
         after = predict(edited, data, bar="with the edit", progress=progress).float().softmax(dim=1)
         found = []
-        for index in (before.argmax(dim=1) != after.argmax(dim=1)).nonzero()[:, 0].tolist():
+        for index in changed_images(before, after):
             label = int(data.labels[index]) if is_labeled[index] else None
             found.append(Changed(data.images[index], data.names[index], label, before[index], after[index]))
-        return sorted(found, key=lambda one: -float(one.after.max())), len(data)
+        return found, len(data)
 
     def read_edit(self, path: str | os.PathLike) -> Edit:
         """Read a saved edit of this classifier, without using it; raises what `Edit.load` raises."""
