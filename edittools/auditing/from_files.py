@@ -70,9 +70,6 @@ def ordinary_images(
 ) -> tuple[Images, list[str]]:
     """List the images below a folder that can be read, whatever their subfolders are called.
 
-    Args:
-        classifier: gives the size.
-
     Returns:
         The images, which are loaded when they are used, and one line per skipped file: its name and the reason.
     """

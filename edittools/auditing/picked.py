@@ -35,11 +35,6 @@ def label_and_number(repair: str, classifier: Classifier) -> tuple[int, int]:
 def check_row(repair: str, label: int, data: LabelledImages) -> None:
     """Check that a class has a row on the contact sheet of a set of photos.
 
-    Args:
-        repair: the name of the group of windows, for the message.
-        label: the class.
-        data: the photos.
-
     Raises:
         ValueError: if it has none, or if no class has one.
     """
@@ -55,11 +50,6 @@ def check_row(repair: str, label: int, data: LabelledImages) -> None:
 
 def group_of(repair: str, label: int, number: int, sheet: ContactSheet) -> WindowGroup:
     """Return a group of windows of a contact sheet.
-
-    Args:
-        repair: its name, for the message.
-        label: its class.
-        number: its number, counted from 1.
 
     Raises:
         ValueError: if the class has no group of that number.

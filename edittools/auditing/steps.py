@@ -83,7 +83,6 @@ def repaired(
     Args:
         finding: what is repaired, and the images that measure it.
         checks: checks of the audit, which come before those of `repair`.
-        layers: names of the layers to edit, see `repair`.
         select_by: what selects the edit, see `repair`: the exemplar for a material that cannot be pasted anywhere.
 
     Raises:

@@ -447,7 +447,6 @@ def _groups(candidates: Sequence[_StrongWindow], is_similar: Tensor) -> list[lis
     """Group windows around the strongest ones; a group holds one window per photo, the strongest first.
 
     Args:
-        candidates: the windows of a class.
         is_similar: whether two windows resemble each other, `(N, N)`.
     """
     order = sorted(range(len(candidates)), key=lambda number: candidates[number].rise, reverse=True)

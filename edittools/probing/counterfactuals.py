@@ -46,7 +46,6 @@ def control_mask(mask: Tensor, avoid: Tensor | None = None) -> Tensor | None:
     that are not free are moved to the nearest free ones.
 
     Args:
-        mask: mask `(H, W)` of the concept.
         avoid: mask `(H, W)` of other pixels that the control must not cover.
 
     Returns:

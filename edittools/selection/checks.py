@@ -89,12 +89,7 @@ LABEL_DOUBT = "Are the labels right?"
 
 
 def exemplar_checks(classifier: Classifier, exemplars: Mapping[str, Sequence[Exemplar]]) -> list[Check]:
-    """Check that the exemplars show the mistake.
-
-    Args:
-        classifier: the classifier.
-        exemplars: the exemplars that the edit was made from, by name.
-    """
+    """Check that the exemplars show the mistake."""
     names = [name for name, group in exemplars.items() for _ in group]
     members = all_exemplars(exemplars)
     classes = classifier.classes
@@ -166,13 +161,7 @@ def _describe_classes(what: str, names: Sequence[str], classes: Sequence[str]) -
 
 
 def images_checks(classifier: Classifier, splits: Splits, effects: Mapping[str, Effect]) -> list[Check]:
-    """Check the labeled images before an edit: their mistakes, their labels, and the classes that they cover.
-
-    Args:
-        classifier: the classifier.
-        splits: the image sets.
-        effects: what the edit does to them, of which only the predictions before are used.
-    """
+    """Check the labeled images before an edit: their mistakes, their labels, and the classes that they cover."""
     checks = []
     if "concept" in effects:
         checks.append(_mistakes_check(splits, effects["concept"]))
@@ -226,10 +215,6 @@ def coverage_check(splits: Splits, classes: Sequence[str]) -> Check:
     """Check that clean images show the mark's class, those of the images with the concept, and a good part of all.
 
     Otherwise a cost on the other classes is not seen.
-
-    Args:
-        splits: the image sets, with clean images.
-        classes: the names of all classes.
     """
     name = "clean images cover the classes"
     clean = splits.clean
@@ -259,9 +244,6 @@ def coverage_check(splits: Splits, classes: Sequence[str]) -> Check:
 def warn_about(checks: Sequence[Check]) -> None:
     """Warn about each check that fails.
 
-    Args:
-        checks: the checks.
-
     Warns:
         UserWarning: for each check that fails, with its figure and advice.
     """
@@ -274,14 +256,7 @@ def warn_about(checks: Sequence[Check]) -> None:
 
 
 def selection_checks(is_complete: bool, candidates: int, before: float, after: float) -> list[Check]:
-    """Check that all candidates were tried, and that the selected one lowers the objective.
-
-    Args:
-        is_complete: whether the selection was not interrupted.
-        candidates: the number of candidates.
-        before: the objective without an edit.
-        after: the objective with the selected edit.
-    """
+    """Check that all candidates were tried, and that the selected one lowers the objective."""
     return [
         Check(
             "the selection is complete",
@@ -304,13 +279,7 @@ def selection_checks(is_complete: bool, candidates: int, before: float, after: f
 
 
 def help_checks(concept: Effect | None, draws: Sequence[Effect], source: str) -> list[Check]:
-    """Check that an edit helps on images with the concept of other classes than its own.
-
-    Args:
-        concept: what the edit does to them; None without labeled images.
-        draws: what random directions do to them.
-        source: how the images were chosen, one of `SOURCES`.
-    """
+    """Check that an edit helps on images with the concept of other classes than its own."""
     if concept is None:
         advice = "Pass labeled images with the concept of other classes, right and wrong, as concept=."
         in_words = "Find the images that show the mark, right and wrong ones, and label them."
@@ -438,13 +407,7 @@ def _share_correct(effect: Effect, after: bool) -> float:
 
 
 def cost_checks(splits: Splits, effects: Mapping[str, Effect], weaker: str = WEAKER) -> list[Check]:
-    """Check each cost of an edit: whether it is within its limit, and whether there are enough images to tell.
-
-    Args:
-        splits: the image sets.
-        effects: what the edit does to them, by name.
-        weaker: how to get a weaker edit, for the advice if a cost exceeds its limit.
-    """
+    """Check each cost of an edit: whether it is within its limit, and whether there are enough images to tell."""
     checks = [accuracy_check(effects.get("clean"), weaker)]
     checks += [retained_check(name, effects[name], weaker) for name in splits.retain if name in effects]
     if not splits.retain:
@@ -475,12 +438,7 @@ def is_within_limits(splits: Splits, effects: Mapping[str, Effect]) -> bool:
 
 
 def accuracy_check(clean: Effect | None, weaker: str = WEAKER) -> Check:
-    """Check that accuracy on clean images is kept; one scene may be lost in any case.
-
-    Args:
-        clean: what the edit does to the clean images; None if there are none.
-        weaker: how to get a weaker edit.
-    """
+    """Check that accuracy on clean images is kept; one scene may be lost in any case."""
     name = "accuracy on clean images is kept"
     if clean is None:
         figure = "accuracy was not measured on labeled clean images"
@@ -543,13 +501,7 @@ def _title(name: str) -> str:
 
 
 def retained_check(name: str, retained: Effect, weaker: str = WEAKER) -> Check:
-    """Check that the edit breaks few of a set of retained images, of those that were correct before.
-
-    Args:
-        name: the name of the set.
-        retained: what the edit does to its images.
-        weaker: how to get a weaker edit.
-    """
+    """Check that the edit breaks few of a set of retained images, of those that were correct before."""
     title = _title(name)
     keeps = f"predictions on the {title} are kept"
     broken, correct = retained.broken_by_scene
@@ -625,7 +577,6 @@ def own_hosts_check(own_hosts: Comparison | None, weaker: str = WEAKER) -> Check
     Args:
         own_hosts: which of them are predicted otherwise than without the mark, before and with the edit; None if there
             are no hosts.
-        weaker: how to get a weaker edit.
     """
     name = "ordinary images of the mark's own class keep their predictions with the mark"
     if own_hosts is None or not len(own_hosts.before):
@@ -652,9 +603,6 @@ def instead_checks(
     """Compare an edit with alternatives, such as fine-tuning, on the same labeled images (Holm's correction).
 
     Args:
-        splits: the image sets.
-        effects: what the edit does to them, by name.
-        alternatives: what each alternative does to them, by its name.
         not_compared: which fine-tuning was not compared, and why, as a clause; may be empty.
     """
     checks = []

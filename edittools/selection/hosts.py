@@ -100,9 +100,6 @@ class Hosts:
     def warn_about_own_class(self, classifier: Classifier) -> None:
         """Warn if so few hosts of the mark's own class select that the cost on it hardly counts.
 
-        Args:
-            classifier: the classifier.
-
         Warns:
             UserWarning: if there are fewer than `FEW_OWN`.
         """
@@ -176,12 +173,6 @@ def sample_of(
     classifier: Classifier, exemplars: Mapping[str, Sequence[Exemplar]], images: Images, seed: int = 0
 ) -> Tensor:
     """Load at most `MOST_IMAGES` ordinary images in random order, one for each scene, without those of the exemplars.
-
-    Args:
-        classifier: the classifier.
-        exemplars: the exemplars of each edit, by name.
-        images: ordinary images without labels.
-        seed: seed of the order.
 
     Raises:
         TypeError: if the images have labels, or are no set of images.

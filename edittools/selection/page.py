@@ -55,13 +55,6 @@ def make_page(
 
     Args:
         title: the heading of the page; by default, it names the network.
-        classifier: the classifier without the edit.
-        selection: the selected edit, and from what.
-        exemplars: the exemplars that the edit was made from.
-        splits: the image sets.
-        effects: what the edit does to each labeled set, by its name.
-        table: one row per method, see `Assessment.table`.
-        verdict: the verdict.
     """
     edit = selection.edit
     cards: list[Card] = []
@@ -106,10 +99,6 @@ def _cards(
     """Make cards of the images of a set whose predictions change, then of others: what is predicted before and after.
 
     Args:
-        classifier: the classifier.
-        edit: the edit.
-        data: the labeled images.
-        effect: what the edit does to them.
         most: the largest number of cards.
         broken_only: whether only images that the edit breaks are shown.
     """

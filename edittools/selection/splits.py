@@ -203,7 +203,6 @@ def without_duplicates(name: str, data: LabelledImages) -> LabelledImages:
 
     Args:
         name: name of the set, used in the warning.
-        data: the images.
 
     Returns:
         The set without the repeated images.
@@ -347,7 +346,6 @@ def _check_sets(images: Images, sets: Mapping[str, LabelledImages], exemplars: S
     """Check that the sets are not empty and share no image; warn about scenes that they share.
 
     Args:
-        images: ordinary images.
         sets: "concept", "clean", and the retained sets, as far as they are given.
         exemplars: all exemplars; only x of one may be among the images with the concept.
     """

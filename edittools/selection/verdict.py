@@ -119,9 +119,6 @@ def verdict_of(checks: Sequence[Check]) -> Verdict:
 
     Its reason has the figures of the checks that decided it. The advice of "unclear" is that of all of them, so that
     everything can be collected at once; that of another word is the advice of the first.
-
-    Args:
-        checks: the checklist; at least one check.
     """
     word = min((check.allows for check in checks), key=WORDS.index)
     if word == USE:
@@ -170,11 +167,6 @@ def power(images: int, corrected_share: float, broken_share: float) -> float:
 
 def images_needed(corrected: int, broken: int, images: int) -> int | None:
     """Compute about how many images the exact McNemar test needs for a power of 80%, if the shares stay as observed.
-
-    Args:
-        corrected: number of images that were corrected.
-        broken: number of images that were broken.
-        images: number of images that were measured.
 
     Returns:
         A number of images at which `power` is at least 0.8, while it is less for one image fewer. None if the edit does

@@ -96,7 +96,6 @@ def load_photos(
 
     Args:
         labels: the class index of each photo, by its registered name.
-        classifier: the classifier whose input the photos have to fit.
         kind: what kind of photos they are, for the error message.
 
     Raises:
@@ -177,7 +176,6 @@ def unlabeled(
 
     Args:
         prefix: beginning of the registered names.
-        classifier: the classifier whose input the photos have to fit.
         most: the largest number of photos; if there are more, every nth is loaded.
         without: names of photos to leave out.
 
@@ -210,7 +208,6 @@ def validation_folder(classifier: Classifier, per_class: int) -> LabelledImages:
     The folder has one subfolder per class, in the order of their names; names that are numbers are sorted as numbers.
 
     Args:
-        classifier: the classifier whose input the images have to fit.
         per_class: the largest number of images of each class.
 
     Raises:
