@@ -750,10 +750,10 @@ def test_changed_images_are_judged_and_their_net_cost_is_exact(varied_desk):
     found, total = desk.session.changed()
     torch.testing.assert_close(torch.stack([one.after.max() for one in found]), order)
     net = int((before == data.labels).sum() - (after.argmax(1) == data.labels).sum())
-    assert total == len(data) and f"net cost of {net} " in shelf.note.value  # they have labels
+    assert total == len(data) and f"net cost of {net} " in shelf.count.text  # they have labels
     judgments = ["after", *[""] * (len(found) - 1)]
     shelf.gallery.judgments = judgments
-    assert "net cost" not in shelf.note.value and f"{len(found) - 1} are not judged" in shelf.note.value
+    assert "net cost" not in shelf.count.text and f"{len(found) - 1} are not judged" in shelf.count.text
 
 
 def test_changed_images_of_a_folder_have_no_labels(varied_desk, tmp_path):

@@ -174,6 +174,19 @@ def test_desk_without_its_server_says_so_and_cannot_be_pressed(photos, chromium)
 
 
 @needs_browser
+def test_page_of_an_earlier_desk_asks_a_new_one_at_its_address_once(photos, chromium):
+
+    with desk_page(chromium, photos, "photos", "--model", "model.py:load") as (page, _):
+        asked = []
+        page.on("request", lambda request: asked.append(request.url) if "no_track_activity" in request.url else None)
+        page.route("**/api/kernels/**", lambda route: route.fulfill(status=403))  # as the new desk does
+        page.locator(".et-ended").wait_for(timeout=10_000)
+        asked.clear()
+        page.wait_for_timeout(2000)
+        assert not asked and page.locator(".et-ended").is_visible()
+
+
+@needs_browser
 def test_marks_and_the_edit_are_there_after_a_reload_and_after_a_restart(photos, chromium):
     import web
 
@@ -185,7 +198,7 @@ def test_marks_and_the_edit_are_there_after_a_reload_and_after_a_restart(photos,
         web.wait_until(page.get_by_role("button", name="Undo edit", exact=True).is_enabled, 30)
         return editor.get_attribute("data-count"), page.get_by_label("replace by", exact=True).input_value()
 
-    with desk_page(chromium, photos, *arguments) as (page, _):
+    with desk_page(chromium, photos, *arguments) as (page, process):
         assert web.wait_until(page.get_by_role("button", name="Rewrite", exact=True).is_enabled)
         page.locator(".et-pick [role=option]").nth(2).click()
         page.wait_for_timeout(500)  # the editor of the other image is shown
@@ -200,6 +213,7 @@ def test_marks_and_the_edit_are_there_after_a_reload_and_after_a_restart(photos,
         assert state(page) == before
         page.screenshot(path=web.ARTEFACTS / "desk-reloaded.png")
         assert page.locator(".et-pick .et-card[data-marked=true]").count() == 1
+    assert "403" not in process.printed  # the page that was left has ended its kernel
     with desk_page(chromium, photos, *arguments) as (page, _):
         assert state(page) == before and page.get_by_role("button", name="Save", exact=True).is_enabled()
 

@@ -330,8 +330,8 @@ function notice({ model, el }) {
   const address = `${kernel.serverSettings.baseUrl}api/kernels/${kernel.id}?no_track_activity=1`;
   const ask = async () => {
     const answer = await fetch(address, { signal: AbortSignal.timeout(PATIENCE), cache: "no-store" }).catch(() => null);
-    isGone ||= answer?.status === 404;
-    if (timer !== null) timer = setTimeout(ask, PAUSE);
+    isGone ||= [403, 404].includes(answer?.status); // the kernel is gone, or another desk is at this address
+    if (timer !== null && !isGone) timer = setTimeout(ask, PAUSE);
     show(isGone || !answer || answer.status >= 502); // a proxy says so when the server behind it is gone
   };
   const listen = (_, status) => {

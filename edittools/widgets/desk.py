@@ -713,8 +713,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _say_net_cost(self) -> None:
         """Say what the edit costs, by what was said of the images whose prediction changes."""
         judgments = self.changed.gallery.judgments
-        cost = describe_net_cost(judgments, self._searched_for_changes)
-        self.changed.note.value = escape(f"{cost} {JUDGING}" if "" in judgments else cost)
+        self.changed.note.value = escape(JUDGING if "" in judgments else "")
+        self.changed.count.show(describe_net_cost(judgments, self._searched_for_changes))
 
     def _use_window(self, group: WindowGroup) -> panel.Outcome:
         self._session.use_window(group)

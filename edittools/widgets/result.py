@@ -220,7 +220,7 @@ def _clauses(fix: Assessment, deciding: list[Check]) -> list[str]:
     if "clean" in fix.effects:
         clean = fix.effects["clean"]
         changed = f"{clean.changed_by_scene} of {clean.scene_count:,} predictions on clean images change"
-        cost = f"{changed}, and their accuracy by {clean.by_scene.accuracy_change:+.2f} points"
+        cost = f"{changed}, which changes accuracy by {clean.by_scene.accuracy_change:+.2f} points"
     if fix.verdict.word == USE:
         unknown = [check.figure for check in fix.verdict.checks if check.line == COSTS and check.holds is None]
         clauses = [gain, cost, "no measured cost exceeds its limit", *unknown[:1]]
