@@ -22,8 +22,7 @@ from edittools.reports import (
     SheetRow,
     data_uri,
     render,
-    report_paths,
-    save_report,
+    save_page,
     shade,
 )
 from edittools.reports.axis import Axis
@@ -169,12 +168,11 @@ def test_axis_holds_its_numbers_in_their_order_and_some_ticks(numbers, ends):
         assert place == axis.place(float(text.replace("−", "-"))) and min(ends) <= place <= max(ends)
 
 
-def test_save_report_replaces_the_files_and_leaves_no_others(tmp_path):
-    paths = report_paths(tmp_path / "folder" / "report.html")
-    for name in ("one", "two"):
-        save_report(page_of(name), {"title": name}, paths)
-    assert "two" in paths[0].read_text() and '"two"' in paths[1].read_text()
-    assert sorted(paths[0].parent.iterdir()) == sorted(paths)
+def test_save_page_replaces_the_file_and_leaves_no_other(tmp_path):
+    path = tmp_path / "folder" / "report.html"
+    save_page(page_of("one"), path)
+    assert save_page(page_of("two"), path) == path
+    assert "two" in path.read_text() and list(path.parent.iterdir()) == [path]
 
 
 def test_card_of_a_page_has_a_sign_for_its_state():

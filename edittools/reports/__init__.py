@@ -13,6 +13,7 @@ from edittools.reports.page import (
     SheetRow,
     render,
     render_sheet,
+    save_page,
 )
 from edittools.reports.pictures import data_uri, shade
 
@@ -29,6 +30,7 @@ __all__ = [
     "render",
     "render_sheet",
     "report_paths",
+    "save_page",
     "save_report",
     "shade",
     "write_report",

@@ -3,8 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edittools._caching import atomic_path
 from edittools.metrics import SIGNS
 from edittools.reports.axis import Axis
 
@@ -199,6 +202,15 @@ def render_sheet(rows: Sequence[SheetRow], note: str) -> str:
     """
     template = _environment().get_template("sheet.html")
     return str(template.module.styled_sheet(rows, note))
+
+
+def save_page(page: Page, path: str | PathLike) -> Path:
+    """Write a report as an HTML file, in one step, and return its path."""
+    path = Path(path).expanduser()
+    text = render(page)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
 
 
 def _environment() -> "Environment":
