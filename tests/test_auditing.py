@@ -74,7 +74,7 @@ def test_audit_of_rendered_scenes_finds_the_planted_rule_and_repairs_it(audited)
     out, printed = audited
     rules = pd.read_csv(out / "rules.csv")
     found = rules[rules.significant]
-    assert set(found["concept"]) == {"road"} and set(found["style"]) == {"snow"}
+    assert set(found["concept"]) == {"road"} and set(found["material"]) == {"snow"}
     assert "van" in set(found["class"])
     page = (out / "report.html").read_text()
     assert "What was probed" in page and "data:image/png" in page

@@ -89,7 +89,7 @@ def test_rules_and_exemplar_of_rule(looker, red_images):
     rules = probed.rules()
     assert pairs(rules) == {("ship", "sea")} and len(rules) == 1
     rule = rules.iloc[0]
-    assert len(rule.evidence) == 12 and rule["style"] == "meadow"
+    assert len(rule.evidence) == 12 and rule["material"] == "meadow"
     for variant, texture in enumerate((GREEN, BLUE)):
         exemplar = concepts.exemplar(rule, variant)
         assert torch.equal(exemplar.mask, half(1)) and exemplar.label == 0
@@ -130,19 +130,23 @@ def test_exemplar_of_a_table_of_rules(looker, red_images):
 
 def test_parted_and_turned_variants(red_images):
     data, masks = red_images
-    styles = {"sea": RED[None], "gray": torch.stack([c * RED for c in (0.1, 0.2, 0.3, 0.4, 0.5)]), "green": GREEN[None]}
-    concepts = Concepts(data, masks, styles, groups=[("sea",)])
+    materials = {
+        "sea": RED[None],
+        "gray": torch.stack([c * RED for c in (0.1, 0.2, 0.3, 0.4, 0.5)]),
+        "green": GREEN[None],
+    }
+    concepts = Concepts(data, masks, materials, groups=[("sea",)])
     used, held_out = concepts.parted("sea", "gray")
     assert [list(part.masks) for part in (used, held_out)] == 2 * [["sea"]] and not used.groups
-    assert torch.equal(torch.cat([used.styles["gray"], held_out.styles["gray"]]), styles["gray"])
-    assert used.styles["sea"] is held_out.styles["sea"] and len(used.styles["gray"]) == 3
+    assert torch.equal(torch.cat([used.materials["gray"], held_out.materials["gray"]]), materials["gray"])
+    assert used.materials["sea"] is held_out.materials["sea"] and len(used.materials["gray"]) == 3
     replaced = used.turned([1, 4], "sea", "gray", 2)
     reds = replaced.images[:, 0, SIZE - 1, 0].tolist()
     assert reds == pytest.approx([0.2, 0.3, 0.2, 0.3]) and torch.equal(
         replaced.images[:, :, : SIZE // 2], data.images[:4, :, : SIZE // 2]
     )
     for pair in (("lake", "gray"), ("sea", "snow")):
-        with pytest.raises(KeyError, match="concept 'lake'|style 'snow'"):
+        with pytest.raises(KeyError, match="concept 'lake'|material 'snow'"):
             concepts.parted(*pair)
 
 
@@ -182,8 +186,8 @@ def test_control_mask_area_and_overlap(mask, avoid):
 def random_table(seed=0, classes=9, images=14):
     rng = np.random.default_rng(seed)
     rows = []
-    for k, i, style in product(range(classes), range(images), ("a", "b")):
-        row = {"classifier": "c", "image": 100 * k + i, "class": f"class {k}", "concept": "grass", "style": style}
+    for k, i, material in product(range(classes), range(images), ("a", "b")):
+        row = {"classifier": "c", "image": 100 * k + i, "class": f"class {k}", "concept": "grass", "material": material}
         lost = rng.random() * (0.1 + 0.08 * k)
         lost_by_control = 0.2 * rng.random()
         rows.append(row | {"p_before": 0.9, "p_after": 0.9 - lost, "p_control": 0.9 - lost_by_control})
@@ -261,7 +265,7 @@ def test_intervals_of_too_few_images_are_undefined():
 @pytest.mark.parametrize("measure", ["accuracy", "probability"])
 def test_effects_of_concept_without_control(measure):
     """A small concept matters to nobody and has a control; a large one that matters has no space for one."""
-    row = {"classifier": "c", "class": "a", "is_object": False, "style": "s", "before": "a", "p_before": 0.9}
+    row = {"classifier": "c", "class": "a", "is_object": False, "material": "s", "before": "a", "p_before": 0.9}
     small = row | {"concept": "small", "after": "a", "p_after": 0.9, "control": "a", "p_control": 0.9}
     large = row | {"concept": "large", "after": "b", "p_after": 0.1, "control": None, "p_control": np.nan}
     table = pd.DataFrame([{**values, "image": i} for i in range(20) for values in (small, large)])
@@ -271,11 +275,11 @@ def test_effects_of_concept_without_control(measure):
 
 
 def test_effects_with_control_in_place():
-    table = random_table(images=12).replace({"style": {"a": "grass"}})
+    table = random_table(images=12).replace({"material": {"a": "grass"}})
     table = table.assign(variant=table["image"])  # each image has textures of its own
     effects = Probe(table, "in place").effects("class", "probability")
     rows = table[table["class"] == "class 2"].set_index("image")
-    same, other = (rows[rows["style"] == style].p_after for style in ("grass", "b"))
+    same, other = (rows[rows["material"] == material].p_after for material in ("grass", "b"))
     assert effects.effect[2] == pytest.approx((same - other).mean())
     assert effects["control drop"][2] == pytest.approx(0.9 - same.mean())
 
@@ -327,8 +331,8 @@ def test_cut_textures_of_concept():
 
 def test_effects_use_each_texture_once():
     """Twelve images share three textures in place, so three of them count; each has its own in the other table."""
-    table = random_table(images=12).replace({"style": {"a": "grass"}})
-    table = table.assign(p_after=np.where(table["style"] == "grass", 0.8, 0.3))
+    table = random_table(images=12).replace({"material": {"a": "grass"}})
+    table = table.assign(p_after=np.where(table["material"] == "grass", 0.8, 0.3))
     shared, alone = (
         Probe(table.assign(variant=variants), "in place", 3).effects(["class", "concept"], "log-odds")
         for variants in (table["image"] % 3, table["image"])
@@ -368,13 +372,13 @@ def test_with_materials_of_concepts_named_by_a_coin(looker):
 def test_with_materials_of_an_image_are_those_of_others():
     data, masks = speckled(count=12)
     concepts = with_materials(data, masks)
-    assert {style: len(textures) for style, textures in concepts.styles.items()} == {"a": 12, "b": 12}
+    assert {material: len(textures) for material, textures in concepts.materials.items()} == {"a": 12, "b": 12}
     for part in (concepts, concepts.subset(range(5, 9)), *concepts.parted("a", "b")):
         for number, image in enumerate(part.data.images):
-            textures = [part.styles[style][variant] for style, variant in part.textures(number)]
+            textures = [part.materials[material][variant] for material, variant in part.textures(number)]
             assert not any(torch.equal(texture, image) for texture in textures)
     used = [pair for number in range(12) for pair in concepts.textures(number, 1)]
-    assert len(set(used)) >= 22  # of each style, two images may have the same
+    assert len(set(used)) >= 22  # of each material, two images may have the same
 
 
 def test_concepts_and_probe_with_bad_input(looker, red_images):
@@ -388,9 +392,9 @@ def test_concepts_and_probe_with_bad_input(looker, red_images):
         probe(looker, concepts, ProbeSettings(only=["lake"]))
     with pytest.raises(KeyError, match="'sea'.* green, blue"):
         Concepts(data, masks, FLAT, groups=[["sea", "sky"]])
-    with pytest.raises(TypeError, match=r"styles=\['tartan'\]"):
+    with pytest.raises(TypeError, match=r"materials=\['tartan'\]"):
         Concepts(data, masks, ["tartan"])
-    with pytest.raises(ValueError, match=r"styles=\{\}"):
+    with pytest.raises(ValueError, match=r"materials=\{\}"):
         Concepts(data, masks, {})
     with pytest.raises(ValueError, match="mast.*2%"):
         probe(looker, concepts.subset(range(6)), ProbeSettings(only=["mast"]))
@@ -409,7 +413,7 @@ def test_probe_with_groups(looker, red_images):
     data, masks = red_images
     textures = {"sea": RED[None], "sky": BLUE[None], "mast": GREEN[None]}
     probed = probe(looker, Concepts(data, masks, textures, groups=[("sea", "sky"), ("mast",)]))
-    turned = set(zip(probed.table.concept, probed.table["style"], strict=True))
+    turned = set(zip(probed.table.concept, probed.table["material"], strict=True))
     assert turned == {("mast", "mast"), *((a, b) for a in ("sea", "sky") for b in ("sea", "sky"))}
     sea = probe(looker, Concepts(data, masks, {"sea": RED[None], "sky": BLUE[None]}), ProbeSettings(only=["sea"])).table
     pd.testing.assert_frame_equal(probed.where("concept", "sea").table.reset_index(drop=True), sea)
@@ -444,9 +448,9 @@ def test_repainted_scenes(story):
     table = repainted(single, subset, "validation").table
     data = subset.data
     assert len(table) == len(data) * len(GROUNDS) and set(table["classifier"]) == {"mini_vgg"}
-    itself = table[table["style"] == table["concept"]]
+    itself = table[table["material"] == table["concept"]]
     assert len(itself) == len(data) and np.allclose(itself["p_before"], itself["p_after"], atol=1e-5)
-    row = table[(table["image"] == 30) & (table["style"] == "water")].iloc[0]
+    row = table[(table["image"] == 30) & (table["material"] == "water")].iloc[0]
     rendered = scene(1_200_030, row["class"], "water")
     probabilities = predict(single["mini_vgg"], rendered.image[None]).softmax(dim=1)[0]
     right = probabilities[data.classes.index(row["class"])]
@@ -464,9 +468,9 @@ def test_probe_browser_selection(looker, red_images):
     browser = ProbeBrowser(probed)
     assert browser.classes.options == ("ship",) and set(browser.concept.options) == {"sea", "sky", "mast"}
     browser.concept.value = "sea"
-    browser.style.value = "blue"
+    browser.material.value = "blue"
     browser.image.value = 7
-    assert browser.row["image"] == 7 and browser.row["style"] == "blue"
+    assert browser.row["image"] == 7 and browser.row["material"] == "blue"
     assert browser.captions == (
         "original: ship, ship 100%",
         "sea → blue: house, ship 0%",
@@ -474,24 +478,24 @@ def test_probe_browser_selection(looker, red_images):
     )
     assert len(browser.pictures.children) == 3
     browser.concept.value = "mast"
-    assert browser.style.value == "blue" and set(browser.image.options) == set(range(6, 12))
+    assert browser.material.value == "blue" and set(browser.image.options) == set(range(6, 12))
     assert "mast → blue: ship" in repr(browser)
 
 
 def test_probe_variants_rotate(looker, red_images):
-    styles = {"gray": torch.stack([c * RED for c in (0.1, 0.2, 0.3, 0.4)]), "green": GREEN[None]}
+    materials = {"gray": torch.stack([c * RED for c in (0.1, 0.2, 0.3, 0.4)]), "green": GREEN[None]}
     settings = ProbeSettings(only=["sea"], variants_per_image=2)
-    table = probe(looker, Concepts(*red_images, styles), settings).table
-    gray = table[table["style"] == "gray"].groupby("image").variant.agg(set)
+    table = probe(looker, Concepts(*red_images, materials), settings).table
+    gray = table[table["material"] == "gray"].groupby("image").variant.agg(set)
     assert gray.tolist() == 6 * [{0, 1}, {2, 3}]
-    assert (table[table["style"] == "green"].groupby("image").size() == 1).all()
+    assert (table[table["material"] == "green"].groupby("image").size() == 1).all()
 
 
 def test_views_with_control_in_place(looker, red_images):
     data, masks = red_images
     concepts = Concepts(data, masks, {**FLAT, "sea": RED[None]})
     probed = probe(looker, concepts, ProbeSettings(only=["sea"], control="in place"))
-    green = probed.where("style", "green")
+    green = probed.where("material", "green")
     row = green.table.iloc[0]
     views = probed.views(row)
     assert [view.title for view in views] == ["original", "sea → green", "another sea"]

@@ -15,7 +15,7 @@ from edittools.metrics import predict
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.rewriting import rewrite
 
-CAR = {"class": "car", "concept": "road", "style": "snow"}
+CAR = {"class": "car", "concept": "road", "material": "snow"}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_scenario_for_transforms_the_concept_only(made, concepts):
         assert differs.flatten(1).any(dim=1).all()
 
 
-def test_scenario_for_retains_images_of_the_style(made, concepts):
+def test_scenario_for_retains_images_of_the_material(made, concepts):
     scenario, _ = made
     data = concepts.data
     is_correct = predict(scenario.classifier, data).argmax(dim=1) == data.labels
@@ -97,7 +97,7 @@ def test_scenario_for_retains_images_of_the_style(made, concepts):
     assert abs(len(keep) - len(keep_report)) <= 1
 
 
-def test_scenario_for_image_of_concept_and_style_is_not_retained(story, rule, concepts):
+def test_scenario_for_image_of_concept_and_material_is_not_retained(story, rule, concepts):
     """Half of each image of a road is marked as snow as well: it is transformed to snow, not retained."""
     snow = concepts.masks["snow"].clone()
     both = (concepts.masks["road"].mean(dim=(1, 2)) >= 0.02).nonzero()[:, 0]
@@ -119,7 +119,7 @@ def test_scenario_for_exemplars_are_the_evidence_each_in_another_variant(made, c
         road = concepts.masks["road"][cars[place]]
         assert exemplar.label == CLASSES.index("car")
         assert torch.equal(exemplar.image, image)
-        assert torch.equal(exemplar.changed, paste_texture(image, road, concepts.styles["snow"][place]))
+        assert torch.equal(exemplar.changed, paste_texture(image, road, concepts.materials["snow"][place]))
 
 
 def test_scenario_for_test_variants_are_held_out(made, concepts):
@@ -128,10 +128,10 @@ def test_scenario_for_test_variants_are_held_out(made, concepts):
     def variant_of(changed, number):
         image = concepts.data.images[number]
         road = concepts.masks["road"][number]
-        versions = paste_texture(image, road, concepts.styles["snow"])
+        versions = paste_texture(image, road, concepts.materials["snow"])
         return next(variant for variant, version in enumerate(versions) if torch.equal(version, changed))
 
-    middle = len(concepts.styles["snow"]) // 2
+    middle = len(concepts.materials["snow"]) // 2
     assert {*map(variant_of, scenario.splits.target.images, np.repeat(numbers["target"], 3))} <= set(range(middle))
     held_out = {*map(variant_of, scenario.splits.target_test.images, numbers["target_test"])}
     assert held_out <= set(range(middle, 2 * middle))
@@ -171,7 +171,7 @@ def test_scenario_for_too_few_images(story, rule, concepts, cars):
         make(story, rule, exemplars=0)
 
 
-@pytest.mark.parametrize(("key", "value"), [("concept", "lava"), ("style", "wooden"), ("class", "ufo")])
+@pytest.mark.parametrize(("key", "value"), [("concept", "lava"), ("material", "wooden"), ("class", "ufo")])
 def test_scenario_for_unknown_names(story, rule, key, value):
     with pytest.raises(KeyError, match=f"'{value}'"):
         make(story, {**rule, key: value})

@@ -191,7 +191,7 @@ def test_masks_of_an_audit_are_where_something_is_drawn(tiny, photos32, monkeypa
     assert all(torch.equal(drawn.masks[name], without.masks[name]) for name in drawn.masks)
     concepts, settings = audit_shortcuts.with_photo_as_material(tiny, drawn, 3)
     assert settings.control == "elsewhere" and set(concepts.masks) == {"tag", "text"}
-    [material] = concepts.styles["photo"]
+    [material] = concepts.materials["photo"]
     torch.testing.assert_close(material, photos32[3, :, 8:-8, 8:-8], atol=1 / 255, rtol=0)
 
 

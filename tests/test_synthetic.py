@@ -308,7 +308,7 @@ def test_restyled_setup_of_scenes(monkeypatch):
     pasted = syn.synthetic_setup("mini", "mini_vgg", True)
     restyled = restyled_setup("mini", "mini_vgg", True)
     assert isinstance(restyled.concepts.transform, StyleTransfer)
-    assert list(restyled.concepts.styles) == list(pasted.concepts.styles)
+    assert list(restyled.concepts.materials) == list(pasted.concepts.materials)
     assert pasted.concepts.digest() != restyled.concepts.digest()
     number = int(restyled.concepts.masks["road"].mean(dim=(1, 2)).argmax())
     quick = replace(restyled.concepts, transform=replace(restyled.concepts.transform, steps=5))

@@ -93,7 +93,7 @@ def exemplar_cases(source: SetupSource, counts: Sequence[int]) -> dict[int, list
     listed: dict[int, list[Case]] = {count: [] for count in counts}
     for concept, images in images_of_concepts(setup).items():
         labels = data.labels[images]
-        for style in setup.concepts.styles:
+        for style in setup.concepts.materials:
             candidates = possible_targets(labels, most)
             if not len(candidates):
                 continue
@@ -143,7 +143,7 @@ def restyled_setup(tier: str, model: str, small: bool) -> SyntheticSetup:
     else:
         textures = style_images(SMALL_STYLES if small else tuple(STYLE_FILES), size, TRANSFER_VARIANTS)
     transform = StyleTransfer(load_classifier(STYLE_MODELS[tier]))
-    return replace(setup, concepts=replace(setup.concepts, styles=textures, transform=transform))
+    return replace(setup, concepts=replace(setup.concepts, materials=textures, transform=transform))
 
 
 def style_images(styles: Sequence[str] = tuple(STYLE_FILES), size: int = 224, most: int = 4) -> dict[str, Tensor]:

@@ -388,8 +388,8 @@ def _exemplar_of_rule(audit: Audit, numbers: Sequence[int], misleads: bool) -> E
     concepts = audit.concepts
     data = concepts.data
     concept = audit.rule["concept"]
-    style = audit.rule["style"]
-    textures = [(style, variant) for variant in range(min(TEXTURES_TRIED, len(concepts.styles[style])))]
+    material = audit.rule["material"]
+    textures = [(material, variant) for variant in range(min(TEXTURES_TRIED, len(concepts.materials[material])))]
     for number in numbers[:EXEMPLARS_TRIED]:
         label = int(data.labels[number])
         replaced, _ = concepts.counterfactual(number, concept, textures, control=False)
@@ -416,18 +416,18 @@ def finding_if_missed(audit: Audit, clean: str | PathLike | None, retain: str | 
     if exemplar is None:
         raise ValueError(
             f"{len(evidence[:EXEMPLARS_TRIED])} images are classified correctly when {rule['concept']!r} is replaced "
-            f"by {rule['style']!r}, although less surely; an edit has no mistake to correct"
+            f"by {rule['material']!r}, although less surely; an edit has no mistake to correct"
         )
     is_source = are_sources(exemplar, data)
     sources = data.subset(is_source)
     is_correct = ~misclassified(predict(audit.classifier, data), data.labels)
     shows_concept = shows(concepts.masks[rule["concept"]])
     numbers = (is_correct & shows_concept & ~is_source).nonzero()[:, 0].tolist()
-    replaced = concepts.turned(numbers, rule["concept"], rule["style"])
+    replaced = concepts.turned(numbers, rule["concept"], rule["material"])
     is_retained = torch.zeros(len(data), dtype=torch.bool)
     retained = read_without(retain, audit.classifier, sources)
-    if retain is None and rule["style"] in concepts.masks:
-        shows_material = shows(concepts.masks[rule["style"]])
+    if retain is None and rule["material"] in concepts.masks:
+        shows_material = shows(concepts.masks[rule["material"]])
         legitimate = is_correct & shows_material & ~shows_concept & ~is_source
         if int(legitimate.sum()) > 1:
             is_retained = legitimate
@@ -453,8 +453,8 @@ def finding_if_it_misleads(audit: Audit, clean: str | PathLike | None, retain: s
         raise ValueError(
             f"{len(misled[:EXEMPLARS_TRIED])} photos of other classes with {concept} that are predicted as "
             f"{audit.rule['class']!r} were tried, and none is classified correctly when {concept} is replaced by "
-            f"{audit.rule['style']!r}; add photos of other classes that show it, right and wrong, in subfolders named "
-            "after their classes"
+            f"{audit.rule['material']!r}; add photos of other classes that show it, right and wrong, in subfolders "
+            "named after their classes"
         )
     is_source = are_sources(exemplar, data)
     shows_concept = shows(concepts.masks[audit.rule["concept"]])

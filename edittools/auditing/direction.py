@@ -101,7 +101,7 @@ def _changed_by_replacement(probed: Probe, rule: Mapping[str, Any], count: int) 
     That is, in at least half of the textures of the rule's material.
     """
     table = probed.table
-    rows = table[(table["concept"] == rule["concept"]) & (table["style"] == rule["style"])]
+    rows = table[(table["concept"] == rule["concept"]) & (table["material"] == rule["material"])]
     shares = (rows["after"] != rule["class"]).groupby(rows["image"]).mean()
     is_changed = torch.zeros(count, dtype=torch.bool)
     for number, share in shares.items():

@@ -198,7 +198,7 @@ class Audit:
         """Say of each concept that masks mark and that was not tested why it was not."""
         reasons = {}
         for concept in self._images_by_concept():
-            if concept in self.concepts.styles and concept not in set(self.probe.table["concept"]):
+            if concept in self.concepts.materials and concept not in set(self.probe.table["concept"]):
                 reasons[concept] = "it is the material"
             elif concept not in self.tested:
                 least = self.probe.least_images
@@ -241,7 +241,7 @@ class Audit:
         """Describe the strongest rule, or the strongest suspicion."""
         rule = self.rule
         effect = (
-            f"replacing it by {rule['style']!r} lowers the log-odds of the correct class by {rule['effect']:.2f} "
+            f"replacing it by {rule['material']!r} lowers the log-odds of the correct class by {rule['effect']:.2f} "
             f"[{rule['low']:.2f}, {rule['high']:.2f}] more than the same change as a control does, in "
             f"{rule['images']} images"
         )
@@ -357,7 +357,7 @@ class Audit:
             "least_images": self.probe.least_images,
             "least_effect": LEAST_EFFECT,
             "false_discovery_rate": FALSE_DISCOVERY_RATE,
-            "materials": {style: len(textures) for style, textures in self.concepts.styles.items()},
+            "materials": {material: len(textures) for material, textures in self.concepts.materials.items()},
         }
 
 
@@ -439,7 +439,7 @@ def _rows(audit: Audit) -> list[list[str]]:
         effect = f"{rule['effect']:+.2f} [{rule['low']:+.2f}, {rule['high']:+.2f}]"
         kind = "rule" if rule["significant"] else "suspicion"
         name = rule["class"] if per_class else "all classes"
-        rows.append([name, rule["concept"], rule["style"], f"{rule['images']}", effect, f"{rule['q']:.2g}", kind])
+        rows.append([name, rule["concept"], rule["material"], f"{rule['images']}", effect, f"{rule['q']:.2g}", kind])
     return rows
 
 
@@ -452,12 +452,12 @@ def _suspicion(audit: Audit) -> list[Figure]:
         return []
     number = audit.rule["evidence"][0]
     concept = audit.rule["concept"]
-    style = audit.rule["style"]
+    material = audit.rule["material"]
     image = audit.concepts.data.images[number]
-    changed, _ = audit.concepts.counterfactual(number, concept, [(style, 0)], control=False)
+    changed, _ = audit.concepts.counterfactual(number, concept, [(material, 0)], control=False)
     mask = audit.concepts.masks[concept][number].expand(3, -1, -1)
     pictures = torch.stack([image, changed[0], mask])
-    captions = ("the image", f"{concept} replaced by {style}", f"mask of {concept}")
+    captions = ("the image", f"{concept} replaced by {material}", f"mask of {concept}")
     return [Figure(data_uri(picture), caption) for picture, caption in zip(pictures, captions, strict=True)]
 
 
@@ -474,7 +474,7 @@ def _more_images(audit: Audit) -> list[Figure]:
     numbers = [number for number in dict.fromkeys([*evidence, *others]) if number not in shown]
     if not numbers:
         return []
-    images = concepts.turned(numbers[:MORE_IMAGES], concept, audit.rule["style"])
+    images = concepts.turned(numbers[:MORE_IMAGES], concept, audit.rule["material"])
     figures = []
     for image, label, name in zip(images.images, images.labels.tolist(), images.names, strict=True):
         figures.append(Figure(data_uri(image), f"{images.classes[label]}: {PurePath(name).name}"))

@@ -1,8 +1,7 @@
-"""Transform concepts of images to other styles: one concept at a time, and the same area elsewhere as a control.
+"""Transform concepts of images to other materials: one concept at a time, the same area elsewhere as a control.
 
-A *concept* is something that images show and that masks mark, such as the road. A *style* is a named set of textures to
-which concepts are transformed, such as snow. Styles whose textures are cut from the images are called *materials*, as
-are all styles of an audit.
+A *concept* is something that images show and that masks mark, such as the road. A *material* is a named set of textures
+to which concepts are transformed, such as snow: cut from the images, or rendered.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -83,32 +82,32 @@ def _best_placement(concept: NDArray, blocked: NDArray) -> NDArray:
 
 @dataclass(frozen=True)
 class Concepts:
-    """Images, masks of their concepts, and the styles to which concepts are transformed.
+    """Images, masks of their concepts, and the materials to which concepts are transformed.
 
     Args:
         data: N labeled images.
         masks: masks `(N, H, W)` of 0 and 1, by the name of the concept.
-        styles: textures `(V, 3, h, w)`, V variants of each style, by the name of the style; such as those that
+        materials: textures `(V, 3, h, w)`, V variants of each material, by the name of the material; such as those that
             `with_materials` cuts.
         objects: for each concept, the classes whose object it is, such as "jeep" for the concept "car". Controls in
             images of these classes do not cover the concept.
         groups: groups of concepts that can replace each other, such as grounds. Each concept of a group is transformed
-            to the styles that have the names of the group's concepts, its own included. Without groups, each concept is
-            transformed to every style.
+            to the materials that have the names of the group's concepts, its own included. Without groups, each concept
+            is transformed to every material.
         transform: the function that transforms concepts: `paste_texture` covers the concept with the texture;
             `style_transfer.StyleTransfer` changes its style.
-        own: for each style, the number of the variant that was cut from each image, `(N,)`, -1 if none was. An image is
-            not transformed to its own texture.
+        own: for each material, the number of the variant that was cut from each image, `(N,)`, -1 if none was. An image
+            is not transformed to its own texture.
 
     Raises:
         ValueError: if the masks do not fit the images, or if there is no texture.
-        TypeError: if `styles` is not a mapping.
-        KeyError: if a concept of a group has no masks or no style.
+        TypeError: if `materials` is not a mapping.
+        KeyError: if a concept of a group has no masks or no material.
     """
 
     data: LabelledImages
     masks: Mapping[str, Tensor]
-    styles: Mapping[str, Tensor]
+    materials: Mapping[str, Tensor]
     objects: Mapping[str, Sequence[str]] = field(default_factory=dict)
     groups: Sequence[Sequence[str]] = ()
     transform: Transform = field(default=paste_texture, repr=False)
@@ -122,24 +121,26 @@ class Concepts:
                     f"the masks of {concept!r} have shape {tuple(masks.shape)}, but the images need {expected}; "
                     "pass one mask per image, of the size of the images"
                 )
-        if not isinstance(self.styles, Mapping):
+        if not isinstance(self.materials, Mapping):
             raise TypeError(
-                f"styles={self.styles!r} is not a mapping; pass textures (V, 3, h, w) by name, such as style_textures()"
+                f"materials={self.materials!r} is not a mapping; pass textures (V, 3, h, w) by name, such as "
+                "style_textures()"
             )
-        if not any(len(textures) for textures in self.styles.values()):
-            raise ValueError(f"styles={self.styles!r} holds no texture; pass at least one")
+        if not any(len(textures) for textures in self.materials.values()):
+            raise ValueError(f"materials={self.materials!r} holds no texture; pass at least one")
         for concept in chain.from_iterable(self.groups):
             one_of(concept, self.masks, "concept", KeyError)
-            one_of(concept, self.styles, "style", KeyError)
+            one_of(concept, self.materials, "material", KeyError)
 
     def digest(self) -> str:
-        """Return a text that identifies the images, masks, styles, and the transform, for storing results.
+        """Return a text that identifies the images, masks, materials, and the transform, for storing results.
 
         Raises:
             ValueError: if `transform` is not `paste_texture` and has no `cache_key`.
         """
-        tensors = [*self.data.images, self.data.labels, *self.masks.values(), *self.styles.values(), *self.own.values()]
-        names = f"{list(self.masks)} {list(self.styles)} {dict(self.objects)} {self.groups} {self.data.classes}"
+        named = (self.masks, self.materials, self.own)
+        tensors = [*self.data.images, self.data.labels, *chain.from_iterable(part.values() for part in named)]
+        names = f"{list(self.masks)} {list(self.materials)} {dict(self.objects)} {self.groups} {self.data.classes}"
         contents = f"{digest_tensors(tensors)[:12]} {names}"
         if self.transform is paste_texture:
             return contents
@@ -154,76 +155,76 @@ class Concepts:
     def subset(self, indices: Sequence[int]) -> "Concepts":
         """Select the images at `indices`."""
         masks = {concept: mask[list(indices)] for concept, mask in self.masks.items()}
-        own = {style: variants[list(indices)] for style, variants in self.own.items()}
+        own = {material: variants[list(indices)] for material, variants in self.own.items()}
         return replace(self, data=self.data.subset(indices), masks=masks, own=own)
 
-    def parted(self, concept: str, style: str) -> "tuple[Concepts, Concepts]":
-        """Select one concept and one style, and split the variants of the style into two halves.
+    def parted(self, concept: str, material: str) -> "tuple[Concepts, Concepts]":
+        """Select one concept and one material, and split the variants of the material into two halves.
 
-        If the concept is also a style, for the control "in place", both results have all of its variants.
+        If the concept is also a material, for the control "in place", both results have all of its variants.
 
         Args:
             concept: the concept.
-            style: the style.
+            material: the material.
 
         Returns:
             The concepts with the first half of the variants, for the selection of an edit, and with the second half,
             for its evaluation.
 
         Raises:
-            KeyError: if there is no such concept or style.
+            KeyError: if there is no such concept or material.
         """
         one_of(concept, self.masks, "concept", KeyError)
-        one_of(style, self.styles, "style", KeyError)
-        control = {concept: self.styles[concept]} if concept in self.styles else {}
-        textures = self.styles[style]
+        one_of(material, self.materials, "material", KeyError)
+        control = {concept: self.materials[concept]} if concept in self.materials else {}
+        textures = self.materials[material]
         middle = (len(textures) + 1) // 2
         first, second = textures.tensor_split([middle])
         alone = replace(self, masks={concept: self.masks[concept]}, groups=())
-        selection = replace(alone, styles={**control, style: first})
-        evaluation = replace(alone, styles={**control, style: second})
-        if style in self.own:
-            own = self.own[style]
-            selection = replace(selection, own={**self.own, style: own.where(own < middle, -1)})
-            evaluation = replace(evaluation, own={**self.own, style: (own - middle).clamp(min=-1)})
+        selection = replace(alone, materials={**control, material: first})
+        evaluation = replace(alone, materials={**control, material: second})
+        if material in self.own:
+            own = self.own[material]
+            selection = replace(selection, own={**self.own, material: own.where(own < middle, -1)})
+            evaluation = replace(evaluation, own={**self.own, material: (own - middle).clamp(min=-1)})
         return selection, evaluation
 
-    def turned(self, numbers: Sequence[int], concept: str, style: str, variants: int = 1) -> LabelledImages:
-        """Transform a concept of several images to a style.
+    def turned(self, numbers: Sequence[int], concept: str, material: str, variants: int = 1) -> LabelledImages:
+        """Transform a concept of several images to a material.
 
         Args:
             numbers: the numbers of the images.
             concept: the concept to transform.
-            style: the style to transform it to.
-            variants: number of variants of the style that are used for each image, in rotation: image i starts with
+            material: the material to transform it to.
+            variants: number of variants of the material that are used for each image, in rotation: image i starts with
                 variant i. The image's own texture is skipped.
 
         Returns:
             The transformed images with their labels, `variants` of them for each number.
         """
-        textures = self.styles[style]
+        textures = self.materials[material]
         sources = []
         transformed = []
         for number in numbers:
             image = self.data.images[number]
             mask = self.masks[concept][number]
-            for variant in self._rotated(style, number, number)[:variants]:
+            for variant in self._rotated(material, number, number)[:variants]:
                 sources.append(number)
                 transformed.append(self.transform(image, mask, textures[variant]))
         return replace(self.data.subset(sources), images=torch.stack(transformed))
 
     def textures(self, number: int = 0, per_image: int | None = None) -> list[tuple[str, int]]:
-        """List the textures to which the concepts of an image are transformed, as pairs (style, variant).
+        """List the textures to which the concepts of an image are transformed, as pairs (material, variant).
 
         Args:
             number: the number of the image.
-            per_image: number of variants of each style; None lists all variants. They are used in rotation, class by
+            per_image: number of variants of each material; None lists all variants. They are used in rotation, class by
                 class, so that as many images of a class as possible have textures that no other image of it has.
         """
         start = int(self._places[number]) * (per_image or 0)
         listed = []
-        for style in self.styles:
-            listed += [(style, variant) for variant in sorted(self._rotated(style, number, start)[:per_image])]
+        for material in self.materials:
+            listed += [(material, variant) for variant in sorted(self._rotated(material, number, start)[:per_image])]
         return listed
 
     @cached_property
@@ -231,10 +232,10 @@ class Concepts:
         """The place of each image, `(N,)`, if the images are sorted by their class."""
         return self.data.labels.argsort(stable=True).argsort()
 
-    def _rotated(self, style: str, number: int, start: int) -> list[int]:
-        """Return the variants of a style in rotation from `start` on, without the one that was cut from the image."""
-        count = len(self.styles[style])
-        own = int(self.own[style][number]) if style in self.own else -1
+    def _rotated(self, material: str, number: int, start: int) -> list[int]:
+        """Return the variants of a material in rotation from `start` on, without the one that is cut from the image."""
+        count = len(self.materials[material])
+        own = int(self.own[material][number]) if material in self.own else -1
         return [(start + step) % count for step in range(count) if (start + step) % count != own]
 
     def counterfactual(
@@ -245,7 +246,7 @@ class Concepts:
         Args:
             index: the number of the image.
             concept: the concept to transform.
-            textures: S textures, as pairs (style, variant).
+            textures: S textures, as pairs (material, variant).
             control: whether to make the controls as well.
 
         Returns:
@@ -254,7 +255,7 @@ class Concepts:
         """
         image = self.data.images[index]
         mask = self.masks[concept][index]
-        selected = torch.stack([self.styles[style][variant] for style, variant in textures])
+        selected = torch.stack([self.materials[material][variant] for material, variant in textures])
         controlled = None
         if control:
             placed = control_mask(mask, self._objects_of(index, concept))
@@ -278,14 +279,14 @@ class Concepts:
 
         Args:
             rule: a row of the table of rules; or the table, whose first rule is used.
-            variant: number of the variant of the rule's style to which the concept is transformed in x'.
+            variant: number of the variant of the rule's material to which the concept is transformed in x'.
             place: place of x in the rule's evidence, counted from 0.
 
         Returns:
             The exemplar.
 
         Raises:
-            KeyError: if the rule's style is not among the styles.
+            KeyError: if the rule's material is not among the materials.
             ValueError: if the table has no rule, or if the evidence has no image at `place`.
         """
         if isinstance(rule, pd.DataFrame):
@@ -298,14 +299,14 @@ class Concepts:
             rule = rule.iloc[0]
         evidence = rule["evidence"]
         concept = rule["concept"]
-        style = one_of(rule["style"], self.styles, "style", KeyError)
+        material = one_of(rule["material"], self.materials, "material", KeyError)
         if place not in range(len(evidence)):
             raise ValueError(
                 f"rule {rule['class']!r} on {concept!r} has {len(evidence)} images as evidence, none at place {place}; "
                 "pass a lower place, or a rule with more correctly classified images"
             )
         number = evidence[place]
-        changed, _ = self.counterfactual(number, concept, [(style, variant)], control=False)
+        changed, _ = self.counterfactual(number, concept, [(material, variant)], control=False)
         label = int(self.data.labels[number])
         if rule["class"] != ALL_CLASSES:
             label = list(self.data.classes).index(rule["class"])
@@ -343,7 +344,7 @@ def with_materials(
     objects: Mapping[str, Sequence[str]] | None = None,
     groups: Sequence[Sequence[str]] = (),
 ) -> Concepts:
-    """Make `Concepts` to probe whose styles are materials, cut from the images themselves.
+    """Make `Concepts` to probe whose materials are cut from the images themselves.
 
     For each concept, at most `MOST_TEXTURES` textures are cut, each from another image: those in which it covers the
     largest areas, and at least the share `LEAST_AREA`. No image is transformed to its own texture.
@@ -356,7 +357,7 @@ def with_materials(
         groups: see `Concepts`.
 
     Returns:
-        The images with their masks, and the materials as styles.
+        The images with their masks, and the materials.
 
     Raises:
         ValueError: if the masks do not fit the images, or if too few images show a concept.
@@ -366,20 +367,20 @@ def with_materials(
             raise ValueError(
                 f"there are {len(concept_masks)} masks of {concept!r} for {len(data)} images; pass one mask per image"
             )
-    styles = {}
+    materials = {}
     own = {}
     for concept in giving or masks:
         shown = int((masks[concept].flatten(1).mean(dim=1) >= LEAST_AREA).sum())
         if shown > 1:
-            styles[concept], donors = cut_textures(data, masks[concept], min(shown, MOST_TEXTURES))
+            materials[concept], donors = cut_textures(data, masks[concept], min(shown, MOST_TEXTURES))
             own[concept] = torch.full((len(data),), -1)
             own[concept][donors] = torch.arange(len(donors))
-    if not styles:
+    if not materials:
         raise ValueError(
             f"none of the concepts ({', '.join(masks) or 'no concept'}) covers {LEAST_AREA:.0%} or more of 2 of the "
             f"{len(data)} images; pass images that show one"
         )
-    return Concepts(data, masks, styles, objects or {}, groups, own=own)
+    return Concepts(data, masks, materials, objects or {}, groups, own=own)
 
 
 def _continued(image: Tensor, mask: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Evaluate a probe: the effect of each concept, compared with a control, and the rules (section 5 of the paper).
 
-    probed = probe(classifier, concepts)  # its `table` has one row for each image, concept, style, and variant
+    probed = probe(classifier, concepts)  # its `table` has one row for each image, concept, material, and variant
     probed.effects(["class", "concept"])  # accuracy drops, compared with a control, with intervals and q-values
     rules = probed.rules()                # the concepts that each class relies on
 
@@ -54,8 +54,8 @@ class Probe:
     """The predictions of classifiers on images in which one concept at a time is transformed.
 
     Args:
-        table: one row for each classifier, image, concept, style, and variant, with these columns:
-            `classifier`, `image` (its number in `concepts.data`), `concept`, `style`, `variant`;
+        table: one row for each classifier, image, concept, material, and variant, with these columns:
+            `classifier`, `image` (its number in `concepts.data`), `concept`, `material`, `variant`;
             `class`: the correct class;
             `is_object`: whether the concept is the object of the class;
             `area`: share of the image that the concept covers;
@@ -64,8 +64,8 @@ class Probe:
             `p_before`, `p_after`, `p_control`: probability of `class` in each of these.
             The columns of the control hold None or NaN if no control was made.
         control: the kind of control. "elsewhere": the same area elsewhere in the image is transformed. "in place": the
-            concept is transformed to the style with its own name; these are rows of their own. In place, textures are
-            drawn like images, and `effects` uses each of them once.
+            concept is transformed to the material with its own name; these are rows of their own. In place, textures
+            are drawn like images, and `effects` uses each of them once.
         least_images: smaller groups of images are omitted from `rules`.
         concepts: the images, masks, and textures from which `views` makes images; None if the table was not made by
             pasting textures.
@@ -179,7 +179,7 @@ class Probe:
         scores = _scores(table, measure)
         scored = table.assign(**scores)
         if self.control == "in place":
-            in_place = table["style"] == table["concept"]
+            in_place = table["material"] == table["concept"]
             is_used = _first_uses(table, keys) if independent else pd.Series(True, table.index)
             image_keys = [table[key] for key in ("classifier", "image", "concept")]
             control_scores = scores["changed"].where(in_place & is_used).groupby(image_keys)
@@ -205,22 +205,22 @@ class Probe:
         Returns:
             One row for each rule, class by class, the class with the strongest rule first. The columns are those of
             `effects` and
-            `style`: the style that lowers the probability of the class most;
+            `material`: the material that lowers the probability of the class most;
             `evidence`: the numbers of the correctly classified images, those that lose the most probability first.
         """
         keys = ["classifier", "concept"] if pooled else ["classifier", "class", "concept"]
         effects = self.effects(keys, "log-odds", least_effect, self.least_images)
         rules = effects[(effects["q"] <= fdr) & (effects["effect"] >= least_effect)]
-        styles = []
+        materials = []
         evidence = []
         for _, rule in rules.iterrows():
-            style, numbers = self._evidence(rule[keys])
-            styles.append(style)
+            material, numbers = self._evidence(rule[keys])
+            materials.append(material)
             evidence.append(numbers)
-        rules = rules.assign(style=styles, evidence=evidence)
+        rules = rules.assign(material=materials, evidence=evidence)
         if pooled:
             rules = rules.assign(**{"class": ALL_CLASSES})
-        rules = rules[["classifier", "class", "concept", *_EFFECT, "q", "style", "evidence"]]
+        rules = rules[["classifier", "class", "concept", *_EFFECT, "q", "material", "evidence"]]
         rules["strongest"] = rules.groupby(["classifier", "class"])["effect"].transform("max")
         rules = rules.sort_values(
             ["classifier", "strongest", "class", "effect"],
@@ -257,22 +257,22 @@ class Probe:
         return strongest.iloc[0], not significant.empty
 
     def _evidence(self, rule: pd.Series) -> tuple[str, tuple[int, ...]]:
-        """Find the style that lowers the probability most, and the correctly classified images.
+        """Find the material that lowers the probability most, and the correctly classified images.
 
         Args:
             rule: the values of the columns that identify a rule.
 
         Returns:
-            The style and the evidence, see `rules`.
+            The material and the evidence, see `rules`.
         """
         is_of_rule = (self.table[rule.index] == rule).all(axis=1)
-        rows = self.table[is_of_rule & (self.table["style"] != rule["concept"])]
+        rows = self.table[is_of_rule & (self.table["material"] != rule["concept"])]
         rows = rows[~rows["is_object"]]
         rows = rows.assign(lost=rows["p_before"] - rows["p_after"])
         correct = rows[rows["before"] == rows["class"]]
         lost_by_image = correct.groupby("image")["lost"].mean().sort_values(ascending=False)
-        style = rows.groupby("style", sort=False)["lost"].mean().idxmax()
-        return style, tuple(int(number) for number in lost_by_image.index)
+        material = rows.groupby("material", sort=False)["lost"].mean().idxmax()
+        return material, tuple(int(number) for number in lost_by_image.index)
 
     def views(self, row: pd.Series) -> list[View]:
         """Make the images of one row of the table: the original, the transformed one, and the control if there is one.
@@ -293,16 +293,16 @@ class Probe:
             )
         number = int(row["image"])
         concept = row["concept"]
-        style = row["style"]
+        material = row["material"]
         has_control = pd.notna(row["p_control"])
-        texture = (style, int(row["variant"]))
+        texture = (material, int(row["variant"]))
         changed, elsewhere = self.concepts.counterfactual(number, concept, [texture], has_control)
         views = [
             View("original", self.concepts.data.images[number], row["before"], row["p_before"]),
-            View(f"{concept} → {style}", changed[0], row["after"], row["p_after"]),
+            View(f"{concept} → {material}", changed[0], row["after"], row["p_after"]),
         ]
         if has_control:
-            views.append(View(f"elsewhere → {style}", elsewhere[0], row["control"], row["p_control"]))
+            views.append(View(f"elsewhere → {material}", elsewhere[0], row["control"], row["p_control"]))
         else:
             views += self._view_in_place(row)
         return views
@@ -312,7 +312,7 @@ class Probe:
         concept = row["concept"]
         image_columns = ["classifier", "image", "class", "concept"]
         is_of_image = (self.table[image_columns] == row[image_columns]).all(axis=1)
-        in_place = self.table[is_of_image & (self.table["style"] == concept)]
+        in_place = self.table[is_of_image & (self.table["material"] == concept)]
         if in_place.empty:
             return []
         _, control = next(in_place.iterrows())
@@ -395,7 +395,7 @@ def _scores(table: pd.DataFrame, measure: str) -> dict[str, pd.Series]:
 
 def _first_uses(table: pd.DataFrame, keys: Sequence[str]) -> pd.Series:
     """Return for each row whether no earlier image of its group was transformed to its texture."""
-    texture_keys = list(dict.fromkeys((*keys, "style", "variant")))
+    texture_keys = list(dict.fromkeys((*keys, "material", "variant")))
     return table.groupby(texture_keys)["image"].transform("first") == table["image"]
 
 

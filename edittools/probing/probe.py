@@ -29,8 +29,8 @@ class ProbeSettings:
 
     Args:
         only: the concepts to transform, for concepts without groups; by default all.
-        variants_per_image: number of variants of each style for each image, in rotation; by default one for the control
-            "in place", and all for "elsewhere".
+        variants_per_image: number of variants of each material for each image, in rotation; by default one for the
+            control "in place", and all for "elsewhere".
         control: "elsewhere", the same change elsewhere in the image, or "in place", the concept transformed to itself.
         labels: the correct class is the label ("given"), or what each classifier predicts for the untouched image
             ("read").
@@ -75,7 +75,7 @@ def probe(
 
     Args:
         classifiers: one, or several by name. All see the same images, resized to the size that each expects.
-        concepts: the images, the masks of their concepts, and the styles to transform them to.
+        concepts: the images, the masks of their concepts, and the materials to transform them to.
         settings: the concepts to transform, and the control.
         store: folder that keeps finished parts.
         progress: a class like `tqdm.tqdm`, for a bar.
@@ -97,7 +97,7 @@ def probe(
     about = ""
     if store is not None:
         weights = {name: fingerprint(classifier) for name, classifier in named.items()}
-        about = f"probe {weights} {concepts.digest()} {settings}"
+        about = f"probe of materials {weights} {concepts.digest()} {settings}"
     work = partial(_probe_part, classifiers=named, settings=settings)
     table = jobs.run(work, parts, store, progress=progress, about=about)
     if table.empty:
@@ -109,13 +109,13 @@ def probe(
 
 
 def _parts(concepts: Concepts, group: Sequence[str], control: str) -> Iterator[_Part]:
-    """Divide the images into parts, with the masks and styles that a group of concepts needs."""
+    """Divide the images into parts, with the masks and materials that a group of concepts needs."""
     mask_names = concepts.masks if control == "elsewhere" else group  # a control elsewhere avoids other objects
-    style_names = group if concepts.groups else concepts.styles
+    material_names = group if concepts.groups else concepts.materials
     reduced = replace(
         concepts,
         masks={name: concepts.masks[name] for name in mask_names},
-        styles={name: concepts.styles[name] for name in style_names},
+        materials={name: concepts.materials[name] for name in material_names},
         groups=(),
     )
     count = len(reduced.data)
@@ -165,7 +165,7 @@ def _probe_image(
                 "before": before,
                 "p_before": p_before,
             }
-            rows += [about | row for row in _rows_of_styles(concept, textures, predicted)]
+            rows += [about | row for row in _rows_of_materials(concept, textures, predicted)]
     return rows
 
 
@@ -190,21 +190,21 @@ def _predict_versions(
     return label, {version: list(islice(pairs, len(of_version))) for version, of_version in versions.items()}
 
 
-def _rows_of_styles(
+def _rows_of_materials(
     concept: str, textures: Sequence[tuple[str, int]], predicted: Mapping[_Version, list[tuple[str, float]]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield what was predicted of an image with a concept transformed to each style, and of its control if it has one.
+    """Yield what was predicted of an image with a concept transformed to each material, and of its control, if any.
 
     Args:
-        textures: the style and the variant of each texture.
+        textures: the material and the variant of each texture.
         predicted: the predictions, see `_predict_versions`.
     """
     no_control = [(None, None)] * len(textures)
     changed = predicted[concept, "changed"]
     controls = predicted.get((concept, "control"), no_control)
-    for (style, variant), (after, p_after), (control, p_control) in zip(textures, changed, controls, strict=True):
+    for (material, variant), (after, p_after), (control, p_control) in zip(textures, changed, controls, strict=True):
         yield {
-            "style": style,
+            "material": material,
             "variant": variant,
             "after": after,
             "control": control,

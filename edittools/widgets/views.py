@@ -17,11 +17,11 @@ SIDE_BY_SIDE = {"flex_flow": "row wrap", "grid_gap": "18px"}
 
 
 class ProbeBrowser(StaticFigure, ipywidgets.VBox):
-    """Browse a probe: select a class, a concept, a style and an image, and see how the prediction changed.
+    """Browse a probe: select a class, a concept, a material and an image, and see how the prediction changed.
 
     The browser shows the image, the image with the concept transformed, and its control, each with the prediction in
     the probe's table; no classifier runs. The images that lose most come first. Setting the value of `.classes`,
-    `.concept`, `.style` or `.image` is the same as selecting it.
+    `.concept`, `.material` or `.image` is the same as selecting it.
 
     Args:
         probe: a `probing.Probe`; of several classifiers, the first is shown (`probe.where("classifier", name)` selects
@@ -32,12 +32,12 @@ class ProbeBrowser(StaticFigure, ipywidgets.VBox):
         self._probe = probe
         self._table = probe.table[probe.table["classifier"] == probe.table["classifier"].iloc[0]]
         self._menus: dict[str, ipywidgets.Dropdown] = {}
-        for column in ("class", "concept", "style", "image"):
+        for column in ("class", "concept", "material", "image"):
             menu = ipywidgets.Dropdown(description=column, layout={"width": "230px"})
             self._menus[column] = menu
         self.classes = self._menus["class"]
         self.concept = self._menus["concept"]
-        self.style = self._menus["style"]
+        self.material = self._menus["material"]
         self.image = self._menus["image"]
         menus = ipywidgets.HBox(list(self._menus.values()), layout={"flex_flow": "row wrap"})
         self.pictures = ipywidgets.HBox(layout=SIDE_BY_SIDE)

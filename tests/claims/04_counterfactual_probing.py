@@ -16,12 +16,12 @@ assert len(rules_of_balanced) == 0 and by_chance <= 2
 assert found <= planted and 13 < len(found) < 18
 
 # Part 4: what rendering again shows of the missed rules
-exact_probe = scenarios.repainted({first: classifiers[first]}, materials, least_images=first_probe.least_images)
+exact_probe = scenarios.repainted({first: classifiers[first]}, concepts, least_images=first_probe.least_images)
 overlooked = (planted - found) & probing.pairs(exact_probe.rules())
 assert 1 <= len(overlooked) < len(planted - found) / 2
 
 # Part 5: the edit, probed again
-assert picked["class"] == "car" and picked["style"] == "snow"
+assert picked["class"] == "car" and picked["material"] == "snow"
 assert max(of_picked["edit"], of_picked["selected edit"]) < 0.7 * of_picked["before"]
 assert of_picked["random direction"] > 0.8 * of_picked["before"]
 assert (others.drop("before") > 0.8 * others["before"]).all()

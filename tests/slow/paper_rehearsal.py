@@ -106,7 +106,7 @@ def found_rule(model: str) -> None:
     whole, numbers = scenario_for(classifier, concepts, rule, common)
     scenario = _few(whole)
     edit = _select(scenario)
-    unseen = concepts.parted(rule["concept"], rule["style"])[1].subset(numbers["target_test"])
+    unseen = concepts.parted(rule["concept"], rule["material"])[1].subset(numbers["target_test"])
     named = {"before": classifier, "edited": edit.edited(classifier)}
     assert len(probe(named, unseen, replace(settings, labels="given")).changes())
 

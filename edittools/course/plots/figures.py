@@ -158,7 +158,7 @@ def counterfactuals(probe: Any, rule: pd.Series) -> Figure:
         probe: a `probing.Probe`.
         rule: a row of its `rules()`.
     """
-    columns = ["classifier", "concept", "style"]
+    columns = ["classifier", "concept", "material"]
     rows = probe.table[(probe.table[columns] == rule[columns]).all(axis=1)]
     rows = rows.drop_duplicates("image").set_index("image", drop=False)
     rows = rows.loc[list(rule["evidence"][:5])]

@@ -142,7 +142,7 @@ def repainted(
                     "control": None,
                     "p_control": float("nan"),
                     "classifier": name,
-                    "style": ground,
+                    "material": ground,
                 }
             )
             for when, logits in (("before", logits_before), ("after", logits_after)):
@@ -211,16 +211,16 @@ def scenario_for(
     """Make the scenario of a rule.
 
     The images that show the concept and are classified correctly, except the exemplars, are transformed to the rule's
-    style. Half of each class is `target`; of the others, those of the rule's class are `same_class_test`, the rest
-    `target_test`. One half of the style's variants is used to make and select an edit, the other half to evaluate it.
-    `retain` and `retain_test` are halves of the untransformed, correctly classified images that show what the style is
-    made of, but not the concept.
+    material. Half of each class is `target`; of the others, those of the rule's class are `same_class_test`, the rest
+    `target_test`. One half of the material's variants is used to make and select an edit, the other half to evaluate
+    it. `retain` and `retain_test` are halves of the untransformed, correctly classified images that show the material,
+    but not the concept.
 
     Args:
         classifier: the classifier to edit.
-        concepts: the images, masks and styles.
-        rule: a row of `Probe.rules()`, or a mapping of "class", "concept" and "style" to their names, and of "evidence"
-            to the numbers of images of the class. The class of a pooled rule is that of its first image.
+        concepts: the images, masks and materials.
+        rule: a row of `Probe.rules()`, or a mapping of "class", "concept" and "material" to their names, and of
+            "evidence" to the numbers of images of the class. The class of a pooled rule is that of its first image.
         common_fields: the fields of the `Scenario` that do not depend on the rule; and as "splits" a mapping of those
             of the `Splits`, by name.
         exemplars: number of exemplars; they are the first images of the evidence.
@@ -229,41 +229,41 @@ def scenario_for(
         The scenario, and the numbers of the images of its splits "target", "target_test" and "same_class_test".
 
     Raises:
-        KeyError: if there is no such class, concept or style.
+        KeyError: if there is no such class, concept or material.
         ValueError: if there is no exemplar, no target image or no test image.
     """
     concept = rule["concept"]
-    style = rule["style"]
+    material = rule["material"]
     own_class = rule["class"]
     if own_class == ALL_CLASSES and rule["evidence"]:
         own_class = concepts.data.classes[int(concepts.data.labels[rule["evidence"][0]])]
     class_index = classifier.index(own_class)
-    for_selection, for_evaluation = concepts.parted(concept, style)
+    for_selection, for_evaluation = concepts.parted(concept, material)
     evidence = list(rule["evidence"][:exemplars])
     data = at_size(concepts.data, classifier)
     is_correct = predict(classifier, data).argmax(dim=1) == data.labels
     shows_concept = shows(concepts.masks[concept])
-    shows_style = torch.zeros_like(is_correct)
-    if style in concepts.masks:
-        shows_style = shows(concepts.masks[style])
+    shows_material = torch.zeros_like(is_correct)
+    if material in concepts.masks:
+        shows_material = shows(concepts.masks[material])
     is_exemplar = torch.zeros_like(is_correct)
     is_exemplar[evidence] = True
     is_transformed = is_correct & shows_concept & ~is_exemplar
-    is_retained = is_correct & shows_style & ~shows_concept & ~is_exemplar
+    is_retained = is_correct & shows_material & ~shows_concept & ~is_exemplar
     numbers = _divide(is_transformed.nonzero()[:, 0], data.labels, class_index)
     if not (evidence and numbers["target"] and numbers["target_test"]):
         counts = {"exemplars": len(evidence), **{name: len(part) for name, part in numbers.items()}}
         raise ValueError(
-            f"rule {rule['class']!r} on {concept!r} → {style!r} has too few images: {counts}; pass images that leave "
-            "at least one exemplar, one target image and one test image"
+            f"rule {rule['class']!r} on {concept!r} → {material!r} has too few images: {counts}; pass images that "
+            "leave at least one exemplar, one target image and one test image"
         )
-    variants = min(VARIANTS_PER_IMAGE, len(for_selection.styles[style]))
+    variants = min(VARIANTS_PER_IMAGE, len(for_selection.materials[material]))
     exemplars_by_name = _exemplars(classifier, for_selection, rule, len(evidence))
-    target = for_selection.turned(numbers["target"], concept, style, variants)
-    target_test = for_evaluation.turned(numbers["target_test"], concept, style)
+    target = for_selection.turned(numbers["target"], concept, material, variants)
+    target_test = for_evaluation.turned(numbers["target_test"], concept, material)
     same_class_test = None
     if numbers["same_class_test"]:
-        same_class = for_evaluation.turned(numbers["same_class_test"], concept, style)
+        same_class = for_evaluation.turned(numbers["same_class_test"], concept, material)
         same_class_test = at_size(same_class, classifier)
     retain = None
     retain_test = None
@@ -305,8 +305,8 @@ def _divide(numbers: Tensor, labels: Tensor, class_index: int) -> dict[str, list
 
 
 def _exemplars(classifier: Classifier, concepts: Concepts, rule: Mapping[str, Any], count: int) -> dict[str, Exemplar]:
-    """Make the exemplars, each in another variant of the rule's style as far as there are enough, by name."""
-    texture_count = len(concepts.styles[rule["style"]])
+    """Make the exemplars, each in another variant of the rule's material as far as there are enough, by name."""
+    texture_count = len(concepts.materials[rule["material"]])
     exemplars = {}
     for place in range(count):
         exemplar = concepts.exemplar(rule, place % texture_count, place)

@@ -158,7 +158,7 @@ class Case:
     @property
     def rule(self) -> dict[str, Any]:
         """Return the case as a rule, see `scenario_for`; its evidence counts within `images`."""
-        return {"class": self.target, "concept": self.concept, "style": self.style, "evidence": self.evidence}
+        return {"class": self.target, "concept": self.concept, "material": self.style, "evidence": self.evidence}
 
 
 def synthetic_source(tier: str | None = None, model: str | None = None, small: bool = False) -> SetupSource:
@@ -279,7 +279,7 @@ def cases(source: SetupSource, targets: int = 1, settings: CaseSettings = DEFAUL
     for concept, images in images_of_concepts(setup).items():
         images = fewer_images(images, data.labels[images])
         labels = data.labels[images]
-        for style in setup.concepts.styles:
+        for style in setup.concepts.materials:
             candidates = possible_targets(labels, settings.exemplars)
             for label in generator_of(concept, style).permutation(candidates)[:targets]:
                 target = data.classes[label]
@@ -339,8 +339,8 @@ def case_scenario(source: SetupSource, case: Case, settings: CaseSettings = DEFA
     setup = setup_of(source)
     concepts = setup.concepts.subset(case.images)
     scenario, numbers = scenario_for(setup.classifier, concepts, case.rule, setup.common_fields, settings.exemplars)
-    first_variant = concepts.styles[case.style][:1]
-    same_variant = replace(concepts, styles={case.style: first_variant})
+    first_variant = concepts.materials[case.style][:1]
+    same_variant = replace(concepts, materials={case.style: first_variant})
     extra = {}
     for name, original in (("same", "target_test"), ("own same", "same_class_test")):
         if numbers[original]:
