@@ -76,10 +76,14 @@ def test_fold_gives_the_figures_and_the_advice_of_the_checks_that_decide():
     assert use.word == USE and use.reason and use.advice == ""
 
 
-def test_use_names_a_cost_that_was_not_measured():
-    checks = [Check("a", True, "1 image"), Check("b", None, "nothing is known", "Pass more.", line="costs")]
-    verdict = verdict_of(checks)
-    assert verdict.word == USE and "nothing is known" in verdict.reason and verdict.advice == "Pass more."
+def test_use_names_each_cost_that_was_not_measured():
+    unknown = [
+        Check("b", None, "nothing is known", "Pass more.", line="costs"),
+        Check("c", None, "5 scenes", "Pass 15.", line="costs"),
+    ]
+    verdict = verdict_of([Check("a", True, "1 image"), *unknown])
+    assert verdict.word == USE and verdict.reason.endswith("; nothing is known; 5 scenes")
+    assert verdict.advice == "Pass more. Pass 15."
 
 
 def test_lines_of_a_verdict_have_the_figures_of_their_checks_in_order():

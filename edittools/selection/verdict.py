@@ -118,20 +118,23 @@ def verdict_of(checks: Sequence[Check]) -> Verdict:
     """Return the verdict of a checklist: the worst word that a check allows.
 
     Its reason has the figures of the checks that decided it. The advice of "unclear" is that of all of them, so that
-    everything can be collected at once; that of another word is the advice of the first.
+    everything can be collected at once, as is that of "use" for costs that were not measured; that of another word is
+    the advice of the first.
     """
     word = min((check.allows for check in checks), key=WORDS.index)
     if word == USE:
         reason = "it helps on new images, and no measured cost exceeds its limit"
         unknown = [check for check in checks if check.line == COSTS and check.holds is None]
-        if unknown:
-            reason += f"; {unknown[0].figure}"
-        return Verdict(word, reason, unknown[0].advice if unknown else "", tuple(checks))
+        reason = "; ".join([reason, *(check.figure for check in unknown)])
+        return Verdict(word, reason, advice_of(unknown), tuple(checks))
     deciding = [check for check in checks if check.allows == word]
     reason = "; ".join(check.figure for check in deciding if check.figure)
-    followed = deciding if word == UNCLEAR else deciding[:1]
-    advice = " ".join(dict.fromkeys(check.advice for check in followed if check.advice))
-    return Verdict(word, reason, advice, tuple(checks))
+    return Verdict(word, reason, advice_of(deciding if word == UNCLEAR else deciding[:1]), tuple(checks))
+
+
+def advice_of(checks: Sequence[Check]) -> str:
+    """Join the advice of checks; what several say is said once."""
+    return " ".join(dict.fromkeys(check.advice for check in checks if check.advice))
 
 
 # --- how many images would decide -------------------------------------------------------------------------------------
