@@ -390,7 +390,8 @@ SUMMARIES = {
     "summary": {
         "vehicles on snow, rendered, small VGG": Row("snow_mini", network="mini_vgg"),
         "vehicles on snow, rendered, transformer": Row("snow_mini", network="mini_vit"),
-        "vehicles on snow, photos": Row("snow_lite"),
+        "vehicles on snow, photos, SqueezeNet": Row("snow_lite"),
+        "vehicles on snow, photos, EfficientNet-Lite0": Row("snow_lite0"),
         'an "iPod" sticker, rendered': Row("typographic_mini"),
         "a watermark, photos, SqueezeNet": Row("watermark"),
         "a watermark, photos, EfficientNet-Lite0": Row("watermark_lite0"),
@@ -400,6 +401,7 @@ SUMMARIES = {
         "rendered scenes, small VGG": Row("snow_mini", network="mini_vgg"),
         "rendered scenes, transformer": Row("snow_mini", network="mini_vit"),
         "photos, SqueezeNet": Row("snow_lite"),
+        "photos, EfficientNet-Lite0": Row("snow_lite0"),
     },
     "summary_writing": {
         'an "iPod" sticker, rendered': Row("typographic_mini"),
@@ -461,6 +463,7 @@ AT_A_GLANCE = {
     "a mark that training planted, in photos": Glance("gate", BY_USERS),
     **{f"a watermark on photos, {network}": Glance(run) for run, network in WATERMARKS.items()},
     "snow under vehicles in photos, SqueezeNet": Glance("snow_lite"),
+    "snow under vehicles in photos, EfficientNet-Lite0": Glance("snow_lite0"),
     "handwritten words in photos, SqueezeNet": Glance("handwriting"),
     "handwritten words in photos, EfficientNet-Lite0": Glance("handwriting_lite0"),
 }

@@ -158,6 +158,8 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "snow_retained_exemplar": lambda: retained_on_snow(BY_EXEMPLAR),
     "snow_retained_labels": lambda: retained_on_snow(BY_LABELS),
     "snow_photos": lambda: share(figure("snow_lite", BY_HOSTS, TARGET, CORRECTED)),
+    "snow_photos_lite0": lambda: share(figure("snow_lite0", BY_HOSTS, TARGET, CORRECTED)),
+    "snow_photos_lite0_exemplar": lambda: share(figure("snow_lite0", BY_EXEMPLAR, TARGET, CORRECTED)),
     "watermark_range": lambda: between(*pd.Series([under_a_watermark(run) for run in WATERMARKS]).agg(["min", "max"])),
     **{f"{run}_edit": partial(lambda run: share(under_a_watermark(run)), run) for run in WATERMARKS},
     **{f"{run}_removed": partial(removed, run) for run in WATERMARKS},

@@ -24,6 +24,7 @@ SCRIPTS = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py")) if p
 RUNS = {
     **{script: (script,) for script in SCRIPTS},
     "snow_lite": ("snow", "--tier", "lite"),
+    "snow_development": ("snow", "--development"),
     "calibration_audits": ("calibration", "--audits"),
     "synthetic_exemplars": ("synthetic", "--exemplars", "1", "3"),
 }
