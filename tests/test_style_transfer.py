@@ -203,7 +203,7 @@ def test_concepts_restyled(tiny, image, mask, style):
     assert torch.equal(concepts.turned([0], "sea", "graffiti").images[0], expected)
     changed, _ = concepts.counterfactual(0, "sea", [("graffiti", 0)])
     assert torch.equal(changed[0], expected)
-    rule = {"class": "ship", "concept": "sea", "style": "graffiti", "evidence": [0]}
+    rule = {"class": "ship", "concept": "sea", "material": "graffiti", "evidence": [0]}
     assert torch.equal(concepts.exemplar(rule).changed, expected)
     selection, _ = concepts.parted("sea", "graffiti")
     assert torch.equal(selection.subset([0]).turned([0], "sea", "graffiti").images[0], expected)

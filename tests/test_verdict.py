@@ -84,6 +84,8 @@ def test_use_names_each_cost_that_was_not_measured():
     verdict = verdict_of([Check("a", True, "1 image"), *unknown])
     assert verdict.word == USE and verdict.reason.endswith("; nothing is known; 5 scenes")
     assert verdict.advice == "Pass more. Pass 15."
+    again = Check("d", None, "6 scenes", "Pass more. Wait.", line="costs")
+    assert verdict_of([*unknown, again]).advice == "Pass more. Pass 15. Wait."
 
 
 def test_lines_of_a_verdict_have_the_figures_of_their_checks_in_order():

@@ -1,5 +1,6 @@
 """A verdict: a checklist whose worst check decides whether to use an edit; and how many images would decide."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -133,8 +134,9 @@ def verdict_of(checks: Sequence[Check]) -> Verdict:
 
 
 def advice_of(checks: Sequence[Check]) -> str:
-    """Join the advice of checks; what several say is said once."""
-    return " ".join(dict.fromkeys(check.advice for check in checks if check.advice))
+    """Join the advice of checks; a sentence that several have is said once."""
+    sentences = [sentence for check in checks for sentence in re.split(r"(?<=\.) ", check.advice) if sentence]
+    return " ".join(dict.fromkeys(sentences))
 
 
 # --- how many images would decide -------------------------------------------------------------------------------------

@@ -6,6 +6,11 @@ assert set(wrong_classes.index[:2]) == {"sled", "penguin"}
 # Part 2: masks
 assert total / 2 > max(net["a strip above"], net["the middle"], net["a small patch"])
 assert net["a strip below"] > 0.9 * net["the road"] > 0.7 * total
+assert net["a strip across"] > 0.7 * net["the road"] > 5 * net["a strip above"]
+assert not (masks["a strip across"] * masks["the road"]).any()
+assert net["a narrower strip"] < net["a strip below"] / 2
+assert torch.nonzero(masks["a strip below"].any(1) != masks["a narrower strip"].any(1)).numel() == 2
+assert buildings[True] > 2 * buildings[False]
 assert by_mask.loc["the middle", "retained broken"] > 10 > 3 > by_mask.loc["the road", "retained broken"]
 
 # Part 3: exemplars

@@ -25,7 +25,11 @@ assert picked["class"] == "car" and picked["material"] == "snow"
 assert max(of_picked["edit"], of_picked["selected edit"]) < 0.7 * of_picked["before"]
 assert of_picked["random direction"] > 0.8 * of_picked["before"]
 assert (others.drop("before") > 0.8 * others["before"]).all()
-sleds = untouched.loc["sled"]
+sleds = untouched.loc["sled"] / untouched.loc["sled", "images"]
+assert retained_checks["selected edit"].allows == "do not use" and retained_checks["edit"].allows == "unclear"
+kept = predicted.loc[list(relying)]
+labels_kept = kept.index.get_level_values("class")
+assert (kept["edit"] == kept["before"]).all() and (kept["selected edit"] != labels_kept).mean() > 0.5
 assert sleds["edit"] > 0.8 and sleds["selected edit"] < 0.5 and sleds["random direction"] > 0.8
 clean_errors = {name: float(rate.strip("%")) for name, rate in errors.items()}
 assert max(clean_errors.values()) < clean_errors["before"] + 1

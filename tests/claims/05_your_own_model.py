@@ -16,6 +16,7 @@ assert fix.table.loc["selected", "corrected"] > 2 * fix.table.loc["random direct
 assert comparison.corrected > was_wrong.sum() / 4 and comparison.corrected > 10 * comparison.broken
 
 # Decide: filling the tag needs no edit, and a second look at the same labels allows no "use"
+assert with_filling < with_edit and fix.verdict.word == "unclear"
 errors_of_others = misclassified["other classes"]
 assert errors_of_others["with the tag filled in"] < errors_of_others["with the tag"] / 3
 assert "use" not in set(reselected["verdict"])
