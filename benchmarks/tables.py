@@ -396,6 +396,7 @@ SUMMARIES = {
         "a watermark, photos, SqueezeNet": Row("watermark"),
         "a watermark, photos, EfficientNet-Lite0": Row("watermark_lite0"),
         "a watermark, photos, EfficientNet-Lite1": Row("watermark_lite1"),
+        "a watermark, photos, EfficientNet-Lite2": Row("watermark_lite2"),
     },
     "summary_snow": {
         "rendered scenes, small VGG": Row("snow_mini", network="mini_vgg"),
@@ -412,6 +413,8 @@ SUMMARIES = {
         "watermarks that no exemplar shows, Lite0": Row("watermark_lite0", "unseen marks"),
         "a watermark, photos, EfficientNet-Lite1": Row("watermark_lite1"),
         "watermarks that no exemplar shows, Lite1": Row("watermark_lite1", "unseen marks"),
+        "a watermark, photos, EfficientNet-Lite2": Row("watermark_lite2"),
+        "watermarks that no exemplar shows, Lite2": Row("watermark_lite2", "unseen marks"),
     },
 }
 """The tables of the pages that answer one question each."""

@@ -110,6 +110,7 @@ WATERMARKS = {
     "watermark": "SqueezeNet",
     "watermark_lite0": "EfficientNet-Lite0",
     "watermark_lite1": "EfficientNet-Lite1",
+    "watermark_lite2": "EfficientNet-Lite2",
 }
 """The network of each run of the watermark."""
 
