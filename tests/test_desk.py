@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -103,6 +104,21 @@ def desk(tiny, sources):
     desk.editor.mask = MASK
     desk.wait(60)
     return desk
+
+
+def test_desk_starts_if_its_thread_runs_before_the_constructor_is_done(tiny, sources, monkeypatch):
+    submit = ThreadPoolExecutor.submit
+
+    def submit_and_run(*arguments):
+        monkeypatch.undo()  # only the first request
+        future = submit(*arguments)
+        wait([future], timeout=1)
+        return future
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit_and_run)
+    desk = widgets.Desk(tiny, *sources)
+    desk.wait(60)
+    assert desk.is_started and desk.gallery.cards
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from functools import partial
 from html import escape
 from math import inf
 from pathlib import Path
-from threading import RLock
+from threading import Event, RLock
 from time import monotonic
 from typing import Any
 
@@ -234,8 +234,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
             on_images=self._add_loaded,
             on_classified=self._open,
         )
-        self._starting = self._worker.submit(self._begin, make_session)
+        is_complete = Event()  # the thread may run before the next line
+        self._starting = self._worker.submit(self._begin, make_session, is_complete)
         self._last_request = self._starting
+        is_complete.set()
 
     def __repr__(self) -> str:
         return f"Desk({self.session.description})" if self.is_started else "Desk(starting)"
@@ -453,8 +455,14 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     # --- the worker ---------------------------------------------------------------------------------------------------
 
-    def _begin(self, make_session: Callable[[], EditSession]) -> None:
-        """Make the session and show it, then prepare for the first rewrite; or show why this has failed."""
+    def _begin(self, make_session: Callable[[], EditSession], is_complete: Event) -> None:
+        """Make the session and show it, then prepare for the first rewrite; or show why this has failed.
+
+        Args:
+            make_session: makes the session.
+            is_complete: is set when the constructor of the desk is done, before which nothing is begun.
+        """
+        is_complete.wait()
         try:
             session = make_session()
         except Exception as error:  # models and files fail in any way
