@@ -790,6 +790,15 @@ def test_changed_images_without_an_edit_are_refused(desk):
         desk.wait(60)
 
 
+def test_use_on_the_desk_names_each_cost_that_was_not_measured(desk, tiny, monkeypatch):
+    unknown = [Check(name, None, f"{name} is not known", line=COSTS) for name in ("one cost", "another cost")]
+    monkeypatch.setattr(session_module, "repair", instant_repair(tiny, checks=[Check("helps", True), *unknown]))
+    desk.find_best()
+    desk.wait(60)
+    verdict = desk.controls.verdict
+    assert verdict.word == "use" and "one cost is not known; another cost is not known" in verdict.text
+
+
 def test_undo_after_a_search_goes_back_to_the_previous_edit(desk, tiny, monkeypatch):
     first = rewritten(desk)
     monkeypatch.setattr(session_module, "repair", instant_repair(tiny))

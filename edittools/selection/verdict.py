@@ -125,12 +125,17 @@ def verdict_of(checks: Sequence[Check]) -> Verdict:
     word = min((check.allows for check in checks), key=WORDS.index)
     if word == USE:
         reason = "it helps on new images, and no measured cost exceeds its limit"
-        unknown = [check for check in checks if check.line == COSTS and check.holds is None]
+        unknown = costs_not_measured(checks)
         reason = "; ".join([reason, *(check.figure for check in unknown)])
         return Verdict(word, reason, advice_of(unknown), tuple(checks))
     deciding = [check for check in checks if check.allows == word]
     reason = "; ".join(check.figure for check in deciding if check.figure)
     return Verdict(word, reason, advice_of(deciding if word == UNCLEAR else deciding[:1]), tuple(checks))
+
+
+def costs_not_measured(checks: Sequence[Check]) -> list[Check]:
+    """Return the checks of costs that are not known."""
+    return [check for check in checks if check.line == COSTS and check.holds is None]
 
 
 def advice_of(checks: Sequence[Check]) -> str:

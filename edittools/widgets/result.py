@@ -20,7 +20,7 @@ from edittools.selection.checks import (
 from edittools.selection.effects import Effect
 from edittools.selection.finetuning import FINETUNING
 from edittools.selection.splits import RETAINED
-from edittools.selection.verdict import COSTS, HELPS, INSTEAD, SIGNIFICANCE, UNCLEAR, USE
+from edittools.selection.verdict import COSTS, HELPS, INSTEAD, SIGNIFICANCE, UNCLEAR, USE, costs_not_measured
 from edittools.widgets.kept import KeptVerdict
 
 BEFORE_CHANGE = "measured before images or labels were changed"
@@ -222,8 +222,8 @@ def _clauses(fix: Assessment, deciding: list[Check]) -> list[str]:
         changed = f"{clean.changed_by_scene} of {clean.scene_count:,} predictions on clean images change"
         cost = f"{changed}, which changes accuracy by {clean.by_scene.accuracy_change:+.2f} points"
     if fix.verdict.word == USE:
-        unknown = [check.figure for check in fix.verdict.checks if check.line == COSTS and check.holds is None]
-        clauses = [gain, cost, "no measured cost exceeds its limit", *unknown[:1]]
+        unknown = costs_not_measured(fix.verdict.checks)
+        clauses = [gain, cost, "no measured cost exceeds its limit", *(check.figure for check in unknown)]
     elif not deciding:
         clauses = [gain, cost, fix.verdict.reason]
     elif deciding[0].line == HELPS:
