@@ -1,6 +1,5 @@
 """`edittools desk`: a page with one's own model and folders in a browser, without code; and errors in one line."""
 
-import json
 import os
 import re
 import signal
@@ -23,7 +22,6 @@ from edittools.widgets.desk_page import (
     ADDRESS,
     FIRST_PORT,
     NO_CLEAN,
-    SERVER,
     desk_notebook,
     desk_or_error,
 )
@@ -252,11 +250,6 @@ def test_desk_is_dark_while_the_browser_prefers_that(photos, chromium):
         page.goto(f"{page.url}&theme=light", wait_until="domcontentloaded")
         page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
         assert page.evaluate(lightness) > 200
-
-
-def test_voila_of_the_notebook_has_the_policy_of_the_command():
-    settings = json.loads((Path(__file__).parent.parent / "voila.json").read_text())["Voila"]["tornado_settings"]
-    assert settings == SERVER
 
 
 def run_cell(notebook):

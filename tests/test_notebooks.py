@@ -117,7 +117,3 @@ def test_solutions_are_hidden_with_their_outputs(path):
     for cell in solutions:
         assert cell.metadata.jupyter == {"source_hidden": True, "outputs_hidden": True}
         assert "solution" in cell.metadata.tags
-
-
-def test_notebook_of_the_desk_is_committed_as_run():
-    assert CHECK["problems"](FOLDER / "desk.ipynb") == []
