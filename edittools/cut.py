@@ -209,24 +209,6 @@ class Cut:
         cut._preprocessing = _preprocessing_of(self.classifier)
         return cut
 
-    @property
-    def head(self) -> str:
-        """The name of the head: the linear layer whose output is the logits.
-
-        Raises:
-            ValueError: if the logits are not the output of a linear layer, or if this layer cannot be edited.
-        """
-        logits = self._exported.logits
-        weight = logits.args[1] if logits.target is LINEAR else None
-        if weight is None or not str(weight.target).endswith(".weight"):
-            raise ValueError(
-                f"the logits of {self._exported.name} are not the output of a linear layer, so there is no head to "
-                "change; use a model whose last step is a linear layer"
-            )
-        name = str(weight.target).removesuffix(".weight")
-        self._exported.layer_node(name)  # refuses a layer that cannot be edited
-        return name
-
     def prefix(self, images: Tensor) -> State:
         """Run images `(B, 3, H, W)` in [0, 1] up to the layer, without recording gradients, and return the state."""
         return states_at({self.layer: self}, images)[self.layer]
@@ -309,11 +291,6 @@ class Cut:
     ) -> tuple[Tensor, ...]:
         """Compute nodes from others, with the cut's own weights where `parameters` has no others."""
         return self._exported.compute(nodes, inputs, {**(self.weights or {}), **(parameters or {})})
-
-    def keys_at(self, state: State, layer: str) -> Tensor:
-        """Compute the keys of a later layer from a state at this layer."""
-        later = self._exported.layer_node(layer)
-        return self._compute(self._exported.keys_node(later), state)
 
     @property
     def later_parameters(self) -> list[str]:

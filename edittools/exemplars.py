@@ -32,7 +32,7 @@ class Exemplar:
         image: x, `(3, H, W)` float in [0, 1].
         changed: x', the changed image, of the same shape.
         mask: `(H, W)` of zeros and ones; it is 1 where x and x' differ.
-        label: index of the class of both images. Fine-tuning and retraining the head need it; editing uses no labels.
+        label: index of the class of both images. Fine-tuning needs it; editing uses no labels.
         sources: names or digests of the images that x and x' came from, by whoever made the exemplar.
 
     Raises:

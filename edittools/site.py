@@ -20,14 +20,8 @@ from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, State
 from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar, check_exemplars
-from edittools.images import Images, evenly_spaced, in_batches, size_of
+from edittools.images import Images, size_of
 from edittools.moments import Reference, SecondMoment, measure
-
-MOST_PREDICTED = 256
-"""The largest number of reference images whose predictions methods preserve."""
-
-Batches = Sequence[tuple[State, Tensor]]
-"""Batches of images: for each, the state at a layer and the original log-probabilities `(B, classes)`."""
 
 
 class LayerReference:
@@ -67,22 +61,6 @@ class LayerReference:
         if size not in (None, cut.size):
             cut = Cut(cut.classifier, cut.layer, size, cut.weights)
         return measure({cut.layer: cut}, self.images)[cut.layer]
-
-    @cached_property
-    @torch.no_grad()
-    def predictions(self) -> Batches:
-        """The states of up to `MOST_PREDICTED` reference images at the layer, with their original log-probabilities.
-
-        Raises:
-            ValueError: if there are no images, only their second moment.
-        """
-        if self.images is None or not len(self.images):
-            raise ValueError(
-                "There are no reference images whose predictions should not change; pass images, at least one, not "
-                "their SecondMoment"
-            )
-        states = map(self.cut.prefix, in_batches(evenly_spaced(self.images, MOST_PREDICTED), 16))
-        return [(state, self.cut.logits(state).log_softmax(dim=1)) for state in states]
 
 
 @dataclass(frozen=True, eq=False)

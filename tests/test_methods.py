@@ -3,19 +3,16 @@
 import copy
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import condition, make_exemplar
-from scipy.optimize import minimize
 from torch import nn
 
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, rows
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.methods import METHODS, finetune, project_concept, retrain_head
+from edittools.methods import METHODS, finetune, project_concept
 from edittools.methods.finetuning import SCOPES
 from edittools.methods.projection import DIRECTIONS
 from edittools.metrics import predict
@@ -26,7 +23,6 @@ from edittools.site import prepare
 SETTINGS = {
     "projection": ("projection", {}),
     "leace": ("projection", {"direction": "leace"}),
-    "head": ("last layer", {}),
 }
 OF_A_LAYER = ("projection", "leace")
 UNCHANGED = replace(make_exemplar(), changed=make_exemplar().image)
@@ -128,9 +124,8 @@ def test_settings_of_the_table_give_edits(tiny, photos32, exemplar, method):
         assert all(change.delta().isfinite().all() for change in edit.changes.values())
 
 
-@pytest.mark.parametrize("name", ["projection", "last layer"])
-def test_methods_with_a_grid_of_their_own_try_several_settings(name):
-    assert len(METHODS[name].settings) >= 4
+def test_projection_tries_several_settings():
+    assert len(METHODS["projection"].settings) >= 4
 
 
 @of_a_layer
@@ -149,12 +144,6 @@ def test_method_in_half_precision(tiny, photos32, exemplar, name):
     tiny.to(torch.bfloat16)
     edit = edit_by(name, tiny, exemplar, photos32)
     assert all(c.delta().dtype == torch.float32 and c.delta().isfinite().all() for c in edit.changes.values())
-
-
-def test_retrain_head_uses_256_of_many_reference_images(tiny, exemplar):
-    images = torch.rand(512, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    digests = {one_edit(retrain_head, tiny, "conv1", exemplar, part).digest for part in (images, images[::2])}
-    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -177,23 +166,14 @@ def test_finetune_in_half_precision(tiny, exemplar, scope):
         (project_concept, {"exemplars": UNCHANGED}, ValueError, "'conv1'"),
         (project_concept, {"direction": "leace", "reference": None}, ValueError, "(?i)reference"),
         (project_concept, {"layer": "conv9"}, KeyError, "conv9"),
-        (retrain_head, {"share": 0}, ValueError, "share=0"),
-        (retrain_head, {"ridge": 0}, ValueError, "ridge=0"),
-        (retrain_head, {"exemplars": make_exemplar(label=None)}, ValueError, "label="),
-        (retrain_head, {"exemplars": make_exemplar(label=9)}, ValueError, "label 9"),
-        (retrain_head, {"reference": torch.zeros(0, 3, 32, 32)}, ValueError, "no reference images"),
+        (finetune, {"exemplars": make_exemplar(label=None)}, ValueError, "label="),
+        (finetune, {"exemplars": make_exemplar(label=9)}, ValueError, "label 9"),
     ],
 )
 def test_method_with_bad_settings(tiny, photos32, exemplar, method, options, error, pattern):
     arguments = {"layer": "conv1", "exemplars": exemplar, "reference": photos32}
     with pytest.raises(error, match=pattern):
         one_edit(method, tiny, **(arguments | options))
-
-
-def test_retrain_head_without_images(tiny, photos32, exemplar):
-    moment = second_moments(tiny, ["conv1"], photos32)["conv1"]
-    with pytest.raises(ValueError, match="SecondMoment"):
-        one_edit(retrain_head, tiny, "conv1", exemplar, moment)
 
 
 # --- concept projection ---
@@ -306,49 +286,3 @@ def test_project_concept_with_probe(double, exemplar):
     direction = edit.changes["conv1.weight"].right[0]
     torch.testing.assert_close(direction / direction.norm(), weight / weight.norm())
     assert 0 < edit.record.loss_after < edit.record.loss_before
-
-
-# --- the head ---
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_retrain_head_against_scipy(double, photos32, bias):
-    if not bias:
-        double.model.head = nn.Linear(8, 5, bias=False).double()
-    exemplars = [make_exemplar(s, label=s % 5) for s in range(4)]
-    cut = Cut(double, "head")
-    edit = one_edit(retrain_head, double, "conv1", exemplars, photos32[:30], share=0.3, ridge=0.05)
-    assert set(edit.layers) == {"head"} and len(edit.changes) == 1 + bias
-    groups = [torch.stack([e.changed for e in exemplars]), photos32[:30]]
-    groups = [cut.keys(cut.prefix(images)) for images in groups]
-    loading = 0.05 * torch.cat(groups).square().mean()
-    groups = [F.pad(features, (0, 1), value=1.0) for features in groups]
-    start = torch.cat([double.model.head.weight, double.model.head.bias[:, None] if bias else torch.zeros(5, 1)], dim=1)
-
-    def loss(flat):
-        change = torch.from_numpy(flat).reshape(5, 9).requires_grad_()
-        used = change if bias else F.pad(change[:, :8], (0, 1))
-        now = [(features @ (start.detach() + used).T).log_softmax(dim=1) for features in groups]
-        was = [(features @ start.detach().T).log_softmax(dim=1) for features in groups]
-        total = -0.3 * now[0][range(4), [e.label for e in exemplars]].mean() + loading / 2 * change.square().sum()
-        for after, before in zip(now[1:], was[1:], strict=True):
-            total = total + 0.7 / len(now[1:]) * (before.exp() * (before - after)).sum(dim=1).mean()
-        total.backward()
-        return float(total.detach()), change.grad.flatten().numpy()
-
-    optimum = minimize(loss, np.zeros(45), jac=True, method="BFGS", options={"gtol": 1e-9})
-    best = torch.from_numpy(optimum.x).reshape(5, 9)
-    torch.testing.assert_close(edit.changes["head.weight"].delta(), best[:, :8], rtol=1e-4, atol=1e-6)
-    if bias:
-        torch.testing.assert_close(edit.changes["head.bias"].delta(), best[:, 8], rtol=1e-4, atol=1e-6)
-    assert edit.record.loss_before == pytest.approx(loss(np.zeros(45))[0])
-    assert edit.record.loss_after == pytest.approx(optimum.fun, rel=1e-8)
-
-
-def test_retrain_head_without_linear_head(photos32, exemplar):
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5), nn.Softplus())
-    with pytest.raises(ValueError, match="Sequential"):
-        one_edit(retrain_head, Classifier(model, tuple("abcde"), size=32), "0", exemplar, photos32)
-    late = nn.Sequential(*model[:4], nn.Dropout(0.5))
-    edit = one_edit(retrain_head, Classifier(late, tuple("abcde"), size=32), "0", exemplar, photos32)
-    assert edit.layers == ("3",)

@@ -1,7 +1,6 @@
 """The methods: functions `edits(site, **settings)` that return a list of edits, and the one table of them."""
 
 from edittools.methods.finetuning import SCOPES, finetune
-from edittools.methods.head import retrain_head
 from edittools.methods.projection import project_concept
 from edittools.methods.random_direction import rewrite_at_random
 from edittools.methods.table import EDIT, METHODS, RANDOM, Method
@@ -14,6 +13,5 @@ __all__ = [
     "Method",
     "finetune",
     "project_concept",
-    "retrain_head",
     "rewrite_at_random",
 ]

@@ -49,7 +49,7 @@ def finetune(
         raise ValueError(f"steps={steps!r} is empty; pass at least one number of steps")
     rate = check_amount(rate, "rate", 0)
     cut = site.cut
-    labels = class_labels(site, "fine-tuning")
+    labels = class_labels(site)
     originals = _trained_parameters(cut, scope)
     parameters = {
         name: _in_solver_precision(original.detach()).clone().requires_grad_() for name, original in originals.items()

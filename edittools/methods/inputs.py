@@ -7,18 +7,17 @@ from edittools.cut import Cut, State, rows
 from edittools.site import Site
 
 
-def class_labels(site: Site, method: str) -> Tensor:
+def class_labels(site: Site) -> Tensor:
     """Return the labels of a site's exemplars, `(B,)`.
-
-    Args:
-        method: name of the method that needs labels, used in error messages.
 
     Raises:
         ValueError: if an exemplar has no label.
     """
     for exemplar in site.exemplars:
         if exemplar.label is None:
-            raise ValueError(f"an exemplar has no label, but {method} needs the class of x'; pass Exemplar(…, label=…)")
+            raise ValueError(
+                "an exemplar has no label, but fine-tuning needs the class of x'; pass Exemplar(…, label=…)"
+            )
     return torch.tensor([exemplar.label for exemplar in site.exemplars], device=site.cut.weight.device)
 
 

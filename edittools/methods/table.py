@@ -7,7 +7,6 @@ from typing import Any
 from edittools._checks import check_amount
 from edittools.edits import Edit
 from edittools.methods.finetuning import finetune
-from edittools.methods.head import RETRAININGS, retrain_head
 from edittools.methods.projection import PROJECTIONS, project_concept
 from edittools.methods.random_direction import rewrite_at_random
 from edittools.rewriting import rewrite_at
@@ -65,7 +64,6 @@ METHODS = {
         Method(RANDOM, rewrite_at_random),
         Method("local fine-tuning", finetune, ({"scope": "local"},), (1.0,)),
         Method("global fine-tuning", finetune, ({"scope": "global"},), (1.0,)),
-        Method("last layer", retrain_head, RETRAININGS),
     )
 }
 """The methods by name."""

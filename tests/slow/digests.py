@@ -63,7 +63,6 @@ SELECTED_IN_ALL = ("mini_vgg", "mini_vit")
 BASELINES = {
     "random direction": ({"rank": 1}, {"rank": 3}),
     "projection": ({"direction": "mean"}, {"direction": "probe"}, {"direction": "leace"}),
-    "last layer": ({"share": 0.5, "ridge": 0.1},),
     "local fine-tuning": (
         {"scope": "local", "rate": 1e-2, "steps": (5, 10)},
         {"scope": "global", "rate": 1e-3, "steps": (5,)},
