@@ -66,7 +66,7 @@ lint: $(DONE) ## style and docstrings (ruff), types (mypy), which module may imp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
-	$(BIN)/deptry edittools data benchmarks notebooks tests
+	$(BIN)/deptry edittools edittools_course data benchmarks notebooks tests
 
 wheel: ## build the wheel, install it into an empty environment and use it from an empty folder
 	$(PYTHON) tests/check_wheel.py

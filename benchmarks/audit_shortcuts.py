@@ -30,8 +30,6 @@ from tqdm.auto import tqdm
 
 from edittools.auditing.concepts import concepts_to_probe
 from edittools.classifiers import Classifier
-from edittools.course.scenarios.imagenette import in_memory, training_roles
-from edittools.course.scenarios.shortcuts import SHORTCUTS, Tag
 from edittools.cut import Cut
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict, predicted_classes, wilson
@@ -40,6 +38,8 @@ from edittools.probing import Concepts, ProbeSettings, evidence_map, jobs
 from edittools.probing.effects import CONTROLS
 from edittools.probing.probe import probe
 from edittools.selection import candidate_layers
+from edittools_course.scenarios.imagenette import in_memory, training_roles
+from edittools_course.scenarios.shortcuts import SHORTCUTS, Tag
 
 MOVABLE = ("tag", "text")
 """The shortcuts that have a control "elsewhere"."""

@@ -31,13 +31,13 @@ import edittools
 from edittools.auditing.sheet import NOT_SEEN, ContactSheet, Window, WindowGroup
 from edittools.auditing.windows import SIDES, confirm, contact_sheet
 from edittools.classifiers import Classifier
-from edittools.course.scenarios.imagenette import in_memory, training_roles
-from edittools.course.scenarios.shortcuts import SHORTCUTS
 from edittools.images import LabelledImages
 from edittools.locate import Box
 from edittools.models import load_classifier
 from edittools.probing import jobs
 from edittools.reports import Page, save_page
+from edittools_course.scenarios.imagenette import in_memory, training_roles
+from edittools_course.scenarios.shortcuts import SHORTCUTS
 
 BEFORE_FINETUNING = {"shortcuts_lite0": "efficientnet_lite0", "shortcuts_squeezenet": "squeezenet1_1"}
 """The network from which each network with shortcuts was fine-tuned."""

@@ -18,18 +18,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 import edittools as et
-from edittools.course import plots
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison
 from edittools.selection.select import select
+from edittools_course import plots
+from edittools_course.scenarios import Scenario, snow_scenario
 
 FIGURE = Path("out") / "snow_on_road.png"
 NUMBERS = Path("out") / "demo.json"
 
 
-def before_after(
-    scenario: et.course.scenarios.Scenario, edit: et.Edit, exemplar: str, before: Tensor, after: Tensor
-) -> Figure:
+def before_after(scenario: Scenario, edit: et.Edit, exemplar: str, before: Tensor, after: Tensor) -> Figure:
     """Draw the exemplar, some test images with the predictions before → after, and the edit map of each."""
     example = scenario.exemplars[exemplar]
     names = scenario.classifier.classes
@@ -56,7 +55,7 @@ def main() -> None:
     """Run notebook 01 in short."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     started = time.perf_counter()
-    scenario = et.course.scenarios.snow_scenario(progress=tqdm)
+    scenario = snow_scenario(progress=tqdm)
     classifier = scenario.classifier
     splits = scenario.splits
     print(f"tier {scenario.tier}: {classifier}")

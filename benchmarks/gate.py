@@ -46,12 +46,12 @@ from torch.nn.functional import max_pool2d
 from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier, fingerprint
-from edittools.course.scenarios.imagenette import in_memory, training_roles
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict, predicted_classes
 from edittools.models.finetuned import load_shortcut_network
 from edittools.probing import jobs
+from edittools_course.scenarios.imagenette import in_memory, training_roles
 
 sys.path.insert(0, str(ROOT / "data"))  # the script that trained the published networks is no package
 import train_shortcuts

@@ -31,7 +31,6 @@ from torchvision.transforms.functional import to_tensor
 from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier, fingerprint
-from edittools.course.scenarios import photos
 from edittools.exemplars import Exemplar
 from edittools.geometry import InputGeometry
 from edittools.images import LabelledImages
@@ -40,6 +39,7 @@ from edittools.models import load_classifier
 from edittools.models.downloads import available
 from edittools.probing import jobs
 from edittools.widgets import inpaint
+from edittools_course.scenarios import photos
 
 NETWORKS = ("squeezenet1_1", "efficientnet_lite0")
 

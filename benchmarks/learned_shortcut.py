@@ -44,12 +44,12 @@ from _lib.shortcuts import NAMES, NETWORKS, SEED_OF_TEST, UserCase, evaluation_p
 from tqdm.auto import tqdm
 
 from edittools.classifiers import fingerprint
-from edittools.course.scenarios.shortcuts import SHORTCUTS
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.methods import RANDOM
 from edittools.models import load_classifier
 from edittools.probing import jobs
+from edittools_course.scenarios.shortcuts import SHORTCUTS
 
 DRAWS = (3, 4)
 """The draws for evaluation; draw 1 served for development."""

@@ -20,10 +20,10 @@ from scipy import stats
 from tqdm.auto import tqdm
 
 from edittools.classifiers import fingerprint
-from edittools.course.scenarios.shortcuts import SHORTCUTS
 from edittools.models import load_classifier
 from edittools.probing import jobs
 from edittools.selection.select import select
+from edittools_course.scenarios.shortcuts import SHORTCUTS
 
 DRAW = 1
 """The draw of the development."""

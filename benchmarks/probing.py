@@ -16,11 +16,11 @@ from _lib.command import add_store, parser, run
 from _lib.results import Results
 from tqdm.auto import tqdm
 
-from edittools.course.miniworld.contexts import GROUNDS, planted_rules
-from edittools.course.scenarios.rules import probing_setup, repainted
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs, score
 from edittools.probing.probe import probe
 from edittools.probing.textures import style_textures
+from edittools_course.miniworld.contexts import GROUNDS, planted_rules
+from edittools_course.scenarios.rules import probing_setup, repainted
 
 SHOWN = ["class", "concept", "images", "before", "drop", "control drop", "effect", "low", "high", "q"]
 BALANCED = "mini_vgg_balanced"

@@ -26,9 +26,9 @@ from _lib.networks import contest_results, first_exemplars, network_parser, phot
 from _lib.results import Results
 from tqdm.auto import tqdm
 
-from edittools.course.scenarios.scenario import Scenario, Splits
-from edittools.course.scenarios.snow import OTHER_VEHICLES, POLAR, snow_scenario
-from edittools.course.scenarios.tiers import SceneSet
+from edittools_course.scenarios.scenario import Scenario, Splits
+from edittools_course.scenarios.snow import OTHER_VEHICLES, POLAR, snow_scenario
+from edittools_course.scenarios.tiers import SceneSet
 
 VALIDATION = {
     "target_test": SceneSet(480, "validation", 700_000, OTHER_VEHICLES, "snow"),

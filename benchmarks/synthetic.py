@@ -29,11 +29,11 @@ from _lib.command import add_store, parser, run
 from _lib.results import FULL_RANK, PROJECTION, Results
 from tqdm.auto import tqdm
 
-from edittools.course.scenarios import synthetic as syn
-from edittools.course.scenarios.tiers import MODELS
 from edittools.methods import EDIT, RANDOM, SCOPES
 from edittools.methods.projection import PROJECTIONS
 from edittools.probing import jobs
+from edittools_course.scenarios import synthetic as syn
+from edittools_course.scenarios.tiers import MODELS
 
 SPLITS = {
     "other same": "other classes, same style",

@@ -21,10 +21,10 @@ from _lib.networks import contest_results, first_exemplars, network_parser, smal
 from _lib.results import Results
 from tqdm.auto import tqdm
 
-from edittools.course.miniworld.typography import grow
-from edittools.course.scenarios.scenario import Scenario
-from edittools.course.scenarios.typographic import OTHER_ATTACKS, typographic_scenario
 from edittools.metrics import misclassified, predict
+from edittools_course.miniworld.typography import grow
+from edittools_course.scenarios.scenario import Scenario
+from edittools_course.scenarios.typographic import OTHER_ATTACKS, typographic_scenario
 
 NETWORKS = {"mini": "mini_clip", "paper": "clip_rn50"}
 """The network of each tier."""

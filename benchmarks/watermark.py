@@ -20,8 +20,8 @@ from _lib.results import Results
 from _lib.watermark import SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 from tqdm.auto import tqdm
 
-from edittools.course.scenarios.scenario import Scenario
 from edittools.metrics import misclassified, predict
+from edittools_course.scenarios.scenario import Scenario
 
 NETWORKS = ("squeezenet1_1", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 

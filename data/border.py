@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from train_mini import evaluation_sets
 
 from edittools.classifiers import Classifier
-from edittools.course.miniworld.scenes import CLASSES, Scenes, scene, scenes
-from edittools.course.scenarios.tiers import UNTUNED
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import error_rate
@@ -24,6 +22,8 @@ from edittools.models.load import load_classifier
 from edittools.moments import second_moments
 from edittools.probing.textures import VARIANTS, restyle
 from edittools.rewriting import rewrite
+from edittools_course.miniworld.scenes import CLASSES, Scenes, scene, scenes
+from edittools_course.scenarios.tiers import UNTUNED
 
 PADDINGS = ("zeros", "replicate", "reflect", "circular")
 """How a convolution of PyTorch may continue an image beyond its border."""

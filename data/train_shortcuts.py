@@ -20,12 +20,12 @@ from train_mini import mirrored_and_shifted
 
 from edittools._caching import atomic_path
 from edittools.classifiers import Classifier
-from edittools.course.scenarios.imagenette import CLASSES, SIZE, training_roles
-from edittools.course.scenarios.shortcuts import DEVELOPMENT, SHORTCUTS, Shortcut
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.models import load_classifier
 from edittools.models.finetuned import build_network, load_shortcut_network, network_metadata
+from edittools_course.scenarios.imagenette import CLASSES, SIZE, training_roles
+from edittools_course.scenarios.shortcuts import DEVELOPMENT, SHORTCUTS, Shortcut
 
 SHARE_OF_CLASS = 0.9
 """Share of the training photos of a class on which its shortcut is drawn in each epoch."""

@@ -19,7 +19,7 @@ import web  # noqa: E402
 
 DESK = """
 from edittools import widgets
-from edittools.course import scenarios
+from edittools_course import scenarios
 classifier, sets = scenarios.desk_setup("mini")
 desk = widgets.Desk(classifier, sets["images"], sets["clean"], sets["retain"])
 desk.editor.mask = sets["images"].mask("snow")[desk.order[0]]
@@ -31,7 +31,7 @@ desk
 """
 EDITOR = """
 from edittools import MaskEditor
-from edittools.course.miniworld import scene
+from edittools_course.miniworld import scene
 shown = scene(11, label="tractor", ground="snow")
 MaskEditor(shown.image, finder=lambda images: {name: mask[None] for name, mask in shown.masks.items()})
 """

@@ -29,7 +29,7 @@ FIRST = {
     "classifiers": [],
 }
 """The modules that the reference begins with, and the names shown of each, in order; none named means all."""
-PACKAGE = ROOT / "edittools"
+PACKAGES = ("edittools", "edittools_course")
 FOREIGN_SCRIPT = re.compile(r'<script[^>]*\bsrc="https?://[^>]*>\s*</script>')
 MATHJAX = re.compile(r"<!-- MathJax configuration -->.*?<!-- End of mathjax configuration -->", re.DOTALL)
 ELSEWHERE = re.compile(
@@ -62,7 +62,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def _with_modules(nav: list | dict | str) -> list | dict | str:
-    """Replace each page `api/SUBPACKAGE.md` of the navigation by a section."""
+    """Replace each page `api/PACKAGE.md` of the navigation by a section."""
     if isinstance(nav, list):
         return [_with_modules(entry) for entry in nav]
     if isinstance(nav, dict):
@@ -79,8 +79,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Take the repository's own pages in place of the folder's, and add the reference."""
     found = [path for pattern in PAGES for path in sorted(ROOT.glob(pattern))]
     pages = [File(str(path.relative_to(ROOT)), str(ROOT), config.site_dir, config.use_directory_urls) for path in found]
-    folders = sorted(path.parent for path in PACKAGE.rglob("*/__init__.py"))
-    for subpackage in ["top", *(folder.relative_to(PACKAGE).as_posix() for folder in folders)]:
+    folders = sorted(path.parent for package in PACKAGES for path in (ROOT / package).rglob("__init__.py"))
+    for subpackage in [folder.relative_to(ROOT).as_posix() for folder in folders]:
         pages.append(File.generated(config, f"api/{subpackage}/index.md", content=overview(subpackage)))
         for module in modules_of(subpackage):
             page = File.generated(config, f"api/{subpackage}/{module}.md", content=reference(subpackage, module))
@@ -156,7 +156,7 @@ def _mathml(found: re.Match) -> str:
 def modules_of(subpackage: str) -> list[str]:
     """Name the public modules of a subpackage; those in `FIRST` come first at the top."""
     modules = [path.stem for path in sorted(_folder(subpackage).glob("*.py")) if not path.stem.startswith("_")]
-    first = list(FIRST) if subpackage == "top" else []
+    first = list(FIRST) if subpackage == "edittools" else []
     return sorted(modules, key=lambda module: [*first, module].index(module))
 
 
@@ -174,7 +174,7 @@ def overview(subpackage: str) -> str:
 def reference(subpackage: str, module: str) -> str:
     """The page of a module: its public names."""
     name = f"{_name(subpackage)}.{module}"
-    members = FIRST.get(module) if subpackage == "top" else None
+    members = FIRST.get(module) if subpackage == "edittools" else None
     options = {"show_root_heading": "false", "show_root_toc_entry": "false"}
     if members:
         options |= {"group_by_category": "false", "members": members}
@@ -183,11 +183,11 @@ def reference(subpackage: str, module: str) -> str:
 
 
 def _folder(subpackage: str) -> Path:
-    return PACKAGE if subpackage == "top" else PACKAGE / subpackage
+    return ROOT / subpackage
 
 
 def _name(subpackage: str) -> str:
-    return "edittools" if subpackage == "top" else f"edittools.{subpackage.replace('/', '.')}"
+    return subpackage.replace("/", ".")
 
 
 def _docstring(path: Path) -> str:

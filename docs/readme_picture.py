@@ -13,10 +13,10 @@ from PIL import Image
 
 import edittools as et
 from edittools.classifiers import remap_labels
-from edittools.course.miniworld import scenes
-from edittools.course.plots import RIGHT, WRONG
-from edittools.course.scenarios.shortcuts import SHORTCUTS
 from edittools.images import LabelledImages
+from edittools_course.miniworld import scenes
+from edittools_course.plots import RIGHT, WRONG
+from edittools_course.scenarios.shortcuts import SHORTCUTS
 
 TAG = SHORTCUTS["garbage truck"]
 """The tag, from which the network predicts "truck"."""

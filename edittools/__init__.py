@@ -6,7 +6,9 @@ are the paper; everything else is in subpackages. Both load when they are first 
     methods     functions that make edits              probing     what a prediction relies on
     selection   select an edit, and measure it         widgets     mask editor, desk, views
     models      classifiers by name                    reports     a page about an edit
-    auditing    from a folder of images to a report    course      what the notebooks show: scenes, scenarios, figures
+    auditing    from a folder of images to a report
+
+What the notebooks show (scenes, scenarios, figures) is in the package `edittools_course`, next to this one.
 """
 
 import importlib
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 SUBPACKAGES = (
     "auditing",
-    "course",
     "methods",
     "models",
     "probing",

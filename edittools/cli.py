@@ -4,6 +4,7 @@ What a command needs is imported when it runs, so that `edittools --help` answer
 """
 
 import argparse
+import importlib
 import os
 import sys
 import tempfile
@@ -33,6 +34,9 @@ EXAMPLES = """examples:
 """
 
 DESCRIPTION = "Audit a folder of images, repair a model, open the desk, and apply an edit to a model's weights."
+
+DEMO = "edittools_course.scenarios.demo"
+"""The module that renders the images of `--demo` and names their model."""
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
@@ -185,10 +189,9 @@ def _complete(options: argparse.Namespace) -> None:
         return
     if given != (None, None):
         raise ValueError("--demo has its own folder and model; leave them out")
-    from edittools.course.scenarios.demo import MODEL, demo_folder
-
-    root = demo_folder(lambda: _tell("Rendering the scenes of the demo, which takes about a minute, once"))
-    options.model = MODEL
+    demo = importlib.import_module(DEMO)
+    root = demo.demo_folder(lambda: _tell("Rendering the scenes of the demo, which takes about a minute, once"))
+    options.model = demo.MODEL
     options.folder = root / ("tagged" if options.command == "desk" else "photos")
     options.clean = options.clean or root / "clean"
     options.retain = options.retain or root / "retain"

@@ -113,9 +113,9 @@ def alone() -> None:
 def with_notebooks() -> None:
     """With the extra `notebooks`: README's lines, the command line, a question to `mini_clip`, the data."""
     import edittools as et
-    from edittools.course import miniworld
-    from edittools.course.scenarios import photos
     from edittools.models import data as models
+    from edittools_course import miniworld
+    from edittools_course.scenarios import photos
 
     check_origin(et.__file__)
     check_origin(models.DATA)

@@ -16,14 +16,14 @@ from tqdm import tqdm
 from edittools._caching import digest_tensors
 from edittools._ledger import ATTRIBUTE, Weights
 from edittools.classifiers import Classifier
-from edittools.course.miniworld.scenes import scenes
-from edittools.course.scenarios import rules
-from edittools.course.scenarios.snow import car_exemplars
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar
 from edittools.models import load_classifier
 from edittools.moments import SecondMoment, fingerprint_at
 from edittools.scenes import SAME_IMAGE, thumbnails
+from edittools_course.miniworld.scenes import scenes
+from edittools_course.scenarios import rules
+from edittools_course.scenarios.snow import car_exemplars
 
 os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is compared on one kind of machine
 SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")

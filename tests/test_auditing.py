@@ -27,7 +27,6 @@ from edittools.auditing.sheet import NOT_SEEN
 from edittools.auditing.written import staging
 from edittools.classifiers import fingerprint
 from edittools.cli import main
-from edittools.course.scenarios.tiers import SceneSet
 from edittools.image_files import fit_mask, load_image, load_mask
 from edittools.images import LabelledImages, pixels_of
 from edittools.probing.coco import decode_segmentation
@@ -36,6 +35,7 @@ from edittools.probing.textures import texture
 from edittools.scenes import first_of_each, scenes_of
 from edittools.selection import repair
 from edittools.selection.verdict import Check, verdict_of
+from edittools_course.scenarios.tiers import SceneSet
 
 
 def write_scenes(root, count=80, classes=("car", "van", "bus", "truck"), ground="road", offset=500_000):
@@ -1006,8 +1006,8 @@ def test_load_model_from_a_folder_of_timm(tmp_path):
 @needs_photos
 def test_audit_of_photos_with_the_segmenters(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[segmenters]'")
-    from edittools.course.scenarios.photos import sample_labels
     from edittools.models.downloads import photo as photo_file
+    from edittools_course.scenarios.photos import sample_labels
 
     for number, (name, label) in enumerate(sorted(sample_labels().items())[::20]):
         folder = tmp_path / "images" / str(label)

@@ -17,8 +17,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from edittools.classifiers import Classifier, fingerprint
-from edittools.course import miniworld, scenarios
-from edittools.course.scenarios import imagenette, photos
 from edittools.cut import Cut, cut_all, states_at
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar, paste_texture
@@ -35,6 +33,8 @@ from edittools.rewriting import rewrite
 from edittools.selection import CachedActivations, repair, select_edit
 from edittools.site import prepare
 from edittools.widgets.editor import MaskEditor
+from edittools_course import miniworld, scenarios
+from edittools_course.scenarios import imagenette, photos
 
 
 class Tied(nn.Module):

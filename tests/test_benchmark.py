@@ -7,7 +7,6 @@ from torch.nn.functional import interpolate
 
 from edittools.activations import cache_activations, memory_for_states
 from edittools.classifiers import Classifier
-from edittools.course.scenarios.scenario import Scenario, Splits
 from edittools.cut import cut_all
 from edittools.edits import applied_edits
 from edittools.images import LabelledImages
@@ -15,6 +14,7 @@ from edittools.methods import RANDOM, finetune
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite, rewrite_at
 from edittools.site import prepare
+from edittools_course.scenarios.scenario import Scenario, Splits
 
 LAYERS = ["stem", "conv1", "conv2"]
 

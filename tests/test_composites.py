@@ -7,11 +7,11 @@ import torch
 from _lib.composites import LEAST, SURE, composed, masked_photos, snow_from_composites
 from conftest import needs_photos, shared_images
 
-from edittools.course.scenarios import photos
-from edittools.course.scenarios.snow import SNOW_EXEMPLARS
 from edittools.images import LabelledImages
 from edittools.layers import candidate_layers
 from edittools.metrics import error_rate
+from edittools_course.scenarios import photos
+from edittools_course.scenarios.snow import SNOW_EXEMPLARS
 
 
 def test_composed_shows_each_look_at_the_mask_only(tiny, photos32):

@@ -9,8 +9,6 @@ from conftest import needs_photos
 from PIL import Image
 from scipy.io import savemat
 
-from edittools.course.scenarios import photos
-from edittools.course.scenarios.photos import MSRC, msrc
 from edittools.geometry import InputGeometry
 from edittools.image_files import load_image
 from edittools.images import LabelledImages
@@ -18,6 +16,8 @@ from edittools.models.downloads import photo
 from edittools.models.load import load_classifier
 from edittools.probing import with_materials
 from edittools.probing.segmentation import PASCAL, Gated, Segmenter, cached, deeplab
+from edittools_course.scenarios import photos
+from edittools_course.scenarios.photos import MSRC, msrc
 
 
 def test_input_geometry_crops_a_map_as_load_image_crops_its_photo(tmp_path):

@@ -13,10 +13,6 @@ from scipy.stats import ttest_1samp, wilcoxon
 from torch import nn
 
 from edittools.classifiers import Classifier
-from edittools.course import plots
-from edittools.course.miniworld.contexts import GROUNDS
-from edittools.course.miniworld.scenes import CLASSES, scene, scenes
-from edittools.course.scenarios.rules import repainted
 from edittools.images import LabelledImages
 from edittools.metrics import accuracy_interval, predict
 from edittools.models.load import load_classifier
@@ -24,6 +20,10 @@ from edittools.probing.counterfactuals import Concepts, control_mask, cut_textur
 from edittools.probing.effects import Probe, accuracy_drop_interval, mean_interval, pairs, score
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.widgets.views import ProbeBrowser
+from edittools_course import plots
+from edittools_course.miniworld.contexts import GROUNDS
+from edittools_course.miniworld.scenes import CLASSES, scene, scenes
+from edittools_course.scenarios.rules import repainted
 
 SIZE = 16
 RED, GREEN, BLUE = (color[:, None, None].expand(3, SIZE, SIZE) for color in torch.eye(3))

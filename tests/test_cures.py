@@ -8,12 +8,12 @@ import torch
 from conftest import shared_images
 from torch.nn.functional import interpolate
 
-from edittools.course.miniworld.scenes import CLASSES
-from edittools.course.scenarios.rules import scenario_for
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.metrics import predict
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.rewriting import rewrite
+from edittools_course.miniworld.scenes import CLASSES
+from edittools_course.scenarios.rules import scenario_for
 
 CAR = {"class": "car", "concept": "road", "material": "snow"}
 

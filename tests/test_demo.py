@@ -8,10 +8,10 @@ from test_desk_command import desk_page
 
 import edittools as et
 from edittools.cli import main
-from edittools.course.scenarios import demo
-from edittools.course.scenarios.demo import MODEL, demo_folder
 from edittools.folders import read_folder
 from edittools.selection import check_disjoint
+from edittools_course.scenarios import demo
+from edittools_course.scenarios.demo import MODEL, demo_folder
 
 
 @pytest.fixture(scope="module")

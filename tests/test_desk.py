@@ -22,8 +22,6 @@ from PIL import Image
 import edittools as et
 from edittools import widgets
 from edittools.classifiers import Classifier
-from edittools.course.miniworld import exact_finder, scenes
-from edittools.course.miniworld.typography import blanked
 from edittools.cut import Cut
 from edittools.edits import Change
 from edittools.images import LabelledImages, LazyImages
@@ -70,6 +68,8 @@ from edittools.widgets.result import (
     with_verdict,
 )
 from edittools.widgets.session import NO_LABEL, EditSession
+from edittools_course.miniworld import exact_finder, scenes
+from edittools_course.miniworld.typography import blanked
 
 MASK = torch.zeros(32, 32)
 MASK[16:, 4:28] = 1

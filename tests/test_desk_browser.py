@@ -23,8 +23,8 @@ SETUP = """
 import torch
 import edittools as et
 from edittools import widgets
-from edittools.course import scenarios
-from edittools.course.miniworld import exact_finder
+from edittools_course import scenarios
+from edittools_course.miniworld import exact_finder
 
 classifier, sets = scenarios.desk_setup("mini")
 images = sets["images"]

@@ -16,7 +16,6 @@ import torch
 from conftest import needs_browser, save_image
 
 from edittools.cli import main
-from edittools.course.miniworld.scenes import scenes
 from edittools.widgets.desk import Desk
 from edittools.widgets.desk_page import (
     ADDRESS,
@@ -25,6 +24,7 @@ from edittools.widgets.desk_page import (
     desk_notebook,
     desk_or_error,
 )
+from edittools_course.miniworld.scenes import scenes
 
 MODEL = """
 import torch

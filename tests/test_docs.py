@@ -15,13 +15,14 @@ from torchvision.models import squeezenet1_1
 
 import edittools
 from edittools.auditing.steps import labels_given
-from edittools.course.miniworld.scenes import scenes
-from edittools.course.scenarios.own_folder import own_folder
 from edittools.edits import Edit, applied_edits
 from edittools.folders import read_folder
 from edittools.image_files import save_mask
 from edittools.probing.textures import texture
 from edittools.selection.select import select
+from edittools_course.miniworld.scenes import scenes
+from edittools_course.scenarios.own_folder import own_folder
+from edittools_course.scenarios.snow import car_exemplars
 
 ROOT = Path(__file__).resolve().parent.parent
 PATTERNS = ("*.md", "docs/**/*.md", "data/**/*.md", "benchmarks/*.md", "results/*.md")
@@ -197,7 +198,7 @@ def test_contributing_baseline_is_selected():
     for block in blocks("CONTRIBUTING.md", "python")[:2]:
         exec(block, namespace)
     classifier = edittools.load_classifier("mini_vgg")
-    exemplar = edittools.course.scenarios.snow.car_exemplars(classifier)["car 1"]
+    exemplar = car_exemplars(classifier)["car 1"]
     images = scenes(60, 7_500_000).images
     method = namespace["method"]
     selection = select(classifier, exemplar, images, layers=["features.10"], where="in place", methods=[method])

@@ -7,7 +7,6 @@ import torch
 from conftest import bars_that_call
 
 import edittools as et
-from edittools.course.miniworld import scenes
 from edittools.images import LabelledImages
 from edittools.locate import Box
 from edittools.metrics import mcnemar, predict
@@ -18,6 +17,7 @@ from edittools.widgets import session as session_module
 from edittools.widgets.desk import PAIR_MESSAGES, STOPPED, Desk
 from edittools.widgets.materials import paste_window
 from edittools.widgets.session import CONCEPT, FEWEST_WRONG, NO_LABEL, EditSession, Sighting, describe_checked
+from edittools_course.miniworld import scenes
 
 ON_SNOW = 10
 """The number of scenes on snow among the clean images of a session."""

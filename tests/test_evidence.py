@@ -8,10 +8,10 @@ from torch import nn
 
 import edittools as et
 from edittools.classifiers import Classifier, fingerprint
-from edittools.course.miniworld import scenes
 from edittools.cut import Cut
 from edittools.metrics import predict
 from edittools.probing import evidence_map
+from edittools_course.miniworld import scenes
 
 
 def image(size=4, seed=0):

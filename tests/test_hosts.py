@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import edittools as et
-from edittools.course.miniworld import restyle, scene, scenes
 from edittools.exemplars import Exemplar
 from edittools.selection.hosts import Hosts, divergence
 from edittools.selection.select import select
+from edittools_course.miniworld import restyle, scene, scenes
 
 
 def marked_exemplar(mark, image=None):

@@ -11,10 +11,10 @@ import pytest
 import torch
 from conftest import needs_imagenette
 
-from edittools.course.scenarios.imagenette import CLASSES, TRAINING_PER_CLASS, TUNING_PER_CLASS, divide, training_roles
 from edittools.images import LabelledImages
 from edittools.models import downloads
 from edittools.models.downloads import PhotoArchive, digest_photos, photo_folder
+from edittools_course.scenarios.imagenette import CLASSES, TRAINING_PER_CLASS, TUNING_PER_CLASS, divide, training_roles
 
 
 def packed(members):

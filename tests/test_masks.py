@@ -13,11 +13,11 @@ from PIL import Image
 
 from edittools.auditing import read_masks
 from edittools.classifiers import Classifier
-from edittools.course.scenarios import photos
-from edittools.course.scenarios.snow import SNOW_EXEMPLARS
 from edittools.geometry import InputGeometry
 from edittools.image_files import load_mask
 from edittools.models.downloads import photo
+from edittools_course.scenarios import photos
+from edittools_course.scenarios.snow import SNOW_EXEMPLARS
 
 ROADS = sorted(path.name.removesuffix("_road.png") for path in MASKS.glob("*_road.png"))
 TEST_CLASSES = (479, 555, 670, 847, 920)  # of the snow photos; two older masks are of the others, 751 and 779

@@ -12,12 +12,12 @@ from torch import nn
 from edittools._checks import suggestion
 from edittools.auditing import load_model
 from edittools.classifiers import Classifier, fingerprint, unwrapped
-from edittools.course.scenarios import photos
 from edittools.image_files import load_image
 from edittools.metrics import misclassified, predict
 from edittools.models import data as models
 from edittools.models.load import current_device, load_classifier, loader_of
 from edittools.models.zoo import ZOO
+from edittools_course.scenarios import photos
 
 
 def test_classifier_normalizes_images(tiny, photos32):

@@ -21,8 +21,8 @@ WIDEST = 850
 
 REDUCED_SCENARIO = """
 from dataclasses import replace
-from edittools.course import scenarios
-from edittools.course.scenarios import photos
+from edittools_course import scenarios
+from edittools_course.scenarios import photos
 
 all_photos = photos.available
 full_scenario = scenarios.snow_scenario

@@ -7,9 +7,9 @@ from safetensors.torch import load_file
 from torchvision.models import squeezenet1_1
 
 import edittools as et
-from edittools.course.scenarios import own_folder
 from edittools.folders import read_folder
 from edittools.selection.splits import check_disjoint
+from edittools_course.scenarios import own_folder
 
 SETS = ("photos", "tagged", "clean", "retain", "test")
 

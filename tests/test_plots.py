@@ -9,8 +9,8 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
-from edittools.course import plots
 from edittools.images import LabelledImages
+from edittools_course import plots
 
 
 def test_drops_say_what_zero_means():
@@ -53,7 +53,7 @@ def test_image_grid_without_correctness_has_no_signs():
 
 SHOWN = """
 import matplotlib.pyplot as plt
-from edittools.course import plots
+from edittools_course import plots
 
 plt.style.use("dark_background")
 figure = plt.figure(figsize=(1, 1), facecolor="none")

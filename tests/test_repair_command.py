@@ -12,10 +12,10 @@ import edittools as et
 from edittools.auditing import from_files
 from edittools.auditing.from_files import load_exemplar, repair_from_files, write_repair
 from edittools.cli import main
-from edittools.course.miniworld.scenes import scenes
 from edittools.folders import read_folder
 from edittools.images import LazyImages
 from edittools.selection.verdict import Verdict
+from edittools_course.miniworld.scenes import scenes
 
 VEHICLES = ("car", "van", "bus", "truck")
 RESULTS = {"report.html", "report.json", "edit.safetensors", "weights.safetensors"}

@@ -12,19 +12,20 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 import edittools as et
-from edittools.course.miniworld.attacks import ATTACKED
-from edittools.course.miniworld.contexts import contexts
-from edittools.course.miniworld.scenes import Scenes
-from edittools.course.scenarios import own_model, snow, snow_scenario, typographic, typographic_scenario
-from edittools.course.scenarios.scenario import Splits, best_by_method
-from edittools.course.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
-from edittools.course.scenarios.tiers import UNTUNED
-from edittools.course.scenarios.typographic import OTHER_ATTACKS
+import edittools_course
 from edittools.images import LabelledImages
 from edittools.layers import candidate_layers
 from edittools.probing.textures import restyle
 from edittools.selection.scores import Candidate, Scores
 from edittools.selection.select import select
+from edittools_course.miniworld.attacks import ATTACKED
+from edittools_course.miniworld.contexts import contexts
+from edittools_course.miniworld.scenes import Scenes
+from edittools_course.scenarios import own_model, snow, snow_scenario, typographic, typographic_scenario
+from edittools_course.scenarios.scenario import Splits, best_by_method
+from edittools_course.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
+from edittools_course.scenarios.tiers import UNTUNED
+from edittools_course.scenarios.typographic import OTHER_ATTACKS
 
 SPLITS = ("target", "retain", "clean", "target_test", "clean_test", "retain_test", "same_class_test")
 
@@ -66,19 +67,19 @@ def test_current_tier_unknown(monkeypatch):
 
 def test_current_tier_default(monkeypatch):
     monkeypatch.delenv("EDITTOOLS_TIER", raising=False)
-    assert et.course.scenarios.current_tier() == "mini"
+    assert edittools_course.scenarios.current_tier() == "mini"
 
 
-@pytest.mark.parametrize("name", et.course.__all__)
+@pytest.mark.parametrize("name", edittools_course.__all__)
 def test_course_imports_a_subpackage_when_it_is_first_used(name):
-    script = f"import edittools; print(edittools.course.{name}.__name__)"
+    script = f"import edittools_course; print(edittools_course.{name}.__name__)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == f"edittools.course.{name}", done.stderr
+    assert done.stdout.strip() == f"edittools_course.{name}", done.stderr
 
 
 def test_course_has_no_other_name():
     with pytest.raises(AttributeError, match="'scenes'.*scenarios"):
-        _ = et.course.scenes
+        _ = edittools_course.scenes
 
 
 def test_snow_scenario_mini_sets_are_disjoint(mini):

@@ -11,7 +11,6 @@ from conftest import bars_that_call, noise, save_image
 from tqdm import tqdm
 
 import edittools as et
-from edittools.course.miniworld import scenes
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import REFERENCE_WEIGHT
@@ -22,6 +21,7 @@ from edittools.widgets.image_sets import MOST_BYTES, MOST_DETAIL
 from edittools.widgets.materials import MATERIAL_OF_LARGE_MARKS, SURROUNDINGS, replace_by_material
 from edittools.widgets.result import BEFORE_CHANGE, SELECT
 from edittools.widgets.session import NO_LABEL, EditSession
+from edittools_course.miniworld import scenes
 
 MASK = torch.zeros(32, 32)
 MASK[16:, 4:28] = 1

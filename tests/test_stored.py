@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from edittools._caching import digest_tensors, remove_least_recent
-from edittools.course import miniworld
-from edittools.course.miniworld.attacks import attacks
-from edittools.course.miniworld.scenes import scenes
-from edittools.course.miniworld.stored import render_set, source_digest
+from edittools_course import miniworld
+from edittools_course.miniworld.attacks import attacks
+from edittools_course.miniworld.scenes import scenes
+from edittools_course.miniworld.stored import render_set, source_digest
 
 SIZE = 16
 SETS = {

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edittools._image_checks import check_image
-from edittools.course.miniworld.scenes import scene
 from edittools.exemplars import paste_texture, shading
 from edittools.probing.textures import STYLES, VARIANTS, restyle, texture
+from edittools_course.miniworld.scenes import scene
 
 
 @pytest.mark.parametrize("style", STYLES)

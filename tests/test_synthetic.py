@@ -26,9 +26,6 @@ from torch.nn.functional import interpolate
 
 from edittools.activations import cache_activations
 from edittools.classifiers import Classifier
-from edittools.course.scenarios import photos
-from edittools.course.scenarios import synthetic as syn
-from edittools.course.scenarios.tiers import SceneSet
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.methods import SCOPES, finetune
@@ -37,6 +34,9 @@ from edittools.models.data import shipped
 from edittools.probing import Concepts, StyleTransfer, jobs
 from edittools.probing.textures import style_textures
 from edittools.site import prepare
+from edittools_course.scenarios import photos
+from edittools_course.scenarios import synthetic as syn
+from edittools_course.scenarios.tiers import SceneSet
 
 FEW = syn.CaseSettings(
     exemplars=2,
@@ -89,7 +89,7 @@ def tiny_setup(concepts=("road", "building", "speck"), styles=("graffiti", "snow
 
 SOURCE = syn.SetupSource(tiny_setup)
 PROCESSES = multiprocessing.get_context("forkserver")  # new processes that need not load torch again
-PROCESSES.set_forkserver_preload(["edittools.course.scenarios.synthetic", "distributed"])
+PROCESSES.set_forkserver_preload(["edittools_course.scenarios.synthetic", "distributed"])
 
 
 @pytest.fixture(scope="module", autouse=True)

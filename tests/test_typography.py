@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edittools.course.miniworld.typography import FONTS, Sticker, blanked, grow, random_sticker, stick, typed, written
+from edittools_course.miniworld.typography import FONTS, Sticker, blanked, grow, random_sticker, stick, typed, written
 
 GRAY = torch.full((3, 96, 96), 0.4)
 

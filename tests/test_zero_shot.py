@@ -12,10 +12,6 @@ from safetensors.torch import save_file
 from train_mini_clip import WORDS, _picture
 
 from edittools.classifiers import fingerprint
-from edittools.course.miniworld.attacks import ATTACKED, OBJECTS, attacks
-from edittools.course.miniworld.attacks import FONTS as WORLD_FONTS
-from edittools.course.miniworld.typography import FONTS, Sticker, written
-from edittools.course.scenarios.typographic import HOUSEHOLD_PHOTOS, last_convolutions
 from edittools.cut import Cut, editable_layers
 from edittools.images import LabelledImages
 from edittools.metrics import predict
@@ -23,6 +19,10 @@ from edittools.models.embedded import CLIP_CLASSES
 from edittools.models.load import load_classifier
 from edittools.models.zero_shot import TEMPLATES, ByteTokenizer, text_embeddings, zero_shot_classifier
 from edittools.rewriting import rewrite
+from edittools_course.miniworld.attacks import ATTACKED, OBJECTS, attacks
+from edittools_course.miniworld.attacks import FONTS as WORLD_FONTS
+from edittools_course.miniworld.typography import FONTS, Sticker, written
+from edittools_course.scenarios.typographic import HOUSEHOLD_PHOTOS, last_convolutions
 
 TEXT = {"context_length": 32, "vocab_size": 258, "width": 32, "heads": 2, "layers": 1}
 RESNET = {"layers": (1, 1, 1, 1), "width": 8, "image_size": 64}
@@ -146,7 +146,7 @@ def test_load_classifier_of_rn50_without_checkpoint(tmp_path, content):
 @needs_photos
 def test_rn50_at_random_weights_on_photos(tmp_path, monkeypatch):
     """Shapes, layer names, labels, orientation, and an edit that lowers its loss: whatever needs no trained weights."""
-    from edittools.course.scenarios.typographic import _photo_word_exemplars, household_photos
+    from edittools_course.scenarios.typographic import _photo_word_exemplars, household_photos
 
     assert SHARED_PHOTOS
     torch.manual_seed(0)

@@ -15,8 +15,17 @@ from edittools._caching import digest_tensors
 from edittools._checks import one_of
 from edittools.activations import CachedActivations, cache_activations
 from edittools.classifiers import Classifier, fingerprint
-from edittools.course.scenarios.scenario import best_by_method
-from edittools.course.scenarios.synthetic import (
+from edittools.cut import cut_all
+from edittools.edits import Edit
+from edittools.images import LabelledImages, pixels_of, resized
+from edittools.methods.projection import PROJECTIONS
+from edittools.metrics import Comparison, misclassified, predict
+from edittools.models.downloads import photo
+from edittools.models.load import load_classifier
+from edittools.probing.style_transfer import StyleTransfer
+from edittools.probing.textures import STYLES, style_textures
+from edittools_course.scenarios.scenario import best_by_method
+from edittools_course.scenarios.synthetic import (
     DEFAULT_SETTINGS,
     SMALL_STYLES,
     Case,
@@ -33,15 +42,6 @@ from edittools.course.scenarios.synthetic import (
     synthetic_setup,
     synthetic_source,
 )
-from edittools.cut import cut_all
-from edittools.edits import Edit
-from edittools.images import LabelledImages, pixels_of, resized
-from edittools.methods.projection import PROJECTIONS
-from edittools.metrics import Comparison, misclassified, predict
-from edittools.models.downloads import photo
-from edittools.models.load import load_classifier
-from edittools.probing.style_transfer import StyleTransfer
-from edittools.probing.textures import STYLES, style_textures
 
 MEASURES = {
     "other same": "same",

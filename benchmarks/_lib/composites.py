@@ -15,14 +15,14 @@ from torch import Tensor
 
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
-from edittools.course.scenarios import photos
-from edittools.course.scenarios.scenario import Scenario, Splits
-from edittools.course.scenarios.snow import clean_and_retained_photos, snow_exemplars
 from edittools.exemplars import paste_texture
 from edittools.images import LabelledImages
 from edittools.layers import candidate_layers
 from edittools.models.load import load_classifier
 from edittools.probing.textures import VARIANTS, restyle
+from edittools_course.scenarios import photos
+from edittools_course.scenarios.scenario import Scenario, Splits
+from edittools_course.scenarios.snow import clean_and_retained_photos, snow_exemplars
 
 Look = Callable[[Tensor, Tensor, int], Tensor]
 """What replaces the mask of image i by a material: `look(image, mask, i)`."""

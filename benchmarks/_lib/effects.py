@@ -19,13 +19,13 @@ from tqdm.auto import tqdm
 from _lib.results import NO_EDIT, Results
 from edittools.activations import CachedActivations, StateMemory
 from edittools.classifiers import Classifier
-from edittools.course.scenarios.imagenette import in_memory
-from edittools.course.scenarios.shortcuts import Shortcut
 from edittools.cut import cut_all
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.layers import candidate_layers
 from edittools.metrics import predict, predicted_classes
+from edittools_course.scenarios.imagenette import in_memory
+from edittools_course.scenarios.shortcuts import Shortcut
 
 TARGET = "target_test"
 """The photos of other classes with the mark, whose errors should be corrected."""

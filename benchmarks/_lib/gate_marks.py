@@ -10,9 +10,9 @@ from typing import NamedTuple, Self
 import numpy as np
 from PIL import Image, ImageDraw
 
-from edittools.course.miniworld.typography import Sticker, placed
-from edittools.course.scenarios.shortcuts import Layer, Shortcut
 from edittools.probing.noise import rgb
+from edittools_course.miniworld.typography import Sticker, placed
+from edittools_course.scenarios.shortcuts import Layer, Shortcut
 
 SCALE = (0.8, 1.2)
 TILT = 15.0

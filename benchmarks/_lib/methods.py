@@ -21,11 +21,11 @@ from _lib.results import (
     PROJECTION,
     SEVERAL,
 )
-from edittools.course.scenarios.scenario import Scenario
 from edittools.exemplars import Exemplar
 from edittools.methods import EDIT, METHODS
 from edittools.selection import finetune_without_labels
 from edittools.selection.select import BEST_LAYERS, EXEMPLAR, HOSTS, LABELS, Selection, select
+from edittools_course.scenarios.scenario import Scenario
 
 STRENGTHS = (0.5, 1.0, 1.5)
 """The strengths of edits of full rank, and of projections."""

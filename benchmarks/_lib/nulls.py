@@ -13,10 +13,10 @@ from edittools import models
 from edittools.auditing.sheet import ContactSheet, WindowGroup
 from edittools.auditing.windows import confirm, contact_sheet, shuffled
 from edittools.classifiers import Classifier
-from edittools.course.miniworld import scenes
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, misclassified, predict, predicted_classes
+from edittools_course.miniworld import scenes
 
 NETWORKS = ("mini_vgg", "mini_resnet", "mini_vgg_balanced")
 VEHICLES = ("van", "bus", "tractor", "bicycle", "truck", "motorcycle")

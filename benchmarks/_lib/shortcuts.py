@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from edittools.classifiers import Classifier
-from edittools.course.scenarios.imagenette import imagenette, in_memory, training_roles
-from edittools.course.scenarios.shortcuts import SHORTCUTS, Shortcut
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict, predicted_classes
 from edittools.models import load_classifier
+from edittools_course.scenarios.imagenette import imagenette, in_memory, training_roles
+from edittools_course.scenarios.shortcuts import SHORTCUTS, Shortcut
 
 NETWORKS = ("shortcuts_squeezenet", "shortcuts_lite0")
 """The networks that learned shortcuts, by their names for `load_classifier`."""

@@ -8,9 +8,6 @@ from torch.nn.functional import interpolate
 
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
-from edittools.course.miniworld.typography import grow
-from edittools.course.scenarios import photos
-from edittools.course.scenarios.scenario import Scenario, Splits
 from edittools.exemplars import Exemplar
 from edittools.image_files import load_image
 from edittools.images import LabelledImages
@@ -18,6 +15,9 @@ from edittools.layers import candidate_layers
 from edittools.metrics import misclassified, predict
 from edittools.models.data import shipped
 from edittools.models.load import load_classifier
+from edittools_course.miniworld.typography import grow
+from edittools_course.scenarios import photos
+from edittools_course.scenarios.scenario import Scenario, Splits
 
 OPACITY = 0.8
 """Opacity of a watermark where its text is solid."""

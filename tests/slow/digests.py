@@ -25,9 +25,6 @@ from tqdm import tqdm
 import edittools as et
 from edittools._caching import atomic_path, digest_tensors
 from edittools.auditing import audit_concepts
-from edittools.course.scenarios import snow_scenario
-from edittools.course.scenarios.rules import probing_setup
-from edittools.course.scenarios.tiers import SceneSet
 from edittools.cut import Cut
 from edittools.methods import METHODS
 from edittools.probing import probe
@@ -35,6 +32,9 @@ from edittools.probing.textures import texture
 from edittools.selection import Assessment, Selection, repair
 from edittools.selection.select import select
 from edittools.site import prepare
+from edittools_course.scenarios import snow_scenario
+from edittools_course.scenarios.rules import probing_setup
+from edittools_course.scenarios.tiers import SceneSet
 
 LAYERS = {
     "mini_vgg": ("features.10", "features.15"),

@@ -32,12 +32,6 @@ from torch import Tensor, nn
 from typographic import with_blurred_words
 
 from edittools.classifiers import Classifier
-from edittools.course.miniworld.scenes import scene
-from edittools.course.scenarios import photos, probing_setup, scenario_for
-from edittools.course.scenarios import synthetic as syn
-from edittools.course.scenarios.scenario import Scenario
-from edittools.course.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS, snow_scenario
-from edittools.course.scenarios.typographic import ATTACK, HOUSEHOLD_PHOTOS, last_convolutions, typographic_scenario
 from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.image_files import load_image
@@ -50,6 +44,12 @@ from edittools.models.zero_shot import ZeroShot
 from edittools.probing import probe, segmentation
 from edittools.selection import repair
 from edittools.selection.hosts import FEWEST_IMAGES
+from edittools_course.miniworld.scenes import scene
+from edittools_course.scenarios import photos, probing_setup, scenario_for
+from edittools_course.scenarios import synthetic as syn
+from edittools_course.scenarios.scenario import Scenario
+from edittools_course.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS, snow_scenario
+from edittools_course.scenarios.typographic import ATTACK, HOUSEHOLD_PHOTOS, last_convolutions, typographic_scenario
 
 PLACES, CLIP = "resnet18_places365", "clip_rn50"
 MODELS = {

@@ -16,5 +16,5 @@ def __getattr__(name: str) -> ModuleType:
         AttributeError: if there is no such module.
     """
     if name not in MODULES:
-        raise AttributeError(f"module 'edittools.course' has no attribute {name!r}; it has {', '.join(MODULES)}")
-    return importlib.import_module(f"edittools.course.{name}")
+        raise AttributeError(f"module 'edittools_course' has no attribute {name!r}; it has {', '.join(MODULES)}")
+    return importlib.import_module(f"edittools_course.{name}")

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from edittools._image_checks import check_image
-from edittools.course.miniworld.painter import font_named
 from edittools.exemplars import Exemplar
 from edittools.probing.noise import rgb
 from edittools.widgets.materials import covered
+from edittools_course.miniworld.painter import font_named
 
 FONTS = (
     "DejaVuSans-BoldOblique",

@@ -10,19 +10,19 @@ import torch
 
 from edittools._progress import Progress
 from edittools.classifiers import Classifier, remap_labels
-from edittools.course.miniworld.attacks import ATTACKED, FONTS, OBJECTS, attacks, sticker_on
-from edittools.course.miniworld.contexts import SPLITS
-from edittools.course.miniworld.scenes import scene
-from edittools.course.miniworld.typography import FONTS as FONTS_TO_TYPE
-from edittools.course.miniworld.typography import Sticker, blanked, grow, random_sticker, stick, written
-from edittools.course.scenarios import photos
-from edittools.course.scenarios.scenario import Scenario, Splits
-from edittools.course.scenarios.tiers import WORKERS, SceneSet, current_tier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.layers import candidate_layers
 from edittools.metrics import predict
 from edittools.models.load import load_classifier
+from edittools_course.miniworld.attacks import ATTACKED, FONTS, OBJECTS, attacks, sticker_on
+from edittools_course.miniworld.contexts import SPLITS
+from edittools_course.miniworld.scenes import scene
+from edittools_course.miniworld.typography import FONTS as FONTS_TO_TYPE
+from edittools_course.miniworld.typography import Sticker, blanked, grow, random_sticker, stick, written
+from edittools_course.scenarios import photos
+from edittools_course.scenarios.scenario import Scenario, Splits
+from edittools_course.scenarios.tiers import WORKERS, SceneSet, current_tier
 
 ATTACK = "iPod"
 """The word of the attack."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from edittools._checks import one_of
 from edittools._progress import Progress
-from edittools.course.miniworld.contexts import SPLITS
-from edittools.course.miniworld.scenes import Scenes, scenes
+from edittools_course.miniworld.contexts import SPLITS
+from edittools_course.miniworld.scenes import Scenes, scenes
 
 WORKERS = min(os.cpu_count() or 1, 4)
 """Number of processes that render scenes."""

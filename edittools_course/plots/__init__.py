@@ -3,7 +3,8 @@
 from edittools._checks import extra
 
 with extra("plots", "notebooks"):
-    from edittools.course.plots.figures import (
+    from edittools.widgets.drawing import RIGHT, WRONG, image_grid, prediction_title
+    from edittools_course.plots.figures import (
         AFTER,
         BEFORE,
         attack_grid,
@@ -16,7 +17,6 @@ with extra("plots", "notebooks"):
         predictions,
         show_figure,
     )
-    from edittools.widgets.drawing import RIGHT, WRONG, image_grid, prediction_title
 
 __all__ = [
     "AFTER",

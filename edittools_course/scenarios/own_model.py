@@ -13,13 +13,13 @@ from tqdm.auto import tqdm
 
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier
-from edittools.course.scenarios.imagenette import in_memory, training_roles
-from edittools.course.scenarios.shortcuts import SHORTCUTS
-from edittools.course.scenarios.snow import POLAR, SCENES
-from edittools.course.scenarios.tiers import SceneSet, current_tier
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict, predicted_classes
 from edittools.models.load import load_classifier
+from edittools_course.scenarios.imagenette import in_memory, training_roles
+from edittools_course.scenarios.shortcuts import SHORTCUTS
+from edittools_course.scenarios.snow import POLAR, SCENES
+from edittools_course.scenarios.tiers import SceneSet, current_tier
 
 NETWORK = "shortcuts_lite0"
 """The network of tier lite, by its name for `load_classifier`."""

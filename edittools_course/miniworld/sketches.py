@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from edittools.course.miniworld.household import HOUSEHOLD, STEEL
-from edittools.course.miniworld.painter import Pen
+from edittools_course.miniworld.household import HOUSEHOLD, STEEL
+from edittools_course.miniworld.painter import Pen
 
 CAR_PAINT = ("#b3202a", "#1f4e9c", "#e8e6e1", "#2b2d33", "#d9a521", "#2f7d4f", "#8a97a6", "#c65a1e", "#6b2f6e")
 GLASS = ("#2e4a5e", "#49687c", "#6f93a8")

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edittools.course.miniworld.painter import Pen
 from edittools.probing.noise import rgb
+from edittools_course.miniworld.painter import Pen
 
 STEEL = "#b9bec4"
 

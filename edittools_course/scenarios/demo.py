@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from edittools._caching import cache_folder
-from edittools.course.miniworld.contexts import SPLITS
-from edittools.course.scenarios.own_folder import GOAL, scenes_of_classes, write_set
 from edittools.images import LabelledImages
+from edittools_course.miniworld.contexts import SPLITS
+from edittools_course.scenarios.own_folder import GOAL, scenes_of_classes, write_set
 
 FOLDER = "demo-1"
 """The subfolder of the cache; the number is to be raised when other images are rendered."""

@@ -14,16 +14,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision.utils import save_image
 
-from edittools.course.miniworld.contexts import SPLITS
-from edittools.course.miniworld.scenes import scenes
-from edittools.course.scenarios.imagenette import in_memory
-from edittools.course.scenarios.own_model import divided_photos
-from edittools.course.scenarios.shortcuts import SHORTCUTS
-from edittools.course.scenarios.tiers import WORKERS, current_tier
 from edittools.image_files import save_mask
 from edittools.images import LabelledImages
 from edittools.models.data import shipped
 from edittools.models.finetuned import load_published_shortcuts
+from edittools_course.miniworld.contexts import SPLITS
+from edittools_course.miniworld.scenes import scenes
+from edittools_course.scenarios.imagenette import in_memory
+from edittools_course.scenarios.own_model import divided_photos
+from edittools_course.scenarios.shortcuts import SHORTCUTS
+from edittools_course.scenarios.tiers import WORKERS, current_tier
 
 NETWORK = "shortcuts_squeezenet"
 """The network on photos, by its name for `load_classifier`; its weights but those of the last layer are also used in

@@ -10,11 +10,6 @@ from torch import Tensor
 
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
-from edittools.course.miniworld.contexts import BEHIND, GROUNDS
-from edittools.course.miniworld.scenes import CLASSES
-from edittools.course.scenarios import photos
-from edittools.course.scenarios.scenario import Scenario, Splits
-from edittools.course.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, resized, stratified
 from edittools.layers import candidate_layers
@@ -25,6 +20,11 @@ from edittools.probing.counterfactuals import ALL_CLASSES, Concepts, cut_texture
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings
 from edittools.selection.splits import label_by_prediction
+from edittools_course.miniworld.contexts import BEHIND, GROUNDS
+from edittools_course.miniworld.scenes import CLASSES
+from edittools_course.scenarios import photos
+from edittools_course.scenarios.scenario import Scenario, Splits
+from edittools_course.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
 
 PROBED_OFFSET = 200_000
 """The first seed, within its split, of the scenes that are probed and of those that give the materials."""

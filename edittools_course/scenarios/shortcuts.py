@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from edittools._image_checks import check_image
-from edittools.course.miniworld.typography import Sticker, placed, typed
 from edittools.images import LabelledImages, LazyImages
 from edittools.probing.noise import rgb
+from edittools_course.miniworld.typography import Sticker, placed, typed
 
 __all__ = ["DEVELOPMENT", "SHORTCUTS", "FilmBorder", "Shortcut", "Tag", "TextLine"]
 

@@ -17,14 +17,14 @@ import torch
 
 from edittools._checks import check_number, one_of
 from edittools._progress import Progress
-from edittools.course.miniworld.contexts import _TABLE, BEHIND, GROUNDS, IN_FRONT, SPLITS, THINGS
-from edittools.course.miniworld.grounds import ground_look
-from edittools.course.miniworld.household import HOUSEHOLD
-from edittools.course.miniworld.painter import Canvas, Pen, Points, pose
-from edittools.course.miniworld.sketches import SKETCHES
-from edittools.course.miniworld.stored import render_set
 from edittools.images import LabelledImages
 from edittools.probing.noise import rgb, value_noise
+from edittools_course.miniworld.contexts import _TABLE, BEHIND, GROUNDS, IN_FRONT, SPLITS, THINGS
+from edittools_course.miniworld.grounds import ground_look
+from edittools_course.miniworld.household import HOUSEHOLD
+from edittools_course.miniworld.painter import Canvas, Pen, Points, pose
+from edittools_course.miniworld.sketches import SKETCHES
+from edittools_course.miniworld.stored import render_set
 
 _ROWS = _TABLE.to_dict("index")
 CLASSES = tuple(_TABLE.index)

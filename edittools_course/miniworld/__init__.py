@@ -3,10 +3,10 @@
 from edittools._checks import extra
 
 with extra("miniworld", "notebooks"):
-    from edittools.course.miniworld.contexts import GROUNDS, SPLITS, contexts, planted_rules
-    from edittools.course.miniworld.scenes import CLASSES, Scene, exact_finder, scene, scenes
-    from edittools.course.miniworld.typography import Sticker, blanked, stick, written
     from edittools.probing.textures import STYLES, restyle, style_textures, texture
+    from edittools_course.miniworld.contexts import GROUNDS, SPLITS, contexts, planted_rules
+    from edittools_course.miniworld.scenes import CLASSES, Scene, exact_finder, scene, scenes
+    from edittools_course.miniworld.typography import Sticker, blanked, stick, written
 
 __all__ = [
     "CLASSES",

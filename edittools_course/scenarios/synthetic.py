@@ -17,10 +17,6 @@ import torch
 from torch import Tensor
 
 from edittools.classifiers import Classifier
-from edittools.course.scenarios import photos
-from edittools.course.scenarios.rules import scenario_for
-from edittools.course.scenarios.scenario import Scenario
-from edittools.course.scenarios.tiers import MODELS, SceneSet, current_tier
 from edittools.images import LabelledImages, stratified
 from edittools.layers import candidate_layers
 from edittools.methods import EDIT, METHODS, RANDOM, SCOPES, Method
@@ -31,6 +27,10 @@ from edittools.probing import segmentation
 from edittools.probing.counterfactuals import Concepts
 from edittools.probing.textures import STYLES, VARIANTS, style_textures
 from edittools.selection.select import LABELS, Selection, select
+from edittools_course.scenarios import photos
+from edittools_course.scenarios.rules import scenario_for
+from edittools_course.scenarios.scenario import Scenario
+from edittools_course.scenarios.tiers import MODELS, SceneSet, current_tier
 
 SettingsGrid = Sequence[Mapping[str, Any]]
 

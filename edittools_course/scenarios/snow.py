@@ -9,16 +9,16 @@ from torch import Tensor
 
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
-from edittools.course.miniworld.contexts import SPLITS, contexts
-from edittools.course.miniworld.scenes import scene
-from edittools.course.scenarios import photos
-from edittools.course.scenarios.scenario import Scenario, Splits
-from edittools.course.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabelledImages
 from edittools.layers import candidate_layers
 from edittools.models.load import load_classifier
 from edittools.probing.textures import restyle
+from edittools_course.miniworld.contexts import SPLITS, contexts
+from edittools_course.miniworld.scenes import scene
+from edittools_course.scenarios import photos
+from edittools_course.scenarios.scenario import Scenario, Splits
+from edittools_course.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
 
 SNOW_EXEMPLARS = {
     "limousine": "n03670208_limousine",
