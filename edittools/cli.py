@@ -229,7 +229,6 @@ def run_audit(options: argparse.Namespace) -> None:
             callback=_tell,
             **folders,
         )
-    _check_complete(audit.fix is None or audit.fix.complete)
     paths = audit.write(options.out, options.force)
     print(audit.summary())
     _print_written(options.out, paths, started)
@@ -257,16 +256,9 @@ def run_repair(options: argparse.Namespace) -> None:
     image, changed, mask = (path.expanduser() for path in options.exemplar)
     exemplar = load_exemplar(image, changed, mask, classifier)
     fix = repair_from_files(options.folder, classifier, exemplar, **folders, failures=options.failures, callback=_tell)
-    _check_complete(fix.complete)
     paths = write_repair(fix, options.out, options.force)
     print(fix.summary())
     _print_written(options.out, paths, started)
-
-
-def _check_complete(is_complete: bool) -> None:
-    """End the command after Ctrl-C in a selection, which has returned what it had: earlier results stay."""
-    if not is_complete:
-        raise KeyboardInterrupt
 
 
 def _print_written(out: Path, paths: Sequence[Path], started: float) -> None:

@@ -33,7 +33,6 @@ from edittools.probing.coco import decode_segmentation
 from edittools.probing.probe import probe
 from edittools.probing.textures import texture
 from edittools.scenes import first_of_each, scenes_of
-from edittools.selection import repair
 from edittools.selection.verdict import Check, verdict_of
 from edittools_course.scenarios.tiers import SceneSet
 
@@ -370,7 +369,11 @@ def test_main_audit_interrupted_in_the_repair_keeps_earlier_results(tmp_path, ca
     assert main(command_of(tmp_path, settings)) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
     capsys.readouterr()
-    monkeypatch.setattr(steps, "repair", lambda *sets, **settings: replace(repair(*sets, **settings), complete=False))
+
+    def interrupted(*sets, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps, "repair", interrupted)
     assert main(command_of(tmp_path, settings)) == 130
     assert "--out" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before

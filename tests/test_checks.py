@@ -21,13 +21,13 @@ from edittools.selection.checks import (
     help_checks,
     holm,
     images_checks,
-    instead_checks,
+    instead_check,
     is_within_limits,
+    objective_check,
     own_class_check,
     own_hosts_check,
     random_check,
     retained_check,
-    selection_checks,
 )
 
 
@@ -308,10 +308,9 @@ def test_change_inside_mask_is_the_share_of_the_difference():
 # --- the selection, and what could be done instead --------------------------------------------------------------------
 
 
-def test_interrupted_selection_is_unclear_and_one_that_does_not_help_is_not_used():
-    assert [check.allows for check in selection_checks(True, 9, 1.0, 0.5)] == ["use", "use"]
-    assert [check.allows for check in selection_checks(False, 9, 1.0, 0.5)] == ["unclear", "use"]
-    assert [check.allows for check in selection_checks(True, 9, 1.0, 1.0)] == ["use", "do not use"]
+def test_edit_that_does_not_lower_the_objective_is_not_used():
+    assert objective_check(1.0, 0.5).allows == "use"
+    assert objective_check(1.0, 1.0).allows == "do not use"
 
 
 def test_holm_of_published_values():
@@ -325,17 +324,17 @@ def test_holm_of_published_values():
 @pytest.mark.parametrize(
     ("corrected", "lost", "word"), [(30, 0, "fine-tune instead"), (12, 0, "use"), (30, 12, "use"), (10, 0, "use")]
 )
-def test_alternative_is_better_if_it_corrects_significantly_more_within_the_limits(corrected, lost, word):
+def test_fine_tuning_is_better_if_it_corrects_significantly_more_within_the_limits(corrected, lost, word):
     splits = splits_of()
     edit = {"concept": effect(60, corrected=10, wrong=30), "clean": effect(400)}
     other = effect(60, corrected=corrected, wrong=40 - corrected)
-    [check] = instead_checks(splits, edit, {"other": {"concept": other, "clean": effect(400, broken=lost)}}, "")
-    assert check.allows == word
+    finetuned = {"concept": other, "clean": effect(400, broken=lost)}
+    assert instead_check(splits, edit, finetuned, "").allows == word
 
 
 def test_fine_tuning_that_was_not_compared_is_said():
-    checks = instead_checks(splits_of(), {"concept": effect(9)}, {}, "it was interrupted")
-    assert [(check.figure, check.line, check.allows) for check in checks] == [("it was interrupted", "instead", "use")]
+    check = instead_check(splits_of(), {"concept": effect(9)}, {}, "it was not asked for")
+    assert (check.figure, check.line, check.allows) == ("it was not asked for", "instead", "use")
 
 
 @pytest.mark.parametrize(

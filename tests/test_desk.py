@@ -28,7 +28,6 @@ from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import Comparison, label_margins, predict
 from edittools.selection.checks import cost_checks, gain_check, help_checks, retained_check
 from edittools.selection.effects import Effect
-from edittools.selection.finetuning import FINETUNING
 from edittools.selection.splits import Splits
 from edittools.selection.verdict import COSTS, Check, verdict_of
 from edittools.widgets import desk_panel as panel
@@ -709,7 +708,7 @@ class Found:
     in_words: bool = False
     not_compared: str = ""
     effects: dict = field(default_factory=dict)
-    alternative_effects: dict = field(default_factory=dict)
+    finetuned_effects: dict = field(default_factory=dict)
     splits: Splits = field(default_factory=lambda: Splits(torch.zeros(0)))
 
     @property
@@ -918,7 +917,7 @@ def test_comparison_says_what_fine_tuning_corrects_and_changes(of_finetuning, p)
     said = []
     for changed in ("....", "xxxx"):
         other = {"concept": effect(before, of_finetuning), "clean": effect("....", changed)}
-        fix = replace(found(None, [HELPS]), effects=effects, alternative_effects={FINETUNING: other})
+        fix = replace(found(None, [HELPS]), effects=effects, finetuned_effects=other)
         said.append(compared(fix))
         numbers = [int(number) for number in re.findall(r"\d+", said[-1].partition("(")[0])]
         assert numbers == [of_finetuning.count("."), 12, changed.count("x"), 4, 10, 0] and p in said[-1]

@@ -29,6 +29,7 @@ from edittools.images import LabelledImages, LazyImages
 from edittools.methods import METHODS
 from edittools.metrics import mcnemar, predict
 from edittools.selection import Check, finetuning, repair
+from edittools.selection.finetuning import Finetuned
 from edittools.selection.select import select
 
 
@@ -56,7 +57,7 @@ def fix(classifier):
 
 
 def test_edit_is_used_and_corrects_new_images(classifier, fix):
-    assert fix.verdict.word == "use" and fix.complete and not fix.is_reselected
+    assert fix.verdict.word == "use" and not fix.is_reselected
     new = with_mark(of_colors([RED, GREEN] * 30, 12), 13)
     edited = fix.edit.edited(classifier)
     assert (predict(classifier, new).argmax(1) != new.labels).float().mean() > 0.5
@@ -176,8 +177,8 @@ def test_labels_select_by_cross_validation(classifier):
     assert torch.equal(torch.cat([found.effects[name].after for name in ("concept", "own_class")]), held_out)
     assert torch.equal(torch.cat([found.effects[name].labels for name in ("concept", "own_class")]), joined.labels)
     assert found.verdict.word == "use"
-    careful = found.reselect(clean_weight=100.0, own_weight=0.0)
-    held_out = found.selection.scores.cross_validated(found.folds, 100.0, 0.0)
+    careful = found.reselect(clean_weight=100.0)
+    held_out = found.selection.scores.cross_validated(found.folds, 100.0)
     assert torch.equal(careful.effects["concept"].after, held_out[:80])
 
 
@@ -220,41 +221,6 @@ def test_check_of_ones_own_comes_first_and_counts(fix):
     assert found.effects is fix.effects and fix.verdict.word == "use"
 
 
-# --- alternatives -----------------------------------------------------------------------------------------------------
-
-
-def test_alternative_is_measured_on_the_same_images(classifier, fix):
-    """A network without the rule: it is about as good as the edit, so the edit may be used."""
-    found = repair(classifier, **arguments(alternatives={"retrained": color_network(0.0)}))
-    effect = found.alternative_effects["retrained"]["concept"]
-    assert torch.equal(effect.after, predict(color_network(0.0), found.splits.concept).argmax(1))
-    assert found.table.loc["retrained", "corrected"] == effect.by_scene.corrected
-    assert "retrained" in found.verdict.lines["instead"] and found.verdict.word == "use"
-
-
-def test_alternative_that_corrects_significantly_more_is_better(classifier, fix):
-    weak = replace(fix.selection, edit=0.0 * fix.selection.edit)
-    found = replace(fix, selection=weak, networks={"retrained": color_network(0.0)})
-    assert found.verdict.word == "fine-tune instead"
-    other = found.alternative_effects["retrained"]["concept"].by_scene
-    assert mcnemar(other.corrected, other.broken) < 0.05
-
-
-@pytest.mark.parametrize(
-    ("alternatives", "error", "words"),
-    [
-        ([color_network()], TypeError, "list.*mapping"),
-        ({"mine": color_network().model}, TypeError, "Sequential"),
-        ({"selected": color_network()}, ValueError, "'selected'"),
-        ({"fine-tuning": color_network()}, ValueError, "'fine-tuning'"),
-        ({"mine": Classifier(color_network().model, CLASSES[::-1], size=16)}, ValueError, "'mine'"),
-    ],
-)
-def test_alternatives_that_cannot_be_compared_are_refused(classifier, alternatives, error, words):
-    with pytest.raises(error, match=words):
-        repair(classifier, **arguments(alternatives=alternatives))
-
-
 # --- interruption -----------------------------------------------------------------------------------------------------
 
 
@@ -268,26 +234,26 @@ def bars_that_end(name, count, error):
     return bars_that_call(end)
 
 
-@pytest.mark.parametrize(("after", "error"), [(1, InterruptedError), (5, KeyboardInterrupt)])
-def test_selection_that_is_ended_gives_the_best_so_far(classifier, fix, after, error):
-    """One step for each layer comes first, then one for each candidate."""
-    bars = bars_that_end("selecting", 1 + after, error)
-    found = repair(classifier, **arguments(progress=bars, finetuning=True))
-    tried = found.selection.scores
-    assert len(tried) in (after, after + 1) and not found.complete
-    assert torch.equal(tried.marked, fix.selection.scores.marked[: len(tried)])
-    assert found.selection.candidate is tried.best()
-    bars_off = replace(found, progress=None)
-    assert bars_off.verdict.word != "use" and "interrupted" in bars_off.summary()
-    assert found.finetuned is None and "interrupted" in found.not_compared
-
-
-@pytest.mark.parametrize(("count", "error"), [(1, InterruptedError), (2, KeyboardInterrupt)])
-def test_selection_that_is_ended_before_the_first_candidate_raises(classifier, count, error):
+@pytest.mark.parametrize(("count", "error"), [(1, InterruptedError), (2, KeyboardInterrupt), (7, InterruptedError)])
+def test_selection_that_is_ended_raises(classifier, count, error):
     before = condition(classifier)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises((error, KeyboardInterrupt)):
         repair(classifier, **arguments(layers=LAYERS, progress=bars_that_end("selecting", count, error)))
     assert condition(classifier) == before
+
+
+def of_nothing(fix):
+    """Make a fine-tuned network that is the network itself."""
+    return Finetuned(0.0 * fix.selection.edit, {}, fix.selection.scores)
+
+
+def test_fine_tuning_that_corrects_significantly_more_is_better(fix):
+    weak = replace(fix.selection, edit=0.0 * fix.selection.edit)
+    finetuned = replace(of_nothing(fix), edit=fix.selection.edit)
+    found = replace(fix, selection=weak, finetuned=finetuned, not_compared="")
+    assert found.verdict.word == "fine-tune instead"
+    other = found.finetuned_effects["concept"].by_scene
+    assert mcnemar(other.corrected, other.broken) < 0.05
 
 
 @pytest.fixture
@@ -298,27 +264,20 @@ def few_steps(monkeypatch):
     monkeypatch.setattr(finetuning, "WEIGHTS", (1.0,))
 
 
-@pytest.mark.parametrize(
-    ("count", "networks", "error"), [(1, 0, InterruptedError), (2, 0, KeyboardInterrupt), (5, 2, InterruptedError)]
-)
-def test_fine_tuning_that_is_ended_is_incomplete_and_says_so(classifier, fix, few_steps, count, networks, error):
-    bars = bars_that_end("fine-tuning", count, error)
-    found = repair(classifier, **arguments(progress=bars, finetuning=True))
-    assert not found.complete and found.selection.edit.digest == fix.selection.edit.digest
-    assert (0 if found.finetuned is None else len(found.finetuned.scores)) == networks
-    quiet = replace(found, progress=None)
-    assert "interrupted" in quiet.verdict.lines["instead"]
-    [complete] = [check for check in quiet.checks if check.name == "the selection is complete"]
-    assert complete.holds  # the edit itself was selected among all candidates
-    assert quiet.alternatives.keys() == ({"fine-tuning"} if networks else set())
+@pytest.mark.parametrize(("count", "error"), [(1, InterruptedError), (5, KeyboardInterrupt)])
+def test_fine_tuning_that_is_ended_raises(classifier, few_steps, count, error):
+    before = condition(classifier)
+    with pytest.raises((error, KeyboardInterrupt)):
+        repair(classifier, **arguments(progress=bars_that_end("fine-tuning", count, error), finetuning=True))
+    assert condition(classifier) == before
 
 
 def test_fine_tuning_is_compared_on_request(classifier, fix, few_steps):
     found = repair(classifier, **arguments(finetuning=True))
-    assert found.complete and list(found.table.index) == ["selected", "random direction", "fine-tuning"]
-    network = found.alternatives["fine-tuning"].edited(classifier)
+    assert list(found.table.index) == ["selected", "random direction", "fine-tuning"]
+    network = found.finetuned.edit.edited(classifier)
     after = predict(network, found.splits.clean).argmax(1)
-    assert torch.equal(found.alternative_effects["fine-tuning"]["clean"].after, after)
+    assert torch.equal(found.finetuned_effects["clean"].after, after)
     assert "not compared" not in found.verdict.lines["instead"]
 
 
@@ -326,13 +285,13 @@ def test_fine_tuning_is_compared_on_request(classifier, fix, few_steps):
 def test_bar_that_raises_while_images_are_measured_leaves_the_assessment(classifier, fix, error):
     """As Ctrl-C does; what was not measured is measured again."""
     found = replace(fix, progress=bars_that_end("measuring", 64, error))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises((error, KeyboardInterrupt)):
         _ = found.verdict
     assert replace(found, progress=None).verdict == fix.verdict
-    compared = replace(fix, networks={"other": classifier}, progress=bars_that_end("other", 64, error))
-    with pytest.raises(KeyboardInterrupt):
+    compared = replace(fix, finetuned=of_nothing(fix), progress=bars_that_end("fine-tuning", 64, error))
+    with pytest.raises((error, KeyboardInterrupt)):
         _ = compared.table
-    assert replace(compared, progress=None).table.loc["other", "corrected"] == 0
+    assert replace(compared, progress=None).table.loc["fine-tuning", "corrected"] == 0
 
 
 def advice_about_costs(found):

@@ -154,8 +154,11 @@ def test_main_repair_that_is_interrupted_keeps_earlier_results(files, fix, tmp_p
     out = tmp_path / "out"
     write_repair(fix, out)
     before = {path: path.read_bytes() for path in out.iterdir()}
-    interrupted = replace(fix, complete=False)
-    monkeypatch.setattr(from_files, "repair", lambda *arguments, **settings: interrupted)
+
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(from_files, "repair", interrupted)
     assert main(command(files, out)) == 130
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 

@@ -27,6 +27,7 @@ from edittools.reports import (
 )
 from edittools.reports.axis import Axis
 from edittools.selection import Check, repair
+from edittools.selection.finetuning import Finetuned
 from edittools.selection.verdict import WORDS
 
 EVIL = "</style></script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">\"'"
@@ -258,15 +259,16 @@ def test_report_has_the_three_lines_of_the_verdict(repaired):
 
 
 def test_report_has_a_row_for_each_method_with_a_dash_for_what_was_not_measured(repaired):
-    page = replace(repaired, networks={"retrained": repaired.classifier}).page()
+    nothing = Finetuned(0.0 * repaired.selection.edit, {}, repaired.selection.scores)
+    page = replace(repaired, finetuned=nothing).page()
     rows = {row[0]: row[1:] for row in page.table}
-    assert list(rows) == ["selected", "random direction", "retrained"]
+    assert list(rows) == ["selected", "random direction", "fine-tuning"]
     found = repaired.effects["concept"].by_scene
     assert rows["selected"][:3] == [str(found.corrected), str(found.broken), str(int(found.before.sum()))]
     assert "–" not in rows["selected"] and rows["random direction"].count("–") == 6
-    assert rows["retrained"][:2] == ["0", "0"]
+    assert rows["fine-tuning"][:2] == ["0", "0"]
     assert [bar.name for bar in page.corrected_bars] == list(rows)
-    assert [bar.name for bar in page.accuracy_bars] == ["selected", "retrained"]
+    assert [bar.name for bar in page.accuracy_bars] == ["selected", "fine-tuning"]
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -293,7 +295,7 @@ def test_report_of_repair(repaired, tmp_path):
     compile(code.replace("&#39;", "'").replace("&#34;", '"').replace("&lt;", "<").replace("&gt;", ">"), "code", "exec")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
     data = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)  # no NaN
-    assert data["verdict"]["word"] == repaired.verdict.word and data["complete"] and not data["reselected"]
+    assert data["verdict"]["word"] == repaired.verdict.word and not data["reselected"]
     assert [check["status"] for check in data["checks"]] == [check.status for check in repaired.checks]
     assert [row["method"] for row in data["methods"]] == repaired.table.index.tolist()
     assert [row["corrected"] for row in data["methods"]] == repaired.table.corrected.tolist()

@@ -356,8 +356,12 @@ def test_script_from_a_folder_to_a_saved_report(tmp_path):
             raise InterruptedError
 
     session.candidate_layers = ("features.10",)
-    fix = session.search(progress=bars_that_call(end))
-    assert not fix.complete and session.edit is fix.edit and session.result.repair is fix
+    first = session.edit
+    with pytest.raises(KeyboardInterrupt):
+        session.search(progress=bars_that_call(end))
+    assert session.edit is first
+    fix = session.search(progress=None)
+    assert session.edit is fix.edit and session.result.repair is fix
     assert not re.search(r"\w=|fix\.", session.result.verdict + session.result.details)
     session.save(tmp_path / "edit.safetensors")
     page = session.save_report(tmp_path / "report.html")

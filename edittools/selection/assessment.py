@@ -1,9 +1,9 @@
-"""The assessment of a selected edit: what it does to labeled images, next to alternatives, and a verdict.
+"""The assessment of a selected edit: what it does to labeled images, next to fine-tuning, and a verdict.
 
 Table, verdict, summary, report, and data are derived from what was measured.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -35,14 +35,14 @@ from edittools.selection.checks import (
     exemplar_checks,
     help_checks,
     images_checks,
-    instead_checks,
+    instead_check,
+    objective_check,
     own_hosts_check,
-    selection_checks,
 )
 from edittools.selection.effects import EditedPredictions, Effect, changed_images, rows_of
 from edittools.selection.finetuning import FINETUNING, Finetuned
 from edittools.selection.page import make_page
-from edittools.selection.scores import CLEAN_WEIGHT, OWN_WEIGHT
+from edittools.selection.scores import CLEAN_WEIGHT
 from edittools.selection.select import Selection
 from edittools.selection.splits import Splits, stratified_folds
 from edittools.selection.verdict import UNCLEAR, Check, Verdict, verdict_of
@@ -57,34 +57,28 @@ DRAWS = 3
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """What a selected edit and its alternatives do to labeled images, which selected nothing.
+    """What a selected edit does to labeled images, which selected nothing, next to fine-tuning on request.
 
     Attributes:
         classifier: a copy of the classifier, with the weights that it had at the selection.
         selection: the selection.
         splits: the image sets.
         finetuned: the network that was fine-tuned on request; None without one.
-        networks: other networks that are compared, by name.
         not_compared: which fine-tuning was not compared, and why, as a clause; may be empty.
-        complete: whether everything was tried; False if the selection or fine-tuning was interrupted.
         is_reselected: whether the edit was selected again after labels had judged another one.
-        weights: the weights of the images without the mark and of the mark's own class, see `Scores.objective`.
+        clean_weight: the weight of the images without the mark, see `Scores.objective`.
         own_checks: checks that come before all others.
         in_words: whether advice is for a reader who writes no code, as on the desk.
-        progress: a class like `tqdm.tqdm`, for bars. Images are measured when that is asked for. If the `update` of a
-            bar raises an exception, `KeyboardInterrupt` is raised there, as after Ctrl-C, and nothing is lost: they are
-            measured when it is asked for again.
+        progress: a class like `tqdm.tqdm`, for bars. Images are measured when that is asked for.
     """
 
     classifier: Classifier = field(repr=False)
     selection: Selection = field(repr=False)
     splits: Splits = field(repr=False)
     finetuned: Finetuned | None = field(default=None, repr=False)
-    networks: Mapping[str, Classifier] = field(default_factory=dict, repr=False)
     not_compared: str = field(default="", repr=False)
-    complete: bool = field(default=True, repr=False)
     is_reselected: bool = False
-    weights: tuple[float, float] = field(default=(CLEAN_WEIGHT, OWN_WEIGHT), repr=False)
+    clean_weight: float = field(default=CLEAN_WEIGHT, repr=False)
     own_checks: tuple[Check, ...] = field(default=(), repr=False)
     in_words: bool = False
     progress: Progress | None = field(default=None, repr=False)
@@ -96,27 +90,26 @@ class Assessment:
         """Return this assessment with one more check, which comes before all others."""
         return self._with(own_checks=(check, *self.own_checks))
 
-    def reselect(self, clean_weight: float, own_weight: float = OWN_WEIGHT) -> "Assessment":
-        """Select again from the same score table, with other weights in the objective.
+    def reselect(self, clean_weight: float) -> "Assessment":
+        """Select again from the same score table, with another weight of the images without the mark.
 
         A larger `clean_weight` gives an edit that changes fewer predictions and corrects fewer. The labels have judged
         an edit before, so the verdict of the new one on the same labels is at most "unclear".
 
         Args:
             clean_weight: the weight of the images without the mark; 2 by default in a selection.
-            own_weight: the weight of the mark's own class; see `Scores.objective`.
 
         Raises:
-            ValueError: if a weight is not a finite number of at least 0.
+            ValueError: if it is not a finite number of at least 0.
         """
-        candidate = self.selection.scores.best(clean_weight, own_weight)
+        candidate = self.selection.scores.best(clean_weight)
         selection = replace(self.selection, candidate=candidate, edit=candidate.scaled)
-        return replace(self, selection=selection, is_reselected=True, weights=(clean_weight, own_weight))
+        return replace(self, selection=selection, is_reselected=True, clean_weight=clean_weight)
 
     def _with(self, **changes: Any) -> "Assessment":
         """Return a copy of this assessment that takes over what was measured."""
         copied = replace(self, **changes)
-        for name in ("effects", "random_directions", "alternative_effects"):
+        for name in ("effects", "random_directions", "finetuned_effects"):
             if name in vars(self):
                 vars(copied)[name] = vars(self)[name]
         return copied
@@ -129,19 +122,9 @@ class Assessment:
         return replace(self.selection.edit, verdict=str(self.verdict))
 
     @property
-    def alternatives(self) -> dict[str, Edit]:
-        """The fine-tuned network as an edit of all weights, by its name; empty if there is none."""
-        return {} if self.finetuned is None else {FINETUNING: self.finetuned.edit}
-
-    @property
     def layers(self) -> pd.DataFrame:
         """How each layer was ranked: the divergence of x' and of a few hosts with an edit with default settings."""
         return pd.DataFrame(list(self.selection.layers))
-
-    @property
-    def trade_off(self) -> pd.DataFrame:
-        """The candidates that no other one beats both with the mark and without it, see `Scores.trade_off`."""
-        return self.selection.scores.trade_off()
 
     # --- what it does -------------------------------------------------------------------------------------------------
 
@@ -176,7 +159,7 @@ class Assessment:
         effects = {name: of_edit for name, (of_edit, *_) in self._predicted.items()}
         scores = self.selection.scores
         if scores.predicted is not None:
-            held_out = scores.cross_validated(self.folds, *self.weights)
+            held_out = scores.cross_validated(self.folds, self.clean_weight)
             for name in ("concept", "own_class"):  # in the order of `joined_concept`
                 if name in effects:
                     after, held_out = held_out.split([len(effects[name]), len(held_out) - len(effects[name])])
@@ -195,22 +178,20 @@ class Assessment:
         return list(self._predicted["concept"][1:]) if "concept" in self._predicted else []
 
     @cached_property
-    def alternative_effects(self) -> dict[str, dict[str, Effect]]:
-        """What each alternative does to the labeled sets, by its name."""
-        networks = dict(self.networks)
-        if self.finetuned is not None:
-            networks = {FINETUNING: self.finetuned.edit.edited(self.classifier), **networks}
-        effects: dict[str, dict[str, Effect]] = {}
-        for name, network in networks.items():
-            effects[name] = {}
-            for set_name, data in self.splits.labeled.items():
-                after = predict(network, data, bar=name, progress=self.progress).argmax(dim=1)
-                effects[name][set_name] = replace(self.effects[set_name], after=after)
+    def finetuned_effects(self) -> dict[str, Effect]:
+        """What the fine-tuned network does to each labeled set; empty without one."""
+        if self.finetuned is None:
+            return {}
+        network = self.finetuned.edit.edited(self.classifier)
+        effects = {}
+        for name, data in self.splits.labeled.items():
+            after = predict(network, data, bar=FINETUNING, progress=self.progress).argmax(dim=1)
+            effects[name] = replace(self.effects[name], after=after)
         return effects
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row per method: the selected edit, random directions, the fine-tuned network, and other networks.
+        """One row per method: the selected edit, random directions, and the fine-tuned network.
 
         All counts are of scenes. "random direction" is the mean of the draws. Where they were measured, the columns are
         `errors`, `corrected`, `broken`: numbers of misclassified images with the concept before the edit, and of images
@@ -227,8 +208,8 @@ class Assessment:
         if self.random_directions:
             draws = pd.DataFrame([rows_of({"concept": draw}, []) for draw in self.random_directions])
             rows[RANDOM] = draws[["errors", "corrected", "broken", "share"]].mean().to_dict()
-        for name, effects in self.alternative_effects.items():
-            rows[name] = rows_of(effects, retained)
+        if self.finetuned is not None:
+            rows[FINETUNING] = rows_of(self.finetuned_effects, retained)
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
     @cached_property
@@ -308,11 +289,11 @@ class Assessment:
         """The checklist: each check with its status, "pass", "fail" or "not measured", its figure and advice."""
         scores = self.selection.scores
         selected = list(scores.candidates).index(self.selection.candidate)
-        before = scores.objective_before(self.weights[1])
-        after = float(scores.objective(*self.weights)[selected])
+        before = scores.objective_before()
+        after = float(scores.objective(self.clean_weight)[selected])
         checks = [*self.own_checks, *exemplar_checks(self.classifier, self.exemplars)]
         checks += images_checks(self.classifier, self.splits, self.effects)
-        checks += selection_checks(scores.is_complete, len(scores), before, after)
+        checks.append(objective_check(before, after))
         if self.is_reselected:
             figure = "the edit was selected again after the same labels had judged another one"
             checks.append(Check("the labels judge one edit", False, figure, "Pass other labeled images.", UNCLEAR))
@@ -320,7 +301,7 @@ class Assessment:
         weaker = WEAKER if self.selection.hosts is not None else WEAKER_BY_EXEMPLAR
         checks += cost_checks(self.splits, self.effects, weaker)
         checks.append(own_hosts_check(self.own_hosts, weaker))
-        checks += instead_checks(self.splits, self.effects, self.alternative_effects, self.not_compared)
+        checks.append(instead_check(self.splits, self.effects, self.finetuned_effects, self.not_compared))
         return tuple(check.for_a_reader if self.in_words else check for check in checks)
 
     @cached_property
@@ -414,7 +395,6 @@ class Assessment:
                 "images": images,
             },
             "reselected": self.is_reselected,
-            "complete": self.complete,
         }
         return plain(data)
 

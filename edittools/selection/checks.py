@@ -22,6 +22,7 @@ from edittools.metrics import (
     wilson,
 )
 from edittools.selection.effects import Effect
+from edittools.selection.finetuning import FINETUNING
 from edittools.selection.splits import FAILURES, MOST_ORDINARY, RETAINED, Splits
 from edittools.selection.verdict import (
     COSTS,
@@ -255,24 +256,15 @@ def warn_about(checks: Sequence[Check]) -> None:
 # --- the selection ----------------------------------------------------------------------------------------------------
 
 
-def selection_checks(is_complete: bool, candidates: int, before: float, after: float) -> list[Check]:
-    """Check that all candidates were tried, and that the selected one lowers the objective."""
-    return [
-        Check(
-            "the selection is complete",
-            is_complete,
-            "" if is_complete else f"the selection was interrupted after {candidates:,} candidates",
-            "Let it run to its end: this is the best of what was tried.",
-            UNCLEAR,
-        ),
-        Check(
-            "the edit makes predictions more alike with and without the mark",
-            after < before,
-            f"the objective of the selection is {after:.2f} with the edit, and {before:.2f} without it",
-            "No edit removes what the exemplar shows. Try another exemplar, or a mask that fits the concept.",
-            DO_NOT_USE,
-        ),
-    ]
+def objective_check(before: float, after: float) -> Check:
+    """Check that the selected edit lowers the objective."""
+    return Check(
+        "the edit makes predictions more alike with and without the mark",
+        after < before,
+        f"the objective of the selection is {after:.2f} with the edit, and {before:.2f} without it",
+        "No edit removes what the exemplar shows. Try another exemplar, or a mask that fits the concept.",
+        DO_NOT_USE,
+    )
 
 
 # --- helps ------------------------------------------------------------------------------------------------------------
@@ -597,42 +589,38 @@ def own_hosts_check(own_hosts: Comparison | None, weaker: str = WEAKER) -> Check
 # --- instead ----------------------------------------------------------------------------------------------------------
 
 
-def instead_checks(
-    splits: Splits, effects: Mapping[str, Effect], alternatives: Mapping[str, Mapping[str, Effect]], not_compared: str
-) -> list[Check]:
-    """Compare an edit with alternatives, such as fine-tuning, on the same labeled images (Holm's correction).
+def instead_check(
+    splits: Splits, effects: Mapping[str, Effect], finetuned: Mapping[str, Effect], not_compared: str
+) -> Check:
+    """Compare an edit with fine-tuning on the same labeled images.
 
     Args:
-        not_compared: which fine-tuning was not compared, and why, as a clause; may be empty.
+        splits: the image sets.
+        effects: what the edit does to each labeled set.
+        finetuned: what the fine-tuned network does to each labeled set; empty if it was not made.
+        not_compared: why fine-tuning was not compared, as a clause; may be empty.
     """
-    checks = []
     if not_compared:
-        checks.append(Check("fine-tuning is compared", None, not_compared, line=INSTEAD))
+        return Check("fine-tuning is compared", None, not_compared, line=INSTEAD)
     if "concept" not in effects:
-        for name in alternatives:
-            figure = f"{name} was made, but without labeled images with the concept it cannot be compared"
-            checks.append(Check(f"{name} is compared", None, figure, line=INSTEAD))
-        return checks
+        figure = f"{FINETUNING} was made, but without labeled images with the concept it cannot be compared"
+        return Check("fine-tuning is compared", None, figure, line=INSTEAD)
     edited = effects["concept"]
-    p_values = {}
-    for name, other in alternatives.items():
-        found = Effect(edited.labels, edited.after, other["concept"].after, edited.scenes).by_scene
-        p_values[name] = mcnemar(found.corrected, found.broken)
-    adjusted = holm(p_values)
+    other = finetuned["concept"]
+    between = Effect(edited.labels, edited.after, other.after, edited.scenes).by_scene
+    p = mcnemar(between.corrected, between.broken)
     of_edit = edited.by_scene
-    for name, other in alternatives.items():
-        found = other["concept"].by_scene
-        is_within = is_within_limits(splits, other)
-        more = found.corrected - found.broken > of_edit.corrected - of_edit.broken
-        is_better = more and adjusted[name] <= SIGNIFICANCE and is_within
-        figure = f"{name}: {_describe(splits, other)}; the edit: {_describe(splits, effects)} (p {adjusted[name]:.2g})"
-        if not is_within:
-            figure += f"; {name} exceeds a limit"
-        advice = f"Use fix.alternatives[{name!r}], or the network that you passed."
-        title = f"{name} does not correct significantly more"
-        in_words = f"In Python, the alternatives of the outcome hold the network of {name}."
-        checks.append(Check(title, not is_better, figure, advice, FINETUNE, INSTEAD, in_words))
-    return checks
+    found = other.by_scene
+    is_within = is_within_limits(splits, finetuned)
+    more = found.corrected - found.broken > of_edit.corrected - of_edit.broken
+    is_better = more and p <= SIGNIFICANCE and is_within
+    figure = f"{FINETUNING}: {_describe(splits, finetuned)}; the edit: {_describe(splits, effects)} (p {p:.2g})"
+    if not is_within:
+        figure += f"; {FINETUNING} exceeds a limit"
+    advice = "Use fix.finetuned.edit, the fine-tuned network as an edit of all weights."
+    in_words = "In Python, the outcome holds the fine-tuned network."
+    title = f"{FINETUNING} does not correct significantly more"
+    return Check(title, not is_better, figure, advice, FINETUNE, INSTEAD, in_words)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -646,7 +634,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _describe(splits: Splits, effects: Mapping[str, Effect]) -> str:
-    """Say in a few words what an edit or an alternative corrects, and what it costs."""
+    """Say in a few words what an edit or the fine-tuned network corrects, and what it costs."""
     concept = effects["concept"].by_scene
     parts = [f"{concept.corrected} of {int(concept.before.sum()):,} corrected and {concept.broken} broken"]
     if "clean" in effects:

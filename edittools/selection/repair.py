@@ -16,12 +16,11 @@ from edittools.edits import copied
 from edittools.exemplars import PLACES, Exemplars, all_exemplars, named_exemplars
 from edittools.images import Images, LabelledImages
 from edittools.layers import check_layers
-from edittools.methods import RANDOM
 from edittools.moments import SecondMoment
-from edittools.selection.assessment import SELECTED, Assessment
+from edittools.selection.assessment import Assessment
 from edittools.selection.checks import exemplar_checks, warn_about
-from edittools.selection.finetuning import FINETUNING, Finetuned, finetune_without_labels
-from edittools.selection.select import EXEMPLAR, HOSTS, LABELS, SELECTORS, Selection, select
+from edittools.selection.finetuning import finetune_without_labels
+from edittools.selection.select import EXEMPLAR, HOSTS, LABELS, SELECTORS, select
 from edittools.selection.splits import SAMPLE, Splits
 
 
@@ -39,7 +38,6 @@ def repair(
     select_by: str = HOSTS,
     where: str = "anywhere",
     finetuning: bool = False,
-    alternatives: Mapping[str, Classifier] | None = None,
     seed: int = 0,
     progress: Progress | None = tqdm,
 ) -> Assessment:
@@ -69,23 +67,19 @@ def repair(
         where: where marks are pasted: "anywhere", or "in place" for a material that has its place in images.
         finetuning: also fine-tune the whole network without labels, on the same images, and compare; this takes a
             minute or a few.
-        alternatives: other networks with the same classes by name, such as one that you have trained elsewhere.
         seed: seed of the division of the images, and of the places of marks.
         progress: a class like `tqdm.tqdm`, for bars; None for no bars.
 
     Returns:
-        The assessment of the selected edit. After Ctrl-C, or if the `update` of a bar raises an exception, it is the
-        best of what was tried, and `complete` is False.
+        The assessment of the selected edit.
 
     Raises:
-        KeyboardInterrupt: if the selection was interrupted before the first candidate.
         KeyError: if the model has no layer of that name.
         RuntimeError: under `torch.inference_mode()`.
-        TypeError: if a set of images or an alternative is of another type, or if `images` has labels.
+        TypeError: if a set of images is of another type, or if `images` has labels.
         ValueError: if images or exemplars do not have the size of the classifier's input, if a label is not one of the
             classifier's classes, if two sets share an image (only x of an exemplar may be among the images with the
-            concept), if there are too few ordinary images, if an alternative has other classes, or if labels should
-            select and there are none.
+            concept), if there are too few ordinary images, or if labels should select and there are none.
 
     Warns:
         UserWarning: if a set holds an image more than once (it is used once), if two sets show the same scenes, and for
@@ -97,7 +91,6 @@ def repair(
     one_of(select_by, SELECTORS, "select_by")
     one_of(where, PLACES, "where")
     names = check_layers(classifier, layers)
-    networks = _named_alternatives(classifier, alternatives)
     splits = Splits.of(classifier, all_exemplars(named), images, concept, clean, retain, source)
     if select_by == LABELS and splits.concept is None:
         raise ValueError("select_by='labels' without images with the concept of other classes; pass them as concept=")
@@ -114,67 +107,23 @@ def repair(
         progress=progress,
         concept=splits.joined_concept if select_by == LABELS else None,
     )
-    finetuned, not_compared, complete = _finetuned(classifier, selection, finetuning, select_by, where, seed, progress)
+    if not selection.scores.is_complete:
+        raise KeyboardInterrupt("the selection was interrupted")
+    finetuned = None
+    not_compared = "fine-tuning was not compared; pass finetuning=True to compare it"
+    if finetuning and select_by == EXEMPLAR:
+        not_compared = "fine-tuning was not compared, since it needs hosts: pass select_by='hosts'"
+        warn(not_compared)
+    elif finetuning:
+        finetuned = finetune_without_labels(classifier, selection, where=where, seed=seed, progress=progress)
+        if not finetuned.complete:
+            raise KeyboardInterrupt("fine-tuning was interrupted")
+        not_compared = ""
     return Assessment(
         copied(classifier),  # images are measured later, whatever happens to the classifier
         selection,
         splits,
         finetuned,
-        networks,
         not_compared,
-        complete=complete,
         progress=progress,
     )
-
-
-def _finetuned(
-    classifier: Classifier,
-    selection: Selection,
-    finetuning: bool,
-    select_by: str,
-    where: str,
-    seed: int,
-    progress: Progress | None,
-) -> tuple[Finetuned | None, str, bool]:
-    """Fine-tune the network on request.
-
-    Returns:
-        The network; why it was not compared, as a clause, which may be empty; and whether everything was tried.
-    """
-    is_complete = selection.scores.is_complete
-    if not finetuning:
-        return None, "fine-tuning was not compared; pass finetuning=True to compare it", is_complete
-    if not is_complete:
-        return None, "fine-tuning was not compared, since the selection was interrupted", False
-    if select_by == EXEMPLAR:
-        not_compared = "fine-tuning was not compared, since it needs hosts: pass select_by='hosts'"
-        warn(not_compared)
-        return None, not_compared, True
-    try:
-        finetuned = finetune_without_labels(classifier, selection, where=where, seed=seed, progress=progress)
-    except KeyboardInterrupt:
-        return None, f"{FINETUNING} was interrupted", False
-    not_compared = "" if finetuned.complete else f"{FINETUNING} was interrupted, and is the best of what was tried"
-    return finetuned, not_compared, finetuned.complete
-
-
-def _named_alternatives(classifier: Classifier, alternatives: Mapping[str, Classifier] | None) -> dict[str, Classifier]:
-    """Check other networks and their names.
-
-    Raises:
-        TypeError: if they are no mapping, or if one of them is not a `Classifier`.
-        ValueError: if one of them has the name of a row of the table, or other classes.
-    """
-    if alternatives is not None and not isinstance(alternatives, Mapping):
-        raise TypeError(f"alternatives is a {type(alternatives).__name__}; pass a mapping from names to classifiers")
-    named = {}
-    for name, other in (alternatives or {}).items():
-        if name in (SELECTED, RANDOM, FINETUNING):
-            raise ValueError(f"an alternative is called {name!r}, which names another row of the table; rename it")
-        if tuple(check_classifier(other).classes) != tuple(classifier.classes):
-            raise ValueError(
-                f"the alternative {name!r} has {len(other.classes)} classes, which are not the "
-                f"{len(classifier.classes)} of the classifier; pass a network with the same classes in the same order"
-            )
-        named[str(name)] = other
-    return named

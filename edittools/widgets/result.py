@@ -18,7 +18,6 @@ from edittools.selection.checks import (
     retained_check,
 )
 from edittools.selection.effects import Effect
-from edittools.selection.finetuning import FINETUNING
 from edittools.selection.splits import RETAINED
 from edittools.selection.verdict import COSTS, HELPS, INSTEAD, SIGNIFICANCE, UNCLEAR, USE, costs_not_measured
 from edittools.widgets.kept import KeptVerdict
@@ -243,8 +242,8 @@ def compared(fix: Assessment) -> str:
     Args:
         fix: the assessment of the edit.
     """
-    of_finetuning = fix.alternative_effects.get(FINETUNING)
-    if of_finetuning is None:
+    of_finetuning = fix.finetuned_effects
+    if not of_finetuning:
         return ""
     if "concept" not in fix.effects:
         return "Fine-tuning cannot be compared with the edit without labeled images that show the mark."

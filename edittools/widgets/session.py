@@ -904,8 +904,7 @@ class EditSession:
 
         Args:
             exemplar: by default, the one of the selected image. The images that it was made from are not used.
-            progress: a class like `tqdm.tqdm`, for bars. If the `update` of one raises an exception, the selection ends
-                with the best edit so far.
+            progress: a class like `tqdm.tqdm`, for bars.
 
         Returns:
             The assessment of the edit.
@@ -913,8 +912,7 @@ class EditSession:
         Raises:
             ValueError: if nothing is marked, if there are no `clean` images or too few of them, or if the weights were
                 changed.
-            KeyboardInterrupt: if a bar ended the selection before the first candidate was scored, or while the edit was
-                measured.
+            KeyboardInterrupt: if a bar ended it.
         """
         exemplar = exemplar or self.exemplar
         finding = self.finding(exemplar)
@@ -952,8 +950,7 @@ class EditSession:
         searched = self.searched
         self._weights.check()
         finetuned = finetune_without_labels(self.classifier, searched.selection, progress=progress)
-        complete = searched.complete and finetuned.complete
-        fix = replace(searched, finetuned=finetuned, not_compared="", complete=complete, progress=progress)
+        fix = replace(searched, finetuned=finetuned, not_compared="", progress=progress)
         step = self._steps[-1]
         is_changed = step.result.data is not self.images
         step.result = self._result_of_search(fix, step.sources, before_change=is_changed)

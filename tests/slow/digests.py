@@ -207,7 +207,6 @@ def of_repair(name: str, fix: Assessment) -> Iterator[tuple[str, Entry]]:
     if fix.finetuned is not None:
         yield f"{name}: fine-tuning", of_edit(fix.finetuned.edit) | {"text": str(dict(fix.finetuned.settings))}
     yield f"{name}: consistency", of_table(fix.consistency)
-    yield f"{name}: trade-off", of_table(fix.trade_off)
     data = {key: value for key, value in fix.report_data().items() if key not in VARYING}
     yield f"{name}: data", entry([], json.dumps(data, indent=1))
 
