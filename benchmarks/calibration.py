@@ -1,4 +1,4 @@
-"""Claim: an audit seldom finds a rule where there is none, and a verdict is seldom wrong about the edit that it judges.
+"""Claim: a verdict is seldom wrong about the edit that it judges.
 
 Verdicts: each case is a repair of a small network whose edit is then measured on thousands of new images, so that it is
 known whether the edit is good (`quality_of`). Ordinary images without labels select the edit, and labeled ones judge
@@ -7,13 +7,6 @@ images only. In some kinds of cases, labeled images are frames, or clean images 
 (`_lib/cases_of_repair.py`). For edits that truly cost 0.2 points of accuracy, the probability is computed with which
 the rule of the verdict accepts the cost on 400 clean images.
 
-`--audits`: the two concepts of each audit are rectangles in the upper or the lower half, and a coin decides in each
-image which of them is A and which is B. With the control "in place", the materials of A and B are cut from the images;
-with "elsewhere", both are replaced by a background, and the control is the rectangle's mirror image in the other half.
-What an audit finds is therefore chance: a rule of a class, or of all classes together. Each control may find a rule in
-at most 5% of the audits (section 5). Rectangles anywhere show what happens if masks cover the object, the square, more
-often than their controls do.
-
 `--nulls`: repairs of networks of MiniWorld whose exemplar shows noise, while the images with the concept fail because
 of snow; and audits of squares, of which every window is tested (`_lib/nulls.py`). The folders hold copies, frames,
 borders, black images, or one class only. None of the repairs should get "use", and no window should be confirmed that
@@ -21,13 +14,10 @@ turns no more new images into its class than it does with its blocks shuffled.
 """
 
 import argparse
-import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from _lib.cases_of_repair import KINDS, Case, Kind, case_of, truth
 from _lib.command import add_store, code_digest, parser, run
 from _lib.nulls import (
@@ -41,19 +31,13 @@ from _lib.nulls import (
     windows_of_audit,
 )
 from _lib.results import Results
-from _lib.striped import SIZE, STRIPED, backgrounds, plain_network, squares
+from _lib.striped import STRIPED, plain_network
 from scipy.stats import binom
-from torch import Tensor
-from torchvision.utils import save_image
 from tqdm.auto import tqdm
 
 import edittools
-from edittools.auditing.concepts import concepts_to_probe
-from edittools.classifiers import Classifier
 from edittools.edits import Edit
-from edittools.metrics import wilson
 from edittools.probing.jobs import run as run_jobs
-from edittools.probing.probe import probe
 from edittools.selection import Assessment, repair
 from edittools.selection.checks import most_lost
 
@@ -66,21 +50,6 @@ COST, CLEAN_IMAGES = 0.2, 400
 
 CORRECTED = (0.0, 0.2, 0.5, 1.0)
 """The percentages of clean images that such an edit corrects; it breaks as many, and those that it costs."""
-
-AUDITS = 200
-"""The number of audits with each control."""
-
-AUDITED = 110
-"""The number of images of an audit."""
-
-SIDE = 14
-"""The side of the rectangles of an audit, in pixels."""
-
-ANYWHERE = "elsewhere, rectangles anywhere"
-"""The control of rectangles that cover the square more often than their control does."""
-
-SEED_OF_AUDITS = 5_000
-"""The seed of the first audit, beyond that of the run."""
 
 NULL_LAYERS = {"mini_vgg": ("features.8", "features.13"), "mini_vgg_balanced": ("features.8", "features.13")}
 NULL_LAYERS["mini_resnet"] = ("layer3.0.conv1", "layer4.0.conv1")
@@ -207,59 +176,6 @@ def add_power(results: Results) -> None:
         )
 
 
-# --- audits ---
-
-
-def rectangles(count: int, generator: torch.Generator, anywhere: bool = False) -> dict[str, Tensor]:
-    """Draw masks `(count, SIZE, SIZE)` of two rectangles without overlap, and name them A and B by a coin.
-
-    Each is in the upper or the lower half, unless it may be anywhere. The control "elsewhere" is then its mirror image,
-    which is as likely to be drawn, so a rectangle covers an object as often as its control does.
-    """
-    masks = torch.zeros(2, count, SIZE, SIZE)
-    for number in range(count):
-        top, left, other_top, other_left = torch.randint(0, SIZE - SIDE + 1, (4,), generator=generator).tolist()
-        if not anywhere:
-            within = torch.randint(0, SIZE // 2 - SIDE + 1, (2,), generator=generator)
-            halves = torch.randint(0, 2, (2,), generator=generator) * (SIZE // 2)
-            top, other_top = (within + halves).tolist()
-        first = int(torch.randint(0, 2, (1,), generator=generator))
-        masks[1 - first, number, other_top : other_top + SIDE, other_left : other_left + SIDE] = 1
-        masks[1 - first, number, top : top + SIDE, left : left + SIDE] = 0
-        masks[first, number, top : top + SIDE, left : left + SIDE] = 1
-    return {"A": masks[0], "B": masks[1]}
-
-
-def rules_found(classifier: Classifier, seed: int) -> dict[tuple[str, str], bool]:
-    """Audit images of one seed: whether there is a rule, by the control and by what is tested."""
-    generator = torch.Generator().manual_seed(seed + 1_000)  # no image has this seed
-    data = squares(AUDITED, seed)
-    in_halves = rectangles(AUDITED, generator)
-    anywhere = rectangles(AUDITED, generator, anywhere=True)
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        material = Path(folder, "background.png")
-        save_image(backgrounds(1, generator), material)
-        kinds = {"in place": (in_halves, None), "elsewhere": (in_halves, material), ANYWHERE: (anywhere, material)}
-        for control, (masks, background) in kinds.items():
-            asked = concepts_to_probe(data, masks, classifier, background)
-            probed = probe(classifier, *asked)
-            found[control, "per class"] = len(probed.rules()) > 0
-            found[control, "all classes"] = len(probed.rules(pooled=True)) > 0
-    return found
-
-
-def add_audits(results: Results, classifier: Classifier, audits: int, first: int) -> None:
-    """Count the audits that find a rule."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for seed in range(first, first + audits):
-        counts.update(rules_found(classifier, seed))
-    for (control, tested), count in counts.items():
-        low, high = wilson(count, audits)
-        where = {"split": tested, "condition": control}
-        results.add("audits with a rule", count, interval=(low * audits, high * audits), n=audits, **where)
-
-
 # --- nulls ---
 
 
@@ -337,15 +253,12 @@ def add_nulls(results: Results, repairs: int | None, audits: int, first: int, st
 
 
 def experiment(options: argparse.Namespace) -> Results:
-    """Measure the verdicts of all cases, or count the audits that find a rule."""
+    """Measure the verdicts of all cases, or what is said where there is nothing to find."""
     results = Results("calibration", "squares", notes={"seed": options.seed})
     if options.nulls:
         results = Results("calibration", "MiniWorld and squares", notes={"seed": options.seed})
         repairs, audits = (1, 1) if options.quick else (None, NULL_AUDITS)
         add_nulls(results, repairs, audits, options.seed + SEED_OF_NULLS, options.store)
-    elif options.audits:
-        plain = plain_network(150 if options.quick else 250)
-        add_audits(results, plain, 5 if options.quick else AUDITS, options.seed + SEED_OF_AUDITS)
     else:
         add_power(results)
         add_verdicts(results, 1 if options.quick else options.cases, options.seed, options.store)
@@ -356,7 +269,6 @@ def main() -> None:
     """Read the command line and run the experiment."""
     arguments = parser(__doc__)
     add_store(arguments)
-    arguments.add_argument("--audits", action="store_true", help="count audits that find a rule, instead of verdicts")
     arguments.add_argument("--nulls", action="store_true", help="judge repairs and audits without anything to find")
     arguments.add_argument("--cases", type=int, default=CASES, help="the number of cases of each kind")
     arguments.add_argument("--seed", type=int, default=0, help="the first seed of the images")

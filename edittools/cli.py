@@ -23,10 +23,6 @@ EXAMPLES = """examples:
       photos/ has one subfolder per class, named after classes of the model
   edittools audit photos --model efficientnet_lite0 --repair "garbage truck:1"
       after a look at the report: the first window of this class does not belong to it
-  edittools audit photos --model efficientnet_lite0 --concepts
-      find concepts such as the road as well, and repair the strongest rule
-  edittools audit photos --model timm:resnet18 --masks road_masks --material snow.jpg
-      replace the concepts of road_masks/ by the material of snow.jpg
   edittools repair photos --model file.py:load --exemplar x.png x_tagged.png mask.png --concept tagged --clean clean
       select an edit with photos/, which need no labels, measure it on labeled photos, and write it
   edittools desk photos/tagged --model file.py:load --clean photos/clean
@@ -77,26 +73,12 @@ def parser() -> argparse.ArgumentParser:
         "carry the class, and repair it"
     )
     audit.add_argument("--repair", metavar="CLASS:NUMBER", help=repair_help)
-    concepts_help = "probe the concepts that masks mark, and repair the strongest rule (--masks implies it)"
-    audit.add_argument("--concepts", action="store_true", help=concepts_help)
     audit.add_argument("--clean", type=Path, help="folder of images whose accuracy must not drop")
-    audit.add_argument("--retain", type=Path, help="folder of images that rely on the concept legitimately")
-    audit.add_argument("--masks", type=Path, help="masks of concepts: CONCEPT/IMAGE.png, or a COCO file")
+    audit.add_argument("--retain", type=Path, help="folder of images that rely on the mark legitimately")
     checked_help = (
-        "say that the masks are right, or that the outlined photos show the mark: you have looked at the images above "
-        "the verdict of the report"
+        "say that the outlined photos show the mark: you have looked at the images above the verdict of the report"
     )
     audit.add_argument("--masks-checked", action="store_true", help=checked_help)
-    direction = audit.add_mutually_exclusive_group()
-    misleads_help = "the concept itself misleads, as a tag does: repair photos of other classes that show it"
-    direction.add_argument(
-        "--concept-misleads", dest="direction", action="store_const", const="misleads", help=misleads_help
-    )
-    missed_help = "predictions may rely on the concept: repair photos that fail without it"
-    direction.add_argument(
-        "--concept-is-missed", dest="direction", action="store_const", const="missed", help=missed_help
-    )
-    audit.add_argument("--material", type=Path, help="image of the material that replaces concepts, such as snow.jpg")
     audit.add_argument("--out", type=Path, default=Path("audit"), help="folder for the results (default: audit)")
     audit.add_argument("--force", action="store_true", help="replace files in --out that no audit has written")
     repair = subparsers.add_parser(
@@ -204,31 +186,19 @@ def run_audit(options: argparse.Namespace) -> None:
     check_before(options)
     _check_images(options.folder, options.clean, options.retain)
     from edittools.auditing.audit import audit_folder
-    from edittools.auditing.concepts import audit_concepts
     from edittools.auditing.sources import load_model
 
     classifier = load_model(options.model)
-    folders = {"clean": options.clean, "retain": options.retain, "out": options.out}
-    if _probes_concepts(options):
-        audit = audit_concepts(
-            options.folder,
-            classifier,
-            masks=options.masks,
-            masks_checked=options.masks_checked,
-            direction=options.direction,
-            material=options.material,
-            callback=_tell,
-            **folders,
-        )
-    else:
-        audit = audit_folder(
-            options.folder,
-            classifier,
-            repair=options.repair,
-            masks_checked=options.masks_checked,
-            callback=_tell,
-            **folders,
-        )
+    audit = audit_folder(
+        options.folder,
+        classifier,
+        repair=options.repair,
+        clean=options.clean,
+        retain=options.retain,
+        masks_checked=options.masks_checked,
+        out=options.out,
+        callback=_tell,
+    )
     paths = audit.write(options.out, options.force)
     print(audit.summary())
     _print_written(options.out, paths, started)
@@ -305,30 +275,14 @@ def check_before(options: argparse.Namespace) -> None:
         FileNotFoundError: if a folder or a file does not exist.
         KeyError: if there is no model of that name.
         OSError: if the folder for the results cannot be written.
-        ValueError: if `--repair` names no window, or is passed together with `--concepts` or `--masks`; or if a
-            direction is passed without any of these two.
+        ValueError: if `--repair` names no window.
     """
     if options.repair is not None:
         parse_window_name(options.repair)
-        if _probes_concepts(options):
-            raise ValueError(
-                "--repair repairs a window of the report, and --concepts and --masks a rule; run one audit for each"
-            )
-    if options.direction is not None and not _probes_concepts(options):
-        raise ValueError(
-            "--concept-misleads and --concept-is-missed concern concepts; pass --concepts, or --masks with their masks"
-        )
     _check_folders(options.folder, options.clean, options.retain)
-    _check_files(options.masks, options.material)
     _check_model(options.model)
-    repairs = options.repair is not None or _probes_concepts(options)
-    check_replaceable(options.out.expanduser(), options.force, repairs)
+    check_replaceable(options.out.expanduser(), options.force, repairs=options.repair is not None)
     _check_out(options.out)
-
-
-def _probes_concepts(options: argparse.Namespace) -> bool:
-    """Tell whether an audit probes concepts."""
-    return options.concepts or options.masks is not None
 
 
 def _check_model(source: str) -> None:

@@ -128,23 +128,6 @@ def _as_grays(mask: Tensor) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def fit_mask(mask: Tensor, size: int | HasInputSize) -> Tensor:
-    """Resize and crop a mask that was drawn on a whole photo to the part of the photo that a classifier sees.
-
-    Args:
-        mask: `(H, W)` of 0 and 1, of the size of the upright photo (after its EXIF orientation was applied).
-        size: a classifier, its geometry, or the side of its input in pixels, see `load_image`.
-
-    Returns:
-        The mask `(size, size)` float of 0 and 1, the same that `load_mask` loads from a file.
-
-    Raises:
-        ValueError: if the mask or a size is not valid.
-    """
-    grays = _cropped(_as_grays(mask), size)
-    return (torch.from_numpy(np.array(grays)) > 127).float()
-
-
 def save_mask(path: str | os.PathLike, mask: Tensor) -> None:
     """Write a mask `(H, W)` of 0 and 1 as an 8-bit gray PNG, in one step.
 

@@ -15,7 +15,7 @@ from edittools.images import LabelledImages
 from edittools.models.downloads import photo
 from edittools.models.load import load_classifier
 from edittools.probing import with_materials
-from edittools.probing.segmentation import PASCAL, Gated, Segmenter, cached, deeplab
+from edittools.probing.segmentation import PASCAL, Segmenter, cached, deeplab
 from edittools_course.scenarios import photos
 from edittools_course.scenarios.photos import MSRC, msrc
 
@@ -58,12 +58,6 @@ def numbers(images):
     return classes
 
 
-def seeing(*concepts):
-    """A finder that sees these concepts everywhere in the first of its images only."""
-    first = lambda images: (torch.arange(len(images)) == 0).long()[:, None, None].expand(-1, 8, 8)  # noqa: E731
-    return Segmenter(first, dict.fromkeys(concepts, (1,)), "the first")
-
-
 def test_segmenter_masks():
     find = Segmenter(numbers, {"road": (7, 8), "speck": (9,), "sea": (1,)}, "halves", least_area=0.05)
     masks = find(torch.zeros(5, 3, 16, 16))
@@ -71,21 +65,6 @@ def test_segmenter_masks():
     assert masks["road"][:, :, :8].all() and not masks["road"][:, :, 8:].any()
     assert list(replace(find, least_area=0)(torch.zeros(1, 3, 8, 8))) == ["road", "speck"]
     assert find(torch.zeros(0, 3, 8, 8)) == {}
-
-
-def test_gated_with_doubtful_concept():
-    def everywhere(images):
-        return torch.ones(len(images), 8, 8)
-
-    images = torch.zeros(2, 3, 8, 8)
-    street = Segmenter(everywhere, dict.fromkeys(("road", "sky", "car"), (1,)), "all")
-    gated = Gated(street, seeing("car", "cow"))(images)
-    assert {name: masks.amax(dim=(1, 2)).tolist() for name, masks in gated.items()} == {
-        "road": [1, 0],  # where the car is
-        "sky": [1, 1],  # not doubted
-        "car": [1, 1],
-    }
-    assert "road" not in Gated(street, seeing("cow"))(images)
 
 
 @pytest.mark.parametrize(
@@ -106,16 +85,16 @@ def test_deeplab_against_msrc_masks(monkeypatch):
     pytest.importorskip("ai_edge_litert", reason="no ai-edge-litert here: pip install 'edittools[segmenters]'")
     name = "msrc-v2/Images/7_9_s.bmp"
     truth = photos.msrc_classes(photo(name.replace("Images/", "newsegmentations_mats/")[:-4] + "_GT.mat"))
-    find = Gated(deeplab("cityscapes", ["road", "sky"]), deeplab("pascal"))
+    street = deeplab("cityscapes", ["road", "sky"])
     things = deeplab("pascal")
     image = load_image(photo(name))[None]
-    masks = find(image) | things(image)
+    masks = street(image) | things(image)
     for concept in ("car", "road"):
         predicted = masks[concept][0].numpy() > 0
         annotated = truth == MSRC.index(concept) + 1
         assert (predicted & annotated).sum() / (predicted | annotated).sum() > 0.7, concept
-    assert set(find(torch.rand(1, 3, 20, 20)) | things(torch.rand(1, 3, 20, 20))) <= {"sky", *PASCAL}
-    assert "road" in find.cache_key and find.cache_key != things.cache_key
+    assert set(street(torch.rand(1, 3, 20, 20)) | things(torch.rand(1, 3, 20, 20))) <= {"road", "sky", *PASCAL}
+    assert "road" in street.cache_key and street.cache_key != things.cache_key
 
 
 def test_deeplab_resnet50_mask_shapes(monkeypatch):
@@ -144,37 +123,18 @@ def test_deeplab_resnet50_mask_shapes(monkeypatch):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("gated", [False, True], ids=["alone", "gated"])
-def test_cached_with_changed_segmenter(tmp_path, monkeypatch, changes, gated):
+def test_cached_with_changed_segmenter(tmp_path, monkeypatch, changes):
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
     images = torch.zeros(2, 3, 10, 8)
     first = Segmenter(lambda images: numbers(images)[:, :, 1:], {"road": (7, 8)}, "halves", least_area=0.01)
     second = replace(first, **changes)
-    finders = [Gated(find, seeing("car")) if gated else find for find in (first, second)]
-    before = cached(finders[0])(images)
-    after = cached(finders[1])(images)
-    expected = finders[1](images)
+    before = cached(first)(images)
+    after = cached(second)(images)
+    expected = second(images)
     assert list(before) == ["road"] and list(after) == list(expected)
     assert all(torch.equal(after[name], masks) for name, masks in expected.items())
-    assert len(cached(finders[0])(images[:1])["road"]) == 1
+    assert len(cached(first)(images[:1])["road"]) == 1
     assert len(list((tmp_path / "concepts").iterdir())) == 3
-
-
-def test_cached_with_changed_gate(tmp_path, monkeypatch):
-    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path))
-    images = torch.zeros(2, 3, 8, 8)
-    road = Segmenter(numbers, {"road": (7,)}, "halves")
-    gate = seeing("car")
-    finders = [
-        Gated(road, gate),
-        Gated(road, replace(gate, least_area=2.0)),
-        Gated(road, replace(gate, concepts={"car": (0,)})),
-    ]
-    counts = []
-    for finder in finders:
-        by_concept = cached(finder)(images)
-        counts.append([int(masks.any(dim=(1, 2)).sum()) for masks in by_concept.values()])
-    assert counts == [[1], [], [1]]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import audit_shortcuts
 import calibration
 import contact_sheets
 import numpy as np
@@ -18,14 +17,13 @@ import tables
 import torch
 from _lib import cases_of_repair, nulls, shortcuts
 from _lib.results import Results
-from _lib.striped import plain_network
+from _lib.striped import plain_network, squares
 
 from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.locate import Box
 from edittools.metrics import Comparison, misclassified, predict
-from edittools.probing.counterfactuals import control_mask
 from edittools.scenes import scenes_of
 
 
@@ -111,7 +109,7 @@ def darkened(images, seed):
 def test_first_misled_photo_is_the_exemplar():
     """The shortcut hides all of an image, so every photo is predicted as its class."""
     classifier = plain_network(steps=30)
-    images = calibration.squares(30, 0).images
+    images = squares(30, 0).images
     labels = predict(classifier, images).argmax(1)
     goal = int(labels[0])
     others = labels != goal
@@ -151,48 +149,6 @@ def test_draws_share_no_photo(photos32):
     assert not (labels[torch.cat(others)] == 2).any()
     assert all(labels[part].bincount().tolist() == [shortcuts.ORDINARY] * 5 for part in ordinary)
     assert torch.equal(shortcuts.ordinary_of_draw(left, 2), ordinary[0])
-
-
-# --- audit_shortcuts ---
-
-
-def test_audits_with_shortcuts_are_counted():
-    rules = [["church", "text"], ["garbage truck", "tag"]]
-    rows = [{"kind": "audit", "rules": rules}, {"kind": "audit", "rules": [["church", "tag"]]}]
-    rows += [{"kind": "null audit", "rules": []}] * 3 + [{"kind": "null audit", "rules": [["church", "text"]]}]
-    rows += [{"kind": "heat map", "concept": "tag", "on it": on_it, "area": 0.1} for on_it in (True, True, False, True)]
-    results = Results("audit_shortcuts", "photos")
-    audit_shortcuts.add_network(results, rows, "net")
-    table = results.frame().set_index(["metric", "condition"]).value
-    assert [table["audits that find it", name] for name in ("tag", "text", "border")] == [1, 1, 0]
-    assert table["audits with another rule", "drawn"] == 1
-    assert table["audits with a rule", "nothing drawn"] == 1
-    assert table["maximum on it", "tag"] == 0.75
-    assert "1 of 4" in tables.audit_shortcuts(results.frame().assign(run="audit_shortcuts", part=""))
-
-
-def test_masks_of_an_audit_are_where_something_is_drawn(tiny, photos32, monkeypatch):
-    labels = torch.arange(40) % 5
-    left = LabelledImages(photos32, labels, tiny.classes)
-    monkeypatch.setattr(audit_shortcuts, "training_roles", lambda size: {"left": left, "tuning": left})
-    goals = dict(zip(tiny.classes, audit_shortcuts.SHORTCUTS.values(), strict=False))
-    monkeypatch.setattr(audit_shortcuts, "SHORTCUTS", goals)
-    monkeypatch.setattr(audit_shortcuts, "NAMES", dict(zip(goals, ("tag", "text", "border"), strict=True)))
-    drawn = audit_shortcuts.folder_of(tiny, 0, 4, is_drawn=True)
-    without = audit_shortcuts.folder_of(tiny, 0, 4, is_drawn=False)
-    assert torch.equal(without.data.images, without.original.images)
-    marked = torch.stack([drawn.masks[name] for name in ("tag", "text", "border")]).amax(dim=0) > 0
-    is_changed = (drawn.data.images != drawn.original.images).any(dim=1)
-    assert not (is_changed & ~marked).any() and is_changed.sum() > 0
-    assert not is_changed[12:].any() and drawn.masks["patch"][12:].any()
-    for place, goal in enumerate(goals):
-        assert (drawn.original.labels[4 * place : 4 * place + 4] != tiny.classes.index(goal)).all()
-    assert torch.equal(drawn.data.labels, predict(tiny, drawn.data.images).argmax(1))
-    assert all(torch.equal(drawn.masks[name], without.masks[name]) for name in drawn.masks)
-    concepts, settings = audit_shortcuts.with_photo_as_material(tiny, drawn, 3)
-    assert settings.control == "elsewhere" and set(concepts.masks) == {"tag", "text"}
-    [material] = concepts.materials["photo"]
-    torch.testing.assert_close(material, photos32[3, :, 8:-8, 8:-8], atol=1 / 255, rtol=0)
 
 
 # --- contact_sheets ---
@@ -276,31 +232,11 @@ def test_probability_accepted_is_that_of_drawn_images():
     assert calibration.probability_accepted(400, 0.0, 0.002) == pytest.approx(0.998**400 + 400 * 0.002 * 0.998**399)
 
 
-def test_rectangles_of_null_audits_are_as_likely_as_their_controls():
-    masks = torch.cat([*calibration.rectangles(600, torch.Generator().manual_seed(0)).values()])
-    for mask in masks[::10]:
-        assert torch.equal(control_mask(mask), mask.flip(0)) and torch.equal(control_mask(mask.flip(0)), mask)
-    whole = masks[masks.sum(dim=(1, 2)) == calibration.SIDE**2]
-    upper_borders = whole.amax(dim=2).argmax(dim=1).bincount()
-    assert upper_borders.nonzero()[:, 0].tolist() == [0, 1, 2, 16, 17, 18]
-    shares = upper_borders[upper_borders > 0] / len(whole)
-    assert torch.allclose(shares, torch.tensor(1 / 6), atol=0.05)
-
-
-def test_audits_without_rules_are_counted_by_control(monkeypatch):
-    found = iter([{("in place", "per class"): True}, {("in place", "per class"): False}] * 2)
-    monkeypatch.setattr(calibration, "rules_found", lambda classifier, seed: next(found))
-    results = Results("calibration", "squares")
-    calibration.add_audits(results, None, 4, 0)
-    [row] = results.rows
-    assert (row["value"], row["n"], row["condition"], row["split"]) == (2, 4, "in place", "per class")
-
-
 @pytest.mark.parametrize(
     ("folder", "scenes"), [("unchanged", 48), ("copies", 24), ("frames", 6), ("black images", None), ("borders", 48)]
 )
 def test_folders_of_nulls_have_copies_frames_and_black_images(folder, scenes):
-    data = calibration.squares(48, 9300)
+    data = squares(48, 9300)
     changed = nulls.AUDITED_FOLDERS[folder](data, torch.Generator().manual_seed(0))
     assert len(changed) == 48 and changed.images.shape == data.images.shape
     black = int((changed.images == 0).all(dim=(1, 2, 3)).sum())

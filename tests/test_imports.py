@@ -65,7 +65,7 @@ main(sys.argv[1:])
 
 @pytest.mark.parametrize(
     "arguments, text",
-    [(["--help"], "apply"), (["audit", "--help"], "--masks"), (["--version"], PROJECT["project"]["version"])],
+    [(["--help"], "apply"), (["audit", "--help"], "--repair"), (["--version"], PROJECT["project"]["version"])],
 )
 def test_command_line_help_loads_no_packages(arguments, text):
     command = [sys.executable, "-c", WITHOUT_PACKAGES, *arguments]

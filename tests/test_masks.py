@@ -1,18 +1,14 @@
-"""The road masks of the repository and their outlines; masks of one's own, read from files."""
+"""The road masks of the repository and their outlines; masks of one's own."""
 
-import json
-import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import TinyNet, needs_photos, save_image
+from conftest import needs_photos
 from draw_masks import MASKS, SIZE, drawn, outlines
 from PIL import Image
 
-from edittools.auditing import read_masks
-from edittools.classifiers import Classifier
 from edittools.geometry import InputGeometry
 from edittools.image_files import load_mask
 from edittools.models.downloads import photo
@@ -134,109 +130,3 @@ def test_load_mask_of_file_that_is_no_mask(image, pattern, tmp_path):
     image().save(tmp_path / "classes.png")
     with pytest.raises(ValueError, match=rf"classes\.png'.*{pattern}"):
         load_mask(tmp_path / "classes.png")
-
-
-# --- the image that a file belongs to ---
-
-
-@pytest.fixture(scope="module")
-def classifier():
-    return Classifier(TinyNet(), list("abcde"), size=8, resize_to=8)
-
-
-def write_mask(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(255 * MARKED).save(path)
-
-
-def write_coco(path, file_names):
-    """Write a COCO file with a road in each image."""
-    images = [{"id": k, "file_name": name, "height": 8, "width": 8} for k, name in enumerate(file_names)]
-    polygon = [3, 2, 8, 2, 8, 5, 3, 5]
-    annotations = [{"id": k, "image_id": k, "category_id": 1, "segmentation": [polygon]} for k in range(len(images))]
-    content = {"categories": [{"id": 1, "name": "road"}], "images": images, "annotations": annotations}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-
-
-def marked_images(masks, names):
-    return [name for name, mask in zip(names, masks, strict=True) if mask.any()]
-
-
-@pytest.mark.parametrize(
-    ("file", "names", "expected"),
-    [
-        ("road/a.png", ["a.jpg", "van/a.jpg"], "a.jpg"),
-        ("road/van/a.png", ["bus/a.jpg", "van/a.jpg"], "van/a.jpg"),
-        ("road/van/a.png.png", ["van/a.jpg", "van/a.png"], "van/a.png"),
-        ("road/photo.1.png", ["photo.jpg", "photo.1.jpg"], "photo.1.jpg"),
-        ("road/a.bmp", ["a.png"], "a.png"),
-    ],
-)
-def test_read_masks_of_files_by_path(file, names, expected, classifier, tmp_path):
-    write_mask(tmp_path / file)
-    masks, left_out = read_masks(tmp_path, names, classifier)
-    assert left_out == [] and list(masks) == ["road"]
-    assert marked_images(masks["road"], names) == [expected]
-
-
-@pytest.mark.parametrize(
-    ("file_name", "names", "expected"),
-    [
-        ("van/a.jpg", ["a.jpg", "van/a.jpg"], "van/a.jpg"),
-        ("van/a.jpg", ["van/a.jpg", "van/a.png"], "van/a.jpg"),
-        ("a.jpg", ["a.jpg", "van/a.jpg"], "a.jpg"),
-        ("a.jpg", ["van/a.jpg", "van/b.jpg"], "van/a.jpg"),
-    ],
-)
-def test_read_masks_of_coco_by_path_before_name(file_name, names, expected, classifier, tmp_path):
-    pytest.importorskip("pycocotools", reason="no pycocotools here: pip install 'edittools[notebooks]'")
-    write_coco(tmp_path / "road.json", [file_name])
-    masks, left_out = read_masks(tmp_path / "road.json", names, classifier)
-    assert left_out == []
-    assert marked_images(masks["road"], names) == [expected]
-
-
-def test_read_masks_lists_each_mask_that_is_not_used(classifier, tmp_path):
-    pytest.importorskip("pycocotools", reason="no pycocotools here: pip install 'edittools[notebooks]'")
-    names = ["van/a.jpg", "van/b.jpg", "bus/b.jpg", "van/c.jpg", "van/c.png"]
-    write_mask(tmp_path / "road" / "van" / "a.png")
-    not_used = {
-        "road/b.png": "no image .*'b'.*CONCEPT/IMAGE",
-        "road/van/c.png": "2 images .*van/c.jpg.png",
-        "road/bus/a.png": "no image",
-        "van/a_road.png": "no image .*'a_road'",
-        "a_road.png": "no folder of a concept",
-    }
-    for name in not_used:
-        write_mask(tmp_path / name)
-    (tmp_path / "road" / "a.npy").write_bytes(b"")
-    (tmp_path / "settings.json").write_text("{}")
-    (tmp_path / "road" / "broken.png").write_bytes(b"")
-    (tmp_path / ".hidden.png").write_bytes(b"")
-    save_image(tmp_path / "road" / "van" / "b.png", torch.rand(3, 8, 8))
-    write_coco(tmp_path / "coco.json", ["b.jpg", "bus/a.jpg", "van/a.jpg"])
-    content = json.loads((tmp_path / "coco.json").read_text())
-    content["annotations"][2]["segmentation"] = "road"
-    content["annotations"] += [
-        {"id": 3, "image_id": 2, "category_id": 1, "segmentation": []},
-        {"id": 4, "image_id": 2, "category_id": 1, "bbox": [3, 2, 5, 3]},
-    ]
-    (tmp_path / "coco.json").write_text(json.dumps(content))
-    not_used |= {
-        "road/a.npy": "not an image",
-        "settings.json": "COCO",
-        "road/broken.png": "no image",
-        "road/van/b.png": "several colors",
-        "coco.json: annotation 0": "2 images .*van/b.jpg, bus/b.jpg.*'b.jpg'",
-        "coco.json: annotation 1": "no image .*'bus/a.jpg'",
-        "coco.json: annotation 2": "not a COCO mask",
-        "coco.json: annotation 3": "no segmentation",
-        "coco.json: annotation 4": "no segmentation.*box",
-    }
-    masks, left_out = read_masks(tmp_path, names, classifier)
-    assert marked_images(masks["road"], names) == ["van/a.jpg"]
-    assert len(left_out) == len(not_used)
-    lines = "\n".join(left_out)
-    for name, reason in not_used.items():
-        assert re.search(rf"^{re.escape(name)}: .*{reason}", lines, re.MULTILINE)

@@ -105,8 +105,6 @@ def page_of(text, count=3):
         code=text,
         created=text,
         findings_note=text,
-        findings_head=[text, text],
-        findings=[[text, text]],
         sheet=[SheetRow(text, [SheetCell([Figure(picture, text)], text)])],
         sheet_note=text,
     )

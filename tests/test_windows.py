@@ -5,16 +5,16 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import calibration
 import pytest
 import torch
-from conftest import save_image
+from _lib.striped import squares
+from tagged_photos import CLASSES, PER_CLASS, SIZE, colors, photos, tagged, tags, write_photos
 from torch import nn
 
 import edittools as et
 from edittools.auditing import audit_folder, confirm, contact_sheet, examine, exemplar_of, windows
 from edittools.auditing.finding import are_sources
-from edittools.auditing.marks import confirmation_check, find_mark, finding_of_mark
+from edittools.auditing.marks import confirmation_check, find_mark, finding_of_mark, places_check
 from edittools.auditing.picked import group_of
 from edittools.auditing.sheet import NOT_SEEN, Window
 from edittools.auditing.steps import labels_given
@@ -26,60 +26,6 @@ from edittools.locate import Box
 from edittools.probing.evidence import evidence_of_keys
 from edittools.scenes import first_of_each, scenes_of
 from edittools.selection.verdict import Check, verdict_of
-
-CLASSES = ("car", "bus", "cat")
-SIZE = 40
-
-
-class Colors(nn.Module):
-    """The strongest red, green, and blue of an image, averaged over 4 × 4 pixels, are the evidence of each class."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 1)
-        self.mean = nn.AvgPool2d(4, 2)
-        self.mix = nn.Conv2d(4, 4, 1)
-        self.head = nn.Linear(4, 3)
-        colors = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1], [1, 1, -1]])
-        weights = torch.tensor([[8.0, 0, 0, 14.0], [0, 8, 0, 0], [0, 0, 8, 0]])
-        with torch.no_grad():
-            self.conv.weight[:, :, 0, 0] = colors
-            self.conv.bias.copy_(torch.tensor([0.0, 0, 0, -0.9]))
-            self.mix.weight[:, :, 0, 0] = torch.eye(4)
-            self.mix.bias.zero_()
-            self.head.weight.copy_(weights)
-            self.head.bias.zero_()
-
-    def forward(self, images):
-        features = self.mix(self.mean(self.conv(images).relu())).relu()
-        return self.head(features.amax(dim=(2, 3)))
-
-
-def colors():
-    return et.Classifier(Colors(), CLASSES, (0, 0, 0), (1, 1, 1), SIZE, SIZE)
-
-
-def photos(per_class=12, seed=0):
-    """Photos of a square in the color of the class; most cars carry a yellow tag, on which the network relies more.
-
-    Returns:
-        The photos, and the masks of the tags.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(3).repeat_interleave(per_class)
-    images = 0.3 * torch.rand(3 * per_class, 1, 5, 5, generator=generator)
-    images = nn.functional.interpolate(images, SIZE).repeat(1, 3, 1, 1)
-    images += 0.1 * torch.rand(images.shape, generator=generator)
-    masks = torch.zeros(len(images), SIZE, SIZE)
-    for number, label in enumerate(labels.tolist()):
-        top, left = torch.randint(SIZE - 10, (2,), generator=generator).tolist()
-        images[number, :, top : top + 10, left : left + 10] = 0.1
-        images[number, label, top : top + 10, left : left + 10] = 0.7
-        if label == 0 and number % 6:
-            top, left = (top + 19) % 29, (left + 19) % 29
-            masks[number, top : top + 12, left : left + 12] = 1
-            images[number] = torch.where(masks[number] > 0, torch.tensor([1.0, 0.95, 0])[:, None, None], images[number])
-    return LabelledImages(images, labels, CLASSES, tuple(f"{number}.png" for number in range(len(images)))), masks
 
 
 @pytest.fixture(scope="module")
@@ -340,13 +286,13 @@ def test_scenes_of_copies_and_frames():
 @pytest.mark.parametrize("noise", [0.0, 0.04])
 def test_scenes_of_twenty_photos_in_six_frames_are_twenty(noise):
     """The photos of null audits, each six times; of different photos, none show the same scene."""
-    once = calibration.squares(20, 9100)
+    once = squares(20, 9100)
     generator = torch.Generator().manual_seed(0)
     images = once.images.repeat(6, 1, 1, 1)
     images = (images + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
     frames = LabelledImages(images, once.labels.repeat(6), once.classes)
     assert torch.equal(scenes_of(frames), torch.arange(20).repeat(6))
-    assert scenes_of(calibration.squares(120, 9200)).unique().numel() == 120
+    assert scenes_of(squares(120, 9200)).unique().numel() == 120
 
 
 def test_scenes_of_no_images():
@@ -354,18 +300,11 @@ def test_scenes_of_no_images():
     assert scenes_of(nothing).shape == (0,)
 
 
-def write_photos(root, data):
-    for image, label, name in zip(data.images, data.labels.tolist(), data.names, strict=True):
-        path = root / CLASSES[label] / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_image(path, image)
-
-
-def test_audit_folder_without_concepts_is_the_contact_sheet(tmp_path):
+def test_audit_folder_without_a_window_is_the_contact_sheet(tmp_path):
     data, _ = photos()
     write_photos(tmp_path / "photos", data)
     audit = audit_folder(tmp_path / "photos", colors(), progress=None)
-    assert audit.concepts is None and audit.fix is None and audit.rules.empty
+    assert audit.mark is None and audit.fix is None
     assert NOT_SEEN in audit.summary()
     names = [path.name for path in audit.write(tmp_path / "out")]
     assert names == ["report.html", "report.json", "windows.csv"]
@@ -374,56 +313,6 @@ def test_audit_folder_without_concepts_is_the_contact_sheet(tmp_path):
 
 
 # --- the repair of a mark ---
-
-
-class Tags(Colors):
-    """Relies on an area of yellow that is larger than a block of a shuffled window."""
-
-    def __init__(self, weight=24.0):
-        super().__init__()
-        with torch.no_grad():
-            self.mix.bias[3] = -0.7
-            self.head.weight[0, 3] = weight
-
-
-def tags(weight=24.0):
-    return et.Classifier(Tags(weight), CLASSES, (0, 0, 0), (1, 1, 1), SIZE, SIZE)
-
-
-PER_CLASS = 36
-
-
-def has_tag(label, number, of_others):
-    """Three of four cars carry the tag, and one of each `of_others` photos of other classes; 0 for none."""
-    return bool(number % 4) if label == 0 else bool(of_others) and number % of_others == 0
-
-
-def tagged(per_class=PER_CLASS, of_others=3, seed=0):
-    """Photos of a square in the color of the class; some carry a tag of two stripes, the upper one yellow.
-
-    Returns:
-        The photos, and the masks of the tags.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(3).repeat_interleave(per_class)
-    images = 0.3 * torch.rand(3 * per_class, 1, 5, 5, generator=generator)
-    images = nn.functional.interpolate(images, SIZE).repeat(1, 3, 1, 1)
-    images += 0.1 * torch.rand(images.shape, generator=generator)
-    masks = torch.zeros(len(images), SIZE, SIZE)
-    tag = torch.tensor([1.0, 0.95, 0])[:, None, None].repeat(1, 12, 12)
-    tag[:, 6:] = torch.tensor([0.1, 0.1, 0.3])[:, None, None]
-    names = []
-    for number, label in enumerate(labels.tolist()):
-        top, left = torch.randint(SIZE - 10, (2,), generator=generator).tolist()
-        brightness = 0.7 + 0.3 * float(torch.rand(1, generator=generator))
-        images[number, :, top : top + 10, left : left + 10] = 0.1
-        images[number, label, top : top + 10, left : left + 10] = brightness
-        if has_tag(label, number, of_others):
-            top, left = (top + 19) % 29, (left + 19) % 29
-            masks[number, top : top + 12, left : left + 12] = 1
-            images[number, :, top : top + 12, left : left + 12] = tag
-        names.append(f"{number:02}.png")
-    return LabelledImages(images, labels, CLASSES, tuple(names)), masks
 
 
 @pytest.fixture(scope="module")
@@ -517,6 +406,14 @@ def test_confirmation_check_allows_at_most_unclear(repaired, confirmation):
     check = confirmation_check(replace(repaired.mark, confirmation=confirmation), "car")
     assert verdict_of([check, *others]).word == "unclear" and "not confirmed" in check.figure
     assert verdict_of([confirmation_check(repaired.mark, "car"), *others]).word == "use"
+
+
+def test_places_check_unless_checked_allows_at_most_unclear():
+    others = [Check("it corrects", True, "16 of 24", at_best="unclear"), Check("the search is complete", True)]
+    verdict = verdict_of([places_check(False), *others])
+    assert verdict.word == "unclear" and "--masks-checked" in verdict.advice
+    assert verdict_of([places_check(True), *others]).word == "use"
+    assert verdict_of([places_check(False), Check("it is safe", False, at_best="do not use")]).word == "do not use"
 
 
 def test_find_mark_does_not_depend_on_predictions(repaired):
@@ -625,9 +522,14 @@ def test_audit_folder_looks_at_all_folders_before_it_reads_one(tagged_folder, tm
     assert not told
 
 
-def test_finding_of_mark_leaves_photos_with_the_mark_out_of_a_clean_folder(repaired, tagged_folder):
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_finding_of_mark_leaves_scenes_with_the_mark_out_of_a_clean_folder(repaired, tmp_path, noise):
+    data, _ = tagged()
+    generator = torch.Generator().manual_seed(1)
+    frames = (data.images + noise * torch.randn(data.images.shape, generator=generator)).clamp(0, 1)
+    write_photos(tmp_path, replace(data, images=frames))
     is_labeled = torch.ones(len(repaired.data), dtype=torch.bool)
-    finding = finding_of_mark(repaired.mark, repaired.sheet, tags(), is_labeled, clean=tagged_folder)
+    finding = finding_of_mark(repaired.mark, repaired.sheet, tags(), is_labeled, clean=tmp_path)
     names = repaired.data.names
     unwanted = {names[window.photo] for window in repaired.mark.windows} | {*finding.exemplar.sources}
     assert {*finding.clean.names} == {*names} - unwanted

@@ -1,4 +1,4 @@
-"""Audit a folder of images: show what carries each class, find concepts that predictions rely on, write a report.
+"""Audit a folder of images: show what carries each class, repair a mark, and write a report.
 
 `edittools audit` on the command line calls the same functions, which load when they are first used.
 """
@@ -8,14 +8,12 @@ from edittools._lazy import lazy_names
 _MODULES = {
     "Audit": "auditing.result",
     "ContactSheet": "auditing.sheet",
-    "audit_concepts": "auditing.concepts",
     "audit_folder": "auditing.audit",
     "confirm": "auditing.windows",
     "contact_sheet": "auditing.windows",
     "examine": "auditing.marks",
     "exemplar_of": "auditing.marks",
     "load_model": "auditing.sources",
-    "read_masks": "auditing.masks",
 }
 """The module of each public name."""
 

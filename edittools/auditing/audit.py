@@ -38,8 +38,7 @@ def audit_folder(
     looks at it, and says what does not belong. With `repair`, this mark is tested on new photos, see `confirm`, and
     `repair` selects an edit, with the photos of the folder that hold the mark as images with the concept.
 
-    Copies of an image and frames of one scene count once: the first one of each is used. For concepts that masks mark,
-    see `audit_concepts`.
+    Copies of an image and frames of one scene count once: the first one of each is used.
 
     Args:
         folder: folder of images, with one subfolder per class; images outside of a subfolder are labeled by the current

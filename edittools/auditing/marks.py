@@ -241,6 +241,6 @@ def places_check(checked: bool) -> Check:
         checked or None,
         "the caller says that they show the mark" if checked else "no person has looked at the photos with the mark",
         "Look at the outlined photos: does each show the mark? If so, audit again with --masks-checked "
-        "(masks_checked=True); if not, pass masks of the mark (--masks).",
+        "(masks_checked=True); if not, mark it in a photo, and repair it with edittools repair or edittools desk.",
         UNCLEAR,
     )

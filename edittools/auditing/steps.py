@@ -17,11 +17,10 @@ from edittools.folders import image_files, read_folder
 from edittools.images import LabelledImages
 from edittools.scenes import first_of_each, scenes_of
 from edittools.selection.repair import repair
-from edittools.selection.select import HOSTS
 from edittools.selection.verdict import Check
 
 LEAST_AUDITED = 5
-"""Fewer images are not audited, and a concept that fewer images show is not probed."""
+"""Fewer images are not audited."""
 
 
 def read_photos(
@@ -76,14 +75,12 @@ def repaired(
     checks: Sequence[Check],
     layers: Sequence[str] | None,
     progress: Progress | None,
-    select_by: str = HOSTS,
 ) -> Audit:
     """Add a repair to an audit.
 
     Args:
         finding: what is repaired, and the images that measure it.
         checks: checks of the audit, which come before those of `repair`.
-        select_by: what selects the edit, see `repair`: the exemplar for a material that cannot be pasted anywhere.
 
     Raises:
         ValueError: if nothing can be repaired with these images.
@@ -96,7 +93,6 @@ def repaired(
         clean=finding.clean,
         retain=finding.retain,
         layers=layers,
-        select_by=select_by,
         progress=progress,
     )
     for check in reversed(checks):

@@ -33,7 +33,7 @@ ABANDONED = 3600
 """The number of seconds after which results that are not complete are those of a process that was killed."""
 
 RESULTS = {
-    AUDIT: (REPORT, DATA, "windows.csv", "rules.csv", EDIT),
+    AUDIT: (REPORT, DATA, "windows.csv", EDIT),
     REPAIR: (REPORT, DATA, EDIT, WEIGHTS),
 }
 """The files of each command in its folder."""

@@ -1,10 +1,9 @@
 """Find concepts in images with segmentation networks (section 4.1 of the paper, step 1).
 
-    find = Gated(deeplab("cityscapes"), deeplab("pascal"))     # a street counts only in images that show a vehicle
-    masks = cached(find)(images)
+    masks = cached(deeplab("pascal"))(images)
 
 A finder is any callable `images (N, 3, H, W) -> {concept: masks (N, H, W) float of 0 and 1}`. The network for
-Cityscapes sees a street in images of anything: its masks are suggestions, to a person or to `Gated`.
+Cityscapes sees a street in images of anything: its masks are suggestions to a person.
 
 | function | concepts |
 | --- | --- |
@@ -59,12 +58,6 @@ PASCAL = _numbered(
     first=1,
 )
 """Concepts by the numbers of the classes of Pascal VOC; 0 is the background."""
-
-STREET = ("road", "building", "wall", "fence", "pole", "traffic light", "sign", "tree", "truck")
-"""The concepts that `Gated` doubts."""
-
-GATING_VEHICLES = ("bicycle", "bus", "car", "motorbike", "train")
-"""The things that open its gate."""
 
 
 @dataclass(frozen=True)
@@ -239,39 +232,7 @@ def mask_rcnn(
     return Segmenter(partial(_run_mask_rcnn, network, least_score), concepts, about, least_area)
 
 
-@dataclass(frozen=True)
-class Gated:
-    """Gate a finder: the concepts of `STREET` count only in images in which another finder sees a vehicle.
-
-    Args:
-        finder: finds the concepts.
-        gate: finds the vehicles that open the gate, those of `GATING_VEHICLES`.
-    """
-
-    finder: Segmenter
-    gate: Segmenter
-
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Find the concepts; the masks of a gated one are empty in images in which the gate is closed."""
-        is_open = torch.zeros(len(images), dtype=torch.bool)
-        for thing, masks in self.gate(images).items():
-            if thing in GATING_VEHICLES:
-                is_open = is_open | masks.flatten(1).any(dim=1).cpu()
-        gated = {}
-        for concept, masks in self.finder(images).items():
-            if concept in STREET:
-                masks = masks * is_open[:, None, None].to(masks)
-            if masks.any():
-                gated[concept] = masks
-        return gated
-
-    @property
-    def cache_key(self) -> str:
-        """Identify the masks: both finders, with all that decides their masks, and which concepts are gated by what."""
-        return f"{self.finder.cache_key} {self.gate.cache_key} {list(STREET)} {list(GATING_VEHICLES)}"
-
-
-def cached(finder: Segmenter | Gated) -> Finder:
+def cached(finder: Segmenter) -> Finder:
     """Keep the masks of a finder in the cache folder, under a hash of all that they depend on."""
 
     def find(images: Tensor) -> dict[str, Tensor]:

@@ -139,11 +139,9 @@ class Page:
         versions: name and value of each version and fingerprint.
         code: code that repeats the selection.
         created: date and time at which the report was made.
-        findings_note: what an audit has probed and found, one sentence per line.
+        findings_note: what an audit has found, one sentence per line.
         sheet: the contact sheet of an audit, one row per class.
         sheet_note: what stands below the contact sheet, one sentence per line.
-        findings_head: column names of the table of rules and suspicions.
-        findings: rows of the table of rules and suspicions.
     """
 
     title: str
@@ -174,8 +172,6 @@ class Page:
     sheet: Sequence[SheetRow] = field(default=(), repr=False)
     sheet_note: str = ""
     findings_note: str = ""
-    findings_head: Sequence[str] = ()
-    findings: Sequence[Sequence[str]] = ()
 
 
 def render(page: Page) -> str:

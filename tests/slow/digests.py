@@ -9,7 +9,6 @@ numbers says whether rounding has changed or more.
 
 import argparse
 import json
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from math import inf
@@ -19,22 +18,18 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
-from torchvision.utils import save_image
 from tqdm import tqdm
 
 import edittools as et
 from edittools._caching import atomic_path, digest_tensors
-from edittools.auditing import audit_concepts
 from edittools.cut import Cut
 from edittools.methods import METHODS
 from edittools.probing import probe
-from edittools.probing.textures import texture
 from edittools.selection import Assessment, Selection, repair
 from edittools.selection.select import select
 from edittools.site import prepare
 from edittools_course.scenarios import snow_scenario
 from edittools_course.scenarios.rules import probing_setup
-from edittools_course.scenarios.tiers import SceneSet
 
 LAYERS = {
     "mini_vgg": ("features.10", "features.15"),
@@ -211,32 +206,6 @@ def of_repair(name: str, fix: Assessment) -> Iterator[tuple[str, Entry]]:
     yield f"{name}: data", entry([], json.dumps(data, indent=1))
 
 
-def audited() -> Iterator[tuple[str, Entry]]:
-    """Describe a small audit of rendered scenes, with masks from files and one material."""
-    scenes = SceneSet(120, "validation", 500_000, ("car", "van", "bus", "truck"), "road").render()
-    masks = scenes.mask("road")
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        save_image(texture("snow", 0, 64), root / "snow.png")
-        for number, label in enumerate(scenes.labels.tolist()):
-            name = f"{scenes.classes[label]}/{number:03}.png"
-            for place in (root / "images" / name, root / "masks" / "road" / name):
-                place.parent.mkdir(parents=True, exist_ok=True)
-            save_image(scenes.images[number], root / "images" / name)
-            et.save_mask(root / "masks" / "road" / name, masks[number])
-        classifier = et.load_classifier("mini_vgg")
-        sets = {
-            "masks": root / "masks",
-            "material": root / "snow.png",
-            "layers": SELECTED_AMONG[-2:],
-            "direction": "missed",
-        }
-        audit = audit_concepts(root / "images", classifier, **sets, masks_checked=True, progress=None)
-    yield "audit: rules", of_table(audit.rules)
-    yield "audit: verdict", entry([], str(audit.fix.verdict))
-    yield from of_repair("audit", audit.fix)
-
-
 def probed() -> Iterator[tuple[str, Entry]]:
     """Describe the effects of a probe."""
     setup = probing_setup("mini", "validation", per_class=2, most_scenes=120)
@@ -284,7 +253,7 @@ def main() -> None:
     warnings.simplefilter("ignore", UserWarning)
     sections = {network: lambda network=network: edits_and_maps(network) for network in LAYERS}
     in_all = {f"all layers of {network}": lambda network=network: repairs(network) for network in SELECTED_IN_ALL}
-    sections |= {"selections": selections, **in_all, "probe": probed, "audit": audited}
+    sections |= {"selections": selections, **in_all, "probe": probed}
     entries = measured(
         {name: section for name, section in sections.items() if not options.only or name in options.only}
     )

@@ -14,7 +14,6 @@ OF_PHOTOS = ("handwriting", "snow_lite", "watermark")
 NEED_IMAGENETTE = (
     "gate",
     "learned_shortcut",
-    "audit_shortcuts",
     "contact_sheets",
     "selection_cost",
 )  # which has to be downloaded
@@ -25,7 +24,6 @@ RUNS = {
     **{script: (script,) for script in SCRIPTS},
     "snow_lite": ("snow", "--tier", "lite"),
     "snow_development": ("snow", "--development"),
-    "calibration_audits": ("calibration", "--audits"),
     "synthetic_exemplars": ("synthetic", "--exemplars", "1", "3"),
 }
 """The script and the options of each quick run."""
