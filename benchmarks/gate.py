@@ -49,8 +49,8 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict, predicted_classes
-from edittools.models.finetuned import load_shortcut_network
 from edittools.probing import jobs
+from edittools_course.networks.finetuned import load_shortcut_network
 from edittools_course.scenarios.imagenette import in_memory, training_roles
 
 sys.path.insert(0, str(ROOT / "data"))  # the script that trained the published networks is no package

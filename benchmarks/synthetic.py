@@ -29,9 +29,9 @@ from _lib.command import add_store, parser, run
 from _lib.results import FULL_RANK, PROJECTION, Results
 from tqdm.auto import tqdm
 
-from edittools.methods import EDIT, RANDOM, SCOPES
-from edittools.methods.projection import PROJECTIONS
+from edittools.methods import EDIT, RANDOM
 from edittools.probing import jobs
+from edittools_course.rivals import PROJECTIONS, SCOPES
 from edittools_course.scenarios import synthetic as syn
 from edittools_course.scenarios.tiers import MODELS
 

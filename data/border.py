@@ -17,12 +17,12 @@ from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import error_rate
-from edittools.models.embedded import MINI, SIZE
 from edittools.models.load import load_classifier
 from edittools.moments import second_moments
 from edittools.probing.textures import VARIANTS, restyle
 from edittools.rewriting import rewrite
 from edittools_course.miniworld.scenes import CLASSES, Scenes, scene, scenes
+from edittools_course.networks.embedded import MINI, SIZE
 from edittools_course.scenarios.tiers import UNTUNED
 
 PADDINGS = ("zeros", "replicate", "reflect", "circular")

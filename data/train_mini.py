@@ -19,9 +19,9 @@ from edittools._caching import atomic_path
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier
 from edittools.metrics import error_rate
-from edittools.models.embedded import MEAN, MINI, SIZE, STD
 from edittools_course.miniworld.contexts import GROUNDS, SPLITS, THINGS, contexts
 from edittools_course.miniworld.scenes import CLASSES, Scenes, scenes
+from edittools_course.networks.embedded import MEAN, MINI, SIZE, STD
 
 VEHICLES = tuple(contexts().query("family == 'vehicle'").index)
 POLAR = tuple(contexts().query("family == 'polar'").index)

@@ -31,12 +31,12 @@ from edittools._caching import atomic_path
 from edittools._progress import Progress, bar_of
 from edittools.images import LabelledImages
 from edittools.metrics import error_rate, predict
-from edittools.models.embedded import CLIP_CLASSES, CLIP_SIZE, MEAN, STD, mini_clip
-from edittools.models.zero_shot import ByteTokenizer, zero_shot_classifier
 from edittools_course.miniworld.attacks import ATTACKED, OBJECTS, OTHER_WORDS, attacks, sticker_on
 from edittools_course.miniworld.contexts import SPLITS
 from edittools_course.miniworld.scenes import Scene, scene, scenes
 from edittools_course.miniworld.typography import random_sticker, stick
+from edittools_course.networks.embedded import CLIP_CLASSES, CLIP_SIZE, MEAN, STD, mini_clip
+from edittools_course.networks.zero_shot import ByteTokenizer, zero_shot_classifier
 
 MEASURED = ("iPod", "orange", "pizza", "toaster", "library", "piano")
 WORDS = (*OBJECTS, *OTHER_WORDS)

@@ -16,8 +16,8 @@ from edittools._caching import atomic_path
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.metrics import predict
-from edittools.models.finetuned import load_published_shortcuts
 from edittools_course.miniworld.contexts import SPLITS
+from edittools_course.networks.finetuned import load_published_shortcuts
 from edittools_course.scenarios.own_folder import CLASSES, GOAL, HEAD, HEAD_FILE, NETWORK, SIZE, TAG, scenes_of_classes
 
 PER_CLASS = 160

@@ -23,7 +23,7 @@ from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.models import load_classifier
-from edittools.models.finetuned import build_network, load_shortcut_network, network_metadata
+from edittools_course.networks.finetuned import build_network, load_shortcut_network, network_metadata
 from edittools_course.scenarios.imagenette import CLASSES, SIZE, training_roles
 from edittools_course.scenarios.shortcuts import DEVELOPMENT, SHORTCUTS, Shortcut
 

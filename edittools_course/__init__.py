@@ -3,7 +3,7 @@
 import importlib
 from types import ModuleType
 
-MODULES = ("miniworld", "plots", "scenarios")
+MODULES = ("miniworld", "networks", "plots", "rivals", "scenarios")
 """The modules and subpackages, which are imported when they are first used."""
 
 __all__ = list(MODULES)

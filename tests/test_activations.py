@@ -19,10 +19,10 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all, states_at
 from edittools.edits import Change, Edit
 from edittools.images import LabelledImages
-from edittools.methods import finetune
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite
 from edittools.site import prepare
+from edittools_course.rivals import finetune
 
 
 @pytest.fixture

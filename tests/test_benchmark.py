@@ -10,10 +10,11 @@ from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.edits import applied_edits
 from edittools.images import LabelledImages
-from edittools.methods import RANDOM, finetune
+from edittools.methods import RANDOM
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite, rewrite_at
 from edittools.site import prepare
+from edittools_course.rivals import finetune
 from edittools_course.scenarios.scenario import Scenario, Splits
 
 LAYERS = ["stem", "conv1", "conv2"]

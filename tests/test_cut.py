@@ -10,7 +10,7 @@ from edittools._ledger import Weights
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.layers import candidate_layers
-from edittools.models.embedded import MiniVGG, mini_vit
+from edittools_course.networks.embedded import MiniVGG, mini_vit
 
 SIZE = 64  # the layers are those at 224, in a twelfth of the time
 

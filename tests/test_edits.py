@@ -18,12 +18,12 @@ from torch import nn
 from edittools._ledger import Weights
 from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit, applied_edits
-from edittools.methods import finetune
 from edittools.metrics import error_rate, predict
 from edittools.models import load_classifier
 from edittools.rewriting import rewrite, rewrite_at
 from edittools.site import prepare
 from edittools_course.miniworld import scenes
+from edittools_course.rivals import finetune
 from edittools_course.scenarios.snow import car_exemplars
 
 SAVED = Path(__file__).parent / "saved_edit"

@@ -18,10 +18,10 @@ from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.images import LabelledImages
-from edittools.methods import finetune
 from edittools.metrics import predict
 from edittools.rewriting import rewrite, rewrite_at
 from edittools.site import prepare
+from edittools_course.rivals import finetune
 
 
 def images_of(count=4, size=16):

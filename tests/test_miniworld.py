@@ -11,10 +11,10 @@ from train_mini import end_ground
 from edittools import load_classifier
 from edittools._image_checks import check_image
 from edittools.metrics import error_rate
-from edittools.models import embedded
 from edittools_course.miniworld.contexts import GROUNDS, SPLITS, contexts, planted_rules
 from edittools_course.miniworld.scenes import CLASSES, draw_layout, exact_finder, scene, scenes
 from edittools_course.miniworld.sketches import SKETCHES
+from edittools_course.networks import embedded
 
 VEHICLES = tuple(contexts().query("family == 'vehicle'").index)
 

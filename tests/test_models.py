@@ -28,7 +28,7 @@ def test_classifier_normalizes_images(tiny, photos32):
 
 @pytest.mark.parametrize("name", ZOO)
 def test_zoo_names_a_loader_of_the_models(name):
-    assert loader_of(name).__module__.startswith("edittools.models.")
+    assert loader_of(name).__module__.startswith("edittools_course.networks.")
 
 
 def test_fingerprint_of_a_mean_in_another_type(tiny):

@@ -15,12 +15,12 @@ from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
 from edittools.folders import image_files, read_folder
 from edittools.images import LabelledImages
-from edittools.methods import finetune
 from edittools.metrics import error_rate, predict
 from edittools.rewriting import rewrite
 from edittools.selection import repair
 from edittools.site import prepare
 from edittools.widgets import Desk
+from edittools_course.rivals import finetune
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 

@@ -31,6 +31,7 @@ from edittools.metrics import mcnemar, predict
 from edittools.selection import Check, finetuning, repair
 from edittools.selection.finetuning import Finetuned
 from edittools.selection.select import select
+from edittools_course.rivals import RIVALS
 
 
 def arguments(**changes):
@@ -331,7 +332,7 @@ def test_report_after_a_file_was_deleted_names_it(classifier, tmp_path):
 
 def test_selection_of_experiments_takes_methods(classifier):
     options = {"layers": ["2"], "select_by": "labels", "concept": arguments()["concept"]}
-    methods = [METHODS["projection"].trying([{}]), METHODS["random direction"].trying(strengths=(1.0,))]
+    methods = [RIVALS["projection"].trying([{}]), METHODS["random direction"].trying(strengths=(1.0,))]
     selection = select(classifier, marked_exemplar(), arguments()["images"], methods=methods, **options)
     assert {one.params["method"] for one in selection.scores.candidates} == {"projection", "random direction"}
     assert selection.scores.predicted.shape == (len(selection.scores), 120)

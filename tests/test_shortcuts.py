@@ -14,8 +14,8 @@ from edittools.classifiers import Classifier
 from edittools.geometry import InputGeometry
 from edittools.images import LabelledImages, LazyImages
 from edittools.models.data import shipped
-from edittools.models.finetuned import network_metadata
 from edittools.models.load import load_classifier
+from edittools_course.networks.finetuned import network_metadata
 from edittools_course.scenarios.imagenette import CLASSES, TUNING_PER_CLASS, training_roles
 from edittools_course.scenarios.shortcuts import DEVELOPMENT, SHORTCUTS, FilmBorder, Tag, TextLine
 

@@ -15,13 +15,13 @@ from edittools.classifiers import fingerprint
 from edittools.cut import Cut, editable_layers
 from edittools.images import LabelledImages
 from edittools.metrics import predict
-from edittools.models.embedded import CLIP_CLASSES
 from edittools.models.load import load_classifier
-from edittools.models.zero_shot import TEMPLATES, ByteTokenizer, text_embeddings, zero_shot_classifier
 from edittools.rewriting import rewrite
 from edittools_course.miniworld.attacks import ATTACKED, OBJECTS, attacks
 from edittools_course.miniworld.attacks import FONTS as WORLD_FONTS
 from edittools_course.miniworld.typography import FONTS, Sticker, written
+from edittools_course.networks.embedded import CLIP_CLASSES
+from edittools_course.networks.zero_shot import TEMPLATES, ByteTokenizer, text_embeddings, zero_shot_classifier
 from edittools_course.scenarios.typographic import HOUSEHOLD_PHOTOS, last_convolutions
 
 TEXT = {"context_length": 32, "vocab_size": 258, "width": 32, "heads": 2, "layers": 1}

@@ -25,6 +25,7 @@ from edittools.exemplars import Exemplar
 from edittools.methods import EDIT, METHODS
 from edittools.selection import finetune_without_labels
 from edittools.selection.select import BEST_LAYERS, EXEMPLAR, HOSTS, LABELS, Selection, select
+from edittools_course.rivals import RIVALS
 from edittools_course.scenarios.scenario import Scenario
 
 STRENGTHS = (0.5, 1.0, 1.5)
@@ -43,9 +44,9 @@ OTHER_METHODS = (
         ),
         name=FULL_RANK,
     ),
-    replace(METHODS["projection"].trying(strengths=STRENGTHS), name=PROJECTION),
+    replace(RIVALS["projection"].trying(strengths=STRENGTHS), name=PROJECTION),
     replace(
-        METHODS["global fine-tuning"].trying(
+        RIVALS["global fine-tuning"].trying(
             [{"scope": "global", "rate": rate, "steps": 20} for rate in RATES], (0.5, 1.0)
         ),
         name=ON_EXEMPLAR,

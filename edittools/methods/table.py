@@ -6,8 +6,6 @@ from typing import Any
 
 from edittools._checks import check_amount
 from edittools.edits import Edit
-from edittools.methods.finetuning import finetune
-from edittools.methods.projection import PROJECTIONS, project_concept
 from edittools.methods.random_direction import rewrite_at_random
 from edittools.rewriting import rewrite_at
 
@@ -60,10 +58,7 @@ METHODS = {
     method.name: method
     for method in (
         Method(EDIT, rewrite_at),
-        Method("projection", project_concept, PROJECTIONS),
         Method(RANDOM, rewrite_at_random),
-        Method("local fine-tuning", finetune, ({"scope": "local"},), (1.0,)),
-        Method("global fine-tuning", finetune, ({"scope": "global"},), (1.0,)),
     )
 }
-"""The methods by name."""
+"""The method and its control by name. A method of your own is another `Method`: pass it where methods are tried."""

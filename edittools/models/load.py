@@ -70,5 +70,5 @@ def loader_of(name: str) -> Callable[..., Classifier]:
     if isinstance(loader, str):
         module, _, function = loader.partition(":")
         with extra("models", "notebooks"):
-            loader = getattr(importlib.import_module(f"edittools.{module}"), function)
+            loader = getattr(importlib.import_module(module), function)
     return loader

@@ -11,11 +11,11 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from edittools.models.embedded import CLIP_SIZE
 from edittools_course.miniworld.contexts import SPLITS
 from edittools_course.miniworld.scenes import HOUSEHOLD, Scene, scene
 from edittools_course.miniworld.stored import render_set
 from edittools_course.miniworld.typography import Sticker, random_sticker, stick
+from edittools_course.networks.embedded import CLIP_SIZE
 
 OBJECTS = tuple(HOUSEHOLD)
 ATTACKED = ("teapot", "mug", "vase", "bottle", "lamp", "clock")

@@ -17,9 +17,9 @@ from torchvision.utils import save_image
 from edittools.image_files import save_mask
 from edittools.images import LabelledImages
 from edittools.models.data import shipped
-from edittools.models.finetuned import load_published_shortcuts
 from edittools_course.miniworld.contexts import SPLITS
 from edittools_course.miniworld.scenes import scenes
+from edittools_course.networks.finetuned import load_published_shortcuts
 from edittools_course.scenarios.imagenette import in_memory
 from edittools_course.scenarios.own_model import divided_photos
 from edittools_course.scenarios.shortcuts import SHORTCUTS

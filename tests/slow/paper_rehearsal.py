@@ -40,11 +40,11 @@ from edittools.layers import candidate_layers
 from edittools.metrics import predict
 from edittools.models import downloads, imagenet_classes
 from edittools.models.load import ZOO
-from edittools.models.zero_shot import ZeroShot
 from edittools.probing import probe, segmentation
 from edittools.selection import repair
 from edittools.selection.hosts import FEWEST_IMAGES
 from edittools_course.miniworld.scenes import scene
+from edittools_course.networks.zero_shot import ZeroShot
 from edittools_course.scenarios import photos, probing_setup, scenario_for
 from edittools_course.scenarios import synthetic as syn
 from edittools_course.scenarios.scenario import Scenario

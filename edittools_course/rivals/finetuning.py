@@ -15,8 +15,8 @@ from torch import Tensor
 from edittools._checks import check_amount, check_number, one_of
 from edittools.cut import Cut, State
 from edittools.edits import Change, Edit, Record
-from edittools.methods.inputs import class_labels
 from edittools.site import Site, solver_precision
+from edittools_course.rivals.inputs import class_labels
 
 SCOPES = ("local", "global")
 

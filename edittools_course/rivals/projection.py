@@ -10,9 +10,9 @@ from torch import Tensor
 
 from edittools._checks import check_amount, one_of
 from edittools.edits import Change, Edit, Record
-from edittools.methods.inputs import masked_keys
 from edittools.moments import NoEditError, SecondMoment
 from edittools.site import Site, solver_precision
+from edittools_course.rivals.inputs import masked_keys
 
 DIRECTIONS = ("mean", "probe", "leace")
 PROJECTIONS = [

@@ -16,7 +16,7 @@ from torchvision.models.vgg import VGG, make_layers
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
 from edittools.models.data import shipped
-from edittools.models.zero_shot import ByteTokenizer, zero_shot_classifier
+from edittools_course.networks.zero_shot import ByteTokenizer, zero_shot_classifier
 
 SIZE = 64
 MEAN = (0.5, 0.5, 0.5)
