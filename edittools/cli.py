@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from edittools.auditing.window_names import parse_window_name
 from edittools.auditing.written import REPAIR, check_replaceable
+from edittools.models.zoo import NAME, parse_source
 
 EXAMPLES = """examples:
   edittools audit photos --model efficientnet_lite0 --out audit
@@ -186,9 +187,9 @@ def run_audit(options: argparse.Namespace) -> None:
     check_before(options)
     _check_images(options.folder, options.clean, options.retain)
     from edittools.auditing.audit import audit_folder
-    from edittools.auditing.sources import load_model
+    from edittools.models.load import load_classifier
 
-    classifier = load_model(options.model)
+    classifier = load_classifier(options.model)
     audit = audit_folder(
         options.folder,
         classifier,
@@ -215,14 +216,14 @@ def run_repair(options: argparse.Namespace) -> None:
     folders = {"concept": options.concept, "clean": options.clean, "retain": options.retain}
     _check_folders(options.folder, *folders.values())
     _check_files(*options.exemplar)
-    _check_model(options.model)
+    parse_source(options.model)
     check_replaceable(options.out.expanduser(), options.force, command=REPAIR)
     _check_out(options.out)
     _check_images(options.folder, *folders.values())
     from edittools.auditing.from_files import load_exemplar, repair_from_files, write_repair
-    from edittools.auditing.sources import load_model
+    from edittools.models.load import load_classifier
 
-    classifier = load_model(options.model, options.device)
+    classifier = load_classifier(options.model, options.device)
     image, changed, mask = (path.expanduser() for path in options.exemplar)
     exemplar = load_exemplar(image, changed, mask, classifier)
     fix = repair_from_files(options.folder, classifier, exemplar, **folders, failures=options.failures, callback=_tell)
@@ -243,13 +244,13 @@ def run_desk(options: argparse.Namespace) -> None:
     _complete(options)
     folders = {"folder": options.folder, "clean": options.clean, "retain": options.retain}
     _check_folders(*folders.values())
-    _check_model(options.model)
+    parse_source(options.model)
     _check_images(*folders.values())
 
-    from edittools.auditing.sources import load_model
+    from edittools.models.load import load_classifier
 
     print(f"Loading {options.model} …", file=sys.stderr)
-    load_model(options.model)  # what is wrong with it is said here; the page loads its own
+    load_classifier(options.model)  # what is wrong with it is said here; the page loads its own
 
     from edittools._checks import extra
 
@@ -280,24 +281,9 @@ def check_before(options: argparse.Namespace) -> None:
     if options.repair is not None:
         parse_window_name(options.repair)
     _check_folders(options.folder, options.clean, options.retain)
-    _check_model(options.model)
+    parse_source(options.model)
     check_replaceable(options.out.expanduser(), options.force, repairs=options.repair is not None)
     _check_out(options.out)
-
-
-def _check_model(source: str) -> None:
-    """Check the name of a model without importing torch, see `auditing.load_model`; timm checks its own names."""
-    from edittools.models.zoo import check_name
-
-    library, _, name = source.partition(":")
-    path, _, function = source.rpartition(":")
-    if library == "timm" and name:
-        return
-    if path.endswith(".py") and function:
-        if not Path(path).expanduser().is_file():
-            raise FileNotFoundError(f"{path!r} is not a file; pass FILE.py:FUNCTION")
-        return
-    check_name(source)
 
 
 def _check_out(out: Path) -> None:
@@ -323,10 +309,10 @@ def run_apply(options: argparse.Namespace) -> None:
         ValueError: if the verdict is "do not use", without `--anyway`.
     """
     _check_files(options.edit)
-    _check_model(options.model)
+    parse_source(options.model)
     out = _weights_path(options)
-    from edittools.auditing.sources import load_model
     from edittools.edits import Edit
+    from edittools.models.load import load_classifier
     from edittools.selection.verdict import DO_NOT_USE
 
     edit = Edit.load(options.edit)
@@ -335,7 +321,7 @@ def run_apply(options: argparse.Namespace) -> None:
             f"the verdict on {str(options.edit)!r} is: {edit.verdict} No weights were written; --anyway writes them"
         )
     print(edit.verdict or f"{options.edit} has no verdict")
-    classifier = load_model(options.model, options.device)
+    classifier = load_classifier(options.model, options.device)
     edit.export(classifier, out)
     print(f"wrote {out}: the weights of {options.model} with {edit}")
 
@@ -350,9 +336,11 @@ def _weights_path(options: argparse.Namespace) -> Path:
     _check_out(out.parent)
     if not out.exists():
         return out
-    library, _, name = options.model.partition(":")
-    model = Path(name if library == "timm" else options.model.rpartition(":")[0]).expanduser()
-    inputs = [options.edit.expanduser(), *(model.rglob("*") if model.is_dir() and name else [model])]
+    source = parse_source(options.model)
+    inputs = [options.edit.expanduser()]
+    if source.kind != NAME:
+        model = Path(source.name).expanduser()
+        inputs += model.rglob("*") if model.is_dir() else [model]
     if any(path.exists() and path.samefile(out) for path in inputs):
         raise FileExistsError(f"{str(out)!r} is the edit or the model that this command reads; pass another --out")
     if not options.force:

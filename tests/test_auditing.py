@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tagged_photos import CLASSES, tagged, tags, write_photos
 
 import edittools as et
-from edittools.auditing import audit_folder, load_model, steps
+from edittools.auditing import audit_folder, steps
 from edittools.auditing.result import write_table
 from edittools.auditing.sheet import NOT_SEEN
 from edittools.auditing.written import staging
@@ -432,55 +432,3 @@ def test_audit_copies_and_frames_count_once(tmp_path, noise):
     audit = audit_folder(tmp_path, tags(), progress=None)
     assert len(audit.data) == 36 and len(audit.repeats) == 108
     assert str(len(audit.repeats)) in audit.summary()
-
-
-# --- models ---
-
-
-def test_load_model_proposes_a_name_of_timm():
-    pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[notebooks]'")
-    with pytest.raises(KeyError, match="resnet18"):
-        load_model("timm:resnet_18")
-
-
-def test_load_model_from_a_python_file(tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text(
-        "import torch\n"
-        "def model():\n"
-        "    pool = torch.nn.AdaptiveAvgPool2d(1)\n"
-        "    return torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), pool, torch.nn.Flatten()), ['a', 'b']\n"
-        "def number():\n"
-        "    return 3\n"
-    )
-    classifier = load_model(f"{path}:model")
-    assert classifier.classes == ("a", "b")
-    with pytest.raises(TypeError, match="int"):
-        load_model(f"{path}:number")
-    with pytest.raises(ValueError, match="'other'"):
-        load_model(f"{path}:other")
-    with pytest.raises(FileNotFoundError, match="none"):
-        load_model(f"{tmp_path / 'none.py'}:model")
-
-
-def test_load_model_from_a_folder_of_timm(tmp_path):
-    timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[notebooks]'")
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    model = timm.create_model("resnet18", num_classes=3).eval()
-    save_file(model.state_dict(), tmp_path / "model.safetensors")
-    config = {
-        "architecture": "resnet18",
-        "num_classes": 3,
-        "label_names": ["cat", "dog", "cow"],
-        "pretrained_cfg": {"input_size": [3, 96, 96], "crop_pct": 0.75, "mean": [0.5] * 3, "std": [0.25] * 3},
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    classifier = load_model(f"timm:{tmp_path}")
-    assert classifier.classes == ("cat", "dog", "cow")
-    assert (classifier.size, classifier.resize_to) == (96, 128)
-    images = torch.rand(2, 3, 96, 96)
-    with torch.no_grad():
-        expected = model((images - 0.5) / 0.25)
-    torch.testing.assert_close(et.predict(classifier, images), expected, atol=1e-4, rtol=1e-4)

@@ -1,6 +1,7 @@
 import copy
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from PIL import Image
 from torch import nn
 
 from edittools._checks import suggestion
-from edittools.auditing import load_model
 from edittools.classifiers import Classifier, fingerprint, unwrapped
 from edittools.image_files import load_image
 from edittools.metrics import misclassified, predict
@@ -111,8 +111,10 @@ def test_load_classifier_on_device(monkeypatch):
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu cpu"])
 def test_load_classifier_on_unknown_device(name, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_DEVICE", name)
-    with pytest.raises(ValueError, match=f"EDITTOOLS_DEVICE='{name}'"):
+    with pytest.raises(ValueError, match=f"EDITTOOLS_DEVICE='{name}'.*cpu"):
         load_classifier("mini_vgg")
+    with pytest.raises(ValueError, match=f"device='{name}'.*cpu"):
+        load_classifier("mini_vgg", name)
 
 
 @pytest.mark.parametrize(
@@ -223,11 +225,11 @@ def saved_in_timm(folder, **settings):
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_load_model_of_timm_with_its_own_preprocessing(interpolation, tmp_path, photo_file):
+def test_load_classifier_of_timm_with_its_own_preprocessing(interpolation, tmp_path, photo_file):
     model = saved_in_timm(tmp_path / "model", crop_pct=0.9, interpolation=interpolation)
     from timm.data import create_transform, resolve_model_data_config
 
-    classifier = load_model(f"timm:{tmp_path / 'model'}")
+    classifier = load_classifier(f"timm:{tmp_path / 'model'}")
     assert (classifier.size, classifier.resize_to) == (96, 106)  # timm rounds 96 / 0.9 down
     own = create_transform(**resolve_model_data_config(model))(Image.open(photo_file))[None]
     ours = classifier.normalize(load_image(photo_file, classifier)[None])
@@ -244,15 +246,84 @@ def test_load_model_of_timm_with_its_own_preprocessing(interpolation, tmp_path, 
         ({"input_size": [3, 96, 128]}, "3 channels and 96 × 128"),
     ],
 )
-def test_load_model_of_timm_with_other_preprocessing(settings, pattern, tmp_path):
+def test_load_classifier_of_timm_with_other_preprocessing(settings, pattern, tmp_path):
     saved_in_timm(tmp_path / "model", **settings)
     with pytest.raises(ValueError, match=pattern):
-        load_model(f"timm:{tmp_path / 'model'}")
+        load_classifier(f"timm:{tmp_path / 'model'}")
 
 
-def test_load_model_without_network(monkeypatch, tmp_path):
+def test_load_classifier_of_timm_without_network(monkeypatch, tmp_path):
     pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[notebooks]'")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(FileNotFoundError, match=r"timm:resnet10t .*http://127.0.0.1:9 cannot be reached"):
-        load_model("timm:resnet10t")
+        load_classifier("timm:resnet10t")
+
+
+def test_load_classifier_proposes_a_name_of_timm():
+    pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[notebooks]'")
+    with pytest.raises(KeyError, match="resnet18"):
+        load_classifier("timm:resnet_18")
+
+
+def test_load_classifier_from_a_python_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import torch\n"
+        "def model():\n"
+        "    pool = torch.nn.AdaptiveAvgPool2d(1)\n"
+        "    return torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), pool, torch.nn.Flatten()), ['a', 'b']\n"
+        "def number():\n"
+        "    return 3\n"
+    )
+    classifier = load_classifier(f"{path}:model")
+    assert classifier.classes == ("a", "b")
+    with pytest.raises(TypeError, match="int"):
+        load_classifier(f"{path}:number")
+    with pytest.raises(ValueError, match="'other'"):
+        load_classifier(f"{path}:other")
+    with pytest.raises(FileNotFoundError, match="none"):
+        load_classifier(f"{tmp_path / 'none.py'}:model")
+    with pytest.raises(TypeError, match="weights"):
+        load_classifier(f"{path}:model", weights=tmp_path)
+
+
+def test_load_classifier_from_a_python_file_that_imports_a_module_next_to_it(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"layers_of_{name}.py").write_text(
+            f"import torch\nlayer = torch.nn.AdaptiveAvgPool2d(1)\nclasses = ('{name}', 'b', 'c')\n"
+        )
+        (tmp_path / name / "model.py").write_text(
+            "import torch\n"
+            "def load():\n"
+            f"    from layers_of_{name} import classes, layer\n"
+            "    return torch.nn.Sequential(layer, torch.nn.Flatten()), classes\n"
+        )
+    path = list(sys.path)
+    for name in ("first", "second"):
+        assert load_classifier(f"{tmp_path / name / 'model.py'}:load").classes[0] == name
+    assert sys.path == path
+
+
+def test_load_classifier_from_a_folder_of_timm(tmp_path):
+    timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[notebooks]'")
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    model = timm.create_model("resnet18", num_classes=3).eval()
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    config = {
+        "architecture": "resnet18",
+        "num_classes": 3,
+        "label_names": ["cat", "dog", "cow"],
+        "pretrained_cfg": {"input_size": [3, 96, 96], "crop_pct": 0.75, "mean": [0.5] * 3, "std": [0.25] * 3},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    classifier = load_classifier(f"timm:{tmp_path}")
+    assert classifier.classes == ("cat", "dog", "cow")
+    assert (classifier.size, classifier.resize_to) == (96, 128)
+    images = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        expected = model((images - 0.5) / 0.25)
+    torch.testing.assert_close(predict(classifier, images), expected, atol=1e-4, rtol=1e-4)

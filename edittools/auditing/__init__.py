@@ -13,7 +13,6 @@ _MODULES = {
     "contact_sheet": "auditing.windows",
     "examine": "auditing.marks",
     "exemplar_of": "auditing.marks",
-    "load_model": "auditing.sources",
 }
 """The module of each public name."""
 

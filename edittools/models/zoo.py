@@ -1,7 +1,8 @@
-"""The names of classifiers; they can be checked before torch is imported."""
+"""The names of classifiers, and where else classifiers come from; both can be checked before torch is imported."""
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from edittools._checks import suggestion
 
@@ -27,18 +28,46 @@ ZOO: dict[str, str | Callable[..., Any]] = {
 }
 """The function that loads each classifier, by name, or its module and name, so that it is imported when it is used."""
 
+NAME, TIMM, FILE = "name", "timm", "file"
 
-def check_name(name: str) -> None:
-    """Check that there is a classifier of a name.
+
+class Source(NamedTuple):
+    """Where a classifier comes from.
+
+    Attributes:
+        kind: `NAME`, `TIMM`, or `FILE`.
+        name: the name of a classifier, the name or the folder of a model of timm, or the path of a Python file.
+        function: the name of a function of the file; otherwise empty.
+    """
+
+    kind: str
+    name: str
+    function: str = ""
+
+
+def parse_source(source: str) -> Source:
+    """Split the text that says where a classifier comes from; whether timm has a model, only timm itself knows.
+
+    Args:
+        source: a name of `ZOO`, "timm:NAME_OR_FOLDER", or "FILE.py:FUNCTION".
 
     Raises:
-        KeyError: if there is none.
+        KeyError: if there is no classifier of that name.
+        FileNotFoundError: if there is no such file.
     """
-    if name in ZOO:
-        return
-    question = suggestion(name, ZOO)
+    library, _, name = source.partition(":")
+    if library == TIMM and name:
+        return Source(TIMM, name)
+    path, _, function = source.rpartition(":")
+    if path.endswith(".py") and function:
+        if not Path(path).expanduser().is_file():
+            raise FileNotFoundError(f"{path!r} is not a file; pass FILE.py:FUNCTION")
+        return Source(FILE, path, function)
+    if source in ZOO:
+        return Source(NAME, source)
+    question = suggestion(source, ZOO)
     hint = f"{question} " if question else ""
     raise KeyError(
-        f"no classifier {name!r}; {hint}Available: {', '.join(ZOO)}. For a model of your own, use "
-        "Classifier(model, class_names), or on the command line FILE.py:FUNCTION, a function that returns both"
+        f"no classifier {source!r}; {hint}Available: {', '.join(ZOO)}. For a model of your own, pass "
+        "FILE.py:FUNCTION, a function that returns the model and its class names, or use Classifier(model, class_names)"
     )

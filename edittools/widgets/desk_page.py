@@ -20,7 +20,7 @@ from tornado.ioloop import IOLoop
 from traitlets.config import Config
 from voila.app import Voila
 
-from edittools.auditing.sources import load_model
+from edittools.models.load import load_classifier
 from edittools.widgets.desk import Desk
 
 FIRST_PORT = 8866
@@ -95,7 +95,7 @@ def serve_desk(folder: Path, model: str, clean: Path | None = None, retain: Path
 
     Args:
         folder: folder of images, some of which are misclassified.
-        model: the classifier, as for `load_model`.
+        model: the classifier, as for `load_classifier`.
         clean: folder of images on which accuracy is measured.
         retain: folder of images whose predictions should not change.
     """
@@ -142,7 +142,7 @@ def desk_notebook(
 def desk_or_error(folder: str, model: str, clean: str | None = None, retain: str | None = None) -> Widget:
     """Make the desk of the page, or a sentence that says why there is none."""
     try:
-        desk = Desk(load_model(model), folder, clean=clean, retain=retain, keep=True)
+        desk = Desk(load_classifier(model), folder, clean=clean, retain=retain, keep=True)
     except Exception as error:  # models and files fail in any way; voila would hide the error
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         return HTML(f"<p role='alert'>The desk cannot start: {escape(str(message))}</p>")

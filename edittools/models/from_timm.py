@@ -1,21 +1,18 @@
-"""Load a classifier by a name that can be written on the command line."""
+"""Load models of timm, and check that a `Classifier` prepares images as timm does."""
 
-import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
 from edittools._checks import extra, suggestion
 from edittools.classifiers import Classifier
 from edittools.geometry import InputGeometry
 from edittools.models.imagenet import imagenet_classes
-from edittools.models.load import current_device, load_classifier
 
 PREPROCESSING_TOLERANCE = 0.012
 """How much a model's own preprocessing of a photo may differ from ours: root mean square, for pixels in [0, 1].
@@ -25,43 +22,17 @@ pixels by 0.02.
 """
 
 
-def load_model(source: str, device: str | torch.device | None = None) -> Classifier:
-    """Load a classifier by name, from timm, or from a Python file.
-
-    Args:
-        source: one of
-            a name of `edittools.models`, such as "efficientnet_lite0";
-            "timm:NAME", a model of timm, or a folder in which timm has saved one;
-            "FILE.py:FUNCTION", a function without arguments that returns a `Classifier`, or a torch module and its
-            class names.
-        device: device on which it is loaded; by default that of `EDITTOOLS_DEVICE`.
-
-    Returns:
-        The classifier.
+def load_timm(name: str) -> Classifier:
+    """Load a model of timm with its weights, by name or from a folder in which timm has saved one.
 
     Raises:
-        KeyError: if there is no classifier, or no model of timm, of that name.
-        FileNotFoundError: if there is no such file, or if weights are neither on this machine nor can be downloaded.
-        ModuleNotFoundError: if timm is needed and not installed.
-        TypeError: if the function returns something else.
-        ValueError: if no classifier can be made from `source`, or if a model of timm comes with preprocessing that a
-            `Classifier` does not have, such as resizing without keeping proportions.
+        KeyError: if timm has no model of that name.
+        FileNotFoundError: if the weights are neither on this machine nor can be downloaded.
+        ModuleNotFoundError: if timm is not installed.
+        ValueError: if the model comes with preprocessing that a `Classifier` does not have, such as resizing without
+            keeping proportions.
     """
-    library, _, name = source.partition(":")
-    path, _, function = source.rpartition(":")
-    device = torch.device(current_device() if device is None else device)
-    if library == "timm" and name:
-        classifier = _from_timm(name)
-    elif path.endswith(".py"):
-        classifier = _from_file(Path(path).expanduser(), function)
-    else:
-        return load_classifier(source, device)
-    return classifier.to(device)
-
-
-def _from_timm(name: str) -> Classifier:
-    """Load a model of timm with its weights, by name or from a folder."""
-    with extra("auditing", "notebooks"):
+    with extra("models", "notebooks"):
         import timm
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -164,26 +135,6 @@ def _waves() -> Image.Image:
     column = np.arange(400)[None]
     turns = np.stack([column / 90 + row / 400, row / 80 - column / 500, column / 140 + row / 110], axis=2)
     return Image.fromarray(np.round(127.5 + 127.5 * np.sin(2 * np.pi * turns)).astype(np.uint8))
-
-
-def _from_file(path: Path, function: str) -> Classifier:
-    """Call a function of a Python file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{str(path)!r} is not a file; pass FILE.py:FUNCTION")
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    if not hasattr(module, function):
-        raise ValueError(f"{str(path)!r} has no function {function!r}; pass FILE.py:FUNCTION")
-    made = getattr(module, function)()
-    if isinstance(made, Classifier):
-        return made
-    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
-        return Classifier(*made)
-    raise TypeError(
-        f"{function}() of {str(path)!r} returned a {type(made).__name__}; return a Classifier, or a torch module and "
-        "its class names"
-    )
 
 
 def _class_names(count: int) -> list[str]:
