@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edittools._caching import digest_tensors
-from edittools._checks import one_of, suggestion
+from edittools._checks import suggestion
 from edittools._image_checks import check_image
 from edittools._inference import eval_copy, logits_of, without_autocast
 from edittools.geometry import InputGeometry
@@ -43,8 +43,6 @@ class Classifier(nn.Module):
         size: side of the images that the model expects, in pixels; 224 by default.
         resize_to: short side of a photo before its center is cropped, in pixels, see `load_image`; `size * 8 / 7` by
             default.
-        channel_order: "RGB" (the default) or "BGR", the order in which the model takes the channels of an image, and
-            in which `mean` and `std` are given. Images themselves are always RGB.
 
     Raises:
         TypeError: if `model` is not a torch module, or if it is scripted or a `Classifier`.
@@ -63,7 +61,6 @@ class Classifier(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
         size: int = IMAGENET_SIZE,
         resize_to: int | None = None,
-        channel_order: str = "RGB",
     ) -> None:
         super().__init__()
         inner = _without_wrappers(model)
@@ -98,7 +95,6 @@ class Classifier(nn.Module):
         self.classes = tuple(numbered(classes))
         self.size = geometry.size
         self.resize_to = geometry.resize_to
-        self.channel_order = one_of(channel_order, ("RGB", "BGR"), "channel_order")
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.eval()
@@ -115,15 +111,14 @@ class Classifier(nn.Module):
             images: `(B, 3, H, W)` in [0, 1].
 
         Returns:
-            The images with channels in the model's order, normalized by `mean` and `std`, in the precision of the
-            model's first floating-point weight.
+            The images, normalized by `mean` and `std`, in the precision of the model's first floating-point weight.
 
         Raises:
             ValueError: if the images do not have this shape or range.
         """
         floating_types = (parameter.dtype for parameter in self.model.parameters() if parameter.is_floating_point())
         dtype = next(floating_types, images.dtype)
-        return normalize_images(images, self.mean, self.std, self.channel_order, self.device, dtype)
+        return normalize_images(images, self.mean, self.std, self.device, dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits `(B, classes)` of images `(B, 3, H, W)` in [0, 1].
@@ -163,15 +158,10 @@ def _check_batch_norms(model: nn.Module) -> None:
             )
 
 
-def normalize_images(
-    images: Tensor, mean: Tensor, std: Tensor, channel_order: str, device: torch.device, dtype: torch.dtype
-) -> Tensor:
+def normalize_images(images: Tensor, mean: Tensor, std: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Check a batch of images `(B, 3, H, W)` in [0, 1], and normalize it; see `Classifier.normalize`."""
     check_image(images, "the batch of images", 4)
-    images = images.to(device)
-    if channel_order == "BGR":
-        images = images.flip(1)
-    return ((images - mean.to(device)) / std.to(device)).to(dtype)
+    return ((images.to(device) - mean.to(device)) / std.to(device)).to(dtype)
 
 
 def usual_batch_size(classifier: Classifier) -> int:
@@ -275,7 +265,7 @@ def fingerprint_beside_weights(classifier: Classifier, weights: Mapping[str, Ten
     names = [name for name, _ in classifier.model.named_buffers() if name not in saved]
     buffers = {name: tensors[name] for name in names}
     normalization = f"{classifier.mean.flatten().tolist()} {classifier.std.flatten().tolist()}"
-    content = f"{digest_tensors(buffers.values(), buffers)} {normalization} {classifier.channel_order}"
+    content = f"{digest_tensors(buffers.values(), buffers)} {normalization}"
     return hashlib.sha256(content.encode()).hexdigest()
 
 

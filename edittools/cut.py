@@ -271,8 +271,8 @@ class Cut:
         """Normalize images as the classifier does; with a copy of the weights, as it did when the cut got the copy."""
         if self.weights is None:
             return self.classifier.normalize(images)
-        mean, std, channel_order = self._preprocessing
-        return normalize_images(images, mean, std, channel_order, self.weight.device, self.weight.dtype)
+        mean, std = self._preprocessing
+        return normalize_images(images, mean, std, self.weight.device, self.weight.dtype)
 
     def _compute(
         self, node: fx.Node, state: State, output: Tensor | None = None, parameters: Mapping[str, Tensor] | None = None
@@ -303,9 +303,9 @@ class Cut:
         return [name for name, _ in self.model.named_parameters() if name in later]
 
 
-def _preprocessing_of(classifier: Classifier) -> tuple[Tensor, Tensor, str]:
-    """Copy the mean, the standard deviation and the channel order of a classifier."""
-    return classifier.mean.clone(), classifier.std.clone(), classifier.channel_order
+def _preprocessing_of(classifier: Classifier) -> tuple[Tensor, Tensor]:
+    """Copy the mean and the standard deviation of a classifier."""
+    return classifier.mean.clone(), classifier.std.clone()
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> str:

@@ -37,17 +37,6 @@ def test_fingerprint_of_a_mean_in_another_type(tiny):
     assert len(same) == 1
 
 
-def test_classifier_of_channel_order(photos32):
-    convolution = nn.Conv2d(3, 4, 32)
-    model = nn.Sequential(convolution, nn.Flatten())
-    bgr = Classifier(model, list("abcd"), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), 32, channel_order="BGR")
-    rgb = Classifier(copy.deepcopy(model), list("abcd"), (0.3, 0.2, 0.1), (0.7, 0.6, 0.5), 32)
-    rgb.model[0].weight.data = convolution.weight.data.flip(1)
-    torch.testing.assert_close(predict(bgr, photos32), predict(rgb, photos32), atol=1e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match="channel_order 'GBR'.*RGB, BGR"):
-        Classifier(model, list("abcd"), channel_order="GBR")
-
-
 @pytest.mark.parametrize("wrap", [lambda classifier: classifier, nn.DataParallel, torch.compile])
 def test_classifier_of_classifier_is_refused(wrap):
     inner = Classifier(nn.Identity(), ("ant", "bee"), size=240)
