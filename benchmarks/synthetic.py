@@ -58,7 +58,7 @@ QUICK = syn.CaseSettings(
     exemplars=1,
     least_errors=1,
     strengths=(1.0,),
-    editing={"editing": [{"rank": 1, "objective": "least_squares", "reference_weight": 30.0}]},
+    editing={"editing": [{"rank": 1, "reference_weight": 30.0}]},
     finetuning=[{"rate": 3e-3, "steps": 5}],
 )
 """What is tried with `--quick`."""

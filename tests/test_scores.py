@@ -42,11 +42,6 @@ def test_candidate_that_diverges_is_not_selected():
     assert scores.best().params["layer"] == "layer 1"
 
 
-def test_trade_off_leaves_out_what_another_candidate_beats():
-    scores = table([[0.1], [0.3], [0.4]], [[0.5], [0.2], [0.3]])
-    assert scores.trade_off().layer.tolist() == ["layer 1", "layer 0"]
-
-
 def test_cross_validated_predicts_each_image_by_the_candidate_selected_without_its_fold():
     """Candidate 0 is best on fold 0 only, candidate 1 on fold 1 only, and candidate 2 is second on both."""
     marked = [[0.0, 0.0, 9.0, 9.0], [9.0, 9.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]]

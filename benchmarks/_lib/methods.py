@@ -39,9 +39,7 @@ RATES = (1e-4, 1e-3, 1e-2)
 
 OTHER_METHODS = (
     replace(
-        METHODS[EDIT].trying(
-            [{"rank": None, "objective": "least_squares", "reference_weight": weight} for weight in WEIGHTS], STRENGTHS
-        ),
+        METHODS[EDIT].trying([{"rank": None, "reference_weight": weight} for weight in WEIGHTS], STRENGTHS),
         name=FULL_RANK,
     ),
     replace(RIVALS["projection"].trying(strengths=STRENGTHS), name=PROJECTION),

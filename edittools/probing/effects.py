@@ -140,7 +140,7 @@ class Probe:
             keys = ["classifier", *keys]
         marks_objects = {"class", "concept"} <= set(keys)  # otherwise the rows of objects are left out
         table = self.table if marks_objects else self.table[~self.table["is_object"]]
-        units = self._by_image(table, keys, measure, independent=True)
+        units = self._by_image(table, keys, measure)
         rows = []
         for group, scores in units.groupby(keys, sort=False):
             if len(scores) >= least_images:
@@ -159,17 +159,16 @@ class Probe:
                 result.loc[family.index, "q"] = false_discovery_control(family["p"])
         return result
 
-    def _by_image(
-        self, table: pd.DataFrame, keys: Sequence[str], measure: str, independent: bool = False
-    ) -> pd.DataFrame:
+    def _by_image(self, table: pd.DataFrame, keys: Sequence[str], measure: str) -> pd.DataFrame:
         """Average the scores of each image over its textures.
+
+        With the control "in place", the textures to which an earlier image of the group was transformed are left out of
+        `paired` and `controlled`, so that images are independent.
 
         Args:
             table: rows of the table.
             keys: columns of the table that define a group.
             measure: see `effects`.
-            independent: with the control "in place", leave out of `paired` and `controlled` the textures to which an
-                earlier image of the group was transformed.
 
         Returns:
             One row for each group and image, with the scores `untouched`, `changed`, `controlled`, and `paired`, which
@@ -180,7 +179,7 @@ class Probe:
         scored = table.assign(**scores)
         if self.control == "in place":
             in_place = table["material"] == table["concept"]
-            is_used = _first_uses(table, keys) if independent else pd.Series(True, table.index)
+            is_used = _first_uses(table, keys)
             image_keys = [table[key] for key in ("classifier", "image", "concept")]
             control_scores = scores["changed"].where(in_place & is_used).groupby(image_keys)
             controlled = control_scores.transform("mean").where(is_used)
@@ -319,59 +318,6 @@ class Probe:
         texture = (concept, int(control["variant"]))
         images, _ = self.concepts.counterfactual(int(row["image"]), concept, [texture], control=False)
         return [View(f"another {concept}", images[0], control["after"], control["p_after"])]
-
-    def changes(self) -> pd.DataFrame:
-        """Compare the probability of the correct class between the classifier named "before" and each of the others.
-
-        An edit has weakened a rule if `changed` is positive, and `untouched` and `control` are not negative.
-
-        Returns:
-            One row for each other classifier, over the images that were probed with both, with the columns
-            `images`: number of images;
-            `untouched`, `control`, `changed`: mean gain in the probability of the correct class for the image, for the
-            control, and for the image with the concept transformed;
-            `low`, `high`, `p`: 95% interval of `changed`, and the two-sided p-value of Wilcoxon's signed-rank
-            test;
-            `effect before`, `effect after`: mean effect of the concepts on the probability, with the classifier
-            "before" and with the other one.
-
-        Raises:
-            KeyError: if no classifier is named "before".
-            ValueError: if the correct class of an image differs between classifiers, or if no image has a control.
-        """
-        rows = self.table[~self.table["is_object"]]
-        names = rows["classifier"].unique().tolist()
-        if "before" not in names:
-            raise KeyError(
-                f"no classifier is named 'before', only {', '.join(names)}; probe {{'before': classifier, 'edited': …}}"
-            )
-        if (rows.groupby("image")["class"].nunique() > 1).any():
-            raise ValueError(
-                "the correct class of an image differs between classifiers; use a probe with labels='given'"
-            )
-        units = self._by_image(rows, ["classifier"], "probability").dropna(subset="controlled")
-        if units.empty:
-            raise ValueError(f"no image has a control {self.control!r}; use a probe with the other kind of control")
-        units = units.set_index("image")
-        first = units[units["classifier"] == "before"]
-        comparisons = {}
-        for name, second in units[units["classifier"] != "before"].groupby("classifier", sort=False):
-            images = first.index.intersection(second.index)
-            scores_before = first.loc[images, ["untouched", "controlled", "paired"]]
-            scores_after = second.loc[images, ["untouched", "controlled", "paired"]]
-            gained = scores_after - scores_before
-            low, high = mean_interval(gained["paired"])
-            comparisons[name] = [
-                len(images),
-                *gained.mean(),
-                low,
-                high,
-                signed_rank(gained["paired"]),
-                (scores_before["controlled"] - scores_before["paired"]).mean(),
-                (scores_after["controlled"] - scores_after["paired"]).mean(),
-            ]
-        columns = ["images", "untouched", "control", "changed", "low", "high", "p", "effect before", "effect after"]
-        return pd.DataFrame.from_dict(comparisons, orient="index", columns=columns).rename_axis("classifier")
 
 
 def _scores(table: pd.DataFrame, measure: str) -> dict[str, pd.Series]:

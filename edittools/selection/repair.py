@@ -16,7 +16,6 @@ from edittools.edits import copied
 from edittools.exemplars import PLACES, Exemplars, all_exemplars, named_exemplars
 from edittools.images import Images, LabelledImages
 from edittools.layers import check_layers
-from edittools.moments import SecondMoment
 from edittools.selection.assessment import Assessment
 from edittools.selection.checks import exemplar_checks, warn_about
 from edittools.selection.finetuning import finetune_without_labels
@@ -34,7 +33,6 @@ def repair(
     retain: Images | Mapping[str, Images] | None = None,
     source: str = SAMPLE,
     layers: Sequence[str] | None = None,
-    moments: Mapping[str, SecondMoment] | None = None,
     select_by: str = HOSTS,
     where: str = "anywhere",
     finetuning: bool = False,
@@ -60,7 +58,6 @@ def repair(
         source: how the images with the concept were chosen: "sample" for any of them, right and wrong, or "failures" if
             they were chosen because they are misclassified, so that what an edit breaks among them cannot be seen.
         layers: names of the layers to edit; by default all of `candidate_layers`.
-        moments: the second moments of ordinary images by layer, if they were measured before.
         select_by: "hosts"; "exemplar": the edit with default settings, in the layer in which x' comes to be predicted
             most like x; or "labels": the images with the concept select by their cross-entropy, and are measured by
             cross-validation.
@@ -100,7 +97,6 @@ def repair(
         named,
         splits.images,
         layers=names,
-        moments=moments,
         select_by=select_by,
         where=where,
         seed=seed,

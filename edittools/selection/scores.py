@@ -111,12 +111,6 @@ class Scores:
         values = {name: column.tolist() for name, column in columns.items()}
         return pd.DataFrame(rows).assign(**values).sort_values("objective", ignore_index=True)
 
-    def trade_off(self) -> pd.DataFrame:
-        """List the candidates that no other one beats both with the mark and without it, the most careful one first."""
-        table = self.table().sort_values(["clean", "marked"], ignore_index=True)
-        best_so_far = table.marked.cummin().shift(fill_value=float("inf"))
-        return table[table.marked < best_so_far].reset_index(drop=True)
-
     def without(self, is_held_out: Tensor) -> "Scores":
         """Leave out images with the mark, `(N,)` booleans, as for a fold that measures."""
         kept = ~is_held_out

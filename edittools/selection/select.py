@@ -98,7 +98,6 @@ def select_edit(
     images: Images,
     *,
     layers: Sequence[str] | None = None,
-    moments: Mapping[str, SecondMoment] | None = None,
     select_by: str = HOSTS,
     where: str = "anywhere",
     seed: int = 0,
@@ -122,7 +121,6 @@ def select_edit(
         images: ordinary images without labels, at least 50, better 200 or more, some of the class that the mark stands
             for. They also define C.
         layers: names of the layers to edit; by default all of `candidate_layers`.
-        moments: the second moments of ordinary images by layer, if they were measured before.
         select_by: "hosts"; or "exemplar": the edit with default settings, in the layer in which x' comes to be
             predicted most like x.
         where: where marks are pasted: "anywhere", or "in place" for a material that has its place in images. It is then
@@ -152,7 +150,6 @@ def select_edit(
         exemplars,
         images,
         layers=layers,
-        moments=moments,
         select_by=select_by,
         where=where,
         seed=seed,
@@ -192,6 +189,8 @@ def select(
 
     If it is interrupted after the first candidate was scored, the best one until then is returned, and
     `Scores.is_complete` is False; before that, `Ended` is raised.
+
+    `moments` are the second moments of ordinary images by layer, if they were measured before, as on the desk.
     """
     named = named_exemplars(exemplars, check_classifier(classifier))
     names = check_layers(classifier, layers)

@@ -926,7 +926,6 @@ class EditSession:
             retain=finding.retain,
             source=self.source,
             layers=self.candidate_layers,
-            moments=self._moments,
             progress=progress,
         )
         fix = replace(fix, in_words=True, not_compared="fine-tuning was not compared")

@@ -60,16 +60,10 @@ FINETUNING = [{"rate": rate, "steps": 20} for rate in (3e-4, 3e-3, 3e-2)]
 FINETUNING_STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 """How far fine-tuning moves from the original weights to the fine-tuned ones (WiSE-FT, PAINT)."""
 
-LEAST_SQUARES = [
-    {"rank": rank, "objective": "least_squares", "reference_weight": weight}
-    for rank, weight in product(RANKS, (0.0, 10.0, 30.0))
-]
+LEAST_SQUARES = [{"rank": rank, "reference_weight": weight} for rank, weight in product(RANKS, (0.0, 10.0, 30.0))]
 """The settings of edits of low rank that are tried."""
 
-FULL_RANK = [
-    {"rank": None, "objective": "least_squares", "reference_weight": weight}
-    for weight in (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)
-]
+FULL_RANK = [{"rank": None, "reference_weight": weight} for weight in (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)]
 """The settings of edits of full rank that are tried: with a penalty on reference outputs, the objective of MEMIT."""
 
 

@@ -108,7 +108,7 @@ def found_rule(model: str) -> None:
     edit = _select(scenario)
     unseen = concepts.parted(rule["concept"], rule["material"])[1].subset(numbers["target_test"])
     named = {"before": classifier, "edited": edit.edited(classifier)}
-    assert len(probe(named, unseen, replace(settings, labels="given")).changes())
+    assert len(probe(named, unseen, replace(settings, labels="given")).table)
 
 
 SCENARIOS = {scenario.__name__: scenario for scenario in (snow, typographic, synthetic, found_rule)}
