@@ -12,6 +12,7 @@ import json
 import time
 from pathlib import Path
 
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -51,6 +52,16 @@ def compared(classifier: et.Classifier, edited: et.Classifier, data: LabelledIma
     return Comparison(before, after)
 
 
+def by_class(comparison: Comparison, data: LabelledImages) -> pd.DataFrame:
+    """Count images, errors, and corrected and broken predictions, class by class."""
+    rows = {}
+    for label in data.labels.unique().tolist():
+        is_member = data.labels == label
+        rows[data.classes[label]] = Comparison(comparison.before[is_member], comparison.after[is_member]).row()
+    columns = ["images", "errors before", "errors after", "corrected", "broken"]
+    return pd.DataFrame.from_dict(rows, orient="index")[columns]
+
+
 def main() -> None:
     """Run notebook 01 in short."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
@@ -74,10 +85,8 @@ def main() -> None:
     test = splits.target_test
     before, after = (et.predict(network, test).argmax(dim=1) for network in (classifier, edited))
     result = Comparison(before != test.labels, after != test.labels)
-    table = et.by_class(result, test.labels, classifier.classes)
-    columns = ["images", "errors before", "errors after", "corrected", "broken"]
     print("Vehicles on snow, no class of the exemplar among them (test images):\n")
-    print(table[columns].to_string())
+    print(by_class(result, test).to_string())
     errors = int(result.before.sum())
     print(f"\nin total: {result.corrected} of {errors} errors corrected, {result.broken} correct predictions broken")
     clean, exceptions = (compared(classifier, edited, data) for data in (splits.clean_test, splits.retain_test))

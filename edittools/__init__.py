@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edittools.geometry import InputGeometry
     from edittools.image_files import load_image, load_mask, save_mask
     from edittools.images import LabelledImages, LazyImages
-    from edittools.metrics import Comparison, by_class, error_rate, mcnemar, misclassified, predict
+    from edittools.metrics import Comparison, error_rate, mcnemar, misclassified, predict
     from edittools.moments import SecondMoment, second_moments
     from edittools.rewriting import rewrite
 
@@ -45,7 +45,7 @@ _NAMES = {
     "geometry": ("InputGeometry",),
     "image_files": ("load_image", "load_mask", "save_mask"),
     "images": ("LabelledImages", "LazyImages"),
-    "metrics": ("Comparison", "by_class", "error_rate", "mcnemar", "misclassified", "predict"),
+    "metrics": ("Comparison", "error_rate", "mcnemar", "misclassified", "predict"),
     "moments": ("SecondMoment", "second_moments"),
     "rewriting": ("rewrite",),
     "models": ("load_classifier",),
@@ -70,7 +70,6 @@ __all__ = [
     "Record",
     "SecondMoment",
     "applied_edits",
-    "by_class",
     "editable_layers",
     "error_rate",
     "fingerprint",

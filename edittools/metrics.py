@@ -1,10 +1,8 @@
 """Predictions and error rates, and the changes that an edit makes, with intervals and paired tests."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot, nan, sqrt
 from statistics import NormalDist
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,9 +11,6 @@ from edittools._inference import eval_copy, logits_of, without_autocast
 from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_classifier, remap_labels, usual_batch_size
 from edittools.images import Images, LabelledImages, in_batches
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SIGNS = {"correct": "✓", "misclassified": "✗", "corrected": "+", "broken": "−"}
 """The sign of each state of an image, for readers who do not tell its color, see `state_of`."""
@@ -278,36 +273,6 @@ def _clopper_pearson(count: float, total: float) -> tuple[float, float]:
     low = float(betaincinv(count, total - count + 1, 0.025)) if count else 0.0
     high = float(betaincinv(count + 1, total - count, 0.975)) if count < total else 1.0
     return low, high
-
-
-def by_class(comparison: Comparison, labels: Tensor, classes: Sequence[str]) -> "pd.DataFrame":
-    """Tabulate a comparison class by class.
-
-    Args:
-        comparison: of N images.
-        labels: `(N,)`, indices into `classes`.
-        classes: the names of the classes.
-
-    Returns:
-        One row per class that occurs, and a last row `all`: the columns of `Comparison.row`, and the error rates before
-        and after with their Wilson intervals.
-    """
-    import pandas as pd
-
-    groups = [(classes[label], labels == label) for label in labels.unique().tolist()]
-    groups.append(("all", torch.ones_like(labels, dtype=torch.bool)))
-    rows = []
-    for name, is_member in groups:
-        part = Comparison(comparison.before[is_member], comparison.after[is_member])
-        row = {"class": name, **part.row()}
-        for time in ("before", "after"):
-            errors = row[f"errors {time}"]
-            row[f"error rate {time}"] = errors / row["images"] if row["images"] else nan
-            low, high = wilson(errors, row["images"])
-            row[f"low {time}"] = low
-            row[f"high {time}"] = high
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("class")
 
 
 def label_margins(logits: Tensor, labels: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, by_class, error_rate, mcnemar, misclassified, predict, wilson
+from edittools.metrics import Comparison, error_rate, mcnemar, misclassified, predict, wilson
 from edittools.probing.effects import signed_rank
 
 
@@ -66,25 +66,11 @@ def test_signed_rank_against_scipy():
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
-def test_by_class_adds_up(pairs):
+def test_row_of_a_comparison_adds_up(pairs):
     before, after = (torch.tensor(column) for column in zip(*pairs, strict=True))
     comparison = Comparison(before, after)
     row = comparison.row()
     assert row["errors after"] == row["errors before"] - comparison.corrected + comparison.broken
-    labels = torch.arange(len(pairs)) % 2
-    table = by_class(comparison, labels, ["even", "odd"])
-    assert table.loc["all", "corrected"] == table.corrected[:-1].sum() == comparison.corrected
-    assert (table["low after"] <= table["error rate after"] + 1e-9).all()
-    assert (table["error rate after"] <= table["high after"] + 1e-9).all()
-
-
-def test_by_class_of_no_images():
-    none = torch.zeros(0, dtype=torch.bool)
-    table = by_class(Comparison(none, none), torch.zeros(0, dtype=torch.long), ["even", "odd"])
-    assert table.index.tolist() == ["all"] and table.loc["all", "images"] == 0
-    for time in ("before", "after"):
-        assert math.isnan(table.loc["all", f"error rate {time}"])
-        assert (table.loc["all", f"low {time}"], table.loc["all", f"high {time}"]) == (0, 1)
 
 
 def test_error_rate_in_training_mode(tiny, photos32):

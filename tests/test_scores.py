@@ -1,4 +1,4 @@
-"""The score table: its objective, the selection from it, the trade-off, and cross-validation."""
+"""The score table: its objective, the selection from it, and cross-validation."""
 
 import pytest
 import torch
