@@ -12,10 +12,6 @@ Tell = Callable[[str], None]
 """Is called with a description of each step, and with each file that is left out."""
 
 
-class Ended(KeyboardInterrupt):
-    """Ctrl-C, or the update of a progress bar, has ended a computation; what was computed until then may be kept."""
-
-
 def bar_of(progress: Progress | None, iterable: Iterable[Any] | None = None, **options: Any) -> Any:
     """Make a bar, which disappears at its end.
 
@@ -32,18 +28,3 @@ def bar_of(progress: Progress | None, iterable: Iterable[Any] | None = None, **o
     if not callable(progress):
         raise TypeError(f"progress={progress!r} makes no bars; pass a class like tqdm.auto.tqdm, or None for no bars")
     return progress(iterable, leave=False, **options)
-
-
-def advance(bar: Any, count: int = 1) -> None:
-    """Update a bar.
-
-    Args:
-        count: how much was done.
-
-    Raises:
-        Ended: if the update raises an exception.
-    """
-    try:
-        bar.update(count)
-    except Exception as error:
-        raise Ended("the progress bar has ended the computation") from error

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from edittools._checks import check_number
 from edittools._image_checks import check_image, described
-from edittools._progress import Progress, advance, bar_of
+from edittools._progress import Progress, bar_of
 from edittools.geometry import HasInputSize, InputGeometry
 from edittools.image_files import load_image
 
@@ -192,7 +192,6 @@ def in_batches(images: Images, size: int = 64, bar: str = "", progress: Progress
         bar: name of the progress bar.
 
     Raises:
-        KeyboardInterrupt: if the `update` of the bar raises an exception.
         ValueError: if `size` is not a whole number of at least 1.
     """
     pixels = pixels_of(images)
@@ -207,7 +206,7 @@ def batches_of(count: int, size: int = 64, bar: str = "", progress: Progress | N
         for start in range(0, count, size):
             stop = min(start + size, count)
             yield slice(start, stop)
-            advance(shown, stop - start)
+            shown.update(stop - start)
 
 
 def size_of(images: Images) -> tuple[int, int] | None:

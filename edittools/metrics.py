@@ -41,7 +41,6 @@ def predict(
         The logits `(N, classes)`, on the CPU.
 
     Raises:
-        KeyboardInterrupt: if the `update` of the bar raises an exception.
         TypeError: if the images are neither a tensor nor `LazyImages` nor `LabelledImages`.
         ValueError: if the images are not in [0, 1], or if the model does not return one logit per class.
     """

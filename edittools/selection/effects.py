@@ -116,11 +116,7 @@ class EditedPredictions:
     @torch.no_grad()
     @without_autocast()
     def of(self, images: Images, progress: Progress | None = None) -> Tensor:
-        """Return the predicted classes, `(1 + edits, N)`: without an edit first; -1 where logits hold NaN.
-
-        Raises:
-            KeyboardInterrupt: after Ctrl-C, or if the `update` of the bar raises an exception.
-        """
+        """Return the predicted classes, `(1 + edits, N)`: without an edit first; -1 where logits hold NaN."""
         name = f"{self.cut.layer}.weight"
         parts = []
         for batch in in_batches(images, usual_batch_size(self.cut.classifier), "measuring the edit", progress):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from edittools._inference import logits_of, without_autocast
-from edittools._progress import Progress, advance, bar_of
+from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar, all_exemplars
@@ -48,13 +48,11 @@ class Finetuned:
         edit: the change of all weights.
         settings: the selected `rate`, `steps` and `weight`.
         scores: the score table of all candidates, on the hosts that select an edit.
-        complete: whether all candidates were tried; False if it was interrupted.
     """
 
     edit: Edit
     settings: Mapping[str, float]
     scores: Scores
-    complete: bool = True
 
 
 @without_autocast()
@@ -81,11 +79,9 @@ def finetune_without_labels(
         progress: a class like `tqdm.tqdm`, for a bar.
 
     Returns:
-        The selected network as an edit of all weights. If it was interrupted after the first candidate was scored, it
-        is the best one until then, and `complete` is False.
+        The selected network as an edit of all weights.
 
     Raises:
-        KeyboardInterrupt: if it was interrupted before.
         ValueError: if the selection has no hosts.
     """
     hosts = selection.hosts
@@ -99,42 +95,35 @@ def finetune_without_labels(
     candidates: list[Candidate] = []
     marked: list[Tensor] = []
     clean: list[Tensor] = []
-    complete = True
     with bar_of(progress, total=len(rates) * max(CHECKPOINTS), desc="fine-tuning", unit="step") as bar:
-        try:
-            for rate in rates:
-                training = _Training(classifier, images, target, exemplars, where, rate, seed)
-                for steps in range(1, max(CHECKPOINTS) + 1):
-                    training.step()
-                    advance(bar)
-                    if steps not in CHECKPOINTS:
-                        continue
-                    edit = training.edit()
-                    for weight in WEIGHTS:
-                        network = training.interpolated(weight)
-                        with_mark = predict(network, hosts.select.marked).log_softmax(dim=1)
-                        without_mark = predict(network, hosts.select.images).log_softmax(dim=1)
-                        params = {"method": FINETUNING, "rate": rate, "steps": steps, "weight": weight}
-                        candidates.append(Candidate(edit, params, weight))
-                        marked.append(divergence(hosts.select.original, with_mark))
-                        clean.append(divergence(hosts.select.original, without_mark))
-        except KeyboardInterrupt:
-            if not clean:
-                raise
-            complete = False
+        for rate in rates:
+            training = _Training(classifier, images, target, exemplars, where, rate, seed)
+            for steps in range(1, max(CHECKPOINTS) + 1):
+                training.step()
+                bar.update()
+                if steps not in CHECKPOINTS:
+                    continue
+                edit = training.edit()
+                for weight in WEIGHTS:
+                    network = training.interpolated(weight)
+                    with_mark = predict(network, hosts.select.marked).log_softmax(dim=1)
+                    without_mark = predict(network, hosts.select.images).log_softmax(dim=1)
+                    params = {"method": FINETUNING, "rate": rate, "steps": steps, "weight": weight}
+                    candidates.append(Candidate(edit, params, weight))
+                    marked.append(divergence(hosts.select.original, with_mark))
+                    clean.append(divergence(hosts.select.original, without_mark))
     scores = Scores(
-        candidates[: len(clean)],
-        torch.stack(marked[: len(clean)]),
+        candidates,
+        torch.stack(marked),
         torch.stack(clean),
         before=divergence(hosts.select.original, hosts.select.with_mark),
         is_own=hosts.select.is_own,
         counts=~hosts.select.shows_mark,
-        is_complete=complete,
         seconds=time.process_time() - started,
     )
     best = scores.best()
     settings = {name: value for name, value in best.params.items() if name != "method"}
-    return Finetuned(best.scaled, settings, scores, complete)
+    return Finetuned(best.scaled, settings, scores)
 
 
 class _Training:

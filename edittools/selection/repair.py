@@ -103,8 +103,6 @@ def repair(
         progress=progress,
         concept=splits.joined_concept if select_by == LABELS else None,
     )
-    if not selection.scores.is_complete:
-        raise KeyboardInterrupt("the selection was interrupted")
     finetuned = None
     not_compared = "fine-tuning was not compared; pass finetuning=True to compare it"
     if finetuning and select_by == EXEMPLAR:
@@ -112,8 +110,6 @@ def repair(
         warn(not_compared)
     elif finetuning:
         finetuned = finetune_without_labels(classifier, selection, where=where, seed=seed, progress=progress)
-        if not finetuned.complete:
-            raise KeyboardInterrupt("fine-tuning was interrupted")
         not_compared = ""
     return Assessment(
         copied(classifier),  # images are measured later, whatever happens to the classifier

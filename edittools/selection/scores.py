@@ -55,7 +55,6 @@ class Scores:
         is_own: which images with the mark are of the mark's own class, `(N,)` booleans.
         counts: which images without the mark count, `(M,)` booleans; one that may show the mark does not.
         predicted: the predicted class of each labeled image with the mark, `(C, N)`; None for hosts.
-        is_complete: whether all candidates were scored; False if the scoring was interrupted.
         seconds: the CPU time that it took to make the candidates and to score them.
     """
 
@@ -66,7 +65,6 @@ class Scores:
     is_own: Tensor
     counts: Tensor
     predicted: Tensor | None = None
-    is_complete: bool = True
     seconds: float = field(default=float("nan"), compare=False)
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from edittools._checks import one_of, warn
 from edittools._inference import refuse_inference_mode, without_autocast
 from edittools._ledger import Weights
-from edittools._progress import Progress, advance, bar_of
+from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier, check_classifier, remap_labels
 from edittools.cut import Cut, State, cut_all, states_at
 from edittools.edits import Edit
@@ -133,7 +133,6 @@ def select_edit(
 
     Raises:
         KeyError: if the model has no layer of that name.
-        KeyboardInterrupt: after Ctrl-C, or if the `update` of the bar raises an exception.
         RuntimeError: under `torch.inference_mode()`.
         TypeError: if an exemplar is not an `Exemplar`, or if the images have labels or are no set of images.
         ValueError: if images or exemplars do not have the size of the classifier's input, if the images show fewer than
@@ -155,8 +154,6 @@ def select_edit(
         seed=seed,
         progress=progress,
     )
-    if not selection.scores.is_complete:
-        raise KeyboardInterrupt("the selection was interrupted")
     if not selection.lowers_objective:
         warn(
             "no edit makes predictions for images with the mark more like those without it; the selected one is the "
@@ -187,9 +184,6 @@ def select(
     takes the place of the divergence of hosts with the mark. `methods` are tried instead of edits that are selected
     from exemplars and hosts: all settings and strengths of each, in each layer, with the exemplars.
 
-    If it is interrupted after the first candidate was scored, the best one until then is returned, and
-    `Scores.is_complete` is False; before that, `Ended` is raised.
-
     `moments` are the second moments of ordinary images by layer, if they were measured before, as on the desk.
     """
     named = named_exemplars(exemplars, check_classifier(classifier))
@@ -208,24 +202,18 @@ def select(
     if methods is not None:
         total = count * sum(len(method.settings) * len(method.strengths) for method in methods)
     ranking: list[Ranked] = []
-    is_complete = True
     with bar_of(progress, total=total, desc="selecting an edit", unit="step") as bar:
         scored = Scored(selecting, bar)
-        try:
-            sites = _Sites(cuts, reference, moments)
-            if methods is not None:
-                _score_methods(sites, named, methods, scored)
+        sites = _Sites(cuts, reference, moments)
+        if methods is not None:
+            _score_methods(sites, named, methods, scored)
+        else:
+            ranking.extend(_rank(sites, named, hosts, scored))
+            if hosts is None:
+                _score_by_exemplar(ranking, scored)
             else:
-                ranking.extend(_rank(sites, named, hosts, scored))
-                if hosts is None:
-                    _score_by_exemplar(ranking, scored)
-                else:
-                    _score_by_images(sites, ranking, hosts, scored)
-        except KeyboardInterrupt:
-            if not len(scored):
-                raise
-            is_complete = False
-    scores = scored.table(is_complete, time.process_time() - started)
+                _score_by_images(sites, ranking, hosts, scored)
+    scores = scored.table(time.process_time() - started)
     best = scores.best()
     return Selection(best.scaled, best, scores, hosts, named, [one.row for one in ranking])
 
@@ -533,17 +521,13 @@ class Scored:
 
     def add(self, candidate: Candidate, marked: Tensor, clean: Tensor, predicted: Tensor | None = None) -> None:
         """Add what a candidate does: the losses of images with and without the mark, and the classes of the former."""
-        self._rows.append((candidate, marked, clean, predicted))  # at once, since Ctrl-C may come at any moment
+        self._rows.append((candidate, marked, clean, predicted))
 
     def step(self) -> None:
-        """Update the bar.
+        """Update the bar."""
+        self._bar.update()
 
-        Raises:
-            Ended: if that raises an exception.
-        """
-        advance(self._bar)
-
-    def table(self, is_complete: bool = True, seconds: float = float("nan")) -> Scores:
+    def table(self, seconds: float = float("nan")) -> Scores:
         """Return the score table."""
         selecting = self.selecting
         candidates, marked, clean, predicted = zip(*self._rows, strict=True)
@@ -555,6 +539,5 @@ class Scored:
             selecting.is_own,
             selecting.counts,
             torch.stack(predicted) if selecting.labels is not None else None,
-            is_complete,
             seconds,
         )

@@ -912,7 +912,6 @@ class EditSession:
         Raises:
             ValueError: if nothing is marked, if there are no `clean` images or too few of them, or if the weights were
                 changed.
-            KeyboardInterrupt: if a bar ended it.
         """
         exemplar = exemplar or self.exemplar
         finding = self.finding(exemplar)
@@ -944,7 +943,6 @@ class EditSession:
 
         Raises:
             ValueError: if the last edit was not selected by `search`, or if the weights were changed.
-            KeyboardInterrupt: if a bar ended it.
         """
         searched = self.searched
         self._weights.check()
