@@ -23,11 +23,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from edittools._inference import (
-    NotIsolatedError,
     NotLogitsError,
     eval_copy,
     logits_of,
-    shallow_copy,
     without_autocast,
 )
 from edittools._positions import Grid, Place, grids_of, op_name, sizes
@@ -344,8 +342,7 @@ def check_logits(logits: Tensor, model: nn.Module, images: Tensor, classes: int,
     Raises:
         ValueError: if they differ.
     """
-    with eval_copy(model) as copied:
-        own = logits_of(copied, images, classes)
+    own = logits_of(eval_copy(model), images, classes)
     rounded = logits.is_cuda or any(isinstance(module, nn.MultiheadAttention) for module in model.modules())
     near = 1e-4 * float(own.abs().max()) if rounded else 0.0
     if logits.shape != own.shape or not torch.allclose(logits, own, rtol=0, atol=near, equal_nan=True):
@@ -371,7 +368,7 @@ def _reason_of(error: Exception) -> str:
         if sign in str(error).lower():
             return reason
     first_line, *_ = str(error).strip().splitlines() or ["no reason given"]
-    return first_line if isinstance(error, NotIsolatedError) else f"{type(error).__name__}: {first_line}"
+    return f"{type(error).__name__}: {first_line}"
 
 
 def _is_of_torch(hook: Any) -> bool:
@@ -384,7 +381,7 @@ class _Logits(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = shallow_copy(model).eval()
+        self.model = eval_copy(model)
 
     def forward(self, images: Tensor) -> Tensor:
         answer = self.model(images)
@@ -396,7 +393,7 @@ class _Logits(nn.Module):
 @without_autocast()
 def _export(model: nn.Module, images: Tensor, classes: int) -> torch.export.ExportedProgram:
     """Export a copy without the user's hooks: exporting replaces methods of modules for all threads."""
-    logits_of(shallow_copy(model).eval(), images, classes)  # what the model does not take fails here, in its own words
+    logits_of(eval_copy(model), images, classes)  # what the model does not take fails here, in its own words
     copied = _Logits(model)
     for module in copied.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):

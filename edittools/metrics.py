@@ -44,14 +44,13 @@ def predict(
         TypeError: if the images are neither a tensor nor `LazyImages` nor `LabelledImages`.
         ValueError: if the images are not in [0, 1], or if the model does not return one logit per class.
     """
-    model = check_classifier(classifier).model
+    model = eval_copy(check_classifier(classifier).model)
     if batch_size is None:
         batch_size = usual_batch_size(classifier)
     classes = len(classifier.classes)
     logits = []
-    with eval_copy(model) as copied:
-        for batch in in_batches(images, batch_size, bar, progress):
-            logits.append(logits_of(copied, classifier.normalize(batch), classes).cpu())
+    for batch in in_batches(images, batch_size, bar, progress):
+        logits.append(logits_of(model, classifier.normalize(batch), classes).cpu())
     return torch.cat(logits) if logits else torch.zeros(0, classes)
 
 

@@ -72,8 +72,8 @@ def test_recolored_image_of_one_color(mask, style):
 @torch.no_grad()
 def losses(restyle, image, mask, style, changed):
     """How far a changed image is from a style, and from the content that it had."""
-    with style_transfer._Features(restyle.classifier) as features:
-        return restyle._objective(features, image, mask, style)(changed[None])
+    features = style_transfer._Features(restyle.classifier)
+    return restyle._objective(features, image, mask, style)(changed[None])
 
 
 def test_style_transfer_lowers_style_loss_and_leaves_the_outside(tiny, image, mask, style):
@@ -154,8 +154,7 @@ def test_features_are_the_outputs_of_the_layers(tiny):
     with torch.no_grad():
         stem = model.stem(tiny.normalize(images))
         norm = model.norm(stem)
-        with style_transfer._Features(tiny) as features:
-            maps = features(images, ["stem", "norm"])  # the activation behind "norm" writes into its output
+        maps = style_transfer._Features(tiny)(images, ["stem", "norm"])  # the activation writes into "norm"'s output
     torch.testing.assert_close(maps["stem"], stem)
     torch.testing.assert_close(maps["norm"], norm)
 
@@ -163,8 +162,7 @@ def test_features_are_the_outputs_of_the_layers(tiny):
 def test_compared_layers_of_vgg16_are_before_the_poolings():
     torch.manual_seed(0)
     classifier = Classifier(vgg16(), [str(number) for number in range(1000)])
-    with style_transfer._Features(classifier) as features:
-        layers = features.compared_layers(torch.rand(1, 3, 224, 224))
+    layers = style_transfer._Features(classifier).compared_layers(torch.rand(1, 3, 224, 224))
     modules = [name for name, module in classifier.model.named_modules() if isinstance(module, nn.MaxPool2d)]
     before = [f"features.{int(name.split('.')[1]) - 1}" for name in modules]
     assert list(layers) == before[:4]

@@ -177,8 +177,7 @@ def _run_mask_rcnn(network: nn.Module, least_score: float, images: Tensor) -> Te
     """Run a Mask R-CNN of torchvision: at each pixel the class of the surest instance there; 0 where there is none."""
     device = next(network.parameters()).device
     class_maps = []
-    with eval_copy(network) as copied:
-        detections = copied(list(images.to(device)))
+    detections = eval_copy(network)(list(images.to(device)))
     for detected in detections:
         class_map = torch.zeros(images.shape[-2:], dtype=torch.long)
         scores = detected["scores"].cpu()

@@ -99,8 +99,7 @@ class StyleTransfer:
         """Restyle an image `(3, H, W)` to one style, in 256 levels; the pixels outside of the mask stay."""
 
         def compute() -> dict[str, Tensor]:
-            with _Features(self.classifier) as features:
-                restyled = self._descend(features, image, mask, style)
+            restyled = self._descend(_Features(self.classifier), image, mask, style)
             at_mask = restyled.cpu()[:, mask > 0]
             return {"pixels": (at_mask * 255).round().byte().contiguous()}
 
@@ -252,14 +251,13 @@ class _AllSeenError(Exception):
     """Ends a forward pass behind the last layer that is needed."""
 
 
-class _Features(ExitStack):
+class _Features:
     """The outputs of a classifier's modules, computed by a copy that shares its parameters."""
 
     def __init__(self, classifier: Classifier) -> None:
-        super().__init__()
         self.classifier = classifier
         self.device = classifier.device
-        self._model = self.enter_context(eval_copy(classifier.model))
+        self._model = eval_copy(classifier.model)
 
     def __call__(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Compute the outputs `(B, C, h, w)` of layers for images `(B, 3, H, W)`; what follows them is not run."""
