@@ -1,7 +1,6 @@
 """Checks of images and masks; errors say what was passed, and what to pass instead."""
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,13 +55,6 @@ def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = Fa
     if not allow_empty and not mask.any():
         raise ValueError("the mask is empty; set at least one pixel to 1")
     return mask.float()
-
-
-def check_mask_names(names: Sequence[str]) -> None:
-    """Raise `ValueError` for names of masks that cannot be used."""
-    is_valid = all(isinstance(name, str) and name.strip() for name in names)
-    if not is_valid or len(set(names)) < len(names):
-        raise ValueError(f"mask names {list(names)} cannot be used; pass different names, none of them empty")
 
 
 def described(value: Any) -> str:

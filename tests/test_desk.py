@@ -67,7 +67,6 @@ from edittools.widgets.result import (
     with_verdict,
 )
 from edittools.widgets.session import NO_LABEL, EditSession
-from edittools_course.miniworld import exact_finder, scenes
 from edittools_course.miniworld.typography import blanked
 
 MASK = torch.zeros(32, 32)
@@ -619,14 +618,6 @@ def test_rewrite_shows_the_images_before_the_costs(desk, monkeypatch):
     result = rewritten(desk)
     assert len(verdicts) == 2 and verdicts[0].split("\n")[1] == MEASURING
     assert f"{result.word}: {verdicts[1]}" == result.verdict
-
-
-def test_suggestions_on_the_desk_come_from_its_finder(tiny):
-    rendered = scenes(4, size=32)
-    desk = widgets.Desk(tiny, rendered.images, finder=exact_finder(rendered))
-    index = desk.index
-    suggested = desk.editor.suggest()
-    assert "object" in suggested and torch.equal(suggested["object"], rendered.mask("object")[index])
 
 
 # --- the desk ---

@@ -103,5 +103,5 @@ def test_extras_that_messages_and_pages_name_exist():
     pages = "\n".join(path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
     in_code = set(re.findall(r'\b(?:extra|lazy_names)\([^()]*"(\w+)"\)', code))
     in_pages = {name for names in re.findall(r"'(?:edittools|\.)\[([\w,]+)\]'", pages) for name in names.split(",")}
-    assert "segmenters" in in_code & in_pages
+    assert "notebooks" in in_code & in_pages
     assert in_code | in_pages <= set(PROJECT["project"]["optional-dependencies"])

@@ -12,7 +12,7 @@ from edittools import load_classifier
 from edittools._image_checks import check_image
 from edittools.metrics import error_rate
 from edittools_course.miniworld.contexts import GROUNDS, SPLITS, contexts, planted_rules
-from edittools_course.miniworld.scenes import CLASSES, draw_layout, exact_finder, scene, scenes
+from edittools_course.miniworld.scenes import CLASSES, draw_layout, scene, scenes
 from edittools_course.miniworld.sketches import SKETCHES
 from edittools_course.networks import embedded
 
@@ -178,14 +178,3 @@ def test_mini_models_layer_names():
     assert type(vit).__module__ == "timm.models.vision_transformer"
     images = torch.rand(2, 3, 64, 64)
     assert vgg(images).shape == resnet(images).shape == vit(images).shape == (2, 5)
-
-
-def test_exact_finder_knows_the_scenes_and_no_other_image():
-    rendered = scenes(6, "test", size=32)
-    find = exact_finder(rendered.subset([0, 1, 2]), rendered.subset([3, 4]))
-    masks = find(rendered.images[[4, 1]])
-    assert {"object"} <= masks.keys() and all(mask.any() for mask in masks.values())
-    for name, mask in masks.items():
-        assert torch.equal(mask, rendered.mask(name)[[4, 1]])
-    assert sum(mask for mask in masks.values()).min() == 1  # each pixel shows one thing
-    assert find(rendered.images[5:]) == {} == find(torch.zeros(1, 3, 32, 32))

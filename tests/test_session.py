@@ -454,19 +454,6 @@ def test_groups_divide_the_images_by_state_pair_and_class(session):
     }
 
 
-def test_suggest_finds_concepts_in_the_selected_image_the_largest_first(session, tiny):
-    seen = []
-
-    def find(images):
-        seen.append(images)
-        return {"sign": MASK[None] * 0, "road": MASK[None]}
-
-    with_finder = EditSession(tiny, session.images, finder=find)
-    with_finder.select(3)
-    assert list(with_finder.suggest()) == ["road", "sign"] and torch.equal(with_finder.suggest()["road"], MASK)
-    assert torch.equal(seen[0][0], with_finder.image)
-
-
 def test_show_of_a_saved_edit(session, tmp_path):
     made = session.rewrite("conv1")
     path = session.save(tmp_path / "edit.safetensors")

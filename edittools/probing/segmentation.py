@@ -242,21 +242,3 @@ def cached(finder: Segmenter) -> Finder:
         return {concept: masks.float() for concept, masks in stored.items()}
 
     return find
-
-
-def suggest_masks(image: Tensor, finder: Finder | None = None) -> dict[str, Tensor]:
-    """Find concepts in an image `(3, H, W)`, to suggest them to a person.
-
-    Args:
-        finder: by default both networks of `deeplab`.
-
-    Returns:
-        A mask `(H, W)` of 0 and 1 for each concept, by its name, the largest one first.
-    """
-    finders = [deeplab("cityscapes"), deeplab("pascal")] if finder is None else [finder]
-    suggestions = {}
-    for find in finders:
-        for name, masks in find(image[None]).items():
-            suggestions[name] = masks[0]
-    names = sorted(suggestions, key=lambda name: -float(suggestions[name].sum()))
-    return {name: suggestions[name] for name in names}

@@ -40,7 +40,6 @@ from edittools.classifiers import Classifier, check_classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.image_files import load_image
-from edittools.probing.segmentation import Finder
 from edittools.selection.splits import FAILURES, SAMPLE
 from edittools.widgets import desk_panel as panel
 from edittools.widgets.drawing import image_grid, titles_and_states
@@ -140,7 +139,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         clean: images on which accuracy is measured; without them, the cost of an edit is unknown.
         retain: images whose predictions should not change.
         materials: textures `(3, h, w)` by name, in addition to the materials of every desk.
-        finder: suggests masks in the mask editor, see `MaskEditor`.
         keep: whether the marks, what is selected and entered, and the last edit are kept in the cache. The next desk on
             the same folder with the same model goes on with them.
 
@@ -166,7 +164,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         retain: ImageSource | None = None,
         *,
         materials: Mapping[str, Tensor] | None = None,
-        finder: Finder | None = None,
         keep: bool = False,
     ) -> None:
         if keep and not isinstance(images, str | os.PathLike):
@@ -229,7 +226,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
             classifier,
             **sources,
             materials=materials,
-            finder=finder,
             progress=self._busy_bar,
             on_images=self._add_loaded,
             on_classified=self._open,
@@ -798,8 +794,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if index not in self._editors:
             photo = self._session.photo
             mask = interpolate(self._session.mask[None, None], photo.shape[1:])[0, 0]
-            editor = MaskEditor(photo, mask, finder=self._session.finder)
-            editor.observe(self._with_errors_shown(lambda _: self._show_exemplar()), "_masks")
+            editor = MaskEditor(photo, mask)
+            editor.observe(self._with_errors_shown(lambda _: self._show_exemplar()), "_mask")
             self._editors[index] = editor
         if self._editor is not None:
             self._editors[index].opacity = self._editor.opacity

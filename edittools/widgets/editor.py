@@ -1,10 +1,10 @@
-"""The mask editor: draw masks on an image in the browser, and use them in Python.
+"""The mask editor: draw a mask on an image in the browser, and use it in Python.
 
 The browser's part is `mask_operations.js`, what the tools do to a mask, and `mask_editor.js`, the view.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,16 @@ from scipy.sparse.csgraph import connected_components
 from skimage.segmentation import slic
 from torch import Tensor
 
-from edittools._image_checks import check_mask, check_mask_names
+from edittools._image_checks import check_mask
 from edittools.image_files import save_mask
-from edittools.probing.segmentation import suggest_masks
 from edittools.widgets.drawing import image_grid
 from edittools.widgets.pixels import StaticFigure, to_base64, to_pixels, to_png
 
 JAVASCRIPT = ("mask_operations.js", "mask_editor.js")
 """The files of the browser's part, which together are one module."""
+
+MAX_PIXELS = 72_000_000
+"""The browser could not send the mask of a larger image: a message of more than 10 MiB is lost without an error."""
 
 MAX_DISPLAY_PIXELS = 3_000_000
 """An image with more pixels is displayed at a reduced size."""
@@ -40,22 +42,19 @@ COLOR_DISTANCES = (0, 8, 16, 28, 44, 64)
 
 
 class MaskEditor(StaticFigure, anywidget.AnyWidget):
-    """Draw named masks on an image in the browser.
+    """Draw a mask on an image in the browser.
 
-    `mask` is the mask that is drawn on, `active` its name, and `masks` holds all masks. Drawings are transferred to
-    Python between two cells: draw, then run the next cell. An image of more than 3 megapixels is displayed at a reduced
-    size, but its masks always have the full size.
+    Drawings are transferred to Python between two cells: draw, then run the next cell. An image of more than 3
+    megapixels is displayed at a reduced size, but its mask always has the full size.
 
     Args:
         image: a tensor `(3, H, W)` of floats in [0, 1], a PIL image, or an array `(H, W, 3)` of bytes or of floats in
             [0, 1].
-        mask: the mask to start from, `(H, W)` of 0 and 1; or several masks by name, with None for an empty mask.
-        finder: a function that suggests masks of concepts in the image, see `probing.segmentation`; by default both
-            DeepLabs of 2 MB. They need the package ai-edge-litert and two files.
+        mask: the mask to start from, `(H, W)` of 0 and 1; by default an empty one.
 
     Raises:
-        ValueError: if the image has another shape, type or range, if a mask is not a tensor of its size, or if there is
-            no mask.
+        ValueError: if the image has another shape, type or range, or more than 72 megapixels, or if the mask is not a
+            tensor of its size.
     """
 
     _esm = "".join((Path(__file__).parent / name).read_text("utf-8") for name in JAVASCRIPT)
@@ -65,56 +64,37 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
     _segments = traitlets.Dict(help="size and run lengths of the superpixels, and their segments at each size").tag(
         sync=True
     )
-    _masks = traitlets.List(help="name and bits of each mask").tag(sync=True)
-    _suggestions_requested = traitlets.Int(help="how often the browser has asked for suggestions").tag(sync=True)
-    _suggestions = traitlets.List(help="name and bits of each suggested mask").tag(sync=True)
-    _suggestions_message = traitlets.Unicode(help="why there is no suggestion, in one line").tag(sync=True)
-    _suggestions_error = traitlets.Unicode(help="the whole error, if there was one").tag(sync=True)
+    _mask = traitlets.CBytes(help="the bits of the mask").tag(sync=True)
     _heat_png = traitlets.Unicode(help="the heat map over the image in base64").tag(sync=True)
-    active = traitlets.Unicode(help="name of the mask that is drawn on").tag(sync=True)
     opacity = traitlets.Float(0.45, min=0.0, max=1.0, help="opacity of the mask over the image").tag(sync=True)
 
-    def __init__(
-        self,
-        image: Tensor | Image.Image | NDArray,
-        mask: Tensor | Mapping[str, Tensor | None] | None = None,
-        finder: Callable[[Tensor], dict[str, Tensor]] | None = None,
-    ) -> None:
+    def __init__(self, image: Tensor | Image.Image | NDArray, mask: Tensor | None = None) -> None:
         image = image_of(image)
         pixels = to_pixels(image)
         self._image = image
         self._shape = pixels.shape[:2]
-        self._finder = finder
+        if self._shape[0] * self._shape[1] > MAX_PIXELS:
+            raise ValueError(f"an image of {self._shape} is too large to draw on; reduce it to 72 megapixels")
         self.heat: Tensor | None = None
-        masks = mask if isinstance(mask, Mapping) else {"mask": mask}
-        if not masks:
-            raise ValueError("the dictionary of masks is empty; pass at least one name, with None for an empty mask")
         super().__init__(
             _size=list(self._shape),
             _image_png=to_base64(to_png(_reduced(pixels, MAX_DISPLAY_PIXELS))),
             _segments=_superpixels(_reduced(pixels, MAX_SEGMENT_PIXELS)),
-            _masks=[[name, self._encode(value)] for name, value in masks.items()],
-            active=next(iter(masks)),
+            _mask=self._encode(mask),
         )
 
     def __repr__(self) -> str:
         height, width = self._shape
-        return f"MaskEditor({width} × {height} pixels, masks: {', '.join(map(repr, self.masks))})"
-
-    @property
-    def masks(self) -> dict[str, Tensor]:
-        """All masks by name, each `(H, W)` float of 0 and 1."""
-        return {name: torch.from_numpy(unpack_mask(bits, self._shape)).float() for name, bits in self._masks}
+        return f"MaskEditor({width} × {height} pixels, {int(self.mask.sum())} in the mask)"
 
     @property
     def mask(self) -> Tensor:
-        """The mask that is drawn on, `(H, W)` float of 0 and 1; assigning to it replaces the drawing."""
-        return self.masks[self.active]
+        """The mask, `(H, W)` float of 0 and 1; assigning to it replaces the drawing, None empties it."""
+        return torch.from_numpy(unpack_mask(self._mask, self._shape)).float()
 
     @mask.setter
     def mask(self, mask: Tensor | None) -> None:
-        new_bits = self._encode(mask)
-        self._masks = [[name, new_bits if name == self.active else bits] for name, bits in self._masks]
+        self._mask = self._encode(mask)
 
     def show_heat(self, heat: Tensor | None) -> None:
         """Lay a heat map over the image.
@@ -136,20 +116,12 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         self.heat = heat
         self._heat_png = "" if heat is None else to_base64(to_png(heat_pixels(heat)))
 
-    def suggest(self) -> dict[str, Tensor]:
-        """Find concepts in the image.
-
-        Returns:
-            A mask `(H, W)` of 0 and 1 for each concept, by its name, the largest one first.
-        """
-        return suggest_masks(self._image, self._finder)
-
     def save(self, path: str | os.PathLike) -> None:
-        """Save the mask that is drawn on as a gray PNG file, see `save_mask`."""
+        """Save the mask as a gray PNG file, see `save_mask`."""
         save_mask(path, self.mask)
 
     def figure(self) -> Figure:
-        """Plot the image with its heat map, if there is one, and with the mask that is drawn on."""
+        """Plot the image with its heat map, if there is one, and with the mask."""
         return image_grid([self.shown_image], overlays=[self.mask], width=3.2)
 
     @property
@@ -167,42 +139,11 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
         checked = check_mask(mask, self._image, allow_empty=True)
         return pack_mask(checked.detach().cpu().numpy() > 0)
 
-    @traitlets.observe("_suggestions_requested")
-    def _send_suggestions(self, change: dict) -> None:
-        """Send the suggestions that the browser asked for, or the reason why there are none."""
-        suggestions = []
-        message = ""
-        details = ""
-        try:
-            for name, mask in self.suggest().items():
-                suggestions.append([name, self._encode(mask)])
-        except Exception as error:  # finders fail in any way
-            suggestions = []
-            message = self._reason(error)
-            details = f"{type(error).__name__}: {error}"
-        else:
-            if not suggestions:
-                message = "Nothing was recognized in this image."
-        with self.hold_sync():
-            self._suggestions_error = details
-            self._suggestions_message = message
-            self._suggestions = suggestions
-
-    def _reason(self, error: Exception) -> str:
-        """Describe in one line why there is no suggestion."""
-        if self._finder is None and isinstance(error, ModuleNotFoundError):
-            return "Suggest needs the package ai-edge-litert; see docs/desk.md."
-        if self._finder is None and isinstance(error, OSError | ValueError):
-            return "Suggest needs two files of 2 MB each; see docs/desk.md."
-        return f"Suggest has failed with {type(error).__name__}."
-
-    @traitlets.validate("_masks")
-    def _check_masks(self, proposal: dict) -> list:
-        """Raise `ValueError` for masks whose names or bits cannot be used."""
-        check_mask_names([name for name, _ in proposal["value"]])
-        for _, bits in proposal["value"]:
-            unpack_mask(bits, self._shape)
-        return [[name, bytes(bits)] for name, bits in proposal["value"]]
+    @traitlets.validate("_mask")
+    def _check_bits(self, proposal: dict) -> bytes:
+        """Raise `ValueError` for bits that do not fit the image."""
+        unpack_mask(proposal["value"], self._shape)
+        return proposal["value"]
 
 
 def image_of(image: Tensor | Image.Image | NDArray) -> Tensor:

@@ -73,7 +73,7 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
         self.editor.layout = {"width": EDITOR_WIDTH}
         self.picture = ipywidgets.Image(format="png", layout={"width": PICTURE_WIDTH})
         super().__init__([self.editor, self.picture], layout={"flex_flow": "row wrap", "align_items": "flex-start"})
-        self.editor.observe(self._follow, ["_masks", "active"])
+        self.editor.observe(self._follow, "_mask")
         self._follow()
 
     def __repr__(self) -> str:

@@ -5,7 +5,6 @@
 
 const UNDO_STEPS = 200;
 const UNDO_BYTES = 64e6; // that large masks may take
-const MOST_BYTES = 9e6; // a message of more than 10 MiB would be lost without an error
 
 class Document {
   constructor(model) {
@@ -15,7 +14,6 @@ class Document {
     this.past = [];
     this.future = [];
     this.busy = false; // a stroke is being drawn into `data`
-    this.masks = model.get("_masks");
     const { size, runs: pairs, segments } = model.get("_segments");
     const cells = new Int32Array(size[0] * size[1]);
     const numbers = pairs.split(" ");
@@ -27,10 +25,7 @@ class Document {
       data: cells.map((cell) => joined[cell]),
     }));
     this.load();
-    model.on("change:_masks", () => this.receive());
-    model.on("change:active", () => this.select());
-    for (const name of ["_suggestions", "_suggestions_message", "_suggestions_error"])
-      model.on(`change:${name}`, () => this.views.forEach((view) => view.listSuggestions()));
+    model.on("change:_mask", () => this.receive());
     model.on("change:_heat_png", () => this.loadHeat());
     model.on("change:opacity", () => this.notify());
     this.image = new Image();
@@ -50,11 +45,6 @@ class Document {
     this.views.forEach((view) => view.scale && view.drawImage());
   }
 
-  get active() {
-    const name = this.model.get("active");
-    return this.masks.some(([known]) => known === name) ? name : this.masks[0][0];
-  }
-
   get mask() {
     return { w: this.w, h: this.h, data: this.data };
   }
@@ -64,69 +54,30 @@ class Document {
     this.model.save_changes();
   }
 
-  // Set the masks and which of them is drawn on; `back` says whether that is a step of undo (true) or redo (false).
-  // If that mask is gone, the one in its place is drawn on.
-  put(masks, back, active = this.active) {
-    const names = masks.map(([name]) => name);
-    const place = this.masks.findIndex(([name]) => name === active);
+  // Set the bits of the mask; `back` says whether that is a step of undo (true) or redo (false).
+  put(bits, back) {
     this.back = back;
-    this.model.set("_masks", masks);
-    this.set(
-      "active",
-      names.includes(active) ? active : names[Math.max(0, Math.min(place, names.length - 1))],
-    );
+    this.set("_mask", bits);
   }
 
   get undoSteps() {
-    const bytes = this.masks.length * this.bits.byteLength;
-    return Math.max(1, Math.min(UNDO_STEPS, Math.floor(UNDO_BYTES / bytes)));
+    return Math.max(1, Math.min(UNDO_STEPS, Math.floor(UNDO_BYTES / this.bits.byteLength)));
   }
 
-  get empty() {
-    return new Uint8Array(Math.ceil((this.w * this.h) / 8));
-  }
-
-  // Add an empty mask, and draw on it.
-  add() {
-    const names = this.masks.map(([name]) => name);
-    let number = names.length + 1;
-    while (names.includes(`mask ${number}`)) number++;
-    this.put([...this.masks, [`mask ${number}`, this.empty]], undefined, `mask ${number}`);
-  }
-
-  // Give the mask that is drawn on another name.
-  rename(name) {
-    const old = this.active;
-    if (!name || name === old) return;
-    if (this.masks.some(([known]) => known === name)) return this.notify("Another mask has this name.");
-    this.put(
-      this.masks.map(([known, bits]) => [known === old ? name : known, bits]),
-      undefined,
-      name,
-    );
-  }
-
-  // Delete the mask that is drawn on; if it is the only one, an empty one takes its place.
-  remove() {
-    const others = this.masks.filter(([name]) => name !== this.active);
-    this.put(others.length ? others : [["mask", this.empty]]);
-  }
-
-  // Take the drawn mask from its bits.
-  load(again = false) {
-    const bits = this.masks.find(([name]) => name === this.active)[1];
-    if (bits !== this.bits || again) this.data = unpack(bits, this.w * this.h);
-    this.bits = bits;
+  // Take the mask from the model's bits.
+  load() {
+    this.bits = this.model.get("_mask");
+    this.data = unpack(this.bits, this.w * this.h);
     this.count = this.data.reduce((sum, value) => sum + value, 0);
   }
 
-  // A change of the masks: ours, or Python's.
+  // A change of the mask: ours, or Python's.
   receive() {
-    const old = this.masks;
-    const now = this.model.get("_masks");
+    const old = this.bits;
     const back = this.back;
     this.back = undefined;
-    if (areEqual(old, now)) return;
+    this.bits = this.model.get("_mask");
+    if (areEqual(old, this.bits)) return;
     if (back === true) {
       this.future.push(old);
       this.past.pop();
@@ -137,34 +88,19 @@ class Document {
       this.past = [...this.past, old].slice(-this.undoSteps);
       this.future = [];
     }
-    this.masks = now;
     if (!this.busy) this.load();
-    this.notify();
-  }
-
-  select() {
-    this.views.forEach((view) => view.cancel());
-    this.load();
     this.notify();
   }
 
   // Send what was drawn; as one step it can be undone.
   commit() {
     this.busy = false;
-    const bits = pack(this.data);
-    const masks = this.masks.map(([name, old]) => [name, name === this.active ? bits : old]);
-    if (bits.byteLength * masks.length > MOST_BYTES) {
-      this.load(true);
-      return this.notify("So many masks of this size cannot be sent; delete one of them.");
-    }
-    this.bits = bits;
-    this.put(masks);
-    this.load();
+    this.put(pack(this.data));
     this.notify();
   }
 
   cancel() {
-    if (this.busy) this.load(true);
+    if (this.busy) this.load();
     this.busy = false;
     this.notify();
   }
@@ -174,8 +110,8 @@ class Document {
     if (steps.length) this.put(steps.at(-1), back);
   }
 
-  notify(message) {
-    this.views.forEach((view) => view.update(message));
+  notify() {
+    this.views.forEach((view) => view.update());
   }
 }
 
@@ -227,11 +163,7 @@ const ICONS = {
   clear: "M4 4h16v16H4zM9 9l6 6M15 9l-6 6",
   undo: "M8 4 4 8l4 4M4 8h10a6 6 0 0 1 0 12H8",
   redo: "M16 4l4 4-4 4M20 8H10a6 6 0 0 0 0 12h6",
-  suggest: "M12 3l2 6 6 2-6 2-2 6-2-6-6-2 6-2zM19 3v4M17 5h4",
   close: "M6 6l12 12M18 6 6 18",
-  rename: "M4 20l1-4L16 5l3 3L8 19zM14 7l3 3",
-  remove: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13M10 11v5M14 11v5",
-  add: "M12 5v14M5 12h14",
   enlarge: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
   help: "M3 12a9 9 0 1 0 18 0 9 9 0 1 0-18 0M9.5 9.5a2.5 2.5 0 1 1 3.5 2.3c-.7.4-1 .9-1 1.7M12 16.5v.3",
 };
@@ -243,8 +175,6 @@ const COLOURS = {
   rim: rgba(255, 255, 255, 0.9),
   mesh: rgba(255, 255, 255, 0.45),
   glow: rgba(255, 255, 255, 0.3),
-  suggested: rgba(255, 214, 0, 1),
-  faint: rgba(255, 255, 255, 0.6),
 };
 
 const POLYGON_HINTS = {
@@ -334,8 +264,6 @@ class View {
     this.doc = doc;
     this.tool = "brush";
     this.hidden = this.space = false;
-    this.concepts = []; // that are suggested, each with its name, mask and button
-    this.pointed = null; // the one under the pointer, or whose name has the focus
     this.coarseness = 1; // of smart select: the place of its segments among those of the document
     this.radius = Math.max(1, Math.round(Math.max(doc.w, doc.h) / 50));
     this.step = Math.max(1, Math.round(Math.max(doc.w, doc.h) / 512)); // pixels to grow or shrink by
@@ -385,15 +313,11 @@ class View {
     this.size = this.range("Size", 0, this.largestRadius, this.radius, (value) => this.setSize(value));
     this.undo = this.button("Undo", "Ctrl+Z", ICONS.undo, () => this.history(true));
     this.redo = this.button("Redo", "Ctrl+Shift+Z", ICONS.redo, () => this.history(false));
-    this.suggest = this.button("Suggest", "", ICONS.suggest, () => this.toggleSuggestions(), {
-      "aria-expanded": "false",
-    });
     this.opacity = this.range("Opacity", 0, 100, 45, (value) => doc.set("opacity", value / 100));
     this.enlargeButton = this.button("Enlarge", "F", ICONS.enlarge, () => this.enlarge(), {
       "aria-pressed": "false",
     });
     this.helpButton = this.button("Shortcuts", "?", ICONS.help, () => {}, { "aria-expanded": "false" });
-    this.list = make("div", { class: "et-masks" });
     const toolbar = make(
       "div",
       { class: "et-toolbar", role: "toolbar", "aria-label": "Mask tools" },
@@ -424,7 +348,7 @@ class View {
           { "data-action": "clear" },
         ),
       ),
-      group("Help", this.suggest, this.enlargeButton, this.helpButton),
+      group("Help", this.enlargeButton, this.helpButton),
       this.size,
       this.opacity,
     );
@@ -459,16 +383,13 @@ class View {
       ...shortcuts,
     );
     this.helpButton.popoverTargetElement = this.help;
-    this.suggestions = make("div", { class: "et-suggestions", role: "status", hidden: "" });
     this.root = make(
       "div",
       { class: "et-editor", "data-jp-suppress-context-menu": "" },
       toolbar,
-      this.suggestions,
       this.stage,
       make("div", { class: "et-status" }, this.status, this.place),
       this.hint,
-      this.list,
       this.help,
     );
     const listen = (target, handlers) =>
@@ -487,7 +408,6 @@ class View {
       },
       pointerleave() {
         this.hover = null;
-        this.point(null);
         this.drawMarks();
       },
       contextmenu: (e) => e.preventDefault(),
@@ -563,13 +483,6 @@ class View {
     this.top.focus({ preventScroll: true });
   }
 
-  toggle(button, part) {
-    part.hidden = !part.hidden;
-    button.setAttribute("aria-expanded", !part.hidden);
-    this.paint(); // with or without the outlines of the concepts
-    this.drawMarks();
-  }
-
   // Put the shortcuts, if they are shown, over the middle of the editor, inside of the window.
   placeHelp() {
     this.helpButton.setAttribute("aria-expanded", this.helpShown);
@@ -583,150 +496,6 @@ class View {
 
   get helpShown() {
     return this.help.matches(":popover-open");
-  }
-
-  // Ask Python for the concepts in the image, once, or again if there was an error.
-  toggleSuggestions() {
-    const { model } = this.doc;
-    const asked = model.get("_suggestions_requested");
-    this.toggle(this.suggest, this.suggestions);
-    this.point(null);
-    if (!this.suggestions.hidden && (!asked || model.get("_suggestions_error")))
-      this.doc.set("_suggestions_requested", asked + 1);
-    this.listSuggestions("Looking for concepts …");
-  }
-
-  // Show one button per concept: hovering outlines its mask, and a click replaces the drawing by it.
-  listSuggestions(waiting) {
-    const { doc } = this;
-    const suggested = doc.model.get("_suggestions");
-    const message =
-      doc.model.get("_suggestions_message") || (suggested.length ? "Click a name, or its area:" : waiting);
-    const concepts = suggested.map(([name, bits]) => ({ name, data: unpack(bits, doc.w * doc.h) }));
-    // The smallest first: where masks overlap, the pointer is over that one.
-    this.concepts = concepts.toReversed();
-    const buttons = concepts.map((concept) => {
-      const on = () => this.point(concept);
-      const off = () => this.point(null);
-      concept.button = make(
-        "button",
-        {
-          type: "button",
-          onpointerenter: on,
-          onfocus: on,
-          onpointerleave: off,
-          onblur: off,
-          onclick: () => this.take(concept),
-        },
-        concept.name,
-      );
-      return concept.button;
-    });
-    const close = this.button("Close", "", ICONS.close, () => this.toggle(this.suggest, this.suggestions), {
-      class: "et-close",
-    });
-    const error = doc.model.get("_suggestions_error");
-    const details = error ? [make("details", {}, make("summary", {}, "Details"), error)] : [];
-    this.suggestions.replaceChildren(make("span", {}, message ?? ""), ...buttons, close, ...details);
-  }
-
-  // Show one button per mask, which draws on it, and those that rename, delete and add one.
-  listMasks() {
-    const { doc } = this;
-    const names = doc.masks.map(([name]) => name);
-    const shown = JSON.stringify([names, doc.active]);
-    if (shown === this.listed || this.renaming) return;
-    const focused = this.list.contains(document.activeElement);
-    this.listed = shown;
-    const change = (action) => () => {
-      this.cancel();
-      action();
-    };
-    const buttons = names.map((name) =>
-      make(
-        "button",
-        {
-          type: "button",
-          class: "et-name-of-mask",
-          "aria-pressed": name === doc.active,
-          title: `Draw on ${name}`,
-          onclick: () => doc.set("active", name),
-        },
-        name,
-      ),
-    );
-    const [rename, remove] = [
-      this.button(
-        "Rename this mask",
-        "",
-        ICONS.rename,
-        change(() => this.renameMask()),
-      ),
-      this.button(
-        "Delete this mask",
-        "",
-        ICONS.remove,
-        change(() => doc.remove()),
-      ),
-    ];
-    buttons.splice(names.indexOf(doc.active) + 1, 0, rename, remove);
-    buttons.push(
-      this.button(
-        "New mask",
-        "",
-        ICONS.add,
-        change(() => doc.add()),
-      ),
-    );
-    this.list.replaceChildren(make("span", {}, "Masks"), group("Masks", ...buttons));
-    if (focused) this.list.querySelector("[aria-pressed=true]").focus();
-  }
-
-  // Put a field in place of the name of the mask that is drawn on; Enter takes the name, Esc does not.
-  renameMask() {
-    const button = this.list.querySelector("[aria-pressed=true]");
-    const field = make("input", { type: "text", value: this.doc.active, "aria-label": "Name of the mask" });
-    const end = (name) => {
-      if (this.renaming !== field) return;
-      this.renaming = this.listed = null;
-      this.doc.rename(name);
-      this.listMasks();
-      this.list.querySelector("[aria-pressed=true]").focus();
-    };
-    field.addEventListener("keydown", (event) => {
-      event.stopPropagation();
-      if (event.key === "Enter") end(field.value.trim());
-      if (event.key === "Escape") end("");
-    });
-    field.addEventListener("blur", () => end(field.value.trim()));
-    this.renaming = field;
-    button.replaceWith(field);
-    field.select();
-    field.focus();
-  }
-
-  // Outline a concept more strongly than the others, and mark its name.
-  point(concept) {
-    if (concept === this.pointed) return;
-    this.pointed = concept;
-    for (const { button } of this.concepts) button.classList.toggle("et-pointed", button === concept?.button);
-    this.paint();
-    this.drawMarks();
-  }
-
-  // Make a concept the mask that is drawn on.
-  take(concept) {
-    this.edit((mask) => mask.data.set(concept.data));
-  }
-
-  // Whether the concepts are listed; then a click on the image takes one of them.
-  get isSuggesting() {
-    return !this.suggestions.hidden && this.concepts.length > 0;
-  }
-
-  conceptAt(pixel) {
-    const [x, y] = pixel;
-    return (this.covers(pixel) && this.concepts.find(({ data }) => data[y * this.doc.w + x])) || null;
   }
 
   hide(hidden) {
@@ -758,7 +527,6 @@ class View {
   update(message) {
     const { doc } = this;
     const share = (100 * doc.count) / (doc.w * doc.h);
-    this.listMasks();
     this.opacity.show(
       Math.round(100 * doc.model.get("opacity")),
       `${Math.round(100 * doc.model.get("opacity"))}%`,
@@ -904,7 +672,6 @@ class View {
     this.hover = pixel;
     if (this.covers(this.hover)) this.cursor = this.hover; // the arrow keys go on from here
     if (event.button === 1 || this.space) this.panning = this.position(event);
-    else if (this.isSuggesting) this.conceptAt(this.hover) && this.take(this.conceptAt(this.hover));
     else this.press(this.hover, event.altKey || event.button === 2 || event.button === 5, 8 / this.scale);
     this.drawMarks();
   }
@@ -923,7 +690,6 @@ class View {
       const events = event.getCoalescedEvents?.() ?? [];
       for (const each of events.length ? events : [event]) this.move(this.pixel(each));
     }
-    if (this.isSuggesting) this.point(this.conceptAt(this.hover));
     if (this.tool === "smart") this.paint();
     this.drawMarks();
   }
@@ -1094,8 +860,7 @@ class View {
 
   // Every screen pixel looks up its mask pixel, so the cost is the screen's and the outline is equally thin at any zoom.
   paintNow() {
-    const { doc, dpr, over, pointed } = this;
-    const outlined = this.isSuggesting ? this.concepts : [];
+    const { doc, dpr, over } = this;
     const { data, w, h } = doc;
     const { segments } = this;
     const { width, height } = over;
@@ -1135,9 +900,7 @@ class View {
         const m = data[row + x];
         const cell = segments.data[cellRow + cells[i]];
         const around = [row + near[i - edge], row + near[i + edge], above + x, below + x];
-        if (pointed && differs(pointed.data, row + x, around)) out[o] = COLOURS.suggested;
-        else if (outlined.some((concept) => differs(concept.data, row + x, around))) out[o] = COLOURS.faint;
-        else if (differs(data, row + x, around)) out[o] = m ? COLOURS.line : COLOURS.rim;
+        if (differs(data, row + x, around)) out[o] = m ? COLOURS.line : COLOURS.rim;
         else if (
           smart &&
           (cell !== segments.data[cellRow + cells[i + 1]] || cell !== segments.data[cellBelow + cells[i]])
@@ -1150,19 +913,6 @@ class View {
     context.putImageData(image, 0, 0);
   }
 
-  // The name of the concept that is pointed at, above a position on the screen and inside of the image.
-  drawName(context, [x, y]) {
-    context.font = `600 13px ${getComputedStyle(this.root).fontFamily}`;
-    const { name } = this.pointed;
-    const width = context.measureText(name).width + 12;
-    const left = Math.max(2, Math.min(this.width - width - 2, x + 8));
-    const upper = Math.max(2, y - 28);
-    context.fillStyle = "rgba(0, 0, 0, 0.8)";
-    context.fillRect(left, upper, width, 22);
-    context.fillStyle = "#ffd600";
-    context.fillText(name, left + 6, upper + 15.5);
-  }
-
   // The brush's ring, the keyboard's cross and the shape that is being drawn, light on dark so that they always show.
   drawMarks() {
     if (!this.scale) return;
@@ -1172,8 +922,7 @@ class View {
     context.setTransform(this.dpr, 0, 0, this.dpr, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
     context.beginPath();
-    const suggesting = this.isSuggesting;
-    const sized = !suggesting && ["brush", "eraser"].includes(this.tool);
+    const sized = ["brush", "eraser"].includes(this.tool);
     const focused = document.activeElement === this.top;
     if (hover && sized) {
       const [x, y] = at(hover);
@@ -1217,9 +966,7 @@ class View {
       context.lineWidth = width;
       context.stroke();
     }
-    if (this.pointed) this.drawName(context, hover ? at(hover) : [this.left + 12, this.upper + 30]);
-    this.top.style.cursor =
-      this.space || this.panning ? "grab" : suggesting ? "pointer" : sized && hover ? "none" : "crosshair";
+    this.top.style.cursor = this.space || this.panning ? "grab" : sized && hover ? "none" : "crosshair";
     const zoom = `${Math.round(100 * scale)}%`;
     this.place.textContent =
       hover && this.covers(hover)

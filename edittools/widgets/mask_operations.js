@@ -128,12 +128,8 @@ function bytesOf(view) {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 }
 
-// Whether two lists of names and bits are equal.
-function areEqual(masks, others) {
-  if (masks.length !== others.length) return false;
-  return masks.every(([name, bits], i) => {
-    const [otherName, otherBits] = others[i];
-    const other = bytesOf(otherBits);
-    return name === otherName && bytesOf(bits).every((byte, at) => byte === other[at]);
-  });
+// Whether two masks have the same bits.
+function areEqual(bits, others) {
+  const other = bytesOf(others);
+  return bytesOf(bits).every((byte, at) => byte === other[at]);
 }

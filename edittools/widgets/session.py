@@ -40,7 +40,6 @@ from edittools.locate import Box, find_alike
 from edittools.metrics import Comparison, label_margins, misclassified, predict, predicted_classes, state_of
 from edittools.moments import SecondMoment, measure
 from edittools.probing import evidence_map
-from edittools.probing.segmentation import Finder, suggest_masks
 from edittools.reports import render
 from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
 from edittools.scenes import scenes_of, thumbnails
@@ -251,7 +250,6 @@ class EditSession:
             on the others; without any, `images` are the reference images.
         retain: images whose predictions should not change.
         materials: textures `(3, h, w)` by name, in addition to `MATERIALS`.
-        finder: suggests masks, see `suggest`.
         progress: a class like `tqdm.tqdm`, for bars while the images are read and classified. They also take the place
             of the warning that a large model is read, which takes some seconds.
         on_images: is called with the images of the set `images` as they are read, one or several at a time.
@@ -280,7 +278,6 @@ class EditSession:
         retain: ImageSource | None = None,
         *,
         materials: Mapping[str, Tensor] | None = None,
-        finder: Finder | None = None,
         progress: Progress | None = None,
         on_images: OnImages | None = None,
         on_classified: "Callable[[EditSession], None] | None" = None,
@@ -306,7 +303,6 @@ class EditSession:
         self._steps: list[_Step] = []
         self.materials = dict(materials or {})
         self._material: str | None = None
-        self.finder = finder
         read = {"images": read_set("images", images, self.classifier, self._notes, progress, on_images)}
         self.before = self._classify("images", read["images"], progress)
         self.images = with_names(read["images"].labeled(self.before))
@@ -509,10 +505,6 @@ class EditSession:
     def marked(self) -> list[int]:
         """The indices of the images on which an area is marked, in the order in which they were marked first."""
         return [index for index, mask in list(self._marks.items()) if mask.any()]
-
-    def suggest(self) -> dict[str, Tensor]:
-        """Find concepts in the selected image: a mask `(H, W)` of 0 and 1 for each, by its name."""
-        return suggest_masks(self.image, self.finder)
 
     def evidence(self, layer: str, index: int | None = None) -> tuple[Tensor, str, str]:
         """Map where a layer argues for the prediction of an image, and against its label.

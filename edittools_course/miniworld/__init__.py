@@ -5,7 +5,7 @@ from edittools._checks import extra
 with extra("miniworld", "notebooks"):
     from edittools.probing.textures import STYLES, restyle, style_textures, texture
     from edittools_course.miniworld.contexts import GROUNDS, SPLITS, contexts, planted_rules
-    from edittools_course.miniworld.scenes import CLASSES, Scene, exact_finder, scene, scenes
+    from edittools_course.miniworld.scenes import CLASSES, Scene, scene, scenes
     from edittools_course.miniworld.typography import Sticker, blanked, stick, written
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "Sticker",
     "blanked",
     "contexts",
-    "exact_finder",
     "planted_rules",
     "restyle",
     "scene",

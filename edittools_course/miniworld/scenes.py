@@ -8,7 +8,7 @@ The main functions:
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -333,36 +333,6 @@ class Scenes(LabelledImages):
         """
         one_of(concept, THINGS, "concept", KeyError)
         return (self.things == THINGS.index(concept)).float()
-
-
-def exact_finder(*rendered: Scenes) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
-    """Make a finder of concepts that knows scenes: MiniWorld's exact segmenter.
-
-    Args:
-        rendered: sets of scenes.
-
-    Returns:
-        A function `images (N, 3, H, W) -> {concept: masks (N, H, W) of 0 and 1}`, like those of `probing.segmentation`.
-        It looks each image up among the scenes by its pixels; the masks of any other image are empty. A concept that
-        no image shows is left out.
-    """
-    things = {}
-    for scenes_of_set in rendered:
-        for image, numbers in zip(scenes_of_set.images, scenes_of_set.things, strict=True):
-            things[_pixels_of(image)] = numbers
-
-    def find(images: torch.Tensor) -> dict[str, torch.Tensor]:
-        unknown = torch.full(images.shape[-2:], -1)
-        found = torch.stack([things.get(_pixels_of(image), unknown) for image in images])
-        masks = {name: (found == number).float() for number, name in enumerate(THINGS)}
-        return {name: mask for name, mask in masks.items() if mask.any()}
-
-    return find
-
-
-def _pixels_of(image: torch.Tensor) -> bytes:
-    """Return the 8-bit pixels of an image as bytes."""
-    return (image * 255).round().byte().cpu().numpy().tobytes()
 
 
 def _rendered(
