@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
 from uuid import uuid4
@@ -114,25 +114,3 @@ def load_or_compute(
     except OSError as error:  # a full disk or a folder without permission costs no result
         warn(f"results could not be kept in {str(folder)!r}: {error}")
     return tensors
-
-
-def remove_least_recent(kind: str, most_bytes: int, cache: str | os.PathLike | None = None) -> None:
-    """Remove the files of a subfolder that were not used for the longest time, until the others fit a size.
-
-    Args:
-        kind: subfolder of the cache.
-        most_bytes: the size in bytes.
-        cache: the folder, by default `cache_folder()`.
-    """
-    files = []
-    for path in (Path(cache or cache_folder()) / kind).glob("*.safetensors"):
-        with suppress(OSError):  # another process may remove it as well
-            status = path.stat()
-            files.append((max(status.st_atime_ns, status.st_mtime_ns), status.st_size, path))
-    excess = sum(size for _, size, _ in files) - most_bytes
-    for _, size, path in sorted(files):
-        if excess <= 0:
-            break
-        with suppress(OSError):
-            path.unlink()
-        excess -= size

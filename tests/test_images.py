@@ -7,9 +7,10 @@ from PIL import Image
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.geometry import InputGeometry, refit_mask
+from edittools.geometry import InputGeometry
 from edittools.image_files import load_image, load_mask, photo_size, save_mask
 from edittools.images import LazyImages
+from edittools_course.refit import refit_mask
 
 
 def _write(path, array, **options):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from edittools._caching import digest_tensors, remove_least_recent
+from edittools._caching import digest_tensors
 from edittools_course import miniworld
 from edittools_course.miniworld.attacks import attacks
 from edittools_course.miniworld.scenes import scenes
-from edittools_course.miniworld.stored import render_set, source_digest
+from edittools_course.miniworld.stored import remove_least_recent, render_set, source_digest
 
 SIZE = 16
 SETS = {

@@ -13,10 +13,10 @@ from edittools.classifiers import Classifier
 from edittools.exemplars import paste_texture
 from edittools.images import LabelledImages
 from edittools.models.load import load_classifier
-from edittools.probing import style_transfer
 from edittools.probing.counterfactuals import Concepts
-from edittools.probing.style_transfer import StyleTransfer, gram, recolored
 from edittools.probing.textures import texture
+from edittools_course import style_transfer
+from edittools_course.style_transfer import StyleTransfer, gram, recolored
 
 
 @pytest.fixture(autouse=True)

@@ -30,13 +30,14 @@ from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.models.data import shipped
-from edittools.probing import Concepts, StyleTransfer, jobs
+from edittools.probing import Concepts, jobs
 from edittools.probing.textures import style_textures
 from edittools.site import prepare
 from edittools_course.rivals import SCOPES, finetune
 from edittools_course.scenarios import photos
 from edittools_course.scenarios import synthetic as syn
 from edittools_course.scenarios.tiers import SceneSet
+from edittools_course.style_transfer import StyleTransfer
 
 FEW = syn.CaseSettings(
     exemplars=2,

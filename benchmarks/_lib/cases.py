@@ -21,7 +21,6 @@ from edittools.images import LabelledImages, pixels_of, resized
 from edittools.metrics import Comparison, misclassified, predict
 from edittools.models.downloads import photo
 from edittools.models.load import load_classifier
-from edittools.probing.style_transfer import StyleTransfer
 from edittools.probing.textures import STYLES, style_textures
 from edittools_course.rivals.projection import PROJECTIONS
 from edittools_course.scenarios.scenario import best_by_method
@@ -42,6 +41,7 @@ from edittools_course.scenarios.synthetic import (
     synthetic_setup,
     synthetic_source,
 )
+from edittools_course.style_transfer import StyleTransfer
 
 MEASURES = {
     "other same": "same",

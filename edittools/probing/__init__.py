@@ -4,7 +4,6 @@ from edittools.probing.counterfactuals import Concepts, with_materials
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs, score
 from edittools.probing.evidence import evidence_map
 from edittools.probing.probe import ProbeSettings, probe
-from edittools.probing.style_transfer import StyleTransfer
 
 __all__ = [
     "FALSE_DISCOVERY_RATE",
@@ -13,7 +12,6 @@ __all__ = [
     "Concepts",
     "Probe",
     "ProbeSettings",
-    "StyleTransfer",
     "evidence_map",
     "pairs",
     "probe",

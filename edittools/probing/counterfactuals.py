@@ -95,7 +95,7 @@ class Concepts:
             to the materials that have the names of the group's concepts, its own included. Without groups, each concept
             is transformed to every material.
         transform: the function that transforms concepts: `paste_texture` covers the concept with the texture;
-            `style_transfer.StyleTransfer` changes its style.
+            the `StyleTransfer` of the course changes its style.
         own: for each material, the number of the variant that was cut from each image, `(N,)`, -1 if none was. An image
             is not transformed to its own texture.
 

@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import skimage
 import torch
 from torch import Tensor
 
-from edittools._caching import load_or_compute, remove_least_recent
+from edittools._caching import cache_folder, load_or_compute
 from edittools._progress import Progress, bar_of
 
 BLOCK = 100
@@ -103,3 +103,25 @@ def render_set(
     if is_kept:
         remove_least_recent(FOLDER, LIMIT, cache)
     return [torch.cat(tensors) for tensors in zip(*blocks, strict=True)]
+
+
+def remove_least_recent(kind: str, most_bytes: int, cache: str | os.PathLike | None = None) -> None:
+    """Remove the files of a subfolder that were not used for the longest time, until the others fit a size.
+
+    Args:
+        kind: subfolder of the cache.
+        most_bytes: the size in bytes.
+        cache: the folder, by default `cache_folder()`.
+    """
+    files = []
+    for path in (Path(cache or cache_folder()) / kind).glob("*.safetensors"):
+        with suppress(OSError):  # another process may remove it as well
+            status = path.stat()
+            files.append((max(status.st_atime_ns, status.st_mtime_ns), status.st_size, path))
+    excess = sum(size for _, size, _ in files) - most_bytes
+    for _, size, path in sorted(files):
+        if excess <= 0:
+            break
+        with suppress(OSError):
+            path.unlink()
+        excess -= size

@@ -12,6 +12,7 @@ from torch import nn
 from edittools._caching import cache_folder
 from edittools._checks import extra
 from edittools.classifiers import Classifier
+from edittools.models.data import shipped
 from edittools.models.downloads import photo
 from edittools.models.imagenet import imagenet_classes
 
@@ -106,3 +107,17 @@ def load_places365(name: str, weights: str | os.PathLike | None = None) -> Class
     if names.exists():
         classes = [line.split()[0] for line in names.read_text().splitlines()]
     return Classifier(model, tuple(classes))
+
+
+def classes_by_object() -> dict[str, list[str]]:
+    """Read which ImageNet classes show each object of MSRC v2."""
+    classes = imagenet_classes()
+    classes_by_object = {}
+    for line in shipped("msrc_objects.txt").read_text().splitlines():
+        concept, *spans = line.split()
+        names: list[str] = []
+        for span in spans:
+            ends = [int(end) for end in span.split("-")]
+            names += classes[ends[0] : ends[-1] + 1]
+        classes_by_object[concept] = names
+    return classes_by_object

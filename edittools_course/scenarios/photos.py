@@ -16,7 +16,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier
-from edittools.geometry import InputGeometry, refit_mask
+from edittools.geometry import InputGeometry
 from edittools.image_files import load_image, load_mask, photo_size
 from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import predict
@@ -24,6 +24,7 @@ from edittools.models.data import shipped
 from edittools.models.downloads import available, offline_folder, photo, registry
 from edittools.models.imagenet import imagenet_classes
 from edittools.selection.splits import label_by_prediction
+from edittools_course.refit import refit_mask
 
 SNOW_CLASSES = {
     "armytank": 847,

@@ -14,7 +14,7 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, resized, stratified
 from edittools.layers import candidate_layers
 from edittools.metrics import predict
-from edittools.models.imagenet import classes_by_object, imagenet_classes
+from edittools.models.imagenet import imagenet_classes
 from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import ALL_CLASSES, Concepts, cut_textures, shows, with_materials
 from edittools.probing.effects import LEAST_IMAGES, Probe
@@ -22,6 +22,7 @@ from edittools.probing.probe import ProbeSettings
 from edittools.selection.splits import label_by_prediction
 from edittools_course.miniworld.contexts import BEHIND, GROUNDS
 from edittools_course.miniworld.scenes import CLASSES
+from edittools_course.networks.imagenet import classes_by_object
 from edittools_course.scenarios import photos
 from edittools_course.scenarios.scenario import Scenario, Splits
 from edittools_course.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
