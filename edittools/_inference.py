@@ -13,7 +13,7 @@ import types
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,9 +24,6 @@ _LOCKS_GUARD = threading.Lock()
 
 _CHANNELS = re.compile(r"to have (?P<channels>\d+) channels, but got (?P<given>\d+) channels")
 """What torch says when a convolution gets another number of channels than it takes."""
-
-AnyModel = TypeVar("AnyModel", bound=nn.Module)
-"""A model, of which a copy has the same type."""
 
 
 def refuse_inference_mode() -> None:
@@ -47,7 +44,7 @@ class NotLogitsError(ValueError):
 
 
 def lock_of(model: nn.Module) -> threading.RLock:
-    """Return the one lock that guards the weights, buffers and modes of a model, and the edits applied to it."""
+    """Return the one lock that guards the weights of a model, and the edits applied to it."""
     with _LOCKS_GUARD:
         return _LOCKS.setdefault(model, threading.RLock())
 
@@ -118,7 +115,7 @@ def _are_probabilities(logits: Tensor) -> bool:
     return bool(((logits.double().sum(dim=1) - 1).abs() <= largest_error).all())
 
 
-def eval_copy(model: AnyModel) -> AnyModel:
+def eval_copy(model: nn.Module) -> nn.Module:
     """Copy a model in eval mode; running the copy changes nothing of the model.
 
     The copy shares the parameters of the model, and has copies of its modules and buffers. References from one module
