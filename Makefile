@@ -20,7 +20,7 @@ NOTEBOOKS = --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg
 KEEP_MEMORY = MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit slow notebooks refresh lint wheel docs lab clean
+.PHONY: help install demo test unit slow notebooks refresh lint count wheel docs lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ lint: $(DONE) ## style and docstrings (ruff), types (mypy), which module may imp
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/deptry edittools edittools_course data benchmarks notebooks tests
+
+count: ## count the lines of each package, and those that hold code
+	$(PYTHON) .ci/count.py
 
 wheel: ## build the wheel, install it into an empty environment and use it from an empty folder
 	$(PYTHON) tests/check_wheel.py
