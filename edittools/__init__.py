@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from edittools.geometry import InputGeometry
     from edittools.image_files import load_image, load_mask, save_mask
     from edittools.images import LabelledImages, LazyImages
-    from edittools.metrics import Comparison, error_rate, mcnemar, misclassified, predict
+    from edittools.metrics import Comparison, error_rate, misclassified, predict
     from edittools.moments import SecondMoment, second_moments
     from edittools.rewriting import rewrite
+    from edittools.stats import mcnemar
 
 SUBPACKAGES = (
     "auditing",
@@ -45,9 +46,10 @@ _NAMES = {
     "geometry": ("InputGeometry",),
     "image_files": ("load_image", "load_mask", "save_mask"),
     "images": ("LabelledImages", "LazyImages"),
-    "metrics": ("Comparison", "error_rate", "mcnemar", "misclassified", "predict"),
+    "metrics": ("Comparison", "error_rate", "misclassified", "predict"),
     "moments": ("SecondMoment", "second_moments"),
     "rewriting": ("rewrite",),
+    "stats": ("mcnemar",),
     "models": ("load_classifier",),
     "selection": ("repair", "select_edit"),
     "widgets": ("MaskEditor",),

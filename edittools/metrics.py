@@ -1,8 +1,7 @@
 """Predictions and error rates, and the changes that an edit makes, with intervals and paired tests."""
 
 from dataclasses import dataclass
-from math import hypot, nan, sqrt
-from statistics import NormalDist
+from math import nan
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from edittools._inference import eval_copy, logits_of, without_autocast
 from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_classifier, remap_labels, usual_batch_size
 from edittools.images import Images, LabelledImages, in_batches
+from edittools.stats import accuracy_interval, corrected_interval, mcnemar
 
 SIGNS = {"correct": "✓", "misclassified": "✗", "corrected": "+", "broken": "−"}
 """The sign of each state of an image, for readers who do not tell its color, see `state_of`."""
@@ -108,37 +108,6 @@ def error_rate(classifier: Classifier, images: LabelledImages) -> float:
     return float(misclassified(logits, images.labels).float().mean())
 
 
-def wilson(count: int, total: int) -> tuple[float, float]:
-    """Compute the 95% Wilson score interval of the share `count / total`; (0, 1) if `total` is 0."""
-    if total == 0:
-        return 0.0, 1.0
-    from scipy.stats import binomtest
-
-    interval = binomtest(count, total).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def mcnemar(corrected: int, broken: int) -> float:
-    """Compute the p-value of the exact McNemar test that an edit corrects as many images as it breaks."""
-    if corrected + broken == 0:
-        return 1.0
-    from scipy.stats import binomtest
-
-    return float(binomtest(corrected, corrected + broken).pvalue)
-
-
-def difference_interval(count: int, total: int, other_count: int, other_total: int) -> tuple[float, float]:
-    """Compute the 95% interval of `count / total − other_count / other_total`, two independent shares (Newcombe's)."""
-    low, high = wilson(count, total)
-    other_low, other_high = wilson(other_count, other_total)
-    share = count / max(total, 1)
-    other_share = other_count / max(other_total, 1)
-    difference = share - other_share
-    below = hypot(share - low, other_high - other_share)
-    above = hypot(high - share, other_share - other_low)
-    return difference - below, difference + above
-
-
 @dataclass(frozen=True)
 class Comparison:
     """What an edit did to a set of images.
@@ -183,7 +152,7 @@ class Comparison:
         return 100 * (self.corrected - self.broken) / max(len(self.before), 1)
 
     def accuracy_interval(self) -> tuple[float, float]:
-        """Compute the 95% interval of `accuracy_change`, in points, see `metrics.accuracy_interval`."""
+        """Compute the 95% interval of `accuracy_change`, in points, see `stats.accuracy_interval`."""
         return accuracy_interval(self.corrected, self.broken, len(self.before))
 
     def corrected_interval(self) -> tuple[float, float]:
@@ -204,73 +173,6 @@ class Comparison:
             "p": mcnemar(self.corrected, self.broken),
             "accuracy change (points)": self.accuracy_change,
         }
-
-
-def accuracy_interval(corrected: float, broken: float, images: int) -> tuple[float, float]:
-    """Compute the 95% interval of a change of accuracy, in points: Bonett and Price's for paired shares.
-
-    It adds one image to those corrected and one to those broken, so it has a width even if nothing changed. The counts
-    need not be whole numbers.
-
-    Args:
-        corrected: number of images that were misclassified before and are correct after.
-        broken: number of images that were correct before and are misclassified after.
-        images: number of images.
-    """
-    count = images + 2
-    corrected_share = (corrected + 1) / count
-    broken_share = (broken + 1) / count
-    change = corrected_share - broken_share
-    half_width = NormalDist().inv_cdf(0.975) * sqrt((corrected_share + broken_share - change**2) / count)
-    low = max(change - half_width, -1.0)
-    high = min(change + half_width, 1.0)
-    return 100 * low, 100 * high
-
-
-def corrected_interval(corrected: float, errors: float, broken: float, wrong_or_broken: float) -> tuple[float, float]:
-    """Compute the 95% interval of (corrected − broken) / errors, eq. (2).
-
-    Newcombe's square-and-add method joins the interval of the share corrected with that of the number broken per error.
-    The counts need not be whole numbers.
-
-    Args:
-        corrected: number of errors that were corrected.
-        errors: number of errors before the edit.
-        broken: number of correct images that were broken.
-        wrong_or_broken: number of images that were misclassified before or broken; 0 if all images were misclassified,
-            so that none can be broken.
-
-    Returns:
-        The lower and the upper end; NaN if `errors` is 0.
-    """
-    if not errors:
-        return nan, nan
-    share = corrected / errors
-    low, high = _clopper_pearson(corrected, errors)
-    broken_per_error = fewest = most = 0.0
-    if wrong_or_broken:
-        broken_per_error = _odds(broken / wrong_or_broken)
-        broken_low, broken_high = _clopper_pearson(broken, wrong_or_broken)
-        fewest = _odds(broken_low)
-        most = _odds(broken_high)
-    net = share - broken_per_error
-    below = hypot(share - low, most - broken_per_error)
-    above = hypot(high - share, broken_per_error - fewest)
-    return net - below, net + above
-
-
-def _odds(share: float) -> float:
-    """Convert a share to odds."""
-    return share / (1 - share)
-
-
-def _clopper_pearson(count: float, total: float) -> tuple[float, float]:
-    """Compute the exact 95% interval of a share; unlike scipy's, also for counts that are not whole numbers."""
-    from scipy.special import betaincinv
-
-    low = float(betaincinv(count, total - count + 1, 0.025)) if count else 0.0
-    high = float(betaincinv(count + 1, total - count, 0.975)) if count < total else 1.0
-    return low, high
 
 
 def label_margins(logits: Tensor, labels: Tensor) -> Tensor:

@@ -14,11 +14,12 @@ from torch import nn
 
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
-from edittools.metrics import accuracy_interval, predict
+from edittools.metrics import predict
 from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts, control_mask, cut_textures, with_materials
 from edittools.probing.effects import Probe, accuracy_drop_interval, mean_interval, pairs, score
 from edittools.probing.probe import ProbeSettings, probe
+from edittools.stats import accuracy_interval
 from edittools.widgets.views import ProbeBrowser
 from edittools_course import plots
 from edittools_course.miniworld.contexts import GROUNDS

@@ -9,10 +9,10 @@ from conftest import bars_that_call
 import edittools as et
 from edittools.images import LabelledImages
 from edittools.locate import Box
-from edittools.metrics import mcnemar, predict
+from edittools.metrics import predict
 from edittools.selection.checks import FEWEST_COMPARED, FEWEST_CORRECT
 from edittools.selection.splits import FAILURES, SAMPLE
-from edittools.selection.verdict import SIGNIFICANCE
+from edittools.stats import SIGNIFICANCE, mcnemar
 from edittools.widgets import session as session_module
 from edittools.widgets.desk import PAIR_MESSAGES, STOPPED, Desk
 from edittools.widgets.materials import paste_window

@@ -13,8 +13,9 @@ from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, error_rate, mcnemar, misclassified, predict, wilson
+from edittools.metrics import Comparison, error_rate, misclassified, predict
 from edittools.probing.effects import signed_rank
+from edittools.stats import mcnemar
 
 
 def _flags(text):
@@ -27,17 +28,6 @@ def test_errors_corrected_of_equation_2():
     assert Comparison(before, after).errors_corrected == pytest.approx((4 - 2) / 4)
     assert Comparison(_flags("x.."), _flags("xxx")).errors_corrected == -2
     assert math.isnan(Comparison(_flags("..."), _flags("x..")).errors_corrected)
-
-
-def test_wilson_of_published_counts():
-    assert wilson(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998
-    assert wilson(0, 0) == (0, 1)
-
-
-def test_mcnemar_of_known_counts():
-    assert mcnemar(8, 1) == pytest.approx(2 * (1 + 9) / 2**9)
-    assert mcnemar(0, 0) == 1 and mcnemar(3, 3) == 1
 
 
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))

@@ -27,10 +27,11 @@ from edittools.exemplars import Exemplar
 from edittools.geometry import InputGeometry
 from edittools.images import LabelledImages, LazyImages
 from edittools.methods import METHODS
-from edittools.metrics import mcnemar, predict
+from edittools.metrics import predict
 from edittools.selection import Check, finetuning, repair
 from edittools.selection.finetuning import Finetuned
 from edittools.selection.select import select
+from edittools.stats import mcnemar
 from edittools_course.rivals import RIVALS
 
 

@@ -1,11 +1,9 @@
 """A verdict: the worst word of its checks, its three lines, and the numbers of images that would decide."""
 
-from functools import cache
 from itertools import product
 from math import comb
 
 import pytest
-from scipy.stats import binomtest
 
 from edittools.selection import Check
 from edittools.selection.verdict import (
@@ -13,14 +11,11 @@ from edittools.selection.verdict import (
     FINETUNE,
     LINES,
     NOTICE,
-    POWER,
     UNCLEAR,
     USE,
     WORDS,
     fewest_images,
-    images_needed,
     notices,
-    power,
     verdict_of,
 )
 
@@ -102,36 +97,6 @@ def test_lines_of_a_verdict_have_the_figures_of_their_checks_in_order():
 
 
 # --- how many images would decide -------------------------------------------------------------------------------------
-
-
-exact_test = cache(binomtest)
-
-
-def enumerated_power(images, corrected_share, broken_share):
-    """By the definition: every outcome of every image, with the p-value of scipy's test."""
-    total = 0.0
-    unchanged_share = 1 - corrected_share - broken_share
-    for outcomes in product((1, -1, 0), repeat=images):
-        corrected, broken = outcomes.count(1), outcomes.count(-1)
-        changed = corrected + broken
-        if changed and corrected > broken and exact_test(corrected, changed).pvalue <= 0.05:
-            total += corrected_share**corrected * broken_share**broken * unchanged_share ** outcomes.count(0)
-    return total
-
-
-@pytest.mark.parametrize("shares", [(0.7, 0.1), (0.5, 0.0), (1.0, 0.0)])
-@pytest.mark.parametrize("images", [5, 6])
-def test_power_is_the_sum_over_all_outcomes(images, shares):
-    assert power(images, *shares) == pytest.approx(enumerated_power(images, *shares), abs=1e-12)
-
-
-def test_images_needed_are_just_enough():
-    for corrected, broken, images in ((1, 0, 1), (4, 1, 10), (3, 1, 40), (20, 15, 100)):
-        needed = images_needed(corrected, broken, images)
-        shares = corrected / images, broken / images
-        assert power(needed, *shares) >= POWER > power(needed - 1, *shares)
-    assert images_needed(5, 0, 5) == 6  # all are corrected: six are the fewest with p ≤ 0.05
-    assert images_needed(2, 2, 9) is None and images_needed(1, 0, 1_000_000) is None
 
 
 def test_notices_sums_the_probabilities_of_more_losses_than_allowed():

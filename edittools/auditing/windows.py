@@ -23,7 +23,7 @@ from edittools.locate import Box, mean_keys, weights_of
 from edittools.metrics import predict, predicted_classes
 from edittools.probing.evidence import evidence_of_keys
 from edittools.scenes import first_of_each, scenes_of
-from edittools.selection.verdict import SIGNIFICANCE
+from edittools.stats import SIGNIFICANCE, mcnemar
 
 SIDES = (0.2, 0.3)
 """The sides of windows, as shares of the side of an image."""
@@ -622,8 +622,6 @@ def confirm(
         seed: the seed of places and shuffles.
         progress: a class like `tqdm.tqdm`, for bars; None for no bars.
     """
-    from scipy.stats import binomtest
-
     generator = torch.Generator().manual_seed(seed)
     photos = _Photos(classifier, sheet.data, SIDES, generator, sheet.kept, progress=progress)
     windows = []
@@ -642,8 +640,8 @@ def confirm(
         turned[is_shuffled] = is_turned.float().reshape(len(group.windows) - 1, -1).mean(dim=1)
     differences = turned[False] - turned[True]
     wins = int((differences > 0).sum())
-    compared = int((differences != 0).sum())
-    p = float(binomtest(wins, compared, alternative="greater").pvalue) if compared else 1.0
+    losses = int((differences < 0).sum())
+    p = mcnemar(wins, losses, alternative="greater")
     shares = {is_shuffled: float(of_window.mean()) for is_shuffled, of_window in turned.items()}
     return Confirmation(shares[False], shares[True], len(differences), len(set(hosts)), p)
 

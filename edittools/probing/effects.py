@@ -20,8 +20,8 @@ from scipy.stats import false_discovery_control, rankdata, wilcoxon
 from torch import Tensor
 
 from edittools._checks import one_of
-from edittools.metrics import accuracy_interval
 from edittools.probing.counterfactuals import ALL_CLASSES, Concepts
+from edittools.stats import accuracy_interval
 
 FALSE_DISCOVERY_RATE = 0.05
 """The expected share of false rules among those that `Probe.rules` lists, at most (Benjamini–Hochberg)."""
@@ -427,7 +427,7 @@ def mean_interval(values: Sequence[float] | NDArray) -> tuple[float, float]:
 
 
 def accuracy_drop_interval(drops: Sequence[float] | NDArray) -> tuple[float, float]:
-    """Compute the 95% interval of a mean drop of accuracy, see `metrics.accuracy_interval`.
+    """Compute the 95% interval of a mean drop of accuracy, see `stats.accuracy_interval`.
 
     Args:
         drops: the drop of each image, in [-1, 1]; not a whole number if an image has several textures.

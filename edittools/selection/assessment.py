@@ -23,7 +23,7 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar, all_exemplars
 from edittools.images import Images
 from edittools.methods import METHODS, RANDOM
-from edittools.metrics import Comparison, predict, wilson
+from edittools.metrics import Comparison, predict
 from edittools.reports import Page, package_versions, plain, report_paths, save_report
 from edittools.selection.checks import (
     MAX_ACCURACY_DROP,
@@ -47,6 +47,7 @@ from edittools.selection.select import Selection
 from edittools.selection.splits import Splits, stratified_folds
 from edittools.selection.verdict import UNCLEAR, Check, Verdict, verdict_of
 from edittools.site import LayerReference, site_at
+from edittools.stats import wilson
 
 SELECTED = "selected"
 """The name of the row of the selected edit in the table of an assessment."""

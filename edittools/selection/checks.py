@@ -12,15 +12,7 @@ import torch
 from edittools._checks import warn
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar, all_exemplars
-from edittools.metrics import (
-    Comparison,
-    accuracy_interval,
-    difference_interval,
-    mcnemar,
-    predict,
-    predicted_classes,
-    wilson,
-)
+from edittools.metrics import Comparison, predict, predicted_classes
 from edittools.selection.effects import Effect
 from edittools.selection.finetuning import FINETUNING
 from edittools.selection.splits import FAILURES, MOST_ORDINARY, RETAINED, Splits
@@ -30,14 +22,20 @@ from edittools.selection.verdict import (
     FINETUNE,
     HELPS,
     INSTEAD,
-    POWER,
-    SIGNIFICANCE,
     UNCLEAR,
     USE,
     Check,
     fewest_images,
-    images_needed,
     notices,
+)
+from edittools.stats import (
+    POWER,
+    SIGNIFICANCE,
+    accuracy_interval,
+    difference_interval,
+    images_for_mcnemar,
+    mcnemar,
+    wilson,
 )
 
 MAX_ACCURACY_DROP = 0.25
@@ -296,7 +294,7 @@ def gain_check(concept: Effect) -> Check:
         return Check(name, False, figure, advice, DO_NOT_USE, HELPS)
     if p <= SIGNIFICANCE:
         return Check(name, True, figure, at_best=UNCLEAR, line=HELPS)
-    needed = images_needed(found.corrected, found.broken, len(found.before))
+    needed = images_for_mcnemar(found.corrected, found.broken, len(found.before))
     if needed is not None:
         advice = (
             f"Collect about {needed:,} {what} with the concept: at these shares, so many in all would decide with a "
@@ -621,16 +619,6 @@ def instead_check(
     in_words = "In Python, the outcome holds the fine-tuned network."
     title = f"{FINETUNING} does not correct significantly more"
     return Check(title, not is_better, figure, advice, FINETUNE, INSTEAD, in_words)
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Adjust p-values for several comparisons by Holm's method."""
-    adjusted: dict[str, float] = {}
-    largest = 0.0
-    for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
-        largest = max(largest, min((len(p_values) - rank) * p_values[name], 1.0))
-        adjusted[name] = largest
-    return adjusted
 
 
 def _describe(splits: Splits, effects: Mapping[str, Effect]) -> str:

@@ -19,12 +19,6 @@ INSTEAD = "instead"
 LINES = (HELPS, COSTS, INSTEAD)
 """The lines of a verdict: what an edit corrects on new images, what it costs, and what a user would do instead."""
 
-SIGNIFICANCE = 0.05
-"""The largest p-value at which the verdict can be "use", in the exact McNemar test against no edit."""
-
-POWER = 0.8
-"""The number of images in the verdict "unclear" would give a significant result with this probability."""
-
 NOTICE = 0.9
 """There are enough images to measure a cost if a loss well above its limit is noticed with this probability."""
 
@@ -145,47 +139,6 @@ def advice_of(checks: Sequence[Check]) -> str:
 
 
 # --- how many images would decide -------------------------------------------------------------------------------------
-
-
-def power(images: int, corrected_share: float, broken_share: float) -> float:
-    """Compute the power of the exact McNemar test for an edit that corrects more images than it breaks.
-
-    Each image is corrected with one probability and broken with another, independently of the others. The probability
-    is summed over the number of images that change, which is binomial; of these, the number that is corrected is
-    binomial as well.
-
-    Args:
-        images: number of images.
-        corrected_share: probability that an image is corrected.
-        broken_share: probability that an image is broken.
-
-    Returns:
-        The probability that p ≤ 0.05 and that more images are corrected than broken.
-    """
-    import numpy as np
-    from scipy.stats import binom
-
-    changed_share = min(corrected_share + broken_share, 1.0)
-    if changed_share <= 0:
-        return 0.0
-    fewest, most = binom.ppf([1e-16, 1 - 1e-16], images, changed_share)
-    changed = np.arange(fewest, most + 1)  # other numbers do not occur
-    least_corrected = binom.isf(SIGNIFICANCE / 2, changed, 0.5) + 1  # the fewest at which p ≤ 0.05
-    of_changed = binom.sf(least_corrected - 1, changed, corrected_share / changed_share)
-    return float((binom.pmf(changed, images, changed_share) * of_changed).sum())
-
-
-def images_needed(corrected: int, broken: int, images: int) -> int | None:
-    """Compute about how many images the exact McNemar test needs for a power of 80%, if the shares stay as observed.
-
-    Returns:
-        A number of images at which `power` is at least 0.8, while it is less for one image fewer. None if the edit does
-        not correct more images than it breaks, or if more than 100,000 images would be needed.
-    """
-    if corrected <= broken or not images:
-        return None
-    shares = corrected / images, broken / images
-    return fewest_images(lambda count: power(count, *shares) >= POWER)
 
 
 def fewest_images(decides: Callable[[int], bool], too_few: int = 0) -> int | None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.metrics import Comparison, mcnemar
+from edittools.metrics import Comparison
 from edittools.selection import Assessment, Check, Verdict
 from edittools.selection.checks import (
     accuracy_check,
@@ -19,7 +19,8 @@ from edittools.selection.checks import (
 )
 from edittools.selection.effects import Effect
 from edittools.selection.splits import RETAINED
-from edittools.selection.verdict import COSTS, HELPS, INSTEAD, SIGNIFICANCE, UNCLEAR, USE, costs_not_measured
+from edittools.selection.verdict import COSTS, HELPS, INSTEAD, UNCLEAR, USE, costs_not_measured
+from edittools.stats import SIGNIFICANCE, mcnemar
 from edittools.widgets.kept import KeptVerdict
 
 BEFORE_CHANGE = "measured before images or labels were changed"
