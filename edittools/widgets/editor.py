@@ -1,6 +1,8 @@
 """The mask editor: draw a mask on an image in the browser, and use it in Python.
 
-The browser's part is `mask_operations.js`, what the tools do to a mask, and `mask_editor.js`, the view.
+The browser's part is `mask_operations.js`, what the tools do to a mask; `mask_document.js`, what all views of an editor
+share; `mask_tools.js`, the tools and the elements of the controls; `mask_stage.js`, what is seen of the image and the
+mask; and `mask_editor.js`, the controls, the pointer, and the keyboard.
 """
 
 import os
@@ -25,8 +27,8 @@ from edittools.image_files import save_mask
 from edittools.widgets.drawing import image_grid
 from edittools.widgets.pixels import StaticFigure, to_base64, to_pixels, to_png
 
-JAVASCRIPT = ("mask_operations.js", "mask_editor.js")
-"""The files of the browser's part, which together are one module."""
+JAVASCRIPT = ("mask_operations.js", "mask_document.js", "mask_tools.js", "mask_stage.js", "mask_editor.js")
+"""The files of the browser's part, which in this order are one module, since anywidget takes one text."""
 
 MAX_PIXELS = 72_000_000
 """The browser could not send the mask of a larger image: a message of more than 10 MiB is lost without an error."""

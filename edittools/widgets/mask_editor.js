@@ -1,273 +1,11 @@
-// The browser's part of MaskEditor (editor.py): drawing, undo and the view. Python receives a mask when a stroke is done.
-// What the tools do to a mask is in mask_operations.js, which comes before this file.
-
-// --- the document: what all views of one widget share ------------------------------------------------------------------
-
-const UNDO_STEPS = 200;
-const UNDO_BYTES = 64e6; // that large masks may take
-
-class Document {
-  constructor(model) {
-    this.model = model;
-    [this.h, this.w] = model.get("_size");
-    this.views = new Set();
-    this.past = [];
-    this.future = [];
-    this.busy = false; // a stroke is being drawn into `data`
-    const { size, runs: pairs, segments } = model.get("_segments");
-    const cells = new Int32Array(size[0] * size[1]);
-    const numbers = pairs.split(" ");
-    for (let i = 0, at = 0; i < numbers.length; i += 2) cells.fill(+numbers[i], at, (at += +numbers[i + 1]));
-    // The segments of smart select, the smallest ones first.
-    this.segments = segments.map((joined) => ({
-      w: size[1],
-      h: size[0],
-      data: cells.map((cell) => joined[cell]),
-    }));
-    this.load();
-    model.on("change:_mask", () => this.receive());
-    model.on("change:_heat_png", () => this.loadHeat());
-    model.on("change:opacity", () => this.notify());
-    this.image = new Image();
-    this.image.src = "data:image/png;base64," + model.get("_image_png");
-    this.ready = this.image.decode();
-    this.loadHeat();
-  }
-
-  // Take the heat map that is laid over the image, if there is one.
-  async loadHeat() {
-    const png = this.model.get("_heat_png");
-    const heat = png ? new Image() : null;
-    if (heat) heat.src = "data:image/png;base64," + png;
-    await heat?.decode();
-    if (png !== this.model.get("_heat_png")) return; // another one has come meanwhile
-    this.heat = heat;
-    this.views.forEach((view) => view.scale && view.drawImage());
-  }
-
-  get mask() {
-    return { w: this.w, h: this.h, data: this.data };
-  }
-
-  set(name, value) {
-    this.model.set(name, value);
-    this.model.save_changes();
-  }
-
-  // Set the bits of the mask; `back` says whether that is a step of undo (true) or redo (false).
-  put(bits, back) {
-    this.back = back;
-    this.set("_mask", bits);
-  }
-
-  get undoSteps() {
-    return Math.max(1, Math.min(UNDO_STEPS, Math.floor(UNDO_BYTES / this.bits.byteLength)));
-  }
-
-  // Take the mask from the model's bits.
-  load() {
-    this.bits = this.model.get("_mask");
-    this.data = unpack(this.bits, this.w * this.h);
-    this.count = this.data.reduce((sum, value) => sum + value, 0);
-  }
-
-  // A change of the mask: ours, or Python's.
-  receive() {
-    const old = this.bits;
-    const back = this.back;
-    this.back = undefined;
-    this.bits = this.model.get("_mask");
-    if (areEqual(old, this.bits)) return;
-    if (back === true) {
-      this.future.push(old);
-      this.past.pop();
-    } else if (back === false) {
-      this.past.push(old);
-      this.future.pop();
-    } else {
-      this.past = [...this.past, old].slice(-this.undoSteps);
-      this.future = [];
-    }
-    if (!this.busy) this.load();
-    this.notify();
-  }
-
-  // Send what was drawn; as one step it can be undone.
-  commit() {
-    this.busy = false;
-    this.put(pack(this.data));
-    this.notify();
-  }
-
-  cancel() {
-    if (this.busy) this.load();
-    this.busy = false;
-    this.notify();
-  }
-
-  step(back) {
-    const steps = back ? this.past : this.future;
-    if (steps.length) this.put(steps.at(-1), back);
-  }
-
-  notify() {
-    this.views.forEach((view) => view.update());
-  }
-}
-
-// --- the view --------------------------------------------------------------------------------------------------------------
-
-const TOOLS = {
-  brush: [
-    "Brush",
-    "B",
-    "Drag to paint.",
-    "M9.5 14.5 19 5a2 2 0 0 0-3-3l-9 9.5M9.5 14.5c2 3-.5 6.5-6.5 6 2-1.5 1-3 2-5 1-1.5 3-2 4.5-1z",
-  ],
-  eraser: ["Eraser", "E", "Drag to erase.", "M8 20h12M5 13 14 4l6 6-9 9H8l-3-3a2 2 0 0 1 0-3zM9.5 8.5l6 6"],
-  polygon: [
-    "Polygon",
-    "P",
-    "Click the corners; Enter closes it, Ctrl+Z takes back a corner.",
-    "M12 3l9 7-3.5 10h-11L3 10z",
-  ],
-  lasso: [
-    "Lasso",
-    "O",
-    "Drag around the area.",
-    "M7 16c-6-2-5-12 5-12s11 10 3 12c-4 1-6-1-8-1-3 0-3 4 0 4 2 0 2 2 1 3",
-  ],
-  rectangle: ["Rectangle", "R", "Drag from corner to corner.", "M4 6h16v12H4z"],
-  ellipse: [
-    "Ellipse",
-    "C",
-    "Drag from corner to corner of the box around it.",
-    "M3 12a9 6.5 0 1 0 18 0a9 6.5 0 1 0-18 0z",
-  ],
-  smart: [
-    "Smart select",
-    "S",
-    "Click the segments that belong to the mask, or drag over them; larger ones join similar colors.",
-    "M14 10 4 20l-1-1 10-10zM17 2v4M15 4h4M20 9v4M18 11h4M9 3v3M7.5 4.5h3",
-  ],
-};
-
-// The tools that take a box from one corner to the other.
-const BOXED = { rectangle, ellipse };
-
-const ICONS = {
-  grow: "M9 9h6v6H9zM12 6V2M12 22v-4M6 12H2M22 12h-4M10 4l2-2 2 2M10 20l2 2 2-2M4 10l-2 2 2 2M20 10l2 2-2 2",
-  shrink:
-    "M10 10h4v4h-4zM12 2v5M12 22v-5M2 12h5M22 12h-5M10 5l2 2 2-2M10 19l2-2 2 2M5 10l2 2-2 2M19 10l-2 2 2 2",
-  invert: "M4 4h16v16H4zM4 20 20 4M8 4v8M12 4v4M4.5 8h7.5",
-  clear: "M4 4h16v16H4zM9 9l6 6M15 9l-6 6",
-  undo: "M8 4 4 8l4 4M4 8h10a6 6 0 0 1 0 12H8",
-  redo: "M16 4l4 4-4 4M20 8H10a6 6 0 0 0 0 12h6",
-  close: "M6 6l12 12M18 6 6 18",
-  enlarge: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
-  help: "M3 12a9 9 0 1 0 18 0 9 9 0 1 0-18 0M9.5 9.5a2.5 2.5 0 1 1 3.5 2.3c-.7.4-1 .9-1 1.7M12 16.5v.3",
-};
-
-// What is painted over the image: red, green, blue and opacity in one number, as ImageData has them.
-const rgba = (r, g, b, a) => ((Math.round(255 * a) << 24) | (b << 16) | (g << 8) | r) >>> 0;
-const COLOURS = {
-  line: rgba(120, 0, 75, 1),
-  rim: rgba(255, 255, 255, 0.9),
-  mesh: rgba(255, 255, 255, 0.45),
-  glow: rgba(255, 255, 255, 0.3),
-};
-
-const POLYGON_HINTS = {
-  pointer: "Enter closes the polygon, Ctrl+Z takes back a corner.",
-  keyboard: "Enter adds a corner, and at the last one closes; Ctrl+Z takes back a corner.",
-};
-
-// Groups of shortcuts: a title, and for each shortcut its keys and what it does. The last group is of the desk only.
-const SHORTCUTS = [
-  ["Tools", ...Object.values(TOOLS).map(([name, key]) => [[key], name])],
-  [
-    "Draw",
-    [["[", "]"], "smaller, larger brush or segments"],
-    [["Alt"], "held, or the right button: erase instead"],
-    [["Ctrl+Z", "Ctrl+Shift+Z"], "undo, redo"],
-    [["Enter", "Esc"], "close a polygon, cancel"],
-  ],
-  [
-    "Draw without a mouse",
-    [["←", "→", "↑", "↓"], "move by a pixel, with Shift by 10"],
-    [["Home", "End", "Page ↑", "Page ↓"], "move far"],
-    [["Enter"], "press there, and release"],
-  ],
-  ["Whole mask", [["G", "Shift+G"], "grow, shrink"], [["I"], "invert"], [["Delete"], "clear"]],
-  [
-    "View",
-    [["+", "−", "0"], "zoom in, out, fit; or Ctrl+wheel"],
-    [["Space"], "held: drag to move the image"],
-    [["H"], "held: hide the mask"],
-    [["F"], "enlarge the editor"],
-    [["?"], "this list"],
-  ],
-  [
-    "Lists of images",
-    [["←", "→", "↑", "↓"], "next image"],
-    [["Enter"], "enlarge it"],
-    [["Space", "Shift+Space"], "check it, check all up to it"],
-    [["1", "2", "0"], "right before, right after, neither"],
-  ],
-];
-
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  // Lab asks the element that has the focus; without this "m" would turn the cell into text and lose the drawing.
-  if (["button", "input", "select", "canvas"].includes(tag)) element.dataset.lmSuppressShortcuts = "true";
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value);
-  }
-  element.append(...children); // a string becomes text, never HTML
-  return element;
-}
-
-function icon(path) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", "0 0 24 24");
-  svg.setAttribute("aria-hidden", "true");
-  svg.append(document.createElementNS("http://www.w3.org/2000/svg", "path"));
-  svg.firstChild.setAttribute("d", path);
-  return svg;
-}
-
-// A group of controls that is one stop of the Tab key; arrow keys move inside it.
-function group(label, ...children) {
-  const buttons = children.filter((child) => child.tagName === "BUTTON");
-  buttons.forEach((button, i) => (button.tabIndex = i ? -1 : 0));
-  const move = (event) => {
-    const open = buttons.filter((button) => !button.disabled);
-    const at = open.indexOf(event.target);
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (at < 0 || !step) return;
-    event.preventDefault();
-    open[(at + step + open.length) % open.length].focus();
-  };
-  const stop = ({ target }) => buttons.forEach((button) => (button.tabIndex = button === target ? 0 : -1));
-  return make(
-    "div",
-    { class: "et-group", role: "group", "aria-label": label, onkeydown: move, onfocusin: stop },
-    ...children,
-  );
-}
+// The controls of MaskEditor (editor.py), and what the pointer and the keyboard do.
 
 const NEAR = 40; // screen pixels; a drag that begins so close to the image draws where it enters it
 
-class View {
+class View extends Stage {
   constructor(doc, el) {
-    this.doc = doc;
-    this.tool = "brush";
-    this.hidden = this.space = false;
-    this.coarseness = 1; // of smart select: the place of its segments among those of the document
-    this.radius = Math.max(1, Math.round(Math.max(doc.w, doc.h) / 50));
+    super(doc);
     this.step = Math.max(1, Math.round(Math.max(doc.w, doc.h) / 512)); // pixels to grow or shrink by
-    this.cursor = [doc.w >> 1, doc.h >> 1];
     this.build(el);
     this.resizing = new ResizeObserver(() => this.resize());
     this.resizing.observe(this.stage);
@@ -287,37 +25,20 @@ class View {
 
   // --- controls ---
 
-  button(label, key, path, action, attributes = {}) {
-    const title = key ? `${label} (${key})` : label;
-    return make(
-      "button",
-      { type: "button", title, "aria-label": label, onclick: action, ...attributes },
-      icon(path),
-    );
-  }
-
-  range(label, min, max, value, action) {
-    const output = make("output");
-    const input = make("input", { type: "range", min, max, value, "aria-label": label, title: label });
-    input.addEventListener("input", () => action(+input.value));
-    const whole = make("label", { class: "et-range" }, make("span", {}, label), input, output);
-    return Object.assign(whole, { show: (number, text) => ([input.value, output.value] = [number, text]) });
-  }
-
   build(el) {
     const { doc } = this;
     const edit = (change) => () => this.edit(change);
     this.tools = Object.entries(TOOLS).map(([name, [label, key, , path]]) =>
-      this.button(label, key, path, () => this.choose(name), { "data-tool": name }),
+      button(label, key, path, () => this.choose(name), { "data-tool": name }),
     );
-    this.size = this.range("Size", 0, this.largestRadius, this.radius, (value) => this.setSize(value));
-    this.undo = this.button("Undo", "Ctrl+Z", ICONS.undo, () => this.history(true));
-    this.redo = this.button("Redo", "Ctrl+Shift+Z", ICONS.redo, () => this.history(false));
-    this.opacity = this.range("Opacity", 0, 100, 45, (value) => doc.set("opacity", value / 100));
-    this.enlargeButton = this.button("Enlarge", "F", ICONS.enlarge, () => this.enlarge(), {
+    this.size = range("Size", 0, this.largestRadius, this.radius, (value) => this.setSize(value));
+    this.undo = button("Undo", "Ctrl+Z", ICONS.undo, () => this.history(true));
+    this.redo = button("Redo", "Ctrl+Shift+Z", ICONS.redo, () => this.history(false));
+    this.opacity = range("Opacity", 0, 100, 45, (value) => doc.set("opacity", value / 100));
+    this.enlargeButton = button("Enlarge", "F", ICONS.enlarge, () => this.enlarge(), {
       "aria-pressed": "false",
     });
-    this.helpButton = this.button("Shortcuts", "?", ICONS.help, () => {}, { "aria-expanded": "false" });
+    this.helpButton = button("Shortcuts", "?", ICONS.help, () => {}, { "aria-expanded": "false" });
     const toolbar = make(
       "div",
       { class: "et-toolbar", role: "toolbar", "aria-label": "Mask tools" },
@@ -325,22 +46,22 @@ class View {
       group("Undo and redo", this.undo, this.redo),
       group(
         "Change the mask",
-        this.button(
+        button(
           `Grow by ${this.step} px`,
           "G",
           ICONS.grow,
           edit((mask) => grow(mask, this.step)),
           { "data-action": "grow" },
         ),
-        this.button(
+        button(
           `Shrink by ${this.step} px`,
           "Shift+G",
           ICONS.shrink,
           edit((mask) => shrink(mask, this.step)),
           { "data-action": "shrink" },
         ),
-        this.button("Invert", "I", ICONS.invert, edit(invert), { "data-action": "invert" }),
-        this.button(
+        button("Invert", "I", ICONS.invert, edit(invert), { "data-action": "invert" }),
+        button(
           "Clear",
           "Delete",
           ICONS.clear,
@@ -352,18 +73,7 @@ class View {
       this.size,
       this.opacity,
     );
-    this.layers = ["image", "mask", "marks"].map((name) => make("canvas", { class: `et-${name}` }));
-    [this.base, this.over, this.top] = this.layers;
-    for (const [name, value] of Object.entries({
-      tabindex: 0,
-      role: "application",
-      "aria-label": `Drawing area, ${doc.w} by ${doc.h} pixels`,
-    }))
-      this.top.setAttribute(name, value);
-    this.stage = make("div", { class: "et-stage" }, ...this.layers);
-    this.stage.style.aspectRatio = `${doc.w} / ${doc.h}`;
     this.status = make("span", { class: "et-count", role: "status" });
-    this.place = make("span", { class: "et-place" });
     this.hint = make("div", { class: "et-hint" });
     const keys = (names) => names.map((name) => make("kbd", {}, name));
     const shortcuts = SHORTCUTS.map(([title, ...rows]) =>
@@ -374,7 +84,7 @@ class View {
         make("dl", {}, ...rows.map(([names, what]) => make("div", {}, make("dt", {}, ...keys(names)), make("dd", {}, what)))),
       ),
     );
-    const closeHelp = this.button("Close", "Esc", ICONS.close, () => this.help.hidePopover());
+    const closeHelp = button("Close", "Esc", ICONS.close, () => this.help.hidePopover());
     // A popover is above everything else, whatever is scrolled or cut off; a click elsewhere closes it.
     this.help = make(
       "div",
@@ -439,10 +149,6 @@ class View {
 
   get largestRadius() {
     return Math.max(20, Math.ceil(Math.max(this.doc.w, this.doc.h) / 8));
-  }
-
-  get segments() {
-    return this.doc.segments[this.coarseness];
   }
 
   // Set the radius of the brush, or how coarse the segments of smart select are.
@@ -559,7 +265,7 @@ class View {
     if (!gesture) return;
     const last = gesture.points.at(-1);
     if (last[0] === pixel[0] && last[1] === pixel[1]) return;
-    if (gesture.tool === "polygon") return (this.gesture.next = pixel);
+    if (gesture.tool === "polygon") return;
     if (gesture.tool in BOXED) gesture.points = [gesture.points[0], pixel];
     else gesture.points.push(pixel);
     this.draw([last, pixel]);
@@ -626,27 +332,7 @@ class View {
     this.drawMarks();
   }
 
-  covers([x, y]) {
-    return x >= 0 && y >= 0 && x < this.doc.w && y < this.doc.h;
-  }
-
-  segment([x, y]) {
-    const { segments } = this;
-    const { w, h } = this.doc;
-    return segments.data[Math.floor((y * segments.h) / h) * segments.w + Math.floor((x * segments.w) / w)];
-  }
-
   // --- pointer ---
-
-  position(event) {
-    const box = this.top.getBoundingClientRect();
-    return [event.clientX - box.left, event.clientY - box.top];
-  }
-
-  pixel(event) {
-    const [x, y] = this.position(event);
-    return [Math.floor((x - this.left) / this.scale), Math.floor((y - this.upper) / this.scale)];
-  }
 
   // Follow a drag that begins near the image, and not on a control, until it enters the image.
   approach(event) {
@@ -798,180 +484,6 @@ class View {
         this.update(this.tool === "polygon" ? this.polygonHint : "Enter again to finish, Esc to cancel.");
     }
     this.drawMarks();
-  }
-
-  // --- the visible part: `scale` screen pixels per image pixel, the image's corner at (left, upper) ---
-
-  resize(fit = false) {
-    const box = this.stage.getBoundingClientRect();
-    const dpr = window.devicePixelRatio || 1;
-    if (!box.width || !box.height) return;
-    const fitted = fit || !this.scale || Math.abs(this.scale - this.fitting) < 1e-6;
-    [this.width, this.height, this.dpr] = [box.width, box.height, dpr];
-    for (const canvas of this.layers)
-      [canvas.width, canvas.height] = [Math.round(box.width * dpr), Math.round(box.height * dpr)];
-    this.fitting = Math.min(box.width / this.doc.w, box.height / this.doc.h);
-    if (fitted) this.fit();
-    else this.moveTo(this.left, this.upper);
-  }
-
-  fit() {
-    this.scale = this.fitting;
-    this.moveTo(0, 0);
-  }
-
-  zoom(factor, [x, y] = [this.width / 2, this.height / 2]) {
-    const scale = Math.max(this.fitting, Math.min(Math.max(48, this.fitting), this.scale * factor));
-    const by = scale / this.scale;
-    this.scale = scale;
-    this.moveTo(x - (x - this.left) * by, y - (y - this.upper) * by);
-  }
-
-  // Put the image's corner somewhere, but leave no gap where the image could be.
-  moveTo(left, upper) {
-    const keep = (value, room) => (room >= 0 ? room / 2 : Math.max(room, Math.min(0, value)));
-    this.left = keep(left, this.width - this.doc.w * this.scale);
-    this.upper = keep(upper, this.height - this.doc.h * this.scale);
-    this.stage.dataset.view = [this.scale, this.left, this.upper].join(" ");
-    this.drawImage();
-    this.paint();
-    this.drawMarks();
-  }
-
-  drawImage() {
-    const context = this.base.getContext("2d");
-    const { dpr, scale, doc } = this;
-    context.setTransform(dpr, 0, 0, dpr, 0, 0);
-    context.clearRect(0, 0, this.width, this.height);
-    context.imageSmoothingEnabled = (scale * doc.w) / doc.image.naturalWidth < 4;
-    context.imageSmoothingQuality = "high";
-    context.drawImage(doc.image, this.left, this.upper, doc.w * scale, doc.h * scale);
-    context.imageSmoothingEnabled = true;
-    if (doc.heat) context.drawImage(doc.heat, this.left, this.upper, doc.w * scale, doc.h * scale);
-  }
-
-  // Draw the mask again at the next frame.
-  paint() {
-    this.frame ??= requestAnimationFrame(() => {
-      this.frame = null;
-      if (this.scale) this.paintNow();
-    });
-  }
-
-  // Every screen pixel looks up its mask pixel, so the cost is the screen's and the outline is equally thin at any zoom.
-  paintNow() {
-    const { doc, dpr, over } = this;
-    const { data, w, h } = doc;
-    const { segments } = this;
-    const { width, height } = over;
-    const context = over.getContext("2d");
-    if (this.hidden) return context.clearRect(0, 0, width, height);
-    const image = context.createImageData(width, height);
-    const out = new Uint32Array(image.data.buffer);
-    const opacity = doc.model.get("opacity");
-    const fill = rgba(255, 45, 149, opacity);
-    // The hatching has a dark and a light stripe, so that it shows without colors too, on any image.
-    const dark = rgba(110, 0, 70, Math.min(1, 0.25 + opacity));
-    const light = rgba(255, 255, 255, Math.min(1, 0.1 + 0.8 * opacity));
-    const spacing = Math.round(16 * dpr);
-    const stripe = Math.round(2 * dpr);
-    const smart = this.tool === "smart";
-    const edge = Math.max(1, Math.round(1.25 * dpr));
-    const lit = smart && this.hover && this.covers(this.hover) ? this.segment(this.hover) : -1;
-    const look = (X, offset) => Math.floor(((X + 0.5) / dpr - offset) / this.scale);
-    const inside = (value, size) => Math.max(0, Math.min(size - 1, value));
-    const differs = (grid, at, around) => around.some((place) => grid[place] !== grid[at]);
-    const columns = Int32Array.from({ length: width + 2 * edge }, (_, i) => look(i - edge, this.left));
-    const near = columns.map((x) => inside(x, w));
-    const cells = near.map((x) => Math.floor((x * segments.w) / w));
-    for (let Y = 0; Y < height; Y++) {
-      const y = look(Y, this.upper);
-      if (y < 0 || y >= h) continue;
-      const rowAt = (Y) => inside(look(Y, this.upper), h);
-      const cellsAt = (y) => Math.floor((y * segments.h) / h) * segments.w;
-      const row = y * w;
-      const above = rowAt(Y - edge) * w;
-      const below = rowAt(Y + edge) * w;
-      const cellRow = cellsAt(y);
-      const cellBelow = cellsAt(rowAt(Y + 1));
-      for (let X = 0, i = edge, o = Y * width; X < width; X++, i++, o++) {
-        const x = columns[i];
-        if (x < 0 || x >= w) continue;
-        const m = data[row + x];
-        const cell = segments.data[cellRow + cells[i]];
-        const around = [row + near[i - edge], row + near[i + edge], above + x, below + x];
-        if (differs(data, row + x, around)) out[o] = m ? COLOURS.line : COLOURS.rim;
-        else if (
-          smart &&
-          (cell !== segments.data[cellRow + cells[i + 1]] || cell !== segments.data[cellBelow + cells[i]])
-        )
-          out[o] = COLOURS.mesh;
-        else if (m) out[o] = [dark, light][Math.floor(((X + Y) % spacing) / stripe)] ?? fill;
-        else if (smart && cell === lit) out[o] = COLOURS.glow;
-      }
-    }
-    context.putImageData(image, 0, 0);
-  }
-
-  // The brush's ring, the keyboard's cross and the shape that is being drawn, light on dark so that they always show.
-  drawMarks() {
-    if (!this.scale) return;
-    const context = this.top.getContext("2d");
-    const { scale, hover, gesture } = this;
-    const at = ([x, y]) => [this.left + (x + 0.5) * scale, this.upper + (y + 0.5) * scale];
-    context.setTransform(this.dpr, 0, 0, this.dpr, 0, 0);
-    context.clearRect(0, 0, this.width, this.height);
-    context.beginPath();
-    const sized = ["brush", "eraser"].includes(this.tool);
-    const focused = document.activeElement === this.top;
-    if (hover && sized) {
-      const [x, y] = at(hover);
-      const radius = Math.max(2, (this.radius + 0.5) * scale);
-      context.moveTo(x + radius, y);
-      context.arc(x, y, radius, 0, 2 * Math.PI);
-    }
-    if (focused && this.keyboard) {
-      const [x, y] = at(this.cursor);
-      for (const [dx, dy] of [
-        [1, 0],
-        [-1, 0],
-        [0, 1],
-        [0, -1],
-      ]) {
-        context.moveTo(x + 3 * dx, y + 3 * dy);
-        context.lineTo(x + 11 * dx, y + 11 * dy);
-      }
-    }
-    if (gesture && !["brush", "eraser", "smart"].includes(gesture.tool)) {
-      const points = gesture.tool === "polygon" && hover ? [...gesture.points, hover] : gesture.points;
-      const [a, b] = [at(points[0]), at(points.at(-1))];
-      if (gesture.tool in BOXED) {
-        const half = scale / 2;
-        const [x0, x1] = [Math.min(a[0], b[0]) - half, Math.max(a[0], b[0]) + half];
-        const [y0, y1] = [Math.min(a[1], b[1]) - half, Math.max(a[1], b[1]) + half];
-        if (gesture.tool === "rectangle") context.rect(x0, y0, x1 - x0, y1 - y0);
-        else context.ellipse((x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2, (y1 - y0) / 2, 0, 0, 2 * Math.PI);
-      } else {
-        context.moveTo(...a);
-        points.slice(1).forEach((point) => context.lineTo(...at(point)));
-        if (gesture.tool === "polygon")
-          gesture.points.forEach((point) => context.rect(at(point)[0] - 3, at(point)[1] - 3, 6, 6));
-      }
-    }
-    for (const [style, width] of [
-      ["rgba(0, 0, 0, 0.75)", 3],
-      ["#fff", 1.25],
-    ]) {
-      context.strokeStyle = style;
-      context.lineWidth = width;
-      context.stroke();
-    }
-    this.top.style.cursor = this.space || this.panning ? "grab" : sized && hover ? "none" : "crosshair";
-    const zoom = `${Math.round(100 * scale)}%`;
-    this.place.textContent =
-      hover && this.covers(hover)
-        ? `x ${hover[0]}, y ${hover[1]} · ${zoom}`
-        : `${this.doc.w} × ${this.doc.h} · ${zoom}`;
   }
 }
 

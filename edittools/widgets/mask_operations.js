@@ -1,4 +1,4 @@
-// What the tools of MaskEditor do to a mask; editor.py puts this file before mask_editor.js.
+// What the tools of MaskEditor do to a mask. editor.py joins this file and the other four to one module.
 // A mask is {w, h, data}, data one byte per pixel; v is 1 to add and 0 to take away; a point is [x, y].
 
 function span(mask, y, from, to, v) {
