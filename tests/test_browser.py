@@ -383,6 +383,48 @@ def test_zoom_keeps_the_point_under_the_mouse_and_exact_strokes(drawn):
     assert float(stage.get_attribute("data-view").split()[0]) == pytest.approx(fitted)
 
 
+def test_two_fingers_zoom_and_move_the_image_and_draw_nothing(drawn):
+    session = drawn.page.context.new_cdp_session(drawn.page)
+
+    def touch(kind, *points):
+        fingers = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+
+    def draw(*points):
+        touch("touchStart", drawn.at(*points[0]))
+        for point in points[1:]:
+            touch("touchMove", drawn.at(*point))
+        touch("touchEnd")
+
+    draw((20, 10), (30, 12))
+    expected = stroke([(20, 10), (30, 12)])
+    assert drawn.shows(expected)
+    x, y = drawn.at(48, 32)
+    fitted, _, _ = drawn.corner()
+    under = drawn.under(x, y)
+    touch("touchStart", (x - 20, y))
+    touch("touchMove", (x - 25, y))  # a stroke, until there is a second finger
+    touch("touchStart", (x - 25, y), (x + 25, y))
+    touch("touchMove", (x - 50, y - 30), (x + 50, y - 30))
+    assert web.wait_until(lambda: drawn.corner()[0] == pytest.approx(2 * fitted))
+    assert drawn.under(x, y - 30) == pytest.approx(under, abs=0.01)  # the image follows the fingers
+    touch("touchEnd", (x - 50, y - 30))
+    touch("touchMove", (x - 90, y))  # the finger that is left does not draw
+    touch("touchEnd")
+    assert drawn.shows(expected)
+    draw((50, 40), (60, 41))
+    expected |= stroke([(50, 40), (60, 41)])
+    assert drawn.shows(expected)
+    drawn.press("p")
+    for corner in ((40, 30), (55, 30), (55, 44)):
+        draw(corner)
+    touch("touchStart", (x - 20, y + 60))
+    touch("touchStart", (x - 20, y + 60), (x + 60, y + 60))
+    touch("touchEnd")
+    drawn.press("Enter")  # the polygon is as it was before
+    assert drawn.shows(expected | filled([(40, 30), (55, 30), (55, 44)]))
+
+
 def test_mask_is_drawn_by_keyboard_and_no_key_reaches_jupyterlab(drawn):
     page = drawn.page
     drawn.root.locator("[data-tool=brush]").focus()

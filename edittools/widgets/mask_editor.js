@@ -2,9 +2,17 @@
 
 const NEAR = 40; // screen pixels; a drag that begins so close to the image draws where it enters it
 
+// The middle between the first two of several fingers, and how far these are apart.
+function spread(fingers) {
+  const [[x0, y0], [x1, y1]] = fingers.values();
+  return { middle: [(x0 + x1) / 2, (y0 + y1) / 2], distance: Math.max(1, Math.hypot(x1 - x0, y1 - y0)) };
+}
+
 class View extends Stage {
   constructor(doc, el) {
     super(doc);
+    this.fingers = new Map(); // the position of each finger on the image
+    this.pinching = false; // two fingers were there since all were lifted
     this.step = Math.max(1, Math.round(Math.max(doc.w, doc.h) / 512)); // pixels to grow or shrink by
     this.build(el);
     this.resizing = new ResizeObserver(() => this.resize());
@@ -112,7 +120,8 @@ class View extends Stage {
       pointermove: this.pointermove,
       pointerup: this.pointerup,
       wheel: this.wheel,
-      pointercancel() {
+      pointercancel(event) {
+        this.pinch(event);
         this.panning = null;
         this.cancel();
       },
@@ -349,9 +358,34 @@ class View extends Stage {
     return !onControl && beside(x, box.width) && beside(y, box.height);
   }
 
+  // Two fingers move and zoom the image, until both are lifted; what the first of them has drawn is taken back.
+  // Return whether the event belongs to that.
+  pinch(event) {
+    if (event.pointerType !== "touch") return false;
+    const { fingers } = this;
+    const before = fingers.size > 1 ? spread(fingers) : null;
+    if (event.type === "pointerup" || event.type === "pointercancel") fingers.delete(event.pointerId);
+    else fingers.set(event.pointerId, this.position(event));
+    if (event.type === "pointerdown" && fingers.size === 2) {
+      this.pinching = true;
+      if (this.gesture?.tool === "polygon") this.history(true);
+      else this.cancel();
+    }
+    if (event.type === "pointermove" && before) {
+      const after = spread(fingers);
+      this.left += after.middle[0] - before.middle[0];
+      this.upper += after.middle[1] - before.middle[1];
+      this.zoom(after.distance / before.distance, after.middle);
+    }
+    const { pinching } = this;
+    if (!fingers.size) this.pinching = false;
+    return pinching;
+  }
+
   pointerdown(event, pixel = this.pixel(event)) {
     this.top.focus({ preventScroll: true });
     event.preventDefault();
+    if (this.pinch(event)) return;
     if (event.isTrusted) this.top.setPointerCapture(event.pointerId);
     this.keyboard = false;
     this.outside = null;
@@ -363,6 +397,7 @@ class View extends Stage {
   }
 
   pointermove(event) {
+    if (this.pinch(event)) return;
     if (this.outside && event.buttons === 1) {
       getSelection().removeAllRanges(); // of the text on the way
       this.pointerdown(event, this.outside);
@@ -381,6 +416,7 @@ class View extends Stage {
   }
 
   pointerup(event) {
+    if (this.pinch(event)) return;
     if (this.panning) this.panning = null;
     else this.release();
     this.drawMarks();

@@ -75,7 +75,7 @@ const SHORTCUTS = [
   ["Whole mask", [["G", "Shift+G"], "grow, shrink"], [["I"], "invert"], [["Delete"], "clear"]],
   [
     "View",
-    [["+", "−", "0"], "zoom in, out, fit; or Ctrl+wheel"],
+    [["+", "−", "0"], "zoom in, out, fit; or Ctrl+wheel, or two fingers"],
     [["Space"], "held: drag to move the image"],
     [["H"], "held: hide the mask"],
     [["F"], "enlarge the editor"],
