@@ -741,45 +741,6 @@ def instant_repair(tiny, report=lambda bar: None, checks=None):
     return repair
 
 
-def test_changed_images_are_judged_and_their_net_cost_is_exact(varied_desk):
-    desk = varied_desk
-    desk.controls.changes.click()
-    desk.wait(60)
-    shelf = desk.changed
-    data = desk.session._clean.current
-    with desk.edit.applied(desk.session.classifier):
-        after = predict(desk.session.classifier, data)
-    before = predict(desk.session.classifier, data).argmax(1)
-    is_changed = before != after.argmax(1)
-    assert is_changed.any() and len(shelf.gallery.cards) == int(is_changed.sum()) and not shelf.layout.display
-    order = after.softmax(1).amax(1)[is_changed].sort(descending=True).values
-    found, total = desk.session.changed()
-    torch.testing.assert_close(torch.stack([one.after.max() for one in found]), order)
-    net = int((before == data.labels).sum() - (after.argmax(1) == data.labels).sum())
-    assert total == len(data) and f"net cost of {net} " in shelf.count.text  # they have labels
-    judgments = ["after", *[""] * (len(found) - 1)]
-    shelf.gallery.judgments = judgments
-    assert "net cost" not in shelf.count.text and f"{len(found) - 1} are not judged" in shelf.count.text
-
-
-def test_changed_images_of_a_folder_have_no_labels(varied_desk, tmp_path):
-    for number, image in enumerate(noise(30, seed=6)):
-        save_image(tmp_path / f"{number:02}.png", image)
-    varied_desk.controls.folder.value = str(tmp_path)
-    varied_desk.show_changes()
-    varied_desk.wait(60)
-    gallery = varied_desk.changed.gallery
-    assert gallery.cards and gallery.judgments == [""] * len(gallery.cards)
-    assert all(card["name"].endswith(".png") for card in gallery.cards)
-
-
-def test_changed_images_without_an_edit_are_refused(desk):
-    assert desk.controls.changes.disabled
-    desk.show_changes()
-    with pytest.raises(ValueError, match="no edit"):
-        desk.wait(60)
-
-
 def test_use_on_the_desk_names_each_cost_that_was_not_measured(desk, tiny, monkeypatch):
     unknown = [Check(name, None, f"{name} is not known", line=COSTS) for name in ("one cost", "another cost")]
     monkeypatch.setattr(session_module, "repair", instant_repair(tiny, checks=[Check("helps", True), *unknown]))

@@ -257,24 +257,6 @@ def test_images_that_hold_the_mark_are_checked_by_a_click(desk, page):
     assert web.wait_until(lambda: desk.images.count() > 40)
 
 
-def test_changed_predictions_are_judged_by_two_keys(desk, page):
-    desk.button("What changes?").click()
-    offered = desk.root.locator(".et-shelf [data-judgment]:visible")
-    assert web.wait_until(lambda: offered.count() > 1)
-    desk.run("desk.changed.gallery.judgments = [''] * len(desk.changed.gallery.cards)")
-    assert web.wait_until(lambda: offered.first.get_attribute("data-judgment") == "")
-    offered.first.focus()
-    page.keyboard.press("1")
-    page.keyboard.press("2")
-    judgments = "print(desk.changed.gallery.judgments[:2])"
-    assert web.wait_until(lambda: desk.run(judgments) == "['before', 'after']")
-    assert desk.shows("1 were right before, and 1 are right with the edit")
-    assert desk.root.evaluate(OVERFLOWING) == []
-    desk.root.locator(".et-shelf:visible").screenshot(path=web.ARTEFACTS / "desk-changes.png")
-    desk.root.locator(".et-shelf:visible").get_by_role("button", name="Close").click()
-    assert web.wait_until(lambda: offered.count() == 0)
-
-
 def test_gallery_shows_groups_and_an_enlarged_image(desk, page):
     menu = desk.root.get_by_label("show", exact=True)
     everything = desk.images.count()
@@ -371,7 +353,6 @@ def test_rewrite_by_keyboard(desk, page):
         "Find it elsewhere",
         "Rewrite",
         "More",
-        "What changes?",
         "Save",
     ):
         assert any(expected in name for name in names), (expected, names)

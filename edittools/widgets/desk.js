@@ -57,7 +57,6 @@ function follow(model, names, show) {
 
 function gallery({ model, el }) {
   const selectable = model.get("selectable");
-  const judgeable = model.get("judgeable");
   const checkable = model.get("checkable");
   const root = make("div", {
     class: "et-gallery",
@@ -90,36 +89,17 @@ function gallery({ model, el }) {
   // Arrow keys move the focus in the rows and columns of images that can be checked; Space checks or unchecks.
   const walk = (event) => {
     const at = visible.indexOf(cards.indexOf(event.target));
-    if (!(checkable || judgeable) || at < 0) return;
+    if (!checkable || at < 0) return;
     const columns = visible.filter((index) => cards[index].offsetTop === cards[visible[0]].offsetTop).length;
     const by = { ...moves, ArrowDown: columns, ArrowUp: -columns }[event.key];
     const next = visible[Math.max(0, Math.min(visible.length - 1, at + by))];
-    const judgment = judgeable && model.get("judgment_keys")[event.key];
     if (by) cards[next].focus();
-    else if (judgment) judge(visible[at], judgment, visible[Math.min(visible.length - 1, at + 1)]);
-    else if (!checkable) return;
     else if (event.key === " " && !event.repeat) toggle(visible[at], event.shiftKey);
     else if (event.key !== " ") return;
     event.preventDefault(); // the button would be clicked as well
   };
-  // Say which prediction of an image is right, or take it back, and go on to the next image.
-  const judge = (index, judgment, next) => {
-    const judgments = [...model.get("judgments")];
-    judgments[index] = judgments[index] === judgment ? "" : judgment;
-    model.set("judgments", judgments);
-    model.save_changes();
-    check();
-    if (judgments[index]) cards[next].focus();
-  };
   const reach = (index) => cards.forEach((card, other) => (card.tabIndex = other === index ? 0 : -1));
   const check = () => {
-    if (judgeable)
-      cards.forEach((card, index) => {
-        const judgment = model.get("judgments")[index] || "";
-        const key = Object.entries(model.get("judgment_keys")).find(([, meaning]) => meaning === judgment);
-        card.dataset.judgment = judgment && `${key[0]} ${judgment}`;
-        card.setAttribute("aria-description", judgment);
-      });
     if (!checkable) return;
     const checked = model.get("checked");
     cards.forEach((card, index) => card.setAttribute("aria-checked", String(checked.includes(index))));
@@ -130,7 +110,7 @@ function gallery({ model, el }) {
   };
   root.addEventListener("keydown", walk);
   root.addEventListener("keyup", (event) => checkable && event.key === " " && event.preventDefault());
-  root.addEventListener("focusin", ({ target }) => (checkable || judgeable) && cards.includes(target) && reach(cards.indexOf(target)));
+  root.addEventListener("focusin", ({ target }) => checkable && cards.includes(target) && reach(cards.indexOf(target)));
   root.addEventListener("keydown", (event) => {
     if (selectable && event.key === "Enter" && cards.includes(event.target)) {
       event.preventDefault();
@@ -182,7 +162,7 @@ function gallery({ model, el }) {
     if (visible.includes(focused)) cards[focused].focus({ preventScroll: true });
     root.scrollTo(0, 0);
     mark();
-    if (checkable || judgeable) reach(visible[0]);
+    if checkable reach(visible[0]);
   };
   const fill = () => {
     model.get("cards").forEach((card, index) => {
@@ -226,7 +206,6 @@ function gallery({ model, el }) {
     ["order", arrange],
     ["selected", mark],
     ["checked", check],
-    ["judgments", check],
     ["size", resize],
   ];
   const ends = follows.map(([name, show]) => follow(model, [name], show));

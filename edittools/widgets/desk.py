@@ -22,7 +22,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import replace
 from functools import partial
-from html import escape
 from math import inf
 from pathlib import Path
 from threading import Event, RLock
@@ -48,7 +47,7 @@ from edittools.widgets.image_sets import ImageSource, check_source, counted
 from edittools.widgets.kept import KeptWork, Work
 from edittools.widgets.pixels import StaticFigure, plain_text
 from edittools.widgets.result import FIND, SELECT, Result, sentence
-from edittools.widgets.session import ALL, CONCEPT, EditSession, Sighting, describe_checked, describe_net_cost
+from edittools.widgets.session import ALL, CONCEPT, EditSession, Sighting, describe_checked
 
 MAX_IMAGES = 60
 """The largest number of images that are shown, the first ones of the order that is selected."""
@@ -106,9 +105,6 @@ WINDOWS = (
     "one that does not belong to its class."
 )
 """What is said above the contact sheet."""
-
-JUDGING = "Press 1 where the prediction without the edit is right, 2 where the one with it is, and 0 where none is."
-"""What is said above the images whose prediction changes."""
 
 STOPPED = "Stopped; nothing has changed."
 """The message after something that takes long was stopped."""
@@ -195,7 +191,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._sightings: list[Sighting] = []
         self._own_class = 0  # of the mark that they may hold
         self._groups: list[WindowGroup] = []
-        self._searched_for_changes = 0  # the number of images
         self._displayed_exemplar: Exemplar | None = None
         self._notes = ipywidgets.HTML().add_class("et-quiet")
         self._busy = panel.Busy()
@@ -209,14 +204,12 @@ class Desk(StaticFigure, ipywidgets.VBox):
         columns = panel.column(pick, self.box, self._controls, name="et-columns")
         self._use_checked = panel.button("Use the checked images", "make these the concept images", "primary")
         offered = panel.Gallery(checkable=True, label="Images that may hold the mark", size=panel.MEDIUM)
-        changed = panel.Gallery(judgeable=True, label="Predictions that change", size=panel.MEDIUM)
         windows = panel.Gallery(selectable=True, label="What carries each class", size=panel.MEDIUM)
         self._check_all = panel.button("Check all", "then click those that do not show the mark")
         self._check_none = panel.button("Check none", "begin again")
         self.elsewhere = panel.Shelf(offered, self._check_all, self._check_none, self._use_checked)
         self.sheet = panel.Shelf(windows)
-        self.changed = panel.Shelf(changed)
-        shelves = (self.elsewhere, self.sheet, self.changed)
+        shelves = (self.elsewhere, self.sheet)
         notice = panel.Notice()
         notice.on_msg(lambda *_: self._send_again())
         super().__init__([self._notes, self._busy, columns, *shelves, notice])
@@ -366,15 +359,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._starting.result()
         message = "finding what carries each class …"
         self._submit_search(self._show_contact_sheet, message, STOPPED)
-
-    def show_changes(self) -> None:
-        """Offer the images whose prediction changes with the edit, see `EditSession.changed`, to be judged by a key.
-
-        They are those of the folder that is entered; if there is none, the clean images.
-        """
-        self._starting.result()
-        work = partial(self._show_changes, self._controls.folder.value or None)
-        self._submit_search(work, "looking for changes …", STOPPED)
 
     def stop(self) -> None:
         """End what takes long; the edit that is shown stays."""
@@ -705,21 +689,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self.sheet.show(f"{WINDOWS} {NOT_SEEN}", images, cards)
         return panel.Outcome("Below: what carries each class.")
 
-    def _show_changes(self, folder: str | None) -> panel.Outcome:
-        changed, self._searched_for_changes = self._session.changed(folder, self._work_bar)
-        classes = self._session.classifier.classes
-        cards = [panel.card(classes, one.label, one.before, one.after, name=one.name) for one in changed]
-        self.changed.show("", [one.image for one in changed], cards)
-        self.changed.gallery.judgments = [one.judgment for one in changed]
-        self._say_net_cost()
-        return panel.Outcome("Below: the images whose prediction changes.")
-
-    def _say_net_cost(self) -> None:
-        """Say what the edit costs, by what was said of the images whose prediction changes."""
-        judgments = self.changed.gallery.judgments
-        self.changed.note.value = escape(JUDGING if "" in judgments else "")
-        self.changed.count.show(describe_net_cost(judgments, self._searched_for_changes))
-
     def _use_window(self, group: WindowGroup) -> panel.Outcome:
         self._session.use_window(group)
         index = self._session.index
@@ -940,8 +909,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._use_checked.on_click(self._with_errors_shown(lambda _: self.use_checked()))
         windows = self.sheet.gallery
         windows.observe(self._with_errors_shown(lambda change: self._window_selected(change["new"])), "selected")
-        controls.changes.on_click(self._with_errors_shown(lambda _: self.show_changes()))
-        self.changed.gallery.observe(lambda _: self._say_net_cost(), "judgments")
         controls.undo.on_click(self._with_errors_shown(lambda _: self.undo()))
         controls.save.on_click(self._with_errors_shown(lambda _: self.save(controls.path.value or None)))
         controls.report.on_click(self._with_errors_shown(lambda _: self.save_report(self._report_path())))

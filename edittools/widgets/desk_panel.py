@@ -22,7 +22,7 @@ from edittools.selection.verdict import DO_NOT_USE, USE
 from edittools.widgets.kept import KeptVerdict
 from edittools.widgets.pixels import to_base64, to_jpeg, to_pixels, to_png
 from edittools.widgets.result import BETTER, FIND, NO_BETTER, SELECT, TOO_COSTLY, Result, sentence
-from edittools.widgets.session import AFTER, ALL, BEFORE, NEITHER, NO_LABEL, EditSession
+from edittools.widgets.session import ALL, NO_LABEL, EditSession
 
 HELD_OUT = "Selected edit"
 NOT_HELD_OUT = "First edit"
@@ -49,9 +49,6 @@ NEXT_STEPS = {
 COMPARE_HINT = "fine-tune the whole network without labels on the same images, and compare it with the edit"
 COMPARED_HINT = "the verdict says how fine-tuning compares with the edit"
 SELECTED_BEFORE_HINT = "the edit was selected before the desk was started: press Rewrite to select it again first"
-
-JUDGMENT_OF_KEYS = {"1": BEFORE, "2": AFTER, "0": NEITHER}
-"""What a key says of an image whose prediction changes."""
 
 TONES = {USE: "good", BETTER: "good", DO_NOT_USE: "bad", NO_BETTER: "bad", TOO_COSTLY: "bad"}
 """The color of the word of a verdict; the other words are neither good nor bad."""
@@ -86,8 +83,7 @@ class _DeskWidget(anywidget.AnyWidget):
 class Gallery(_DeskWidget):
     """Small images with captions.
 
-    One can be selected (`selectable`), each can be checked (`checkable`), or each can be judged by a key (`judgeable`):
-    `judgments` then holds what was said of each, one of the values of `judgment_keys`, or "".
+    One can be selected (`selectable`), or each can be checked (`checkable`).
 
     `cards` holds what is below each image, see `card`. `order` holds the positions of the images that are visible, in
     the order on the screen; if it is empty, all are, as they were added. `selected` is the position of the selected
@@ -104,9 +100,6 @@ class Gallery(_DeskWidget):
     selectable = traitlets.Bool(False).tag(sync=True)
     checked = traitlets.List().tag(sync=True)
     checkable = traitlets.Bool(False).tag(sync=True)
-    judgeable = traitlets.Bool(False).tag(sync=True)
-    judgments = traitlets.List().tag(sync=True)
-    judgment_keys = traitlets.Dict(JUDGMENT_OF_KEYS).tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
     size = traitlets.Int(SMALL).tag(sync=True)
     enlarged = traitlets.Int(-1).tag(sync=True)
@@ -261,7 +254,6 @@ class Shelf(ipywidgets.VBox):
         self.note.value = escape(note)
         self.gallery.selected = -1
         self.gallery.checked = []
-        self.gallery.judgments = [""] * len(images)
         self.gallery.cards = list(cards)
         self.gallery.show(images)
         self.layout.display = ""
@@ -339,7 +331,6 @@ class Controls(ipywidgets.VBox):
         self.verdict = Message()
         self.next_step = button("", "")
         self.compare = button("Compare with fine-tuning", COMPARE_HINT)
-        self.changes = button("What changes?", "the images whose prediction changes with the edit, to be judged")
         self.undo = button("Undo edit", "go back to the previous result")
         self.path = ipywidgets.Text(description="file", continuous_update=False, **narrow)
         self.save = button("Save", "save the edit as a file")
@@ -351,14 +342,8 @@ class Controls(ipywidgets.VBox):
             tooltip="add images, or show a saved edit",
             layout={"width": "auto"},
         )
-        self.folder = ipywidgets.Text(
-            description="changes in",
-            placeholder="a folder; by default, the clean images",
-            continuous_update=False,
-            style={"description_width": "76px"},
-            layout={"width": "100%"},
-        )
-        self.settings = row(self.layer, self.strength, self.folder)
+
+        self.settings = row(self.layer, self.strength)
         self.more.observe(lambda _: self._show_settings(), "value")
         self._show_settings()
         self.show_heat(None)
@@ -378,7 +363,7 @@ class Controls(ipywidgets.VBox):
                 self.message,
                 self.title,
                 self.verdict,
-                row(self.next_step, self.compare, self.changes),
+                row(self.next_step, self.compare),
                 row(self.undo, self.path, self.save, self.report, self.upload),
             ]
         )
@@ -461,7 +446,6 @@ class Controls(ipywidgets.VBox):
         self.rewrite.disabled = is_searching or not self.is_started
         for control in (self.find, self.sheet, self.next_step):
             control.disabled = is_searching or not self._is_complete
-        self.changes.disabled = is_searching or self.save.disabled
         self.compare.disabled = is_searching or not self._can_compare
         self.stop.disabled = bool(self._stopping) or not is_searching
         for part in (self.progress, self.status):
@@ -507,7 +491,6 @@ class Controls(ipywidgets.VBox):
         self.path.placeholder = file_name
         self.undo.disabled = not has_edit
         self.save.disabled = not has_edit
-        self.changes.disabled = not has_edit or not self.stop.disabled
         self.report.disabled = result is None or result.repair is None
 
     def _show_comparison(self, result: Result) -> None:

@@ -52,7 +52,7 @@ from edittools.selection import (
     repair,
 )
 from edittools.selection.checks import FEWEST_COMPARED, FEWEST_CORRECT
-from edittools.selection.effects import Effect, changed_images
+from edittools.selection.effects import Effect
 from edittools.selection.hosts import FEWEST_IMAGES, MOST_REFERENCE, sample_of
 from edittools.selection.select import EXEMPLAR, select
 from edittools.selection.splits import RETAINED, SAMPLE, check_disjoint
@@ -87,9 +87,6 @@ ALL = "all"
 
 NO_LABEL = "no label yet"
 """The name of the group of added images without a label, and what is said of such an image."""
-
-BEFORE, AFTER, NEITHER = "before", "after", "neither"
-"""Which prediction of an image is right: the one without an edit, the one with it, or none of them."""
 
 CONCEPT = "concept images"
 """The name of the group of images that a person has confirmed to hold the mark."""
@@ -153,51 +150,6 @@ def describe_checked(checked: Sequence[Sighting], own_class: int, class_name: st
     if needed:
         return f"{text} A verdict needs at least {', and '.join(needed)}."
     return f"{text} That is enough for a verdict; more make it more certain."
-
-
-@dataclass(frozen=True, eq=False)
-class Changed:
-    """An image whose prediction changes with an edit.
-
-    Attributes:
-        image: the image `(3, H, W)`.
-        name: its name.
-        label: the index of its class; None if it has no label.
-        before: its probabilities `(classes,)` without the edit.
-        after: its probabilities `(classes,)` with the edit.
-    """
-
-    image: Tensor = field(repr=False)
-    name: str
-    label: int | None
-    before: Tensor = field(repr=False)
-    after: Tensor = field(repr=False)
-
-    @property
-    def judgment(self) -> str:
-        """Which prediction is right by its label: `BEFORE`, `AFTER`, or `NEITHER`; empty without a label."""
-        if self.label is None:
-            return ""
-        if self.label == int(self.before.argmax()):
-            return BEFORE
-        return AFTER if self.label == int(self.after.argmax()) else NEITHER
-
-
-def describe_net_cost(judgments: Sequence[str], images: int) -> str:
-    """Say what an edit costs on a set of images, of which those whose prediction changes were judged.
-
-    Args:
-        judgments: for each of these, which prediction is right: `BEFORE`, `AFTER`, `NEITHER`, or "" if nobody has said.
-        images: the number of all images of the set.
-    """
-    changed = f"{len(judgments):,} of {counted(images, 'prediction')} change"
-    broken = judgments.count(BEFORE)
-    corrected = judgments.count(AFTER)
-    left = judgments.count("")
-    net = f"{broken} were right before, and {corrected} are right with the edit"
-    if left:
-        return f"{changed}. So far, {net}; {left} are not judged yet."
-    return f"{changed}: {net}, a net cost of {broken - corrected} ({(broken - corrected) / images:.2%})."
 
 
 @dataclass(frozen=True)
@@ -1042,42 +994,6 @@ class EditSession:
         groups |= dict(sorted(pairs.items(), key=lambda pair: -len(pair[1])))
         groups |= dict(sorted(of_classes.items()))
         return {name: indices for name, indices in groups.items() if indices}
-
-    def changed(self, source: ImageSource | None = None, progress: Progress | None = None) -> tuple[list[Changed], int]:
-        """List the images whose prediction changes with the last edit, the most confident change first.
-
-        The net cost of the edit on the images is exactly its net cost on these, so only they need labels.
-
-        Args:
-            source: the images; by default, the clean images.
-            progress: a class like `tqdm.tqdm`, for bars; an exception of their `update` ends this as Ctrl-C does.
-
-        Returns:
-            These images, and the number of all images.
-
-        Raises:
-            ValueError: if there is no edit, if no images were given and there are no clean images, or if the weights
-                were changed.
-        """
-        if self.edit is None:
-            raise ValueError("there is no edit; mark an image and rewrite first")
-        self._weights.check()
-        if source is not None:
-            read = read_set("images", source, self.classifier, [], progress)
-            data, is_labeled = read.data, read.is_labeled
-        elif self._clean is not None:
-            data, is_labeled = self._clean.current, self._clean.is_labeled[self._clean.left]
-        else:
-            raise ValueError("there are no clean images; pass images, or the path of a folder")
-        data = with_names(data)
-        original, edited = self.classifier, self.edit.edited(self.classifier)
-        before = predict(original, data, bar="without the edit", progress=progress).float().softmax(dim=1)
-        after = predict(edited, data, bar="with the edit", progress=progress).float().softmax(dim=1)
-        found = []
-        for index in changed_images(before, after):
-            label = int(data.labels[index]) if is_labeled[index] else None
-            found.append(Changed(data.images[index], data.names[index], label, before[index], after[index]))
-        return found, len(data)
 
     def read_edit(self, path: str | os.PathLike) -> Edit:
         """Read a saved edit of this classifier, without using it; raises what `Edit.load` raises."""
