@@ -1,4 +1,4 @@
-"""*Find it elsewhere*, and the contact sheet of the session: images that hold a mark, for a person to confirm."""
+"""*Find it elsewhere*: images that hold a mark, for a person to confirm."""
 
 import re
 
@@ -14,8 +14,7 @@ from edittools.selection.checks import FEWEST_COMPARED, FEWEST_CORRECT
 from edittools.selection.splits import FAILURES, SAMPLE
 from edittools.stats import SIGNIFICANCE, mcnemar
 from edittools.widgets import session as session_module
-from edittools.widgets.desk import PAIR_MESSAGES, STOPPED, Desk
-from edittools.widgets.materials import paste_window
+from edittools.widgets.desk import STOPPED, Desk
 from edittools.widgets.session import CONCEPT, FEWEST_WRONG, NO_LABEL, EditSession, Sighting, describe_checked
 from edittools_course.miniworld import scenes
 
@@ -160,41 +159,6 @@ def test_image_that_is_added_meanwhile_moves_no_sighting(session):
     assert torch.equal(session.images.images[index], found[0].image)
 
 
-def test_window_of_the_contact_sheet_makes_an_exemplar(session):
-    sheet = session.contact_sheet()
-    group = next(group for group in sheet.groups if group.share > 0.3)
-    session.use_window(group)
-    exemplar = session.exemplar
-    window = group.windows[0].of(sheet.data.images)
-    box = Box.around(exemplar.mask)
-    assert torch.equal(box.of(exemplar.changed), window) and exemplar.mask.sum() == window.shape[1] * window.shape[2]
-    assert torch.equal(exemplar.image, session.image) and exemplar.label != group.label
-    x, changed = predict(session.classifier, torch.stack([exemplar.image, exemplar.changed])).argmax(dim=1).tolist()
-    assert (x, changed) == (exemplar.label, group.label)
-    host, photo = [session.images.names.index(name) for name in session.exemplar.sources]
-    assert host == session.index and session.material in session.material_names
-    assert torch.equal(session.images.images[photo], sheet.data.images[group.windows[0].photo])
-    result = session.rewrite("features.10")
-    assert len(result.images.before) == len(set(range(16)) - {host, photo})  # no clean image counts
-    in_sets = [*session.images.images, *session.reference, *session.clean.images]
-    assert len(in_sets) == 16 + 70  # no image is in two sets
-    assert 0 <= session.confirm_window(group).share <= 1
-    assert all(
-        sighting.name not in session.exemplar.sources for sighting in session.find_elsewhere() if not sighting.is_clean
-    )
-    size = len(session.images)
-    session.use_window(group)
-    assert len(session.images) == size
-
-
-def test_paste_window_fills_the_box_around_the_mask():
-    image = torch.zeros(3, 20, 20)
-    mask = torch.zeros(20, 20)
-    mask[4:12, 6:16] = 1
-    pasted = paste_window(image, mask, torch.full((3, 5, 5), 0.5))
-    torch.testing.assert_close(pasted, 0.5 * mask.expand(3, -1, -1))
-
-
 # --- on the desk ---
 
 
@@ -267,27 +231,6 @@ def test_desk_can_stop_looking_for_the_mark(desk, monkeypatch):
     desk.wait(60)
     assert desk.controls.message.text == STOPPED and not desk.controls.rewrite.disabled
     assert desk.elsewhere.layout.display == "none"
-
-
-def test_click_on_a_window_of_the_contact_sheet_shows_its_exemplar(desk):
-    desk.controls.sheet.click()
-    desk.wait(300)
-    assert not desk.sheet.layout.display
-    windows = desk.sheet.gallery
-    position = next(number for number, group in enumerate(desk._groups) if group.share > 0.3)
-    windows.selected = position
-    desk.wait(120)
-    name = windows.cards[position]["name"]
-    assert name in desk.controls.material.value == desk.session.material
-    assert desk.pair is not None and torch.equal(desk.pair.mask, desk.editor.mask) and desk.editor.mask.any()
-    assert torch.equal(desk.pair.image, desk.session.image)
-    assert desk.controls.pair_message.text == PAIR_MESSAGES[True, False]
-    assert "confirmed" in desk.controls.message.text
-    desk.rewrite()
-    desk.wait(60)
-    assert len(desk.result.images.before) == len(
-        set(desk.session.images.names[:16]) - set(desk.session.exemplar.sources)
-    )
 
 
 def test_desk_tells_a_search_how_the_images_were_chosen(desk, monkeypatch):

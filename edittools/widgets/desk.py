@@ -34,7 +34,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from edittools.auditing.sheet import NOT_SEEN, WindowGroup
 from edittools.classifiers import Classifier, check_classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
@@ -46,7 +45,7 @@ from edittools.widgets.editor import MaskEditor, strongest_heat
 from edittools.widgets.image_sets import ImageSource, check_source, counted
 from edittools.widgets.kept import KeptWork, Work
 from edittools.widgets.pixels import StaticFigure, plain_text
-from edittools.widgets.result import FIND, SELECT, Result, sentence
+from edittools.widgets.result import FIND, SELECT, Result
 from edittools.widgets.session import ALL, CONCEPT, EditSession, Sighting, describe_checked
 
 MAX_IMAGES = 60
@@ -100,17 +99,8 @@ SIGHTINGS = (
 )
 """What is said above the images that may hold the mark."""
 
-WINDOWS = (
-    "Pasted into photos of other classes, these parts of photos turn them into their class. Strong is not wrong: click "
-    "one that does not belong to its class."
-)
-"""What is said above the contact sheet."""
-
 STOPPED = "Stopped; nothing has changed."
 """The message after something that takes long was stopped."""
-
-UNTESTED = "The test of the window was stopped; its exemplar is shown."
-"""The message after the test of a window of the contact sheet that was stopped."""
 
 RESUMED = "The marks, choices, and edit of the last time are back."
 """The message of a desk that goes on with the work of an earlier one."""
@@ -190,7 +180,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._entered_label: tuple[int, str] | None = None  # of an image, until the worker has taken it
         self._sightings: list[Sighting] = []
         self._own_class = 0  # of the mark that they may hold
-        self._groups: list[WindowGroup] = []
         self._displayed_exemplar: Exemplar | None = None
         self._notes = ipywidgets.HTML().add_class("et-quiet")
         self._busy = panel.Busy()
@@ -199,17 +188,15 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self.box = panel.column(panel.row(panel.heading("2 Mark what misleads"), *where))
         self.gallery = panel.Gallery(selectable=True, label="images")
         chooser = panel.row(self._controls.group, self._controls.sort).add_class("et-menus")
-        select = panel.row(panel.heading("1 Select an image"), self._controls.sheet)
+        select = panel.row(panel.heading("1 Select an image"))
         pick = panel.column(select, chooser, self.gallery, self._controls.failures, name="et-pick")
         columns = panel.column(pick, self.box, self._controls, name="et-columns")
         self._use_checked = panel.button("Use the checked images", "make these the concept images", "primary")
         offered = panel.Gallery(checkable=True, label="Images that may hold the mark", size=panel.MEDIUM)
-        windows = panel.Gallery(selectable=True, label="What carries each class", size=panel.MEDIUM)
         self._check_all = panel.button("Check all", "then click those that do not show the mark")
         self._check_none = panel.button("Check none", "begin again")
         self.elsewhere = panel.Shelf(offered, self._check_all, self._check_none, self._use_checked)
-        self.sheet = panel.Shelf(windows)
-        shelves = (self.elsewhere, self.sheet)
+        shelves = (self.elsewhere,)
         notice = panel.Notice()
         notice.on_msg(lambda *_: self._send_again())
         super().__init__([self._notes, self._busy, columns, *shelves, notice])
@@ -353,12 +340,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Make the images that are checked the concept images; without any, all images with a label count again."""
         checked = [self._sightings[position] for position in self.elsewhere.gallery.checked]
         self._submit(partial(self._use_as_concept, checked), "computing …")
-
-    def show_contact_sheet(self) -> None:
-        """Offer the parts of photos that carry each class, until they are found or this is stopped."""
-        self._starting.result()
-        message = "finding what carries each class …"
-        self._submit_search(self._show_contact_sheet, message, STOPPED)
 
     def stop(self) -> None:
         """End what takes long; the edit that is shown stays."""
@@ -658,7 +639,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     def _use_as_concept(self, sightings: Sequence[Sighting]) -> panel.Outcome:
         indices = self._session.use_as_concept(sightings)
-        self._show_other_sets()
+        self._ranking = self._session.order
+        self._update()
+        self._submit(partial(self._prepare, self._controls.selected_layer))
+
         self._controls.group.value = CONCEPT if indices else ALL
         self.elsewhere.hide()
         if not indices:
@@ -666,39 +650,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         wrong = sum(map(self._session.is_misclassified, indices))
         number = counted(len(indices), "concept image")
         return panel.Outcome(f"{number}, {wrong} of them misclassified; the others do not count.")
-
-    def _show_other_sets(self, *first: int) -> None:
-        """Show what has changed when images were added, or taken out of the clean images; then prepare a rewrite.
-
-        Args:
-            first: indices of images that come first.
-        """
-        self._ranking = [*first, *(index for index in self._session.order if index not in first)]
-        self._update()
-        self._submit(partial(self._prepare, self._controls.selected_layer))
-
-    def _show_contact_sheet(self) -> panel.Outcome:
-        sheet = self._session.contact_sheet(self._work_bar)
-        self._groups = []
-        cards = []
-        for label, photos in sheet.photos.items():
-            for number, group in enumerate(sheet.of_class(label), start=1):
-                self._groups.append(group)
-                cards.append(panel.window_card(f"{sheet.data.classes[label]}:{number}", group, photos))
-        images = [group.windows[0].outlined_on(sheet.data.images) for group in self._groups]
-        self.sheet.show(f"{WINDOWS} {NOT_SEEN}", images, cards)
-        return panel.Outcome("Below: what carries each class.")
-
-    def _use_window(self, group: WindowGroup) -> panel.Outcome:
-        self._session.use_window(group)
-        index = self._session.index
-        self._editors.pop(index, None)  # its mask is another one now
-        self._choose(index)
-        self._show_other_sets(index)
-        self._show_selected()
-        confirmation = self._session.confirm_window(group, self._work_bar)
-        class_name = self._session.classifier.classes[group.label]
-        return panel.Outcome(sentence(confirmation.describe(class_name)))
 
     def _show_edit(self, edit: Edit) -> panel.Outcome:
         self._session.show(edit)
@@ -902,13 +853,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.compare.on_click(self._with_errors_shown(lambda _: self.compare_finetuning()))
         controls.stop.on_click(self._with_errors_shown(lambda _: self.stop()))
         controls.find.on_click(self._with_errors_shown(lambda _: self.find_elsewhere()))
-        controls.sheet.on_click(self._with_errors_shown(lambda _: self.show_contact_sheet()))
         self._check_all.on_click(lambda _: self.elsewhere.gallery.check(range(len(self._sightings))))
         self._check_none.on_click(lambda _: self.elsewhere.gallery.check(()))
         self.elsewhere.gallery.observe(lambda _: self._say_checked(), "checked")
         self._use_checked.on_click(self._with_errors_shown(lambda _: self.use_checked()))
-        windows = self.sheet.gallery
-        windows.observe(self._with_errors_shown(lambda change: self._window_selected(change["new"])), "selected")
         controls.undo.on_click(self._with_errors_shown(lambda _: self.undo()))
         controls.save.on_click(self._with_errors_shown(lambda _: self.save(controls.path.value or None)))
         controls.report.on_click(self._with_errors_shown(lambda _: self.save_report(self._report_path())))
@@ -949,11 +897,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _image_selected(self, position: int) -> None:
         if position >= 0 and self._pictured[position] != self._session.index:
             self._choose(self._pictured[position])
-
-    def _window_selected(self, position: int) -> None:
-        if position >= 0:
-            work = partial(self._use_window, self._groups[position])
-            self._submit_search(work, "pasting the window …", UNTESTED)
 
     def _material_selected(self) -> None:
         if not self._controls.is_filling:

@@ -14,7 +14,6 @@ import traitlets
 from torch import Tensor
 from tqdm import tqdm
 
-from edittools.auditing.sheet import WindowGroup, describe
 from edittools.images import resized
 from edittools.metrics import SIGNS, state_of
 from edittools.selection.select import FIRST_LAYERS, STRENGTHS
@@ -308,7 +307,6 @@ class Controls(ipywidgets.VBox):
             layout={"width": "auto"},
         )
         self.find = button(*NEXT_STEPS[FIND])
-        self.sheet = button("Contact sheet", "what carries each class: parts of photos that turn other photos into it")
         self.progress = ipywidgets.FloatProgress(0, max=1, layout={"width": "100%"})
         self.status = ipywidgets.HTML().add_class("et-quiet")
         self.heat = ipywidgets.ToggleButton(
@@ -444,7 +442,7 @@ class Controls(ipywidgets.VBox):
         is_searching = share is not None
         self._stopping = self._stopping if is_searching else ""
         self.rewrite.disabled = is_searching or not self.is_started
-        for control in (self.find, self.sheet, self.next_step):
+        for control in (self.find, self.next_step):
             control.disabled = is_searching or not self._is_complete
         self.compare.disabled = is_searching or not self._can_compare
         self.stop.disabled = bool(self._stopping) or not is_searching
@@ -707,29 +705,6 @@ def card(
         "full": full,
         "marked": marked,
         "description": ": ".join([*heads, "; ".join([in_words, *facts])]),
-    }
-
-
-def window_card(name: str, group: WindowGroup, photos: int) -> dict[str, Any]:
-    """Describe a window of a contact sheet in the lines below it, see `card`.
-
-    Args:
-        name: its name, such as "garbage truck:1".
-        group: the window, and those that resemble it.
-        photos: the number of photos of the class whose windows were tried.
-    """
-    share = f"{group.share:.0%}"
-    return {
-        "state": "",
-        "lines": [[name, ""], ["turns photos", share], ["in photos", f"{len(group.windows)} of {photos}"]],
-        "name": name,
-        "full": [
-            ["photos that it turns into the class", share],
-            ["random windows of the class", f"{group.random_share:.0%}"],
-            ["windows of other classes", f"{group.other_share:.0%}"],
-        ],
-        "marked": False,
-        "description": f"{name}: {describe(group, photos)}",
     }
 
 

@@ -6,11 +6,9 @@ import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from edittools._image_checks import check_image, check_mask
 from edittools.exemplars import paste_texture
-from edittools.locate import Box
 from edittools.probing.textures import STYLES, restyle
 
 SURROUNDINGS = "what is around it"
@@ -57,23 +55,6 @@ def replace_by_material(image: Tensor, mask: Tensor, material: str, textures: Ma
     if material == BLANK_STICKER:
         return covered(image, mask)
     return restyle(image, mask, material)
-
-
-def paste_window(image: Tensor, mask: Tensor, window: Tensor) -> Tensor:
-    """Paste a part of another photo over the masked part of an image, as large as the box around the mask.
-
-    Args:
-        image: `(3, H, W)`.
-        mask: `(H, W)` of 0 and 1, not empty.
-        window: the part of the other photo, `(3, h, w)`.
-    """
-    box = Box.around(mask)
-    size = (box.height, box.width)
-    if window.shape[1:] != size:
-        window = interpolate(window[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
-    pasted = image.clone()
-    box.of(pasted)[:] = window
-    return torch.where(mask > 0, pasted, image)
 
 
 def covered(image: Tensor, mask: Tensor) -> Tensor:

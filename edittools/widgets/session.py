@@ -29,13 +29,11 @@ from edittools._progress import Progress, bar_of
 from edittools.activations import StateMemory, memory_for_states
 from edittools.auditing import windows
 from edittools.auditing.finding import Finding, are_sources
-from edittools.auditing.marks import find_exemplar
-from edittools.auditing.sheet import ContactSheet, WindowGroup
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, editable_layers
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, evenly_spaced, numbered
+from edittools.images import LabelledImages, evenly_spaced
 from edittools.locate import Box, find_alike
 from edittools.metrics import Comparison, label_margins, misclassified, predict, predicted_classes, state_of
 from edittools.moments import SecondMoment, measure
@@ -71,7 +69,7 @@ from edittools.widgets.image_sets import (
 )
 from edittools.widgets.initial_weights import InitialWeights
 from edittools.widgets.kept import KeptVerdict, Work
-from edittools.widgets.materials import MATERIALS, default_material, paste_window, replace_by_material
+from edittools.widgets.materials import MATERIALS, default_material, replace_by_material
 from edittools.widgets.result import (
     Preview,
     Result,
@@ -161,21 +159,6 @@ class _LayerStates:
     sets: dict[str, CachedActivations] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class _SheetPhotos:
-    """A contact sheet of a session, and which of its photos come from which set.
-
-    Attributes:
-        sheet: the contact sheet; its photos are those of `images`, and then those of `clean`.
-        images: the index of each photo that comes from the images.
-        clean: the index of each photo that comes from the clean images.
-    """
-
-    sheet: ContactSheet
-    images: Sequence[int]
-    clean: Sequence[int]
-
-
 @dataclass(eq=False)
 class _Step:
     """The names of the images that an edit of the session was made from, its last result, and its strength α.
@@ -246,9 +229,6 @@ class EditSession:
         self.retain: LabelledImages | None = None
         self._clean: CleanImages | None = None
         self._taken: dict[int, int] = {}  # the index among the images of each clean image that was taken out
-        self._windows: dict[str, tuple[Tensor, int]] = {}  # the pixels, and the index of the photo
-        self._taken_for_windows: set[int] = set()
-        self._sheet: _SheetPhotos | None = None
         self._key_cut: Cut | None = None
         self._states: _LayerStates | None = None  # at the layer that was edited last
         self._moments: dict[str, SecondMoment] = {}
@@ -486,8 +466,8 @@ class EditSession:
 
     @property
     def material_names(self) -> tuple[str, ...]:
-        """The names of the materials that can replace the marked area: `materials`, windows of photos, `MATERIALS`."""
-        return (*self.materials, *self._windows, *MATERIALS)
+        """The names of the materials that can replace the marked area: `materials` and `MATERIALS`."""
+        return (*self.materials, *MATERIALS)
 
     @property
     def material(self) -> str:
@@ -509,8 +489,8 @@ class EditSession:
         """The exemplar that the selected image, its marked area and `material` make.
 
         A misclassified image is x', and with its marked area replaced by the material it is x. An image that is
-        classified correctly is x, and with its marked area replaced it is x'. Its sources, which do not count, are the
-        names of the image and, if the material is a window of a photo, of this photo.
+        classified correctly is x, and with its marked area replaced it is x'. Its source, which does not
+        count, is the name of the image.
 
         Raises:
             ValueError: if nothing is marked, or if the image has no label.
@@ -523,15 +503,9 @@ class EditSession:
             raise ValueError(f"{self.name(self.index)!r} has no label; enter the class that it shows")
         image = self.image
         label = int(self.images.labels[self.index])
-        sources = [self.index]
-        if self.material in self._windows:
-            window, photo = self._windows[self.material]
-            replaced = paste_window(image, mask, window)
-            sources.append(photo)
-        else:
-            replaced = replace_by_material(image, mask, self.material, self.materials)
+        replaced = replace_by_material(image, mask, self.material, self.materials)
         original, changed = (replaced, image) if self.is_misclassified(self.index) else (image, replaced)
-        return Exemplar(original, changed, mask, label, tuple(map(self.name, sources)))
+        return Exemplar(original, changed, mask, label, (self.name(self.index),))
 
     def probabilities_of(self, exemplar: Exemplar) -> Tensor:
         """Predict the probabilities `(2, classes)` of x and x', without an edit.
@@ -652,70 +626,6 @@ class EditSession:
         files = files_of(self._clean_source, self._clean.data.names)
         self._files |= {self._taken[index]: files[index] for index in new if index in files}
         self._unlabeled |= {self._taken[index] for index in new if not self._clean.is_labeled[index]}
-
-    def contact_sheet(self, progress: Progress | None = None) -> ContactSheet:
-        """Find what carries each class, in the images with a label and the clean images, see `auditing.contact_sheet`.
-
-        Args:
-            progress: a class like `tqdm.tqdm`, for bars; an exception of their `update` ends this as Ctrl-C does.
-
-        Raises:
-            ValueError: if the images show fewer than two classes, or too few photos of each, or if the weights were
-                changed.
-        """
-        self._weights.check()
-        images = [index for index in range(len(self.images)) if self.has_label(index)]
-        clean = [] if self._clean is None else self._clean.left
-        parts = [self.images.subset(images)]
-        if self._clean is not None:
-            parts.append(self._clean.current)
-        pixels = torch.cat([part.images for part in parts])
-        labels = torch.cat([part.labels for part in parts])
-        names = numbered([name for part in parts for name in part.names])
-        data = LabelledImages(pixels, labels, self.classifier.classes, tuple(names))
-        sheet = windows.contact_sheet(self.classifier, data, progress=progress)
-        self._sheet = _SheetPhotos(sheet, images, clean)
-        return sheet
-
-    def use_window(self, group: WindowGroup) -> None:
-        """Make an exemplar of a window of the last contact sheet: x' is a photo of another class with it pasted.
-
-        This photo, x, is selected, and the window's place on it is marked; the window is the material. If x or the
-        photo that the window comes from is a clean image, it is taken out of these.
-
-        Args:
-            group: a group of windows of the contact sheet.
-
-        Raises:
-            ValueError: if the window turns none of the photos into its class, or if the weights were changed.
-        """
-        self._weights.check()
-        sheet = self._sheet.sheet
-        number = sheet.of_class(group.label).index(group) + 1
-        name = f"window {sheet.data.classes[group.label]}:{number}"
-        exemplar = find_exemplar(self.classifier, sheet, group, group.windows)
-        if exemplar is None:
-            raise ValueError(f"the {name} turns none of the photos of other classes into its class; pick another one")
-        host, photo = [self._index_of_photo(sheet.data.names.index(source)) for source in exemplar.sources]
-        self._windows[name] = (group.windows[0].of(sheet.data.images), photo)
-        self.material = name
-        self.select(host)
-        self.mark(exemplar.mask)
-
-    def _index_of_photo(self, number: int) -> int:
-        """Return the index of a photo of the contact sheet among the images; a clean image is taken out of these."""
-        if number < len(self._sheet.images):
-            return self._sheet.images[number]
-        clean = self._sheet.clean[number - len(self._sheet.images)]
-        self._take([clean])
-        index = self._taken[clean]
-        self._unlabeled.discard(index)  # the prediction serves as label, as on the contact sheet
-        self._taken_for_windows.add(index)
-        return index
-
-    def confirm_window(self, group: WindowGroup, progress: Progress | None = None) -> windows.Confirmation:
-        """Test on new photos whether a window of the last contact sheet carries its class, see `auditing.confirm`."""
-        return windows.confirm(self.classifier, self._sheet.sheet, group, progress=progress)
 
     # --- edits and their results --------------------------------------------------------------------------------------
 
@@ -947,10 +857,11 @@ class EditSession:
     def _counted(self, sources: Collection[str]) -> list[int]:
         """List the indices of the images that count.
 
-        They have a label, a person has confirmed them if any were confirmed, and no edit was made from them. Until
-        then, clean images that were taken out for a window do not count: nobody has said that they hold a mark.
+        They have a label, a person has confirmed them if any were confirmed, and no edit was made from them.
+
         """
-        members = set(range(len(self.images))) - self._taken_for_windows if self._concept is None else self._concept
+        members = range(len(self.images)) if self._concept is None else self._concept
+
         return sorted(index for index in members if self.has_label(index) and self.name(index) not in sources)
 
     def by_change(self, result: Result) -> list[int]:
