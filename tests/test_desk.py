@@ -30,10 +30,8 @@ from edittools.selection.checks import cost_checks, gain_check, help_checks, ret
 from edittools.selection.effects import Effect
 from edittools.selection.splits import Splits
 from edittools.selection.verdict import COSTS, Check, verdict_of
-from edittools.widgets import desk_panel as panel
 from edittools.widgets import session as session_module
 from edittools.widgets.desk import (
-    COMPARED,
     MARK_MESSAGE,
     MAX_IMAGES,
     PAIR_MESSAGES,
@@ -62,7 +60,6 @@ from edittools.widgets.result import (
     SELECT,
     TOO_COSTLY,
     Result,
-    compared,
     described,
     with_verdict,
 )
@@ -822,31 +819,6 @@ def test_next_step_is_taken_by_its_button(desk, tiny, monkeypatch):
     assert controls.next_step.layout.display == "none"
 
 
-@pytest.mark.parametrize("checks", [None, [HELPS]])
-def test_selected_edit_is_compared_with_fine_tuning_once_whatever_its_verdict(desk, tiny, monkeypatch, checks):
-    monkeypatch.setattr(session_module, "repair", instant_repair(tiny, checks=checks))
-    compare = desk.controls.compare
-    assert compare.layout.display == "none"
-    rewritten(desk)
-    assert compare.disabled
-    desk.find_best()
-    desk.wait(60)
-    assert not compare.layout.display and not compare.disabled
-
-    def finish():
-        step = desk.session._steps[-1]
-        step.result = replace(step.result, comparison="Fine-tuning corrects 3 of 7.")
-        desk._show()
-        return panel.Outcome(COMPARED)
-
-    monkeypatch.setattr(desk, "_compare_finetuning", finish)
-    compare.click()
-    desk.wait(60)
-    assert compare.disabled and "3 of 7" in desk.controls.verdict.text
-    desk.undo()
-    assert compare.disabled
-
-
 def test_verdict_names_what_the_edit_corrects_and_costs_in_its_sentence(tiny):
     result = Result(None, torch.zeros(0), comparison("xx.", "x.."), None, None)
     effects = {
@@ -860,21 +832,6 @@ def test_verdict_names_what_the_edit_corrects_and_costs_in_its_sentence(tiny):
     assert "11 of 20" in shown.reason
     shown = with_verdict(result, replace(found(None, [HELPS]), effects=effects))
     assert "2 of 4" in shown.reason and "+0.00" in shown.reason
-
-
-@pytest.mark.parametrize(("of_finetuning", "p"), [("." * 9 + "x" * 3, "p 1"), ("x" * 12, "p 0.002")])
-def test_comparison_says_what_fine_tuning_corrects_and_changes(of_finetuning, p):
-    before = "x" * 12
-    effects = {"concept": effect(before, "." * 10 + "xx"), "clean": effect("....", "....")}
-    said = []
-    for changed in ("....", "xxxx"):
-        other = {"concept": effect(before, of_finetuning), "clean": effect("....", changed)}
-        fix = replace(found(None, [HELPS]), effects=effects, finetuned_effects=other)
-        said.append(compared(fix))
-        numbers = [int(number) for number in re.findall(r"\d+", said[-1].partition("(")[0])]
-        assert numbers == [of_finetuning.count("."), 12, changed.count("x"), 4, 10, 0] and p in said[-1]
-    assert len(said[1]) > len(said[0])  # fine-tuning exceeds a limit
-    assert compared(found(None, [HELPS])) == ""
 
 
 @pytest.mark.parametrize(
@@ -896,7 +853,7 @@ def test_time_left_only_falls(monkeypatch):
     now = [0.0]
     shown = []
     monkeypatch.setattr("edittools.widgets.desk_panel.monotonic", lambda: now[0])
-    search = Search(lambda share, status: shown.append((share, status)), lambda: False, images=400)
+    search = Search(lambda share, status: shown.append((share, status)), lambda: False, 400, [(float("inf"), 80.0)])
     minutes = []
     with search.bar(total=80, unit="step", mininterval=0) as bar:
         for second in (60, 120, 500, 800):  # the third part is slower than the second

@@ -295,25 +295,6 @@ def test_search_that_is_ended_while_the_edit_is_measured_changes_nothing(vans):
     assert vans.result is before
 
 
-def test_compare_finetuning_keeps_the_edit_and_judges_it_again(vans):
-    vans.search()
-    edit = vans.edit
-
-    def end(bar):
-        if bar.unit == "step" and bar.n > 25:
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        vans.compare_finetuning(bars_that_call(end))
-    assert "fine-tuning" not in vans.result.repair.table.index
-    fix = vans.compare_finetuning()
-    assert vans.edit.digest == edit.digest and "fine-tuning" in fix.table.index and vans.result.repair is fix
-    vans.undo()
-    vans.rewrite(vans.candidate_layers[0])
-    with pytest.raises(ValueError, match="search"):
-        vans.compare_finetuning()
-
-
 def test_desk_at_224_pixels_accepts_as_many_clean_images_as_its_verdict_needs():
     """An edit that changes nothing passes the check of accuracy, with images that a session takes."""
     layers = torch.nn.Conv2d(3, 4, 8, stride=8), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()

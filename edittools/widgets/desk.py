@@ -80,9 +80,6 @@ SELECTED = "The selected edit is shown; “Undo edit” goes back to the one bef
 STOPPED_SELECTION = "Stopped; no other edit is selected."
 """The message after the selection of an edit was stopped; a first edit is still shown."""
 
-COMPARED = "The verdict compares the edit with fine-tuning."
-"""The message after a comparison with fine-tuning."""
-
 UNDONE = {True: "The edit is undone; there is none now.", False: "The edit is undone; the one before is shown."}
 """The message after *Undo edit*, by whether there is no edit left."""
 
@@ -317,15 +314,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
             ValueError: if nothing is marked.
         """
         self._request_search(self.exemplar)
-
-    def compare_finetuning(self) -> None:
-        """Fine-tune the whole network without labels, and compare it with the edit, unless this is stopped.
-
-        Raises:
-            ValueError: if the edit was not selected by `find_best`.
-        """
-        _ = self.session.searched  # refuses an edit that was not selected at once
-        self._submit_search(self._compare_finetuning, "fine-tuning …", STOPPED)
 
     def find_elsewhere(self) -> None:
         """Offer the images that hold the mark by its appearance, until all are searched or this is stopped.
@@ -593,13 +581,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._show()
         return panel.Outcome(SELECTED)
 
-    def _compare_finetuning(self) -> panel.Outcome:
-        session = self._session
-        images = 2 * sum(map(len, session.searched.splits.labeled.values()))
-        session.compare_finetuning(self._searching(images).bar)
-        self._show()
-        return panel.Outcome(COMPARED)
-
     def _searching(self, images: int, **options: Any) -> panel.Search:
         """Show a search with these options, see `panel.Search`; *Stop* ends it."""
         return panel.Search(self._controls.show_search, lambda: self._stop_requested, images, **options)
@@ -850,7 +831,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls = self._controls
         controls.rewrite.on_click(self._with_errors_shown(lambda _: self._request_rewrite()))
         controls.next_step.on_click(self._with_errors_shown(lambda _: self._take_next_step()))
-        controls.compare.on_click(self._with_errors_shown(lambda _: self.compare_finetuning()))
         controls.stop.on_click(self._with_errors_shown(lambda _: self.stop()))
         controls.find.on_click(self._with_errors_shown(lambda _: self.find_elsewhere()))
         self._check_all.on_click(lambda _: self.elsewhere.gallery.check(range(len(self._sightings))))

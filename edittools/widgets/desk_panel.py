@@ -18,7 +18,6 @@ from edittools.images import resized
 from edittools.metrics import SIGNS, state_of
 from edittools.selection.select import FIRST_LAYERS, STRENGTHS
 from edittools.selection.verdict import DO_NOT_USE, USE
-from edittools.widgets.kept import KeptVerdict
 from edittools.widgets.pixels import to_base64, to_jpeg, to_pixels, to_png
 from edittools.widgets.result import BETTER, FIND, NO_BETTER, SELECT, TOO_COSTLY, Result, sentence
 from edittools.widgets.session import ALL, NO_LABEL, EditSession
@@ -45,19 +44,12 @@ NEXT_STEPS = {
 }
 """The name and the hint of the button that takes a next step."""
 
-COMPARE_HINT = "fine-tune the whole network without labels on the same images, and compare it with the edit"
-COMPARED_HINT = "the verdict says how fine-tuning compares with the edit"
-SELECTED_BEFORE_HINT = "the edit was selected before the desk was started: press Rewrite to select it again first"
-
 TONES = {USE: "good", BETTER: "good", DO_NOT_USE: "bad", NO_BETTER: "bad", TOO_COSTLY: "bad"}
 """The color of the word of a verdict; the other words are neither good nor bad."""
 
 COST_OF_RANKING, COST_OF_LAYER, COST_OF_CANDIDATE = 2.0, 33.0, 12.0
 """About how long the steps of a selection take, in units of measuring an image: those that rank the layers, those that
 try the first of them, for which hosts run through the network, and all others."""
-
-COST_OF_TRAINING = 80.0
-"""The same for a step of fine-tuning, in units of a prediction of an image."""
 
 LEAST_SHARE = 0.05
 """The share of the work that is timed before the time that is left is estimated."""
@@ -272,7 +264,6 @@ class Controls(ipywidgets.VBox):
 
     def __init__(self) -> None:
         self._is_complete = False
-        self._can_compare = False
         self._stopping = ""
         self.is_filling = False
         wide = {"style": {"description_width": "76px"}, "layout": {"width": "100%"}}
@@ -328,7 +319,6 @@ class Controls(ipywidgets.VBox):
         self.title_text = ""
         self.verdict = Message()
         self.next_step = button("", "")
-        self.compare = button("Compare with fine-tuning", COMPARE_HINT)
         self.undo = button("Undo edit", "go back to the previous result")
         self.path = ipywidgets.Text(description="file", continuous_update=False, **narrow)
         self.save = button("Save", "save the edit as a file")
@@ -361,7 +351,7 @@ class Controls(ipywidgets.VBox):
                 self.message,
                 self.title,
                 self.verdict,
-                row(self.next_step, self.compare),
+                row(self.next_step),
                 row(self.undo, self.path, self.save, self.report, self.upload),
             ]
         )
@@ -444,7 +434,6 @@ class Controls(ipywidgets.VBox):
         self.rewrite.disabled = is_searching or not self.is_started
         for control in (self.find, self.next_step):
             control.disabled = is_searching or not self._is_complete
-        self.compare.disabled = is_searching or not self._can_compare
         self.stop.disabled = bool(self._stopping) or not is_searching
         for part in (self.progress, self.status):
             part.layout.display = "" if is_searching else "none"
@@ -477,12 +466,10 @@ class Controls(ipywidgets.VBox):
             self.title.value = ""
             self.verdict.show("")
             self.next_step.layout.display = "none"
-            self.compare.layout.display = "none"
         else:
             self.title_text = HELD_OUT if result.repair is not None else NOT_HELD_OUT
-            self._show_comparison(result)
             self.title.value = f"<h4>{self.title_text}</h4>"
-            text = "\n".join(line for line in (sentence(result.reason), result.comparison, result.step) if line)
+            text = "\n".join(line for line in (sentence(result.reason), result.step) if line)
             self.verdict.show(text, details=result.details, word=result.word, tone=TONES.get(result.word, ""))
             self.next_step.layout.display = "" if result.action else "none"
             self.next_step.description, self.next_step.tooltip = NEXT_STEPS.get(result.action, ("", ""))
@@ -490,16 +477,6 @@ class Controls(ipywidgets.VBox):
         self.undo.disabled = not has_edit
         self.save.disabled = not has_edit
         self.report.disabled = result is None or result.repair is None
-
-    def _show_comparison(self, result: Result) -> None:
-        """Offer to compare a selected edit with fine-tuning, or say why that is not possible."""
-        is_kept = isinstance(result.repair, KeptVerdict)
-        self._can_compare = result.repair is not None and not is_kept and not result.comparison
-        self.compare.layout.display = "none" if result.repair is None else ""
-        self.compare.disabled = not self._can_compare or not self.stop.disabled
-        self.compare.tooltip = COMPARE_HINT
-        if not self._can_compare:
-            self.compare.tooltip = COMPARED_HINT if result.comparison else SELECTED_BEFORE_HINT
 
     def show_heat(self, strongest: float | None, favored: str = "", against: str = "") -> None:
         """Show what the colors of a heat map mean.
@@ -573,7 +550,7 @@ class Bar(tqdm):
 
 
 class Search:
-    """How far a selection of an edit, or a comparison with fine-tuning, has come, in one estimate that only falls.
+    """How far a selection of an edit has come, in one estimate that only falls.
 
     The steps and images of its bars count towards one amount of work.
 
@@ -590,7 +567,7 @@ class Search:
         show: Callable[[float, str], None],
         is_stopped: Callable[[], bool],
         images: int,
-        costs: Sequence[tuple[float, float]] = ((inf, COST_OF_TRAINING),),
+        costs: Sequence[tuple[float, float]],
         untimed_steps: int = 0,
     ) -> None:
         self._show = show

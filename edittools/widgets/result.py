@@ -13,14 +13,12 @@ from edittools.selection.checks import (
     accuracy_check,
     breaks_too_many,
     describe_effect,
-    is_within_limits,
     loses_too_much,
     retained_check,
 )
 from edittools.selection.effects import Effect
 from edittools.selection.splits import RETAINED
 from edittools.selection.verdict import COSTS, HELPS, INSTEAD, UNCLEAR, USE, costs_not_measured
-from edittools.stats import SIGNIFICANCE, mcnemar
 from edittools.widgets.kept import KeptVerdict
 
 BEFORE_CHANGE = "measured before images or labels were changed"
@@ -48,7 +46,6 @@ class Result:
         clean: what it does to the clean images on which accuracy is measured; None if there are none.
         word: what to think of the edit: the word of a verdict, or `BETTER`, `NO_BETTER`, or `TOO_COSTLY`.
         reason: why, as a clause without a period: what it corrects, and what it costs.
-        comparison: how it compares with fine-tuning, a sentence; empty if that was not compared.
         step: what to do next, a sentence; may be empty.
         action: which button takes this step, `SELECT` or `FIND`; empty for none.
         details: everything else, one sentence per line.
@@ -64,7 +61,6 @@ class Result:
     clean: Effect | None = field(repr=False)
     word: str = ""
     reason: str = ""
-    comparison: str = ""
     step: str = ""
     action: str = ""
     details: str = field(default="", repr=False)
@@ -74,8 +70,8 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """The word and the reason; the comparison and the next step each have a line of their own."""
-        lines = [f"{self.word}: {sentence(self.reason)}", self.comparison, self.step]
+        """The word and the reason; the next step has a line of its own."""
+        lines = [f"{self.word}: {sentence(self.reason)}", self.step]
         return "\n".join(line for line in lines if line)
 
 
@@ -179,7 +175,6 @@ def with_verdict(result: Result, fix: Assessment, before_change: bool = False) -
         result,
         word=verdict.word,
         reason="; ".join(_clauses(fix, deciding)),
-        comparison=compared(fix),
         step=step,
         action=action,
         details="\n".join(rest),
@@ -235,39 +230,6 @@ def _clauses(fix: Assessment, deciding: list[Check]) -> list[str]:
     else:
         clauses = [gain, cost, f"but {deciding[0].figure}"]
     return [clause for clause in clauses if clause]
-
-
-def compared(fix: Assessment) -> str:
-    """Say in one sentence how the selected edit compares with fine-tuning; empty if that was not compared.
-
-    Args:
-        fix: the assessment of the edit.
-    """
-    of_finetuning = fix.finetuned_effects
-    if not of_finetuning:
-        return ""
-    if "concept" not in fix.effects:
-        return "Fine-tuning cannot be compared with the edit without labeled images that show the mark."
-    edited = fix.effects["concept"]
-    other = of_finetuning["concept"]
-    text = f"fine-tuning corrects {other.by_scene.corrected} of {int(edited.by_scene.before.sum()):,} misclassified"
-    text += " images with the mark"
-    of_edit = f"the edit corrects {edited.by_scene.corrected}"
-    if "clean" in fix.effects:
-        clean = fix.effects["clean"]
-        changed = of_finetuning["clean"].changed_by_scene
-        text += f", and changes {changed} of {clean.scene_count:,} predictions on clean images"
-        of_edit += f", and changes {clean.changed_by_scene}"
-    between = Effect(edited.labels, edited.after, other.after, edited.scenes).by_scene
-    p = mcnemar(between.corrected, between.broken)
-    if p > SIGNIFICANCE:
-        judgment = f"which corrects more cannot be told (p {p:.2g})"
-    else:
-        better = "fine-tuning" if between.corrected > between.broken else "the edit"
-        judgment = f"{better} corrects more (p {p:.2g})"
-    if not is_within_limits(fix.splits, of_finetuning):
-        judgment += ", and fine-tuning exceeds a limit of its cost"
-    return sentence(f"{text}; {of_edit}: {judgment}")
 
 
 def _next_step(verdict: Verdict, deciding: list[Check]) -> tuple[str, str]:

@@ -46,7 +46,6 @@ from edittools.selection import (
     CachedActivations,
     cache_activations,
     candidate_layers,
-    finetune_without_labels,
     repair,
 )
 from edittools.selection.checks import FEWEST_COMPARED, FEWEST_CORRECT
@@ -786,27 +785,6 @@ class EditSession:
         self._add_step(result, exemplar.sources, fix.selection.candidate.strength)
         return fix
 
-    def compare_finetuning(self, progress: Progress | None = None) -> Assessment:
-        """Fine-tune the whole network without labels on the same images, and compare it with the selected edit.
-
-        Args:
-            progress: a class like `tqdm.tqdm`, for bars.
-
-        Returns:
-            The assessment of the same edit, with fine-tuning as an alternative; `result` holds it as well.
-
-        Raises:
-            ValueError: if the last edit was not selected by `search`, or if the weights were changed.
-        """
-        searched = self.searched
-        self._weights.check()
-        finetuned = finetune_without_labels(self.classifier, searched.selection, progress=progress)
-        fix = replace(searched, finetuned=finetuned, not_compared="", progress=progress)
-        step = self._steps[-1]
-        is_changed = step.result.data is not self.images
-        step.result = self._result_of_search(fix, step.sources, before_change=is_changed)
-        return fix
-
     def _result_of_search(self, fix: Assessment, sources: Collection[str], before_change: bool = False) -> Result:
         """Describe the edit that a search has found; only the images are run again, for their frames.
 
@@ -1074,18 +1052,6 @@ class EditSession:
         """
         if not self._steps or self._steps[-1].result.repair is None:
             raise ValueError("a report is of an edit that a search has found; search for the best one first")
-
-    @property
-    def searched(self) -> Assessment:
-        """The outcome of the search that found the last edit.
-
-        Raises:
-            ValueError: if the last edit was not found by a search of this session.
-        """
-        fix = self._steps[-1].result.repair if self._steps else None
-        if fix is None or isinstance(fix, KeptVerdict):
-            raise ValueError("the edit was not found by a search of this session; search for the best one first")
-        return fix
 
     def undo(self) -> None:
         """Go back to the edit before, if there is one; after a change of images or labels its result is cleared."""
