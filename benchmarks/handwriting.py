@@ -36,9 +36,9 @@ from edittools.geometry import InputGeometry
 from edittools.images import LabelledImages
 from edittools.metrics import predict, predicted_classes
 from edittools.models import load_classifier
-from edittools.models.downloads import available
 from edittools.probing import jobs
 from edittools.widgets import inpaint
+from edittools_course.downloads import available
 from edittools_course.scenarios import photos
 
 NETWORKS = ("squeezenet1_1", "efficientnet_lite0")

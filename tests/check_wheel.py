@@ -113,12 +113,11 @@ def alone() -> None:
 def with_notebooks() -> None:
     """With the extra `notebooks`: README's lines, the command line, a question to `mini_clip`, the data."""
     import edittools as et
-    from edittools.models import data as models
-    from edittools_course import miniworld
+    from edittools_course import miniworld, shipped
     from edittools_course.scenarios import photos
 
     check_origin(et.__file__)
-    check_origin(models.DATA)
+    check_origin(shipped.DATA)
     assert (Path(et.__file__).parent / "py.typed").is_file(), "type checkers would ignore the package: no py.typed"
     [code] = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     exec(code, {})
@@ -133,7 +132,7 @@ def with_notebooks() -> None:
     print(f"mini_clip: {int((predicted == clip.index('mug')).sum())} of {len(mugs)} mugs are mugs")
     shortcuts = et.load_classifier("shortcuts_squeezenet")
     print(f"shortcuts_squeezenet: {', '.join(shortcuts.classes)}")
-    print(f"registry: {len(photos.registry()):,} photographs; masks: {len(list(models.DATA.glob('masks/*.png')))}")
+    print(f"registry: {len(photos.registry()):,} photographs; masks: {len(list(shipped.DATA.glob('masks/*.png')))}")
 
 
 def check_origin(path: str | Path) -> None:

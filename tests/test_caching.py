@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from edittools.probing.segmentation import Segmenter, cached
 from edittools_course.networks.zero_shot import ByteTokenizer, text_embeddings
+from edittools_course.segmenters import Segmenter, cached
 
 
 class Reader(nn.Module):

@@ -12,12 +12,12 @@ from scipy.io import savemat
 from edittools.geometry import InputGeometry
 from edittools.image_files import load_image
 from edittools.images import LabelledImages
-from edittools.models.downloads import photo
 from edittools.models.load import load_classifier
 from edittools.probing import with_materials
-from edittools.probing.segmentation import PASCAL, Segmenter, cached, deeplab
+from edittools_course.downloads import photo
 from edittools_course.scenarios import photos
 from edittools_course.scenarios.photos import MSRC, msrc
+from edittools_course.segmenters import PASCAL, Segmenter, cached, deeplab
 
 
 def test_input_geometry_crops_a_map_as_load_image_crops_its_photo(tmp_path):

@@ -12,8 +12,8 @@ import torch
 from conftest import needs_imagenette
 
 from edittools.images import LabelledImages
-from edittools.models import downloads
-from edittools.models.downloads import PhotoArchive, digest_photos, photo_folder
+from edittools_course import downloads
+from edittools_course.downloads import PhotoArchive, digest_photos, photo_folder
 from edittools_course.scenarios.imagenette import CLASSES, TRAINING_PER_CLASS, TUNING_PER_CLASS, divide, training_roles
 
 

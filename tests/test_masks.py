@@ -11,7 +11,7 @@ from PIL import Image
 
 from edittools.geometry import InputGeometry
 from edittools.image_files import load_mask
-from edittools.models.downloads import photo
+from edittools_course.downloads import photo
 from edittools_course.scenarios import photos
 from edittools_course.scenarios.snow import SNOW_EXEMPLARS
 

@@ -14,9 +14,9 @@ from edittools._checks import suggestion
 from edittools.classifiers import Classifier, fingerprint, unwrapped
 from edittools.image_files import load_image
 from edittools.metrics import misclassified, predict
-from edittools.models import data as models
 from edittools.models.load import current_device, load_classifier, loader_of
 from edittools.models.zoo import ZOO
+from edittools_course import shipped
 from edittools_course.scenarios import photos
 
 
@@ -172,7 +172,7 @@ def test_load_classifier_of_places365(tmp_path, monkeypatch):
     "load", [lambda: load_classifier("mini_vgg"), lambda: load_classifier("mini_clip"), photos.registry.__wrapped__]
 )
 def test_missing_data_file(load, monkeypatch, tmp_path):
-    monkeypatch.setattr(models, "DATA", tmp_path / "data")
+    monkeypatch.setattr(shipped, "DATA", tmp_path / "data")
     with pytest.raises(FileNotFoundError, match=re.escape(f"'{tmp_path}/data/")):
         load()
 

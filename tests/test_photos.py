@@ -14,9 +14,9 @@ from PIL import Image
 from test_faults import in_child, quota
 
 from edittools.classifiers import Classifier
-from edittools.models import downloads
 from edittools.models.load import load_classifier
 from edittools.selection.splits import without_duplicates
+from edittools_course import downloads
 from edittools_course.scenarios import photos
 from edittools_course.scenarios.sample_photos import CREDITS, FILES, sample_crops, sample_photo
 

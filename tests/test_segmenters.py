@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-from edittools.probing.segmentation import mask_rcnn
+from edittools_course.segmenters import mask_rcnn
 
 
 def photo_like(count, height=40, width=56):

@@ -13,11 +13,11 @@ from train_shortcuts import SEED_OF_EVALUATION, Recipe, finetune, measure
 from edittools.classifiers import Classifier
 from edittools.geometry import InputGeometry
 from edittools.images import LabelledImages, LazyImages
-from edittools.models.data import shipped
 from edittools.models.load import load_classifier
 from edittools_course.networks.finetuned import network_metadata
 from edittools_course.scenarios.imagenette import CLASSES, TUNING_PER_CLASS, training_roles
 from edittools_course.scenarios.shortcuts import DEVELOPMENT, SHORTCUTS, FilmBorder, Tag, TextLine
+from edittools_course.shipped import shipped
 
 PUBLISHED = ("shortcuts_lite0", "shortcuts_squeezenet")
 LOOKS = {

@@ -29,7 +29,6 @@ from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
-from edittools.models.data import shipped
 from edittools.probing import Concepts, jobs
 from edittools.probing.textures import style_textures
 from edittools.site import prepare
@@ -37,6 +36,7 @@ from edittools_course.rivals import SCOPES, finetune
 from edittools_course.scenarios import photos
 from edittools_course.scenarios import synthetic as syn
 from edittools_course.scenarios.tiers import SceneSet
+from edittools_course.shipped import shipped
 from edittools_course.style_transfer import StyleTransfer
 
 FEW = syn.CaseSettings(
@@ -277,7 +277,7 @@ def test_synthetic_setup_paper_leaves_out_clean_photos(monkeypatch, tiny):
     monkeypatch.setattr(syn, "load_classifier", lambda name: tiny)
     monkeypatch.setattr(photos, "validation_folder", lambda tiny, per_class: images.subset(range(5 * per_class)))
     monkeypatch.setattr(photos, "unlabeled", lambda *arguments: images.images[:2])
-    monkeypatch.setattr(syn.segmentation, "cached", lambda finder: finder)
+    monkeypatch.setattr(syn.segmenters, "cached", lambda finder: finder)
 
     def find_everything(name, wanted):
         return lambda images: {concept: torch.ones(len(images), 32, 32) for concept in wanted}
@@ -285,13 +285,13 @@ def test_synthetic_setup_paper_leaves_out_clean_photos(monkeypatch, tiny):
     def find_nothing(name, wanted):
         return lambda images: {}
 
-    monkeypatch.setattr(syn.segmentation, "deeplab", find_everything)
+    monkeypatch.setattr(syn.segmenters, "deeplab", find_everything)
     setup = syn.setup_of(syn.synthetic_source("paper", small=True))
     assert setup.concepts.masks["car"].shape == (25, 32, 32)
     splits = setup.common_fields["splits"]
     sets = (setup.concepts.data, splits["clean"], splits["clean_test"])
     assert len(set().union(*(data.names for data in sets))) == 35
-    monkeypatch.setattr(syn.segmentation, "deeplab", find_nothing)
+    monkeypatch.setattr(syn.segmenters, "deeplab", find_nothing)
     with pytest.raises(ValueError, match="car, bicycle, boat"):
         syn.synthetic_setup("paper", "vgg16", False)
 

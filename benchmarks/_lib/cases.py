@@ -19,9 +19,9 @@ from edittools.cut import cut_all
 from edittools.edits import Edit
 from edittools.images import LabelledImages, pixels_of, resized
 from edittools.metrics import Comparison, misclassified, predict
-from edittools.models.downloads import photo
 from edittools.models.load import load_classifier
 from edittools.probing.textures import STYLES, style_textures
+from edittools_course.downloads import photo
 from edittools_course.rivals.projection import PROJECTIONS
 from edittools_course.scenarios.scenario import best_by_method
 from edittools_course.scenarios.synthetic import (

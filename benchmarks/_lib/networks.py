@@ -16,9 +16,9 @@ from _lib.methods import select_for_exemplar, select_for_several
 from _lib.results import BLURRED, BY_HOSTS, Results
 from edittools import __file__ as package
 from edittools.classifiers import fingerprint
-from edittools.models.downloads import available, registry
 from edittools.models.load import load_classifier
 from edittools.probing import jobs
+from edittools_course.downloads import available, registry
 from edittools_course.scenarios.scenario import Scenario, Splits
 
 MakeScenario = Callable[[str], Scenario]

@@ -13,11 +13,11 @@ from edittools.image_files import load_image
 from edittools.images import LabelledImages
 from edittools.layers import candidate_layers
 from edittools.metrics import misclassified, predict
-from edittools.models.data import shipped
 from edittools.models.load import load_classifier
 from edittools_course.miniworld.typography import grow
 from edittools_course.scenarios import photos
 from edittools_course.scenarios.scenario import Scenario, Splits
+from edittools_course.shipped import shipped
 
 OPACITY = 0.8
 """Opacity of a watermark where its text is solid."""

@@ -15,8 +15,8 @@ from torchvision.models.vgg import VGG, make_layers
 
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
-from edittools.models.data import shipped
 from edittools_course.networks.zero_shot import ByteTokenizer, zero_shot_classifier
+from edittools_course.shipped import shipped
 
 SIZE = 64
 MEAN = (0.5, 0.5, 0.5)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from edittools.classifiers import Classifier
-from edittools.models.data import shipped
+from edittools_course.shipped import shipped
 
 
 def build_network(architecture: str, class_count: int) -> nn.Module:

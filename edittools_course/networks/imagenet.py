@@ -12,9 +12,9 @@ from torch import nn
 from edittools._caching import cache_folder
 from edittools._checks import extra
 from edittools.classifiers import Classifier
-from edittools.models.data import shipped
-from edittools.models.downloads import photo
 from edittools.models.imagenet import imagenet_classes
+from edittools_course.downloads import photo
+from edittools_course.shipped import shipped
 
 
 def load_efficientnet_lite(name: str) -> Classifier:

@@ -10,7 +10,7 @@ from edittools._checks import one_of
 from edittools._progress import Progress
 from edittools.geometry import InputGeometry
 from edittools.images import LabelledImages, LazyImages, in_batches
-from edittools.models.downloads import PhotoArchive, photo_folder
+from edittools_course.downloads import PhotoArchive, photo_folder
 
 CLASSES = {
     "n01440764": "tench",

@@ -16,7 +16,6 @@ from torchvision.utils import save_image
 
 from edittools.image_files import save_mask
 from edittools.images import LabelledImages
-from edittools.models.data import shipped
 from edittools_course.miniworld.contexts import SPLITS
 from edittools_course.miniworld.scenes import scenes
 from edittools_course.networks.finetuned import load_published_shortcuts
@@ -24,6 +23,7 @@ from edittools_course.scenarios.imagenette import in_memory
 from edittools_course.scenarios.own_model import divided_photos
 from edittools_course.scenarios.shortcuts import SHORTCUTS
 from edittools_course.scenarios.tiers import WORKERS, current_tier
+from edittools_course.shipped import shipped
 
 NETWORK = "shortcuts_squeezenet"
 """The network on photos, by its name for `load_classifier`; its weights but those of the last layer are also used in

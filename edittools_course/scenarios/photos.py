@@ -20,11 +20,11 @@ from edittools.geometry import InputGeometry
 from edittools.image_files import load_image, load_mask, photo_size
 from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import predict
-from edittools.models.data import shipped
-from edittools.models.downloads import available, offline_folder, photo, registry
 from edittools.models.imagenet import imagenet_classes
 from edittools.selection.splits import label_by_prediction
+from edittools_course.downloads import available, offline_folder, photo, registry
 from edittools_course.refit import refit_mask
+from edittools_course.shipped import shipped
 
 SNOW_CLASSES = {
     "armytank": 847,

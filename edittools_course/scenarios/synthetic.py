@@ -21,17 +21,17 @@ from edittools.images import LabelledImages, stratified
 from edittools.layers import candidate_layers
 from edittools.methods import EDIT, METHODS, RANDOM, Method
 from edittools.metrics import predict
-from edittools.models.data import shipped
 from edittools.models.load import load_classifier
-from edittools.probing import segmentation
 from edittools.probing.counterfactuals import Concepts
 from edittools.probing.textures import STYLES, VARIANTS, style_textures
 from edittools.selection.select import LABELS, Selection, select
+from edittools_course import segmenters
 from edittools_course.rivals import RIVALS, SCOPES
 from edittools_course.scenarios import photos
 from edittools_course.scenarios.rules import scenario_for
 from edittools_course.scenarios.scenario import Scenario
 from edittools_course.scenarios.tiers import MODELS, SceneSet, current_tier
+from edittools_course.shipped import shipped
 
 SettingsGrid = Sequence[Mapping[str, Any]]
 
@@ -247,7 +247,7 @@ def _folder_images(
     unused = [i for i, name in enumerate(data.names) if name not in used]
     data = data.subset(unused)
     data = replace(data, images=data.images[:])
-    find = segmentation.cached(segmentation.deeplab("resnet50", names))
+    find = segmenters.cached(segmenters.deeplab("resnet50", names))
     return data, find(data.images)
 
 

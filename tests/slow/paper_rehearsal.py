@@ -38,11 +38,12 @@ from edittools.image_files import load_image
 from edittools.images import resized
 from edittools.layers import candidate_layers
 from edittools.metrics import predict
-from edittools.models import downloads, imagenet_classes
+from edittools.models import imagenet_classes
 from edittools.models.load import ZOO
-from edittools.probing import probe, segmentation
+from edittools.probing import probe
 from edittools.selection import repair
 from edittools.selection.hosts import FEWEST_IMAGES
+from edittools_course import downloads, segmenters
 from edittools_course.miniworld.scenes import scene
 from edittools_course.networks.zero_shot import ZeroShot
 from edittools_course.scenarios import photos, probing_setup, scenario_for
@@ -246,7 +247,7 @@ def rehearsing(name: str, folder: Path, images: int) -> Iterator[None]:
         patch.dict("os.environ", {key: str(folder / part) for key, part in places.items()}),
         patch.object(downloads, "registry", lambda: known),
         patch.object(photos, "registry", lambda: known),
-        patch.multiple(segmentation, deeplab=lambda name, wanted: finder, cached=lambda found: found),
+        patch.multiple(segmenters, deeplab=lambda name, wanted: finder, cached=lambda found: found),
         patch.dict(ZOO, {name: lambda *given, **options: classifier}),
     ):
         yield

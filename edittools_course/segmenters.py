@@ -27,7 +27,7 @@ from edittools._inference import eval_copy
 from edittools._progress import Progress
 from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, fingerprint
 from edittools.images import in_batches
-from edittools.models.downloads import photo, registry
+from edittools_course.downloads import photo, registry
 
 Finder = Callable[[Tensor], dict[str, Tensor]]
 
@@ -105,7 +105,7 @@ class Segmenter:
 
 def _run_tflite(path: Path, images: Tensor) -> Tensor:
     """Run the segmentation network of a tflite file: pixels as bytes in, class numbers out."""
-    with extra("probing.segmentation", "segmenters"):
+    with extra("segmenters", "segmenters"):
         from ai_edge_litert.interpreter import Interpreter
     network = Interpreter(str(path))  # not shared: it holds what it computes, and threads would mix it up
     network.allocate_tensors()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 def _data_folder() -> Path:
     """Find the folder `data`: inside the package once it is installed, next to it in a checkout."""
-    package = Path(str(importlib.resources.files("edittools")))
+    package = Path(str(importlib.resources.files("edittools_course")))
     inside = package / "data"
     return inside if inside.is_dir() else package.parent / "data"
 

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import pooch
 
 from edittools._caching import cache_folder
-from edittools.models.data import shipped
+from edittools_course.shipped import shipped
 
 
 @cache
