@@ -7,7 +7,6 @@ import argparse
 import importlib
 import os
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -15,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+from edittools.auditing.results_folder import SHEET, check_out
 from edittools.auditing.window_names import parse_window_name
-from edittools.auditing.written import REPAIR, check_replaceable
 from edittools.models.zoo import NAME, parse_source
 
 EXAMPLES = """examples:
@@ -80,8 +79,9 @@ def parser() -> argparse.ArgumentParser:
         "say that the outlined photos show the mark: you have looked at the images above the verdict of the report"
     )
     audit.add_argument("--masks-checked", action="store_true", help=checked_help)
+    force_help = "write to --out although it is not empty, and replace files of the same names as the results"
     audit.add_argument("--out", type=Path, default=Path("audit"), help="folder for the results (default: audit)")
-    audit.add_argument("--force", action="store_true", help="replace files in --out that no audit has written")
+    audit.add_argument("--force", action="store_true", help=force_help)
     repair = subparsers.add_parser(
         "repair",
         help="select an edit with one example and a folder of ordinary images, measure it, and write it",
@@ -105,7 +105,6 @@ def parser() -> argparse.ArgumentParser:
     retained_help = "folder of images whose correct predictions must not change; they measure"
     repair.add_argument("--retain", type=Path, help=retained_help)
     repair.add_argument("--out", type=Path, default=Path("repair"), help="folder for the results (default: repair)")
-    force_help = "replace files in --out that no repair has written, or that have a better verdict"
     repair.add_argument("--force", action="store_true", help=force_help)
     device_help = "such as cpu or cuda (default: that of EDITTOOLS_DEVICE, or cpu)"
     repair.add_argument("--device", help=device_help)
@@ -149,8 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             command(options)
         except KeyboardInterrupt:
-            remedy = "; call it again with the same --out to go on" if options.command == "audit" else ""
-            print(f"edittools: interrupted{remedy}", file=sys.stderr)
+            print("edittools: interrupted", file=sys.stderr)
             return INTERRUPTED
         except (OSError, ImportError, KeyError, TypeError, ValueError, RuntimeError) as error:
             message = error.args[0] if isinstance(error, KeyError) and error.args else error
@@ -198,18 +196,19 @@ def run_audit(options: argparse.Namespace) -> None:
         retain=options.retain,
         masks_checked=options.masks_checked,
         out=options.out,
+        overwrite=options.force,
         callback=_tell,
     )
-    paths = audit.write(options.out, options.force)
+    paths = audit.write(options.out, overwrite=True)  # what is there has been checked before
     print(audit.summary())
-    _print_written(options.out, paths, started)
+    _print_written(paths, started)
 
 
 def run_repair(options: argparse.Namespace) -> None:
     """Repair a model from files, print the summary, and write the files.
 
     Raises:
-        FileExistsError: if results would replace files that no repair wrote, without `--force`.
+        FileExistsError: if `--out` is not empty, without `--force`.
         FileNotFoundError: if a folder or a file does not exist.
     """
     started = time.perf_counter()
@@ -217,8 +216,7 @@ def run_repair(options: argparse.Namespace) -> None:
     _check_folders(options.folder, *folders.values())
     _check_files(*options.exemplar)
     parse_source(options.model)
-    check_replaceable(options.out.expanduser(), options.force, command=REPAIR)
-    _check_out(options.out)
+    check_out(options.out.expanduser(), options.force)
     _check_images(options.folder, *folders.values())
     from edittools.auditing.from_files import load_exemplar, repair_from_files, write_repair
     from edittools.models.load import load_classifier
@@ -227,15 +225,13 @@ def run_repair(options: argparse.Namespace) -> None:
     image, changed, mask = (path.expanduser() for path in options.exemplar)
     exemplar = load_exemplar(image, changed, mask, classifier)
     fix = repair_from_files(options.folder, classifier, exemplar, **folders, failures=options.failures, callback=_tell)
-    paths = write_repair(fix, options.out, options.force)
+    paths = write_repair(fix, options.out, overwrite=True)  # what is there has been checked before
     print(fix.summary())
-    _print_written(options.out, paths, started)
+    _print_written(paths, started)
 
 
-def _print_written(out: Path, paths: Sequence[Path], started: float) -> None:
-    """Print how long a command took, what it wrote, and why to another folder, if it did."""
-    if paths[0].parent != out.expanduser():
-        print(f"\nThe earlier verdict in {str(out)!r} is better, so it was not replaced; --force replaces it.")
+def _print_written(paths: Sequence[Path], started: float) -> None:
+    """Print how long a command took, and what it wrote."""
     print(f"\n{time.perf_counter() - started:.0f} s; wrote {', '.join(str(path) for path in paths)}")
 
 
@@ -272,7 +268,7 @@ def check_before(options: argparse.Namespace) -> None:
     """Check the arguments of an audit before anything is imported that takes seconds.
 
     Raises:
-        FileExistsError: if results would replace files that no audit wrote, or an edit, without `--force`.
+        FileExistsError: if `--out` is not empty and no audit with whose contact sheet to go on, without `--force`.
         FileNotFoundError: if a folder or a file does not exist.
         KeyError: if there is no model of that name.
         OSError: if the folder for the results cannot be written.
@@ -282,21 +278,9 @@ def check_before(options: argparse.Namespace) -> None:
         parse_window_name(options.repair)
     _check_folders(options.folder, options.clean, options.retain)
     parse_source(options.model)
-    check_replaceable(options.out.expanduser(), options.force, repairs=options.repair is not None)
-    _check_out(options.out)
-
-
-def _check_out(out: Path) -> None:
-    """Check that results can be written to a folder, which is made if it does not exist."""
-    folder = out.expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"no results can be written to {str(out)!r} ({error.strerror}); pass another folder with --out"
-        ) from error
+    out = options.out.expanduser()
+    goes_on = options.repair is not None and (out / SHEET).exists()  # whether it is of the same photos is seen later
+    check_out(out, options.force or goes_on)
 
 
 def run_apply(options: argparse.Namespace) -> None:
@@ -333,7 +317,7 @@ def _weights_path(options: argparse.Namespace) -> Path:
         out = out.with_suffix(".safetensors")
     if out.is_dir():
         raise IsADirectoryError(f"{str(out)!r} is a folder; pass the path of a file")
-    _check_out(out.parent)
+    check_out(out.parent, overwrite=True)
     if not out.exists():
         return out
     source = parse_source(options.model)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -16,15 +17,17 @@ from safetensors.torch import load_file
 from tagged_photos import CLASSES, tagged, tags, write_photos
 
 import edittools as et
+from edittools.auditing import audit as audit_module
 from edittools.auditing import audit_folder, steps
 from edittools.auditing.result import write_table
 from edittools.auditing.sheet import NOT_SEEN
-from edittools.auditing.written import staging
+from edittools.auditing.sheet_file import load_sheet
 from edittools.classifiers import fingerprint
 from edittools.cli import main
 from edittools.images import LabelledImages
 
 MODEL = f"{tagged_photos.__file__}:tags"
+TESTS = str(Path(__file__).parent)
 
 
 @pytest.fixture(scope="module")
@@ -115,105 +118,108 @@ def test_audit_report_shows_the_exemplar_and_the_photos_with_the_mark_above_the_
     assert pictures_above_the_verdict((out / "report.html").read_text()) == 3 + found > 30
 
 
-def test_write_replaces_what_an_audit_wrote_and_nothing_else(look, repaired, tmp_path):
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_write_needs_a_new_or_an_empty_folder_or_to_be_told_to_replace(look, repaired, tmp_path):
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "mine.txt").write_text("notes")
     written = {path.name for path in repaired.write(out)}
-    assert written == {"windows.csv", "report.html", "report.json", "edit.safetensors"}
-    assert written | {".audit.json", "mine.txt"} == {path.name for path in out.iterdir()}
-    look.write(out)  # without a repair
-    kept = {"windows.csv", "report.html", "report.json"}
-    assert kept | {".audit.json", "mine.txt"} == {path.name for path in out.iterdir()}
-    (out / "edit.safetensors").write_bytes(b"an edit")
-    (out / "windows.csv").write_text("changed")
-    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    with pytest.raises(FileExistsError, match=r"windows\.csv.*edit\.safetensors") as caught:
+    assert written == {"windows.csv", "sheet.safetensors", "report.html", "report.json", "edit.safetensors"}
+    assert written == contents(out).keys()
+    (out / "mine.txt").write_text("notes")
+    before = contents(out)
+    with pytest.raises(FileExistsError, match="out' is not empty.*--force"):
         look.write(out)
-    assert "report" not in str(caught.value)
-    assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
-    look.write(out, overwrite=True)
-    assert (out / "windows.csv").read_text() != "changed" and (out / "edit.safetensors").read_bytes() == b"an edit"
+    assert contents(out) == before
+    replaced = {path.name for path in look.write(out, overwrite=True)}
+    after = contents(out)
+    assert replaced == written - {"edit.safetensors"} and after.keys() == before.keys()
+    kept = {name for name in before if after[name] == before[name]}
+    assert {"mine.txt", "edit.safetensors"} <= kept and "report.html" not in kept
+    (tmp_path / "empty").mkdir()
+    assert look.write(tmp_path / "empty")
 
 
-def test_write_that_is_killed_loses_nothing(repaired, tmp_path, monkeypatch):
-    """At each step, all files are there, of one of two audits, and a later call replaces them without being asked."""
-    out = tmp_path / "out"
-    repaired.write(out)
-    complete = {path.name for path in out.iterdir()}
+@pytest.mark.parametrize("name", ["report.html", "sheet.safetensors", "edit.safetensors"])
+def test_write_that_fails_leaves_what_was_there(look, repaired, tmp_path, monkeypatch, name):
+    look.write(tmp_path)
+    before = contents(tmp_path)
     replace_file = os.replace
 
-    class Killed(BaseException):
-        pass
+    def replace_or_interrupt(source, target):
+        if target.name == name:
+            raise KeyboardInterrupt
+        replace_file(source, target)
 
-    def write_until(step):
-        calls = []
-
-        def replace_or_die(*paths):
-            if len(calls) == step:
-                raise Killed
-            calls.append(paths)
-            replace_file(*paths)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "replace", replace_or_die)
-            replace(repaired, note=f"until {step}").write(out)
-
-    steps = 10  # four files are written and moved, and their list is written twice
-    for step in range(steps):
-        with pytest.raises(Killed):
-            write_until(step)
-        assert {path.name for path in out.iterdir()} == complete
-    write_until(steps)
-    assert {path.name for path in out.iterdir()} == complete
+    monkeypatch.setattr(os, "replace", replace_or_interrupt)
+    with pytest.raises(KeyboardInterrupt):  # while the file is written: all are written before one is moved
+        repaired.write(tmp_path, overwrite=True)
+    assert contents(tmp_path) == before
 
 
-def test_files_of_a_killed_process_are_removed_after_an_hour(tmp_path):
-    """What another process may be writing stays."""
-    killed = "import os, sys; from pathlib import Path; from edittools.auditing.written import staging\n"
-    killed += "with staging(Path(sys.argv[1])) as staged: (staged / 'report.html').touch(); os.kill(os.getpid(), 9)"
-    assert subprocess.run([sys.executable, "-c", killed, tmp_path], check=False).returncode == -9
-    [left] = tmp_path.iterdir()
-    (tmp_path / "mine").mkdir()
-    with staging(tmp_path) as staged:
-        assert set(tmp_path.iterdir()) == {left, staged, tmp_path / "mine"}
-    os.utime(left, (0, 0))
-    os.utime(tmp_path / "mine", (0, 0))
-    with staging(tmp_path) as staged:
-        assert set(tmp_path.iterdir()) == {staged, tmp_path / "mine"}
-    assert set(tmp_path.iterdir()) == {tmp_path / "mine"}
-
-
-def test_write_does_not_replace_a_list_of_files_of_other_origin(look, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".audit.json").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"\.audit\.json"):
-        look.write(tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".audit.json"]
-
-
-def test_main_audit_keeps_an_edit_unless_it_repairs(folders, audited, tmp_path, capsys):
+def test_main_audit_repairs_in_the_folder_of_the_same_audit_without_a_second_search(folders, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    shutil.copytree(audited[0], out)
-    edit = out / "edit.safetensors"
-    before = edit.read_bytes()
-    assert main(["audit", str(folders / "photos"), "--model", MODEL, "--out", str(out)]) == 2
-    assert str(edit) in capsys.readouterr().err and edit.read_bytes() == before
-    assert main(command_of(folders, out)) == 0
+    command = ["audit", str(folders / "photos"), "--model", MODEL, "--out", str(out)]
+    assert main(command) == 0
+    before = contents(out)
+    monkeypatch.setattr(audit_module, "contact_sheet", None)
+    assert main([*command, "--repair", "car:1"]) == 0
+    after = contents(out)
+    assert after["sheet.safetensors"] == before["sheet.safetensors"]
+    assert after["windows.csv"] == before["windows.csv"] and after["report.html"] != before["report.html"]
+    assert main([*command, "--repair", "car:1", "--masks-checked"]) == 0
+
+
+@pytest.mark.parametrize("change", ["photos", "model"])
+def test_main_audit_in_the_folder_of_another_audit_needs_force(folders, audited, tmp_path, capsys, change):
+    shutil.copytree(audited[0], tmp_path / "out")
+    shutil.copytree(folders / "photos", tmp_path / "photos")
+    command = command_of(folders, tmp_path / "out")
+    if change == "photos":
+        shutil.move(tmp_path / "photos" / "cat" / "80.png", tmp_path / "photos" / "bus" / "80.png")
+        command[1] = str(tmp_path / "photos")
+    else:
+        model = tmp_path / "model.py"
+        model.write_text(
+            f"import sys\nsys.path.append({TESTS!r})\nfrom tagged_photos import tags\nlight = lambda: tags(20.0)"
+        )
+        command[3] = f"{model}:light"
+    before = contents(tmp_path / "out")
+    assert main(command) == 2
+    assert "--force" in capsys.readouterr().err and contents(tmp_path / "out") == before
+    assert main([*command, "--force"]) == 0
+    assert contents(tmp_path / "out")["sheet.safetensors"] != before["sheet.safetensors"]
+
+
+def test_main_audit_without_a_repair_needs_force_in_the_folder_of_the_same_audit(folders, audited, tmp_path, capsys):
+    shutil.copytree(audited[0], tmp_path / "out")
+    before = contents(tmp_path / "out")
+    assert main(["audit", str(folders / "photos"), "--model", MODEL, "--out", str(tmp_path / "out")]) == 2
+    assert "--force" in capsys.readouterr().err and contents(tmp_path / "out") == before
+
+
+def test_load_sheet_of_a_damaged_file_is_none(look, tmp_path):
+    look.write(tmp_path)
+    path = tmp_path / "sheet.safetensors"
+    loaded = load_sheet(path, look.data, look.digest)
+    assert loaded.groups == look.sheet.groups and torch.equal(loaded.logits, look.sheet.logits)
+    assert (loaded.photos, loaded.repeats) == (look.sheet.photos, look.sheet.repeats)
+    assert list(loaded.photos) == list(look.sheet.photos)
+    path.write_bytes(path.read_bytes()[:100])
+    assert load_sheet(path, look.data, look.digest) is None
 
 
 def test_main_audit_interrupted_in_the_repair_keeps_earlier_results(folders, audited, tmp_path, capsys, monkeypatch):
-    out = tmp_path / "out"
-    shutil.copytree(audited[0], out)
-    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    shutil.copytree(audited[0], tmp_path / "out")
+    before = contents(tmp_path / "out")
 
     def interrupted(*sets, **settings):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(steps, "repair", interrupted)
-    assert main(command_of(folders, out)) == 130
-    assert "--out" in capsys.readouterr().err
-    assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    assert main(command_of(folders, tmp_path / "out")) == 130
+    assert len(capsys.readouterr().err.splitlines()) and contents(tmp_path / "out") == before
 
 
 def test_write_table_holds_no_formula(tmp_path):

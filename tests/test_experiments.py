@@ -189,7 +189,7 @@ def test_describe_mark_is_the_first_window_that_the_mark_covers_by_half(tiny, le
     masks[0, 4:10, 4:10] = 1
     elsewhere = WindowGroup(0, [Window(0, Box.square(20, 20, 6))], 0.9, 0.0, 0.0, 10)
     on_it = WindowGroup(0, [Window(0, Box.square(4, 5, 6))], 0.4, 0.0, 0.0, 10)
-    sheet = ContactSheet(data, [elsewhere, on_it], {0: 8}, 0)
+    sheet = ContactSheet(data, predict(tiny, data), [elsewhere, on_it], {0: 8}, 0)
     row = contact_sheets.describe_mark(tiny, sheet, masks, tiny.classes[0])
     assert (row["place"], row["share"], row["confirmed"]) == (2, 0.4, False)
     assert row["largest coverage"] == pytest.approx(5 / 6)

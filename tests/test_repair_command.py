@@ -100,13 +100,9 @@ def test_main_repair_writes_edit_weights_and_report_with_digests(files, tmp_path
     printed = capsys.readouterr()
     assert "broken.png" in printed.err and printed.out.startswith(("use", "unclear", "do not use"))
     data = read_data(out)
-    assert data["selected_by"] == "hosts" and data["labels"]["selected"] is False
+    assert data["selected_by"] == "hosts"
     images = data["fingerprints"]["images"]
     assert (images["ordinary"]["count"], images["concept"]["count"], images["clean"]["count"]) == (64, 12, 24)
-    assert data["labels"]["judged"]["clean"] == {
-        "digest": images["clean"]["digest"],
-        "edits": [data["fingerprints"]["edit"]],
-    }
     classifier = et.load_classifier("mini_vgg")
     edit = et.Edit.load(out / "edit.safetensors", classifier)
     assert edit.digest == data["fingerprints"]["edit"] and edit.verdict.startswith(data["verdict"]["word"])
@@ -124,43 +120,27 @@ def test_write_repair_writes_the_edited_weights_unless_the_verdict_forbids_it(fi
     assert {path.name for path in refused} == RESULTS - {"weights.safetensors"}
 
 
-def test_write_repair_replaces_only_what_a_repair_wrote_and_no_better_verdict(fix, tmp_path):
-    out = tmp_path / "out"
-    write_repair(with_verdict(fix, "unclear"), out)
-    write_repair(with_verdict(fix, "use"), out)
-    paths = write_repair(with_verdict(fix, "unclear"), out)
-    assert {path.parent for path in paths} == {tmp_path / "out_2"}
-    assert read_data(out)["verdict"]["word"] == "use" and read_data(tmp_path / "out_2")["verdict"]["word"] == "unclear"
-    write_repair(with_verdict(fix, "unclear"), out, overwrite=True)
-    assert read_data(out)["verdict"]["word"] == "unclear"
-    (out / "weights.safetensors").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"weights\.safetensors"):
-        write_repair(with_verdict(fix, "use"), out)
-    assert (out / "weights.safetensors").read_text() == "mine" and read_data(out)["verdict"]["word"] == "unclear"
+def test_write_repair_needs_a_new_or_an_empty_folder_or_to_be_told_to_replace(fix, tmp_path):
+    write_repair(with_verdict(fix, "unclear"), tmp_path)
+    (tmp_path / "mine.txt").write_text("notes")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match="not empty"):
+        write_repair(with_verdict(fix, "use"), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    write_repair(with_verdict(fix, "use"), tmp_path, overwrite=True)
+    assert read_data(tmp_path)["verdict"]["word"] == "use" and (tmp_path / "mine.txt").read_text() == "notes"
 
 
-def test_write_repair_counts_the_edits_that_the_same_labels_have_judged(fix, tmp_path):
-    write_repair(fix, tmp_path / "out")
-    other = fix.selection.edit * 0.5
-    again = with_verdict(replace(fix, selection=replace(fix.selection, edit=other)), fix.verdict.word)
-    write_repair(again, tmp_path / "out")
-    edits = read_data(tmp_path / "out")["labels"]["judged"]["clean"]["edits"]
-    assert edits == [fix.selection.edit.digest, other.digest]
-    write_repair(again, tmp_path / "elsewhere")
-    assert read_data(tmp_path / "elsewhere")["labels"]["judged"]["clean"]["edits"] == [other.digest]
-
-
-def test_main_repair_that_is_interrupted_keeps_earlier_results(files, fix, tmp_path, capsys, monkeypatch):
-    out = tmp_path / "out"
-    write_repair(fix, out)
-    before = {path: path.read_bytes() for path in out.iterdir()}
+def test_main_repair_that_is_interrupted_keeps_earlier_results(files, fix, tmp_path, monkeypatch):
+    write_repair(fix, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
     def interrupted(*arguments, **settings):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(from_files, "repair", interrupted)
-    assert main(command(files, out)) == 130
-    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert main(command(files, tmp_path, "--force")) == 130
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_repair_from_files_holds_no_set_in_memory(fix):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
@@ -15,7 +16,10 @@ from edittools.auditing.marks import (
 )
 from edittools.auditing.picked import check_row, group_of, label_and_number
 from edittools.auditing.result import Audit
-from edittools.auditing.steps import find_windows, labels_given, not_repaired, read_photos, repaired
+from edittools.auditing.results_folder import SHEET, check_out
+from edittools.auditing.sheet_file import load_sheet
+from edittools.auditing.steps import labels_given, not_repaired, read_photos, repaired
+from edittools.auditing.windows import contact_sheet
 from edittools.classifiers import Classifier
 
 
@@ -29,6 +33,7 @@ def audit_folder(
     masks_checked: bool = False,
     layers: Sequence[str] | None = None,
     out: str | PathLike | None = None,
+    overwrite: bool = False,
     callback: Tell | None = None,
     progress: Progress | None = tqdm,
 ) -> Audit:
@@ -53,8 +58,9 @@ def audit_folder(
         masks_checked: your statement that a person has looked at the photos in which the mark was found, which the
             report repeats. Without it, the verdict is at most "unclear".
         layers: names of the layers to edit, see `repair`.
-        out: folder that keeps what was computed, in the subfolder `parts`. A later call with the same classifier and
-            images goes on from there. For the results, see `Audit.write`.
+        out: the folder in which the results will be written (`Audit.write`), which must be new or empty. Only a repair
+            goes on in the folder of an audit of the same photos and classifier, with the contact sheet that is there.
+        overwrite: whether `out` may hold other files.
         callback: is called before each step with a description of the step.
         progress: a class like `tqdm.tqdm`, for bars; None for no bars.
 
@@ -63,6 +69,7 @@ def audit_folder(
         `note` says so.
 
     Raises:
+        FileExistsError: if `out` is another folder that is not empty, without `overwrite`.
         FileNotFoundError: if there is no such folder.
         ValueError: if there are too few images, or fewer than two classes with enough of them; or if `repair` names no
             window of the contact sheet.
@@ -72,7 +79,17 @@ def audit_folder(
     audit = read_photos(folder, classifier, clean, retain, tell, progress)
     if picked is not None:
         check_row(repair, picked[0], audit.data)
-    audit = find_windows(audit, out, tell, progress)
+    sheet = None
+    if out is not None:
+        results = Path(out).expanduser()
+        if picked is not None:
+            sheet = load_sheet(results / SHEET, audit.data, audit.digest)
+        if sheet is None:
+            check_out(results, overwrite)
+    if sheet is None:
+        tell(f"Pasting windows of {len(audit.data)} images into others")
+        sheet = contact_sheet(classifier, audit.data, progress=progress)
+    audit = replace(audit, sheet=sheet)
     if picked is None:
         return audit
     group = group_of(repair, *picked, audit.sheet)

@@ -1,7 +1,6 @@
 """Repair a classifier from files: an exemplar of three images, a folder of ordinary images, and labeled folders."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -10,17 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from edittools._progress import Progress, Tell, bar_of
-from edittools.auditing.written import (
-    DATA,
-    EDIT,
-    REPAIR,
-    REPORT,
-    WEIGHTS,
-    check_replaceable,
-    folder_beside_better,
-    replace_results,
-    staging,
-)
+from edittools.auditing.results_folder import DATA, EDIT, REPORT, WEIGHTS, check_out, results_in
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.folders import image_files, read_files, read_folder
@@ -30,7 +19,7 @@ from edittools.reports import report_paths, save_report
 from edittools.selection.assessment import Assessment
 from edittools.selection.repair import repair
 from edittools.selection.splits import FAILURES, SAMPLE
-from edittools.selection.verdict import DO_NOT_USE, WORDS
+from edittools.selection.verdict import DO_NOT_USE
 
 TITLE = "A repair of {classifier}"
 """The heading of the report."""
@@ -138,60 +127,26 @@ def _told(
 def write_repair(fix: Assessment, folder: str | PathLike, overwrite: bool = False) -> list[Path]:
     """Write `report.html`, `report.json`, `edit.safetensors`, and `weights.safetensors`, the edited weights.
 
-    If the verdict is "do not use", no weights are written. What an earlier repair wrote is replaced once all new files
-    are complete; other files stay. If the earlier verdict in the folder is better, the files go to a new folder with a
-    number, such as "repair_2".
+    If the verdict is "do not use", no weights are written. Files are written once all of them are complete.
 
     Args:
-        folder: folder for the files; it is created if it does not exist.
-        overwrite: whether files of these names are replaced that no repair wrote, or that have a better verdict.
+        folder: folder for the files, which must be new or empty.
+        overwrite: whether it may hold files, of which those of the same names are replaced.
 
     Returns:
         The paths of the files.
 
     Raises:
-        FileExistsError: if such files would be replaced without `overwrite`; it lists them.
+        FileExistsError: if the folder is not empty, without `overwrite`.
     """
     root = Path(folder).expanduser()
-    check_replaceable(root, overwrite, command=REPAIR)
+    check_out(root, overwrite)
     title = TITLE.format(classifier=type(fix.classifier.model).__name__)
-    data = fix.report_data(title)
-    data["labels"] = labels_used(fix, root)
-    if not overwrite:
-        root = folder_beside_better(root, fix.verdict.word, WORDS)
-    with staging(root, REPAIR) as staged:
-        save_report(fix.page(title), data, report_paths(staged / REPORT))
-        fix.edit.save(staged / EDIT)
-        names = [REPORT, DATA, EDIT]
+    names = [REPORT, DATA, EDIT]
+    with results_in(root) as temporary:
+        save_report(fix.page(title), fix.report_data(title), report_paths(temporary / REPORT))
+        fix.edit.save(temporary / EDIT)
         if fix.verdict.word != DO_NOT_USE:
-            fix.edit.export(fix.classifier, staged / WEIGHTS)
+            fix.edit.export(fix.classifier, temporary / WEIGHTS)
             names.append(WEIGHTS)
-        replace_results(staged, root, REPAIR)
     return [root / name for name in names]
-
-
-def labels_used(fix: Assessment, folder: Path) -> dict[str, Any]:
-    """Say what labels were used for: whether they selected, and which edits each set has judged.
-
-    Edits that the same images and labels have judged before, according to the report in a folder, are counted as well.
-
-    Args:
-        folder: the folder of an earlier repair, if there is one.
-    """
-    earlier = _labels_at(folder)
-    edit = fix.selection.edit.digest
-    judged = {}
-    for name in fix.splits.labeled:
-        digest = fix.splits.digest(name)
-        edits = list(earlier[digest]) if digest in earlier else []
-        judged[name] = {"digest": digest, "edits": list(dict.fromkeys([*edits, edit]))}
-    return {"selected": fix.selection.selected_by == "labels", "judged": judged}
-
-
-def _labels_at(folder: Path) -> Mapping[str, list[str]]:
-    """Return the edits that each set of labels has judged, by its digest, according to the report in a folder."""
-    try:
-        judged = json.loads((folder / DATA).read_text(encoding="utf-8"))["labels"]["judged"]
-        return {row["digest"]: list(row["edits"]) for row in judged.values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}

@@ -11,13 +11,13 @@ import pandas as pd
 
 from edittools._caching import atomic_path, digest_tensors
 from edittools.auditing.marks import Mark
+from edittools.auditing.results_folder import EDIT, REPORT, SHEET, WINDOWS, check_out, results_in
 from edittools.auditing.sheet import NOT_SEEN, ContactSheet, describe
-from edittools.auditing.written import EDIT, REPORT, check_replaceable, folder_beside_better, replace_results, staging
+from edittools.auditing.sheet_file import save_sheet
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, in_batches
 from edittools.reports import Figure, Page, data_uri, package_versions, plain, report_paths, save_report
 from edittools.selection.assessment import Assessment
-from edittools.selection.verdict import WORDS
 
 LOOK = "look at the windows"
 """The heading of the report of an audit of which no window was picked."""
@@ -59,6 +59,7 @@ class Audit:
         sheet: the contact sheet; None until it is computed.
         mark: the windows that a person picked from the contact sheet to be repaired; None if none were picked.
         weights: the `fingerprint` of the weights that were audited.
+        digest: that of the classifier and the images, by which a later repair recognizes the contact sheet.
         fix: the result of `repair`; None if nothing was repaired.
         note: says that nothing was repaired, and why; empty if there is a repair, or if no window was picked.
     """
@@ -70,6 +71,7 @@ class Audit:
     sheet: ContactSheet | None = field(default=None, repr=False)
     mark: Mark | None = field(default=None, repr=False)
     weights: str = field(default="", repr=False)
+    digest: str = field(default="", repr=False)
     fix: Assessment | None = field(default=None, repr=False)
     note: str = ""
 
@@ -112,40 +114,37 @@ class Audit:
         ]
 
     def write(self, folder: str | PathLike, overwrite: bool = False) -> list[Path]:
-        """Write `report.html` and `report.json`, and `windows.csv`, and if something was repaired, `edit.safetensors`.
+        """Write `report.html`, `report.json`, `windows.csv`, `sheet.safetensors`, and, after a repair, the edit.
 
-        What an earlier audit wrote is replaced, or removed if this audit has none of it, once all new files are
-        complete. Other files stay as they are. If an earlier repair in the folder has a better verdict than this
-        one, the files go to a new folder with a number instead, such as "audit_2".
+        Files are written once all of them are complete.
 
         Args:
-            folder: folder for the files; it is created if it does not exist.
-            overwrite: whether files of these names are replaced that no audit wrote, or that were changed since.
+            folder: folder for the files, which must be new or empty.
+            overwrite: whether it may hold files, of which those of the same names are replaced, as by a repair in the
+                folder of the same audit.
 
         Returns:
             The paths of the files.
 
         Raises:
-            FileExistsError: if such files would be replaced without `overwrite`; it lists them.
+            FileExistsError: if the folder is not empty, without `overwrite`.
         """
         root = Path(folder).expanduser()
-        check_replaceable(root, overwrite)
-        if self.fix is not None and not overwrite:
-            root = folder_beside_better(root, self.fix.verdict.word, WORDS)
-        with staging(root) as staged:
-            names = [path.name for path in self._write_all(staged)]
-            replace_results(staged, root)
+        check_out(root, overwrite)
+        with results_in(root) as temporary:
+            names = [path.name for path in self._write_all(temporary)]
         return [root / name for name in names]
 
     def _write_all(self, folder: Path) -> list[Path]:
         """Write all files into an empty folder, and return their paths."""
         paths = [*report_paths(folder / REPORT)]
         save_report(audit_page(self), self.report_data(), report_paths(folder / REPORT))
-        if self.sheet is not None:
-            paths.append(write_table(self.sheet.table, folder / "windows.csv"))
+        paths.append(write_table(self.sheet.table, folder / WINDOWS))
+        paths.append(folder / SHEET)
+        save_sheet(self.sheet, self.digest, folder / SHEET)
         if self.fix is not None:
-            self.fix.edit.save(folder / EDIT)
             paths.append(folder / EDIT)
+            self.fix.edit.save(folder / EDIT)
         return paths
 
     def report_data(self) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from functools import cached_property
 import pandas as pd
 from torch import Tensor
 
-from edittools.auditing.kept import Kept
 from edittools.images import LabelledImages, LazyImages
 from edittools.locate import Box
 from edittools.reports import Figure, SheetCell, SheetRow, data_uri, render_sheet
@@ -96,18 +95,18 @@ class ContactSheet:
 
     Attributes:
         data: the photos; `Window.photo` is the number of a photo in this set.
+        logits: the logits of the photos, `(N, classes)`.
         groups: the groups of windows of each class that are shown, the most striking ones first.
         photos: the number of photos of each class whose windows were tried, by the class's index; the classes of the
             strongest windows come first.
         repeats: the number of photos that were left out as copies of others, or as frames of the same scene.
-        kept: where results are kept, for the test of a mark.
     """
 
     data: LabelledImages = field(repr=False)
+    logits: Tensor = field(repr=False)
     groups: Sequence[WindowGroup] = field(repr=False)
     photos: Mapping[int, int]
     repeats: int
-    kept: Kept = field(default=Kept(), repr=False)
 
     def of_class(self, label: int) -> list[WindowGroup]:
         """Return the groups of a class, in the order in which they are shown."""

@@ -1,4 +1,4 @@
-"""The steps that every audit consists of: read the folder, find windows, and repair."""
+"""The steps that every audit consists of: read the folder, and repair."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from torch import Tensor
 from edittools._progress import Progress, Tell
 from edittools.auditing.finding import Finding
 from edittools.auditing.result import Audit
-from edittools.auditing.windows import contact_sheet
+from edittools.auditing.sheet_file import sheet_digest
 from edittools.classifiers import Classifier, fingerprint
 from edittools.folders import image_files, read_folder
 from edittools.images import LabelledImages
@@ -59,14 +59,8 @@ def read_photos(
             f"least {LEAST_AUDITED} scenes, better hundreds. Images that are almost the same count as one scene"
         )
     repeats = images.subset(~is_first & ~contradicts).names
-    return Audit(classifier, data, left_out, repeats, weights=fingerprint(classifier.model))
-
-
-def find_windows(audit: Audit, out: str | PathLike | None, tell: Tell, progress: Progress | None) -> Audit:
-    """Add the contact sheet to an audit; the other arguments are those of `audit_folder`."""
-    tell(f"Pasting windows of {len(audit.data)} images into others")
-    sheet = contact_sheet(audit.classifier, audit.data, store=out, callback=tell, progress=progress)
-    return replace(audit, sheet=sheet)
+    weights = fingerprint(classifier.model)
+    return Audit(classifier, data, left_out, repeats, weights=weights, digest=sheet_digest(classifier, data))
 
 
 def repaired(

@@ -1,21 +1,16 @@
 """Find what carries each class: windows that turn other photos into their class when they are pasted there."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
-from os import PathLike
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 from tqdm.auto import tqdm
 
-from edittools._caching import digest_tensors
-from edittools._progress import Progress, Tell
-from edittools.auditing.kept import Kept
+from edittools._progress import Progress
 from edittools.auditing.sheet import LEAST_RECURRING, ContactSheet, Window, WindowGroup
-from edittools.classifiers import MOST_IMAGES, Classifier, check_size, remap_labels, usual_batch_size
+from edittools.classifiers import Classifier, check_size, remap_labels, usual_batch_size
 from edittools.cut import Cut, State, cut_all, states_at
 from edittools.images import LabelledImages, batches_of, stratified
 from edittools.layers import candidate_layers
@@ -70,9 +65,6 @@ RANKING, REPORT, TEST = "ranking", "report", "test"
 CHUNK = 256
 """The number of photos with pasted windows that are in memory at once."""
 
-RUNS_OF_EVIDENCE = 4
-"""About how often a photo could be classified in the time in which its evidence is computed."""
-
 
 def contact_sheet(
     classifier: Classifier,
@@ -80,8 +72,6 @@ def contact_sheet(
     *,
     sides: Sequence[float] = SIDES,
     shown: int = SHOWN,
-    store: str | PathLike | None = None,
-    callback: Tell | None = None,
     progress: Progress | None = tqdm,
 ) -> ContactSheet:
     """Find the windows of photos that carry each class.
@@ -98,9 +88,6 @@ def contact_sheet(
         data: photos, with at least three photos of each of two classes. A class of fewer photos has no row.
         sides: the sides of windows, as shares of the side of a photo.
         shown: the number of groups to show of each class.
-        store: folder that keeps what was computed of each image, in the subfolder `parts`. A later call with the same
-            classifier and photos goes on from there.
-        callback: is called with a sentence on how long this takes, which is estimated from the first photos.
         progress: a class like `tqdm.tqdm`, for bars; None for no bars.
 
     Returns:
@@ -113,8 +100,9 @@ def contact_sheet(
     check_size("data", data, classifier)
     data = remap_labels("data", data, classifier)
     data = LabelledImages(data.images[:], data.labels, data.classes, data.names)
-    generator = torch.Generator().manual_seed(0)
-    photos = _Photos(classifier, data, sides, generator, Kept.of(classifier, store), shown, callback, progress)
+    check_photos(data.subset(first_of_each(scenes_of(data))))  # before the minutes that follow
+    logits = predict(classifier, data.images, bar="photos", progress=progress)
+    photos = _Photos(classifier, data, logits, sides, torch.Generator().manual_seed(0))
     found = _strong_windows(photos, progress)
     ranked = _groups_to_show(photos, found, shown, progress)
     groups = _report(photos, ranked, progress)
@@ -123,7 +111,7 @@ def contact_sheet(
         strongest[group.label] = max(strongest[group.label], group.margin)
     order = sorted(photos.sources, key=lambda label: strongest[label], reverse=True)
     counts = {label: len(photos.sources[label]) for label in order}
-    return ContactSheet(data, groups, counts, photos.repeats, photos.kept)
+    return ContactSheet(data, logits, groups, counts, photos.repeats)
 
 
 def classes_to_show(labels: Tensor) -> list[int]:
@@ -184,19 +172,14 @@ class _Photos:
         self,
         classifier: Classifier,
         data: LabelledImages,
+        logits: Tensor,
         sides: Sequence[float],
         generator: torch.Generator,
-        kept: Kept,
-        shown: int = SHOWN,
-        callback: Tell | None = None,
-        progress: Progress | None = None,
     ) -> None:
         self.classifier = classifier
         self.images = data.images[:]
         self.labels = data.labels
         self.generator = generator
-        self.kept = kept
-        self.digests = ["" if kept.folder is None else digest_tensors([image]) for image in self.images]
         self.sides = [max(1, round(side * classifier.size)) for side in sides]
         independent = first_of_each(scenes_of(data))
         self.repeats = int((~independent).sum())
@@ -207,7 +190,6 @@ class _Photos:
             of_class = members[data.labels[members] == label]
             order = torch.randperm(len(of_class), generator=generator)[:MOST_PHOTOS]
             self.sources[label] = of_class[order].tolist()
-        logits = self._logits(self._runs(shown), callback, progress)
         self.predicted = predicted_classes(logits)
         self.probabilities = logits.softmax(dim=1)
         runners_up = logits.clone()
@@ -217,34 +199,6 @@ class _Photos:
         rest = members[~is_ranking]
         is_reporting = stratified(data.labels[rest], 0.5)
         self.parts = {RANKING: members[is_ranking], REPORT: rest[is_reporting], TEST: rest[~is_reporting]}
-
-    def _runs(self, shown: int) -> int:
-        """Count about how many images are classified for a contact sheet."""
-        windows = {label: len(numbers) * len(self.sides) for label, numbers in self.sources.items()}
-        sources = sum(len(numbers) for numbers in self.sources.values())
-        groups = sum(min(FINALISTS, count) + min(shown, count) for count in windows.values())
-        pastes = sum(windows.values()) * (HOSTS_FIRST + RANDOM_HOSTS) + groups * PASTES
-        return len(self.images) + sources * RUNS_OF_EVIDENCE + pastes
-
-    def _logits(self, runs: int, callback: Tell | None, progress: Progress | None) -> Tensor:
-        """Classify the photos, `(N, classes)`; the first ones that are not kept tell how long so many runs take."""
-        size = usual_batch_size(self.classifier)
-        seconds: list[float] = []
-        logits = []
-        for batch in batches_of(len(self.images), size * max(1, MOST_IMAGES // size), "photos", progress):
-            compute = partial(self._timed_logits, batch, seconds)
-            logits.append(self.kept.load_or_compute(["logits", *self.digests[batch]], compute)["logits"])
-            if seconds and callback is not None:
-                callback(f"This takes about {_duration(seconds[0] * runs)} on this machine")
-                callback = None
-        return torch.cat(logits)
-
-    def _timed_logits(self, batch: slice, seconds: list[float]) -> dict[str, Tensor]:
-        """Classify photos, and append the number of seconds that each took."""
-        started = time.perf_counter()
-        logits = predict(self.classifier, self.images[batch])
-        seconds.append((time.perf_counter() - started) / len(logits))
-        return {"logits": logits.cpu().contiguous()}
 
     def hosts(self, label: int, part: str, count: int) -> list[int]:
         """Draw photos of other classes that are not predicted as a class either; each is drawn about equally often."""
@@ -288,29 +242,11 @@ class _Photos:
             contents = [shuffled(pixels, self.generator) for pixels in contents]
         logits = []
         for batch in batches_of(len(windows), CHUNK, bar, progress):
-            content: list[object] = ["pasted", digest_tensors(contents[batch]) if is_shuffled else ""]
-            for window, host, place in zip(windows[batch], hosts[batch], places[batch], strict=True):
-                of_window = (self.digests[window.photo], window.box.top, window.box.left, window.side)
-                content.append((of_window, self.digests[host], place))
-            compute = partial(self._pasted_logits, contents[batch], hosts[batch], places[batch])
-            logits.append(self.kept.load_or_compute(content, compute)["logits"])
+            pasted = self.images[hosts[batch]]
+            for image, pixels, place in zip(pasted, contents[batch], places[batch], strict=True):
+                Box.square(*place, pixels.shape[-1]).of(image)[:] = pixels
+            logits.append(predict(self.classifier, pasted))
         return torch.cat(logits) if logits else torch.zeros(0, len(self.classifier.classes))
-
-    def _pasted_logits(
-        self, contents: Sequence[Tensor], hosts: Sequence[int], places: Sequence[tuple[int, int]]
-    ) -> dict[str, Tensor]:
-        """Paste the pixels of windows into photos, and classify these."""
-        pasted = self.images[hosts]
-        for image, pixels, place in zip(pasted, contents, places, strict=True):
-            Box.square(*place, pixels.shape[-1]).of(image)[:] = pixels
-        return {"logits": predict(self.classifier, pasted).cpu().contiguous()}
-
-
-def _duration(seconds: float) -> str:
-    """Say how long something takes, in seconds or minutes."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min"
 
 
 @dataclass
@@ -349,27 +285,15 @@ def _strong_windows(photos: _Photos, progress: Progress | None) -> dict[int, lis
     numbers = [number for sources in photos.sources.values() for number in sources]
     found: dict[int, list[_StrongWindow]] = {label: [] for label in photos.sources}
     size = usual_batch_size(photos.classifier)
-    layers = cache(partial(_evidence_layers, photos.classifier))  # not needed if all windows are kept
+    cuts = _evidence_layers(photos.classifier)
     for places in batches_of(len(numbers), size, "evidence", progress):
-        batch = numbers[places]
-        content: list[object] = ["evidence", photos.sides]
-        for number in batch:
-            content.append((photos.digests[number], int(photos.labels[number]), int(photos.runners_up[number])))
-        strong = photos.kept.load_or_compute(content, partial(_windows_of_batch, photos, batch, layers))
-        for (place, top, left, side), key in zip(strong["windows"].tolist(), strong["keys"], strict=True):
-            window = Window(batch[place], Box.square(top, left, side))
-            found[int(photos.labels[window.photo])].append(_StrongWindow(window, key))
+        for strong in _windows_of_batch(photos, numbers[places], cuts):
+            found[int(photos.labels[strong.window.photo])].append(strong)
     return found
 
 
-def _windows_of_batch(photos: _Photos, batch: Sequence[int], layers: Callable[[], list[Cut]]) -> dict[str, Tensor]:
-    """Find the window of each photo and side with the most evidence, and its mean key.
-
-    Returns:
-        The "windows" `(W, 4)`: the place of the photo in the batch, first row, first column, and side; and the "keys"
-        `(W, C)`.
-    """
-    cuts = layers()
+def _windows_of_batch(photos: _Photos, batch: Sequence[int], cuts: Sequence[Cut]) -> list[_StrongWindow]:
+    """Find the window of each photo and side with the most evidence, and its mean key."""
     of_layer = {cut.layer: cut for cut in cuts}
     key_cut = _middle(cuts)
     states = states_at(of_layer, photos.images[batch])
@@ -379,13 +303,12 @@ def _windows_of_batch(photos: _Photos, batch: Sequence[int], layers: Callable[[]
         evidence = evidence_of_keys(cut, states[layer], labels, photos.runners_up[batch])
         # Evidence has the scale of a layer's keys; divided by its mean size, each layer counts the same.
         heat += evidence / evidence.abs().mean(dim=(1, 2), keepdim=True).clamp_min(1e-12)
-    windows = []
-    keys = []
+    strong = []
     for side in photos.sides:
-        of_side = list(_best_windows(heat, range(len(batch)), side))
-        windows += [(window.photo, window.box.top, window.box.left, window.side) for window in of_side]
-        keys.append(_keys_of(key_cut, states[key_cut.layer], of_side, heat.shape))
-    return {"windows": torch.tensor(windows), "keys": torch.cat(keys).contiguous()}
+        windows = list(_best_windows(heat, batch, side))
+        keys = _keys_of(key_cut, states[key_cut.layer], windows, heat.shape)
+        strong += [_StrongWindow(window, key) for window, key in zip(windows, keys, strict=True)]
+    return strong
 
 
 def _best_windows(heat: Tensor, numbers: Sequence[int], side: int) -> Iterator[Window]:
@@ -623,7 +546,7 @@ def confirm(
         progress: a class like `tqdm.tqdm`, for bars; None for no bars.
     """
     generator = torch.Generator().manual_seed(seed)
-    photos = _Photos(classifier, sheet.data, SIDES, generator, sheet.kept, progress=progress)
+    photos = _Photos(classifier, sheet.data, sheet.logits, SIDES, generator)
     windows = []
     hosts = []
     for window in group.windows[1:]:
