@@ -184,38 +184,6 @@ def test_page_of_an_earlier_desk_asks_a_new_one_at_its_address_once(photos, chro
         assert not asked and page.locator(".et-ended").is_visible()
 
 
-@needs_browser
-def test_marks_and_the_edit_are_there_after_a_reload_and_after_a_restart(photos, chromium):
-    import web
-
-    arguments = ("photos", "--model", "model.py:load")
-
-    def state(page):
-        editor = page.locator(".et-editor")
-        editor.locator(".et-stage[data-view]").wait_for()
-        web.wait_until(page.get_by_role("button", name="Undo edit", exact=True).is_enabled, 30)
-        return editor.get_attribute("data-count"), page.get_by_label("replace by", exact=True).input_value()
-
-    with desk_page(chromium, photos, *arguments) as (page, process):
-        assert web.wait_until(page.get_by_role("button", name="Rewrite", exact=True).is_enabled)
-        page.locator(".et-pick [role=option]").nth(2).click()
-        page.wait_for_timeout(500)  # the editor of the other image is shown
-        page.locator(".et-marks").focus()
-        for key in ("r", "Home", "PageUp", "Enter", "End", "PageDown", "Enter"):
-            page.keyboard.press(key)
-        page.get_by_label("replace by", exact=True).select_option("snow")
-        page.get_by_role("button", name="Rewrite", exact=True).click()
-        before = state(page)
-        assert int(before[0]) > 100
-        page.reload(wait_until="domcontentloaded")
-        assert state(page) == before
-        page.screenshot(path=web.ARTEFACTS / "desk-reloaded.png")
-        assert page.locator(".et-pick .et-card[data-marked=true]").count() == 1
-    assert "403" not in process.printed  # the page that was left has ended its kernel
-    with desk_page(chromium, photos, *arguments) as (page, _):
-        assert state(page) == before and page.get_by_role("button", name="Save", exact=True).is_enabled()
-
-
 def test_desk_command_keeps_the_token_from_the_command_line_of_the_browser(photos):
     browser = photos / "browser"
     arguments = photos / "arguments"

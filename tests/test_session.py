@@ -19,7 +19,7 @@ from edittools.selection.effects import Effect
 from edittools.selection.select import EXEMPLAR, select
 from edittools.widgets.image_sets import MOST_BYTES, MOST_DETAIL
 from edittools.widgets.materials import MATERIAL_OF_LARGE_MARKS, SURROUNDINGS, replace_by_material
-from edittools.widgets.result import BEFORE_CHANGE, SELECT
+from edittools.widgets.result import SELECT
 from edittools.widgets.session import NO_LABEL, EditSession
 from edittools_course.miniworld import scenes
 
@@ -265,22 +265,6 @@ def test_select_layer_with_few_images_is_the_default_one(session):
     assert session.select_layer() == session.default_layer
     session.rewrite()
     assert session.edit.layers == (session.default_layer,)
-
-
-def test_verdict_of_a_search_stays_and_is_marked_after_labels_change(vans):
-    fix = vans.search()
-    result = vans.result
-    assert result.repair is fix and vans.edit is fix.edit and result.word == fix.verdict.word
-    assert BEFORE_CHANGE not in result.verdict
-    assert result.clean.after.tolist() == fix.effects["clean"].after.tolist()
-    index = vans.order[-1]
-    label = vans.class_name(index)
-    vans.relabel(index, another_class(vans, index))
-    marked = vans.update()
-    assert marked.edit is fix.edit and marked.repair is fix
-    assert marked.word == fix.verdict.word and BEFORE_CHANGE in marked.verdict
-    vans.relabel(index, label)
-    vans.undo()
 
 
 def test_search_that_is_ended_while_the_edit_is_measured_changes_nothing(vans):

@@ -20,7 +20,6 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -43,7 +42,6 @@ from edittools.widgets import desk_panel as panel
 from edittools.widgets.drawing import image_grid, titles_and_states
 from edittools.widgets.editor import MaskEditor, strongest_heat
 from edittools.widgets.image_sets import ImageSource, check_source, counted
-from edittools.widgets.kept import KeptWork, Work
 from edittools.widgets.pixels import StaticFigure, plain_text
 from edittools.widgets.result import FIND, SELECT, Result
 from edittools.widgets.session import ALL, CONCEPT, EditSession, Sighting, describe_checked
@@ -99,9 +97,6 @@ SIGHTINGS = (
 STOPPED = "Stopped; nothing has changed."
 """The message after something that takes long was stopped."""
 
-RESUMED = "The marks, choices, and edit of the last time are back."
-"""The message of a desk that goes on with the work of an earlier one."""
-
 WAITING = "This is done when all images are read and classified."
 """The message about a request that waits for the images."""
 
@@ -122,8 +117,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         clean: images on which accuracy is measured; without them, the cost of an edit is unknown.
         retain: images whose predictions should not change.
         materials: textures `(3, h, w)` by name, in addition to the materials of every desk.
-        keep: whether the marks, what is selected and entered, and the last edit are kept in the cache. The next desk on
-            the same folder with the same model goes on with them.
 
     Each set is `LabelledImages`, a tensor `(N, 3, H, W)`, `LazyImages` or a folder (`read_folder`). Without labels, the
     current predictions serve as labels.
@@ -134,8 +127,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
 
     Raises:
         TypeError: if the classifier is not a `Classifier`, or if a set is none of these.
-        ValueError: if a set is empty, or if it can be seen without reading an image that it cannot be used; or if the
-            work is to be kept and `images` is not a folder.
+        ValueError: if a set is empty, or if it can be seen without reading an image that it cannot be used.
         FileNotFoundError: if there is no such folder.
     """
 
@@ -147,17 +139,12 @@ class Desk(StaticFigure, ipywidgets.VBox):
         retain: ImageSource | None = None,
         *,
         materials: Mapping[str, Tensor] | None = None,
-        keep: bool = False,
     ) -> None:
-        if keep and not isinstance(images, str | os.PathLike):
-            raise ValueError(f"keep=True is for a folder of images, not for a {type(images).__name__}; pass a folder")
         sources = {"images": images, "clean": clean, "retain": retain}
         check_classifier(classifier)
         for name, source in sources.items():
             if source is not None:
                 check_source(name, source, classifier)
-        self._kept = KeptWork(images, classifier) if keep else None
-        self._work: Work | None = None  # of an earlier desk
         self._session: EditSession | None = None
         self._editor: MaskEditor | None = None
         self._ranking: list[int] = []
@@ -341,7 +328,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._controls.message.show(UNDONE[self.edit is None])
         if self.edit is not None and self.result is None:
             self._submit(self._update, "computing …")
-        self._keep()
 
     def save(self, path: str | os.PathLike | None = None) -> None:
         """Write `edit` as a safetensors file, see `EditSession.save`.
@@ -421,31 +407,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._notes.value = panel.notes_html(session)
         self._controls.complete()
         self._busy.hide()
-        if self._work is not None:
-            self._submit(self._resume, "computing the last edit …")
         self._submit(partial(self._prepare, self._controls.selected_layer))
-
-    def _resume(self) -> panel.Outcome:
-        """Go on with the concept images and the edit of an earlier desk."""
-        work = self._work
-        self._work = None
-        self._session.resume_edit(work)
-        self._ranking = self._session.order
-        self._show()
-        self._show_selected()
-        return panel.Outcome(RESUMED)
-
-    def _keep(self) -> None:
-        """Keep the marks, the choices, and the edit, unless those of an earlier desk are not restored yet."""
-        if self._kept is None or self._session is None or self._work is not None:
-            return
-        with self._display:
-            work = self._session.work
-            try:
-                self._kept.write(replace(work, choices={**work.choices, **self._controls.choices}))
-            except OSError as error:
-                self._kept = None
-                self._controls.message.show(f"Marks and edits are no longer kept: {error}", alarm=True)
 
     def _open(self, session: EditSession) -> None:
         """Show a session whose images are classified; an image that was selected meanwhile stays selected."""
@@ -459,12 +421,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
             index = matches[0] if matches else index
         self._loaded.clear()
         self._controls.fill(session)
-        self._work = None if self._kept is None else self._kept.read()
-        if self._work is not None:
-            session.resume_marks(self._work)
-            self._controls.choose(self._work.choices)
-            self._ranking = session.order
-            index = session.index
         self._connect_controls()
         with self.gallery.hold_sync():
             self.gallery.show([])
@@ -563,7 +519,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
             raise
         if outcome.text:
             self._controls.message.show(outcome.text, details=outcome.details)
-        self._keep()
 
     def _rewrite(self, layer: str | None, strength: float, exemplar: Exemplar) -> panel.Outcome:
         result = self._session.rewrite(layer, strength, exemplar, self._show_result)
@@ -790,7 +745,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._controls.show_materials(self._session.material_names, self._session.material)
         if marked != self._session.marked:
             self._show()
-        self._keep()
         if not self._session.mask.any():
             self._controls.pair.placeholder = panel.UNMARKED
             self._controls.pair.show([])
@@ -846,8 +800,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.layer.observe(self._with_errors_shown(lambda _: self._layer_selected()), "value")
         controls.heat.observe(self._with_errors_shown(lambda _: self._request_heat()), "value")
         controls.group.observe(self._with_errors_shown(lambda _: self._group_selected()), "value")
-        for control in (controls.layer, controls.strength, controls.failures):
-            control.observe(self._with_errors_shown(lambda _: self._keep()), "value")
+
         controls.sort.observe(self._with_errors_shown(lambda _: self._show()), "value")
         self.gallery.observe(self._with_errors_shown(lambda change: self._image_selected(change["new"])), "selected")
 

@@ -50,7 +50,7 @@ KERNELS = {} if os.name == "nt" else {"KernelManager": {"transport": "ipc"}}
 """Settings of the kernel: where there are sockets in the file system, no other user of this machine can reach it."""
 
 CLOSED_PAGES = {"MappingKernelManager": {"cull_idle_timeout": 75, "cull_interval": 15}}
-"""Settings that end the kernel of a closed page within two minutes; its work is kept in the cache."""
+"""Settings that end the kernel of a closed page within two minutes."""
 
 SERVER = {"headers": {"Content-Security-Policy": SAME_MACHINE}, "ws_ping_interval": 0}
 """Settings of the server; connections on one machine need no pings, of whose default times Tornado warns."""
@@ -142,7 +142,7 @@ def desk_notebook(
 def desk_or_error(folder: str, model: str, clean: str | None = None, retain: str | None = None) -> Widget:
     """Make the desk of the page, or a sentence that says why there is none."""
     try:
-        desk = Desk(load_classifier(model), folder, clean=clean, retain=retain, keep=True)
+        desk = Desk(load_classifier(model), folder, clean=clean, retain=retain)
     except Exception as error:  # models and files fail in any way; voila would hide the error
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         return HTML(f"<p role='alert'>The desk cannot start: {escape(str(message))}</p>")

@@ -388,18 +388,6 @@ class Controls(ipywidgets.VBox):
         """Show the layer and the strength, or hide them."""
         self.settings.layout.display = "" if self.more.value else "none"
 
-    @property
-    def choices(self) -> dict[str, Any]:
-        """What is selected besides the image, its label, and the material."""
-        return {name: getattr(self, name).value for name in ("layer", "strength", "failures")}
-
-    def choose(self, choices: Mapping[str, Any]) -> None:
-        """Select what was selected before, see `choices`; the material is that of the session."""
-        for name in ("strength", "failures"):
-            getattr(self, name).value = choices[name]
-        if choices["layer"] in self.layer.options:
-            self.layer.value = choices["layer"]
-
     def enable(self) -> None:
         """Enable what needs the classified images only."""
         for control in self._inputs:

@@ -19,10 +19,6 @@ from edittools.selection.checks import (
 from edittools.selection.effects import Effect
 from edittools.selection.splits import RETAINED
 from edittools.selection.verdict import COSTS, HELPS, INSTEAD, UNCLEAR, USE, costs_not_measured
-from edittools.widgets.kept import KeptVerdict
-
-BEFORE_CHANGE = "measured before images or labels were changed"
-"""What is said of an edit that was selected before images or labels changed."""
 
 MEASURING = "The cost on other images is being measured …"
 """The next step before the clean and retained images are measured."""
@@ -64,7 +60,7 @@ class Result:
     step: str = ""
     action: str = ""
     details: str = field(default="", repr=False)
-    repair: Assessment | KeptVerdict | None = field(default=None, repr=False)
+    repair: Assessment | None = field(default=None, repr=False)
     data: LabelledImages | None = field(default=None, repr=False)
     counted: str = field(default="images", repr=False)
 
@@ -158,20 +154,19 @@ def _reason(result: Result) -> str:
 # --- an edit that was selected ----------------------------------------------------------------------------------------
 
 
-def with_verdict(result: Result, fix: Assessment, before_change: bool = False) -> Result:
+def with_verdict(result: Result, fix: Assessment) -> Result:
     """Give a result the verdict on the selected edit: what it corrects and costs, one next step, and the details.
 
     Args:
         result: the result of the edit that is applied.
         fix: the assessment of the edit, with its advice in words.
-        before_change: whether images or labels have changed since it was measured.
     """
     verdict = fix.verdict
     deciding = [check for check in verdict.checks if check.allows == verdict.word and check.figure]
     step, action = _next_step(verdict, deciding)
     others = fix.summary().split("\n")[1:]  # the first line is the verdict
     rest = [verdict.advice, *others] if verdict.advice and verdict.advice != step else others
-    result = replace(
+    return replace(
         result,
         word=verdict.word,
         reason="; ".join(_clauses(fix, deciding)),
@@ -180,25 +175,6 @@ def with_verdict(result: Result, fix: Assessment, before_change: bool = False) -
         details="\n".join(rest),
         repair=fix,
     )
-    return _marked(result) if before_change else result
-
-
-def with_kept_verdict(result: Result, kept: KeptVerdict, before_change: bool) -> Result:
-    """Give a result the verdict of an earlier session on the selected edit; the arguments are as above."""
-    result = replace(result, **kept.texts, repair=kept)
-    return _marked(result) if before_change else result
-
-
-def texts_of(result: Result) -> dict[str, str]:
-    """Return what a result says of an edit that was selected, to be kept, see `with_kept_verdict`."""
-    return {name: getattr(result, name) for name in ("word", "reason", "comparison", "step", "action", "details")}
-
-
-def _marked(result: Result) -> Result:
-    """Say that an edit was measured before images or labels were changed."""
-    if result.reason.endswith(f"({BEFORE_CHANGE})"):
-        return result
-    return replace(result, reason=f"{result.reason} ({BEFORE_CHANGE})")
 
 
 def _clauses(fix: Assessment, deciding: list[Check]) -> list[str]:

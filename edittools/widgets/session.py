@@ -12,7 +12,6 @@ take long in a single thread, one after the other; `probabilities_of` and `evide
 meanwhile.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -38,9 +37,8 @@ from edittools.locate import Box, find_alike
 from edittools.metrics import Comparison, label_margins, misclassified, predict, predicted_classes, state_of
 from edittools.moments import SecondMoment, measure
 from edittools.probing import evidence_map
-from edittools.reports import render
 from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
-from edittools.scenes import scenes_of, thumbnails
+from edittools.scenes import scenes_of
 from edittools.selection import (
     Assessment,
     CachedActivations,
@@ -67,15 +65,12 @@ from edittools.widgets.image_sets import (
     with_names,
 )
 from edittools.widgets.initial_weights import InitialWeights
-from edittools.widgets.kept import KeptVerdict, Work
 from edittools.widgets.materials import MATERIALS, default_material, replace_by_material
 from edittools.widgets.result import (
     Preview,
     Result,
     described,
     preview_of,
-    texts_of,
-    with_kept_verdict,
     with_verdict,
 )
 
@@ -160,15 +155,11 @@ class _LayerStates:
 
 @dataclass(eq=False)
 class _Step:
-    """The names of the images that an edit of the session was made from, its last result, and its strength α.
-
-    `kept` is the verdict on it as it is kept for another session, once that was asked for.
-    """
+    """The names of the images that an edit of the session was made from, its last result, and its strength α."""
 
     sources: tuple[str, ...]
     result: Result
     strength: float = 1.0
-    kept: KeptVerdict | None = None
 
 
 class EditSession:
@@ -650,8 +641,7 @@ class EditSession:
     def update(self) -> Result | None:
         """Compute the result of the last edit again if images or labels have changed; None if there is no edit.
 
-        The verdict on an edit that a search has found stays, marked as measured before the change, since the search
-        would have to be repeated for another one.
+        An edit that a search has found goes, since it was measured on other images; the edit before it comes back.
 
         Raises:
             ValueError: if the weights were changed.
@@ -665,11 +655,9 @@ class EditSession:
         step = self._steps[-1]
         outdated = step.result
         if isinstance(outdated.repair, Assessment):
-            step.result = self._result_of_search(outdated.repair, step.sources, before_change=True)
-        else:
-            step.result = self.measure(outdated.edit, step.sources)
-        if isinstance(outdated.repair, KeptVerdict):
-            step.result = with_kept_verdict(step.result, outdated.repair, before_change=True)
+            self._steps.pop()  # other images would have measured it; the first edit before it is measured again
+            return self.update()
+        step.result = self.measure(outdated.edit, step.sources)
         return self.result
 
     def prepare(self, layer: str | None = None, progress: Progress | None = None) -> None:
@@ -785,18 +773,18 @@ class EditSession:
         self._add_step(result, exemplar.sources, fix.selection.candidate.strength)
         return fix
 
-    def _result_of_search(self, fix: Assessment, sources: Collection[str], before_change: bool = False) -> Result:
+    def _result_of_search(self, fix: Assessment, sources: Collection[str]) -> Result:
         """Describe the edit that a search has found; only the images are run again, for their frames.
 
         Args:
             fix: what the search has found.
             sources: names of images that do not count, since the edit was made from them.
-            before_change: whether images or labels have changed since the search.
+
         """
         after = predict(fix.edit.edited(self.classifier), self.images).float()
         costs = {"retain": fix.effects.get(RETAINED), "clean": fix.effects.get("clean")}
         result = replace(self._compare(fix.edit, after, sources), **costs)
-        return with_verdict(result, fix, before_change)
+        return with_verdict(result, fix)
 
     def measure(self, edit: Edit, sources: Collection[str] = (), preview: Preview | None = None) -> Result:
         """Compare the sets before and after an edit.
@@ -901,95 +889,6 @@ class EditSession:
         self._weights.check()
         return self._add_step(self.measure(edit, sources), sources)
 
-    # --- what is kept between two sessions ----------------------------------------------------------------------------
-
-    @property
-    def work(self) -> Work:
-        """The marks, what was selected and entered, and the last edit, to go on with in another session."""
-        names = self.images.names
-        concept = None
-        if self._concept is not None:
-            of_clean = {index: number for number, index in self._taken.items()}
-            concept = {
-                "images": [names[index] for index in sorted(self._concept) if index not in of_clean],
-                "clean": [self._clean.data.names[of_clean[index]] for index in sorted(self._concept & of_clean.keys())],
-            }
-        choices = {
-            "image": names[self.index],
-            "material": self._material,
-            "concept": concept,
-        }
-        marks = {names[index]: self._marks[index] for index in self.marked}
-        labels = {names[index]: self.class_name(index) for index in sorted(self._entered)}
-        if not self._steps:
-            return Work(marks, labels, choices)
-        return Work(marks, labels, choices, self.edit, self._verdict_to_keep(), self._steps[-1].sources)
-
-    def _verdict_to_keep(self) -> KeptVerdict | None:
-        """Return the verdict on the last edit with its report, which is rendered once; None if it was not selected."""
-        step = self._steps[-1]
-        fix = step.result.repair
-        if fix is None or isinstance(fix, KeptVerdict):
-            return fix
-        if step.kept is None or step.kept.texts != texts_of(step.result):
-            measured_on = self._hash_of_sets(step.sources)
-            step.kept = KeptVerdict(texts_of(step.result), render(fix.page()), fix.report_data(), measured_on)
-        return step.kept
-
-    def _hash_of_sets(self, sources: Collection[str]) -> str:
-        """Hash the images and labels that measure an edit, in any order, by the thumbnails of the images.
-
-        Args:
-            sources: names of images that do not count, since the edit was made from them.
-        """
-        sets = {**self._sets, "images": self.images.subset(self._counted(sources))}
-        lines = []
-        for name, data in sets.items():
-            rounded = (255 * thumbnails(data)).round().to(torch.uint8)
-            for pixels, label in zip(rounded, data.labels.tolist(), strict=True):
-                lines.append(f"{name} {label} {hashlib.sha256(pixels.numpy().tobytes()).hexdigest()}")
-        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
-
-    def resume_marks(self, work: Work) -> None:
-        """Take the marks, the labels, the selected image, and the material of an earlier session.
-
-        What is of an image that this session does not hold is left out.
-        """
-        numbers = self._numbers
-        for name, mask in work.marks.items():
-            if name in numbers and mask.shape == self.image.shape[1:]:
-                self._marks[numbers[name]] = mask
-        for name, class_name in work.labels.items():
-            if name in numbers and class_name in self.classifier.classes:
-                self.relabel(numbers[name], class_name)
-        self.index = numbers.get(work.choices["image"], self.index)
-        if work.choices["material"] in self.material_names:
-            self.material = work.choices["material"]
-
-    def resume_edit(self, work: Work) -> None:
-        """Take the concept images and the last edit of an earlier session, and measure it.
-
-        The verdict on an edit that was selected comes with its report; if images or labels have changed since, it is
-        marked as measured before the change.
-
-        Raises:
-            ValueError: if too few clean images would be left, or if the edit was made for another classifier.
-        """
-        numbers = self._numbers
-        concept = work.choices["concept"]
-        if concept is not None:
-            clean_names = () if self._clean is None else self._clean.data.names
-            taken = [index for index, name in enumerate(clean_names) if name in concept["clean"]]
-            self._take(taken)
-            indices = [numbers[name] for name in concept["images"] if name in numbers]
-            indices += [self._taken[index] for index in taken]
-            self._concept = frozenset(indices) or None
-        if work.edit is not None:
-            result = self.show(work.edit, work.drawn_on)
-            if work.verdict is not None:
-                is_changed = self._hash_of_sets(work.drawn_on) != work.verdict.measured_on
-                self._steps[-1].result = with_kept_verdict(result, work.verdict, is_changed)
-
     @property
     def _numbers(self) -> dict[str, int]:
         """The index of each image by its name."""
@@ -1048,7 +947,8 @@ class EditSession:
         """Check that the last edit has a report.
 
         Raises:
-            ValueError: if it was not found by a search, of this session or of an earlier one.
+            ValueError: if it was not found by a search.
+
         """
         if not self._steps or self._steps[-1].result.repair is None:
             raise ValueError("a report is of an edit that a search has found; search for the best one first")
