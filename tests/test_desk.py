@@ -10,7 +10,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import ipywidgets
@@ -33,7 +32,6 @@ from edittools.selection.verdict import COSTS, Check, verdict_of
 from edittools.widgets import session as session_module
 from edittools.widgets.desk import (
     MARK_MESSAGE,
-    MAX_IMAGES,
     PAIR_MESSAGES,
     SELECTED,
     STOPPED_SELECTION,
@@ -144,18 +142,6 @@ def card_of(desk, index):
 def prediction_on(card):
     """The class on a card that is predicted with the edit; an image whose prediction changes has a line more."""
     return card["lines"][-1][0].partition(" ")[2]
-
-
-def uploaded(path):
-    """A file as the page sends it."""
-    content = path.read_bytes()
-    return {
-        "name": path.name,
-        "content": content,
-        "type": "",
-        "size": len(content),
-        "last_modified": datetime.now(tz=UTC),
-    }
 
 
 def rewritten(desk):
@@ -368,21 +354,6 @@ def test_rewrite_that_waits_for_a_layer_to_be_prepared_is_confirmed_at_once(desk
     assert desk.edit.layers == ("conv2",)
 
 
-def test_label_that_is_entered_just_before_a_rewrite_counts(desk, monkeypatch):
-    desk.choose(desk.session.add(noise(1, seed=9)[0]))
-    desk.editor.mask = MASK
-    desk.wait(60)
-    may_go_on = threading.Event()
-    monkeypatch.setattr(desk.session, "prepare", lambda layer, progress: may_go_on.wait(60))
-    desk.controls.layer.value = "conv2"
-    desk.controls.class_name.value = "bee"
-    desk.controls.rewrite.click()
-    assert not desk.controls.message.alarm
-    may_go_on.set()
-    desk.wait(60)
-    assert desk.edit.layers == ("conv2",) and desk.session.class_name(desk.index) == "bee"
-
-
 def test_pair_does_not_wait_for_a_search(desk, tiny, monkeypatch):
     def report(bar):
         desk.editor.mask = MASK.flip(0)
@@ -496,18 +467,6 @@ def test_gallery_shows_the_largest_change_first_or_the_worst_prediction(varied_d
     desk.controls.sort.value = "changes first"
     desk.undo()
     assert desk.shown == desk.order
-
-
-def test_gallery_shows_changed_images_beyond_the_worst_ones(varied_desk):
-    classifier = varied_desk.session.classifier
-    desk = widgets.Desk(classifier, noise(200, seed=7))
-    desk.wait(60)
-    assert desk.shown == desk.order and len(desk.shown) == MAX_IMAGES
-    desk.session.show(2 * varied_desk.edit)
-    desk._show()
-    beyond = [index for index in desk.shown if index not in desk.order]
-    assert desk.shown == desk.session.by_change(desk.result)[:MAX_IMAGES] and beyond
-    assert "→" in card_of(desk, beyond[0])["lines"][2][0]
 
 
 def test_gallery_sends_small_images_and_the_enlarged_one_in_full(tiny):
@@ -979,7 +938,7 @@ def test_mask_of_most_of_the_image_is_warned_of_whatever_is_predicted(desk):
     assert warned == [False, True] and "53%" in desk.controls.pair_message.text
 
 
-def test_controls_show_errors_below_the_buttons(desk, tmp_path):
+def test_controls_show_errors_below_the_buttons(desk):
     message = desk.controls.message
     desk.controls.save.click()
     assert message.alarm and "no edit" in message.text
@@ -990,82 +949,7 @@ def test_controls_show_errors_below_the_buttons(desk, tmp_path):
     desk.controls.material.value = SURROUNDINGS
     assert message.alarm and "mask" in message.text
     desk.controls.material.value = "gravel"
-    other = Classifier(TinyNet(), ("ant", "bee", "cat", "dog", "elk"), size=32)
-    et.rewrite(other, "conv1", make_exemplar(), noise(8)).save(tmp_path / "other.safetensors")
-    desk.controls.upload.value = (uploaded(tmp_path / "other.safetensors"),)
-    assert message.alarm and "fingerprint" in message.text
     assert rewritten(desk) and not message.alarm
-
-
-def test_upload_adds_images_and_shows_edits(desk, tmp_path):
-    rewritten(desk)
-    desk.save(tmp_path / "edit.safetensors")
-    save_image(tmp_path / "new.png", noise(1, 40, seed=8)[0])
-    files = [uploaded(tmp_path / name) for name in ("new.png", "edit.safetensors")]
-    desk.controls.upload.value = tuple(files)
-    desk.wait(60)
-    assert len(desk.session.images) == len(desk.gallery.cards) == 13 and desk.index == desk.order[0] == 12
-    assert sorted(desk.shown) == list(range(13))
-    assert len(desk.result.after) == 13 and not desk.controls.class_name.value
-    assert card_of(desk, 12)["lines"][0] == [NO_LABEL, ""] and not card_of(desk, 12)["state"]
-    desk.controls.class_name.value = next(
-        name for name in desk.session.classifier.classes if name != desk.session.class_name(12)
-    )
-    desk.wait(60)
-    assert desk.session.has_label(12) and card_of(desk, 12)["lines"][0][0] == desk.controls.class_name.value
-    assert "new.png" in desk.controls.message.text and "new.png" in card_of(desk, 12)["description"]
-    desk.controls.class_name.value = "doog"
-    with pytest.raises(KeyError, match="'dog'"):
-        desk.wait(60)
-    desk.controls.upload.value = tuple(files[:1])
-    with pytest.raises(ValueError, match="added image"):
-        desk.wait(60)
-    (tmp_path / "damaged.png").write_bytes(b"damaged")
-    desk.controls.upload.value = (uploaded(tmp_path / "damaged.png"),)
-    assert desk.controls.message.alarm and desk.controls.message.text.startswith("'damaged.png'")
-
-
-def assert_shows_what_the_edit_does(desk):
-    """The result, the verdict and the cards are those of the edited classifier and of the current labels."""
-    [drawn_on] = [index for index, editor in desk._editors.items() if editor.mask.any()]
-    fresh = desk.session.measure(desk.edit, [desk.session.name(drawn_on)])
-    with desk.edit.applied(desk.session.classifier):
-        after = predict(desk.session.classifier, desk.session.images).argmax(1)
-    classes = desk.session.classifier.classes
-    assert desk.result.after.argmax(1).tolist() == after.tolist()
-    assert desk.result.verdict == fresh.verdict == f"{desk.controls.verdict.word}: {desk.controls.verdict.text}"
-    assert desk.result.images.before.tolist() == fresh.images.before.tolist()
-    assert desk.result.images.after.tolist() == fresh.images.after.tolist()
-    assert desk.shown == desk.session.by_change(desk.result)
-    for index in desk.shown:
-        card = card_of(desk, index)
-        is_correct = after[index] == desk.session.images.labels[index]
-        assert prediction_on(card) == classes[after[index]]
-        assert card["state"] in (("correct", "corrected") if is_correct else ("misclassified", "broken"))
-        assert card["lines"][1][0][0] in ("✓+" if is_correct else "✗−")
-
-
-def test_relabel_after_a_result_computes_it_again(varied_desk):
-    desk = varied_desk
-    verdict = desk.result.verdict
-    after = desk.result.after.argmax(1)
-    index = next(i for i in desk.order if after[i] == desk.session.images.labels[i] and i != desk.index)
-    desk.choose(index)
-    desk.controls.class_name.value = next(
-        name for name in desk.session.classifier.classes if name != desk.session.class_name(index)
-    )
-    desk.wait(60)
-    assert desk.result.verdict != verdict
-    assert_shows_what_the_edit_does(desk)
-
-
-def test_notes_count_misclassified_images_after_a_relabel(desk):
-    assert "6 misclassified." in desk.children[0].value
-    desk.choose(next(index for index in desk.order if not desk.session.is_misclassified(index)))
-    classes = desk.session.classifier.classes
-    desk.controls.class_name.value = next(name for name in classes if name != desk.controls.class_name.value)
-    desk.wait(60)
-    assert "7 misclassified." in desk.children[0].value
 
 
 def test_verdict_is_cleared_after_weights_changed(desk, tiny, tmp_path):

@@ -20,7 +20,7 @@ from edittools.selection.select import EXEMPLAR, select
 from edittools.widgets.image_sets import MOST_BYTES, MOST_DETAIL
 from edittools.widgets.materials import MATERIAL_OF_LARGE_MARKS, SURROUNDINGS, replace_by_material
 from edittools.widgets.result import SELECT
-from edittools.widgets.session import NO_LABEL, EditSession
+from edittools.widgets.session import EditSession
 from edittools_course.miniworld import scenes
 
 MASK = torch.zeros(32, 32)
@@ -38,10 +38,6 @@ def session(tiny):
     session = EditSession(tiny, LabelledImages(pixels, labels, tiny.classes), noise(40, seed=3), noise(10, seed=4))
     session.mark(MASK)
     return session
-
-
-def another_class(session, index):
-    return next(name for name in session.classifier.classes if name != session.class_name(index))
 
 
 def assert_is_current(session, result):
@@ -126,79 +122,10 @@ def test_rewrite_in_a_session_equals_that_of_the_library(session, tiny):
     assert_is_current(session, result)
 
 
-def test_relabel_clears_the_result_until_it_is_updated(session):
-    old = session.rewrite("head", 2)
-    index = session.order[-1]
-    session.relabel(index, session.class_name(index))
-    assert session.result is old  # the label is the same
-    session.relabel(index, another_class(session, index))
-    assert session.result is None and session.edit is old.edit
-    new = session.update()
-    assert session.result is new and session.update() is new
-    assert int(new.images.before.sum()) == int(old.images.before.sum()) + 1
-    assert_is_current(session, new)
-
-
-def test_relabel_to_an_unknown_class_changes_nothing(session):
-    result = session.rewrite("conv2")
-    with pytest.raises(KeyError, match="'doog'.*'dog'"):
-        session.relabel(0, "doog")
-    assert session.result is result
-
-
-def test_add_clears_the_result_until_it_is_updated(session):
-    old = session.rewrite("head", 2)
-    index = session.add(noise(1, seed=8)[0])
-    assert index == 12 and session.result is None
-    assert not session.has_label(index) and session.class_name(index) == NO_LABEL
-    assert session.groups()[NO_LABEL] == [index] and index not in session.groups()["correct"]
-    assert len(session.update().images.before) == len(old.images.before)  # nobody knows whether it is correct
-    session.relabel(index, session.classifier.classes[0])
-    assert session.has_label(index) and session.result is None and NO_LABEL not in session.groups()
-    new = session.update()
-    assert len(new.after) == 13 and len(new.images.before) == len(old.images.before) + 1
-    assert_is_current(session, new)
-    with pytest.raises(ValueError, match="added image"):
-        session.add(noise(1, seed=8)[0])
-    assert session.result is new
-
-
-def test_exemplar_of_an_added_image_needs_its_label(session):
-    session.select(session.add(noise(1, seed=8)[0], "new.png"))
-    session.mark(MASK)
-    with pytest.raises(ValueError, match="new.png"):
-        _ = session.exemplar
-    session.relabel(session.index, session.classifier.classes[int(session.before[session.index].argmax())])
-    assert torch.equal(session.exemplar.image, session.image)
-
-
-def test_images_have_names_also_added_ones(session, tiny):
-    assert session.name(3) == "image 3"
-    assert session.name(session.add(noise(1, seed=8)[0])) == "image 12"
-    assert session.name(session.add(noise(1, seed=9)[0], "tractor.jpg")) == "tractor.jpg"
-    images = LabelledImages(noise(2), torch.tensor([0, 1]), tiny.classes, ("a.png", "b.png"))
-    assert EditSession(tiny, images).name(1) == "b.png"
-
-
 def test_notes_say_how_the_images_were_divided(session, tiny):
     assert re.findall(r"\d+", session.notes[0]) == ["40", str(len(session.reference)), str(len(session.clean))]
     assert len(session.reference) + len(session.clean) == 40
     assert not any("clean" in note for note in EditSession(tiny, session.images).notes)
-
-
-def test_undo_goes_back_to_the_edit_before_and_clears_its_result_if_labels_changed(session):
-    first = session.rewrite("conv1")
-    second = session.rewrite("conv2")
-    session.undo()
-    assert session.result is first
-    session.show(second.edit)
-    session.relabel(11, another_class(session, 11))
-    session.undo()
-    assert session.edit is first.edit and session.result is None
-    assert_is_current(session, session.update())
-    session.undo()
-    session.undo()
-    assert session.edit is None and session.update() is None
 
 
 def test_result_is_none_after_weights_changed_and_the_edit_can_still_be_saved(session, tiny, tmp_path):
@@ -210,7 +137,6 @@ def test_result_is_none_after_weights_changed_and_the_edit_can_still_be_saved(se
         session.update,
         lambda: session.rewrite("head"),
         lambda: session.search(),
-        lambda: session.add(noise(1, seed=8)[0]),
         lambda: session.probabilities_of(session.exemplar),
     )
     for call in calls:
@@ -417,17 +343,6 @@ def test_groups_divide_the_images_by_state_pair_and_class(session):
     assert set(session.groups()) <= {"all", "correct", "misclassified", "marked"} | {*pairs} | {
         name for name in groups if name.startswith("class ")
     }
-
-
-def test_show_of_a_saved_edit(session, tmp_path):
-    made = session.rewrite("conv1")
-    path = session.save(tmp_path / "edit.safetensors")
-    result = session.show(session.read_edit(path))
-    assert session.edit.digest == made.edit.digest and session.result is result
-    torch.testing.assert_close(result.after, made.after)
-    assert len(result.images.before) == 12  # it is not known which image it was made from
-    with pytest.raises(FileNotFoundError, match="absent"):
-        session.read_edit(tmp_path / "absent.safetensors")
 
 
 def test_save_names_the_file_after_model_class_and_layer(session, tmp_path, monkeypatch):

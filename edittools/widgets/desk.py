@@ -15,7 +15,6 @@ of its own.
 """
 
 import os
-import tempfile
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,7 +35,6 @@ from torch.nn.functional import interpolate
 from edittools.classifiers import Classifier, check_classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.image_files import load_image
 from edittools.selection.splits import FAILURES, SAMPLE
 from edittools.widgets import desk_panel as panel
 from edittools.widgets.drawing import image_grid, titles_and_states
@@ -84,7 +82,7 @@ UNDONE = {True: "The edit is undone; there is none now.", False: "The edit is un
 MARK_MESSAGE = "Mark the area of the image that misleads."
 """The message about an image on which nothing is marked."""
 
-LABEL_MESSAGE = "This image has no label yet: enter the class that it shows."
+LABEL_MESSAGE = "This image has no label: mark another one."
 """The message about a marked image that has no label, so that nobody knows whether it is misclassified."""
 
 SIGHTINGS = (
@@ -161,7 +159,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._display = RLock()
         self._stop_requested = False
         self._search_waits = False
-        self._entered_label: tuple[int, str] | None = None  # of an image, until the worker has taken it
         self._sightings: list[Sighting] = []
         self._own_class = 0  # of the mark that they may hold
         self._displayed_exemplar: Exemplar | None = None
@@ -264,7 +261,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
             ValueError: if nothing is marked.
         """
         self._starting.result()
-        return self._exemplar()
+        return self._session.exemplar
 
     @property
     def pair(self) -> Exemplar | None:
@@ -346,11 +343,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """
         self.session.check_has_report()  # refuses an edit that was not selected at once
         self._submit(partial(self._save_report, path), "writing the report …")
-
-    def load(self, path: str | os.PathLike) -> None:
-        """Show a saved edit; raises what `Edit.load` raises."""
-        edit = self.session.read_edit(path)
-        self._submit(partial(self._show_edit, edit), "computing …")
 
     def wait(self, seconds: float | None = 600) -> None:
         """Wait until all requests are done; raise the error of the last one.
@@ -488,7 +480,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def _request_rewrite(self) -> None:
         """Queue an edit of the exemplar, and the selection of a better one if the layer is selected as well."""
         layer = self._controls.selected_layer
-        exemplar = self._exemplar()
+        exemplar = self._session.exemplar
         self._submit(partial(self._rewrite, layer, self._controls.strength.value, exemplar), "rewriting …")
         if layer is None and (not self.is_started or self._session.can_search):
             self._request_search(exemplar, is_optional=True)
@@ -497,13 +489,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Queue the selection of an edit; an optional one is left out if there are too few clean images."""
         self._session.source = FAILURES if self._controls.failures.value else SAMPLE
         self._submit_search(partial(self._search, exemplar, is_optional), "", STOPPED_SELECTION)
-
-    def _exemplar(self) -> Exemplar:
-        """Return the exemplar, with the label that was entered just before."""
-        entered = self._entered_label
-        if entered is not None:
-            self._session.relabel(*entered)
-        return self._session.exemplar
 
     def _run(self, work: Callable[[], panel.Outcome], running_message: str) -> None:
         """Run a request, and show its messages or its error."""
@@ -587,27 +572,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         number = counted(len(indices), "concept image")
         return panel.Outcome(f"{number}, {wrong} of them misclassified; the others do not count.")
 
-    def _show_edit(self, edit: Edit) -> panel.Outcome:
-        self._session.show(edit)
-        self._show()
-        return panel.Outcome("The edit of the file is shown.")
-
-    def _relabel(self, index: int, name: str) -> panel.Outcome:
-        try:
-            self._session.relabel(index, name)
-        finally:
-            self._entered_label = None
-        self._update()
-        self._show_exemplar()
-        return panel.Outcome(f"The label of {self._session.name(index)} is {name} now.")
-
-    def _add_image(self, image: Tensor, name: str) -> panel.Outcome:
-        index = self._session.add(image, name)
-        self._ranking.insert(0, index)
-        self._update()
-        self._choose(index)
-        return panel.Outcome(f"{name} is added. It counts when you enter its label.")
-
     def _save_report(self, path: str | os.PathLike | None) -> panel.Outcome:
         return panel.Outcome(f"Saved as {self._session.save_report(path)}.")
 
@@ -658,7 +622,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._editor = self._editors[index]
         self.box.children = [self.box.children[0], self._editor, self._controls.heat_bar]
         self._show_selected()
-        self._controls.class_name.value = self._session.class_name(index) if self._session.has_label(index) else ""
         self._show_exemplar()
         if self._controls.heat.value:
             self._request_heat()
@@ -794,8 +757,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.undo.on_click(self._with_errors_shown(lambda _: self.undo()))
         controls.save.on_click(self._with_errors_shown(lambda _: self.save(controls.path.value or None)))
         controls.report.on_click(self._with_errors_shown(lambda _: self.save_report(self._report_path())))
-        controls.upload.observe(self._with_errors_shown(lambda change: self._add_files(change["new"])), "value")
-        controls.class_name.observe(self._with_errors_shown(lambda change: self._label_entered(change["new"])), "value")
         controls.material.observe(self._with_errors_shown(lambda _: self._material_selected()), "value")
         controls.layer.observe(self._with_errors_shown(lambda _: self._layer_selected()), "value")
         controls.heat.observe(self._with_errors_shown(lambda _: self._request_heat()), "value")
@@ -840,31 +801,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._submit(partial(self._prepare, self._controls.selected_layer))
         if self._controls.heat.value:
             self._request_heat()
-
-    def _label_entered(self, name: str) -> None:
-        index = self._session.index
-        if name != self._session.class_name(index) and (name or self._session.has_label(index)):
-            self._entered_label = (index, name)
-            self._submit(partial(self._relabel, index, name), "computing …")
-
-    def _image_of(self, path: Path) -> Tensor:
-        """Load an uploaded image; an error names the file as it was chosen, and not the copy."""
-        try:
-            return load_image(path, self._session.classifier)
-        except ValueError as error:
-            raise ValueError(str(error).replace(str(path), path.name)) from error
-
-    def _add_files(self, uploads: tuple[dict, ...]) -> None:
-        """Add the images, and show the edits, among the uploaded files."""
-        for upload in uploads:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / Path(upload["name"]).name
-                path.write_bytes(bytes(upload["content"]))
-                if path.suffix == ".safetensors":
-                    self.load(path)
-                else:
-                    image = self._image_of(path)
-                    self._submit(partial(self._add_image, image, path.name), "adding …")
 
 
 def _message(error: Exception) -> str:

@@ -255,7 +255,7 @@ class Shelf(ipywidgets.VBox):
 
 
 class Controls(ipywidgets.VBox):
-    """The controls of a desk (label, material, layer, strength, buttons) and its messages.
+    """The controls of a desk (material, layer, strength, buttons) and its messages.
 
     They are disabled until there is a session, see `enable`; `is_started` tells whether there is one. What needs all
     sets is enabled later, see `complete`. `is_filling` tells whether a menu is being filled, which changes its value on
@@ -268,7 +268,6 @@ class Controls(ipywidgets.VBox):
         self.is_filling = False
         wide = {"style": {"description_width": "76px"}, "layout": {"width": "100%"}}
         narrow = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
-        self.class_name = ipywidgets.Text(description="label", placeholder=NO_LABEL, continuous_update=False, **wide)
         self.material = ipywidgets.Dropdown(description="replace by", **wide)
         self.layer = ipywidgets.Dropdown(
             description="layer",
@@ -323,13 +322,6 @@ class Controls(ipywidgets.VBox):
         self.path = ipywidgets.Text(description="file", continuous_update=False, **narrow)
         self.save = button("Save", "save the edit as a file")
         self.report = button("Save report", "save the report of the selected edit as an HTML page")
-        self.upload = ipywidgets.FileUpload(
-            accept=".safetensors,image/*",
-            multiple=True,
-            description="Add files",
-            tooltip="add images, or show a saved edit",
-            layout={"width": "auto"},
-        )
 
         self.settings = row(self.layer, self.strength)
         self.more.observe(lambda _: self._show_settings(), "value")
@@ -340,7 +332,6 @@ class Controls(ipywidgets.VBox):
         super().__init__(
             [
                 heading("3 Replace it, and rewrite"),
-                self.class_name,
                 self.material,
                 self.pair,
                 self.pair_message,
@@ -352,7 +343,7 @@ class Controls(ipywidgets.VBox):
                 self.title,
                 self.verdict,
                 row(self.next_step),
-                row(self.undo, self.path, self.save, self.report, self.upload),
+                row(self.undo, self.path, self.save, self.report),
             ]
         )
         self.add_class("et-box")
@@ -361,7 +352,6 @@ class Controls(ipywidgets.VBox):
     def _inputs(self) -> tuple[ipywidgets.Widget, ...]:
         """The controls that are disabled before there is a session, and only then."""
         return (
-            self.class_name,
             self.material,
             self.layer,
             self.strength,
@@ -400,14 +390,13 @@ class Controls(ipywidgets.VBox):
     def disable(self) -> None:
         """Disable everything, before there is a session or if it cannot be used."""
         self.is_started = False
-        for control in (*self._inputs, self.upload):
+        for control in self._inputs:
             control.disabled = True
         self.show_search(None)
 
     def complete(self) -> None:
-        """Offer what needs all sets: to add files, to find what they show, and to select an edit."""
+        """Offer what needs all sets: to find what they show, and to select an edit."""
         self._is_complete = True
-        self.upload.disabled = False
         self.show_search(None)
 
     def show_search(self, share: float | None, status: str = "") -> None:

@@ -77,8 +77,8 @@ from edittools.widgets.result import (
 ALL = "all"
 """The name of the group of all images."""
 
-NO_LABEL = "no label yet"
-"""The name of the group of added images without a label, and what is said of such an image."""
+NO_LABEL = "no label"
+"""The name of the group of images without a label, and what is said of such an image."""
 
 CONCEPT = "concept images"
 """The name of the group of images that a person has confirmed to hold the mark."""
@@ -214,7 +214,6 @@ class EditSession:
         self._marks: dict[int, Tensor] = {}
         self._clean_source = clean
         self._unlabeled: set[int] = set()
-        self._entered: set[int] = set()  # the images whose label a person has entered
         self._concept: frozenset[int] | None = None
         self.retain: LabelledImages | None = None
         self._clean: CleanImages | None = None
@@ -314,7 +313,7 @@ class EditSession:
         return self.images.names[index]
 
     def has_label(self, index: int) -> bool:
-        """Return whether an image has a label; an added image has none until `relabel` gives it one."""
+        """Return whether an image has a label; a clean image that was taken out may have none."""
         return index not in self._unlabeled
 
     def class_name(self, index: int) -> str:
@@ -349,46 +348,6 @@ class EditSession:
         if not 0 <= index < len(self.images):
             raise IndexError(f"there is no image {index}; pass an index from 0 to {len(self.images) - 1}")
         self.index = index
-
-    def relabel(self, index: int, name: str) -> None:
-        """Set the label of an image by the name of the class; the result is cleared.
-
-        Raises:
-            KeyError: if there is no such class; the message lists similar names.
-        """
-        if name != self.class_name(index):
-            labels = self.images.labels.clone()
-            labels[index] = self.classifier.index(name)
-            self.images = replace(self.images, labels=labels)
-            self._unlabeled.discard(index)
-            self._entered.add(index)
-
-    def add(self, image: Tensor, name: str = "") -> int:
-        """Add an image `(3, H, W)`, which counts when `relabel` has given it a label; the result is cleared.
-
-        Args:
-            image: the image.
-            name: its name, such as that of its file; by default "image" and its index.
-
-        Returns:
-            The index of the image.
-
-        Raises:
-            ValueError: if the image is in one of the sets, or if the weights were changed.
-        """
-        self._weights.check()
-        read = read_set("added image", image[None], self.classifier, [])
-        sets = {"images": self.images, "added image": read.data}
-        if self._clean is not None:
-            sets["clean"] = self._clean.current
-        if self.retain is not None:
-            sets["retain"] = self.retain
-        check_disjoint(sets)
-        logits = predict(self.classifier, read.data).float()
-        added = replace(read.labeled(logits), names=(name or f"image {len(self.images)}",))
-        [index] = self._append(added, logits)
-        self._unlabeled.add(index)
-        return index
 
     def _append(self, added: LabelledImages, logits: Tensor) -> list[int]:
         """Add images with names, whose logits without an edit are `(N, classes)`; return their indices."""
@@ -490,7 +449,7 @@ class EditSession:
         if not mask.any():
             raise ValueError("nothing is marked; mark the area of the image that misleads")
         if not self.has_label(self.index):
-            raise ValueError(f"{self.name(self.index)!r} has no label; enter the class that it shows")
+            raise ValueError(f"{self.name(self.index)!r} has no label")
         image = self.image
         label = int(self.images.labels[self.index])
         replaced = replace_by_material(image, mask, self.material, self.materials)
@@ -576,7 +535,7 @@ class EditSession:
         """Make images the concept images, on which edits are selected and measured; the result is cleared.
 
         Other images no longer count. Clean images are taken out of the clean images; one whose label is a prediction
-        counts when `relabel` has given it a label.
+        does not count.
 
         Args:
             sightings: the images, from `find_elsewhere`, right and wrong ones; without any, all images with a label
@@ -871,23 +830,6 @@ class EditSession:
         groups |= dict(sorted(pairs.items(), key=lambda pair: -len(pair[1])))
         groups |= dict(sorted(of_classes.items()))
         return {name: indices for name, indices in groups.items() if indices}
-
-    def read_edit(self, path: str | os.PathLike) -> Edit:
-        """Read a saved edit of this classifier, without using it; raises what `Edit.load` raises."""
-        return Edit.load(Path(path).expanduser(), self.classifier)
-
-    def show(self, edit: Edit, sources: tuple[str, ...] = ()) -> Result:
-        """Replace the last edit by one that was made elsewhere.
-
-        Args:
-            edit: the edit.
-            sources: names of images that do not count, since the edit was made from them.
-
-        Raises:
-            ValueError: if it was made for another classifier, or if the weights were changed.
-        """
-        self._weights.check()
-        return self._add_step(self.measure(edit, sources), sources)
 
     @property
     def _numbers(self) -> dict[str, int]:
