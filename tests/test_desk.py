@@ -43,9 +43,7 @@ from edittools.widgets.desk_panel import (
     STOPPING,
     UNMARKED,
     Controls,
-    Search,
     card,
-    costs_of_selection,
 )
 from edittools.widgets.editor import strongest_heat
 from edittools.widgets.image_sets import MOST_BYTES, read_set
@@ -806,47 +804,6 @@ def test_next_step_is_in_words_of_the_desk(checks, action):
     result = with_verdict(result, found(None, checks, in_words=True))
     assert result.action == action and result.step
     assert not re.search(r"\w=", result.verdict + result.details)
-
-
-def test_time_left_only_falls(monkeypatch):
-    now = [0.0]
-    shown = []
-    monkeypatch.setattr("edittools.widgets.desk_panel.monotonic", lambda: now[0])
-    search = Search(lambda share, status: shown.append((share, status)), lambda: False, 400, [(float("inf"), 80.0)])
-    minutes = []
-    with search.bar(total=80, unit="step", mininterval=0) as bar:
-        for second in (60, 120, 500, 800):  # the third part is slower than the second
-            now[0] = second
-            bar.update(20)
-            bar.refresh()
-            minutes += [int(word) for word in shown[-1][1].split() if word.isdigit()]
-    with search.bar(total=400, unit="image", mininterval=0) as bar:
-        bar.update(400)
-        bar.refresh()
-    assert minutes == sorted(minutes, reverse=True) and len(minutes) == 3
-    shares = [share for share, _ in shown]
-    assert shares == sorted(shares) and shares[-1] == 1
-
-
-def test_first_estimate_of_a_selection_is_about_right(monkeypatch):
-    """The times of a selection on EfficientNet-Lite0 with 900 clean images, ten times as slow as measured."""
-    ranking = [77 + number / 2 for number in range(33)]
-    layers = [time for pair in range(10) for time in [115 + 21 * pair] * 2]
-    candidates = [time for layer in range(4) for pair in range(6) for time in [318 + 46 * layer + 4 * pair] * 2]
-    now = [69.0]
-    statuses = []
-    monkeypatch.setattr("edittools.widgets.desk_panel.monotonic", lambda: now[0])
-    costs = costs_of_selection(33)
-    search = Search(lambda _, status: statuses.append((now[0], status)), lambda: False, 760, costs, untimed_steps=33)
-    with search.bar(total=101, unit="step", mininterval=0) as bar:
-        for now[0] in [*ranking, *layers, *candidates]:
-            bar.update()
-            bar.refresh()
-    end = 740
-    estimates = [(at, int(re.search(r"\d+", status)[0])) for at, status in statuses if re.search(r"\d", status)]
-    assert estimates[0][0] < 200
-    for at, minutes in (estimates[0], estimates[len(estimates) // 2]):
-        assert 0.7 * (end - at) < 60 * minutes < 1.4 * (end - at)
 
 
 def test_layers_of_the_desk_are_in_the_order_of_the_network(desk):

@@ -514,22 +514,18 @@ class Desk(StaticFigure, ipywidgets.VBox):
         session = self._session
         if is_optional and not session.can_search:
             return panel.Outcome()
-        images = len(session.concept) + sum(len(data) for data in (session.clean, session.retain) if data is not None)
-        layers = len(session.candidate_layers)
-        search = self._searching(images, costs=panel.costs_of_selection(layers), untimed_steps=layers)
-        session.search(exemplar, search.bar)
+        session.search(exemplar, self._work_bar)
         self._show()
         return panel.Outcome(SELECTED)
-
-    def _searching(self, images: int, **options: Any) -> panel.Search:
-        """Show a search with these options, see `panel.Search`; *Stop* ends it."""
-        return panel.Search(self._controls.show_search, lambda: self._stop_requested, images, **options)
 
     def _work_bar(self, *arguments: Any, **options: Any) -> panel.Bar:
         """Make a bar where the bar of a search is, which *Stop* ends."""
 
         def show(bar: panel.Bar) -> None:
-            self._controls.show_search(bar.share, f"{bar.what}: {bar.n} of {bar.total}")
+            left = (
+                bar.format_interval((bar.total - bar.n) / bar.format_dict["rate"]) if bar.format_dict["rate"] else "?"
+            )
+            self._controls.show_search(bar.share, f"{bar.what}: {bar.n} of {bar.total}, {left} left")
 
         return panel.Bar(*arguments, show=show, is_stopped=lambda: self._stop_requested, **options)
 

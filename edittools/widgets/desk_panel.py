@@ -3,9 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import ceil, inf
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import anywidget
@@ -16,7 +14,6 @@ from tqdm import tqdm
 
 from edittools.images import resized
 from edittools.metrics import SIGNS, state_of
-from edittools.selection.select import FIRST_LAYERS, STRENGTHS
 from edittools.selection.verdict import DO_NOT_USE, USE
 from edittools.widgets.pixels import to_base64, to_jpeg, to_pixels, to_png
 from edittools.widgets.result import BETTER, FIND, NO_BETTER, SELECT, TOO_COSTLY, Result, sentence
@@ -46,13 +43,6 @@ NEXT_STEPS = {
 
 TONES = {USE: "good", BETTER: "good", DO_NOT_USE: "bad", NO_BETTER: "bad", TOO_COSTLY: "bad"}
 """The color of the word of a verdict; the other words are neither good nor bad."""
-
-COST_OF_RANKING, COST_OF_LAYER, COST_OF_CANDIDATE = 2.0, 33.0, 12.0
-"""About how long the steps of a selection take, in units of measuring an image: those that rank the layers, those that
-try the first of them, for which hosts run through the network, and all others."""
-
-LEAST_SHARE = 0.05
-"""The share of the work that is timed before the time that is left is estimated."""
 
 
 @dataclass(frozen=True)
@@ -524,85 +514,6 @@ class Bar(tqdm):
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar in the panel, and print nothing."""
         self._show(self)
-
-
-class Search:
-    """How far a selection of an edit has come, in one estimate that only falls.
-
-    The steps and images of its bars count towards one amount of work.
-
-    Args:
-        show: is called with the share that is done, and with what is done at the moment.
-        is_stopped: tells whether it should end.
-        images: number of images on which edits are measured.
-        costs: numbers of steps, one kind after the other, and what each step of them costs, in units of an image.
-        untimed_steps: number of steps at the beginning whose time says little about that of the others.
-    """
-
-    def __init__(
-        self,
-        show: Callable[[float, str], None],
-        is_stopped: Callable[[], bool],
-        images: int,
-        costs: Sequence[tuple[float, float]],
-        untimed_steps: int = 0,
-    ) -> None:
-        self._show = show
-        self._is_stopped = is_stopped
-        self._images = images
-        self._costs = costs
-        self._untimed = self._cost(untimed_steps, 0)
-        self._bars: list[Bar] = []
-        self._total = inf  # until a bar of steps tells
-        self._timed_from: tuple[float, float] | None = None  # when the work that is timed began, and after what work
-        self._seconds_left = inf
-
-    def bar(self, *arguments: Any, **options: Any) -> Bar:
-        """Make the bar of a stage, as `tqdm` does."""
-        if options.get("unit") == "step":
-            steps = self._counted("step") + options["total"]
-            self._total = self._cost(steps, self._counted("image") + self._images)
-        bar = Bar(*arguments, show=self._report, is_stopped=self._is_stopped, **options)
-        self._bars.append(bar)
-        return bar
-
-    def _counted(self, unit: str) -> float:
-        """Return how many steps or images the bars have counted."""
-        return sum(bar.n for bar in self._bars if bar.unit == unit)
-
-    def _cost(self, steps: float, images: float) -> float:
-        """Return the work of steps and images."""
-        cost = images
-        for number, of_step in self._costs:
-            cost += min(steps, number) * of_step
-            steps -= min(steps, number)
-        return cost
-
-    def _report(self, bar: Bar) -> None:
-        """Show the share that is done, and how long the rest will take."""
-        work = min(self._cost(self._counted("step"), self._counted("image")), self._total)
-        if self._timed_from is None and work >= self._untimed:
-            self._timed_from = (monotonic(), work)
-        if self._timed_from is not None:
-            started, before = self._timed_from
-            if work - before >= LEAST_SHARE * (self._total - before):
-                seconds = (monotonic() - started) * (self._total - work) / (work - before)
-                self._seconds_left = min(self._seconds_left, seconds)
-        status = "; ".join(part for part in (bar.what, describe_time_left(self._seconds_left)) if part)
-        self._show(work / self._total, status)
-
-
-def costs_of_selection(layers: int) -> list[tuple[float, float]]:
-    """Return the costs of the steps of a selection among a number of layers, see `Search`."""
-    first = len(STRENGTHS) * min(layers, FIRST_LAYERS)
-    return [(layers, COST_OF_RANKING), (first, COST_OF_LAYER), (inf, COST_OF_CANDIDATE)]
-
-
-def describe_time_left(seconds: float) -> str:
-    """Say how much time is left; empty if it is not known."""
-    if seconds == inf:
-        return ""
-    return "less than a minute left" if seconds < 60 else f"about {ceil(seconds / 60)} min left"
 
 
 def card(
