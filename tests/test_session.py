@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -353,41 +352,9 @@ def test_save_names_the_file_after_model_class_and_layer(session, tmp_path, monk
     assert session.save() == path  # it is the same edit
 
 
-def test_save_replaces_no_file_of_another_edit(session, tmp_path):
-    path = tmp_path / "edit.safetensors"
-    first = session.rewrite("conv1").edit
-    assert session.save(path) == path
-    second = session.rewrite("conv2").edit
-    numbered = session.save(path)
-    assert numbered == session.save(path) != path
-    assert [et.Edit.load(file).digest for file in (path, numbered)] == [first.digest, second.digest]
-
-
-@pytest.mark.parametrize("content", ['{"fingerprints": {"edit": "of another edit"}}', "damaged"])
-def test_save_leaves_no_report_of_another_edit_next_to_the_file(session, tmp_path, content):
-    (tmp_path / "edit.json").write_text(content)
-    edit = session.rewrite("conv1").edit
-    path = session.save(tmp_path / "edit.safetensors")
-    assert path.parent == tmp_path and path.stem != "edit"
-    (tmp_path / "edit.json").write_text(json.dumps({"fingerprints": {"edit": edit.digest}}))
-    assert session.save(tmp_path / "edit.safetensors").stem == "edit"
-
-
 def test_save_without_an_edit_is_refused(session, tmp_path):
     with pytest.raises(ValueError, match="edit"):
         session.save(tmp_path / "edit.safetensors")
-
-
-def test_save_of_an_interrupted_result_does_not_replace_a_better_verdict(session, tmp_path):
-    path = tmp_path / "edit.safetensors"
-    edit = session.rewrite("conv1").edit
-    replace(edit, verdict="use: it helps.").save(path)
-    assert session.save(path) != path  # it has no verdict
-    session.show(replace(edit, verdict="unclear: the selection was interrupted."))
-    assert session.save(path) != path
-    session.show(replace(edit, verdict="use: it helps on other images as well."))
-    assert session.save(path) == path
-    assert et.Edit.load(path).verdict == session.edit.verdict
 
 
 def test_photo_has_the_detail_of_its_file_and_is_marked_at_its_size(tiny, tmp_path):

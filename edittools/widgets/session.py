@@ -53,7 +53,6 @@ from edittools.selection.select import EXEMPLAR, select
 from edittools.selection.splits import RETAINED, SAMPLE, check_disjoint
 from edittools.site import LayerReference, site_at
 from edittools.widgets.clean_images import CleanImages
-from edittools.widgets.files import path_for_edit
 from edittools.widgets.image_sets import (
     ImageSource,
     OnImages,
@@ -855,8 +854,7 @@ class EditSession:
         """Write the last edit as a safetensors file.
 
         Args:
-            path: the file; by default `file_name` in the current folder. If this file, or a report next to it, is of
-                another edit, or has a better verdict on the same one, a number is added to the name.
+            path: the file; by default `file_name` in the current folder.
 
         Returns:
             The whole path of the file.
@@ -865,7 +863,7 @@ class EditSession:
             ValueError: if there is no edit.
         """
         file_name = self.file_name  # refuses to save if there is no edit
-        path = path_for_edit(file_name if path is None else path, self.edit)
+        path = Path(file_name if path is None else path).expanduser().absolute()
         self.edit.save(path)
         return path
 
@@ -873,7 +871,8 @@ class EditSession:
         """Write the report of the search that found the last edit, see `Assessment.report`.
 
         Args:
-            path: the page; by default that of `file_name`. A number is added to the name as by `save`.
+            path: the page; by default that of `file_name`.
+
 
         Returns:
             The whole path of the page.
@@ -883,7 +882,7 @@ class EditSession:
         """
         self.check_has_report()
         path = Path(self.file_name).with_suffix(".html") if path is None else path
-        return self._steps[-1].result.repair.report(path_for_edit(path, self.edit, ".html"))
+        return self._steps[-1].result.repair.report(Path(path).expanduser().absolute())
 
     def check_has_report(self) -> None:
         """Check that the last edit has a report.
