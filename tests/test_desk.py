@@ -456,17 +456,6 @@ def test_by_change_puts_changed_predictions_first(varied_desk):
     assert (move[: sum(changed)].diff() <= 0).all() and (move[sum(changed) :].diff() <= 0).all()
 
 
-def test_gallery_shows_the_largest_change_first_or_the_worst_prediction(varied_desk):
-    desk = varied_desk
-    assert desk.shown == desk.session.by_change(desk.result) != desk.order
-    desk.controls.sort.value = "worst first"
-    assert desk.shown == desk.order
-    assert [card_of(desk, index)["name"] for index in desk.order] == [desk.session.name(index) for index in desk.order]
-    desk.controls.sort.value = "changes first"
-    desk.undo()
-    assert desk.shown == desk.order
-
-
 def test_gallery_sends_small_images_and_the_enlarged_one_in_full(tiny):
     def side(png):
         return Image.open(io.BytesIO(base64.b64decode(png))).width
@@ -481,42 +470,18 @@ def test_gallery_sends_small_images_and_the_enlarged_one_in_full(tiny):
     assert not desk.gallery._large_png
 
 
-def test_gallery_shows_the_group_that_is_selected_with_its_size(varied_desk):
-    desk = varied_desk
-    control = desk.controls.group
-    groups = desk.session.groups(desk.result)
-    assert control.options == tuple((f"{name} ({len(indices)})", name) for name, indices in groups.items())
-    for name, indices in groups.items():
-        control.value = name
-        assert sorted(desk.shown) == sorted(indices), name
-    control.value = "misclassified"
-    desk.undo()
-    assert control.value == "misclassified" and sorted(desk.shown) == list(range(6))
-    desk.controls.sort.value = "worst first"
-    assert desk.shown == [index for index in desk.order if index < 6]
-
-
-def test_gallery_shows_all_images_if_the_selected_group_is_gone(varied_desk):
-    desk = varied_desk
-    state = "corrected" if "corrected" in desk.session.groups(desk.result) else "broken"
-    desk.controls.group.value = state
-    desk.undo()
-    assert desk.controls.group.value == "all" and sorted(desk.shown) == list(range(12))
-
-
 def test_marked_images_are_listed_with_their_masks(desk):
     first, second = desk.order[0], desk.order[1]
     assert card_of(desk, first)["marked"] and not card_of(desk, second)["marked"]
     desk.choose(second)
     desk.editor.mask = MASK.flip(0)
-    desk.controls.group.value = "marked"
-    assert sorted(desk.shown) == sorted([first, second]) == sorted(desk.session.marked)
+    assert sorted([first, second]) == sorted(desk.session.marked)
     desk.choose(first)
     assert torch.equal(desk.editor.mask, MASK)
     desk.choose(second)
     assert torch.equal(desk.editor.mask, MASK.flip(0)) and torch.equal(desk.session.mask, MASK.flip(0))
     desk.editor.mask = None
-    assert desk.shown == [first]
+    assert desk.session.marked == [first]
 
 
 def test_mask_that_was_marked_in_the_session_is_in_the_editor(desk):

@@ -15,7 +15,7 @@ from edittools.selection.splits import FAILURES, SAMPLE
 from edittools.stats import SIGNIFICANCE, mcnemar
 from edittools.widgets import session as session_module
 from edittools.widgets.desk import STOPPED, Desk
-from edittools.widgets.session import CONCEPT, FEWEST_WRONG, EditSession, Sighting, describe_checked
+from edittools.widgets.session import FEWEST_WRONG, EditSession, Sighting, describe_checked
 from edittools_course.miniworld import scenes
 
 ON_SNOW = 10
@@ -92,7 +92,7 @@ def test_confirmed_images_are_those_of_an_edit_and_no_longer_clean(session, monk
     found = session.find_elsewhere()
     chosen = [*[s for s in found if s.is_clean][:6], *[s for s in found if not s.is_clean][:8]]
     indices = session.use_as_concept(chosen)
-    assert session.concept == sorted(indices) == session.groups()[CONCEPT] and len(session.images) == 16 + 6
+    assert session.concept == sorted(indices) and len(session.images) == 16 + 6
     for sighting, index in zip(chosen, indices, strict=True):
         assert torch.equal(session.images.images[index], sighting.image)
         assert session.class_name(index) == session.classifier.classes[sighting.label]
@@ -121,7 +121,7 @@ def test_confirmed_images_are_those_of_an_edit_and_no_longer_clean(session, monk
     assert not any(s.is_clean and session.is_concept(s) for s in again)  # it is one of the images now
     assert session.use_as_concept(chosen) == indices and len(session.images) == 22
     session.use_as_concept([])
-    assert len(session.concept) == 22 and CONCEPT not in session.groups()
+    assert len(session.concept) == 22
 
 
 def test_confirm_leaves_clean_images_for_a_search(classifier, sets):
@@ -162,8 +162,8 @@ def test_desk_offers_images_and_uses_the_checked_ones(desk):
     assert desk.elsewhere.count.text.startswith("7 ")
     desk._use_checked.click()
     desk.wait(60)
-    assert desk.elsewhere.layout.display == "none" and controls.group.value == CONCEPT
-    assert sorted(desk.shown) == desk.session.concept and len(desk.shown) == 7
+    assert desk.elsewhere.layout.display == "none"
+    assert len(desk.session.concept) == 7
     assert "7" in controls.message.text and "7 are" in desk.children[0].value
     controls.find.click()
     desk.wait(60)
@@ -171,7 +171,7 @@ def test_desk_offers_images_and_uses_the_checked_ones(desk):
     offered.checked = []
     desk.use_checked()
     desk.wait(60)
-    assert controls.group.value == "all" and len(desk.session.concept) == len(desk.session.images) == 19
+    assert len(desk.session.concept) == len(desk.session.images) == 19
 
 
 def sighting(label, predicted):

@@ -2,7 +2,6 @@
 
 import json
 import re
-from itertools import chain
 
 import pytest
 import torch
@@ -318,30 +317,6 @@ def test_bars_of_a_session_count_what_is_read_and_classified(tiny):
     drawn.clear()
     session.prepare("conv1", bars)
     assert not drawn  # the states are kept
-
-
-def test_groups_divide_the_images_by_state_pair_and_class(session):
-    session.select(7)
-    session.mark(MASK)
-    result = session.rewrite("head", 2)
-    groups = session.groups(result)
-    everything = list(range(12))
-    assert groups["all"] == everything and sorted(groups["marked"]) == sorted({session.order[0], 7})
-    states = [groups.get(state, []) for state in ("correct", "misclassified", "corrected", "broken")]
-    assert sorted(chain(*states)) == everything
-    wrong = misclassified(result.after, session.images.labels)
-    for index in everything:
-        assert (index in groups.get("corrected", [])) == (index < 6 and not wrong[index])
-        assert (index in groups.get("broken", [])) == (index >= 6 and bool(wrong[index]))
-        assert index in groups[f"class {session.class_name(index)}"]
-    pairs = {name: indices for name, indices in groups.items() if " as " in name}
-    assert sorted(chain(*pairs.values())) == list(range(6))
-    first = session.classifier.classes[int(session.before[0].argmax())]
-    assert 0 in pairs[f"{session.class_name(0)} as {first}"]
-    assert [len(indices) for indices in pairs.values()] == sorted(map(len, pairs.values()), reverse=True)
-    assert set(session.groups()) <= {"all", "correct", "misclassified", "marked"} | {*pairs} | {
-        name for name in groups if name.startswith("class ")
-    }
 
 
 def test_save_names_the_file_after_model_class_and_layer(session, tmp_path, monkeypatch):

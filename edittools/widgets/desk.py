@@ -42,7 +42,7 @@ from edittools.widgets.editor import MaskEditor, strongest_heat
 from edittools.widgets.image_sets import ImageSource, check_source, counted
 from edittools.widgets.pixels import StaticFigure, plain_text
 from edittools.widgets.result import FIND, SELECT, Result
-from edittools.widgets.session import ALL, CONCEPT, EditSession, Sighting, describe_checked
+from edittools.widgets.session import EditSession, Sighting, describe_checked
 
 MAX_IMAGES = 60
 """The largest number of images that are shown, the first ones of the order that is selected."""
@@ -168,9 +168,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         where = (self._controls.heat, self._controls.find)
         self.box = panel.column(panel.row(panel.heading("2 Mark what misleads"), *where))
         self.gallery = panel.Gallery(selectable=True, label="images")
-        chooser = panel.row(self._controls.group, self._controls.sort).add_class("et-menus")
         select = panel.row(panel.heading("1 Select an image"))
-        pick = panel.column(select, chooser, self.gallery, self._controls.failures, name="et-pick")
+        pick = panel.column(select, self.gallery, self._controls.failures, name="et-pick")
         columns = panel.column(pick, self.box, self._controls, name="et-columns")
         self._use_checked = panel.button("Use the checked images", "make these the concept images", "primary")
         offered = panel.Gallery(checkable=True, label="Images that may hold the mark", size=panel.MEDIUM)
@@ -560,7 +559,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._update()
         self._submit(partial(self._prepare, self._controls.selected_layer))
 
-        self._controls.group.value = CONCEPT if indices else ALL
         self.elsewhere.hide()
         if not indices:
             return panel.Outcome("No image is checked: all images with a label count.")
@@ -652,25 +650,16 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self.gallery.cards = cards
 
     def _sort(self, result: Result | None) -> None:
-        """Order the images of the group that is selected, and show those that the gallery has not shown yet."""
+        """Order the images, and show those that the gallery has not shown yet."""
         order = self._ranking
-        if result is not None and self._controls.sort.value == panel.BY_CHANGE:
+        if result is not None:
             order = self._session.by_change(result)
-        groups = self._session.groups(result)
-        self._controls.show_groups(groups)
-        selected = set(groups[self._controls.group.value])
-        self.shown = [index for index in order if index in selected][:MAX_IMAGES]
+        self.shown = order[:MAX_IMAGES]
         added = [index for index in self.shown if index not in self._pictured]
         if added:
             self.gallery.add(self._session.images.images[added])
             self._pictured += added
         self.gallery.order = [self._pictured.index(index) for index in self.shown]
-
-    def _group_selected(self) -> None:
-        """Show the images of another group, unless it was selected while the groups were offered again."""
-        with self._display:
-            if not self._controls.is_filling:
-                self._show()
 
     def _request_heat(self) -> None:
         """Show the heat map of the image in the editor, or take it away."""
@@ -756,9 +745,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.material.observe(self._with_errors_shown(lambda _: self._material_selected()), "value")
         controls.layer.observe(self._with_errors_shown(lambda _: self._layer_selected()), "value")
         controls.heat.observe(self._with_errors_shown(lambda _: self._request_heat()), "value")
-        controls.group.observe(self._with_errors_shown(lambda _: self._group_selected()), "value")
 
-        controls.sort.observe(self._with_errors_shown(lambda _: self._show()), "value")
         self.gallery.observe(self._with_errors_shown(lambda change: self._image_selected(change["new"])), "selected")
 
     def _with_errors_shown(self, callback: Callable[[Any], None]) -> Callable[[Any], None]:

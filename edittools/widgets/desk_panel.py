@@ -1,6 +1,6 @@
 """The parts of the desk's panel, without their callbacks; every control has a label that screen readers announce."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,12 +17,10 @@ from edittools.metrics import SIGNS, state_of
 from edittools.selection.verdict import DO_NOT_USE, USE
 from edittools.widgets.pixels import to_base64, to_jpeg, to_pixels, to_png
 from edittools.widgets.result import BETTER, FIND, NO_BETTER, SELECT, TOO_COSTLY, Result, sentence
-from edittools.widgets.session import ALL, NO_LABEL, EditSession
+from edittools.widgets.session import NO_LABEL, EditSession
 
 HELD_OUT = "Selected edit"
 NOT_HELD_OUT = "First edit"
-BY_CHANGE = "changes first"
-WORST_FIRST = "worst first"
 SMALL, MEDIUM = 72, 112
 """The width of an image of a gallery on the screen, in pixels."""
 AUTOMATIC = "selected for you"
@@ -295,14 +293,6 @@ class Controls(ipywidgets.VBox):
             layout={"width": "auto"},
         )
         self.heat_bar = ipywidgets.HTML()
-        self.sort = ipywidgets.Dropdown(
-            options=(BY_CHANGE, WORST_FIRST),
-            description="sort",
-        )
-        self.group = ipywidgets.Dropdown(
-            options=(ALL,),
-            description="show",
-        )
         self.message = Message().add_class("et-says")
         self.title = heading("")
         self.title_text = ""
@@ -346,8 +336,6 @@ class Controls(ipywidgets.VBox):
             self.layer,
             self.strength,
             self.heat,
-            self.sort,
-            self.group,
             self.failures,
             self.more,
         )
@@ -457,20 +445,6 @@ class Controls(ipywidgets.VBox):
         self.heat_bar.value = (
             "" if strongest is None else f'0 <span class="et-bar"></span> {strongest:.2g} or more, {unit}'
         )
-
-    def show_groups(self, groups: Mapping[str, Sequence[int]]) -> None:
-        """Offer groups of images with their sizes; the one that is selected stays if it is among them.
-
-        Args:
-            groups: see `EditSession.groups`.
-        """
-        selected = self.group.value
-        options = tuple((f"{name} ({len(indices)})", name) for name, indices in groups.items())
-        if options != self.group.options:
-            self.is_filling = True
-            self.group.options = options
-            self.group.value = selected if selected in groups else ALL
-            self.is_filling = False
 
 
 class Bar(tqdm):

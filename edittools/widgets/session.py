@@ -34,7 +34,7 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages, evenly_spaced
 from edittools.locate import Box, find_alike
-from edittools.metrics import Comparison, label_margins, misclassified, predict, predicted_classes, state_of
+from edittools.metrics import Comparison, label_margins, misclassified, predict, predicted_classes
 from edittools.moments import SecondMoment, measure
 from edittools.probing import evidence_map
 from edittools.rewriting import REFERENCE_WEIGHT, rewrite_at
@@ -73,14 +73,11 @@ from edittools.widgets.result import (
     with_verdict,
 )
 
-ALL = "all"
-"""The name of the group of all images."""
-
 NO_LABEL = "no label"
-"""The name of the group of images without a label, and what is said of such an image."""
+"""What is said of an image without a label."""
 
 CONCEPT = "concept images"
-"""The name of the group of images that a person has confirmed to hold the mark."""
+"""What images that a person has confirmed to hold the mark are called."""
 
 MOST_SIGHTINGS = 240
 """The largest number of images that are offered as holding a mark."""
@@ -798,37 +795,6 @@ class EditSession:
         change = (label_margins(result.after, labels) - label_margins(self.before, labels)).abs()
         is_changed = result.after.argmax(dim=1) != self.before.argmax(dim=1)
         return sorted(range(len(labels)), key=lambda index: (not is_changed[index], -float(change[index])))
-
-    def groups(self, result: Result | None = None) -> dict[str, list[int]]:
-        """Group the images by what one may want to look at.
-
-        Args:
-            result: the result of an edit, which determines the states; by default, there is no edit.
-
-        Returns:
-            The indices of the images of each group, by its name: all images; the concept images, if a person has
-            confirmed any; each state, see `metrics.state_of`; those that are marked; those without a label; each pair
-            of a label and a wrong prediction without an edit, such as "tractor as sled", the most frequent first; and
-            each class. No group is empty.
-        """
-        classes = self.classifier.classes
-        labels = self.images.labels.tolist()
-        before = self.before.argmax(dim=1).tolist()
-        after = before if result is None else result.after.argmax(dim=1).tolist()
-        states: dict[str, list[int]] = {state: [] for state in ("misclassified", "corrected", "broken", "correct")}
-        pairs: dict[str, list[int]] = {}
-        of_classes: dict[str, list[int]] = {}
-        for index in self._counted(()):
-            label = labels[index]
-            states[state_of(before[index] == label, after[index] == label)].append(index)
-            of_classes.setdefault(f"class {classes[label]}", []).append(index)
-            if before[index] != label:
-                pairs.setdefault(f"{classes[label]} as {classes[before[index]]}", []).append(index)
-        groups = {ALL: list(range(len(labels))), CONCEPT: sorted(self._concept or ())}
-        groups |= {**states, "marked": self.marked, NO_LABEL: sorted(self._unlabeled)}
-        groups |= dict(sorted(pairs.items(), key=lambda pair: -len(pair[1])))
-        groups |= dict(sorted(of_classes.items()))
-        return {name: indices for name, indices in groups.items() if indices}
 
     @property
     def _numbers(self) -> dict[str, int]:
