@@ -255,41 +255,12 @@ def test_desk_shows_what_is_found_in_the_background_and_raises_it(tiny, sources)
     assert repr(desk) and desk._repr_mimebundle_()  # it can be displayed
 
 
-class Paused(TinyNet):
-    """A network that waits before each prediction until it may go on."""
-
-    may_go_on = threading.Event()
-
-    def forward(self, images):
-        self.may_go_on.wait(60)
-        return super().forward(images)
-
-
 def wait_until(condition):
     """Wait until a condition holds."""
     end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
-
-
-def test_desk_shows_its_images_before_they_are_classified(tmp_path):
-    for number, image in enumerate(noise(12)):
-        save_image(tmp_path / f"{number:02}.png", image)
-    classifier = Classifier(Paused(), ("ant", "bee", "cat", "dog", "elk"), size=32)
-    desk = widgets.Desk(classifier, tmp_path)
-    busy = desk.children[1]
-    wait_until(lambda: len(desk.gallery._images) == 12)
-    assert not desk.is_started and not busy.layout.display
-    assert len(desk.gallery.cards) == 12 and not desk.shown
-    data, _ = desk._repr_mimebundle_()
-    assert "image/png" not in data and "application/vnd.jupyter.widget-view+json" in data
-    desk.gallery.selected = 7
-    Paused.may_go_on.set()
-    desk.wait(60)
-    assert desk.is_started and desk.index == 7 and busy.layout.display == "none"
-    assert desk.shown == desk.order and len(desk.gallery._images) == 12
-    assert "image/png" in desk._repr_mimebundle_()[0]
 
 
 def test_page_that_is_opened_is_sent_what_has_changed_while_it_was_loading(desk, monkeypatch):

@@ -15,7 +15,6 @@ from edittools.widgets.materials import SURROUNDINGS
 from edittools.widgets.session import MOST_SIGHTINGS
 
 pytestmark = needs_browser
-HOSTILE = "<img src=x onerror='window.hacked=1'>"
 OVERFLOWING = """root => { const right = (e) => e.getBoundingClientRect().right, edge = right(root) + 1;
     const outside = [...root.querySelectorAll('*')].filter(e => right(e) > edge);
     return outside.filter(e => !e.closest('.et-gallery, .candidates, select')).map(e => e.className); }"""
@@ -29,26 +28,6 @@ classifier, sets = scenarios.desk_setup("mini")
 images = sets["images"]
 desk = widgets.Desk(classifier, images, sets["clean"], sets["retain"])
 desk
-"""
-PAUSED = f"""
-import threading
-from collections import OrderedDict
-from torchvision.utils import save_image
-
-class Paused(torch.nn.Sequential):
-    may_go_on = threading.Event()
-
-    def forward(self, images):
-        self.may_go_on.wait(120)
-        return super().forward(images)
-
-parts = OrderedDict(conv=torch.nn.Conv2d(3, 8, 3), pool=torch.nn.AdaptiveAvgPool2d(1), flat=torch.nn.Flatten())
-paused = et.Classifier(Paused(OrderedDict(parts, head=torch.nn.Linear(8, 3))), ["ant", "bee", "{HOSTILE}"], size=32)
-for i in range(60):
-    save_image(torch.rand(3, 32, 32), f"sixty/{{i:02}}.png")
-open("sixty/broken.png", "w").write("not an image")
-paused_desk = widgets.Desk(paused, "sixty", torch.rand(300, 3, 32, 32))
-paused_desk
 """
 FRESH = 'fresh = widgets.Desk(classifier, images, sets["clean"], sets["retain"])\nfresh'
 
@@ -103,8 +82,8 @@ def page(jupyterlab, chromium):
     base, root = jupyterlab
     outside = []
     folder = root / "desk"
-    (folder / "sixty").mkdir(parents=True)
-    web.write_notebook(folder / "desk.ipynb", SETUP, PAUSED, FRESH)
+    folder.mkdir(parents=True)
+    web.write_notebook(folder / "desk.ipynb", SETUP, FRESH)
     with web.browser_page(chromium, base, outside) as page:
         page.set_viewport_size({"width": 1366, "height": 850})
         page.set_default_timeout(180_000)
@@ -357,28 +336,6 @@ def test_rewrite_by_keyboard(desk, page):
     assert web.wait_until(lambda: desk.root.locator(".et-says .et-message").evaluate(has_focus))
 
 
-def test_desk_of_a_folder_shows_all_images_and_a_progress_bar_while_it_starts(desk, page):
-    """Sixty small files are there while the progress bar is; then it disappears, and names are shown as text."""
-    assert web.run_cell(page, 1), web.cell_text(page, 1)
-    starting = Panel(page, "paused_desk", 1)
-    starting.root.scroll_into_view_if_needed()
-    assert web.wait_until(lambda: starting.images.count() == 60)
-    bar = starting.root.locator(".widget-hprogress").first
-    assert bar.is_visible() and starting.run("print(desk.is_started)") == "False"
-    assert starting.button("Rewrite").is_disabled()
-    starting.images.nth(5).click()
-    page.screenshot(path=web.ARTEFACTS / "desk-starting.png")
-    starting.run("Paused.may_go_on.set()")
-    starting.root.locator(".et-editor .et-stage[data-view]").wait_for()
-    starting.wait()
-    assert web.wait_until(lambda: not bar.is_visible())
-    assert starting.run("print(desk.session.name(desk.index))") == "05.png"
-    assert starting.button("Rewrite").is_enabled() and starting.shows(MARK_MESSAGE)
-    assert "broken.png" in starting.root.inner_text()
-    outputs = "() => jupyterapp.shell.currentWidget.content.widgets[1].model.outputs.toJSON().map(o => o.output_type)"
-    assert page.evaluate(outputs) == ["execute_result"]
-
-
 def check_layout(panel, name, theme, width, height):
     """Save a screenshot of a desk in a theme and a width, and check that nothing on it is cut off."""
     panel.page.evaluate(f"jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
@@ -412,8 +369,8 @@ def test_desk_in_notebook_7(desk, page):
     page.evaluate("jupyterapp.commands.execute('docmanager:save')")
     web.open_notebook(page, page.base, "desk/desk.ipynb", "notebooks")
     page.wait_for_timeout(5000)  # until the widgets of the kernel are loaded; what is made meanwhile could not send
-    assert web.run_cell(page, 2), web.cell_text(page, 2)
-    fresh = Panel(page, "fresh", 2)
+    assert web.run_cell(page, 1), web.cell_text(page, 1)
+    fresh = Panel(page, "fresh", 1)
     fresh.root.locator(".et-editor .et-stage[data-view]").wait_for()
     assert fresh.shows(MARK_MESSAGE)
     mark(fresh, ((0, 52), (63, 63)))

@@ -20,10 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from functools import partial
-from math import inf
 from pathlib import Path
 from threading import Event, RLock
-from time import monotonic
 from typing import Any
 
 import ipywidgets
@@ -52,9 +50,6 @@ FIGURE_IMAGES = 14
 
 FIGURE_COLUMNS = 8
 """The number of images side by side in the figure of the desk."""
-
-SENDING_SECONDS = 0.5
-"""Images that are read within so many seconds are sent to the page together."""
 
 PAIR_MESSAGES = {
     (True, False): "x is classified correctly and x' is not: the marked area misleads. Rewrite!",
@@ -148,9 +143,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._ranking: list[int] = []
         self.shown: list[int] = []
         self._pictured: list[int] = []  # the index of the image at each position of the gallery
-        self._loaded: list[Tensor] = []  # the images that the gallery shows before there is a session
-        self._unsent: list[Tensor] = []  # those of them that it does not show yet
-        self._sent = -inf  # when it has shown the last ones
         self._editors: dict[int, MaskEditor] = {}
         self._worker = ThreadPoolExecutor(1, "edittools desk")
         self._first_worker = ThreadPoolExecutor(1, "edittools desk, first")
@@ -187,7 +179,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
             **sources,
             materials=materials,
             progress=self._busy_bar,
-            on_images=self._add_loaded,
             on_classified=self._open,
         )
         is_complete = Event()  # the thread may run before the next line
@@ -401,16 +392,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._submit(partial(self._prepare, self._controls.selected_layer))
 
     def _open(self, session: EditSession) -> None:
-        """Show a session whose images are classified; an image that was selected meanwhile stays selected."""
+        """Show a session whose images are classified."""
         self._session = session
-        self._show_loaded()
         self._ranking = session.order
         index = self._ranking[0]
-        if 0 <= self.gallery.selected < len(self._loaded):
-            is_selected = (session.images.images == self._loaded[self.gallery.selected]).flatten(1).all(dim=1)
-            matches = is_selected.nonzero()[:, 0].tolist()
-            index = matches[0] if matches else index
-        self._loaded.clear()
         self._controls.fill(session)
         self._connect_controls()
         with self.gallery.hold_sync():
@@ -420,24 +405,8 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._controls.enable()  # not before, or the message of a button that was pressed would be cleared
 
     def _busy_bar(self, *arguments: Any, **options: Any) -> panel.Bar:
-        """Make a bar of the panel for the next step that takes long; the images that were read until then are shown."""
-        self._show_loaded()
+        """Make a bar of the panel for the next step that takes long."""
         return panel.Bar(*arguments, show=lambda bar: self._busy.show(bar.what, bar.n, bar.total), **options)
-
-    def _add_loaded(self, images: Tensor) -> None:
-        """Show the first images that are read in the gallery, one after the other."""
-        self._unsent += images[: MAX_IMAGES - len(self._loaded) - len(self._unsent)]
-        if monotonic() > self._sent + SENDING_SECONDS:
-            self._show_loaded()
-
-    def _show_loaded(self) -> None:
-        """Show the images that were read since the last call."""
-        if self._unsent:
-            self._loaded += self._unsent
-            self.gallery.cards = [panel.unclassified_card(number) for number in range(len(self._loaded))]
-            self.gallery.add(self._unsent)
-            self._unsent = []
-            self._sent = monotonic()
 
     def _submit(self, work: Callable[[], panel.Outcome], running_message: str = "", is_first: bool = False) -> None:
         """Queue a request.

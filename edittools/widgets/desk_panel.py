@@ -547,18 +547,6 @@ def card(
     }
 
 
-def unclassified_card(number: int) -> dict[str, Any]:
-    """Describe an image that is not classified yet, by its number in the order in which the images are read."""
-    return {
-        "state": "",
-        "lines": [["…", ""]],
-        "name": f"image {number}",
-        "full": [],
-        "marked": False,
-        "description": f"image {number}, not classified yet",
-    }
-
-
 def _percent(before: Tensor, after: Tensor | None = None) -> str:
     """Write a probability in percent, or two of them if they differ, such as "3→81%"."""
     first = f"{100 * float(before):.0f}"

@@ -97,7 +97,6 @@ def read_set(
     classifier: Classifier,
     notes: list[str],
     progress: Progress | None = None,
-    on_images: OnImages | None = None,
 ) -> ReadSet:
     """Load a set at the classifier's size, each image once.
 
@@ -109,7 +108,6 @@ def read_set(
         classifier: the classifier, which gives the size and the class names.
         notes: a line is appended about images that are left out, and if there are no labels.
         progress: a class like `tqdm.tqdm`, for a bar.
-        on_images: is called with each image that was read, or with several.
 
     Raises:
         TypeError: if `source` is not a set of images.
@@ -125,8 +123,6 @@ def read_set(
     with bar_of(progress, total=count, desc=f"reading {name}", unit="image") as bar:
 
         def report(images: Tensor) -> None:
-            if on_images is not None:
-                on_images(images)
             bar.update(len(images))
 
         if isinstance(checked, list):

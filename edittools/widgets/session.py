@@ -55,7 +55,6 @@ from edittools.site import LayerReference, site_at
 from edittools.widgets.clean_images import CleanImages
 from edittools.widgets.image_sets import (
     ImageSource,
-    OnImages,
     ReadSet,
     counted,
     files_of,
@@ -173,7 +172,6 @@ class EditSession:
         materials: textures `(3, h, w)` by name, in addition to `MATERIALS`.
         progress: a class like `tqdm.tqdm`, for bars while the images are read and classified. They also take the place
             of the warning that a large model is read, which takes some seconds.
-        on_images: is called with the images of the set `images` as they are read, one or several at a time.
         on_classified: is called with the session when `images` are classified, before the other sets are read. From
             then on, images can be selected and marked, and `probabilities_of` and `evidence` can be called.
 
@@ -200,7 +198,6 @@ class EditSession:
         *,
         materials: Mapping[str, Tensor] | None = None,
         progress: Progress | None = None,
-        on_images: OnImages | None = None,
         on_classified: "Callable[[EditSession], None] | None" = None,
     ) -> None:
         self.classifier = check_classifier(classifier)
@@ -220,7 +217,7 @@ class EditSession:
         self._steps: list[_Step] = []
         self.materials = dict(materials or {})
         self._material: str | None = None
-        read = {"images": read_set("images", images, self.classifier, self._notes, progress, on_images)}
+        read = {"images": read_set("images", images, self.classifier, self._notes, progress)}
         self.before = self._classify("images", read["images"], progress)
         self.images = with_names(read["images"].labeled(self.before))
         self._files = files_of(images, self.images.names)
