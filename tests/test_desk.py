@@ -38,7 +38,6 @@ from edittools.widgets.desk import (
     WAITING,
 )
 from edittools.widgets.desk_panel import (
-    AUTOMATIC,
     SMALL,
     STOPPING,
     UNMARKED,
@@ -91,7 +90,7 @@ def sets(tiny, sources):
 @pytest.fixture
 def desk(tiny, sources):
     desk = widgets.Desk(tiny, *sources)
-    desk.controls.layer.value = "conv1"
+    desk.session.default_layer = "conv1"
     desk.editor.mask = MASK
     desk.wait(60)
     return desk
@@ -119,10 +118,10 @@ def varied_desk(tiny):
     with torch.no_grad():
         classifier.model.head.bias -= predict(classifier, noise(100, seed=5)).mean(0)
     desk = widgets.Desk(classifier, *image_sets(classifier))
-    desk.controls.layer.value = "head"
-    desk.controls.strength.value = 2
+    desk.session.default_layer = "head"
     desk.editor.mask = MASK
-    rewritten(desk)
+    desk.session.rewrite("head", 2)
+    desk._show()
     assert (desk.result.after.argmax(1) != desk.session.before.argmax(1)).any()
     return desk
 
@@ -312,17 +311,6 @@ def test_buttons_are_enabled_when_the_first_image_can_be_marked(tiny, sources, m
     assert messages == [MARK_MESSAGE]
 
 
-def test_rewrite_that_waits_for_a_layer_to_be_prepared_is_confirmed_at_once(desk, monkeypatch):
-    may_go_on = threading.Event()
-    monkeypatch.setattr(desk.session, "prepare", lambda layer, progress: may_go_on.wait(60))
-    desk.controls.layer.value = "conv2"
-    desk.controls.rewrite.click()
-    assert desk.controls.message.text and desk.edit is None
-    may_go_on.set()
-    desk.wait(60)
-    assert desk.edit.layers == ("conv2",)
-
-
 def test_pair_does_not_wait_for_a_search(desk, tiny, monkeypatch):
     def report(bar):
         desk.editor.mask = MASK.flip(0)
@@ -334,30 +322,12 @@ def test_pair_does_not_wait_for_a_search(desk, tiny, monkeypatch):
     assert torch.equal(desk.pair.mask, MASK.flip(0)) and desk.result.repair is not None
 
 
-def test_images_are_not_run_up_to_a_layer_that_is_no_longer_selected(desk, monkeypatch):
-    prepared = []
-
-    def prepare(layer, progress):
-        with progress(total=2) as bar:
-            bar.update()
-            if layer == "conv2":
-                desk.controls.layer.value = "head"
-            bar.update()
-        prepared.append(layer)
-
-    monkeypatch.setattr(desk.session, "prepare", prepare)
-    desk.controls.layer.value = "conv2"
-    desk.wait(60)
-    desk.wait(60)  # for the request that the first one makes
-    assert prepared == ["head"] and not desk.controls.message.alarm
-
-
 def test_rewrite_of_a_model_in_half_precision_with_many_classes():
     model = TinyNet()
     model.head = torch.nn.Linear(8, 2000)
     classifier = Classifier(model.to(torch.bfloat16), [f"class {i}" for i in range(2000)], size=32)
     desk = widgets.Desk(classifier, noise(6), clean=noise(8, seed=1))
-    desk.controls.layer.value = "conv1"
+    desk.session.default_layer = "conv1"
     desk.editor.mask = MASK
     assert rewritten(desk).edit.layers == ("conv1",)
 
@@ -487,21 +457,6 @@ def test_heat_map_has_a_color_bar(desk):
     assert not controls.heat_bar.value
 
 
-def test_where_to_mark_shows_the_heat_of_the_image_and_layer_that_are_selected(desk):
-    desk.controls.heat.value = True
-    desk.wait(60)
-    heat, favored, _ = desk.session.evidence("conv1")
-    assert torch.equal(desk.editor.heat, heat) and favored in desk.controls.message.text
-    desk.controls.layer.value = "conv2"
-    desk.wait(60)
-    assert torch.equal(desk.editor.heat, desk.session.evidence("conv2")[0])
-    desk.choose(desk.order[1])
-    desk.wait(60)
-    assert torch.equal(desk.editor.heat, desk.session.evidence("conv2", desk.order[1])[0])
-    desk.controls.heat.value = False
-    assert desk.editor.heat is None and not desk.editor._heat_png
-
-
 def test_rewrite_shows_the_images_before_the_costs(desk, monkeypatch):
     verdicts = []
     desk.controls.verdict.observe(lambda change: verdicts.append(change["new"]), "text")
@@ -518,7 +473,7 @@ def test_rewrite_on_the_desk_shows_and_saves_the_edit(desk, tiny, tmp_path):
     result = rewritten(desk)
     assert result.edit is desk.edit and len(result.images.before) == 11 and result.repair is None
     assert f"{desk.controls.verdict.word}: {desk.controls.verdict.text}" == result.verdict
-    assert "conv1" in desk.controls.message.text and "strength 1" in desk.controls.message.text
+    assert "conv1" in desk.controls.message.text
     predicted = [tiny.classes[int(i)] for i in result.after[desk.shown].argmax(1)]
     assert [prediction_on(card_of(desk, index)) for index in desk.shown] == predicted
     desk.controls.path.value = str(tmp_path / "edit.safetensors")
@@ -649,7 +604,6 @@ def test_undo_after_a_search_goes_back_to_the_previous_edit(desk, tiny, monkeypa
     assert desk.result.repair.edit is desk.edit and desk.edit.layers == ("conv2",)
     assert (verdict.word, verdict.tone) == ("do not use", "bad") and "15 of 25" in verdict.text
     assert "conv2" not in verdict.text and "conv2" in verdict.details and "4 of 6" not in verdict.text
-    assert desk.controls.layer.value == "conv1"  # what was selected for the next edit stays
     assert desk.controls.message.text == SELECTED
     desk.controls.undo.click()
     assert desk.result is first and f"{verdict.word}: {verdict.text}" == first.verdict
@@ -661,13 +615,10 @@ def test_undo_after_a_search_goes_back_to_the_previous_edit(desk, tiny, monkeypa
     desk.undo()
 
 
-def test_rewrite_selects_an_edit_afterwards_if_the_layer_is_selected_as_well(desk, monkeypatch):
+def test_rewrite_selects_an_edit_afterwards(desk, monkeypatch):
     searched = []
     monkeypatch.setattr(desk.session, "search", lambda exemplar, progress: searched.append(exemplar))
     monkeypatch.setattr(EditSession, "can_search", True)
-    rewritten(desk)
-    assert not searched  # of a layer that a person has selected, there is one edit
-    desk.controls.layer.value = AUTOMATIC
     rewritten(desk)
     assert len(searched) == 1 and searched[0].sources == (desk.session.name(desk.index),)
     monkeypatch.setattr(EditSession, "can_search", False)
@@ -698,20 +649,6 @@ def test_stop_keeps_the_first_edit_and_says_at_once_that_it_stops(desk, tiny, mo
     assert desk.controls.status.value == "another search" and not desk.controls.stop.disabled
 
 
-def test_next_step_is_taken_by_its_button(desk, tiny, monkeypatch):
-    monkeypatch.setattr(session_module, "repair", instant_repair(tiny, checks=[HELPS]))
-    controls = desk.controls
-    assert controls.next_step.layout.display == "none"
-    monkeypatch.setattr(EditSession, "can_search", True)
-    assert rewritten(desk).action == SELECT and not controls.next_step.layout.display
-    controls.next_step.click()
-    desk.wait(60)
-    assert desk.result.word == "use" and not desk.result.action
-    desk.undo()
-    desk.undo()
-    assert controls.next_step.layout.display == "none"
-
-
 def test_verdict_names_what_the_edit_corrects_and_costs_in_its_sentence(tiny):
     result = Result(None, torch.zeros(0), comparison("xx.", "x.."), None, None)
     effects = {
@@ -740,13 +677,6 @@ def test_next_step_is_in_words_of_the_desk(checks, action):
     result = with_verdict(result, found(None, checks, in_words=True))
     assert result.action == action and result.step
     assert not re.search(r"\w=", result.verdict + result.details)
-
-
-def test_layers_of_the_desk_are_in_the_order_of_the_network(desk):
-    layers = tuple(et.editable_layers(desk.session.classifier).layer)
-    assert desk.controls.layer.options == (AUTOMATIC, *layers) and desk.session.layers == layers
-    fresh = widgets.Desk(desk.session.classifier, noise(4, seed=11))
-    assert fresh.controls.layer.value == AUTOMATIC and fresh.controls.selected_layer is None
 
 
 def test_find_best_without_clean_images_is_refused(tiny, sources):
@@ -862,10 +792,10 @@ def test_verdict_is_cleared_after_weights_changed(desk, tiny, tmp_path):
 
 def test_bars_of_the_desk_print_nothing(desk, tiny, monkeypatch, capfd):
     monkeypatch.setattr(session_module, "repair", instant_repair(tiny, lambda bar: bar.update(100)))
-    desk.controls.layer.value = "conv2"
+    desk.session.default_layer = "conv2"
     desk.find_best()
     desk.wait(60)
-    assert desk.controls.layer.value == "conv2" and capfd.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")
 
 
 SCRIPT = """

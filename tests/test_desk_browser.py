@@ -10,7 +10,7 @@ import web
 from test_browser import EditorView
 
 from edittools.widgets.desk import MARK_MESSAGE, PAIR_MESSAGES, STOPPED_SELECTION
-from edittools.widgets.desk_panel import AUTOMATIC, NOT_HELD_OUT, TONES
+from edittools.widgets.desk_panel import NOT_HELD_OUT, TONES
 from edittools.widgets.materials import SURROUNDINGS
 from edittools.widgets.session import MOST_SIGHTINGS
 
@@ -146,9 +146,6 @@ def test_rewrite_by_mouse_corrects_images_and_saves_the_edit(desk, page):
     assert word.inner_text() == desk.run("print(desk.result.word)")
     assert word.get_attribute("data-tone") == TONES[word.inner_text()]
     assert desk.button("Find the best").is_enabled()
-    desk.button("More").click()
-    desk.root.get_by_label("layer", exact=True).select_option(desk.run("print(desk.edit.layers[0])"))
-    desk.wait()
     code = "comparison = desk.result.images; print(comparison.corrected, int(comparison.before.sum()))"
     corrected, misclassified = desk.run(code).split()
     assert int(corrected) >= 5 and desk.shows(f"{corrected} of {misclassified} misclassified")
@@ -301,7 +298,6 @@ def test_rewrite_by_keyboard(desk, page):
         "Where to mark?",
         "Find it elsewhere",
         "Rewrite",
-        "More",
         "Save",
     ):
         assert any(expected in name for name in names), (expected, names)
@@ -319,8 +315,6 @@ def test_rewrite_by_keyboard(desk, page):
     desk.button("Rewrite").focus()
     page.keyboard.press("Enter")
     assert web.wait_until(lambda: desk.run("print(desk.result is before)") == "False"), before
-    desk.wait()
-    desk.run(f"desk.controls.layer.value = {AUTOMATIC!r}")
     desk.wait()
     desk.button("Rewrite").focus()
     page.keyboard.press("Enter")  # the button is disabled while an edit is selected

@@ -22,16 +22,6 @@ def desk(tiny):
     return desk
 
 
-def test_report_is_of_a_selected_edit_only(desk, tmp_path):
-    desk.controls.layer.value = "conv1"
-    desk.rewrite()
-    desk.wait()
-    assert desk.controls.report.disabled
-    with pytest.raises(ValueError, match="search"):
-        desk.save_report(tmp_path / "report.html")
-    assert not list(tmp_path.iterdir())
-
-
 def test_report_of_a_selected_edit_is_saved_by_its_button(desk, tmp_path):
     desk.session.candidate_layers = ("conv1",)
     desk.find_best()

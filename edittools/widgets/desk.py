@@ -272,8 +272,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
     def rewrite(self) -> None:
         """Make an edit of the exemplar, and show the effect; `undo` goes back to the previous edit.
 
-        Its layer is the one in the menu. If it is selected for you and there are enough clean images, a better edit is
-        then selected, as by `find_best`.
+        If there are enough clean images, a better edit is then selected, as by `find_best`.
 
         Raises:
             ValueError: if nothing is marked.
@@ -389,7 +388,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._notes.value = panel.notes_html(session)
         self._controls.complete()
         self._busy.hide()
-        self._submit(partial(self._prepare, self._controls.selected_layer))
+        self._submit(self._prepare)
 
     def _open(self, session: EditSession) -> None:
         """Show a session whose images are classified."""
@@ -446,11 +445,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
             self._controls.show_search(None)
 
     def _request_rewrite(self) -> None:
-        """Queue an edit of the exemplar, and the selection of a better one if the layer is selected as well."""
-        layer = self._controls.selected_layer
+        """Queue an edit of the exemplar, and the selection of a better one."""
         exemplar = self._session.exemplar
-        self._submit(partial(self._rewrite, layer, self._controls.strength.value, exemplar), "rewriting …")
-        if layer is None and (not self.is_started or self._session.can_search):
+        self._submit(partial(self._rewrite, exemplar), "rewriting …")
+        if not self.is_started or self._session.can_search:
             self._request_search(exemplar, is_optional=True)
 
     def _request_search(self, exemplar: Exemplar, is_optional: bool = False) -> None:
@@ -473,10 +471,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if outcome.text:
             self._controls.message.show(outcome.text, details=outcome.details)
 
-    def _rewrite(self, layer: str | None, strength: float, exemplar: Exemplar) -> panel.Outcome:
-        result = self._session.rewrite(layer, strength, exemplar, self._show_result)
+    def _rewrite(self, exemplar: Exemplar) -> panel.Outcome:
+        result = self._session.rewrite(exemplar=exemplar, preview=self._show_result)
         self._show()
-        return panel.Outcome(f"Rewrote {result.edit.layers[0]} with strength {strength:g}.")
+        return panel.Outcome(f"Rewrote {result.edit.layers[0]}.")
 
     def _search(self, exemplar: Exemplar, is_optional: bool) -> panel.Outcome:
         session = self._session
@@ -526,7 +524,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         indices = self._session.use_as_concept(sightings)
         self._ranking = self._session.order
         self._update()
-        self._submit(partial(self._prepare, self._controls.selected_layer))
+        self._submit(self._prepare)
 
         self.elsewhere.hide()
         if not indices:
@@ -545,15 +543,10 @@ class Desk(StaticFigure, ipywidgets.VBox):
         self._show()
         return panel.Outcome("The result of the edit is computed again.")
 
-    def _prepare(self, layer: str | None) -> panel.Outcome:
-        """Compute what makes the next rewrite fast, see `EditSession.prepare`, until something else is wanted."""
-
-        def is_stopped() -> bool:
-            is_needed = layer is None or not self._search_waits  # a search needs the second moments as well
-            return self._controls.selected_layer != layer or not is_needed
-
+    def _prepare(self) -> panel.Outcome:
+        """Compute what makes the next rewrite fast, see `EditSession.prepare`, until a search needs the same."""
         try:
-            self._session.prepare(layer, partial(self._busy_bar, is_stopped=is_stopped))
+            self._session.prepare(progress=partial(self._busy_bar, is_stopped=lambda: self._search_waits))
         except KeyboardInterrupt:
             return panel.Outcome()
         finally:
@@ -634,7 +627,7 @@ class Desk(StaticFigure, ipywidgets.VBox):
         """Show the heat map of the image in the editor, or take it away."""
         controls = self._controls
         if controls.heat.value:
-            layer = controls.selected_layer or self._session.default_layer
+            layer = self._session.default_layer
             work = partial(self._show_heat, self._editor, self._session.index, layer)
             self._submit(work, is_first=True)
         else:
@@ -712,7 +705,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         controls.save.on_click(self._with_errors_shown(lambda _: self.save(controls.path.value or None)))
         controls.report.on_click(self._with_errors_shown(lambda _: self.save_report(self._report_path())))
         controls.material.observe(self._with_errors_shown(lambda _: self._material_selected()), "value")
-        controls.layer.observe(self._with_errors_shown(lambda _: self._layer_selected()), "value")
         controls.heat.observe(self._with_errors_shown(lambda _: self._request_heat()), "value")
 
         self.gallery.observe(self._with_errors_shown(lambda change: self._image_selected(change["new"])), "selected")
@@ -748,11 +740,6 @@ class Desk(StaticFigure, ipywidgets.VBox):
         if not self._controls.is_filling:
             self._session.material = self._controls.material.value
             self._show_exemplar()
-
-    def _layer_selected(self) -> None:
-        self._submit(partial(self._prepare, self._controls.selected_layer))
-        if self._controls.heat.value:
-            self._request_heat()
 
 
 def _message(error: Exception) -> str:

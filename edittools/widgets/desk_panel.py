@@ -23,7 +23,6 @@ HELD_OUT = "Selected edit"
 NOT_HELD_OUT = "First edit"
 SMALL, MEDIUM = 72, 112
 """The width of an image of a gallery on the screen, in pixels."""
-AUTOMATIC = "selected for you"
 UNREAD = "The images are being read and classified; then an area can be marked."
 UNMARKED = "x and x' are shown here when an area is marked."
 CLASSIFYING_PAIR = "x and x' are being classified …"
@@ -243,7 +242,7 @@ class Shelf(ipywidgets.VBox):
 
 
 class Controls(ipywidgets.VBox):
-    """The controls of a desk (material, layer, strength, buttons) and its messages.
+    """The controls of a desk (material, buttons) and its messages.
 
     They are disabled until there is a session, see `enable`; `is_started` tells whether there is one. What needs all
     sets is enabled later, see `complete`. `is_filling` tells whether a menu is being filled, which changes its value on
@@ -257,27 +256,10 @@ class Controls(ipywidgets.VBox):
         wide = {"style": {"description_width": "76px"}, "layout": {"width": "100%"}}
         narrow = {"style": {"description_width": "24px"}, "layout": {"width": "170px"}}
         self.material = ipywidgets.Dropdown(description="replace by", **wide)
-        self.layer = ipywidgets.Dropdown(
-            description="layer",
-            style={"description_width": "76px"},
-            layout={"flex": "1 1 150px", "width": "auto", "min_width": "0"},
-        ).add_class("et-layer")
-        self.strength = ipywidgets.BoundedFloatText(
-            1.0,
-            min=0,
-            max=2,
-            step=0.25,
-            description="strength",
-            style={"description_width": "56px"},
-            layout={"width": "108px"},
-        )
         self.pair = Gallery(label="x and x'", size=66, placeholder=UNREAD)
         self.pair_message = Message().add_class("et-pair-message")
         self.rewrite = button("Rewrite", "make an edit of the marked image; then select a better one", "primary")
         self.stop = button("Stop", "end what is running; the edit that is shown stays")
-        self.more = ipywidgets.ToggleButton(
-            description="More", tooltip="the layer and the strength", layout={"width": "auto"}
-        )
         self.failures = ipywidgets.Checkbox(
             description="images chosen because they fail",
             tooltip="so nothing can break among them, and the verdict of a search says so",
@@ -289,7 +271,7 @@ class Controls(ipywidgets.VBox):
         self.status = ipywidgets.HTML().add_class("et-quiet")
         self.heat = ipywidgets.ToggleButton(
             description="Where to mark?",
-            tooltip="highlight where the selected layer argues for the predicted class, against the label",
+            tooltip="highlight where a layer argues for the predicted class, against the label",
             layout={"width": "auto"},
         )
         self.heat_bar = ipywidgets.HTML()
@@ -303,9 +285,6 @@ class Controls(ipywidgets.VBox):
         self.save = button("Save", "save the edit as a file")
         self.report = button("Save report", "save the report of the selected edit as an HTML page")
 
-        self.settings = row(self.layer, self.strength)
-        self.more.observe(lambda _: self._show_settings(), "value")
-        self._show_settings()
         self.show_heat(None)
         self.show(None, has_edit=False, file_name="")
         self.disable()
@@ -315,8 +294,7 @@ class Controls(ipywidgets.VBox):
                 self.material,
                 self.pair,
                 self.pair_message,
-                row(self.rewrite, self.stop, self.more),
-                self.settings,
+                row(self.rewrite, self.stop),
                 self.progress,
                 self.status,
                 self.message,
@@ -333,35 +311,20 @@ class Controls(ipywidgets.VBox):
         """The controls that are disabled before there is a session, and only then."""
         return (
             self.material,
-            self.layer,
-            self.strength,
             self.heat,
             self.failures,
-            self.more,
         )
 
     def fill(self, session: EditSession) -> None:
-        """Offer what a session has when its images are classified: its materials and layers."""
+        """Offer what a session has when its images are classified: its materials."""
         self.material.options = session.material_names
         self.material.value = session.material
-        self.layer.options = (AUTOMATIC, *session.layers)
-        self.layer.value = AUTOMATIC
-
-    @property
-    def selected_layer(self) -> str | None:
-        """The layer that a person has selected; None if it is selected for them."""
-        return None if self.layer.value == AUTOMATIC else self.layer.value
-
-    def _show_settings(self) -> None:
-        """Show the layer and the strength, or hide them."""
-        self.settings.layout.display = "" if self.more.value else "none"
 
     def enable(self) -> None:
         """Enable what needs the classified images only."""
         for control in self._inputs:
             control.disabled = False
-        for menu in (self.material, self.layer):
-            menu.send_state()  # a page that opened while they were filled may have missed their options
+        self.material.send_state()  # a page that opened while they were filled may have missed their options
         self.is_started = True
         self.show_search(None)
 
