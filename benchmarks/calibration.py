@@ -14,6 +14,7 @@ turns no more new images into its class than it does with its blocks shuffled.
 """
 
 import argparse
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ import edittools
 from edittools.edits import Edit
 from edittools.probing.jobs import run as run_jobs
 from edittools.selection import Assessment, repair
-from edittools.selection.checks import most_lost
+from edittools.selection.checks import accuracy_limit
 
 LAYERS = ("3", "6")
 CASES = 30
@@ -157,7 +158,7 @@ def probability_accepted(images: int, corrected: float, broken: float) -> float:
     """
     counts = np.arange(images + 1)
     probability_of_broken = binom.pmf(counts, images, broken)
-    fewest_corrected = counts - most_lost(images)
+    fewest_corrected = counts - floor(accuracy_limit(images) + 1e-9)
     enough_corrected = binom.sf(fewest_corrected - 1, images - counts, corrected / (1 - broken))
     return float(probability_of_broken @ enough_corrected)
 

@@ -226,7 +226,7 @@ def run_repair(options: argparse.Namespace) -> None:
     exemplar = load_exemplar(image, changed, mask, classifier)
     fix = repair_from_files(options.folder, classifier, exemplar, **folders, failures=options.failures, callback=_tell)
     paths = write_repair(fix, options.out, overwrite=True)  # what is there has been checked before
-    print(fix.summary())
+    print(fix.summary("shell"))
     _print_written(paths, started)
 
 
@@ -297,7 +297,7 @@ def run_apply(options: argparse.Namespace) -> None:
     out = _weights_path(options)
     from edittools.edits import Edit
     from edittools.models.load import load_classifier
-    from edittools.selection.verdict import DO_NOT_USE
+    from edittools.verdict import DO_NOT_USE
 
     edit = Edit.load(options.edit)
     if edit.verdict is not None and edit.verdict.startswith(DO_NOT_USE) and not options.anyway:

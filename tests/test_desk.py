@@ -25,10 +25,11 @@ from edittools.cut import Cut
 from edittools.edits import Change
 from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import Comparison, label_margins, predict
+from edittools.reports.words import verdict_words
 from edittools.selection.checks import cost_checks, gain_check, help_checks, retained_check
 from edittools.selection.effects import Effect
 from edittools.selection.splits import Splits
-from edittools.selection.verdict import COSTS, Check, verdict_of
+from edittools.verdict import Check, Kind
 from edittools.widgets import session as session_module
 from edittools.widgets.desk import (
     MARK_MESSAGE,
@@ -541,36 +542,31 @@ class Found:
 
     edit: object
     given: tuple
-    in_words: bool = False
-    not_compared: str = ""
     effects: dict = field(default_factory=dict)
-    finetuned_effects: dict = field(default_factory=dict)
-    splits: Splits = field(default_factory=lambda: Splits(torch.zeros(0)))
 
     @property
     def selection(self):
         return SimpleNamespace(candidate=SimpleNamespace(strength=0.5))
 
     @property
-    def checks(self):
-        return [check.for_a_reader if self.in_words else check for check in self.given]
-
-    @property
     def verdict(self):
-        return verdict_of(self.checks)
+        return self.words()
 
-    def summary(self):
-        return "\n".join([str(self.verdict), "Selected: layer conv2, p 0.03.", *map(str, self.checks)])
+    def words(self, audience="python"):
+        return verdict_words(self.given, audience)
+
+    def summary(self, audience="python"):
+        return "\n".join([str(self.words(audience)), "Selected: layer conv2, p 0.03."])
 
 
-def found(edit, checks=None, in_words=False):
+def found(edit, checks=None):
     """What `repair` returns for an edit that corrects 4 of 6 images; 15 of 25 retained images are broken."""
     if checks is None:
         checks = [
             gain_check(effect("xxxxxx", "....xx")),
             retained_check("retained images", effect("." * 25, "xxx" * 5 + "." * 10)),
         ]
-    return Found(edit, tuple(checks), in_words)
+    return Found(edit, tuple(checks))
 
 
 def instant_repair(tiny, report=lambda bar: None, checks=None):
@@ -587,12 +583,12 @@ def instant_repair(tiny, report=lambda bar: None, checks=None):
 
 
 def test_use_on_the_desk_names_each_cost_that_was_not_measured(desk, tiny, monkeypatch):
-    unknown = [Check(name, None, f"{name} is not known", line=COSTS) for name in ("one cost", "another cost")]
-    monkeypatch.setattr(session_module, "repair", instant_repair(tiny, checks=[Check("helps", True), *unknown]))
+    unknown = [Check(Kind.RETAINED, None), Check(Kind.OWN_CLASS, None, numbers={"classes": ["red"]})]
+    monkeypatch.setattr(session_module, "repair", instant_repair(tiny, checks=[HELPS, *unknown]))
     desk.find_best()
     desk.wait(60)
     verdict = desk.controls.verdict
-    assert verdict.word == "use" and "one cost is not known; another cost is not known" in verdict.text
+    assert verdict.word == "use" and "red" in verdict.text and "retained" in verdict.text
 
 
 def test_undo_after_a_search_goes_back_to_the_previous_edit(desk, tiny, monkeypatch):
@@ -602,8 +598,8 @@ def test_undo_after_a_search_goes_back_to_the_previous_edit(desk, tiny, monkeypa
     desk.wait(60)
     verdict = desk.controls.verdict
     assert desk.result.repair.edit is desk.edit and desk.edit.layers == ("conv2",)
-    assert (verdict.word, verdict.tone) == ("do not use", "bad") and "15 of 25" in verdict.text
-    assert "conv2" not in verdict.text and "conv2" in verdict.details and "4 of 6" not in verdict.text
+    assert (verdict.word, verdict.tone) == ("do not use", "bad") and "10 of 25" in verdict.text
+    assert "conv2" not in verdict.text and "conv2" in verdict.details
     assert desk.controls.message.text == SELECTED
     desk.controls.undo.click()
     assert desk.result is first and f"{verdict.word}: {verdict.text}" == first.verdict
@@ -649,32 +645,17 @@ def test_stop_keeps_the_first_edit_and_says_at_once_that_it_stops(desk, tiny, mo
     assert desk.controls.status.value == "another search" and not desk.controls.stop.disabled
 
 
-def test_verdict_names_what_the_edit_corrects_and_costs_in_its_sentence(tiny):
-    result = Result(None, torch.zeros(0), comparison("xx.", "x.."), None, None)
-    effects = {
-        "concept": effect("x" * 9 + "..", "." * 7 + "xx" + ".x"),
-        "clean": effect("..x.", "x..."),
-    }
-    own_class = Check("the own class is kept", False, "11 of 20 are correct", at_best="unclear", line=COSTS)
-    for checks in ([HELPS], [HELPS, own_class]):
-        shown = with_verdict(result, replace(found(None, checks, in_words=True), effects=effects))
-        assert "7 of 9" in shown.reason and "1 of 2" in shown.reason
-    assert "11 of 20" in shown.reason
-    shown = with_verdict(result, replace(found(None, [HELPS]), effects=effects))
-    assert "2 of 4" in shown.reason and "+0.00" in shown.reason
-
-
 @pytest.mark.parametrize(
     ("checks", "action"),
     [
         ([gain_check(effect("xxx", "..x"))], FIND),  # it may be chance
         (help_checks(None, [], "sample"), FIND),
-        ([HELPS, *cost_checks(Splits(torch.zeros(0)), {})], ""),
+        ([HELPS, *cost_checks(Splits(torch.zeros(0)), {}, "abc")], ""),
     ],
 )
 def test_next_step_is_in_words_of_the_desk(checks, action):
     result = Result(None, torch.zeros(0), comparison("xx.", "x.."), None, None)
-    result = with_verdict(result, found(None, checks, in_words=True))
+    result = with_verdict(result, found(None, checks))
     assert result.action == action and result.step
     assert not re.search(r"\w=", result.verdict + result.details)
 
@@ -703,9 +684,9 @@ def test_first_result_holds_what_is_corrected_and_broken_and_each_cost_once():
     result = described(Result(make_edit(), torch.zeros(0), images, retain, clean), can_select=True)
     assert "2 of 3" in result.reason and "1 of 2" in result.reason
     first, second, *_ = result.details.split("\n")
-    assert "400" in first and "+0.00" in first
-    assert "2 of 90" in second and "limit: 2" in second
-    assert "2 of 90" not in result.verdict and result.word == BETTER and result.action == SELECT
+    assert "400 → 400" in first
+    assert "90 → 88" in second and "limit: 2" in second
+    assert "90 → 88" not in result.verdict and result.word == BETTER and result.action == SELECT
 
 
 def make_edit():

@@ -28,7 +28,8 @@ from edittools.geometry import InputGeometry
 from edittools.images import LabelledImages, LazyImages
 from edittools.methods import METHODS
 from edittools.metrics import predict
-from edittools.selection import Check, finetuning, repair
+from edittools.reports.words import check_words
+from edittools.selection import Check, Kind, finetuning, repair
 from edittools.selection.finetuning import Finetuned
 from edittools.selection.select import select
 from edittools.stats import mcnemar
@@ -94,11 +95,11 @@ def test_table_and_summary_quote_what_was_measured(fix):
     draws = [draw.by_scene.corrected for draw in fix.random_directions]
     assert len(draws) == 3 and fix.table.loc["random direction", "corrected"] == pytest.approx(sum(draws) / 3)
     summary = fix.summary()
-    assert summary.startswith(str(fix.verdict))
+    assert summary.startswith(fix.verdict.word) and fix.verdict.gain in summary
     assert f"{concept.corrected} of {int(concept.before.sum())}" in summary
     for check in fix.checks:
-        assert check.figure in summary
-    assert "not compared" in fix.verdict.lines["instead"]
+        assert check_words(check).found in summary or check.holds is not False
+    assert not fix.verdict.instead
 
 
 def test_consistency_is_measured_on_hosts_that_select_nothing(classifier, fix):
@@ -165,7 +166,7 @@ def test_exemplars_under_one_name_make_one_edit_and_others_are_tried_alone(class
 def test_clean_frames_of_few_scenes_do_not_get_use(classifier):
     found = repair(classifier, **arguments(clean=frames_of(ordinary(20, 4), 20)))
     assert found.effects["clean"].scene_count == 20
-    assert found.verdict.word == "unclear" and "scenes" in found.verdict.lines["costs"]
+    assert found.verdict.word == "unclear" and "20 scenes" in " ".join(found.verdict.costs)
 
 
 # --- labels that select -----------------------------------------------------------------------------------------------
@@ -217,9 +218,10 @@ def test_reselected_edit_is_unclear_at_best_and_changes_less(fix):
 
 
 def test_check_of_ones_own_comes_first_and_counts(fix):
-    check = Check("a person has looked at it", False, "nobody has", "Look.", "do not use")
+    check = Check(Kind.LOOKED_AT, False, "do not use")
     found = fix.with_check(check)
-    assert found.checks[0] is check and found.verdict.word == "do not use" and found.verdict.advice == "Look."
+    assert found.checks[0] is check and found.verdict.word == "do not use"
+    assert found.verdict.next_step == check_words(check).remedy
     assert found.effects is fix.effects and fix.verdict.word == "use"
 
 
@@ -252,7 +254,7 @@ def of_nothing(fix):
 def test_fine_tuning_that_corrects_significantly_more_is_better(fix):
     weak = replace(fix.selection, edit=0.0 * fix.selection.edit)
     finetuned = replace(of_nothing(fix), edit=fix.selection.edit)
-    found = replace(fix, selection=weak, finetuned=finetuned, not_compared="")
+    found = replace(fix, selection=weak, finetuned=finetuned)
     assert found.verdict.word == "fine-tune instead"
     other = found.finetuned_effects["concept"].by_scene
     assert mcnemar(other.corrected, other.broken) < 0.05
@@ -280,7 +282,7 @@ def test_fine_tuning_is_compared_on_request(classifier, fix, few_steps):
     network = found.finetuned.edit.edited(classifier)
     after = predict(network, found.splits.clean).argmax(1)
     assert torch.equal(found.finetuned_effects["clean"].after, after)
-    assert "not compared" not in found.verdict.lines["instead"]
+    assert found.verdict.instead
 
 
 @pytest.mark.parametrize("error", [InterruptedError, KeyboardInterrupt])
@@ -296,23 +298,37 @@ def test_bar_that_raises_while_images_are_measured_leaves_the_assessment(classif
     assert replace(compared, progress=None).table.loc["fine-tuning", "corrected"] == 0
 
 
-def advice_about_costs(found):
-    """The advice of the checks of an edit after which all images are misclassified."""
-    spoiled = {name: replace(one, after=one.labels + 1) for name, one in found.effects.items()}
+def spoiled(found):
+    """An assessment of an edit after which all images are misclassified."""
     changed = replace(found)
-    vars(changed).update({"effects": spoiled, "_predicted": vars(found)["_predicted"]})
-    return " ".join(check.advice for check in changed.checks if check.line == "costs" and check.holds is False)
+    effects = {name: replace(one, after=one.labels + 1) for name, one in found.effects.items()}
+    vars(changed).update({"effects": effects, "_predicted": vars(found)["_predicted"]})
+    return changed
 
 
-def test_advice_of_a_cost_names_what_gives_a_weaker_edit(classifier, fix):
+def test_weaker_edit_is_advised_only_if_there_is_one(classifier, fix):
     """The exemplar's own prediction selects without images without the mark, so their weight changes nothing."""
     by_exemplar = repair(classifier, **arguments(layers=LAYERS, select_by="exemplar"))
-    assert by_exemplar.reselect(clean_weight=8).edit.digest == by_exemplar.edit.digest
-    assert "0.5 * fix.edit" in advice_about_costs(by_exemplar)
-    assert "reselect" not in advice_about_costs(by_exemplar)
-    assert "reselect" in advice_about_costs(fix)
-    in_words = advice_about_costs(replace(fix, in_words=True))
-    assert "strength" in in_words and "fix." not in in_words
+    assert by_exemplar.weaker is None
+    scores = fix.selection.scores
+    is_selected = torch.tensor([one is fix.selection.candidate for one in scores.candidates])
+    changes_more = replace(scores, clean=scores.clean + 0.01 * is_selected[:, None])
+    strong = replace(fix, selection=replace(fix.selection, scores=changes_more))
+    assert strong.reselect(strong.weaker).selection.edit.digest != strong.selection.edit.digest
+    assert strong.verdict.word  # measures it
+    checks = spoiled(strong).checks
+    for audience, name in (("python", f"clean_weight={strong.weaker:g}"), ("desk", "weaker edit")):
+        [cost] = [check for check in checks if check.kind == Kind.ACCURACY]
+        [selection] = [check for check in checks if check.kind == Kind.OBJECTIVE]
+        words = check_words(cost, audience, selection)
+        assert name in words.remedy and words.action == "weaker edit"
+    assert by_exemplar.verdict.word
+    assert spoiled(by_exemplar).words("desk").next_action != "weaker edit"
+
+
+def test_fine_tuning_that_needs_hosts_is_refused(classifier):
+    with pytest.raises(ValueError, match="finetuning"):
+        repair(classifier, **arguments(select_by="exemplar", finetuning=True))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

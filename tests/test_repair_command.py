@@ -14,7 +14,6 @@ from edittools.auditing.from_files import load_exemplar, repair_from_files, writ
 from edittools.cli import main
 from edittools.folders import read_folder
 from edittools.images import LazyImages
-from edittools.selection.verdict import Verdict
 from edittools_course.miniworld.scenes import scenes
 
 VEHICLES = ("car", "van", "bus", "truck")
@@ -86,7 +85,7 @@ def fix(files):
 def with_verdict(fix, word):
     """Return the assessment with another verdict."""
     changed = replace(fix)
-    vars(changed)["verdict"] = Verdict(word, "3 of 7", checks=fix.checks)
+    vars(changed)["verdict"] = replace(fix.verdict, word=word)
     return changed
 
 

@@ -26,9 +26,10 @@ from edittools.reports import (
     shade,
 )
 from edittools.reports.axis import Axis
-from edittools.selection import Check, repair
+from edittools.reports.words import CheckWords
+from edittools.selection import repair
 from edittools.selection.finetuning import Finetuned
-from edittools.selection.verdict import WORDS
+from edittools.verdict import WORDS
 
 EVIL = "</style></script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">\"'"
 
@@ -82,10 +83,8 @@ def page_of(text, count=3):
         title=text,
         subtitle=text,
         word="unclear",
-        reason=text,
-        advice=text,
-        lines=[(text, text)],
-        checks=[Check(text, False, text, text), Check(text, None, text, text)],
+        sentences=[text],
+        checks=[("fail", CheckWords(text, text, text)), ("not known", CheckWords(text, text, text))],
         exemplars=[Figure(picture, text)],
         looked_at=[Figure(picture, text)],
         looked_at_head=text,
@@ -120,7 +119,7 @@ def test_render_escapes_every_text():
 
 
 def test_render_leaves_out_empty_parts():
-    texts = "".join(Elements(render(Page("a", "b", "do not use", "c"))).texts)
+    texts = "".join(Elements(render(Page("a", "b", "do not use", ["c"]))).texts)
     assert "do not use" in texts and "Checks" not in texts and "Repeat it" not in texts
 
 
@@ -249,11 +248,11 @@ def test_report_shows_the_images_that_an_edit_breaks(repaired):
     assert states_of(page)[30:] == ["broken"] * 3
 
 
-def test_report_has_the_three_lines_of_the_verdict(repaired):
+def test_report_says_all_of_the_verdict(repaired):
     texts = Elements(render(repaired.page())).texts
-    assert list(repaired.verdict.lines) == ["helps", "costs", "instead"]
-    for name, line in repaired.verdict.lines.items():
-        assert name in texts and repaired.report_data()["verdict"][name] == line
+    words = repaired.words("page")
+    assert words.gain in texts and words.next_step in texts and set(words.costs) <= {*texts}
+    assert repaired.report_data()["verdict"] == {"word": words.word, "text": str(words)}
 
 
 def test_report_has_a_row_for_each_method_with_a_dash_for_what_was_not_measured(repaired):
@@ -271,7 +270,7 @@ def test_report_has_a_row_for_each_method_with_a_dash_for_what_was_not_measured(
 
 @pytest.mark.parametrize("word", WORDS)
 def test_each_word_of_a_verdict_has_its_colors(word):
-    html = render(Page("a", "b", word, "c"))
+    html = render(Page("a", "b", word, ["c"]))
     name = word.replace(" ", "-")
     [classes] = [one["class"] for _, one in Elements(html).elements if one.get("class", "").startswith("verdict")]
     assert classes.split() == ["verdict", name] and f".{name} .word" in html

@@ -24,8 +24,9 @@ from edittools.cut import Cut
 from edittools.images import LabelledImages
 from edittools.locate import Box
 from edittools.probing.evidence import evidence_of_keys
+from edittools.reports.words import check_words, verdict_words
 from edittools.scenes import first_of_each, scenes_of
-from edittools.selection.verdict import Check, verdict_of
+from edittools.verdict import Check, Kind, word_of
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,7 @@ def test_confirm_by_few_new_photos_or_frames_of_few_scenes_is_too_few(others, co
     few = contact_sheet(colors(), data.subset(numbers), progress=None)
     confirmation = confirm(colors(), few, few.of_class(0)[0], progress=None)
     assert 1 <= confirmation.hosts <= 2 and confirmation.sources >= LEAST_SOURCES
-    assert not confirmation.is_confirmed and "too few" in confirmation.describe("car")
+    assert not confirmation.is_confirmed and not confirmation.is_enough
 
 
 def test_shuffled_keeps_the_pixels():
@@ -284,7 +285,7 @@ def test_audit_folder_repairs_the_mark_of_a_window(repaired):
     assert numbers_of(concept.names) == {number for number in range(PER_CLASS, 3 * PER_CLASS) if is_tagged[number]}
     assert repaired.fix.effects["concept"].comparison.corrected > 10
     statuses = [check.status for check in repaired.fix.checks[:2]]
-    assert statuses == ["pass", "not measured"] and repaired.fix.verdict.word != "use"
+    assert statuses == ["pass", "not known"] and repaired.fix.verdict.word != "use"
 
 
 def test_audit_folder_mark_photos_of_the_exemplar_are_in_no_set(repaired):
@@ -338,18 +339,18 @@ def test_audit_folder_mark_with_checked_places(tagged_folder, to_repair, repaire
     ],
 )
 def test_confirmation_check_allows_at_most_unclear(repaired, confirmation):
-    others = [Check("it corrects", True, "16 of 24", at_best="unclear")]
+    others = [Check(Kind.GAIN, True)]
     check = confirmation_check(replace(repaired.mark, confirmation=confirmation), "car")
-    assert verdict_of([check, *others]).word == "unclear" and "not confirmed" in check.figure
-    assert verdict_of([confirmation_check(repaired.mark, "car"), *others]).word == "use"
+    assert word_of([check, *others]) == "unclear" and check_words(check).found
+    assert word_of([confirmation_check(repaired.mark, "car"), *others]) == "use"
 
 
 def test_places_check_unless_checked_allows_at_most_unclear():
-    others = [Check("it corrects", True, "16 of 24", at_best="unclear"), Check("the search is complete", True)]
-    verdict = verdict_of([places_check(False), *others])
-    assert verdict.word == "unclear" and "--masks-checked" in verdict.advice
-    assert verdict_of([places_check(True), *others]).word == "use"
-    assert verdict_of([places_check(False), Check("it is safe", False, at_best="do not use")]).word == "do not use"
+    others = [Check(Kind.RANDOM, True)]
+    words = verdict_words([places_check(False), *others], "shell")
+    assert words.word == "unclear" and "--masks-checked" in words.next_step
+    assert word_of([places_check(True), *others]) == "use"
+    assert word_of([places_check(False), Check(Kind.OBJECTIVE, False, at_best="do not use")]) == "do not use"
 
 
 def test_find_mark_does_not_depend_on_predictions(repaired):

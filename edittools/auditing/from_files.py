@@ -19,7 +19,7 @@ from edittools.reports import report_paths, save_report
 from edittools.selection.assessment import Assessment
 from edittools.selection.repair import repair
 from edittools.selection.splits import FAILURES, SAMPLE
-from edittools.selection.verdict import DO_NOT_USE
+from edittools.verdict import DO_NOT_USE
 
 TITLE = "A repair of {classifier}"
 """The heading of the report."""

@@ -15,13 +15,13 @@ from tqdm.auto import tqdm
 from edittools._progress import Progress
 from edittools.auditing.finding import Finding, are_sources, names_of, read_without
 from edittools.auditing.sheet import LEAST_RECURRING, ContactSheet, Window, WindowGroup
-from edittools.auditing.windows import Confirmation, confirm, key_layer
+from edittools.auditing.windows import LEAST_HOSTS, LEAST_SOURCES, Confirmation, confirm, key_layer
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.locate import Box, find_alike
 from edittools.metrics import misclassified, predict, predicted_classes
-from edittools.selection.verdict import UNCLEAR, Check
+from edittools.verdict import UNCLEAR, Check, Kind
 
 HOSTS_TRIED = 48
 """The number of photos into which a mark is pasted to find one that becomes its class."""
@@ -218,13 +218,10 @@ def _check_others(mark: Mark, concept: LabelledImages, classifier: Classifier, u
 
 def confirmation_check(mark: Mark, class_name: str) -> Check:
     """Check that the mark carries its class, and not just its colors and textures; see `confirm`."""
+    confirmation = mark.confirmation
+    numbers = {**vars(confirmation), "class": class_name, "fewest_sources": LEAST_SOURCES, "fewest_hosts": LEAST_HOSTS}
     return Check(
-        "the mark carries the class on new photos",
-        mark.confirmation.is_confirmed if mark.confirmation.is_enough else None,
-        mark.confirmation.describe(class_name),
-        f"Add photos of {class_name!r} that show the mark, or pick another window: its colors and textures alone may "
-        "carry the class.",
-        UNCLEAR,
+        Kind.CONFIRMED, confirmation.is_confirmed if confirmation.is_enough else None, UNCLEAR, numbers=numbers
     )
 
 
@@ -236,11 +233,4 @@ def places_check(checked: bool) -> Check:
     Args:
         checked: whether the caller says so.
     """
-    return Check(
-        "the photos with the mark were checked",
-        checked or None,
-        "the caller says that they show the mark" if checked else "no person has looked at the photos with the mark",
-        "Look at the outlined photos: does each show the mark? If so, audit again with --masks-checked "
-        "(masks_checked=True); if not, mark it in a photo, and repair it with edittools repair or edittools desk.",
-        UNCLEAR,
-    )
+    return Check(Kind.LOOKED_AT, checked or None, UNCLEAR)

@@ -10,13 +10,14 @@ from typing import Any
 import pandas as pd
 
 from edittools._caching import atomic_path, digest_tensors
-from edittools.auditing.marks import Mark
+from edittools.auditing.marks import Mark, confirmation_check
 from edittools.auditing.results_folder import EDIT, REPORT, SHEET, WINDOWS, check_out, results_in
 from edittools.auditing.sheet import NOT_SEEN, ContactSheet, describe
 from edittools.auditing.sheet_file import save_sheet
 from edittools.classifiers import Classifier
 from edittools.images import LabelledImages, in_batches
 from edittools.reports import Figure, Page, data_uri, package_versions, plain, report_paths, save_report
+from edittools.reports.words import PAGE, check_words
 from edittools.selection.assessment import Assessment
 
 LOOK = "look at the windows"
@@ -82,7 +83,7 @@ class Audit:
             lines += self.sheet.findings()
         lines += ["", *self.findings()]
         if self.fix is not None:
-            lines += ["", self.fix.summary()]
+            lines += ["", self.fix.summary(PAGE)]
         return "\n".join(lines)
 
     def findings(self) -> list[str]:
@@ -103,13 +104,13 @@ class Audit:
         """Describe the windows that a person picked, their test, and the photos in which the mark was found."""
         group = self.mark.group
         name = self.data.classes[group.label]
-        confirmation = self.mark.confirmation.describe(name)
+        confirmation = check_words(confirmation_check(self.mark, name), PAGE).found
         labels = self.data.labels[[window.photo for window in self.mark.windows]]
         own = int((labels == group.label).sum())
         return [
             f"Window {self.mark.number} of {name!r} does not belong to the class, as a person says: "
             f"{describe(group, self.sheet.photos[group.label])}.",
-            f"Is it the mark? {confirmation[:1].upper()}{confirmation[1:]}.",
+            f"Does it carry the class? {confirmation}",
             f"The mark was found in {own} photos of {name!r} and in {len(labels) - own} photos of other classes.",
         ]
 
@@ -153,12 +154,13 @@ class Audit:
         All values have types of JSON; what was not measured is None, and so is `repair`, the data of the report of
         `repair`, if nothing was repaired.
         """
+        word, sentences = heading(self)
         images = {"count": len(self.data), "digest": digest_tensors(in_batches(self.data))[:16]}
         data = {
             "title": audit_title(self),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "model": str(self.classifier),
-            "verdict": verdict_data(self),
+            "verdict": {"word": word, "text": " ".join(sentences)},
             "windows": [] if self.sheet is None else self.sheet.table.to_dict("records"),
             "windows_note": NOT_SEEN,
             "mark": None if self.mark is None else self._mark_data(),
@@ -212,18 +214,14 @@ def audit_title(audit: Audit) -> str:
     return f"Audit of {len(audit.data)} images"
 
 
-def verdict_data(audit: Audit) -> dict[str, str]:
-    """Return the word, the reason and the advice at the top of a report: the verdict, or why there is none."""
+def heading(audit: Audit) -> tuple[str, list[str]]:
+    """Return the word at the top of a report, and the sentences below it: the verdict, or why there is none."""
     if audit.fix is not None:
-        verdict = audit.fix.verdict
-        return {"word": verdict.word, "reason": verdict.reason, "advice": verdict.advice}
+        words = audit.fix.words(PAGE)
+        return words.word, words.sentences
     if audit.mark is not None:
-        return {"word": NOT_REPAIRED, "reason": audit.note.rstrip("."), "advice": ""}
-    return {
-        "word": LOOK,
-        "reason": "a person says which of them does not belong to its class",
-        "advice": IF_ONE_IS_ODD,
-    }
+        return NOT_REPAIRED, [audit.note]
+    return LOOK, ["A person says which of them does not belong to its class.", IF_ONE_IS_ODD]
 
 
 def audit_page(audit: Audit) -> Page:
@@ -238,10 +236,12 @@ def audit_page(audit: Audit) -> Page:
         content |= {"looked_at": photos, "looked_at_head": FOUND_HEAD, "looked_at_note": note}
     if audit.fix is not None:
         return replace(audit.fix.page(audit_title(audit)), **content)
+    word, sentences = heading(audit)
     return Page(
         title=audit_title(audit),
         subtitle=str(audit.classifier),
-        **verdict_data(audit),
+        word=word,
+        sentences=sentences,
         exemplars=[] if audit.mark is None else _exemplar_of_mark(audit.mark),
         created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         **content,

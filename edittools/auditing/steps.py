@@ -17,7 +17,7 @@ from edittools.folders import image_files, read_folder
 from edittools.images import LabelledImages
 from edittools.scenes import first_of_each, scenes_of
 from edittools.selection.repair import repair
-from edittools.selection.verdict import Check
+from edittools.verdict import Check
 
 LEAST_AUDITED = 5
 """Fewer images are not audited."""

@@ -514,20 +514,6 @@ class Confirmation:
         """Whether there are enough photos and the p-value is small enough."""
         return self.is_enough and self.p <= SIGNIFICANCE
 
-    def describe(self, class_name: str) -> str:
-        """Say what the test found, as a clause without a period."""
-        if not self.is_enough:
-            return (
-                f"not confirmed, too few photos: {self.sources} other photos of {class_name!r} show the mark (it takes "
-                f"{LEAST_SOURCES}), and it was pasted into {self.hosts} new photos of different scenes (it takes "
-                f"{LEAST_HOSTS})"
-            )
-        figure = (
-            f"from {self.sources} other photos, the mark turns {self.share:.0%} of {self.hosts} photos into "
-            f"{class_name!r}, and {self.shuffled_share:.0%} with its blocks shuffled (p {self.p:.2g})"
-        )
-        return f"confirmed: {figure}" if self.is_confirmed else f"not confirmed: {figure}"
-
 
 def confirm(
     classifier: Classifier, sheet: ContactSheet, group: WindowGroup, seed: int = 0, progress: Progress | None = tqdm

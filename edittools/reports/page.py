@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edittools._caching import atomic_path
 from edittools.metrics import SIGNS
 from edittools.reports.axis import Axis
+from edittools.reports.words import CheckWords
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -117,10 +118,8 @@ class Page:
         title: the heading.
         subtitle: the classifier and the edit, in a few words.
         word: the verdict, "use", "unclear" or "do not use"; in an audit without a repair, another short heading.
-        reason: the reason for the verdict; may be empty.
-        advice: what to do next; may be empty.
-        lines: what an edit helps, what it costs, and what could be done instead: name and text of each line.
-        checks: the checklist, each check with `name`, `status`, `figure` and `advice`.
+        sentences: what it corrects, what it costs, and what to do next.
+        checks: the checklist, the status and the words of each check.
         exemplars: pictures of x, x' and the mask.
         looked_at: images that a person should look at; an audit shows them and the exemplar above the verdict.
         looked_at_head: the heading above them.
@@ -147,10 +146,8 @@ class Page:
     title: str
     subtitle: str
     word: str
-    reason: str
-    advice: str = ""
-    lines: Sequence[tuple[str, str]] = ()
-    checks: Sequence[Any] = ()
+    sentences: Sequence[str] = ()
+    checks: Sequence[tuple[str, CheckWords]] = ()
     exemplars: Sequence[Figure] = ()
     looked_at: Sequence[Figure] = field(default=(), repr=False)
     looked_at_head: str = ""
@@ -218,15 +215,8 @@ def _environment() -> "Environment":
     environment.globals["place"] = _place
     environment.globals["axis_of"] = _axis_of
     environment.globals["signs"] = SIGNS
-    environment.filters["sentence"] = _sentence
     environment.filters["minus"] = with_minus_signs
     return environment
-
-
-def _sentence(text: str) -> str:
-    """Capitalize the first letter of a text, unless it is a symbol such as x', and add a period."""
-    first = text[:1] if text[1:2] in ("'", " ") else text[:1].upper()
-    return with_minus_signs(f"{first}{text[1:]}.")
 
 
 def with_minus_signs(text: str) -> str:

@@ -10,19 +10,20 @@ from edittools.selection.repair import repair
 from edittools.selection.scores import Candidate, Scores
 from edittools.selection.select import Selection, select_edit
 from edittools.selection.splits import Splits, check_disjoint, label_by_prediction
-from edittools.selection.verdict import Check, Verdict
+from edittools.verdict import Check, Cost, Kind
 
 __all__ = [
     "Assessment",
     "CachedActivations",
     "Candidate",
     "Check",
+    "Cost",
     "Effect",
     "Hosts",
+    "Kind",
     "Scores",
     "Selection",
     "Splits",
-    "Verdict",
     "cache_activations",
     "candidate_layers",
     "check_disjoint",

@@ -25,17 +25,17 @@ from edittools.images import Images
 from edittools.methods import METHODS, RANDOM
 from edittools.metrics import Comparison, predict
 from edittools.reports import Page, package_versions, plain, report_paths, save_report
+from edittools.reports.words import PAGE, PYTHON, VerdictWords, check_words, verdict_words
 from edittools.selection.checks import (
     MAX_ACCURACY_DROP,
     MAX_OWN_DROP,
     MAX_RETAINED_BROKEN,
-    WEAKER,
-    WEAKER_BY_EXEMPLAR,
     cost_checks,
     exemplar_checks,
     help_checks,
     images_checks,
     instead_check,
+    names_of,
     objective_check,
     own_hosts_check,
 )
@@ -45,12 +45,15 @@ from edittools.selection.page import make_page
 from edittools.selection.scores import CLEAN_WEIGHT
 from edittools.selection.select import Selection
 from edittools.selection.splits import Splits, stratified_folds
-from edittools.selection.verdict import UNCLEAR, Check, Verdict, verdict_of
 from edittools.site import LayerReference, site_at
 from edittools.stats import wilson
+from edittools.verdict import COSTS, UNCLEAR, Check, Kind
 
 SELECTED = "selected"
 """The name of the row of the selected edit in the table of an assessment."""
+
+HEAVIER = (4, 16, 64, 256)
+"""The factors of the weight of the images without the mark that are tried for a weaker edit."""
 
 DRAWS = 3
 """The number of draws of random directions with default settings, whose mean an edit has to surpass."""
@@ -65,11 +68,9 @@ class Assessment:
         selection: the selection.
         splits: the image sets.
         finetuned: the network that was fine-tuned on request; None without one.
-        not_compared: which fine-tuning was not compared, and why, as a clause; may be empty.
         is_reselected: whether the edit was selected again after labels had judged another one.
         clean_weight: the weight of the images without the mark, see `Scores.objective`.
         own_checks: checks that come before all others.
-        in_words: whether advice is for a reader who writes no code, as on the desk.
         progress: a class like `tqdm.tqdm`, for bars. Images are measured when that is asked for.
     """
 
@@ -77,11 +78,9 @@ class Assessment:
     selection: Selection = field(repr=False)
     splits: Splits = field(repr=False)
     finetuned: Finetuned | None = field(default=None, repr=False)
-    not_compared: str = field(default="", repr=False)
     is_reselected: bool = False
     clean_weight: float = field(default=CLEAN_WEIGHT, repr=False)
     own_checks: tuple[Check, ...] = field(default=(), repr=False)
-    in_words: bool = False
     progress: Progress | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
@@ -287,37 +286,56 @@ class Assessment:
 
     @cached_property
     def checks(self) -> tuple[Check, ...]:
-        """The checklist: each check with its status, "pass", "fail" or "not measured", its figure and advice."""
+        """The checklist, in numbers; `edittools.reports.words` says what they mean."""
+        classes = self.classifier.classes
+        own_classes = names_of(self.splits.own_classes, classes)
         scores = self.selection.scores
         selected = list(scores.candidates).index(self.selection.candidate)
-        before = scores.objective_before()
         after = float(scores.objective(self.clean_weight)[selected])
         checks = [*self.own_checks, *exemplar_checks(self.classifier, self.exemplars)]
         checks += images_checks(self.classifier, self.splits, self.effects)
-        checks.append(objective_check(before, after))
+        checks.append(objective_check(scores.objective_before(), after, self.weaker))
         if self.is_reselected:
-            figure = "the edit was selected again after the same labels had judged another one"
-            checks.append(Check("the labels judge one edit", False, figure, "Pass other labeled images.", UNCLEAR))
+            checks.append(Check(Kind.ONE_EDIT, False, UNCLEAR))
         checks += help_checks(self.effects.get("concept"), self.random_directions, self.splits.source)
-        weaker = WEAKER if self.selection.hosts is not None else WEAKER_BY_EXEMPLAR
-        checks += cost_checks(self.splits, self.effects, weaker)
-        checks.append(own_hosts_check(self.own_hosts, weaker))
-        checks.append(instead_check(self.splits, self.effects, self.finetuned_effects, self.not_compared))
-        return tuple(check.for_a_reader if self.in_words else check for check in checks)
+        checks += cost_checks(self.splits, self.effects, classes)
+        checks.append(own_hosts_check(self.own_hosts, own_classes))
+        checks.append(instead_check(self.splits, self.effects, self.finetuned_effects, classes))
+        return tuple(checks)
+
+    @property
+    def weaker(self) -> float | None:
+        """The weight of the images without the mark with which `reselect` gives another edit; None if none does."""
+        for factor in HEAVIER:
+            weight = factor * max(self.clean_weight, CLEAN_WEIGHT)
+            if self.selection.scores.best(weight) is not self.selection.candidate:
+                return weight
+        return None
 
     @cached_property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> VerdictWords:
         """Whether to use the edit, why, and what to do next: "use", "unclear", "do not use", "fine-tune instead"."""
-        return verdict_of(self.checks)
+        return self.words()
 
-    def summary(self) -> str:
-        """Return the verdict, what helps, what it costs, and what else could be done; then the edit, and the checks."""
-        lines = [str(self.verdict)]
-        lines += [f"{name}: {text}." for name, text in self.verdict.lines.items()]
+    def words(self, audience: str = PYTHON) -> VerdictWords:
+        """Return the verdict in words for a reader, one of `edittools.reports.words.AUDIENCES`."""
+        return verdict_words(self.checks, audience)
+
+    def summary(self, audience: str = PYTHON) -> str:
+        """Return the verdict with what helps and what it costs; then the edit, and the other checks.
+
+        Args:
+            audience: for whom, one of `edittools.reports.words.AUDIENCES`.
+        """
+        words = self.words(audience)
+        lines = [f"{words.word}.", *words.sentences]
         scores = self.selection.scores
         lines.append(f"Selected: {self.selection.candidate}; the best of {len(scores):,} candidates.")
         lines += self._consistency_lines()
-        lines += [str(check) for check in self.checks if not check.line]
+        for check in self.checks:
+            if check.kind not in (Kind.GAIN, Kind.FINETUNING, *COSTS):
+                said = check_words(check, audience)
+                lines.append(f"{check.status}: {said.title}. {said.found}".rstrip())
         return "\n".join(lines)
 
     def _consistency_lines(self) -> list[str]:
@@ -365,8 +383,6 @@ class Assessment:
 
         All values have types of JSON; what was not measured is None.
         """
-        verdict = self.verdict
-        names = ("name", "status", "figure", "advice", "at_best", "line")
         splits = self.splits
         images = {}
         for name, data in splits.labeled.items():
@@ -377,8 +393,8 @@ class Assessment:
             "title": title,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "model": str(self.classifier),
-            "verdict": {"word": verdict.word, "reason": verdict.reason, "advice": verdict.advice, **verdict.lines},
-            "checks": [{name: getattr(check, name) for name in names} for check in verdict.checks],
+            "verdict": {"word": self.verdict.word, "text": str(self.words(PAGE))},
+            "checks": [check.row() for check in self.checks],
             "selected": dict(self.selection.candidate.params),
             "selected_by": self.selection.selected_by,
             "candidates": len(self.selection.scores),
@@ -403,5 +419,5 @@ class Assessment:
         """Collect the content of the report, with a heading."""
         members = all_exemplars(self.exemplars)
         return make_page(
-            title, self.classifier, self.selection, members, self.splits, self.effects, self.table, self.verdict
+            title, self.classifier, self.selection, members, self.splits, self.effects, self.table, self.checks
         )

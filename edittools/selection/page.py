@@ -13,10 +13,11 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict, state_of
 from edittools.reports import Bar, Card, Figure, Page, data_uri, package_versions, shade
+from edittools.reports.words import PAGE, check_words, verdict_words
 from edittools.selection.effects import Effect
 from edittools.selection.select import Selection
 from edittools.selection.splits import Splits
-from edittools.selection.verdict import Verdict
+from edittools.verdict import Check
 
 MOST_CARDS = 60
 """The largest number of images with the concept that a report shows."""
@@ -49,13 +50,14 @@ def make_page(
     splits: Splits,
     effects: Mapping[str, Effect],
     table: pd.DataFrame,
-    verdict: Verdict,
+    checks: Sequence[Check],
 ) -> Page:
     """Collect the content of a report.
 
     Args:
         title: the heading of the page; by default, it names the network.
     """
+    words = verdict_words(checks, PAGE)
     edit = selection.edit
     cards: list[Card] = []
     cards_note = "No labeled images with the concept were given."
@@ -67,11 +69,9 @@ def make_page(
     return Page(
         title=title or f"An edit of {type(classifier.model).__name__}",
         subtitle=f"{classifier}: edit in {selection.candidate}.",
-        word=verdict.word,
-        reason=verdict.reason,
-        advice=verdict.advice,
-        lines=list(verdict.lines.items()),
-        checks=verdict.checks,
+        word=words.word,
+        sentences=words.sentences,
+        checks=[(check.status, check_words(check, PAGE)) for check in checks],
         exemplars=_exemplars(classifier, edit, exemplars),
         maps=_maps(classifier, edit, exemplars[0], splits.concept),
         map_note="Bright is where the edit changes the output of the layer, relative to the largest change in x'.",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from tqdm.auto import tqdm
 
-from edittools._checks import one_of, warn
+from edittools._checks import one_of
 from edittools._inference import refuse_inference_mode
 from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_classifier
@@ -76,7 +76,8 @@ def repair(
         TypeError: if a set of images is of another type, or if `images` has labels.
         ValueError: if images or exemplars do not have the size of the classifier's input, if a label is not one of the
             classifier's classes, if two sets share an image (only x of an exemplar may be among the images with the
-            concept), if there are too few ordinary images, or if labels should select and there are none.
+            concept), if there are too few ordinary images, if labels should select and there are none, or
+            if the network should be fine-tuned and the exemplar selects.
 
     Warns:
         UserWarning: if a set holds an image more than once (it is used once), if two sets show the same scenes, and for
@@ -87,6 +88,8 @@ def repair(
     named = named_exemplars(exemplars, check_classifier(classifier))
     one_of(select_by, SELECTORS, "select_by")
     one_of(where, PLACES, "where")
+    if finetuning and select_by == EXEMPLAR:
+        raise ValueError("finetuning=True needs ordinary images with the mark, so pass select_by='hosts' or 'labels'")
     names = check_layers(classifier, layers)
     splits = Splits.of(classifier, all_exemplars(named), images, concept, clean, retain, source)
     if select_by == LABELS and splits.concept is None:
@@ -104,18 +107,12 @@ def repair(
         concept=splits.joined_concept if select_by == LABELS else None,
     )
     finetuned = None
-    not_compared = "fine-tuning was not compared; pass finetuning=True to compare it"
-    if finetuning and select_by == EXEMPLAR:
-        not_compared = "fine-tuning was not compared, since it needs hosts: pass select_by='hosts'"
-        warn(not_compared)
-    elif finetuning:
+    if finetuning:
         finetuned = finetune_without_labels(classifier, selection, where=where, seed=seed, progress=progress)
-        not_compared = ""
     return Assessment(
         copied(classifier),  # images are measured later, whatever happens to the classifier
         selection,
         splits,
         finetuned,
-        not_compared,
         progress=progress,
     )

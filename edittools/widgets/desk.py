@@ -33,13 +33,14 @@ from torch.nn.functional import interpolate
 from edittools.classifiers import Classifier, check_classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
+from edittools.reports.words import FIND
 from edittools.selection.splits import FAILURES, SAMPLE
 from edittools.widgets import desk_panel as panel
 from edittools.widgets.drawing import image_grid, titles_and_states
 from edittools.widgets.editor import MaskEditor, strongest_heat
 from edittools.widgets.image_sets import ImageSource, check_source, counted
 from edittools.widgets.pixels import StaticFigure, plain_text
-from edittools.widgets.result import FIND, SELECT, Result
+from edittools.widgets.result import SELECT, Result
 from edittools.widgets.session import EditSession, Sighting, describe_checked
 
 MAX_IMAGES = 60

@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from edittools.images import resized
 from edittools.metrics import SIGNS, state_of
-from edittools.selection.verdict import DO_NOT_USE, USE
+from edittools.reports.words import FIND
+from edittools.verdict import DO_NOT_USE, USE
 from edittools.widgets.pixels import to_base64, to_jpeg, to_pixels, to_png
-from edittools.widgets.result import BETTER, FIND, NO_BETTER, SELECT, TOO_COSTLY, Result, sentence
+from edittools.widgets.result import BETTER, NO_BETTER, SELECT, TOO_COSTLY, Result
 from edittools.widgets.session import NO_LABEL, EditSession
 
 HELD_OUT = "Selected edit"
@@ -387,7 +388,7 @@ class Controls(ipywidgets.VBox):
         else:
             self.title_text = HELD_OUT if result.repair is not None else NOT_HELD_OUT
             self.title.value = f"<h4>{self.title_text}</h4>"
-            text = "\n".join(line for line in (sentence(result.reason), result.step) if line)
+            text = "\n".join(line for line in (result.reason, result.step) if line)
             self.verdict.show(text, details=result.details, word=result.word, tone=TONES.get(result.word, ""))
             self.next_step.layout.display = "" if result.action else "none"
             self.next_step.description, self.next_step.tooltip = NEXT_STEPS.get(result.action, ("", ""))

@@ -8,17 +8,12 @@ from torch import Tensor
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison
-from edittools.selection import Assessment, Check, Verdict
-from edittools.selection.checks import (
-    accuracy_check,
-    breaks_too_many,
-    describe_effect,
-    loses_too_much,
-    retained_check,
-)
+from edittools.reports.words import DESK, FIND, check_words, describe_counts
+from edittools.selection import Assessment
+from edittools.selection.checks import accuracy_check, retained_check
 from edittools.selection.effects import Effect
 from edittools.selection.splits import RETAINED
-from edittools.selection.verdict import COSTS, HELPS, INSTEAD, UNCLEAR, USE, costs_not_measured
+from edittools.verdict import Check
 
 MEASURING = "The cost on other images is being measured …"
 """The next step before the clean and retained images are measured."""
@@ -26,8 +21,8 @@ MEASURING = "The cost on other images is being measured …"
 BETTER, NO_BETTER, TOO_COSTLY = "promising", "no improvement", "too costly"
 """The words for an edit that was made from the exemplar, on images on which settings are tried."""
 
-SELECT, FIND = "select an edit", "find it elsewhere"
-"""The next steps that a button takes."""
+SELECT = "select an edit"
+"""A next step that a button takes, next to those of `edittools.reports.words`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +36,9 @@ class Result:
         retain: what it does to the retained images; None if there are none.
         clean: what it does to the clean images on which accuracy is measured; None if there are none.
         word: what to think of the edit: the word of a verdict, or `BETTER`, `NO_BETTER`, or `TOO_COSTLY`.
-        reason: why, as a clause without a period: what it corrects, and what it costs.
+        reason: why: what it corrects, and what it costs, in sentences.
         step: what to do next, a sentence; may be empty.
-        action: which button takes this step, `SELECT` or `FIND`; empty for none.
+        action: which button takes this step, `SELECT` or one of `ACTIONS`; empty for none.
         details: everything else, one sentence per line.
         repair: the assessment of the edit, or the verdict of an earlier session on it, if ordinary images selected it.
         data: the images and labels that it was computed with.
@@ -67,17 +62,12 @@ class Result:
     @property
     def verdict(self) -> str:
         """The word and the reason; the next step has a line of its own."""
-        lines = [f"{self.word}: {sentence(self.reason)}", self.step]
+        lines = [f"{self.word}: {self.reason}", self.step]
         return "\n".join(line for line in lines if line)
 
 
 Preview = Callable[[Result], None]
 """Takes a result whose clean and retained images are not measured yet."""
-
-
-def sentence(clause: str) -> str:
-    """Capitalize a clause, and add a period."""
-    return f"{clause[:1].upper()}{clause[1:]}."
 
 
 def describe(edit: Edit) -> str:
@@ -101,17 +91,8 @@ def described(result: Result, can_select: bool) -> Result:
         result: the result of the edit.
         can_select: whether an edit can be selected next.
     """
-    checks = []
-    unknown = []
-    if result.clean is None:
-        unknown.append("clean")
-    else:
-        checks.append(accuracy_check(result.clean))
-    if result.retain is None:
-        unknown.append("retained")
-    else:
-        checks.append(retained_check(RETAINED, result.retain))
-    lines = [sentence(check.figure) for check in checks]
+    lines = [check_words(check, DESK).found for check in _checks(result)]
+    unknown = [name for name, effect in (("clean", result.clean), ("retained", result.retain)) if effect is None]
     if unknown:
         lines.append(f"The cost on {' and '.join(unknown)} images is unknown, since none were given.")
     word = _word(result)
@@ -131,24 +112,32 @@ def described(result: Result, can_select: bool) -> Result:
     )
 
 
+def _checks(result: Result) -> list[Check]:
+    """Check the costs that are measured."""
+    checks = [] if result.clean is None else [accuracy_check(result.clean)]
+    return checks if result.retain is None else [*checks, retained_check(RETAINED, result.retain)]
+
+
 def _word(result: Result) -> str:
     """Tell what to think of an edit, as far as it is measured."""
     if result.images.corrected <= result.images.broken:
         return NO_BETTER
-    loses = result.clean is not None and loses_too_much(result.clean)
-    breaks = result.retain is not None and breaks_too_many(result.retain)
-    return TOO_COSTLY if loses or breaks else BETTER
+    is_costly = any(check.holds is False for check in _checks(result))
+    return TOO_COSTLY if is_costly else BETTER
 
 
 def _reason(result: Result) -> str:
     """Say what an edit corrects and breaks, and which cost exceeds its limit."""
-    reason = f"it {describe_effect(result.images, result.counted)}"
-    if result.clean is not None and loses_too_much(result.clean):
-        return f"{reason}, and loses {-result.clean.by_scene.accuracy_change:.2f} points of accuracy on clean images"
-    if result.retain is not None and breaks_too_many(result.retain):
-        broken, correct = result.retain.broken_by_scene
-        return f"{reason}, and {broken} of {correct:,} retained images"
-    return reason
+    images = result.images
+    errors = int(images.before.sum())
+    counts = {
+        "corrected": images.corrected,
+        "errors": errors,
+        "broken": images.broken,
+        "correct": len(images.before) - errors,
+    }
+    costs = [check_words(check, DESK).found for check in _checks(result) if check.holds is False]
+    return " ".join([f"It {describe_counts(counts, result.counted)}.", *costs])
 
 
 # --- an edit that was selected ----------------------------------------------------------------------------------------
@@ -159,62 +148,15 @@ def with_verdict(result: Result, fix: Assessment) -> Result:
 
     Args:
         result: the result of the edit that is applied.
-        fix: the assessment of the edit, with its advice in words.
+        fix: the assessment of the edit.
     """
-    verdict = fix.verdict
-    deciding = [check for check in verdict.checks if check.allows == verdict.word and check.figure]
-    step, action = _next_step(verdict, deciding)
-    others = fix.summary().split("\n")[1:]  # the first line is the verdict
-    rest = [verdict.advice, *others] if verdict.advice and verdict.advice != step else others
+    words = fix.words(DESK)
     return replace(
         result,
-        word=verdict.word,
-        reason="; ".join(_clauses(fix, deciding)),
-        step=step,
-        action=action,
-        details="\n".join(rest),
+        word=words.word,
+        reason=" ".join([*words.reasons, words.gain, *words.costs, *words.unknown]),
+        step=words.next_step,
+        action=FIND if words.next_action == FIND else "",
+        details=fix.summary(DESK),
         repair=fix,
     )
-
-
-def _clauses(fix: Assessment, deciding: list[Check]) -> list[str]:
-    """Say what the selected edit corrects, what it costs, and what decided the verdict.
-
-    Args:
-        fix: the assessment of the edit.
-        deciding: the checks that decided, with a figure.
-    """
-    gain = ""
-    if "concept" in fix.effects:
-        gain = f"it {describe_effect(fix.effects['concept'].by_scene, 'images with the mark')}"
-    cost = ""
-    if "clean" in fix.effects:
-        clean = fix.effects["clean"]
-        changed = f"{clean.changed_by_scene} of {clean.scene_count:,} predictions on clean images change"
-        cost = f"{changed}, which changes accuracy by {clean.by_scene.accuracy_change:+.2f} points"
-    if fix.verdict.word == USE:
-        unknown = costs_not_measured(fix.verdict.checks)
-        clauses = [gain, cost, "no measured cost exceeds its limit", *(check.figure for check in unknown)]
-    elif not deciding:
-        clauses = [gain, cost, fix.verdict.reason]
-    elif deciding[0].line == HELPS:
-        clauses = [deciding[0].figure, cost]
-    elif deciding[0].line == COSTS:
-        clauses = [gain, f"but {deciding[0].figure}" if gain else deciding[0].figure]
-    elif deciding[0].line == INSTEAD:
-        clauses = [gain, cost]
-    else:
-        clauses = [gain, cost, f"but {deciding[0].figure}"]
-    return [clause for clause in clauses if clause]
-
-
-def _next_step(verdict: Verdict, deciding: list[Check]) -> tuple[str, str]:
-    """Return what to do next, and which button does it; empty for none."""
-    if verdict.word == USE:
-        return "Save it.", ""
-    if not deciding:
-        return verdict.advice, ""
-    check = deciding[0]
-    if verdict.word == UNCLEAR and check.line == HELPS:
-        return "Find more images that show the mark, right and wrong ones.", FIND
-    return check.advice, ""

@@ -720,7 +720,6 @@ class EditSession:
             layers=self.candidate_layers,
             progress=progress,
         )
-        fix = replace(fix, in_words=True, not_compared="fine-tuning was not compared")
         result = self._result_of_search(fix, exemplar.sources)
         self._add_step(result, exemplar.sources, fix.selection.candidate.strength)
         return fix
