@@ -51,6 +51,19 @@ def test_image_may_be_a_pil_image_or_an_array(editor):
         assert torch.allclose(MaskEditor(image, corner()).shown_image, expected)
 
 
+def test_shows_is_true_of_the_same_image_only():
+    image = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    editor = MaskEditor(image, corner())
+    assert editor.shows(image) and editor.shows(image.clone().double())
+    assert editor.shows((image.permute(1, 2, 0) * 255).round().byte().numpy())
+    changed = image.clone()
+    changed[0, -1, -1] = 1 - changed[0, -1, -1].round()  # a single pixel
+    for other in (changed, image.flip(2), image[:, 1:], image[:1].expand(3, -1, -1)):
+        assert not editor.shows(other)
+    with pytest.raises(ValueError, match="None"):
+        editor.shows(None)
+
+
 def test_mask_of_a_single_pixel():
     editor = MaskEditor(torch.rand(3, 1, 1), torch.ones(1, 1))
     assert editor.mask.tolist() == [[1]]

@@ -98,6 +98,17 @@ class MaskEditor(StaticFigure, anywidget.AnyWidget):
     def mask(self, mask: Tensor | None) -> None:
         self._mask = self._encode(mask)
 
+    def shows(self, image: Tensor | Image.Image | NDArray) -> bool:
+        """Return whether this is the editor's image, with the same 8-bit pixels: only then is the mask one of it.
+
+        Args:
+            image: of one of the kinds that the editor takes.
+
+        Raises:
+            ValueError: if it is not an image.
+        """
+        return np.array_equal(to_pixels(image_of(image)), to_pixels(self._image))
+
     def show_heat(self, heat: Tensor | None) -> None:
         """Lay a heat map over the image.
 
