@@ -19,7 +19,7 @@ from edittools.images import Images, LabelledImages
 from edittools.metrics import SIGNS
 from edittools.rewriting import rewrite_at
 from edittools.site import LayerReference, site_at
-from edittools.widgets.drawing import OVERLAY, STATE_COLORS, draw_pixels, titles_and_states
+from edittools.widgets.drawing import OVERLAY, STATE_COLORS, draw_pixels, in_lines, titles_and_states
 from edittools.widgets.editor import MaskEditor
 from edittools.widgets.pixels import StaticFigure, to_pixels
 
@@ -94,8 +94,7 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
             self._cut.classifier.classes, self._activations.labels, self._activations.original, self.after
         )
         for axis, image, title, state in zip(axes[:, 1:].flat, self._images.images, titles, states, strict=False):
-            in_lines = f"{SIGNS[state]} {title}".replace(": ", ":\n").replace(" → ", " →\n")
-            _draw_image(axis, image, in_lines, STATE_COLORS[state])
+            _draw_image(axis, image, in_lines(f"{SIGNS[state]} {title}", letters=0), STATE_COLORS[state])
         for axis in axes.flat:
             axis.set_axis_off()
         figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.87, wspace=0.08, hspace=0.42)

@@ -86,14 +86,13 @@ const SHORTCUTS = [
     [["←", "→", "↑", "↓"], "next image"],
     [["Enter"], "enlarge it"],
     [["Space", "Shift+Space"], "check it, check all up to it"],
-    [["1", "2", "0"], "right before, right after, neither"],
   ],
 ];
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   // Lab asks the element that has the focus; without this "m" would turn the cell into text and lose the drawing.
-  if (["button", "input", "select", "canvas"].includes(tag)) element.dataset.lmSuppressShortcuts = "true";
+  if (["button", "input", "canvas"].includes(tag)) element.dataset.lmSuppressShortcuts = "true";
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value);
