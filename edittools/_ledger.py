@@ -158,6 +158,7 @@ class Weights(dict[str, Tensor]):
     What is computed with a copy does not depend on what happens to the model afterwards.
 
     Attributes:
+        edits: the edits that were applied.
         fingerprints: the `fingerprint` of these weights, then those of the weights below each applied edit.
     """
 
@@ -170,6 +171,7 @@ class Weights(dict[str, Tensor]):
         with ledger_of(model) as ledger:
             tensors = dict(ledger.model.named_parameters()) | dict(ledger.model.named_buffers())
             super().__init__({name: tensor.detach().clone() for name, tensor in tensors.items()})
+            self.edits = ledger.edits
             self.fingerprints = tuple(ledger.fingerprints())
 
     @property

@@ -168,8 +168,7 @@ class CachedActivations:
             for batch in range(self._batch_count):
                 yield cut.logits(self._at(layer, batch)).cpu()
             return
-        if edit.fingerprint != self._weights.fingerprint:
-            edit.check_fits_copy(self._weights, cut.model)
+        edit.check_fits_copy(self._weights, cut.model)
         if list(edit.changes) == [f"{layer}.weight"]:
             change = edit.changes[f"{layer}.weight"]
             for batch in range(self._batch_count):

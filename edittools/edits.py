@@ -259,13 +259,21 @@ class Edit:
             )
 
     def check_fits_copy(self, weights: Weights, model: nn.Module) -> None:
-        """Check that the edit was made for a copy of a model's weights; see `check_fits`.
+        """Check that the edit was made for a copy of a model's weights, and is not in it; see `check_fits`.
 
         Args:
             weights: the copy.
             model: the model that was copied.
         """
         self._check_fits(unwrapped(model), weights.fingerprints)
+        self._check_not_among(weights.edits)
+
+    def _check_not_among(self, edits: Iterable["Edit"]) -> None:
+        """Check that the edit is none of those that are applied."""
+        if self.digest in {edit.digest for edit in edits}:
+            raise ValueError(
+                f"{self} is applied already, and would count twice; undo it first, or apply a multiple, 2 * edit"
+            )
 
     def apply_(self, model: nn.Module) -> "Edit":
         """Add the edit to the weights of a model, in place. Several edits can be applied at the same time.
@@ -277,10 +285,11 @@ class Edit:
             The edit itself.
 
         Raises:
-            ValueError: if the edit does not fit the model, see `check_fits`.
+            ValueError: if the edit does not fit the model, see `check_fits`, or is applied already.
         """
         with ledger_of(model) as ledger:
             self._check_fits(ledger.model, ledger.fingerprints())
+            self._check_not_among(ledger.edits)
             ledger.replace_edits((*ledger.edits, self))
         return self
 

@@ -16,11 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edittools._ledger import Weights
+from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier, fingerprint
+from edittools.cut import cut_all
 from edittools.edits import Change, Edit, applied_edits
+from edittools.images import LabelledImages
 from edittools.metrics import error_rate, predict
 from edittools.models import load_classifier
 from edittools.rewriting import rewrite, rewrite_at
+from edittools.selection.effects import EditedPredictions
 from edittools.site import prepare
 from edittools_course.miniworld import scenes
 from edittools_course.rivals import finetune
@@ -85,9 +89,6 @@ def test_undo_in_reverse_order(tiny, edit, other):
     (0.5 * edit).apply_(tiny)
     applied_edits(tiny)[-1].undo_(tiny)
     other.undo_(tiny)
-    assert _has_weights(only_edit, tiny)
-    edit.apply_(tiny)
-    edit.undo_(tiny)
     assert _has_weights(only_edit, tiny) and applied_edits(tiny) == (edit,)
     edit.undo_(tiny)
     assert _has_weights(before, tiny)
@@ -560,7 +561,7 @@ def test_applied_in_two_threads(tiny, edit, other):
                 assert own_edit.digest in [applied_edit.digest for applied_edit in applied_edits(tiny)]
 
     with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(use, own_edit) for own_edit in (edit, other, edit, 0.5 * other)]:
+        for done in [pool.submit(use, own_edit) for own_edit in (edit, other, -edit, 0.5 * other)]:
             done.result()
     assert _has_weights(before, tiny) and applied_edits(tiny) == ()
 
@@ -622,14 +623,28 @@ def test_apply_to_shared_weight_by_two_names():
     assert torch.equal(model[1].weight, original) and applied_edits(model) == ()
 
 
-def test_apply_on_top_of_edit_applied_twice(tiny, edit, exemplar, photos32):
-    with edit.applied(tiny):
-        with edit.applied(tiny):
-            second = rewrite(tiny, "conv2", exemplar, photos32)
-        with pytest.raises(ValueError, match=second.fingerprint[:12]):
-            second.apply_(tiny)
-        with edit.applied(tiny), second.applied(tiny):
-            assert applied_edits(tiny) == (edit, edit, second)
+def test_apply_of_an_edit_that_is_applied_already_is_refused(tiny, edit, photos32, tmp_path):
+    edit.save(tmp_path / "edit.safetensors")
+    edit.apply_(tiny)
+    once = _weights(tiny)
+    loaded = Edit.load(tmp_path / "edit.safetensors", tiny)
+    data = LabelledImages(photos32, torch.zeros(len(photos32), dtype=torch.long), tiny.classes)
+    states = CachedActivations(cut_all(tiny, ["conv1"]), data)
+    calls = (
+        lambda: edit.apply_(tiny),
+        lambda: loaded.apply_(tiny),
+        lambda: loaded.edited(tiny),
+        lambda: states.logits(loaded),
+        lambda: EditedPredictions(tiny, [loaded]),
+        lambda: loaded.applied(tiny).__enter__(),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r"conv1.*twice"):
+            call()
+        assert _has_weights(once, tiny) and applied_edits(tiny) == (edit,)
+    with (0.5 * edit).applied(tiny):
+        assert not _has_weights(once, tiny)
+    assert _has_weights(once, tiny)
 
 
 def test_add_keeps_the_order_of_layers(tiny):
@@ -681,7 +696,9 @@ def test_weights_after_changes_of_the_model(tiny, edit, other):
     tiny.half()
     assert weights.fingerprints == expected and weights.fingerprint == expected[0]
     assert all(torch.equal(weights[name], tensor) for name, tensor in copied.items())
-    edit.check_fits_copy(weights, tiny)
+    other.check_fits_copy(weights, tiny)
+    with pytest.raises(ValueError, match="twice"):
+        edit.check_fits_copy(weights, tiny)
     with pytest.raises(ValueError, match=edit.fingerprint[:12]):
         edit.check_fits(tiny)
 
