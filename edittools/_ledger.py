@@ -1,8 +1,10 @@
 """The ledger of a model: the edits that are applied to it, and the weights below each of them.
 
 The ledger is kept with the model and survives copies, pickling and `.to(...)`. It holds the original values of the
-parameters that edits have changed, so the weights below any applied edit can be computed, bit for bit. Edits are
-applied and undone last in, first out; only `Edit.applied` takes its own edit out from below others.
+parameters that edits have changed, so the weights below any applied edit can be computed, bit for bit.
+
+The weights themselves tell which of the noted edits are applied: all, the first few, or none. One call, which Ctrl-C
+does not interrupt, writes all parameters, and meanwhile both lists of edits are noted, those before and those after.
 
 One lock per model guards the ledger and the weights, so several threads can apply edits to one model.
 """
@@ -19,7 +21,10 @@ from edittools._inference import lock_of
 from edittools.classifiers import fingerprint, unwrapped
 
 ATTRIBUTE = "_edittools_applied"
-"""The name under which a model keeps its applied edits and the originals of the parameters that they change."""
+"""The name under which a model keeps its applied edits and the originals of the parameters that they change.
+
+While parameters are written, the edits that are then applied come third.
+"""
 
 
 class AppliedEdit(Protocol):
@@ -49,13 +54,9 @@ class Ledger:
     edits: tuple[AppliedEdit, ...] = ()
     originals: dict[str, Tensor] = field(default_factory=dict)
 
+    @torch.no_grad()
     def replace_edits(self, edits: Sequence[AppliedEdit]) -> None:
-        """Apply these edits and no others.
-
-        If writing fails, the edits that both lists have are applied: an edit that was to be applied is not applied, and
-        an edit that was to be undone is undone.
-        """
-        before = self.edits
+        """Apply these edits and no others."""
         after = tuple(edits)
         with_original = {id(self.model.get_parameter(name)) for name in self.originals}
         for edit in after:
@@ -64,12 +65,22 @@ class Ledger:
                 if id(parameter) not in with_original:
                     with_original.add(id(parameter))
                     self.originals[name] = parameter.detach().clone()
-        try:
-            self._write(after)
-        except BaseException:
-            is_undone = len(after) < len(before)
-            self._write(after if is_undone else before)
-            raise
+        changes = _changes_of_each(self.model, self.originals, after)
+        parameters: list[Tensor] = [self.model.get_parameter(name) for name in self.originals]
+        values = [_changed(original, changes[name]) for name, original in self.originals.items()]
+        object.__setattr__(self.model, ATTRIBUTE, (self.edits, self.originals, after))
+        torch._foreach_copy_(parameters, values)
+        self.edits = after
+        self.note()
+
+    def note(self) -> None:
+        """Note the edits in the model, with the originals of the parameters that they change."""
+        changes = _changes_of_each(self.model, self.originals, self.edits)
+        self.originals = {name: original for name, original in self.originals.items() if changes[name]}
+        if self.edits:
+            object.__setattr__(self.model, ATTRIBUTE, (self.edits, self.originals))
+        else:
+            vars(self.model).pop(ATTRIBUTE, None)
 
     def fingerprints(self) -> Iterator[str]:
         """Yield the fingerprint of the present weights, then those of the weights below each edit, the first one first.
@@ -105,18 +116,6 @@ class Ledger:
         named = self.model.state_dict(keep_vars=True)
         return {name: by_parameter[id(tensor)] for name, tensor in named.items() if id(tensor) in by_parameter}
 
-    @torch.no_grad()
-    def _write(self, edits: tuple[AppliedEdit, ...]) -> None:
-        """Set parameters to their originals plus the changes of `edits`, and note these edits in the model."""
-        changes = _changes_of_each(self.model, self.originals, edits)
-        for name, original in self.originals.items():
-            self.model.get_parameter(name).copy_(_changed(original, changes[name]))
-        self.edits = edits
-        self.originals = {name: original for name, original in self.originals.items() if changes[name]}
-        vars(self.model).pop(ATTRIBUTE, None)
-        if edits:
-            object.__setattr__(self.model, ATTRIBUTE, (self.edits, self.originals))
-
 
 @contextmanager
 def locked(model: nn.Module) -> Iterator[nn.Module]:
@@ -130,25 +129,25 @@ def locked(model: nn.Module) -> Iterator[nn.Module]:
 def ledger_of(model: nn.Module) -> Iterator[Ledger]:
     """Hold the lock of a model, and yield its ledger.
 
-    If the original weights were loaded into the model, its ledger is empty.
+    The edits in it are those that the weights show: all that were noted, or fewer if the weights below an edit were
+    loaded into the model, or if Ctrl-C came while they were written.
 
     Raises:
         ValueError: if something else than an edit has changed a parameter that an edit changes.
     """
     with locked(model) as bare:
-        edits, originals = vars(bare).get(ATTRIBUTE, ((), {}))
-        ledger = Ledger(bare, edits, dict(originals))
-        changed = ledger.changed_parameter()
-        has_originals = changed is not None and all(_holds(bare, name, value) for name, value in originals.items())
-        if has_originals:
-            object.__delattr__(bare, ATTRIBUTE)
-            ledger = Ledger(bare)
-        elif changed is not None:
+        edits, originals, *others = vars(bare).get(ATTRIBUTE, ((), {}))
+        first_edits = [edits[:count] for count in range(len(edits), -1, -1)]
+        ledgers = [Ledger(bare, shown, dict(originals)) for shown in (*first_edits, *others)]
+        ledger = next((ledger for ledger in ledgers if ledger.changed_parameter() is None), None)
+        if ledger is None:
+            changed = ledgers[0].changed_parameter()
             raise ValueError(
                 f"{changed!r} was changed by something else while an edit was applied to it, and undoing the edit "
                 "would lose that change. Undo edits before training, loading other weights or rounding "
                 "(.half().float()); to go on, load the weights from before the edit, or create the model again"
             )
+        ledger.note()
         yield ledger
 
 

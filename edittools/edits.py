@@ -325,7 +325,7 @@ class Edit:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Apply the edit within a `with` block, and undo it at the end, even after an exception.
+        """Apply the edit within a `with` block, and undo it at the end, even after an exception or several Ctrl-C.
 
         The weights are then as before, bit for bit. Blocks of several threads may overlap in any order: each takes out
         its own edit, even from below others.
@@ -337,18 +337,34 @@ class Edit:
             The same model.
 
         Raises:
-            ValueError: if the edit does not fit the model, see `check_fits`; or, at the end of the block, if something
-                else has changed the edited weights within it.
+            ValueError: if the edit does not fit the model, see `check_fits`, or is applied already; or, at the end of
+                the block, if something else has changed the edited weights within it.
         """
-        self.apply_(model)
+        before: list[Tensor] = []
         try:
+            with ledger_of(model) as ledger:
+                self._check_fits(ledger.model, ledger.fingerprints())
+                self._check_not_among(ledger.edits)
+                parameters = [ledger.model.get_parameter(name).detach() for name in self.changes]
+                before = [parameter.clone() for parameter in parameters]
+                ledger.replace_edits((*ledger.edits, self))
             yield model
         finally:
-            with ledger_of(model) as ledger:
-                places = [place for place, edit in enumerate(ledger.edits) if edit.digest == self.digest]
-                if places:  # not if it was undone, or the original weights were loaded, within the block
-                    last = places[-1]
-                    ledger.replace_edits(ledger.edits[:last] + ledger.edits[last + 1 :])
+            if before:
+                try:
+                    self._take_out(model)
+                except ValueError:  # something else has changed the weights, and is not overwritten
+                    raise
+                except BaseException:  # a second Ctrl-C: restore the weights by one call, which no third one interrupts
+                    torch._foreach_copy_(parameters, before)
+                    raise
+
+    def _take_out(self, model: nn.Module) -> None:
+        """Undo the edit, wherever it is among the applied ones, if it is there."""
+        with ledger_of(model) as ledger:
+            others = [edit for edit in ledger.edits if edit.digest != self.digest]
+            if len(others) < len(ledger.edits):
+                ledger.replace_edits(others)
 
     def edited(self, classifier: AnyModel) -> AnyModel:
         """Copy a classifier, apply the edit to the copy, and return it.

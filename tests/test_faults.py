@@ -3,11 +3,13 @@
 Where a fault needs a process of its own (a kill, a quota) it is forked; it does no more than read and write there.
 """
 
+import inspect
 import os
 import pickle
 import resource
 import signal
 import struct
+import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -17,6 +19,7 @@ import torch
 from conftest import moment_of
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from edittools import edits
 from edittools.classifiers import fingerprint
@@ -132,22 +135,77 @@ def test_edit_of_infinite_weights_is_refused(edit, tmp_path):
 # --- Ctrl-C ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [1, 3], ids=["applying", "undoing"])
-def test_applied_after_interrupt(tiny, edit, monkeypatch, number):
-    both = edit + Edit({"conv1.bias": Change(torch.ones(12))}, edit.fingerprint)
-    mark = fingerprint(tiny)
-    copy = torch.Tensor.copy_
-    copied = []
+def is_interrupted(block, number):
+    """Run a block, and raise `KeyboardInterrupt` at the given one of the moments at which Python looks for signals.
 
-    def interrupted(*arguments):
-        copied.append(copy(*arguments))
-        if len(copied) == number:
-            raise KeyboardInterrupt
+    These are the beginning of each Python function, and the end of each built-in one, that edittools or contextlib
+    calls; a generator is resumed within its own `try`. The answer is False if the block has fewer such moments.
+    """
+    moments = 0
 
-    monkeypatch.setattr(torch.Tensor, "copy_", interrupted)
-    with pytest.raises(KeyboardInterrupt), both.applied(tiny):
+    def interrupt(frame, event, argument):
+        nonlocal moments
+        is_ours = Path(frame.f_code.co_filename).name in ("edits.py", "_ledger.py", "_inference.py", "contextlib.py")
+        is_generator = frame.f_code.co_flags & inspect.CO_GENERATOR
+        if is_ours and (event == "c_return" or (event == "call" and not is_generator)):
+            moments += 1
+            if moments == number:
+                raise KeyboardInterrupt
+
+    try:
+        block(lambda: sys.setprofile(interrupt))
+    except KeyboardInterrupt:
         pass
-    assert len(copied) > number and fingerprint(tiny) == mark and applied_edits(tiny) == ()
+    finally:
+        sys.setprofile(None)
+    return moments >= number
+
+
+@pytest.mark.parametrize("is_second", [False, True], ids=["one", "another in the block"])
+def test_applied_after_an_interrupt_at_any_moment(is_second):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    mark = fingerprint(model)
+    changes = {name: Change(torch.ones_like(parameter)) for name, parameter in model.named_parameters()}
+    edit = Edit(changes, mark)
+    outer = Edit({"1.bias": Change(torch.ones(3))}, mark)
+
+    def block(begin):
+        with outer.applied(model):
+            if not is_second:
+                begin()
+            with edit.applied(model):
+                if is_second:
+                    begin()
+                    raise KeyboardInterrupt
+
+    number = 1
+    while is_interrupted(block, number):
+        assert fingerprint(model) == mark and applied_edits(model) == (), number
+        number += 1
+    assert number > 100 and fingerprint(model) == mark
+
+
+def test_apply_and_undo_after_an_interrupt_at_any_moment():
+    """Whatever an interrupt leaves, the weights are whole, and the ledger knows which edits they show."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    changes = {name: Change(torch.ones_like(parameter)) for name, parameter in model.named_parameters()}
+    edit = Edit(changes, fingerprint(model))
+
+    def block(begin):
+        begin()
+        edit.apply_(model)
+        edit.undo_(model)
+
+    with edit.applied(model):
+        marks = {(): edit.fingerprint, (edit,): fingerprint(model)}
+    number = 1
+    while is_interrupted(block, number):
+        assert fingerprint(model) == marks[applied_edits(model)], number
+        if applied_edits(model):
+            edit.undo_(model)
+        number += 1
+    assert number > 100
 
 
 # --- hostile files and names -------------------------------------------------------------------------------------
