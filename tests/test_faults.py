@@ -26,7 +26,6 @@ from edittools.classifiers import fingerprint
 from edittools.edits import Change, Edit, _file_digest, applied_edits
 from edittools.image_files import load_image, save_mask
 from edittools.rewriting import rewrite
-from edittools.widgets.files import path_for_edit
 
 
 def in_child(work, prepare=lambda: None):
@@ -113,13 +112,6 @@ def test_save_where_no_file_can_be_written_names_the_path(edit, tmp_path, place)
     with pytest.raises(OSError, match=f"{place}'"):
         edit.save(tmp_path / place)
     assert {path.name for path in tmp_path.rglob("*")} == {"file", "folder"}
-
-
-@pytest.mark.parametrize(("name", "suffix", "written"), [("e", ".html", "e.html"), ("e.bin", ".html", "e.bin")])
-def test_path_for_edit_adds_a_suffix_to_a_name_without_one(tmp_path, name, suffix, written):
-    edit = Edit({"head.weight": Change(torch.ones(1, 1))}, "fingerprint")
-    assert path_for_edit(tmp_path / name, edit, suffix) == tmp_path / written
-    assert path_for_edit(tmp_path / "e", edit) == tmp_path / "e.safetensors"
 
 
 def test_edit_of_infinite_weights_is_refused(edit, tmp_path):
