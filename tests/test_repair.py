@@ -1,6 +1,7 @@
 """`repair` on a small network whose rule is known: what is selected, what is measured, and what a verdict says."""
 
 import copy
+from contextlib import suppress
 from dataclasses import replace
 
 import pandas as pd
@@ -21,15 +22,15 @@ from colors import (
 )
 from conftest import bars_that_call, condition, save_image
 
-from edittools.classifiers import Classifier
-from edittools.edits import Edit
+from edittools.classifiers import Classifier, fingerprint
+from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar
 from edittools.geometry import InputGeometry
 from edittools.images import LabelledImages, LazyImages
 from edittools.methods import METHODS
 from edittools.metrics import predict
 from edittools.reports.words import check_words
-from edittools.selection import Check, Kind, finetuning, repair
+from edittools.selection import Check, Kind, finetuning, repair, select_edit
 from edittools.selection.finetuning import Finetuned
 from edittools.selection.select import select
 from edittools.stats import mcnemar
@@ -137,6 +138,36 @@ def test_assessment_while_an_edit_is_applied_is_the_same(classifier, fix):
         pd.testing.assert_frame_equal(found.table, fix.table)
         pd.testing.assert_frame_equal(found.consistency, fix.consistency)
         assert found.verdict == fix.verdict and found.page().cards == fix.page().cards
+
+
+@pytest.mark.parametrize("moment", ["images are loaded", "edits are tried"])
+def test_edit_that_is_applied_meanwhile_does_not_matter(fix, moment):
+    """`select_edit` and `repair` compute with the weights that the classifier has when they are called."""
+    classifier = color_network()
+    weight = classifier.model.get_parameter("0.weight")
+    other = Edit({"0.weight": Change(torch.ones_like(weight))}, fingerprint(classifier.model))
+    pixels = arguments()["images"]
+
+    def meddle(bar=None):
+        if bar is None or bar.desc == "selecting an edit":
+            with suppress(ValueError):  # it is applied already
+                other.apply_(classifier)
+
+    class Meddling(LazyImages):
+        def __getitem__(self, index):
+            meddle()
+            return pixels[index]
+
+    changes = {"progress": bars_that_call(meddle)}
+    if moment == "images are loaded":
+        changes = {"images": Meddling(["image"] * len(pixels), classifier)}
+    found = repair(classifier, **arguments(**changes))
+    assert applied_edits(classifier) == (other,)
+    other.undo_(classifier)
+    assert found.edit.digest == fix.edit.digest and found.edit.fingerprint == fix.edit.fingerprint
+    pd.testing.assert_frame_equal(found.table, fix.table)
+    selected = select_edit(classifier, **{"images": pixels, "layers": ["2"], **changes}, exemplars=marked_exemplar())
+    assert applied_edits(classifier) == (other,) and selected.digest == fix.edit.digest
 
 
 def test_edit_holds_its_verdict(fix, tmp_path):

@@ -44,7 +44,7 @@ def repair(
     The edit is selected before a labeled image is read. All labeled images measure, and frames of one scene count once.
 
     Args:
-        classifier: the classifier; it is not changed.
+        classifier: the classifier, which is copied; changes during or after the call have no effect.
         exemplars: one or several. Each is tried alone, but those under one name in a mapping make one edit; every edit
             is judged on the marks of all.
         images: ordinary images without labels, which select the edit; at least 50, better 200 or more. Without them, a
@@ -90,6 +90,7 @@ def repair(
     one_of(where, PLACES, "where")
     if finetuning and select_by == EXEMPLAR:
         raise ValueError("finetuning=True needs ordinary images with the mark, so pass select_by='hosts' or 'labels'")
+    classifier = copied(classifier)  # everything is of these weights, whatever happens to the classifier
     names = check_layers(classifier, layers)
     splits = Splits.of(classifier, all_exemplars(named), images, concept, clean, retain, source)
     if select_by == LABELS and splits.concept is None:
@@ -110,7 +111,7 @@ def repair(
     if finetuning:
         finetuned = finetune_without_labels(classifier, selection, where=where, seed=seed, progress=progress)
     return Assessment(
-        copied(classifier),  # images are measured later, whatever happens to the classifier
+        classifier,
         selection,
         splits,
         finetuned,

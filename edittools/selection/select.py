@@ -24,7 +24,7 @@ from edittools._ledger import Weights
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier, check_classifier, remap_labels
 from edittools.cut import Cut, State, cut_all, states_at
-from edittools.edits import Edit
+from edittools.edits import Edit, copied
 from edittools.exemplars import PLACES, Exemplar, Exemplars, all_exemplars, named_exemplars
 from edittools.images import Images, LabelledImages
 from edittools.layers import check_layers
@@ -115,7 +115,7 @@ def select_edit(
         ...     logits = classifier(other_images)
 
     Args:
-        classifier: the classifier; it is not changed.
+        classifier: the classifier, which is copied; changes during the call have no effect.
         exemplars: one or several. Each is tried alone, but those under one name in a mapping make one edit; every edit
             is judged on the marks of all. Their labels are not used.
         images: ordinary images without labels, at least 50, better 200 or more, some of the class that the mark stands
@@ -145,7 +145,7 @@ def select_edit(
     one_of(select_by, (HOSTS, EXEMPLAR), "select_by")
     one_of(where, PLACES, "where")
     selection = select(
-        classifier,
+        copied(check_classifier(classifier)),  # everything is of these weights, whatever happens to the classifier
         exemplars,
         images,
         layers=layers,
