@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edittools.cut import Cut, editable_layers
     from edittools.edits import Change, Edit, Record, applied_edits
     from edittools.exemplars import Exemplar, paste_texture
+    from edittools.folders import read_folder
     from edittools.geometry import InputGeometry
     from edittools.image_files import load_image, load_mask, save_mask
     from edittools.images import LabelledImages, LazyImages
@@ -43,6 +44,7 @@ _NAMES = {
     "cut": ("Cut", "editable_layers"),
     "edits": ("Change", "Edit", "Record", "applied_edits"),
     "exemplars": ("Exemplar", "paste_texture"),
+    "folders": ("read_folder",),
     "geometry": ("InputGeometry",),
     "image_files": ("load_image", "load_mask", "save_mask"),
     "images": ("LabelledImages", "LazyImages"),
@@ -82,6 +84,7 @@ __all__ = [
     "misclassified",
     "paste_texture",
     "predict",
+    "read_folder",
     "repair",
     "rewrite",
     "save_mask",

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+from edittools._paths import image_files, printable
 from edittools.auditing.results_folder import SHEET, check_out
 from edittools.auditing.window_names import parse_window_name
 from edittools.models.zoo import NAME, parse_source
@@ -183,7 +184,6 @@ def run_audit(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     _complete(options)
     check_before(options)
-    _check_images(options.folder, options.clean, options.retain)
     from edittools.auditing.audit import audit_folder
     from edittools.models.load import load_classifier
 
@@ -217,7 +217,6 @@ def run_repair(options: argparse.Namespace) -> None:
     _check_files(*options.exemplar)
     parse_source(options.model)
     check_out(options.out.expanduser(), options.force)
-    _check_images(options.folder, *folders.values())
     from edittools.auditing.from_files import load_exemplar, repair_from_files, write_repair
     from edittools.models.load import load_classifier
 
@@ -232,7 +231,7 @@ def run_repair(options: argparse.Namespace) -> None:
 
 def _print_written(paths: Sequence[Path], started: float) -> None:
     """Print how long a command took, and what it wrote."""
-    print(f"\n{time.perf_counter() - started:.0f} s; wrote {', '.join(str(path) for path in paths)}")
+    print(f"\n{time.perf_counter() - started:.0f} s; wrote {', '.join(map(printable, paths))}")
 
 
 def run_desk(options: argparse.Namespace) -> None:
@@ -241,7 +240,6 @@ def run_desk(options: argparse.Namespace) -> None:
     folders = {"folder": options.folder, "clean": options.clean, "retain": options.retain}
     _check_folders(*folders.values())
     parse_source(options.model)
-    _check_images(*folders.values())
 
     from edittools.models.load import load_classifier
 
@@ -304,10 +302,10 @@ def run_apply(options: argparse.Namespace) -> None:
         raise ValueError(
             f"the verdict on {str(options.edit)!r} is: {edit.verdict} No weights were written; --anyway writes them"
         )
-    print(edit.verdict or f"{options.edit} has no verdict")
+    print(edit.verdict or f"{printable(options.edit)} has no verdict")
     classifier = load_classifier(options.model, options.device)
     edit.export(classifier, out)
-    print(f"wrote {out}: the weights of {options.model} with {edit}")
+    print(f"wrote {printable(out)}: the weights of {options.model} with {edit}")
 
 
 def _weights_path(options: argparse.Namespace) -> Path:
@@ -333,38 +331,26 @@ def _weights_path(options: argparse.Namespace) -> Path:
 
 
 def _check_folders(*folders: Path | None) -> None:
-    """Check that each folder that was given exists, before anything that takes long is imported.
+    """Check that each folder that was given holds images, before anything that takes long is imported.
 
     Raises:
-        FileNotFoundError: if one does not.
+        FileNotFoundError: if one does not exist.
+        ValueError: if one contains no images.
     """
     for folder in folders:
-        if folder is not None and not folder.expanduser().is_dir():
-            raise FileNotFoundError(f"{str(folder)!r} is not a folder; pass a folder of images")
+        if folder is not None:
+            image_files(folder)
 
 
 def _check_files(*files: Path | None) -> None:
-    """Check that each file that was given exists.
+    """Check that each path that was given is that of a file.
 
     Raises:
         FileNotFoundError: if one does not.
     """
     for file in files:
-        if file is not None and not file.expanduser().exists():
-            raise FileNotFoundError(f"{str(file)!r} does not exist; check the path")
-
-
-def _check_images(*folders: Path | None) -> None:
-    """Check that all folders contain images, before the model is loaded, which takes longer than to import torch.
-
-    Raises:
-        ValueError: if one contains none.
-    """
-    from edittools.folders import image_files
-
-    for folder in folders:
-        if folder is not None:
-            image_files(folder)
+        if file is not None and not file.expanduser().is_file():
+            raise FileNotFoundError(f"{str(file)!r} is not a file; check the path")
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -3,15 +3,13 @@
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from edittools._checks import suggestion
+from edittools._paths import image_files, printable
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier
 from edittools.image_files import load_image
@@ -19,53 +17,29 @@ from edittools.images import LabelledImages, LazyImages
 from edittools.metrics import predict
 
 
-def image_files(folder: str | os.PathLike) -> list[Path]:
-    """List the image files below a folder, sorted; hidden files are skipped.
-
-    A link to a folder is followed, unless it leads to a folder that is listed by its own path or by an earlier link.
-
-    Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if it contains no image file.
-    """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"{os.fspath(folder)!r} is not a folder; pass a folder of images, or a folder with one subfolder per class"
-        )
-    paths = []
-    visited = set()
-    linked = [root]
-    while linked:  # first all folders below the root, then those behind links, in the order of their names
-        for directory, subfolders, files in os.walk(linked.pop(0)):
-            real_path = os.path.realpath(directory)
-            if real_path in visited:
-                subfolders.clear()
-                continue
-            visited.add(real_path)
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            linked += [Path(directory, name) for name in subfolders if os.path.islink(os.path.join(directory, name))]
-            for name in files:
-                if not name.startswith(".") and name.lower().endswith(IMG_EXTENSIONS):
-                    paths.append(Path(directory, name))
-    if not paths:
-        raise ValueError(f"folder {os.fspath(folder)!r} contains no images; pass a folder with .png or .jpg files")
-    return sorted(paths)
-
-
 def read_folder(
-    folder: str | os.PathLike, classifier: Classifier, progress: Progress | None = None, lazy: bool = False
+    folder: str | os.PathLike,
+    classifier: Classifier,
+    progress: Progress | None = None,
+    *,
+    labeled: bool = True,
+    lazy: bool = False,
+    most: int | None = None,
 ) -> tuple[LabelledImages, list[str]]:
     """Load the images below a folder at the classifier's size, and label them by their subfolder.
 
     A subfolder is named after a class (`School_bus` is `school bus`), or has the class index as its name. An image
-    directly in the folder has no label: the current prediction serves as its label.
+    directly in the folder has no label: the current prediction serves as its label. `is_labeled` of the images tells
+    which labels were given.
 
     Args:
         folder: the folder.
         classifier: gives the size, the class names, and predictions for images without a label.
         progress: a class like `tqdm.tqdm`, for bars.
+        labeled: whether subfolders name classes; otherwise, all images are read, whatever their subfolders are called,
+            and none has a label.
         lazy: whether images are only tried, and loaded again when they are used, so that any number fits in memory.
+        most: the largest number of images to read; of a larger folder, every second, third, … image is read.
 
     Returns:
         The images, and one line per skipped file: its name and the reason.
@@ -74,75 +48,62 @@ def read_folder(
         FileNotFoundError: if there is no such folder.
         ValueError: if no image in it can be used.
     """
-    paths = image_files(folder)
-    with bar_of(progress, desc="images", total=len(paths), unit="image") as bar:
-        data, is_labeled, left_out = read_files(folder, paths, classifier, lambda image: bar.update(), lazy)
-    if not is_labeled.all():
-        predicted = predict(classifier, data, progress=progress).argmax(dim=1)
-        data = replace(data, labels=torch.where(is_labeled, data.labels, predicted))
-    return data, left_out
-
-
-def read_files(
-    folder: str | os.PathLike,
-    paths: Sequence[Path],
-    classifier: Classifier,
-    on_images: Callable[[Tensor], None] | None = None,
-    lazy: bool = False,
-    labeled: bool = True,
-) -> tuple[LabelledImages, Tensor, list[str]]:
-    """Load image files of a folder as `read_folder` does, without predictions.
-
-    Args:
-        paths: those of its files to load, see `image_files`.
-        classifier: gives the size and the class names.
-        on_images: is called with each image `(1, 3, H, W)` that was read.
-        lazy: whether images are loaded again when they are used, see `read_folder`.
-        labeled: whether subfolders name classes; otherwise, no image has a label.
-
-    Returns:
-        The images, with the label 0 for those without one; whether each image has a label, `(N,)` booleans; and one
-        line per skipped file.
-
-    Raises:
-        ValueError: if no image can be used.
-    """
     root = Path(folder).expanduser()
+    paths = image_files(folder)
+    step = 1 if most is None else -(-len(paths) // most)
+    paths = paths[::step]
     images = []
     used = []
     labels = []
     left_out = []
-    for path in paths:
-        name = str(path.relative_to(root))
-        label = None
-        if labeled and path.parent != root:
-            label = class_index(path.parent.name, classifier)
-            if label is None:
-                reason = f"{path.parent.name!r} is not one of the {len(classifier.classes)} classes"
-                question = suggestion(_simplified(path.parent.name), classifier.classes)
-                left_out.append(f"{name}: {reason}; {question}" if question else f"{name}: {reason}")
+    with bar_of(progress, paths, desc="images", unit="image") as bar:
+        for path in bar:
+            try:
+                label = _label_of(path.parent, root, classifier) if labeled else None
+                image = _load(path, classifier)
+            except (ValueError, OSError) as error:
+                left_out.append(f"{printable(path.relative_to(root))}: {_reason_of(error, path)}")
                 continue
-        try:
-            image = load_image(path, classifier)
-        except (ValueError, OSError) as error:
-            left_out.append(f"{name}: {_reason_of(error, path)}")
-            continue
-        if not lazy:
-            images.append(image)
-        used.append(path)
-        labels.append(label)
-        if on_images is not None:
-            on_images(image[None])
+            used.append(path)
+            labels.append(label)
+            if not lazy:
+                images.append(image)
     if not used:
-        raise ValueError(
-            f"folder {os.fspath(folder)!r} contains {len(paths)} images, none of which can be used ({left_out[0]}); "
-            "pass a folder with .png or .jpg files"
-        )
-    is_labeled = torch.tensor([label is not None for label in labels])
-    indices = torch.tensor([label or 0 for label in labels])
-    pixels = LazyImages(used, classifier) if lazy else torch.stack(images)
-    names = tuple(str(path.relative_to(root)) for path in used)
-    return LabelledImages(pixels, indices, classifier.classes, names), is_labeled, left_out
+        raise ValueError(f"none of the {len(paths)} images in {os.fspath(folder)!r} can be used; {left_out[0]}")
+    data = LabelledImages(
+        LazyImages(used, classifier) if lazy else torch.stack(images),
+        torch.tensor([label or 0 for label in labels]),
+        classifier.classes,
+        tuple(printable(path.relative_to(root)) for path in used),
+        is_labeled=torch.tensor([label is not None for label in labels]),
+    )
+    if not labeled or data.is_labeled.all():
+        return data, left_out
+    predicted = predict(classifier, data, progress=progress).argmax(dim=1)
+    return replace(data, labels=torch.where(data.is_labeled, data.labels, predicted)), left_out
+
+
+def _label_of(folder: Path, root: Path, classifier: Classifier) -> int | None:
+    """Return the class that a folder below the root names; None for the root itself.
+
+    Raises:
+        ValueError: if it names no class.
+    """
+    if folder == root:
+        return None
+    label = class_index(folder.name, classifier)
+    if label is None:
+        name = printable(folder.name)
+        remedy = suggestion(_simplified(name), classifier.classes) or "name the subfolder after a class or its index"
+        raise ValueError(f"{name!r} is not one of the {len(classifier.classes)} classes; {remedy}")
+    return label
+
+
+def _load(path: Path, classifier: Classifier) -> torch.Tensor:
+    """Load an image from a file, and from nothing else: to open a named pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise ValueError("is not a file")
+    return load_image(path, classifier)
 
 
 def class_index(name: str, classifier: Classifier) -> int | None:

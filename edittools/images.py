@@ -64,6 +64,8 @@ class LabelledImages:
         labels: `(N,)` whole numbers of any type, indices into `classes`; they are kept as int64.
         classes: names of the classes. A name that occurs more than once gets its number, see `numbered`.
         names: a name for each image, such as the path of its file; may be empty.
+        is_labeled: whether the label of each image was given, `(N,)` booleans; others are predictions, or of no
+            meaning. By default, all were given.
 
     Raises:
         ValueError: if an argument has another type or shape, or if a label is not an index into `classes`.
@@ -73,6 +75,7 @@ class LabelledImages:
     labels: Tensor
     classes: Sequence[str] = field(repr=False)
     names: tuple[str, ...] = field(default=(), repr=False)
+    is_labeled: Tensor = field(default=None, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -91,13 +94,18 @@ class LabelledImages:
                 f"labels range from {labels.min()} to {labels.max()}, but {len(self.classes)} class names were given; "
                 f"pass labels from 0 to {len(self.classes) - 1}"
             )
+        is_labeled = torch.ones(count, dtype=torch.bool) if self.is_labeled is None else self.is_labeled
+        if not isinstance(is_labeled, Tensor) or is_labeled.dtype != torch.bool or is_labeled.shape != (count,):
+            raise ValueError(f"is_labeled {described(is_labeled)}; pass a torch tensor of shape ({count},) of booleans")
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "classes", numbered(self.classes))
+        object.__setattr__(self, "is_labeled", is_labeled)
 
     @classmethod
     def unlabeled(cls, images: Tensor | LazyImages, classes: Sequence[str]) -> "LabelledImages":
         """Label all images with the first class, for functions that need a set with labels but do not use them."""
-        return cls(images, torch.zeros(len(images), dtype=torch.long), classes)
+        nothing = torch.zeros(len(images), dtype=torch.bool)
+        return cls(images, nothing.long(), classes, is_labeled=nothing)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -358,6 +358,7 @@ def test_audit_of_a_wrong_folder_is_one_line_and_exit_code_2(make, tmp_path, cap
 
 
 def test_main_with_an_unknown_model_or_option(tmp_path, capsys):
+    (tmp_path / "0.png").touch()
     assert main(["audit", str(tmp_path), "--model", "mini_vg"]) == 2
     assert "mini_vgg" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
@@ -383,11 +384,14 @@ def test_main_lets_threads_wait_passively_unless_the_user_has_set_it(tmp_path, s
 def test_main_checks_arguments_before_torch_is_imported(tmp_path):
     """Each of these errors is printed by a process that has not imported torch."""
     (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "0.png").touch()
+    (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "report.html").write_text("")
     wrong = [
         (["nowhere", "--model", "mini_vgg"], "nowhere"),
+        (["empty", "--model", "mini_vgg"], "no images"),
         (["photos", "--model", "mini_vg"], "mini_vgg"),
         (["photos", "--model", "my.py:load"], "my.py"),
         (["photos", "--model", "mini_vgg", "--out", "file/out"], "file/out"),
@@ -416,6 +420,16 @@ def test_main_names_unreadable_files_before_the_work(folders, tmp_path, capsys):
     assert main(["audit", str(tmp_path / "photos"), "--model", MODEL, "--out", str(tmp_path / "out")]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.endswith(" …") or "broken.png" in line]
     assert "broken.png" in lines[1] and len(lines) > 2
+
+
+def test_main_audit_of_a_file_whose_name_is_not_utf_8_writes_all_results(folders, tmp_path):
+    shutil.copytree(folders / "photos", tmp_path / "photos")
+    (tmp_path / "photos" / "car" / "01.png").rename(tmp_path / "photos" / "car" / os.fsdecode(b"caf\xe9.png"))
+    out = tmp_path / os.fsdecode(b"r\xe9sultats")
+    command = command_of(folders, out)
+    command[1] = str(tmp_path / "photos")
+    assert main(command) == 0
+    assert "caf\\\\xe9.png" in (out / "report.json").read_text()
 
 
 def test_main_keeps_an_existing_report_unless_it_may_be_replaced(folders, tmp_path, capsys):

@@ -377,7 +377,7 @@ MODELS = {
         r"\(6, 5\).* 1 ",
     ),
     "an unknown name": (lambda w: load_classifier("mini_vg"), KeyError, "'mini_vg'.*'mini_vgg'"),
-    "an unknown device": (lambda w: load_classifier("mini_vgg", device="tpu9"), RuntimeError, "tpu9"),
+    "an unknown device": (lambda w: load_classifier("mini_vgg", device="tpu9"), ValueError, "tpu9.*cpu"),
     "weights that are not there": (lambda w: _load_places(w), FileNotFoundError, "absent.tar.*weights="),
     "a bare model is asked": (lambda w: predict(w.classifier.model, w.images), TypeError, "TinyNet"),
 }

@@ -347,7 +347,7 @@ def folder(tmp_path):
 
 
 def test_read_folder_labels_by_subfolder_and_names_files_that_are_left_out(folder, tiny):
-    data, left_out = widgets.read_folder(folder, tiny)
+    data, left_out = et.read_folder(folder, tiny)
     assert data.names == ("3/c.png", "Bee/a.png", "bee/b.jpg") and data.labels.tolist() == [3, 1, 1]
     assert left_out[0].startswith("bee/broken.jpg: ") and left_out[1].startswith("fox/d.png: ") and "5" in left_out[1]
     desk = widgets.Desk(tiny, folder)
@@ -364,20 +364,20 @@ def test_read_folder_follows_links_once_and_skips_hidden_files(folder, tiny, tmp
     save_image(folder / "bee" / ".hidden.png", noise(1, seed=6)[0])
     (folder / ".trash").mkdir()
     save_image(folder / ".trash" / "f.png", noise(1, seed=7)[0])
-    data, _ = widgets.read_folder(folder, tiny)
+    data, _ = et.read_folder(folder, tiny)
     assert data.names == ("3/c.png", "Bee/a.png", "bee/b.jpg", "cat/e.png")
 
 
 def test_read_folder_predicts_labels_of_images_in_the_folder_itself(tmp_path, tiny):
     save_image(tmp_path / "a.png", noise(1)[0])
-    data, left_out = widgets.read_folder(str(tmp_path), tiny)
+    data, left_out = et.read_folder(str(tmp_path), tiny)
     assert not left_out and data.labels.tolist() == predict(tiny, data).argmax(1).tolist()
 
 
 def test_read_folder_without_a_readable_image_is_refused(tmp_path, tiny):
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(ValueError, match="a.png"):
-        widgets.read_folder(tmp_path, tiny)
+        et.read_folder(tmp_path, tiny)
 
 
 def test_session_loads_lazy_images(folder, tiny):

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from torchvision.models import squeezenet1_1
 
 import edittools
-from edittools.auditing.steps import labels_given
 from edittools.edits import Edit, applied_edits
 from edittools.folders import read_folder
 from edittools.image_files import save_mask
@@ -188,7 +187,7 @@ def test_audit_example_writes_photos_that_the_tag_misleads(tmp_path, monkeypatch
     exec(folder, {})
     classifier = edittools.load_classifier("shortcuts_squeezenet")
     data, left_out = read_folder("photos", classifier)
-    assert not left_out and labels_given(data).all()
+    assert not left_out and data.is_labeled.all()
     assert data.labels.bincount().tolist() == [20] * 10
     truck = classifier.index("garbage truck")
     is_pulled_in = (data.labels != truck) & (edittools.predict(classifier, data).argmax(dim=1) == truck)

@@ -10,10 +10,11 @@ import torch
 from conftest import TinyNet, randomise_norms, save_image
 from torch import nn
 
+from edittools._paths import image_files
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
-from edittools.folders import image_files, read_folder
+from edittools.folders import read_folder
 from edittools.images import LabelledImages
 from edittools.metrics import error_rate, predict
 from edittools.rewriting import rewrite
@@ -252,3 +253,44 @@ def test_read_folder_names_the_reason_of_each_file_that_is_left_out(tmp_path, ph
     reasons = {line.partition(".png: ")[0]: line.partition(".png: ")[2] for line in left_out}
     assert reasons["gone"] == os.strerror(errno.ENOENT)
     assert reasons["broken: one"].startswith("is not a readable image: ")
+
+
+def test_read_folder_opens_files_only(tmp_path, photos32, tiny):
+    """To open a named pipe would wait until another process writes into it."""
+    save_image(tmp_path / "good.png", photos32[0])
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    data, [line] = read_folder(tmp_path, tiny)
+    assert data.names == ("good.png",) and line == "pipe.png: is not a file"
+
+
+def test_read_folder_escapes_names_that_are_not_utf_8(tmp_path, photos32, tiny):
+    for folder, name in ((b"cat", b"caf\xe9.png"), (b"ch\xeat", b"0.png")):
+        (tmp_path / os.fsdecode(folder)).mkdir()
+        save_image(tmp_path / "plain.png", photos32[0])
+        (tmp_path / "plain.png").rename(tmp_path / os.fsdecode(folder) / os.fsdecode(name))
+    for lazy in (False, True):
+        data, [line] = read_folder(tmp_path, tiny, lazy=lazy)
+        assert data.names == ("cat/caf\\xe9.png",) and line.startswith("ch\\xeat/0.png: ")
+        assert data.images[:].shape == (1, 3, 32, 32)
+
+
+def test_read_folder_tells_which_labels_were_given(tmp_path, photos32, tiny):
+    for number in range(6):
+        save_image(tmp_path / ("cat" if number < 3 else "") / f"{number}.png", photos32[number])
+    data, _ = read_folder(tmp_path, tiny)
+    assert data.names == ("3.png", "4.png", "5.png", "cat/0.png", "cat/1.png", "cat/2.png")
+    assert data.is_labeled.tolist() == [False] * 3 + [True] * 3
+    assert data.subset([0, 5]).is_labeled.tolist() == [False, True]
+    assert data.labels[:3].tolist() == predict(tiny, data.images[:3]).argmax(dim=1).tolist()
+    few, _ = read_folder(tmp_path, tiny, most=2)
+    assert few.names == ("3.png", "cat/0.png")
+    (tmp_path / "cat").rename(tmp_path / "no class")
+    ordinary, left_out = read_folder(tmp_path, tiny, labeled=False)
+    assert len(ordinary) == 6 and not ordinary.is_labeled.any() and not left_out
+
+
+def test_read_folder_of_other_classes_names_them(tmp_path, photos32, tiny):
+    save_image(tmp_path / "dragon" / "0.png", photos32[0])
+    with pytest.raises(ValueError, match=r"none of the 1 images .*'dragon' is not one of the 5 classes"):
+        read_folder(tmp_path, tiny)

@@ -12,15 +12,16 @@ from tagged_photos import CLASSES, PER_CLASS, SIZE, colors, photos, tagged, tags
 from torch import nn
 
 import edittools as et
+from edittools.auditing import audit as audit_module
 from edittools.auditing import audit_folder, confirm, contact_sheet, examine, exemplar_of
 from edittools.auditing.finding import are_sources
 from edittools.auditing.marks import confirmation_check, find_mark, finding_of_mark, places_check
 from edittools.auditing.picked import group_of
 from edittools.auditing.sheet import NOT_SEEN, Window
-from edittools.auditing.steps import labels_given
 from edittools.auditing.window_names import parse_window_name
 from edittools.auditing.windows import LEAST_SOURCES, Confirmation, key_layer, shuffled
 from edittools.cut import Cut
+from edittools.folders import read_folder
 from edittools.images import LabelledImages
 from edittools.locate import Box
 from edittools.probing.evidence import evidence_of_keys
@@ -291,7 +292,7 @@ def test_audit_folder_repairs_the_mark_of_a_window(repaired):
 def test_audit_folder_mark_photos_of_the_exemplar_are_in_no_set(repaired):
     data = repaired.sheet.data
     exemplar = repaired.mark.exemplar
-    finding = finding_of_mark(repaired.mark, repaired.sheet, tags(), torch.ones(len(data), dtype=torch.bool))
+    finding = finding_of_mark(repaired.mark, repaired.sheet, tags())
     source = repaired.mark.group.windows[0].photo
     host = int((data.images == exemplar.image).flatten(1).all(dim=1).nonzero()[0])
     assert are_sources(exemplar, data).nonzero()[:, 0].tolist() == sorted([source, host])
@@ -305,7 +306,7 @@ def test_finding_of_mark_in_photos_without_names(repaired):
     """Photos without names are told apart by their digests."""
     sheet = replace(repaired.sheet, data=replace(repaired.sheet.data, names=()))
     mark = examine(tags(), sheet, repaired.mark.group, progress=None)
-    finding = finding_of_mark(mark, sheet, tags(), torch.ones(len(sheet.data), dtype=torch.bool))
+    finding = finding_of_mark(mark, sheet, tags())
     assert len(finding.concept) + len(finding.clean) == len(sheet.data) - 2
     assert not (finding.clean.images == mark.exemplar.image).flatten(1).all(dim=1).any()
 
@@ -378,27 +379,20 @@ def test_audit_folder_mark_without_photos_of_other_classes_repairs_nothing(tmp_p
 
 def test_audit_folder_mark_on_photos_that_are_all_correct_repairs_nothing(repaired):
     """A weight at which the tag misleads no photo that shows its own class as well."""
-    data = repaired.sheet.data
-    is_labeled = torch.ones(len(data), dtype=torch.bool)
     with pytest.raises(ValueError, match="0 of them misclassified"):
-        finding_of_mark(repaired.mark, repaired.sheet, tags(weight=0.0), is_labeled)
+        finding_of_mark(repaired.mark, repaired.sheet, tags(weight=0.0))
 
 
 def test_finding_of_mark_without_labels_measure_no_help(repaired):
-    is_labeled = repaired.sheet.data.labels == 0
+    data = replace(repaired.sheet.data, is_labeled=repaired.sheet.data.labels == 0)
     with pytest.raises(ValueError, match="24 photos whose labels"):
-        finding_of_mark(repaired.mark, repaired.sheet, tags(), is_labeled)
+        finding_of_mark(repaired.mark, replace(repaired.sheet, data=data), tags())
 
 
 def test_finding_of_mark_without_an_exemplar(repaired):
     mark = replace(repaired.mark, exemplar=None)
     with pytest.raises(ValueError, match="'car'"):
-        finding_of_mark(mark, repaired.sheet, tags(), torch.ones(len(repaired.data), dtype=torch.bool))
-
-
-def test_labels_given_are_those_of_subfolders():
-    data = LabelledImages(torch.zeros(3, 3, 8, 8), torch.arange(3), CLASSES, ("a.png", "car/a.png", "x/car/b.png"))
-    assert labels_given(data).tolist() == [False, True, True]
+        finding_of_mark(mark, repaired.sheet, tags())
 
 
 @pytest.mark.parametrize(
@@ -436,12 +430,12 @@ def test_audit_folder_names_a_photo_that_is_in_two_classes(tmp_path):
     assert list(audit.repeats) == ["bus/copy.png"] and len(audit.data) == len(data)
 
 
-def test_audit_folder_looks_at_all_folders_before_it_reads_one(tagged_folder, tmp_path):
-    told = []
+def test_audit_folder_reads_all_folders_before_it_looks_for_windows(tagged_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(audit_module, "contact_sheet", None)
     for folder in ("clean", "retain"):
+        settings = {"repair": "car:1", folder: tmp_path / "missing"}
         with pytest.raises(FileNotFoundError, match="missing"):
-            audit_folder(tagged_folder, tags(), callback=told.append, progress=None, **{folder: tmp_path / "missing"})
-    assert not told
+            audit_folder(tagged_folder, tags(), progress=None, **settings)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])
@@ -450,8 +444,8 @@ def test_finding_of_mark_leaves_scenes_with_the_mark_out_of_a_clean_folder(repai
     generator = torch.Generator().manual_seed(1)
     frames = (data.images + noise * torch.randn(data.images.shape, generator=generator)).clamp(0, 1)
     write_photos(tmp_path, replace(data, images=frames))
-    is_labeled = torch.ones(len(repaired.data), dtype=torch.bool)
-    finding = finding_of_mark(repaired.mark, repaired.sheet, tags(), is_labeled, clean=tmp_path)
+    clean, _ = read_folder(tmp_path, tags())
+    finding = finding_of_mark(repaired.mark, repaired.sheet, tags(), clean)
     names = repaired.data.names
     unwanted = {names[window.photo] for window in repaired.mark.windows} | {*finding.exemplar.sources}
     assert {*finding.clean.names} == {*names} - unwanted

@@ -18,9 +18,10 @@ from edittools.auditing.picked import check_row, group_of, label_and_number
 from edittools.auditing.result import Audit
 from edittools.auditing.results_folder import SHEET, check_out
 from edittools.auditing.sheet_file import load_sheet
-from edittools.auditing.steps import labels_given, not_repaired, read_photos, repaired
+from edittools.auditing.steps import not_repaired, read_photos, read_told, repaired
 from edittools.auditing.windows import contact_sheet
 from edittools.classifiers import Classifier
+from edittools.images import LabelledImages
 
 
 def audit_folder(
@@ -76,7 +77,11 @@ def audit_folder(
     """
     picked = None if repair is None else label_and_number(repair, classifier)
     tell = callback or (lambda step: None)
-    audit = read_photos(folder, classifier, clean, retain, tell, progress)
+    audit = read_photos(folder, classifier, tell, progress)
+    clean_images, retained_images = (
+        None if path is None or picked is None else read_told(path, classifier, tell, progress)[0]
+        for path in (clean, retain)
+    )
     if picked is not None:
         check_row(repair, picked[0], audit.data)
     sheet = None
@@ -95,13 +100,13 @@ def audit_folder(
     group = group_of(repair, *picked, audit.sheet)
     tell(f"Repairing {repair!r}")
     audit = replace(audit, mark=examine(classifier, audit.sheet, group, progress=progress))
-    return _repair_mark(audit, clean, retain, layers, masks_checked, progress)
+    return _repair_mark(audit, clean_images, retained_images, layers, masks_checked, progress)
 
 
 def _repair_mark(
     audit: Audit,
-    clean: str | PathLike | None,
-    retain: str | PathLike | None,
+    clean: LabelledImages | None,
+    retain: LabelledImages | None,
     layers: Sequence[str] | None,
     checked: bool,
     progress: Progress | None,
@@ -111,7 +116,7 @@ def _repair_mark(
     name = audit.classifier.classes[mark.group.label]
     checks = [confirmation_check(mark, name), places_check(checked)]
     try:
-        finding = finding_of_mark(mark, audit.sheet, audit.classifier, labels_given(audit.data), clean, retain)
+        finding = finding_of_mark(mark, audit.sheet, audit.classifier, clean, retain)
         return repaired(audit, finding, checks, layers, progress)
     except ValueError as error:
         return not_repaired(audit, error)

@@ -1,17 +1,13 @@
 """What was found that should not carry a class: an exemplar of it, and the images that measure its repair."""
 
 from dataclasses import dataclass, field
-from os import PathLike
 
 import torch
 from torch import Tensor
 
 from edittools._caching import digest_tensors
-from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.folders import read_folder
 from edittools.images import Images, LabelledImages
-from edittools.scenes import without_scenes
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +37,3 @@ def names_of(data: LabelledImages) -> tuple[str, ...]:
 def are_sources(exemplar: Exemplar, data: LabelledImages) -> Tensor:
     """Tell which photos an exemplar came from, `(N,)` booleans."""
     return torch.tensor([name in exemplar.sources for name in names_of(data)])
-
-
-def read_without(
-    folder: str | PathLike | None, classifier: Classifier, photos: LabelledImages
-) -> LabelledImages | None:
-    """Read the images of a folder that show other scenes than some photos; None without a folder."""
-    return None if folder is None else without_scenes(read_folder(folder, classifier)[0], photos)

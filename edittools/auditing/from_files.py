@@ -1,20 +1,16 @@
 """Repair a classifier from files: an exemplar of three images, a folder of ordinary images, and labeled folders."""
 
-from collections.abc import Callable
-from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm
 
-from edittools._progress import Progress, Tell, bar_of
+from edittools._progress import Progress, Tell
 from edittools.auditing.results_folder import DATA, EDIT, REPORT, WEIGHTS, check_out, results_in
+from edittools.auditing.steps import read_told
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.folders import image_files, read_files, read_folder
 from edittools.image_files import load_image, load_mask, photo_size
-from edittools.images import Images
 from edittools.reports import report_paths, save_report
 from edittools.selection.assessment import Assessment
 from edittools.selection.repair import repair
@@ -54,20 +50,6 @@ def load_exemplar(
     return Exemplar(load_image(image, classifier), load_image(changed, classifier), is_masked)
 
 
-def ordinary_images(
-    folder: str | PathLike, classifier: Classifier, progress: Progress | None = None
-) -> tuple[Images, list[str]]:
-    """List the images below a folder that can be read, whatever their subfolders are called.
-
-    Returns:
-        The images, which are loaded when they are used, and one line per skipped file: its name and the reason.
-    """
-    paths = image_files(folder)
-    with bar_of(progress, desc="images", total=len(paths), unit="image") as bar:
-        data, _, left_out = read_files(folder, paths, classifier, lambda image: bar.update(), lazy=True, labeled=False)
-    return data.images, left_out
-
-
 def repair_from_files(
     folder: str | PathLike,
     classifier: Classifier,
@@ -94,34 +76,22 @@ def repair_from_files(
         callback: is called before each step, and with a line for each file that is left out.
     """
     tell = callback or (lambda step: None)
-    images = _told(folder, tell, ordinary_images, classifier, progress)
-    read_lazily = partial(read_folder, lazy=True)
+    images, _ = read_told(folder, classifier, tell, progress, labeled=False, lazy=True)
     concept_images, clean_images, retained_images = (
-        None if path is None else _told(path, tell, read_lazily, classifier, progress)
+        None if path is None else read_told(path, classifier, tell, progress, lazy=True)[0]
         for path in (concept, clean, retain)
     )
     tell("Selecting an edit without labels")
     return repair(
         classifier,
         exemplar,
-        images,
+        images.images,
         concept=concept_images,
         clean=clean_images,
         retain=retained_images,
         source=FAILURES if failures else SAMPLE,
         progress=progress,
     )
-
-
-def _told(
-    folder: str | PathLike, tell: Tell, read: Callable[..., Any], classifier: Classifier, progress: Progress | None
-) -> Any:
-    """Read the images of a folder; say so before, and which files were left out after."""
-    tell(f"Reading {fspath(folder)}")
-    images, left_out = read(folder, classifier, progress)
-    for line in left_out:
-        tell(f"left out: {line}")
-    return images
 
 
 def write_repair(fix: Assessment, folder: str | PathLike, overwrite: bool = False) -> list[Path]:

@@ -6,14 +6,12 @@ with the mark; no mask is drawn. What an edit helps is measured on the folder's 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from edittools._progress import Progress
-from edittools.auditing.finding import Finding, are_sources, names_of, read_without
+from edittools.auditing.finding import Finding, are_sources, names_of
 from edittools.auditing.sheet import LEAST_RECURRING, ContactSheet, Window, WindowGroup
 from edittools.auditing.windows import LEAST_HOSTS, LEAST_SOURCES, Confirmation, confirm, key_layer
 from edittools.classifiers import Classifier
@@ -21,6 +19,7 @@ from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.locate import Box, find_alike
 from edittools.metrics import misclassified, predict, predicted_classes
+from edittools.scenes import without_scenes
 from edittools.verdict import UNCLEAR, Check, Kind
 
 HOSTS_TRIED = 48
@@ -166,9 +165,8 @@ def finding_of_mark(
     mark: Mark,
     sheet: ContactSheet,
     classifier: Classifier,
-    is_labeled: Tensor,
-    clean: str | PathLike | None = None,
-    retain: str | PathLike | None = None,
+    clean: LabelledImages | None = None,
+    retain: LabelledImages | None = None,
 ) -> Finding:
     """Collect the images that measure the repair of a mark.
 
@@ -177,10 +175,9 @@ def finding_of_mark(
     edit helps is measured on real photos.
 
     Args:
-        is_labeled: whether the label of each photo is given, and not a prediction, `(N,)`.
-        clean: folder of clean images; those that show the scene of a photo with the mark are left out. By default, the
-            other photos of the contact sheet.
-        retain: folder of retained images.
+        clean: clean images; those that show the scene of a photo with the mark are left out. By default, the other
+            photos of the contact sheet.
+        retain: images that rely on the mark legitimately; those that show the scene of the exemplar are left out.
 
     Raises:
         ValueError: if the mark has no exemplar, if too few photos of other classes hold it, or if none of them is
@@ -192,12 +189,14 @@ def finding_of_mark(
     is_source = are_sources(mark.exemplar, data)
     holds = torch.zeros(len(data), dtype=torch.bool)
     holds[[window.photo for window in mark.windows]] = True
-    concept = data.subset(holds & is_labeled & ~is_source)
-    _check_others(mark, concept, classifier, int((holds & ~is_labeled).sum()))
-    clean_images = read_without(clean, classifier, data.subset(holds | is_source))
-    if clean_images is None:
-        clean_images = data.subset(~holds & ~is_source)
-    return Finding(mark.exemplar, concept, clean_images, read_without(retain, classifier, data.subset(is_source)))
+    concept = data.subset(holds & data.is_labeled & ~is_source)
+    _check_others(mark, concept, classifier, int((holds & ~data.is_labeled).sum()))
+    others = data.subset(~holds & ~is_source)
+    if clean is not None:
+        others = without_scenes(clean, data.subset(holds | is_source))
+    if retain is not None:
+        retain = without_scenes(retain, data.subset(is_source))
+    return Finding(mark.exemplar, concept, others, retain)
 
 
 def _check_others(mark: Mark, concept: LabelledImages, classifier: Classifier, unlabeled: int) -> None:

@@ -3,17 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike, fspath
-from pathlib import PurePath
-
-import torch
-from torch import Tensor
 
 from edittools._progress import Progress, Tell
 from edittools.auditing.finding import Finding
 from edittools.auditing.result import Audit
 from edittools.auditing.sheet_file import sheet_digest
 from edittools.classifiers import Classifier, fingerprint
-from edittools.folders import image_files, read_folder
+from edittools.folders import read_folder
 from edittools.images import LabelledImages
 from edittools.scenes import first_of_each, scenes_of
 from edittools.selection.repair import repair
@@ -23,35 +19,45 @@ LEAST_AUDITED = 5
 """Fewer images are not audited."""
 
 
+def read_told(
+    folder: str | PathLike,
+    classifier: Classifier,
+    tell: Tell,
+    progress: Progress | None,
+    *,
+    labeled: bool = True,
+    lazy: bool = False,
+) -> tuple[LabelledImages, list[str]]:
+    """Read the images of a folder, see `read_folder`; say so before, and which files were left out after."""
+    tell(f"Reading {fspath(folder)}")
+    images, left_out = read_folder(folder, classifier, progress, labeled=labeled, lazy=lazy)
+    for line in left_out:
+        tell(f"left out: {line}")
+    return images, left_out
+
+
 def read_photos(
     folder: str | PathLike,
     classifier: Classifier,
-    clean: str | PathLike | None,
-    retain: str | PathLike | None,
     tell: Tell,
     progress: Progress | None,
 ) -> Audit:
     """Read the images of a folder, one per scene; the arguments are those of `audit_folder`.
 
     Raises:
-        FileNotFoundError: if one of the three folders does not exist.
-        ValueError: if there are too few images, or none in one of the other folders, which are read after minutes.
+        FileNotFoundError: if there is no such folder.
+        ValueError: if there are too few images.
     """
-    for other in (clean, retain):
-        if other is not None:
-            image_files(other)
-    tell(f"Reading {fspath(folder)}")
-    images, left_out = read_folder(folder, classifier, progress)
+    images, left_out = read_told(folder, classifier, tell, progress)
     scenes = scenes_of(images)
     is_first = first_of_each(scenes)
     first = is_first.nonzero()[:, 0][scenes]  # the image that stands for the scene of each image
-    is_given = labels_given(images)
-    contradicts = (images.labels != images.labels[first]) & is_given & is_given[first]
+    is_given = images.is_labeled & images.is_labeled[first]
+    contradicts = (images.labels != images.labels[first]) & is_given
     for number in contradicts.nonzero()[:, 0].tolist():
         other = images.names[int(first[number])]
         left_out.append(f"{images.names[number]}: the same scene as {other}, which is in another class")
-    for line in left_out:
-        tell(f"left out: {line}")
+        tell(f"left out: {left_out[-1]}")
     data = images.subset(is_first)
     if len(data) < LEAST_AUDITED:
         raise ValueError(
@@ -98,8 +104,3 @@ def not_repaired(audit: Audit, reason: ValueError | str) -> Audit:
     """Note why nothing was repaired; the reason becomes a sentence."""
     text = str(reason)
     return replace(audit, note=f"Nothing was repaired. {text[:1].upper()}{text[1:].rstrip('.')}.")
-
-
-def labels_given(data: LabelledImages) -> Tensor:
-    """Tell which labels are given, since the image lies in a subfolder; others are predictions, `(N,)` booleans."""
-    return torch.tensor([len(PurePath(name).parts) > 1 for name in data.names])

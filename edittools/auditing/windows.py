@@ -1,7 +1,7 @@
 """Find what carries each class: windows that turn other photos into their class when they are pasted there."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -99,7 +99,7 @@ def contact_sheet(
     """
     check_size("data", data, classifier)
     data = remap_labels("data", data, classifier)
-    data = LabelledImages(data.images[:], data.labels, data.classes, data.names)
+    data = replace(data, images=data.images[:])
     check_photos(data.subset(first_of_each(scenes_of(data))))  # before the minutes that follow
     logits = predict(classifier, data.images, bar="photos", progress=progress)
     photos = _Photos(classifier, data, logits, sides, torch.Generator().manual_seed(0))

@@ -9,7 +9,6 @@ _MODULES = {
     "MaskPanel": "widgets.live",
     "ProbeBrowser": "widgets.views",
     "inpaint": "widgets.materials",
-    "read_folder": "folders",
 }
 """The module of each public name."""
 

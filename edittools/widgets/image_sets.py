@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edittools._paths import image_files
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier, remap_labels
-from edittools.folders import image_files, read_files
+from edittools.folders import read_folder
 from edittools.geometry import InputGeometry
 from edittools.image_files import load_image, photo_size
 from edittools.images import LabelledImages, LazyImages, in_batches, numbered, resized
@@ -119,31 +120,28 @@ def read_set(
     step = max(1, -(-bytes_of_set // MOST_BYTES))
     if step > 1:
         notes.append(f"{name}: one image in {step} is used; all would take {bytes_of_set / 1e9:.1f} GB of memory.")
-    count = len(range(0, len(checked), step))
-    with bar_of(progress, total=count, desc=f"reading {name}", unit="image") as bar:
+    if isinstance(checked, list):
+        data, left_out = read_folder(source, classifier, progress, most=-(-len(checked) // step))
+        if left_out:
+            verb = "is" if len(left_out) == 1 else "are"
+            reasons = "; ".join(left_out[:3])
+            notes.append(f"{name}: {counted(len(left_out), 'file')} {verb} left out ({reasons}).")
+    else:
+        count = len(range(0, len(checked), step))
+        with bar_of(progress, total=count, desc=f"reading {name}", unit="image") as bar:
 
-        def report(images: Tensor) -> None:
-            bar.update(len(images))
+            def report(images: Tensor) -> None:
+                bar.update(len(images))
 
-        if isinstance(checked, list):
-            data, is_labeled, left_out = read_files(source, checked[::step], classifier, report)
-            if left_out:
-                verb = "is" if len(left_out) == 1 else "are"
-                reasons = "; ".join(left_out[:3])
-                notes.append(f"{name}: {counted(len(left_out), 'file')} {verb} left out ({reasons}).")
-        else:
             data = _resized(checked.subset(range(0, len(checked), step)), classifier.size, report)
-    if not isinstance(checked, list):
-        has_labels = isinstance(source, LabelledImages)
-        is_labeled = torch.full((len(data),), has_labels)
-        if not has_labels:
+        if not isinstance(source, LabelledImages):
             notes.append(f"{name}: there are no labels, so the current predictions serve as labels.")
     is_repeated = repeated(data)
     if is_repeated.any():
         repeats = counted(int(is_repeated.sum()), "image")
         notes.append(f"{name!r} holds {repeats} more than once; each is used once.")
         data = data.subset(~is_repeated)
-    return ReadSet(data, is_labeled[~is_repeated])
+    return ReadSet(data, data.is_labeled)
 
 
 def _resized(data: LabelledImages, size: int, report: OnImages) -> LabelledImages:
