@@ -11,7 +11,7 @@ half measures the cost. How many of the twelve photos are correct without the no
 other photos are used once, for evaluation.
 
 Intervals are Student's t over pairs of a network and an exemplar, which share the photos for evaluation. With `--store
-FOLDER` finished networks are kept. Needs the photos (see docs/tiers.md).
+FOLDER` finished networks are kept. Needs the photos (see docs/settings.md).
 """
 
 import argparse

@@ -14,10 +14,7 @@ The evaluation uses every fourth photo of the split "val", from the second one o
 all selections are made. Networks have seen most of these photos in their pretraining on ImageNet, so differences
 between methods count, levels of accuracy do not. Draws and seeds are averaged for each pair of a network and a
 shortcut. Intervals are Student's t over the six pairs. These are three marks on two networks, measured on the same
-photos, so the intervals hold for these marks and networks.
-
-A method that costs accuracy on the mark's own class is also weakened until this class, with the mark, is predicted
-correctly at least as often as with the default edit: to 0.75, 0.5, or 0.25 times its change of the weights, or none.
+photos, so they are no sample of networks.
 
 `--development` uses draw 1 and the tuning photos, and reads no photo of "val". `--store FOLDER` is required: it keeps
 what was selected, and an interrupted run continues where it was.
@@ -46,7 +43,6 @@ from tqdm.auto import tqdm
 from edittools.classifiers import fingerprint
 from edittools.edits import Edit
 from edittools.images import LabelledImages
-from edittools.methods import RANDOM
 from edittools.models import load_classifier
 from edittools.probing import jobs
 from edittools_course.scenarios.shortcuts import SHORTCUTS
@@ -56,9 +52,6 @@ DRAWS = (3, 4)
 
 SEEDS = 5
 """The number of seeds of fine-tuning."""
-
-MATCHED = "at the own class of the default"
-"""The condition of a method that is weakened in this way."""
 
 
 class Pair(NamedTuple):
@@ -133,12 +126,9 @@ def evaluated(folder: Path, of_photos: Photos, selected: pd.DataFrame, pair: Pai
     edits = {name: Edit.load(folder / name, classifier.model) for name in of_pair.edit.unique()}
     photos = of_photos.load(classifier.size)
     where = (photos, pair.goal, SHORTCUTS[pair.goal], SEED_OF_TEST)
-    [default] = of_pair[of_pair.method == BY_HOSTS].edit
     with one_thread():
         found = effects.effects(classifier, edits, *where)
-        to_match = {name: edits[name] for name in of_pair[of_pair.method != RANDOM].edit}
-        matched = effects.matched(classifier, to_match, found, default, *where)
-    return [{"edit": name, "sets": found[name], "matched": matched.get(name)} for name in edits]
+    return [{"edit": name, "sets": found[name]} for name in edits]
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -162,9 +152,6 @@ def experiment(options: argparse.Namespace) -> Results:
     rows = selected.assign(case=selected.goal.map(NAMES), condition="", sets=selected.edit.map(found.sets))
     results = Results("learned_shortcut", "photos")
     effects.add_means(results, rows, BY_HOSTS)
-    is_matched = rows.method != RANDOM
-    matched = rows[is_matched].assign(condition=MATCHED, sets=rows.edit[is_matched].map(found.matched))
-    effects.add_means(results, matched, BY_HOSTS)
     effects.add_outcomes(results, rows.assign(run=[f"draw {row.draw} {row.run}".strip() for row in rows.itertuples()]))
     return results
 

@@ -4,8 +4,8 @@ Tier mini: the rules of a small VGG against those that were planted, and none ma
 without them. Drops and effects are of log-odds. The measure, the least effect and the number of scenes were selected on
 `--split validation`; `test` is for once. A planted rule need not be learned: the rules found are also scored against
 those that the network shows when each scene is rendered again on other grounds (`scenarios.repainted`).
-Tier lite: EfficientNet-Lite0, -Lite1 and -Lite2 on MSRC v2 photos with hand-made masks (see docs/tiers.md); tier paper:
-VGG16 and ResNet-50. No rules are known there; the results have each concept's effect on each network.
+Tier lite: EfficientNet-Lite0, -Lite1 and -Lite2 on MSRC v2 photos with hand-made masks (see docs/settings.md); tier
+paper: VGG16 and ResNet-50. No rules are known there; the results have each concept's effect on each network.
 """
 
 import argparse

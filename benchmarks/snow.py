@@ -4,7 +4,7 @@ Tier mini: a thousand scenes of MiniWorld; nothing is downloaded. The exemplars 
 vehicles.
 
 Tier lite: labels select on composites (roads of MSRC photos replaced by snow), and all 126 of the paper's snow photos
-are used for evaluation. Accuracy is measured on one half of the ImageNet sample. Needs the photos (see docs/tiers.md).
+are used for evaluation. Accuracy is measured on one half of the ImageNet sample. Needs photos (see docs/settings.md).
 
 Each exemplar is used on its own. Without labels, an edit is selected by ordinary images with the snow of the exemplar
 in place, and the network is fine-tuned on the same; with labels, each method is selected by its cross-entropy on images

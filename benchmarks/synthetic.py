@@ -1,7 +1,7 @@
 """Claim: over many concepts and styles, an edit corrects errors of classes that it was not shown (section 4).
 
     python benchmarks/synthetic.py --tier mini                 MiniWorld, nothing is downloaded
-    python benchmarks/synthetic.py --tier lite                 photos (see docs/tiers.md)
+    python benchmarks/synthetic.py --tier lite                 photos (see docs/settings.md)
     python benchmarks/synthetic.py --tier lite --styles transfer     concepts are restyled, as in the paper
     python benchmarks/synthetic.py --exemplars 1 3 10          numbers of exemplars are compared, as in the paper
 

@@ -7,9 +7,8 @@
 A page has the table of an experiment between `<!-- table: NAME -->` and `<!-- end -->`, and a number in a sentence
 between `<!-- number: NAME -->` and `<!-- end -->` (see `_lib.numbers`). A table shows all parts of the
 experiment together: the files `NAME.csv` and `NAME_PART.csv`, each of which was made by one command, so that a long run
-that was interrupted resumes with the part that is missing. The tables in `SUMMARIES` compare the methods that matter to
-one question. Each function below makes the table of one experiment: a pivot of the long table that `_lib.results`
-describes.
+that was interrupted resumes with the part that is missing. The tables in `QUESTIONS` join several experiments. Each
+other function makes the table of one experiment: a pivot of the long table that `_lib.results` describes.
 """
 
 import argparse
@@ -20,12 +19,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from _lib.cases_of_repair import quality_of
-from _lib.comparisons import MINUS, compared, joined, seconds_of_selection
+from _lib.comparisons import compared
 from _lib.effects import CLEAN, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
 from _lib.numbers import BY_USERS, NUMBERS, WATERMARKS
-from _lib.pivots import LEAST, LOSS, POINTS, RATIO, cells, markdown
+from _lib.pairs import Outcome, OverPhotos, mean_of, outcomes_of, removals_of
+from _lib.pivots import LEAST, LOSS, RATIO, SHARE, cells, markdown
 from _lib.results import (
-    BLURRED,
     BY_EXEMPLAR,
     BY_HOSTS,
     BY_LABELS,
@@ -33,10 +32,7 @@ from _lib.results import (
     LABEL_FREE,
     METHOD_NAMES,
     NO_EDIT,
-    SEVERAL,
-    decode,
     parts_of,
-    read_outcomes,
     read_parts,
     read_results,
     read_run,
@@ -44,7 +40,7 @@ from _lib.results import (
 from _lib.shortcuts import NAMES
 
 from edittools._caching import atomic_path
-from edittools.methods import EDIT, RANDOM
+from edittools.methods import EDIT
 
 DOCS = FOLDER.parent / "docs"
 
@@ -89,7 +85,7 @@ def development(table: pd.DataFrame) -> str:
         "errors corrected": cells(means, "errors corrected", TARGET),
         "accuracy, points": cells(means, "accuracy change", CLEAN),
         "predictions changed": cells(means, "predictions changed", CLEAN, interval=False),
-        "own class with the mark": cells(means, "correct", OWN_CLASS),
+        "the mark's class with the mark": cells(means, "correct", OWN_CLASS),
         "without it": cells(means, "correct", OWN_CLEAN),
     }
     methods = [name for name in METHOD_NAMES if (means.method == name).any()]
@@ -379,183 +375,107 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
 
 
 class Row(NamedTuple):
-    """A row of a summary: a run, the set of images whose errors are corrected, and the network."""
+    """A row of the table of results.
+
+    Attributes:
+        run: the run.
+        network: the network, if the run has several that are not averaged.
+        condition: the condition of its means.
+    """
 
     run: str
-    split: str = TARGET
     network: str = "all"
-
-
-SUMMARIES = {
-    "summary": {
-        "vehicles on snow, rendered, small VGG": Row("snow_mini", network="mini_vgg"),
-        "vehicles on snow, rendered, transformer": Row("snow_mini", network="mini_vit"),
-        "vehicles on snow, photos, SqueezeNet": Row("snow_lite"),
-        "vehicles on snow, photos, EfficientNet-Lite0": Row("snow_lite0"),
-        'an "iPod" sticker, rendered': Row("typographic_mini"),
-        "a watermark, photos, SqueezeNet": Row("watermark"),
-        "a watermark, photos, EfficientNet-Lite0": Row("watermark_lite0"),
-        "a watermark, photos, EfficientNet-Lite1": Row("watermark_lite1"),
-        "a watermark, photos, EfficientNet-Lite2": Row("watermark_lite2"),
-    },
-    "summary_snow": {
-        "rendered scenes, small VGG": Row("snow_mini", network="mini_vgg"),
-        "rendered scenes, transformer": Row("snow_mini", network="mini_vit"),
-        "photos, SqueezeNet": Row("snow_lite"),
-        "photos, EfficientNet-Lite0": Row("snow_lite0"),
-    },
-    "summary_writing": {
-        'an "iPod" sticker, rendered': Row("typographic_mini"),
-        "words that no exemplar shows": Row("typographic_mini", "other words"),
-        "a watermark, photos, SqueezeNet": Row("watermark"),
-        "watermarks that no exemplar shows": Row("watermark", "unseen marks"),
-        "a watermark, photos, EfficientNet-Lite0": Row("watermark_lite0"),
-        "watermarks that no exemplar shows, Lite0": Row("watermark_lite0", "unseen marks"),
-        "a watermark, photos, EfficientNet-Lite1": Row("watermark_lite1"),
-        "watermarks that no exemplar shows, Lite1": Row("watermark_lite1", "unseen marks"),
-        "a watermark, photos, EfficientNet-Lite2": Row("watermark_lite2"),
-        "watermarks that no exemplar shows, Lite2": Row("watermark_lite2", "unseen marks"),
-    },
-}
-"""The tables of the pages that answer one question each."""
-
-IN_SUMMARY = {
-    BY_HOSTS: "edit, selected by hosts",
-    BY_EXEMPLAR: "by the exemplar",
-    BY_LABELS: "by labels",
-    SEVERAL: "edit, several exemplars",
-    LABEL_FREE: "label-free fine-tuning",
-    RANDOM: "random direction",
-    BLURRED: "blurred, its position given",
-}
-"""The methods of a summary, and the titles of their columns."""
-
-WITH_ACCURACY = (BY_HOSTS, BY_EXEMPLAR, BY_LABELS, LABEL_FREE)
-"""The methods whose change of accuracy is written as well."""
-
-NARROW = ",\u00a0"
-"""A comma and a space that does not break, so that an interval stays on one line of a narrow column."""
-
-
-def summary(name: str) -> str:
-    """Write the errors corrected by the methods that matter, and the change of accuracy; a dash if not measured."""
-    rows = []
-    for title, one in SUMMARIES[name].items():
-        table = read_results(one.run).assign(run=one.run)
-        row = {"errors corrected": title}
-        for method, column in IN_SUMMARY.items():
-            is_mean = (table.method == method) & (table.network == one.network) & (table.condition == "")
-            corrected = cells(table[is_mean], "errors corrected", one.split)
-            text = corrected.iloc[0] if len(corrected) else "–"
-            if method in WITH_ACCURACY and len(corrected):
-                text += f" at {cells(table[is_mean], 'accuracy change', CLEAN, interval=False).iloc[0]}"
-            row[column] = text.replace(", ", NARROW)
-        rows.append(row)
-    frame = pd.DataFrame(rows)
-    return markdown(dict(frame.loc[:, (frame != "–").any()].items()))
-
-
-class Glance(NamedTuple):
-    """A row of README's first table: a run, and the condition within it."""
-
-    run: str
     condition: str = ""
 
 
-AT_A_GLANCE = {
-    "a mark that training planted, in photos": Glance("gate", BY_USERS),
-    **{f"a watermark on photos, {network}": Glance(run) for run, network in WATERMARKS.items()},
-    "snow under vehicles in photos, SqueezeNet": Glance("snow_lite"),
-    "snow under vehicles in photos, EfficientNet-Lite0": Glance("snow_lite0"),
-    "handwritten words in photos, SqueezeNet": Glance("handwriting"),
-    "handwritten words in photos, EfficientNet-Lite0": Glance("handwriting_lite0"),
+ROWS = {
+    "planted in training; 2 networks × 3 marks, new to the method": Row("gate", condition=BY_USERS),
+    "planted in training; 2 networks × 3 marks of the development": Row("learned_shortcut"),
+    **{f"a watermark; {network}": Row(run) for run, network in WATERMARKS.items()},
+    "a word on a sticker, rendered; a small CLIP": Row("typographic_mini"),
+    "handwritten notes; SqueezeNet": Row("handwriting"),
+    "handwritten notes; EfficientNet-Lite0": Row("handwriting_lite0"),
+    "snow under vehicles, rendered; a small VGG": Row("snow_mini", "mini_vgg"),
+    "snow under vehicles, rendered; a transformer": Row("snow_mini", "mini_vit"),
+    "snow under vehicles; SqueezeNet": Row("snow_lite"),
+    "snow under vehicles; EfficientNet-Lite0": Row("snow_lite0"),
 }
-"""The rows of README's first table, all on photos."""
+"""The rows of the table of results: photos, unless they say that images are rendered."""
 
 
-def at_a_glance() -> str:
-    """Write what the default corrects and costs on photos, next to fine-tuning, and of how many errors."""
+def results() -> str:
+    """Write what the edit and fine-tuning correct and cost, and what removing the mark would correct."""
     rows = []
-    for title, one in AT_A_GLANCE.items():
-        table = read_results(one.run).assign(run=one.run)
-        means = table[(table.network == "all") & (table.condition == one.condition)]
-        corrected = cells(means, "errors corrected", TARGET, interval=False)
-        changed = cells(means, "predictions changed", CLEAN, interval=False)
+    for title, one in ROWS.items():
+        removals = removals_of(one.run, one.network)
+        edit, tuned = (mean_of(outcomes_of(one.run, method, one.network)) for method in (BY_HOSTS, LABEL_FREE))
+        removed = mean_of(removals) if removals else None
         row = {
-            "misleading part": title,
-            "errors corrected": corrected[BY_HOSTS],
-            "of": errors_of(one),
-            "accuracy, points": cells(means, "accuracy change", CLEAN, interval=False)[BY_HOSTS],
-            "predictions changed": changed[BY_HOSTS],
-            "fine-tuning corrects": corrected[LABEL_FREE],
-            "fine-tuning changes": changed[LABEL_FREE],
+            "mark; network": title,
+            "errors": errors_of(outcomes_of(one.run, BY_HOSTS, one.network)),
+            "the mark removed": with_interval(removed) if removed else "",
+            "edit": with_interval(edit),
+            "of that": SHARE.value(edit.value / removed.value) if removed else "",
+            "fine-tuning": with_interval(tuned),
+            "accuracy: edit": cost(one, BY_HOSTS, "accuracy change"),
+            "changed: edit": cost(one, BY_HOSTS, "predictions changed"),
+            "changed: fine-tuning": cost(one, LABEL_FREE, "predictions changed"),
         }
         rows.append(row)
     return markdown(dict(pd.DataFrame(rows).items()))
 
 
-def errors_of(one: Glance) -> str:
-    """Write how many errors there are, of how many cases: each is a network with an exemplar or a mark."""
-    outcomes = read_outcomes(one.run)
-    is_part = outcomes.split.str.startswith(f"{TARGET}, ") & outcomes.split.str.contains(one.condition, regex=False)
-    outcomes = outcomes[is_part & (outcomes.method == BY_HOSTS)]
-    errors = outcomes.outcomes.map(lambda images: int(decode(images)[0].sum()))
-    of_cases = errors.groupby([outcomes.network, outcomes.split.str.split(", ").str[1]]).sum()
-    counts = sorted({of_cases.min(), of_cases.max()})
-    cases = "1 case" if len(of_cases) == 1 else f"{len(of_cases)} cases"
-    return f"{' to '.join(map(str, counts))} errors, {cases}"
+def with_interval(mean: OverPhotos) -> str:
+    """Write a share and its interval over photos, on one line of a narrow column."""
+    low, high = (SHARE.bound(bound) for bound in mean.interval)
+    return f"{SHARE.value(mean.value)} [{low},\u00a0{high}]"
 
 
-def unseen_marks() -> str:
-    """Write what methods do in networks and with marks that nothing was developed on."""
-    return means(read_results("gate"), BY_USERS, (BY_HOSTS, LABEL_FREE, BY_EXEMPLAR, NO_EDIT))
+def errors_of(outcomes: Sequence[Outcome]) -> str:
+    """Write how many errors there are: of one set of images, or the fewest and the most of several."""
+    counts = sorted({int(one.before.sum()) for one in outcomes})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
-def shortcuts() -> str:
-    """Write what methods do in the networks and with the marks of the development, in draws that it did not see."""
-    table = read_results("learned_shortcut")
-    return means(table, "", (BY_HOSTS, LABEL_FREE, BY_EXEMPLAR, RANDOM, NO_EDIT))
+def cost(row: Row, method: str, metric: str) -> str:
+    """Write a cost of a method on images without the mark."""
+    table = read_results(row.run)
+    is_here = (table.network == row.network) & (table.condition == row.condition) & (table.method == method)
+    return cells(table[is_here], metric, CLEAN, interval=False).iloc[0]
 
 
-def means(table: pd.DataFrame, condition: str, methods: Sequence[str]) -> str:
-    """Write one row per method: means over pairs of a network and a mark, and the paired difference to the first."""
-    everywhere = table[(table.network == "all") & table.method.isin(methods)]
-    part = everywhere[everywhere.condition == condition]
-    differences = everywhere[everywhere.condition == joined(condition, MINUS)]
-    is_of_network = (table.network != "all") & (table.condition == condition)
-    seconds = seconds_of_selection(table[is_of_network]).groupby("method").value
-    columns = {
-        "errors corrected": cells(part, "errors corrected", TARGET),
-        "difference to the first, points": cells(differences, "errors corrected", TARGET, look=POINTS),
-        "accuracy, points": cells(part, "accuracy change", CLEAN),
-        "predictions changed": cells(part, "predictions changed", CLEAN, interval=False),
-        "own class with the mark": cells(part, "correct", OWN_CLASS, interval=False),
-        "without it": cells(part, "correct", OWN_CLEAN, interval=False),
-        "CPU seconds": seconds.min().map("{:.0f}".format) + " to " + seconds.max().map("{:.0f}".format),
-    }
-    return markdown({name: column.reindex(methods) for name, column in columns.items()}, rows="method")
-
-
-def concepts() -> str:
-    """Write the errors that methods correct over many concepts."""
-    runs = {"concepts replaced, photos": "synthetic_lite", "concepts replaced, rendered": "synthetic_mini"}
+def at_a_glance() -> str:
+    """Write README's table: the edit, fine-tuning, and the mark removed, in networks and with marks that are new."""
+    row = Row("gate", condition=BY_USERS)
+    removed = mean_of(removals_of(row.run))
+    table = read_results(row.run)
     rows = []
-    for title, run in runs.items():
-        table = read_results(run).assign(run=run)
-        table = table[(table.condition == "") & (table.method != "")]
-        share = cells(table, "errors corrected", "other classes, same style")
-        change = cells(table, "accuracy change", "clean_test", interval=False)
-        row = {"errors corrected": title}
-        for method in share.index:
-            row[method] = f"{share[method]} at {change[method]}".replace(", ", NARROW)
-        rows.append(row)
-    return markdown(dict(pd.DataFrame(rows).fillna("–").items()))
+    for method, title in {BY_HOSTS: "one edit", LABEL_FREE: "fine-tuning on the same images"}.items():
+        seconds = table[(table.method == method) & (table.metric == "CPU seconds")].value
+        columns = {
+            "": title,
+            "errors corrected, net": with_interval(mean_of(outcomes_of(row.run, method))),
+            "accuracy, points": cost(row, method, "accuracy change"),
+            "other predictions changed": cost(row, method, "predictions changed"),
+            "CPU seconds": f"{seconds.min():.0f} to {seconds.max():.0f}",
+        }
+        rows.append(columns)
+    rows.append({"": "the mark removed from each image", "errors corrected, net": with_interval(removed)})
+    return markdown(dict(pd.DataFrame(rows).fillna("").items()))
+
+
+def architectures() -> str:
+    """Write how many networks of each package were tried, and how many of them can be edited."""
+    table = pd.read_csv(DOCS / "architectures.csv", keep_default_na=False, na_values={"off by": ""})
+    counts = table.assign(exact=table["off by"] == 0).groupby("package", sort=False)
+    summary = counts.agg(tried=("network", "size"), exported=("off by", "count"), exact=("exact", "sum"))
+    return markdown(dict(summary.astype(str).items()), rows="package")
 
 
 QUESTIONS: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (at_a_glance, unseen_marks, shortcuts, concepts)
+    function.__name__: function for function in (results, at_a_glance, architectures)
 }
-"""Tables of one experiment for the pages that answer one question."""
+"""The tables that are not of one experiment, by name."""
 
 
 # --- pages ---
@@ -565,9 +485,7 @@ NUMBER = re.compile(r"(<!-- number: (\w+) -->).*?(<!-- end -->)", re.DOTALL)
 
 
 def block(name: str) -> str:
-    """Write the table of an experiment with its commands, or a summary."""
-    if name in SUMMARIES:
-        return summary(name)
+    """Write the table of an experiment with its commands, or one of several experiments."""
     if name in QUESTIONS:
         return QUESTIONS[name]()
     commands = [command(read_run(part)) for part in parts_of(name)]

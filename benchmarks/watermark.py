@@ -5,7 +5,7 @@ the same; with labels, each method is selected by its cross-entropy on photos wi
 evaluated once on the test photos: with the mark, without it, and with marks that no exemplar shows. One method changes
 no weight: the place of the mark is given, and blurred before a photo is classified.
 
-The interval is Student's t over pairs of a network and an exemplar. Needs the photos (see docs/tiers.md). With
+The interval is Student's t over pairs of a network and an exemplar. Needs the photos (see docs/settings.md). With
 `--store FOLDER` finished networks are kept, and an interrupted run continues where it was.
 """
 

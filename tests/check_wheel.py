@@ -8,6 +8,7 @@ and data that come with the package. Nothing is taken from the environment that 
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -119,11 +120,13 @@ def with_notebooks() -> None:
     check_origin(et.__file__)
     check_origin(shipped.DATA)
     assert (Path(et.__file__).parent / "py.typed").is_file(), "type checkers would ignore the package: no py.typed"
+    readers_files = runpy.run_path(str(ROOT / "tests" / "readers_files.py"))
+    readers_files["write_readers_files"](Path.cwd())
     [code] = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     exec(code, {})
     command = Path(sysconfig.get_path("scripts"), "edittools")
     weights = Path("weights.safetensors")
-    edit = ["apply", "ignore_the_tag.safetensors", "--model", "rendered_squeezenet", "--out", weights]
+    edit = ["apply", "edit.safetensors", "--model", "my_model.py:load", "--out", weights]
     subprocess.run([command, *edit], check=True)  # the console script, on the edit that these lines have saved
     assert weights.stat().st_size > 100_000
     clip = et.load_classifier("mini_clip")

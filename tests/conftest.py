@@ -29,11 +29,11 @@ os.environ["EDITTOOLS_DEVICE"] = "cpu"  # what is compared to the last digit is 
 SHARED_PHOTOS = os.environ.get("EDITTOOLS_PHOTOS")
 needs_photos = pytest.mark.skipif(
     not SHARED_PHOTOS or not Path(SHARED_PHOTOS).is_dir(),
-    reason="no photographs here: set EDITTOOLS_PHOTOS to a folder of them (see docs/tiers.md)",
+    reason="no photographs here: set EDITTOOLS_PHOTOS to a folder of them (see docs/settings.md)",
 )
 needs_imagenette = pytest.mark.skipif(
     not SHARED_PHOTOS or not Path(SHARED_PHOTOS, "imagenette").is_dir(),
-    reason="no photos of Imagenette here: set EDITTOOLS_PHOTOS to a folder that has them (see docs/tiers.md)",
+    reason="no photos of Imagenette here: set EDITTOOLS_PHOTOS to a folder that has them (see docs/settings.md)",
 )
 needs_browser = pytest.mark.skipif(
     shutil.which("chromium") is None and not os.environ.get("CI"),

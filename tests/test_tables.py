@@ -11,7 +11,8 @@ import tables
 import torch
 from _lib import pivots
 from _lib.effects import add_means
-from _lib.numbers import NUMBERS, of_pairs
+from _lib.numbers import BY_USERS, NUMBERS, of_pairs
+from _lib.pairs import mean_of, nets_by_pair, outcomes_of
 from _lib.results import (
     BLURRED,
     BY_HOSTS,
@@ -158,7 +159,7 @@ def test_cells_of_two_splits_are_refused():
 def test_page_tables_match_results():
     pages = tables.pages()
     named = {name for text in pages.values() for name in re.findall("<!-- table: (.*) -->", text)}
-    assert named == {*tables.TABLES, *tables.SUMMARIES, *tables.QUESTIONS}
+    assert named == {*tables.TABLES, *tables.QUESTIONS}
     numbers = {name for text in pages.values() for name in re.findall(r"<!-- number: (\w+) -->", text)}
     assert numbers == set(NUMBERS)
     for path, text in pages.items():
@@ -167,15 +168,46 @@ def test_page_tables_match_results():
 
 def test_numbers_in_the_text_follow_from_the_outcomes_of_images():
     """The mean over pairs that README names, from the images of each pair."""
-    outcomes = read_outcomes("gate")
-    of_edit = outcomes[(outcomes.method == BY_HOSTS) & outcomes.split.str.startswith("target_test, ")]
-    nets = []
-    for row in of_edit[of_edit.split.str.contains("as users make them", regex=False)].itertuples():
-        errors = row.outcomes.count("+") + row.outcomes.count("x")
-        nets.append((row.outcomes.count("+") - row.outcomes.count("-")) / errors)
-    stored = of_pairs("gate", BY_HOSTS, "target_test", "errors corrected", "as users make them")
+    stored = of_pairs("gate", BY_HOSTS, "target_test", "errors corrected", BY_USERS)
+    nets = nets_by_pair(outcomes_of("gate", BY_HOSTS))
+    assert sorted(nets) == pytest.approx(sorted(stored))
     assert f"{np.mean(nets):.0%}" == NUMBERS["gate_edit"]()
-    assert stored.min() <= np.mean(nets) <= stored.max()
+
+
+@pytest.mark.parametrize("run", ["gate", "learned_shortcut"])
+def test_photos_of_the_marks_class_are_where_the_counts_of_classes_say(run):
+    """The errors without the mark there are those of the photos of the mark's class, of which the gate has more."""
+    rows = read_outcomes(run)
+    rows = rows[rows.method == BY_HOSTS]
+    of_split = dict(zip(rows.network + ", " + rows.split, rows.outcomes, strict=True))
+    for name, outcomes in of_split.items():
+        network, split, case = name.split(", ", 2)
+        if split != "clean_test":
+            continue
+        mark = case.split(", ")[0]
+        [others] = {tuple(one.photos) for one in outcomes_of(run, BY_HOSTS, network) if one.mark == mark}
+        is_own = ~np.isin(np.arange(len(outcomes)), others)
+        own = of_split[f"{network}, own class unmarked, {case}"]
+        assert "".join(np.array(list(outcomes))[is_own]) == (own[::2] if run == "gate" else own)
+
+
+def test_interval_over_photos_is_that_of_resampled_photos():
+    means = [mean_of(outcomes_of("gate", method)) for method in (BY_HOSTS, LABEL_FREE)]
+    difference = means[1].minus(means[0])
+    generator = np.random.default_rng(0)
+    draws = []
+    for _ in range(400):
+        counts = np.bincount(generator.integers(500, size=500), minlength=500)
+        nets = []
+        for method in (BY_HOSTS, LABEL_FREE):
+            of_pairs = []
+            for one in outcomes_of("gate", method):
+                weights = counts[one.photos]
+                of_pairs.append((weights @ one.before - weights @ one.after) / (weights @ one.before))
+            nets.append(np.mean(of_pairs))
+        draws.append(nets[1] - nets[0])
+    assert difference.value == pytest.approx(means[1].value - means[0].value)
+    assert difference.interval == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.006)
 
 
 def test_every_stored_run_is_in_a_table():
@@ -267,9 +299,11 @@ def test_differences_are_those_within_cases_that_both_methods_have():
     assert table[is_difference].set_index("method").value.to_dict() == {EDIT: -0.5}
 
 
-def test_comparison_has_one_row_per_method_and_one_per_case():
+def test_comparison_has_one_row_per_method_and_one_per_pair():
     rows = [contest_row(BY_HOSTS, "half"), contest_row(EDIT, "all"), contest_row(RANDOM, "half", run="draw 0")]
-    table = contest_table([*rows, contest_row(BLURRED, "worse")])
+    rows.append(contest_row(BLURRED, "worse"))
+    assert "By pair" not in tables.compared_parts(contest_table(rows))  # there is one only
+    table = contest_table([*rows, contest_row(BY_HOSTS, "half", case="b"), contest_row(EDIT, "all", case="b")])
     text = tables.compared_parts(table)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     header = lines[0]
@@ -278,16 +312,8 @@ def test_comparison_has_one_row_per_method_and_one_per_case():
     assert of_methods["edit"][f"errors corrected, minus {BY_HOSTS}, points"] == "+50"
     assert of_methods[BLURRED]["errors corrected"] == "−25%"
     assert of_methods["no edit"]["retained images correct"] == "50.0%"
-    assert lines[-1][:4] == ["net", "a", "50%, −20.00", "100%, −20.00"]
-
-
-def test_summary_leaves_out_what_was_not_measured(monkeypatch):
-    table = contest_table([contest_row(BY_HOSTS, "half"), contest_row(RANDOM, "all", run="draw 0")])
-    monkeypatch.setattr(tables, "read_results", lambda name: table)
-    header, _, *lines = tables.summary("summary_writing").splitlines()
-    titles = [cell.strip() for cell in header.split("|")[1:-1]]
-    first = dict(zip(titles, (cell.strip() for cell in lines[0].split("|")[1:-1]), strict=True))
-    assert list(first.values())[1:] == ["50% at −20.00", "100%"]
+    assert lines[-2][:4] == ["net", "a", "50%, −20.00", "100%, −20.00"]
+    assert lines[-1][:4] == ["net", "b", "50%, −20.00", "100%, −20.00"]
 
 
 def test_effects_are_counted_by_photos_used_and_left_out_below_ten():

@@ -1,4 +1,4 @@
-"""Tables of methods that are compared on the same cases: means over cases, and the values of each case."""
+"""Tables of methods that are compared on the same pairs: means over pairs, and the values of each pair."""
 
 import pandas as pd
 
@@ -11,10 +11,10 @@ TITLES = {
     (TARGET, CORRECTED): "errors corrected",
     (CLEAN, ACCURACY): "accuracy, points",
     (CLEAN, FLIPS): "predictions changed",
-    (OWN_CLASS, CORRECT): "own class with the mark",
-    (OWN_CLEAN, CORRECT): "own class without it",
+    (OWN_CLASS, CORRECT): "the mark's class with the mark",
+    (OWN_CLEAN, CORRECT): "the mark's class without it",
     ("retain_test", CORRECT): "retained images correct",
-    ("elsewhere", CORRECT): "unrelated predictions kept",
+    ("elsewhere", CORRECT): "predictions kept on other photos",
     ("other words", CORRECTED): "errors with other words corrected",
     ("blank", CORRECT): "objects with an empty sticker correct",
     ("unseen marks", CORRECTED): "errors with unseen marks corrected",
@@ -22,18 +22,21 @@ TITLES = {
 """The title of each metric that a table shows."""
 
 SHOWN_BY_CASE = ((TARGET, CORRECTED), (CLEAN, ACCURACY), (OWN_CLASS, CORRECT))
-"""The metrics that are shown for each case."""
+"""The metrics that are shown for each pair."""
 
 MINUS = f"minus {BY_HOSTS}"
 """The condition of differences from the default."""
 
 
 def compared(table: pd.DataFrame) -> str:
-    """Write what each method corrects and costs, and how it differs from the default; then the values of each case."""
+    """Write what each method corrects and costs, and how it differs from the default; then the values of each pair."""
     parts = []
-    for condition in conditions_of(table):
-        title = f"{condition}:\n\n" if condition else ""
-        parts.append(f"{title}{of_methods(table, condition)}\n\n{of_cases(table, condition)}")
+    conditions = conditions_of(table)
+    for condition in conditions:
+        if len(conditions) > 1:
+            parts.append(f"{condition}:")
+        parts.append(of_methods(table, condition))
+        parts += of_pairs(table, condition)
     return "\n\n".join(parts)
 
 
@@ -45,7 +48,7 @@ def conditions_of(table: pd.DataFrame) -> list[str]:
 
 
 def of_methods(table: pd.DataFrame, condition: str) -> str:
-    """Write one row per method: means over all cases, and the mean paired difference from the default."""
+    """Write one row per method: means over all pairs, and the mean paired difference from the default."""
     everywhere = table[table.network == "all"]
     part = everywhere[everywhere.condition == condition]
     differences = everywhere[everywhere.condition == joined(condition, MINUS)]
@@ -55,7 +58,7 @@ def of_methods(table: pd.DataFrame, condition: str) -> str:
         columns[title] = cells(part, metric, split, interval=split == TARGET)
     columns[f"errors corrected, {MINUS}, points"] = cells(differences, CORRECTED, TARGET, look=POINTS)
     columns["accuracy, minus"] = cells(differences, ACCURACY, CLEAN)
-    columns["own class with the mark, minus, points"] = cells(differences, CORRECT, OWN_CLASS, look=POINTS)
+    columns["the mark's class with the mark, minus, points"] = cells(differences, CORRECT, OWN_CLASS, look=POINTS)
     seconds = seconds_of_selection(table[table.condition == condition])
     for network, of_network in seconds.groupby("network", sort=False):
         columns[f"CPU seconds, {network}"] = of_network.set_index("method").value.map("{:.3g}".format)
@@ -67,8 +70,12 @@ def seconds_of_selection(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table.metric == "CPU seconds") & ~table.method.isin((RANDOM, BLURRED))]
 
 
-def of_cases(table: pd.DataFrame, condition: str) -> str:
-    """Write one row per case: what the methods correct, the change of accuracy, and the own class if there is one."""
+def of_pairs(table: pd.DataFrame, condition: str) -> list[str]:
+    """Write one row per pair: what the methods correct, the change of accuracy, and the mark's class if there is one.
+
+    Returns:
+        The title and the table; nothing where there is one pair only, which the table of methods shows.
+    """
     start = joined(condition, "")
     others = tuple(other for other in conditions_of(table) if other != condition and other.startswith(start))
     is_value = (table.network != "all") & (table.metric == CORRECTED) & (table.split == TARGET)
@@ -77,14 +84,18 @@ def of_cases(table: pd.DataFrame, condition: str) -> str:
     rows = []
     for (network, case), of_case in values.groupby(["network", "condition"], sort=False):
         here = table[(table.network == network) & (table.condition == case)]
-        row = {"network": network, "case": case.removeprefix(start)}
+        row = {"network": network, "mark or exemplar": case.removeprefix(start)}
         for method in METHOD_NAMES:
             if method in of_case.method.to_list():
                 texts = [cells(here[here.method == method], metric, split) for split, metric in SHOWN_BY_CASE]
                 row[method] = ", ".join(text.iloc[0] for text in texts if len(text))
         rows.append(row)
-    title = "Errors corrected, change of accuracy in points, and, for a mark, its own class, for each case:"
-    return f"{title}\n\n{markdown(dict(pd.DataFrame(rows).fillna('–').items()))}"
+    if len(rows) == 1:
+        return []
+    title = (
+        "By pair: errors corrected, accuracy in points, and, if the mark stands for a class, how much of it is correct:"
+    )
+    return [title, markdown(dict(pd.DataFrame(rows).fillna("–").items()))]
 
 
 def joined(condition: str, more: str) -> str:

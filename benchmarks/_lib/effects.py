@@ -48,9 +48,6 @@ CORRECTED, ACCURACY, FLIPS, CORRECT = "errors corrected", "accuracy change", "pr
 FEWEST_FOR_INTERVAL = 5
 """Fewer values have no interval, since they say too little of how they vary."""
 
-FACTORS = (0.75, 0.5, 0.25)
-"""The factors by which an edit is weakened that costs accuracy on the own class."""
-
 GROUP = 32
 """The number of photos whose states at several layers are in memory at once."""
 
@@ -182,48 +179,6 @@ def _drawn(group: LabelledImages, mark: Shortcut, seed: int, numbers: Sequence[i
     """Draw a mark on photos, with a seed for each by its index, so that groups do not matter."""
     images = [mark.draw(image[None], seed + number)[0] for image, number in zip(group.images, numbers, strict=True)]
     return replace(group, images=torch.cat(images))
-
-
-def matched(
-    classifier: Classifier,
-    edits: Mapping[str, Edit],
-    found: Mapping[str, Sets],
-    default: str,
-    photos: LabelledImages,
-    goal: str,
-    mark: Shortcut,
-    seed: int,
-) -> dict[str, Sets]:
-    """Weaken edits that cost the own class more than the default does, until they cost at most as much with the mark.
-
-    Args:
-        classifier: the classifier without an edit.
-        edits: the edits by name.
-        found: what they do to each set.
-        default: the name of the default.
-        photos: see `effects`, with the same arguments.
-        goal: the class of the mark.
-        mark: what is drawn on the photos.
-        seed: the seed of what is drawn.
-
-    Returns:
-        What the edits do then. A factor is the largest of `FACTORS` that suffices; without one, there is no edit left.
-    """
-    most = sum(found[default][OWN_CLASS][1])
-    costly = [name for name in edits if sum(found[name][OWN_CLASS][1]) > most]
-    scaled = {(name, factor): factor * edits[name] for name in costly for factor in FACTORS}
-    own = (photos.labels == photos.classes.index(goal)).nonzero()[:, 0]
-    tried = {f"{factor} {name}": edit for (name, factor), edit in scaled.items()}
-    on_own = effects(classifier, tried, photos, goal, mark, seed, own) if tried else {}
-    weakened = {}
-    after = dict(found)
-    for name in costly:
-        enough = [factor for factor in FACTORS if sum(on_own[f"{factor} {name}"][OWN_CLASS][1]) <= most]
-        if enough:
-            weakened[name] = scaled[name, max(enough)]
-        else:
-            after[name] = {split: [before, before] for split, (before, _) in found[name].items()}
-    return {**after, **(effects(classifier, weakened, photos, goal, mark, seed) if weakened else {})}
 
 
 def net_share(before: np.ndarray, after: np.ndarray) -> float:

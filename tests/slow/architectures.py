@@ -1,8 +1,7 @@
 """Check which architectures can be cut: exported, and exact at every layer that is listed, with a state used twice.
 
     python tests/slow/architectures.py --workers 2                     (or: make slow, which also runs the rehearsal)
-    python tests/slow/architectures.py --output docs/architectures.csv    writes the table, and the page next to it
-    python tests/slow/architectures.py --output docs/architectures.csv --read    writes the page of the table as it is
+    python tests/slow/architectures.py --output docs/architectures.csv    writes the table that docs/settings.md counts
 
 Random weights; weights and scales of 0, which would hide a difference, are made random. No download. It fails if a
 network cannot be cut, or if its logits differ for another reason than attention's fast path.
@@ -151,66 +150,15 @@ def to_table(rows: list[dict[str, object]]) -> pd.DataFrame:
     return table.astype(dict.fromkeys(("checked", "layers", "of"), "Int64"))
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read the table of an earlier run."""
-    return pd.read_csv(path, keep_default_na=False, na_values=dict.fromkeys(COLUMNS[2:7], ""))
-
-
-def page(table: pd.DataFrame) -> str:
-    """Write docs/architectures.md: how many can be cut, and what the file of all of them holds."""
-    counts = table.assign(exact=table["off by"] == 0).groupby("package", sort=False)
-    summary = counts.agg(tried=("network", "size"), exported=("off by", "count"), exact=("exact", "sum")).reset_index()
-    rows = summary.astype(str).to_markdown(index=False, tablefmt="github", disable_numparse=True)
-    slowest = table.loc[table.seconds.astype(float).idxmax()]
-    different = table[table["off by"] > 0]
-    return PAGE.format(
-        rows=rows,
-        torch=" and ".join(table.torch.unique()),
-        different=", ".join(f"`{name}`" for name in different.network) or "None",
-        most=f"{different['off by'].max():.0e}" if len(different) else "0",
-        why="; ".join(different.why.unique()) or "none",
-        slowest=slowest.network,
-        seconds=f"{slowest.seconds:.0f}",
-    )
-
-
-PAGE = """# Which architectures can be edited
-
-This page says whether your architecture was tried. To see which layers of your own model can be edited, ask it:
-
-```python
-print(et.editable_layers(et.Classifier(my_model, my_class_names)))
-```
-
-{rows}
-
-[architectures.csv](architectures.csv) has one row per network, all with random weights:
-
-- *exported* networks can be edited;
-- *exact* means that, at each layer that was *checked*, the two parts of the network that an edit needs
-  ([design](design.md#inference-the-model-itself-and-a-graph-where-a-cut-is-needed)) together give its own logits bit
-  for bit. Not exact: {different} (off by about {most}: {why});
-- *layers* is the number of layers that can be edited, and *of* that of all linear layers and convolutions without
-  groups;
-- *seconds* is the time to export the network: {seconds} s for the slowest, `{slowest}`.
-
-`python tests/slow/architectures.py --output docs/architectures.csv` makes it (torch {torch}, one thread).
-"""
-
-
 def main() -> None:
     """Check each architecture of each package, and print a table of them, and what fails and why."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--packages", nargs="+", default=["torchvision", "timm", "transformers"])
     arguments.add_argument("--workers", type=int, default=1, help="processes side by side")
-    arguments.add_argument("--output", type=Path, help="file to write the table to, with a page (.md) next to it")
-    arguments.add_argument("--read", action="store_true", help="check nothing: write the page of the table as it is")
+    arguments.add_argument("--output", type=Path, help="file to write the table to")
     arguments.add_argument("--names", nargs="*", help="only these")
     arguments.add_argument("--layers", type=int, help="check at this many layers at most (default: at all)")
     options = arguments.parse_args()
-    if options.read:
-        options.output.with_suffix(".md").write_text(page(read_table(options.output)))
-        return
     jobs = [(package, name, options.layers) for package in options.packages for name in networks(package)]
     jobs = [job for job in jobs if not options.names or job[1] in options.names]
     with get_context("spawn").Pool(options.workers, maxtasksperchild=8) as workers:
@@ -219,7 +167,6 @@ def main() -> None:
     print(table.to_string())
     if options.output:
         table.to_csv(options.output, index=False)
-        options.output.with_suffix(".md").write_text(page(table))
     failed = [row["network"] for row in rows if row.get("off by") != 0 and row["why"] != FAST_PATH]
     if failed:
         raise SystemExit(f"{len(failed)} of {len(rows)} cannot be cut exactly: {', '.join(failed)}")
