@@ -162,7 +162,7 @@ function gallery({ model, el }) {
     if (visible.includes(focused)) cards[focused].focus({ preventScroll: true });
     root.scrollTo(0, 0);
     mark();
-    if checkable reach(visible[0]);
+    if (checkable) reach(visible[0]);
   };
   const fill = () => {
     model.get("cards").forEach((card, index) => {
