@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from _lib.cases_of_repair import KINDS, Case, Kind, case_of, truth
 from _lib.command import add_store, code_digest, parser, run
+from _lib.jobs import run as run_jobs
 from _lib.nulls import (
     AUDITED_FOLDERS,
     FOLDERS,
@@ -38,7 +39,6 @@ from tqdm.auto import tqdm
 
 import edittools
 from edittools.edits import Edit
-from edittools.probing.jobs import run as run_jobs
 from edittools.selection import Assessment, repair
 from edittools.selection.checks import accuracy_limit
 

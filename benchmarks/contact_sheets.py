@@ -21,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from _lib import jobs
 from _lib.command import add_store, code_digest, one_thread, parser, run
 from _lib.results import Results
 from _lib.shortcuts import NAMES, NETWORKS
@@ -34,7 +35,6 @@ from edittools.classifiers import Classifier
 from edittools.images import LabelledImages
 from edittools.locate import Box
 from edittools.models import load_classifier
-from edittools.probing import jobs
 from edittools.reports import Page, save_page
 from edittools_course.scenarios.imagenette import in_memory, training_roles
 from edittools_course.scenarios.shortcuts import SHORTCUTS

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from _lib import effects, label_free
+from _lib import effects, jobs, label_free
 from _lib.command import ROOT, add_store, code_digest, one_thread, parser, run
 from _lib.effects import CORRECT, CORRECTED, OWN_CLASS, OWN_CLEAN, TARGET
 from _lib.gate_marks import GATE_MARKS, GATE_NAMES
@@ -49,7 +49,6 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict, predicted_classes
-from edittools.probing import jobs
 from edittools_course.networks.finetuned import load_shortcut_network
 from edittools_course.scenarios.imagenette import in_memory, training_roles
 

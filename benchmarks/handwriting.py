@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from _lib import effects, label_free
+from _lib import effects, jobs, label_free
 from _lib.command import add_store, code_digest, one_thread, parser, run
 from _lib.label_free import finetune, random_directions, select_by_exemplar, select_by_hosts
 from _lib.results import BY_HOSTS, NO_EDIT, Results
@@ -36,7 +36,6 @@ from edittools.geometry import InputGeometry
 from edittools.images import LabelledImages
 from edittools.metrics import predict, predicted_classes
 from edittools.models import load_classifier
-from edittools.probing import jobs
 from edittools.widgets import inpaint
 from edittools_course.downloads import available
 from edittools_course.scenarios import photos

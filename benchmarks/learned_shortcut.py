@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from _lib import effects, label_free
+from _lib import effects, jobs, label_free
 from _lib.command import add_store, code_digest, one_thread, parser, run
 from _lib.label_free import (
     ablations,
@@ -44,7 +44,6 @@ from edittools.classifiers import fingerprint
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.models import load_classifier
-from edittools.probing import jobs
 from edittools_course.scenarios.shortcuts import SHORTCUTS
 
 DRAWS = (3, 4)

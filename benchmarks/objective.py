@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _lib import effects, label_free
+from _lib import effects, jobs, label_free
 from _lib.command import add_store, code_digest, one_thread, parser, run
 from _lib.results import Results
 from _lib.shortcuts import NAMES, NETWORKS, SEED_OF_TEST, evaluation_photos, user_case
@@ -21,7 +21,6 @@ from tqdm.auto import tqdm
 
 from edittools.classifiers import fingerprint
 from edittools.models import load_classifier
-from edittools.probing import jobs
 from edittools.selection.select import select
 from edittools_course.scenarios.shortcuts import SHORTCUTS
 

@@ -9,15 +9,21 @@ paper: VGG16 and ResNet-50. No rules are known there; the results have each conc
 """
 
 import argparse
+import os
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
+from _lib import jobs
 from _lib.command import add_store, parser, run
 from _lib.results import Results
 from tqdm.auto import tqdm
 
+from edittools.classifiers import Classifier, fingerprint
+from edittools.probing.counterfactuals import Concepts
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs, score
-from edittools.probing.probe import probe
+from edittools.probing.probe import ProbeSettings, probe
 from edittools.probing.textures import style_textures
 from edittools_course.miniworld.contexts import GROUNDS, planted_rules
 from edittools_course.scenarios.rules import probing_setup, repainted
@@ -25,6 +31,21 @@ from edittools_course.scenarios.rules import probing_setup, repainted
 SHOWN = ["class", "concept", "images", "before", "drop", "control drop", "effect", "low", "high", "q"]
 BALANCED = "mini_vgg_balanced"
 """The network whose training data showed each class on every ground."""
+
+
+def probed(
+    classifiers: Mapping[str, Classifier], concepts: Concepts, settings: ProbeSettings, store: str | os.PathLike | None
+) -> Probe:
+    """Probe each network as a job of its own, so that an interrupted run goes on with the next one."""
+
+    def rows_of(name: str) -> list[dict[str, Any]]:
+        table = probe({name: classifiers[name]}, concepts, settings, progress=tqdm).table
+        return table.astype(object).where(table.notna(), None).to_dict("records")
+
+    weights = {name: fingerprint(classifier) for name, classifier in classifiers.items()}
+    about = f"probe of materials {weights} {concepts.digest()} {settings}"
+    table = jobs.run(rows_of, {name: name for name in classifiers}, store, progress=tqdm, about=about)
+    return Probe(table.drop(columns="job"), settings.control, settings.least_images, concepts)
 
 
 def effects_by_pair(found: Probe) -> pd.Series:
@@ -58,7 +79,7 @@ def on_miniworld(options: argparse.Namespace) -> Results:
     names = options.models or ("mini_vgg", BALANCED)
     per_class = 12 if options.quick else options.per_class
     searched, concepts, settings, _ = probing_setup("mini", options.split, per_class, tqdm, names)
-    found = probe(searched, concepts, settings, store=options.store, progress=tqdm)
+    found = probed(searched, concepts, settings, options.store)
     rerendered = repainted(searched, concepts, options.split, settings.least_images)
     print(f"{len(found.table):,} counterfactual predictions\n")
     results = Results("probing", "MiniWorld", notes={"images": len(concepts.data)})
@@ -84,7 +105,7 @@ def on_photos(options: argparse.Namespace) -> Results:
         asked = {
             kind: (concepts.subset(range(0, len(concepts.data), 10)), one) for kind, (concepts, one) in asked.items()
         }
-    probes = {kind: probe(classifiers, *one, store=options.store, progress=tqdm) for kind, one in asked.items()}
+    probes = {kind: probed(classifiers, *one, options.store) for kind, one in asked.items()}
     images = {kind: len(concepts.data) for kind, (concepts, _) in asked.items()}
     results = Results("probing", "photos", notes={"images": images})
     add_effects(results, probes)

@@ -24,13 +24,13 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from _lib import jobs
 from _lib.cases import MEASURES, TRANSFORMS, exemplar_cases, identity_of, run_case, source_of
 from _lib.command import add_store, parser, run
 from _lib.results import FULL_RANK, PROJECTION, Results
 from tqdm.auto import tqdm
 
 from edittools.methods import EDIT, RANDOM
-from edittools.probing import jobs
 from edittools_course.rivals import PROJECTIONS, SCOPES
 from edittools_course.scenarios import synthetic as syn
 from edittools_course.scenarios.tiers import MODELS

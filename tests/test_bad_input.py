@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from _lib import jobs
 from conftest import TinyNet, make_exemplar, moment_of, randomise_norms
 from PIL import Image
 from torch import nn
@@ -27,7 +28,7 @@ from edittools.methods import METHODS, rewrite_at_random
 from edittools.metrics import Comparison, error_rate, misclassified, predict
 from edittools.models.load import load_classifier
 from edittools.moments import second_moments
-from edittools.probing import jobs, textures
+from edittools.probing import textures
 from edittools.rewriting import rewrite
 from edittools.selection import CachedActivations, repair, select_edit
 from edittools.site import prepare

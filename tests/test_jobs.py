@@ -5,8 +5,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pandas as pd
 import pytest
-
-from edittools.probing.jobs import run
+from _lib.jobs import run
 
 JOBS = {f"job {i}": i for i in range(5)}
 

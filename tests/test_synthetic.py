@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from _lib import jobs
 from _lib.cases import (
     MEASURES,
     exemplar_cases,
@@ -29,7 +30,7 @@ from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
-from edittools.probing import Concepts, jobs
+from edittools.probing import Concepts
 from edittools.probing.textures import style_textures
 from edittools.site import prepare
 from edittools_course.rivals import SCOPES, finetune

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from _lib import jobs
 from _lib.command import add_store, code_digest, one_thread, parser
 from _lib.effects import Sets, add_means, add_outcomes, evaluated
 from _lib.label_free import Selected
@@ -17,7 +18,6 @@ from _lib.results import BLURRED, BY_HOSTS, Results
 from edittools import __file__ as package
 from edittools.classifiers import fingerprint
 from edittools.models.load import load_classifier
-from edittools.probing import jobs
 from edittools_course.downloads import available, registry
 from edittools_course.scenarios.scenario import Scenario, Splits
 

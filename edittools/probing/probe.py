@@ -1,26 +1,21 @@
 """Probe classifiers: transform every concept of every image in several textures, and predict again (section 5)."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain, islice
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from edittools._checks import one_of
-from edittools._progress import Progress
-from edittools.classifiers import Classifier, fingerprint
+from edittools._progress import Progress, bar_of
+from edittools.classifiers import Classifier
 from edittools.images import resized
 from edittools.metrics import predict
-from edittools.probing import jobs
 from edittools.probing.counterfactuals import LEAST_AREA, Concepts
 from edittools.probing.effects import CONTROLS, LEAST_IMAGES, Probe
-
-CHUNK = 16
-"""Number of images of one job."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +47,11 @@ _Version = str | tuple[str, str]
 """A version of an image: the original, or a concept and whether it is changed or the control."""
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The numbers of some consecutive images, and the group of concepts to transform in them."""
-
-    numbers: range
-    group: Sequence[str]
-    concepts: Concepts
-
-
 def probe(
     classifiers: Classifier | Mapping[str, Classifier],
     concepts: Concepts,
     settings: ProbeSettings | None = None,
     *,
-    store: str | os.PathLike | None = None,
     progress: Progress | None = None,
 ) -> Probe:
     """Predict each image again with each concept that it shows transformed.
@@ -77,7 +62,6 @@ def probe(
         classifiers: one, or several by name. All see the same images, resized to the size that each expects.
         concepts: the images, the masks of their concepts, and the materials to transform them to.
         settings: the concepts to transform, and the control.
-        store: folder that keeps finished parts.
         progress: a class like `tqdm.tqdm`, for a bar.
 
     Raises:
@@ -90,53 +74,43 @@ def probe(
     transformed = list(chain.from_iterable(groups))
     for concept in transformed:
         one_of(concept, concepts.masks, "concept", KeyError)
-    parts = {}
-    for group in groups:
-        for part in _parts(concepts, group, settings.control):
-            parts[f"{', '.join(group)}: images from {part.numbers.start}"] = part
-    about = ""
-    if store is not None:
-        weights = {name: fingerprint(classifier) for name, classifier in named.items()}
-        about = f"probe of materials {weights} {concepts.digest()} {settings}"
-    work = partial(_probe_part, classifiers=named, settings=settings)
-    table = jobs.run(work, parts, store, progress=progress, about=about)
-    if table.empty:
+    count = len(concepts.data)
+    rows = []
+    with bar_of(progress, total=len(groups) * count, desc="counterfactuals", unit="image") as bar:
+        for group in groups:
+            of_group = _of_group(concepts, group, settings.control)
+            for number in range(count):
+                rows += _probe_image(of_group, group, number, named, settings)
+                bar.update()
+    if not rows:
         raise ValueError(
             f"no image shows one of {', '.join(transformed)} on {LEAST_AREA:.0%} of its area or more; pass images that "
             "do, or masks of other concepts"
         )
-    return Probe(table.drop(columns="job"), settings.control, settings.least_images, concepts)
+    return Probe(pd.DataFrame(rows), settings.control, settings.least_images, concepts)
 
 
-def _parts(concepts: Concepts, group: Sequence[str], control: str) -> Iterator[_Part]:
-    """Divide the images into parts, with the masks and materials that a group of concepts needs."""
+def _of_group(concepts: Concepts, group: Sequence[str], control: str) -> Concepts:
+    """Return the concepts with the masks and materials that a group of them needs."""
     mask_names = concepts.masks if control == "elsewhere" else group  # a control elsewhere avoids other objects
     material_names = group if concepts.groups else concepts.materials
-    reduced = replace(
+    return replace(
         concepts,
         masks={name: concepts.masks[name] for name in mask_names},
         materials={name: concepts.materials[name] for name in material_names},
         groups=(),
     )
-    count = len(reduced.data)
-    for first in range(0, count, CHUNK):
-        yield _Part(range(first, min(first + CHUNK, count)), group, reduced)
-
-
-def _probe_part(part: _Part, classifiers: Mapping[str, Classifier], settings: ProbeSettings) -> list[dict[str, Any]]:
-    """Make the rows of some images."""
-    rows = []
-    for number in part.numbers:
-        rows += _probe_image(part, number, classifiers, settings)
-    return rows
 
 
 def _probe_image(
-    part: _Part, number: int, classifiers: Mapping[str, Classifier], settings: ProbeSettings
+    concepts: Concepts,
+    group: Sequence[str],
+    number: int,
+    classifiers: Mapping[str, Classifier],
+    settings: ProbeSettings,
 ) -> list[dict[str, Any]]:
     """Make the rows of one image; all its versions go through each classifier in one batch."""
-    concepts = part.concepts
-    areas = {concept: concepts.masks[concept][number].mean() for concept in part.group}
+    areas = {concept: concepts.masks[concept][number].mean() for concept in group}
     visible = [concept for concept, area in areas.items() if area >= LEAST_AREA]  # in single precision, as areas are
     if not visible:
         return []

@@ -1,13 +1,15 @@
-"""The one table of methods: functions that make edits, and the settings that a search tries."""
+"""The methods: functions `edits(site, **settings)` that return a list of edits, and the one table of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edittools._checks import check_amount
+import torch
+
+from edittools._checks import check_amount, check_number
 from edittools.edits import Edit
-from edittools.methods.random_direction import rewrite_at_random
 from edittools.rewriting import rewrite_at
+from edittools.site import Site
 
 EDIT = "edit"
 """The name of the method that rewrites a layer, as the paper does."""
@@ -52,6 +54,42 @@ class Method:
         if not scales:
             raise ValueError(f"strengths={strengths!r} has no strength; pass at least one factor, such as (0.5, 1.0)")
         return replace(self, settings=tried, strengths=scales)
+
+
+def rewrite_at_random(
+    site: Site,
+    *,
+    rank: int = 1,
+    objective: str = "least_squares",
+    reference_weight: float | None = None,
+    steps: int = 200,
+    seed: int = 0,
+) -> list[Edit]:
+    """Rewrite along random orthonormal directions, as a control.
+
+    Only the directions are random; Λ is solved for as in `rewrite`, whose settings it takes, so that the control can be
+    tuned as well as the edit. The directions depend only on the number of the layer's input channels, the rank, and the
+    seed.
+
+    Args:
+        site: the layer and its exemplars; reference images are needed only for the penalty.
+        rank: number of directions.
+        objective: as in `rewrite`.
+        reference_weight: λ, as in `rewrite`.
+        steps: as in `rewrite`.
+        seed: seed of the random directions.
+
+    Returns:
+        One edit.
+
+    Raises:
+        ValueError: as in `rewrite`.
+    """
+    weight = site.cut.weight
+    shape = (check_number(rank, "rank", 1), weight.shape[1])
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    basis = torch.linalg.qr(noise.T).Q.T.to(weight)
+    return rewrite_at(site, rank=rank, objective=objective, basis=basis, reference_weight=reference_weight, steps=steps)
 
 
 METHODS = {
