@@ -185,20 +185,6 @@ def test_desk_example_runs():
     assert not desk.session.notes[1:]  # no image was left out
 
 
-@needs_imagenette
-def test_audit_example_writes_photos_that_the_tag_misleads(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    [folder] = [block for block in blocks("docs/audit.md", "python") if "SHORTCUTS" in block]
-    exec(folder, {})
-    classifier = edittools.load_classifier("shortcuts_squeezenet")
-    data, left_out = read_folder("photos", classifier)
-    assert not left_out and data.is_labeled.all()
-    assert data.labels.bincount().tolist() == [20] * 10
-    truck = classifier.index("garbage truck")
-    is_pulled_in = (data.labels != truck) & (edittools.predict(classifier, data).argmax(dim=1) == truck)
-    assert int(is_pulled_in.sum()) > 20
-
-
 def test_contributing_baseline_is_selected():
     """The ten lines of CONTRIBUTING, on rendered scenes."""
     namespace = {}
