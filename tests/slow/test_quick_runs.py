@@ -11,13 +11,14 @@ from conftest import needs_photos
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOOLS = ("demo", "tables")
 OF_PHOTOS = ("handwriting", "snow_lite", "watermark")
-NEED_IMAGENETTE = (
+NEED_MORE_PHOTOS = (
     "gate",
     "learned_shortcut",
     "contact_sheets",
     "selection_cost",
-)  # which has to be downloaded
-LEFT_OUT = (*TOOLS, *NEED_IMAGENETTE)
+    "skin",
+)  # which have to be downloaded
+LEFT_OUT = (*TOOLS, *NEED_MORE_PHOTOS)
 SCRIPTS = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in LEFT_OUT]
 
 RUNS = {
