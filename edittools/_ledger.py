@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from edittools._inference import lock_of
-from edittools.classifiers import fingerprint, unwrapped
+from edittools.classifiers import fingerprint, normalization_of, unwrapped
 
 ATTRIBUTE = "_edittools_applied"
 """The name under which a model keeps its applied edits and the originals of the parameters that they change.
@@ -158,6 +158,7 @@ class Weights(dict[str, Tensor]):
 
     Attributes:
         edits: the edits that were applied.
+        normalization: the normalization of the classifier, see `normalization_of`.
         fingerprints: the `fingerprint` of these weights, then those of the weights below each applied edit.
     """
 
@@ -171,6 +172,7 @@ class Weights(dict[str, Tensor]):
             tensors = dict(ledger.model.named_parameters()) | dict(ledger.model.named_buffers())
             super().__init__({name: tensor.detach().clone() for name, tensor in tensors.items()})
             self.edits = ledger.edits
+            self.normalization = normalization_of(model)
             self.fingerprints = tuple(ledger.fingerprints())
 
     @property

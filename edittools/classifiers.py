@@ -254,6 +254,20 @@ def fingerprint(model: nn.Module, base: Mapping[str, Tensor] | None = None) -> s
     return digest_tensors(values, [f"{name} " for name in weights])
 
 
+def normalization_of(model: nn.Module) -> str | None:
+    """Describe the normalization of a classifier, "mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225)".
+
+    Returns:
+        The description, or None for a bare model, which does not normalize.
+    """
+    classifier = _without_wrappers(model)
+    if not isinstance(classifier, Classifier):
+        return None
+    mean = ", ".join(f"{value:.3g}" for value in classifier.mean.flatten().tolist())
+    std = ", ".join(f"{value:.3g}" for value in classifier.std.flatten().tolist())
+    return f"mean ({mean}) and std ({std})"
+
+
 def fingerprint_beside_weights(classifier: Classifier, weights: Mapping[str, Tensor] | None = None) -> str:
     """Hash what the fingerprint of the bare model leaves out: buffers that are not saved, and the normalization.
 

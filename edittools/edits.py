@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from edittools._caching import atomic_path, digest_tensors
 from edittools._checks import check_amount
 from edittools._inference import without_autocast
-from edittools._ledger import Weights, ledger_of, locked
-from edittools.classifiers import Classifier, unwrapped
+from edittools._ledger import Ledger, Weights, ledger_of, locked
+from edittools.classifiers import Classifier, normalization_of, unwrapped
 from edittools.cut import Cut
 
 _FORMAT = "edittools edit 2"
@@ -149,12 +149,15 @@ class Edit:
         record: how the edit was found; None if that is not known.
         verdict: what `repair` says about the edit, beginning with its word, such as "use"; None if it was not
             judged, and for a multiple or a sum of edits.
+        normalization: the normalization of the classifier that the edit was made for, see `normalization_of`; None if
+            it was made for a bare model, or saved by version 0.5 or earlier.
     """
 
     changes: Mapping[str, Change]
     fingerprint: str
     record: Record | None = None
     verdict: str | None = None
+    normalization: str | None = None
 
     def __post_init__(self) -> None:
         if not self.changes:
@@ -206,7 +209,7 @@ class Edit:
         """Add two edits of one model.
 
         Raises:
-            ValueError: if they were made for different weights.
+            ValueError: if they were made for different weights or normalizations.
         """
         if not isinstance(other, Edit):
             return NotImplemented
@@ -216,10 +219,11 @@ class Edit:
                 f"{other.fingerprint[:12]}, two models or one with other edits applied; add edits of the same weights, "
                 "or apply one after the other"
             )
+        self._check_normalization(other.normalization)
         changes = dict(self.changes)
         for name, change in other.changes.items():
             changes[name] = changes[name] + change if name in changes else change
-        return Edit(changes, self.fingerprint)
+        return Edit(changes, self.fingerprint, normalization=self.normalization or other.normalization)
 
     def check_fits(self, model: nn.Module) -> None:
         """Check that the edit was made for this model.
@@ -230,14 +234,14 @@ class Edit:
             model: the model.
 
         Raises:
-            ValueError: if a parameter is missing or has another shape, if the edit was made for other weights, or if
-                something else has changed the edited weights.
+            ValueError: if a parameter is missing or has another shape, if the edit was made for other weights or
+                another normalization, or if something else has changed the edited weights.
         """
         with ledger_of(model) as ledger:
-            self._check_fits(ledger.model, ledger.fingerprints())
+            self._check_fits(ledger.model, ledger.fingerprints(), normalization_of(model))
 
-    def _check_fits(self, model: nn.Module, fingerprints: Iterable[str]) -> None:
-        """Check that the edit fits a model with these fingerprints; see `check_fits`."""
+    def _check_fits(self, model: nn.Module, fingerprints: Iterable[str], normalization: str | None) -> None:
+        """Check that the edit fits a bare model with these fingerprints and a normalization; see `check_fits`."""
         kind = type(model).__name__
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for name, change in self.changes.items():
@@ -257,6 +261,15 @@ class Edit:
                 "or has other weights; apply the edit to the model that it was made for, with the edits that were "
                 "applied to it then, or make an edit of this model"
             )
+        self._check_normalization(normalization)
+
+    def _check_normalization(self, other: str | None) -> None:
+        """Check that the edit was made for a normalization, unless one of the two is not known."""
+        if None not in (self.normalization, other) and self.normalization != other:
+            raise ValueError(
+                f"The edit was made for images normalized by {self.normalization}, not by {other}; use the same mean "
+                "and std, or make an edit of this classifier"
+            )
 
     def check_fits_copy(self, weights: Weights, model: nn.Module) -> None:
         """Check that the edit was made for a copy of a model's weights, and is not in it; see `check_fits`.
@@ -265,7 +278,7 @@ class Edit:
             weights: the copy.
             model: the model that was copied.
         """
-        self._check_fits(unwrapped(model), weights.fingerprints)
+        self._check_fits(unwrapped(model), weights.fingerprints, weights.normalization)
         self._check_not_among(weights.edits)
 
     def _check_not_among(self, edits: Iterable["Edit"]) -> None:
@@ -274,6 +287,19 @@ class Edit:
             raise ValueError(
                 f"{self} is applied already, and would count twice; undo it first, or apply a multiple, 2 * edit"
             )
+
+    def _check_can_be_applied(self, model: nn.Module, ledger: Ledger) -> None:
+        """Check that the edit fits a model, is not applied to it, and gives finite weights in its precision."""
+        self._check_fits(ledger.model, ledger.fingerprints(), normalization_of(model))
+        self._check_not_among(ledger.edits)
+        for name, change in self.changes.items():
+            weight = ledger.model.get_parameter(name).detach()
+            edited = weight + change.delta().to(weight)
+            if not torch.equal(edited.isfinite(), weight.isfinite()):
+                raise ValueError(
+                    f"with {self}, {name!r} would hold NaN or infinite numbers in {weight.dtype}; apply a smaller "
+                    "multiple of it, or use the model in a higher precision"
+                )
 
     def apply_(self, model: nn.Module) -> "Edit":
         """Add the edit to the weights of a model, in place. Several edits can be applied at the same time.
@@ -285,11 +311,11 @@ class Edit:
             The edit itself.
 
         Raises:
-            ValueError: if the edit does not fit the model, see `check_fits`, or is applied already.
+            ValueError: if the edit does not fit the model, see `check_fits`, or is applied already, or if weights would
+                not be finite.
         """
         with ledger_of(model) as ledger:
-            self._check_fits(ledger.model, ledger.fingerprints())
-            self._check_not_among(ledger.edits)
+            self._check_can_be_applied(model, ledger)
             ledger.replace_edits((*ledger.edits, self))
         return self
 
@@ -337,14 +363,13 @@ class Edit:
             The same model.
 
         Raises:
-            ValueError: if the edit does not fit the model, see `check_fits`, or is applied already; or, at the end of
-                the block, if something else has changed the edited weights within it.
+            ValueError: if the edit cannot be applied, see `apply_`; or, at the end of the block, if something else has
+                changed the edited weights within it.
         """
         before: list[Tensor] = []
         try:
             with ledger_of(model) as ledger:
-                self._check_fits(ledger.model, ledger.fingerprints())
-                self._check_not_among(ledger.edits)
+                self._check_can_be_applied(model, ledger)
                 parameters = [ledger.model.get_parameter(name).detach() for name in self.changes]
                 before = [parameter.clone() for parameter in parameters]
                 ledger.replace_edits((*ledger.edits, self))
@@ -450,6 +475,8 @@ class Edit:
         }
         if self.verdict is not None:
             header["verdict"] = self.verdict
+        if self.normalization is not None:
+            header["normalization"] = self.normalization
         header["digest"] = _file_digest(tensors, header)
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, header)
@@ -469,6 +496,7 @@ class Edit:
         Raises:
             ValueError: if the edit does not fit the model, see `check_fits`.
         """
+        self._check_normalization(normalization_of(model))
         with ledger_of(model) as ledger:
             is_applied = any(edit.digest == self.digest for edit in ledger.edits)
             edited = copied(ledger.model) if is_applied else self.edited(ledger.model)
@@ -499,6 +527,7 @@ class Edit:
                 fingerprint=header["fingerprint"],
                 record=_read_record(header),
                 verdict=header.get("verdict"),
+                normalization=header.get("normalization"),
             )
         except FileNotFoundError:
             raise

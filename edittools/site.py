@@ -97,7 +97,8 @@ class Site:
             changes: the change of each parameter, by the parameter's name.
             record: how the edit was found.
         """
-        return Edit(changes, self.cut.weights.fingerprint, record)
+        weights = self.cut.weights
+        return Edit(changes, weights.fingerprint, record, normalization=weights.normalization)
 
     @torch.no_grad()
     def response(self, delta_output: Tensor) -> float:

@@ -227,12 +227,21 @@ def test_apply_of_edit_made_after_conversion_of_edited_model(tiny, edit, photos3
         second.apply_(tiny)
 
 
-def test_applied_with_nan_change(tiny, edit):
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
+def test_apply_of_an_edit_that_gives_infinite_weights_is_refused(tiny, precision):
+    tiny.model.to(precision)
+    tiny.model.conv1.weight.data[0, 0] = float("inf")  # what is infinite without the edit is not its fault
     before = _weights(tiny)
-    broken = Edit({"conv1.weight": Change(torch.full_like(tiny.model.conv1.weight, float("nan")))}, edit.fingerprint)
-    with broken.applied(tiny):
-        assert tiny.model.conv1.weight.isnan().all()
-    assert _has_weights(before, tiny)
+    change = Change(torch.full(tiny.model.conv1.weight.shape, 4e4))
+    edit = Edit({"conv1.weight": change}, fingerprint(tiny.model))
+    with edit.applied(tiny):
+        assert not _has_weights(before, tiny)
+    infinite = Edit({"conv1.weight": change * 1e35}, edit.fingerprint)
+    too_large = 2 * edit if precision == torch.float16 else infinite
+    for refused in (too_large, infinite, Edit({"conv1.weight": change * float("nan")}, edit.fingerprint)):
+        with pytest.raises(ValueError, match=rf"conv1\.weight.*{precision}"):
+            refused.apply_(tiny)
+    assert _has_weights(before, tiny) and applied_edits(tiny) == ()
 
 
 def test_scaled_and_added_edits(tiny, edit, other):
@@ -292,6 +301,26 @@ def test_save_and_load(tiny, edit, other, tmp_path):
     edit.save(tmp_path / "b.safetensors")
     assert (tmp_path / "b.safetensors").stat().st_size < 6000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
+
+
+def test_edit_of_another_normalization_is_refused(tiny, edit, other, exemplar, photos32, tmp_path):
+    other_mean = Classifier(tiny.model, tiny.classes, mean=(0.5, 0.5, 0.5), size=tiny.size)
+    edit.save(tmp_path / "edit.safetensors")
+    loaded = Edit.load(tmp_path / "edit.safetensors", tiny)
+    assert loaded.normalization == edit.normalization == (0.5 * edit).normalization == (edit + other).normalization
+    calls = (
+        lambda: Edit.load(tmp_path / "edit.safetensors", other_mean),
+        lambda: edit.apply_(other_mean),
+        lambda: (2 * edit).check_fits(nn.DataParallel(other_mean)),
+        lambda: edit.export(other_mean, tmp_path / "weights.safetensors"),
+        lambda: EditedPredictions(other_mean, [edit]),
+        lambda: edit + rewrite(other_mean, "conv1", exemplar, photos32),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r"0\.485.*0\.5, 0\.5"):
+            call()
+    with edit.applied(tiny.model), replace(other, normalization=None).applied(other_mean):  # one of two is not known
+        assert len(applied_edits(tiny)) == 2
 
 
 def test_edit_map_at_mask_and_elsewhere():
@@ -494,7 +523,7 @@ def test_load_of_committed_files(is_saved_again, tmp_path):
         edit, on_top = (Edit.load(tmp_path / f"{name}.safetensors") for name in ("edit", "edit_on_top"))
     assert edit.verdict == "unclear: so few images"
     assert edit.record.objective == "least_squares" and edit.record.response == pytest.approx(0.116, abs=1e-3)
-    assert on_top.verdict is None and on_top.layers == ("2", "6")
+    assert on_top.verdict is None and on_top.layers == ("2", "6") and edit.normalization is None
     with edit.applied(classifier):
         _assert_saved_logits(classifier, "edit")
         with on_top.applied(classifier):

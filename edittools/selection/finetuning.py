@@ -16,7 +16,7 @@ from torch.nn.functional import kl_div
 
 from edittools._inference import logits_of, without_autocast
 from edittools._progress import Progress, bar_of
-from edittools.classifiers import Classifier, fingerprint
+from edittools.classifiers import Classifier, fingerprint, normalization_of
 from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar, all_exemplars
 from edittools.metrics import predict
@@ -188,4 +188,5 @@ class _Training:
         for name, value in self.network.model.named_parameters():
             changes[name] = Change((value.detach() - self.original[name]).cpu())
         record = Record(FINETUNING, float("nan"), None, self.steps)
-        return Edit(changes, fingerprint(self.classifier.model), record)
+        mark = fingerprint(self.classifier.model)
+        return Edit(changes, mark, record, normalization=normalization_of(self.classifier))
