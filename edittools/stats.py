@@ -163,6 +163,27 @@ def images_for_mcnemar(corrected: int, broken: int, images: int) -> int | None:
     return max(ceil(((of_test + of_power) / net_share) ** 2), ceil(FEWEST_CHANGED / changed_share), images + 1)
 
 
+def images_for_limit(lost: float, variance: float, limit: float) -> int | None:
+    """Compute about how many images show that no more than a share and one image are lost, at the observed shares.
+
+    It is the number at which the upper end of `accuracy_interval` comes down to the limit.
+
+    Args:
+        lost: the share of images that are lost, net.
+        variance: the variance of what an image loses: 0, 1, or −1.
+        limit: the share that may be lost.
+
+    Returns:
+        The number; None if the share that is lost is not below the limit.
+    """
+    margin = limit - lost
+    if margin <= 0:
+        return None
+    # (margin n + 1)² = QUANTILE² (variance n + 2), solved for n
+    slope = QUANTILE**2 * variance - 2 * margin
+    return ceil((slope + sqrt(slope**2 + 4 * margin**2 * (2 * QUANTILE**2 - 1))) / (2 * margin**2))
+
+
 def probability_of_more(images: int, share: float, allowed: int) -> float:
     """Compute the probability that more than an allowed number of images is lost, if a share of all images would be."""
     from scipy.stats import binom

@@ -64,7 +64,8 @@ class Kind(StrEnum):
     RETAINED = "retained images"
 
     OWN_CLASS = "the mark's class"
-    """classes; without_correct, without_total: clean images of the class, before the edit."""
+    """classes; enough: how many images are enough if none is lost; without_correct, without_total: clean images of the
+    class, before the edit; needs_clean: whether more of these are needed as well."""
 
     OWN_HOSTS = "ordinary images of the mark's class, with the mark pasted"
     """alike_before, alike, total, fewest."""

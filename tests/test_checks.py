@@ -11,6 +11,7 @@ from edittools.metrics import Comparison
 from edittools.selection import Effect, Splits
 from edittools.selection.checks import (
     ENOUGH_CLEAN,
+    ENOUGH_OWN,
     ENOUGH_RETAINED,
     accuracy_check,
     breakable_check,
@@ -152,39 +153,79 @@ def test_retained_images_that_are_all_wrong_are_not_measured():
     assert check.holds is None and check.allows == "unclear"
 
 
+def test_use_takes_the_mark_class_measured():
+    """Without it, the best is "unclear", whatever else holds."""
+    for own_class in (None, effect(20), effect(54)):
+        check = own_class_check(own_class, effect(100), ["a"])
+        assert check.holds is None and check.allows == "unclear"
+    assert own_class_check(effect(ENOUGH_OWN), None, ["a"]).allows == "use"
+
+
 @pytest.mark.parametrize(
-    ("images", "broken", "allows"),
-    [(60, 0, "use"), (60, 2, "use"), (60, 3, "unclear"), (60, 12, "do not use"), (100, 4, "use"), (100, 5, "unclear")],
+    ("images", "broken", "corrected", "allows"),
+    [
+        *[
+            (60, 0, 0, "use"),
+            (60, 1, 0, "unclear"),
+            (60, 12, 0, "do not use"),
+            (120, 1, 0, "use"),
+            (120, 2, 0, "unclear"),
+        ],
+        *[(400, 4, 0, "use"), (400, 20, 0, "unclear"), (400, 40, 0, "do not use"), (400, 30, 30, "unclear")],
+        (2000, 20, 20, "use"),
+    ],
 )
-@pytest.mark.parametrize("clean", [None, 19])
-def test_own_class_that_falls_is_a_cost_without_clean_images_of_it(images, broken, allows, clean):
-    """It is compared with itself: three points, and one image, may be lost."""
-    check = own_class_check(effect(images, broken=broken), None if clean is None else effect(clean), ["a"])
+@pytest.mark.parametrize("clean", [None, 400])
+def test_own_class_that_falls_is_a_cost(images, broken, corrected, allows, clean):
+    """Three points, and one image, may be lost: the interval has to be below that for "use", and above it to forbid."""
+    own_class = effect(images, broken=broken, corrected=corrected)
+    check = own_class_check(own_class, None if clean is None else effect(clean), ["a"])
     assert check.allows == allows
-    assert (check.cost.before, check.cost.after, check.cost.total) == (images, images - broken, images)
+    assert check.cost.before - check.cost.after == broken - corrected
+
+
+def test_bound_on_the_mark_class_excludes_the_limit_where_it_is_measured():
+    """At a true fall of six points, at most one sample in 20 gets "use"."""
+    generator = torch.Generator().manual_seed(0)
+    passed = 0
+    for _ in range(400):
+        broken = int((torch.rand(100, generator=generator) < 0.06).sum())
+        passed += own_class_check(effect(100, broken=broken), None, ["a"]).allows == "use"
+    assert passed <= 20
 
 
 @pytest.mark.parametrize(
-    ("correct_without", "wrong", "allows"),
-    [(60, 0, "use"), (60, 2, "use"), (60, 3, "unclear"), (60, 12, "do not use"), (48, 12, "use")],
+    ("correct_without", "lost", "allows"),
+    [(400, 0, "use"), (300, 60, "use"), (300, 95, "unclear"), (300, 160, "do not use"), (400, 60, "do not use")],
 )
-def test_own_class_check_compares_with_images_without_the_mark(correct_without, wrong, allows):
-    without = effect(60, wrong=60 - correct_without)
-    assert own_class_check(effect(60, broken=wrong), without, ["a"]).allows == allows
+def test_own_class_may_lose_what_the_mark_has_given_it(correct_without, lost, allows):
+    """All 400 images with the mark are correct before; without it, some are not."""
+    without = effect(400, wrong=400 - correct_without)
+    assert own_class_check(effect(400, broken=lost), without, ["a"]).allows == allows
 
 
-@pytest.mark.parametrize(
-    ("scenes", "frames", "is_known"), [(19, 1, False), (20, 1, True), (5, 8, False), (20, 8, True)]
-)
-def test_cost_on_the_own_class_is_known_from_twenty_scenes(scenes, frames, is_known):
-    check = own_class_check(effect(scenes, frames=frames), None, ["a"])
-    assert (check.holds is not None) == is_known and check.allows == "use"
+@pytest.mark.parametrize(("count", "correct"), [(60, 45), (60, 50), (200, 180)])
+def test_edit_that_changes_nothing_costs_the_mark_class_nothing(count, correct):
+    """With the mark, fewer are correct than without it, but that is not what the edit does."""
+    check = own_class_check(effect(count, wrong=count - correct), effect(100, wrong=4), ["a"])
+    assert check.allows == "use" and check.cost.lost <= 0
+
+
+def test_number_of_images_that_is_asked_for_is_enough():
+    for broken, images in ((0, 20), (1, 60), (3, 160)):
+        asked = own_class_check(effect(images, broken=broken), None, ["a"])
+        assert asked.holds is None and not asked.numbers["needs_clean"]
+        needed = asked.cost.needed
+        expected = round(broken / images * needed)
+        assert own_class_check(effect(needed, broken=expected), None, ["a"]).allows == "use"
+    taken = own_class_check(effect(100, broken=30), effect(30, wrong=10), ["a"])
+    assert taken.holds is None and taken.numbers["needs_clean"]
 
 
 def test_cost_on_the_own_class_counts_scenes():
-    """Two of 30 scenes break: with eight frames each, this is no more evidence than two of 30 images."""
-    allowed = [own_class_check(effect(30, broken=2, frames=frames), effect(30), ["a"]).allows for frames in (1, 8)]
-    assert allowed[0] == allowed[1]
+    """One of 60 scenes breaks: with eight frames each, this is no more evidence than one of 60 images."""
+    allowed = [own_class_check(effect(60, broken=1, frames=frames), effect(60), ["a"]).allows for frames in (1, 8)]
+    assert allowed[0] == allowed[1] == "unclear"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +235,8 @@ def test_cost_on_the_own_class_counts_scenes():
         ({"clean": effect(400, broken=2)}, False),
         ({"huskies": effect(110, broken=4)}, False),
         ({"own_class": effect(60, broken=12)}, False),
-        ({"own_class": effect(19, broken=12)}, True),
+        ({"own_class": effect(19, broken=2)}, False),
+        ({"own_class": effect(19, broken=1)}, True),
     ],
 )
 def test_limits_hold_exactly_if_no_cost_check_finds_more(changes, is_within):
@@ -267,6 +309,16 @@ def test_labels_are_doubted_if_images_are_correct_half_as_often_as_others(correc
     assert [check.allows for check in checks] == ["use", allows]
 
 
+def test_labels_of_a_single_set_cannot_be_compared():
+    [check] = images_checks(color_network(), splits_of(), {"clean": effect(100, wrong=90)})
+    assert check.holds is None and check.allows == "use"
+
+
+def test_fine_tuning_is_not_compared_on_images_that_are_too_few_to_tell():
+    few = {"concept": effect(5, corrected=5)}
+    assert instead_check(splits_of(), few, few, "abc").holds is None
+
+
 # --- the exemplars ----------------------------------------------------------------------------------------------------
 
 
@@ -335,7 +387,8 @@ def test_fine_tuning_that_was_not_compared_is_said():
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "allows"), [(14, 7, "unclear"), (16, 14, "use"), (7, 14, "use"), (9, 9, "use")]
+    ("before", "after", "allows"),
+    [(14, 7, "unclear"), (16, 14, "use"), (7, 14, "use"), (9, 9, "use"), (6, 0, "unclear")],
 )
 def test_ordinary_images_of_the_own_class_show_a_clear_fall(before, after, allows):
     differs_before = torch.arange(20) >= before
@@ -343,6 +396,12 @@ def test_ordinary_images_of_the_own_class_show_a_clear_fall(before, after, allow
     check = own_hosts_check(Comparison(differs_before, differs_after), ["a"])
     assert check.allows == allows
     assert check.holds is (allows == "use") and check.numbers["alike"] == after
+
+
+@pytest.mark.parametrize("hosts", [1, 5])
+def test_hosts_that_are_too_few_to_show_a_fall_pass_no_check(hosts):
+    none = torch.zeros(hosts, dtype=torch.bool)
+    assert own_hosts_check(Comparison(none, ~none), ["a"]).holds is None
 
 
 def test_without_hosts_the_own_class_is_not_judged_by_them():

@@ -10,7 +10,7 @@ import edittools as et
 from edittools.images import LabelledImages
 from edittools.locate import Box
 from edittools.metrics import predict
-from edittools.selection.checks import FEWEST_COMPARED, FEWEST_CORRECT
+from edittools.selection.checks import ENOUGH_OWN, FEWEST_CORRECT
 from edittools.selection.splits import FAILURES, SAMPLE
 from edittools.stats import SIGNIFICANCE, mcnemar
 from edittools.widgets import session as session_module
@@ -183,9 +183,9 @@ def sighting(label, predicted):
 def test_describe_checked_counts_what_a_verdict_still_needs():
     checked = [sighting(0, 2)] * 4 + [sighting(1, 1)] * 3 + [sighting(2, 2)] * 15 + [sighting(None, 2)] * 2
     numbers = [int(number) for number in re.findall(r"\d+", describe_checked(checked, 2, "cat"))]
-    assert numbers == [24, 4, 3, 15, 2, FEWEST_WRONG - 4, FEWEST_CORRECT - 3, FEWEST_COMPARED - 15]
-    enough = [sighting(0, 2)] * FEWEST_WRONG + [sighting(1, 1)] * FEWEST_CORRECT + [sighting(2, 2)] * FEWEST_COMPARED
-    counts = [FEWEST_WRONG, FEWEST_CORRECT, FEWEST_COMPARED]
+    assert numbers == [24, 4, 3, 15, 2, FEWEST_WRONG - 4, FEWEST_CORRECT - 3, ENOUGH_OWN - 15]
+    enough = [sighting(0, 2)] * FEWEST_WRONG + [sighting(1, 1)] * FEWEST_CORRECT + [sighting(2, 2)] * ENOUGH_OWN
+    counts = [FEWEST_WRONG, FEWEST_CORRECT, ENOUGH_OWN]
     assert [int(number) for number in re.findall(r"\d+", describe_checked(enough, 2, "cat"))] == [sum(counts), *counts]
     assert mcnemar(FEWEST_WRONG, 0) <= SIGNIFICANCE < mcnemar(FEWEST_WRONG - 1, 0)
 

@@ -42,7 +42,7 @@ def arguments(**changes):
     sets = {
         "exemplars": marked_exemplar(),
         "images": ordinary(150, 1).images,
-        "concept": with_mark(of_colors([RED, GREEN] * 40 + [BLUE] * 40, 2), 3),
+        "concept": with_mark(of_colors([RED, GREEN] * 40 + [BLUE] * 70, 2), 3),
         "clean": ordinary(400, 4),
         "retain": {"reds": of_colors([RED] * 120, 5)},
     }
@@ -383,4 +383,4 @@ def test_selection_of_experiments_takes_methods(classifier):
     methods = [RIVALS["projection"].trying([{}]), METHODS["random direction"].trying(strengths=(1.0,))]
     selection = select(classifier, marked_exemplar(), arguments()["images"], methods=methods, **options)
     assert {one.params["method"] for one in selection.scores.candidates} == {"projection", "random direction"}
-    assert selection.scores.predicted.shape == (len(selection.scores), 120)
+    assert selection.scores.predicted.shape == (len(selection.scores), 150)

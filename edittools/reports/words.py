@@ -258,6 +258,8 @@ def _labels(check: Check, audience: str) -> CheckWords:
     numbers = check.numbers
     what = _set_of(check)
     found = f"{numbers['share']:.0%} of {numbers['count']:,} {what} are correct before the edit"
+    if check.holds is None:
+        found += ", and there are no other images to compare them with"
     if check.holds is False:
         found += f", and up to {numbers['most']:.0%} of other images"
     remedy = "Are the labels right? If they are, pass the images without labels; the current predictions are then used."
@@ -404,7 +406,8 @@ def _cost(check: Check, cost: Cost, what: str, more: str = "") -> str:
     unit = " scenes" if cost.images > cost.total else ""
     text = f"{what}: {cost.before:,} → {cost.after:,} of {cost.total:,}{unit} correct"
     if check.holds is None:
-        text += f" ({cost.needed:,} needed to judge)" if cost.needed else " (too few to judge)"
+        is_asked = cost.needed is not None and cost.needed <= MOST_ASKED
+        text += f" ({cost.needed:,} needed to judge)" if is_asked else " (too few to judge)"
     else:
         text += f" (limit: {cost.allowed:,} fewer)"
     if check.holds is False:
@@ -447,15 +450,20 @@ def _own_class(check: Check, audience: str) -> CheckWords:
     numbers = check.numbers
     name = _of_class(check)
     title = f"{name}, the mark's class, is kept"
-    remedy = f"Add labeled images of {name} with the mark{_in(audience, 'concept')}."
+    more = f"Add labeled images of {name} with the mark{_in(audience, 'concept')}"
     if check.cost is None:
         found = f"The cost on {name}, the mark's class, is not known: no labeled image of it with the mark was given."
-        return CheckWords(title, found, remedy, FIND)
-    more = ""
+        return CheckWords(title, found, f"{more}, at least {numbers['enough']}.", FIND)
+    without = ""
     if "without_total" in numbers:
-        more = f"; without the mark, {numbers['without_correct']:,} of {numbers['without_total']:,} are"
-    found = _cost(check, check.cost, f"Images of {name} with the mark", more)
-    return CheckWords(title, found, remedy, FIND)
+        without = f"; without the mark, {numbers['without_correct']:,} of {numbers['without_total']:,} are"
+    found = _cost(check, check.cost, f"Images of {name} with the mark", without)
+    needed = check.cost.needed
+    if needed is not None and needed <= MOST_ASKED:
+        more += f", until {needed:,} measure"
+    if numbers["needs_clean"]:
+        more += f", and as many clean images of it{_in(audience, 'clean')}"
+    return CheckWords(title, found, f"{more}.", FIND)
 
 
 def _own_hosts(check: Check, audience: str) -> CheckWords:
@@ -478,7 +486,7 @@ def _finetuning(check: Check, audience: str) -> CheckWords:
     numbers = check.numbers
     if check.holds is None:
         if numbers["is_made"]:
-            found = "Fine-tuning cannot be compared without labeled images of other classes with the mark."
+            found = "Fine-tuning cannot be compared: too few labeled images of other classes with the mark were given."
             return CheckWords(title, found)
         remedy = "Pass finetuning=True to compare it." if audience == PYTHON else ""
         return CheckWords(title, "Fine-tuning was not compared.", remedy)

@@ -17,8 +17,10 @@ from edittools.reports.words import PYTHON, check_words
 from edittools.selection.effects import Effect
 from edittools.selection.splits import FAILURES, Splits
 from edittools.stats import (
+    FEWEST_CHANGED,
     SIGNIFICANCE,
     difference_interval,
+    images_for_limit,
     images_for_mcnemar,
     mcnemar,
     probability_of_more,
@@ -35,11 +37,11 @@ MAX_RETAINED_BROKEN = 3.0
 MAX_OWN_DROP = 3.0
 """By how many points the accuracy of the mark's class may be lower with the mark than without it."""
 
-FEWEST_COMPARED = 20
-"""With fewer scenes of the mark's class, the cost on it is not known."""
-
 FEWEST_CORRECT = 10
 """With fewer images with the mark that are correct without an edit, nothing can be seen to break."""
+
+ENOUGH_OWN = 60
+"""With this number of images of the mark's class with the mark, none of which is lost, the cost on it is known."""
 
 NOTICE = 0.9
 """There are enough images to measure a cost if a loss well above its limit is noticed with this probability."""
@@ -164,8 +166,10 @@ def _labels_check(name: str, effects: Mapping[str, Effect]) -> Check:
     instead of 0, any edit seems to cost nothing.
     """
     shares = {other: float((effect.before == effect.labels).float().mean()) for other, effect in effects.items()}
-    most = max(shares.values())
+    most = max((share for other, share in shares.items() if other != name), default=None)
     numbers = {"share": shares[name], "most": most, "count": len(effects[name])}
+    if most is None:
+        return Check(Kind.LABELS, None, about=name, numbers=numbers)
     return Check(Kind.LABELS, shares[name] >= FAR_BELOW * most, UNCLEAR, about=name, numbers=numbers)
 
 
@@ -354,64 +358,78 @@ def retained_check(name: str, retained: Effect) -> Check:
 
 
 def own_class_check(own_class: Effect | None, without_mark: Effect | None, classes: Sequence[str]) -> Check:
-    """Check that images of the mark's class are about as often correct with the mark as without it.
+    """Check that images of the mark's class with the mark are about as often correct as before, or as without the mark.
 
-    They are compared with clean images of this class. Without enough of them, they are compared with themselves before
-    the edit.
+    An edit should take the mark's help from its class, and no more. So what counts as lost is what the edit changes,
+    but only as far as the class is then correct less often than without the mark. The class is measured only if the
+    interval of this loss is within the limit.
 
     Args:
         own_class: what the edit does to labeled images of this class with the mark; None if there are none.
         without_mark: what it does to clean images of this class; None if there are none.
         classes: the names of the class, or of the classes.
     """
-    numbers: dict[str, Any] = {"classes": list(classes)}
+    numbers: dict[str, Any] = {"classes": list(classes), "enough": ENOUGH_OWN}
     if own_class is None:
-        return Check(Kind.OWN_CLASS, None, numbers=numbers)
+        return Check(Kind.OWN_CLASS, None, UNCLEAR, numbers=numbers)
     found = own_class.by_scene
     total = len(found.before)
     before, after = (int((~wrong).sum()) for wrong in (found.before, found.after))
-    low, high = found.accuracy_interval()
-    interval = (-high / 100 * total, -low / 100 * total)
-    expected = float(before)
-    if without_mark is not None and without_mark.scene_count >= FEWEST_COMPARED:
+    change = found.accuracy_interval()
+    lost = [float(before - after)]
+    intervals = [(-change[1] / 100 * total, -change[0] / 100 * total)]
+    changed_share = (found.corrected + found.broken) / total
+    needed = images_for_limit(lost[0] / total, changed_share - (lost[0] / total) ** 2, MAX_OWN_DROP / 100)
+    needs_clean = needed is None
+    if without_mark is not None:
         of_clean = without_mark.by_scene
         without = int((~of_clean.before).sum())
         count = len(of_clean.before)
-        expected = total * without / count
-        low, high = difference_interval(without, count, after, total)
-        interval = (low * total, high * total)
         numbers |= {"without_correct": without, "without_total": count}
+        lost.append(total * without / count - after)
+        low, high = difference_interval(without, count, after, total)
+        intervals.append((low * total, high * total))
+        shares = (without / count, after / total)
+        variance = sum(share * (1 - share) for share in shares)
+        of_both = images_for_limit(shares[0] - shares[1], variance, MAX_OWN_DROP / 100)
+        if needed is None or (of_both is not None and of_both < needed):
+            needed = of_both
+            needs_clean = True
+    limit = total * MAX_OWN_DROP / 100 + 1  # no set can resolve less than one scene
+    least, most = (min(ends) for ends in zip(*intervals, strict=True))
+    numbers["needs_clean"] = needs_clean
     cost = Cost(
         before=before,
         after=after,
         total=total,
         images=len(own_class),
-        lost=expected - after,
-        limit=total * MAX_OWN_DROP / 100 + 1,
-        interval=interval,
-        is_enough=total >= FEWEST_COMPARED,
-        needed=FEWEST_COMPARED,
+        lost=min(lost),
+        limit=limit,
+        interval=(least, most),
+        is_enough=most <= limit,
+        needed=None if needed is None else max(needed, total + 1),
     )
-    if total < FEWEST_COMPARED:
-        return Check(Kind.OWN_CLASS, None, cost=cost, numbers=numbers)
     return judge(Kind.OWN_CLASS, cost, numbers=numbers)
 
 
 def own_hosts_check(own_hosts: Comparison | None, classes: Sequence[str]) -> Check:
     """Check that ordinary images of the mark's class are predicted, with the mark, about as often as without it.
 
-    A clear fall is a cost to this class that few labeled images with the mark may not show.
+    A clear fall is a cost to this class that the labeled images with the mark may not show. Without a fall, nothing is
+    known about images that really show the mark.
 
     Args:
         own_hosts: which of them are predicted otherwise than without the mark, before and with the edit; None if there
             are no hosts.
         classes: the names of the class, or of the classes.
     """
-    if own_hosts is None or not len(own_hosts.before):
+    if own_hosts is None:
         return Check(Kind.OWN_HOSTS, None)
     alike_before, alike = (int((~differs).sum()) for differs in (own_hosts.before, own_hosts.after))
-    falls = alike < alike_before and mcnemar(own_hosts.corrected, own_hosts.broken) < SIGNIFICANCE
     numbers = {"classes": list(classes), "alike_before": alike_before, "alike": alike, "total": len(own_hosts.before)}
+    if alike_before < FEWEST_CHANGED:
+        return Check(Kind.OWN_HOSTS, None, numbers=numbers)
+    falls = alike < alike_before and mcnemar(own_hosts.corrected, own_hosts.broken) < SIGNIFICANCE
     return Check(Kind.OWN_HOSTS, not falls, UNCLEAR, numbers=numbers)
 
 
@@ -429,7 +447,7 @@ def instead_check(
         finetuned: what the fine-tuned network does to each labeled set; empty if it was not made.
         classes: the class names of the classifier.
     """
-    if not finetuned or "concept" not in effects:
+    if not finetuned or "concept" not in effects or effects["concept"].scene_count < FEWEST_CHANGED:
         return Check(Kind.FINETUNING, None, numbers={"is_made": bool(finetuned)})
     edited = effects["concept"]
     other = finetuned["concept"]

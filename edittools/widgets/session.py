@@ -46,7 +46,7 @@ from edittools.selection import (
     candidate_layers,
     repair,
 )
-from edittools.selection.checks import FEWEST_COMPARED, FEWEST_CORRECT
+from edittools.selection.checks import ENOUGH_OWN, FEWEST_CORRECT
 from edittools.selection.effects import Effect
 from edittools.selection.hosts import FEWEST_IMAGES, MOST_REFERENCE, sample_of
 from edittools.selection.select import EXEMPLAR, select
@@ -130,7 +130,7 @@ def describe_checked(checked: Sequence[Sighting], own_class: int, class_name: st
     missing = {
         "misclassified": FEWEST_WRONG - wrong,
         "correct": FEWEST_CORRECT - correct,
-        f"labeled {class_name}, for the cost on this class": FEWEST_COMPARED - own,
+        f"labeled {class_name}, for the cost on this class": ENOUGH_OWN - own,
     }
     needed = [f"{number} more {what}" for what, number in missing.items() if number > 0]
     text = f"{len(checked)} checked: {', '.join(parts)}."
