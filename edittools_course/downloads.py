@@ -75,7 +75,7 @@ def photo(name: str) -> Path:
         raise FileNotFoundError(
             f"{name!r} is not on this machine and could not be downloaded from {url} ({error}). Two ways out: "
             f"save that file as {path}, or set EDITTOOLS_PHOTOS to a folder that holds it as {name!r}"
-        ) from error
+        ) from None
     return path
 
 
@@ -177,7 +177,7 @@ def _download_archive(archive: PhotoArchive, temporary: Path, folder: Path) -> N
             f"the photos {archive.name!r} are not on this machine and could not be downloaded from {archive.url} "
             f"({error}). Two ways out: unpack the folders {' and '.join(archive.folders)} of that archive into "
             f"{str(folder)!r}, or set EDITTOOLS_PHOTOS to a folder that holds them below {archive.name!r}"
-        ) from error
+        ) from None
     if digest_photos(unpacked, archive.folders) != archive.digest:
         raise ValueError(f"the photos of {archive.url} are not the registered ones; download them again later")
     try:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 
+from edittools._paths import printable
 from edittools._progress import Progress, Tell
 from edittools.auditing.finding import Finding
 from edittools.auditing.result import Audit
@@ -29,7 +30,7 @@ def read_told(
     lazy: bool = False,
 ) -> tuple[LabelledImages, list[str]]:
     """Read the images of a folder, see `read_folder`; say so before, and which files were left out after."""
-    tell(f"Reading {fspath(folder)}")
+    tell(f"Reading {printable(folder)}")
     images, left_out = read_folder(folder, classifier, progress, labeled=labeled, lazy=lazy)
     for line in left_out:
         tell(f"left out: {line}")

@@ -94,7 +94,7 @@ def _check_hub(source: str, repository: str | None) -> None:
         raise FileNotFoundError(
             f"{source} is not on this machine, and {constants.ENDPOINT} cannot be reached ({error}); connect to a "
             "network, or pass the path of a folder that holds the model"
-        ) from error
+        ) from None
 
 
 def _check_preprocessing(

@@ -64,7 +64,7 @@ def load_torchvision(name: str) -> Classifier:
         raise FileNotFoundError(
             f"the weights of {name!r} could not be downloaded from {weights.url} ({error}). Two ways out: put that "
             f"file into {torch.hub.get_dir()}/checkpoints, or use a classifier that needs no hub, 'efficientnet_lite0'"
-        ) from error
+        ) from None
     model = get_model(name)
     model.load_state_dict(state)
     return Classifier(model, imagenet_classes())

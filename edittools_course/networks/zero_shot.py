@@ -159,6 +159,6 @@ def load_clip(
             f"the weights of {name!r} could not be loaded from {source!r} ({error}). Two ways out: download "
             "open_clip_model.safetensors from https://huggingface.co/timm/resnet50_clip.openai and call "
             f"load_classifier({name!r}, weights=that file), or use the CLIP that needs no hub: 'mini_clip'"
-        ) from error
+        ) from None
     tokenizer = open_clip.get_tokenizer("RN50-quickgelu")
     return zero_shot_classifier(clip.eval(), tokenizer, imagenet_classes(), progress)
