@@ -38,6 +38,9 @@ DEMO = "edittools_course.scenarios.demo"
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 
+ANOTHER_VERDICT = 3
+"""The exit code of a repair whose verdict is not the one that `--require` names."""
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
@@ -107,6 +110,8 @@ def parser() -> argparse.ArgumentParser:
     repair.add_argument("--retain", type=Path, help=retained_help)
     repair.add_argument("--out", type=Path, default=Path("repair"), help="folder for the results (default: repair)")
     repair.add_argument("--force", action="store_true", help=force_help)
+    require_help = f"exit with code {ANOTHER_VERDICT} after any other verdict; the results are written all the same"
+    repair.add_argument("--require", choices=["use"], help=require_help)
     device_help = "such as cpu or cuda (default: that of EDITTOOLS_DEVICE, or cpu)"
     repair.add_argument("--device", help=device_help)
     desk = subparsers.add_parser(
@@ -139,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the arguments; by default those of the process.
 
     Returns:
-        The exit code: 0, 130 after Ctrl-C, or 2 after an error, which is printed in one line.
+        The exit code: 0, 130 after Ctrl-C, 2 after an error, which is printed in one line, or 3 if the verdict of a
+        repair is not the one that `--require` names.
     """
     options = parser().parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported: no spinning next to other programs
@@ -147,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            command(options)
+            return command(options)
         except KeyboardInterrupt:
             print("edittools: interrupted", file=sys.stderr)
             return INTERRUPTED
@@ -155,7 +161,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             message = error.args[0] if isinstance(error, KeyError) and error.args else error
             print(f"edittools: {' '.join(str(message).split())}", file=sys.stderr)
             return 2
-    return 0
 
 
 def _complete(options: argparse.Namespace) -> None:
@@ -179,8 +184,8 @@ def _complete(options: argparse.Namespace) -> None:
     options.retain = options.retain or root / "retain"
 
 
-def run_audit(options: argparse.Namespace) -> None:
-    """Audit a folder, print the summary, and write the files."""
+def run_audit(options: argparse.Namespace) -> int:
+    """Audit a folder, print the summary, and write the files; return the exit code."""
     started = time.perf_counter()
     _complete(options)
     check_before(options)
@@ -202,10 +207,14 @@ def run_audit(options: argparse.Namespace) -> None:
     paths = audit.write(options.out, overwrite=True)  # what is there has been checked before
     print(audit.summary())
     _print_written(paths, started)
+    return 0
 
 
-def run_repair(options: argparse.Namespace) -> None:
+def run_repair(options: argparse.Namespace) -> int:
     """Repair a model from files, print the summary, and write the files.
+
+    Returns:
+        The exit code.
 
     Raises:
         FileExistsError: if `--out` is not empty, without `--force`.
@@ -227,6 +236,7 @@ def run_repair(options: argparse.Namespace) -> None:
     paths = write_repair(fix, options.out, overwrite=True)  # what is there has been checked before
     print(fix.summary("shell"))
     _print_written(paths, started)
+    return 0 if options.require in (None, fix.verdict.word) else ANOTHER_VERDICT
 
 
 def _print_written(paths: Sequence[Path], started: float) -> None:
@@ -234,8 +244,8 @@ def _print_written(paths: Sequence[Path], started: float) -> None:
     print(f"\n{time.perf_counter() - started:.0f} s; wrote {', '.join(map(printable, paths))}")
 
 
-def run_desk(options: argparse.Namespace) -> None:
-    """Check the model and the folders, and serve the desk to a browser until Ctrl-C."""
+def run_desk(options: argparse.Namespace) -> int:
+    """Check the model and the folders, and serve the desk to a browser until Ctrl-C; return the exit code."""
     _complete(options)
     folders = {"folder": options.folder, "clean": options.clean, "retain": options.retain}
     _check_folders(*folders.values())
@@ -253,6 +263,7 @@ def run_desk(options: argparse.Namespace) -> None:
 
     paths = {name: path.expanduser().resolve() for name, path in folders.items() if path is not None}
     serve_desk(model=options.model, **paths)
+    return 0
 
 
 def _tell(step: str) -> None:
@@ -281,8 +292,11 @@ def check_before(options: argparse.Namespace) -> None:
     check_out(out, options.force or goes_on)
 
 
-def run_apply(options: argparse.Namespace) -> None:
+def run_apply(options: argparse.Namespace) -> int:
     """Print the verdict on an edit, and write the edited weights of a model.
+
+    Returns:
+        The exit code.
 
     Raises:
         FileExistsError: if there is a file at `--out`, without `--force`, or if it is the edit or the model.
@@ -306,6 +320,7 @@ def run_apply(options: argparse.Namespace) -> None:
     classifier = load_classifier(options.model, options.device)
     edit.export(classifier, out)
     print(f"wrote {printable(out)}: the weights of {options.model} with {edit}")
+    return 0
 
 
 def _weights_path(options: argparse.Namespace) -> Path:

@@ -108,6 +108,14 @@ def test_main_repair_writes_edit_weights_and_report_with_digests(files, tmp_path
     assert (out / "weights.safetensors").exists() == (data["verdict"]["word"] != "do not use")
 
 
+@pytest.mark.parametrize(("word", "code"), [("use", 0), ("unclear", 3), ("do not use", 3), ("fine-tune instead", 3)])
+def test_main_repair_that_requires_use_exits_with_3_otherwise(files, fix, tmp_path, monkeypatch, word, code):
+    monkeypatch.setattr(from_files, "repair", lambda *_, **__: with_verdict(fix, word))
+    assert main(command(files, tmp_path / "out", "--require", "use")) == code
+    assert read_data(tmp_path / "out")["verdict"]["word"] == word
+    assert main(command(files, tmp_path / "again")) == 0
+
+
 def test_write_repair_writes_the_edited_weights_unless_the_verdict_forbids_it(fix, tmp_path):
     written = {path.name for path in write_repair(with_verdict(fix, "unclear"), tmp_path / "out")}
     assert written == RESULTS
