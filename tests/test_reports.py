@@ -5,7 +5,6 @@ import re
 from dataclasses import fields, replace
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 import torch
 from colors import BLUE, CLASSES, GREEN, RED, color_network, marked_exemplar, of_colors, ordinary, with_mark
@@ -14,7 +13,6 @@ from conftest import needs_browser
 from edittools.classifiers import Classifier, fingerprint
 from edittools.images import LabelledImages
 from edittools.reports import (
-    Bar,
     Card,
     Figure,
     Page,
@@ -25,7 +23,6 @@ from edittools.reports import (
     save_page,
     shade,
 )
-from edittools.reports.axis import Axis
 from edittools.reports.words import CheckWords
 from edittools.selection import repair
 from edittools.selection.finetuning import Finetuned
@@ -78,7 +75,6 @@ def page_of(text, count=3):
     picture = data_uri(torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0)))
     states = ("corrected", "broken", "misclassified", "correct")
     cards = [Card(picture, text, text, text, states[i % 4], 0.1 * i, 0.9 - 0.3 * i, text) for i in range(count)]
-    bars = [Bar(text, 1.0, -1.0, 2.0, text, text), Bar(text, 0.5, float("nan"), float("nan"), text, strong=True)]
     return Page(
         title=text,
         subtitle=text,
@@ -95,8 +91,6 @@ def page_of(text, count=3):
         cards_note=text,
         costs=cards,
         costs_note=text,
-        corrected_bars=bars,
-        accuracy_bars=bars,
         table_head=[text, text],
         table=[[text, text]],
         settings=[(text, text)],
@@ -121,49 +115,6 @@ def test_render_escapes_every_text():
 def test_render_leaves_out_empty_parts():
     texts = "".join(Elements(render(Page("a", "b", "do not use", ["c"]))).texts)
     assert "do not use" in texts and "Checks" not in texts and "Repeat it" not in texts
-
-
-def test_render_shows_what_was_not_measured_without_an_interval():
-    bars = [Bar("a", 1.0, float("nan"), float("nan"), "1")]
-    page = replace(page_of("x"), corrected_bars=bars, accuracy_bars=[])
-    classes = [attributes.get("class") for tag, attributes in Elements(render(page)).elements if tag == "i"]
-    assert [name for name in classes if name != "grid"] == ["zero", "dot"]
-
-
-def test_bars_are_placed_in_proportion():
-    bars = [Bar("a", 50.0, 0.0, 100.0, "50")]
-    page = replace(page_of("x"), corrected_bars=bars, accuracy_bars=[])
-    styles = {one["class"]: one["style"] for tag, one in Elements(render(page)).elements if tag == "i"}
-    zero, whisker, dot = (float(re.search(r"left:([\d.]+)%", styles[name])[1]) for name in ("zero", "whisker", "dot"))
-    assert zero == whisker and dot == pytest.approx(50)
-
-
-@pytest.mark.parametrize("low, value, high", [(-45.0, -20.0, 10.0), (52.0, 83.0, 98.0), (-0.2, -0.02, 0.1)])
-def test_bars_have_ticks_and_a_label_at_zero(low, value, high):
-    page = replace(page_of("x"), corrected_bars=[Bar("a", value, low, high, "")], accuracy_bars=[])
-    html = render(page)
-    ticks = [(float(place), text) for place, text in re.findall(r'<span style="left:([\d.]+)%">([^<]*)%</span>', html)]
-    [origin] = re.findall(r'<span class="origin" style="left:([\d.]+)%">', html)
-    [zero] = re.findall(r'<i class="zero" style="left:([\d.]+)%">', html)
-    assert len(ticks) >= 3 and origin == zero and (float(zero), "0") in ticks
-    dot = float(re.search(r'<i class="dot" style="left:([\d.]+)%">', html)[1])
-    numbers = [float(text.replace("−", "-")) for _, text in ticks]
-    assert dot == pytest.approx(np.interp(value, numbers, [place for place, _ in ticks]), abs=0.02)
-
-
-# --- axis -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("numbers", [(0.0,), (3, 3), (0, 1, 190), (-7, 4, 12)])
-@pytest.mark.parametrize("ends", [(15.0, 97.0), (79.0, 4.0)])
-def test_axis_holds_its_numbers_in_their_order_and_some_ticks(numbers, ends):
-    axis = Axis(numbers, *ends)
-    places = [axis.place(number) for number in sorted(numbers)]
-    assert places == sorted(places, reverse=ends[0] > ends[1])
-    assert all(min(ends) < place < max(ends) for place in places)
-    assert 2 <= len(axis.ticks) <= 8
-    for place, text in axis.ticks:
-        assert place == axis.place(float(text.replace("−", "-"))) and min(ends) <= place <= max(ends)
 
 
 def test_save_page_replaces_the_file_and_leaves_no_other(tmp_path):
@@ -261,11 +212,12 @@ def test_report_has_a_row_for_each_method_with_a_dash_for_what_was_not_measured(
     rows = {row[0]: row[1:] for row in page.table}
     assert list(rows) == ["selected", "random direction", "fine-tuning"]
     found = repaired.effects["concept"].by_scene
-    assert rows["selected"][:3] == [str(found.corrected), str(found.broken), str(int(found.before.sum()))]
-    assert "–" not in rows["selected"] and rows["random direction"].count("–") == 6
-    assert rows["fine-tuning"][:2] == ["0", "0"]
-    assert [bar.name for bar in page.corrected_bars] == list(rows)
-    assert [bar.name for bar in page.accuracy_bars] == ["selected", "fine-tuning"]
+    low, high = found.corrected_interval()
+    share = f"{found.errors_corrected:.0%} [{low:.0%}, {high:.0%}]"
+    errors = int(found.before.sum())
+    assert rows["selected"][:3] == [share, f"{found.corrected} of {errors}", str(found.broken)]
+    assert "–" not in rows["selected"] and rows["random direction"].count("–") == 4
+    assert rows["fine-tuning"][1:3] == [f"0 of {errors}", "0"]
 
 
 @pytest.mark.parametrize("word", WORDS)

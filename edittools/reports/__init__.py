@@ -5,7 +5,6 @@ Next to the page, a JSON file holds what it says for programs.
 
 from edittools.reports.data import package_versions, plain, report_paths, save_report, write_report
 from edittools.reports.page import (
-    Bar,
     Card,
     Figure,
     Page,
@@ -18,7 +17,6 @@ from edittools.reports.page import (
 from edittools.reports.pictures import data_uri, shade
 
 __all__ = [
-    "Bar",
     "Card",
     "Figure",
     "Page",

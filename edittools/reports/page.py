@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from edittools._caching import atomic_path
 from edittools.metrics import SIGNS
-from edittools.reports.axis import Axis
 from edittools.reports.words import CheckWords
 
 if TYPE_CHECKING:
@@ -88,29 +87,6 @@ class SheetRow:
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A bar for a value, with its interval.
-
-    Attributes:
-        name: name of the bar, such as that of a method.
-        value: the value.
-        low: lower end of the interval; no interval is drawn if an end is NaN.
-        high: upper end of the interval.
-        text: the value and its interval as a text.
-        note: the counts from which the value was computed.
-        strong: whether the bar is that of the edit that the report is about.
-    """
-
-    name: str
-    value: float
-    low: float
-    high: float
-    text: str
-    note: str = ""
-    strong: bool = False
-
-
-@dataclass(frozen=True)
 class Page:
     """The content of a report.
 
@@ -130,8 +106,6 @@ class Page:
         cards_note: a note on `cards`.
         costs: clean and retained images that the edit breaks.
         costs_note: a note on `costs`.
-        corrected_bars: the share of errors corrected, by method.
-        accuracy_bars: the change of accuracy in points, by method.
         table_head: column names of the table of methods.
         table: rows of the table of methods.
         settings: name and value of each setting.
@@ -158,8 +132,6 @@ class Page:
     cards_note: str = ""
     costs: Sequence[Card] = field(default=(), repr=False)
     costs_note: str = ""
-    corrected_bars: Sequence[Bar] = ()
-    accuracy_bars: Sequence[Bar] = ()
     table_head: Sequence[str] = ()
     table: Sequence[Sequence[str]] = ()
     settings: Sequence[tuple[str, str]] = ()
@@ -212,8 +184,6 @@ def _environment() -> "Environment":
 
     loader = PackageLoader("edittools.reports", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.globals["place"] = _place
-    environment.globals["axis_of"] = _axis_of
     environment.globals["signs"] = SIGNS
     environment.filters["minus"] = with_minus_signs
     return environment
@@ -222,15 +192,3 @@ def _environment() -> "Environment":
 def with_minus_signs(text: str) -> str:
     """Write the hyphens before negative numbers as minus signs; those in names, dates, and exponents stay."""
     return re.sub(r"(?<![\w.-])-(?=\d)", "−", text)
-
-
-def _axis_of(bars: Sequence[Bar], form: str) -> Axis:
-    """Make an axis, from 0% to 100% of the width, that contains 0 and all bars with their intervals."""
-    numbers = [number for bar in bars for number in (bar.value, bar.low, bar.high) if number == number]
-    return Axis([0.0, *numbers], 0, 100, form)
-
-
-def _place(number: float, ends: tuple[float, float]) -> str:
-    """Return the place of a number on a line, in percent of the line's length."""
-    least, most = ends
-    return f"{100 * (number - least) / (most - least):.2f}"

@@ -1,7 +1,8 @@
-"""The page of an assessment: pictures, bars, and tables of what was selected and measured."""
+"""The page of an assessment: pictures and tables of what was selected and measured."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import isnan, nan
 from pathlib import PurePath
 
 import pandas as pd
@@ -12,7 +13,7 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import predict, state_of
-from edittools.reports import Bar, Card, Figure, Page, data_uri, package_versions, shade
+from edittools.reports import Card, Figure, Page, data_uri, package_versions, shade
 from edittools.reports.words import PAGE, check_words, verdict_words
 from edittools.selection.effects import Effect
 from edittools.selection.select import Selection
@@ -28,18 +29,16 @@ MOST_COSTS = 12
 MOST_MAPS = 6
 """The largest number of images whose edit maps a report shows, the exemplar's included."""
 
-COLUMNS = {
-    "corrected": ",.0f",
-    "broken": ",.0f",
-    "errors": ",.0f",
-    "accuracy change": "+.2f",
-    "predictions changed": ".1%",
-    "own class correct": ",.0f",
-    "own class": ",.0f",
-    "retained broken": ",.0f",
-    "retained": ",.0f",
-}
-"""The columns of the table of methods, with their formats."""
+COLUMNS = (
+    "errors corrected, net",
+    "corrected",
+    "broken",
+    "accuracy, points",
+    "predictions changed",
+    "mark's class, correct",
+    "retained, broken",
+)
+"""The columns of the table of methods. In brackets are 95% intervals."""
 
 
 def make_page(
@@ -79,8 +78,6 @@ def make_page(
         cards_note=cards_note,
         costs=costs,
         costs_note=costs_note,
-        corrected_bars=_bars(table, "share", "low", "high", 100, ".0f", "%"),
-        accuracy_bars=_bars(table, "accuracy change", "accuracy low", "accuracy high", 1, "+.2f", ""),
         table_head=("method", *COLUMNS),
         table=_rows(table),
         settings=_settings(selection),
@@ -188,26 +185,36 @@ def _rows(table: pd.DataFrame) -> list[list[str]]:
     """Write the table of methods, as texts; a dash for what was not measured."""
     rows = []
     for name, row in table.iterrows():
-        texts = []
-        for column, form in COLUMNS.items():
-            value = row.get(column, float("nan"))
-            texts.append("–" if value != value else format(float(value), form))
+        texts = [
+            _with_interval(row, ("share", "low", "high"), ".0%"),
+            _of_total(row, "corrected", "errors"),
+            _text(row.get("broken", nan), ",.0f"),
+            _with_interval(row, ("accuracy change", "accuracy low", "accuracy high"), "+.2f"),
+            _text(row.get("predictions changed", nan), ".1%"),
+            _of_total(row, "own class correct", "own class"),
+            _of_total(row, "retained broken", "retained"),
+        ]
         rows.append([str(name), *texts])
     return rows
 
 
-def _bars(table: pd.DataFrame, value: str, low: str, high: str, factor: float, form: str, unit: str) -> list[Bar]:
-    """Make a bar for a number of each method, with its interval."""
-    if value not in table:
-        return []
-    bars = []
-    for name, row in table.dropna(subset=[value]).iterrows():
-        numbers = [factor * float(row[column]) for column in (value, low, high)]
-        text = f"{numbers[0]:{form}}{unit}"
-        if row[low] == row[low]:
-            text += f" [{numbers[1]:{form}}{unit}, {numbers[2]:{form}}{unit}]"
-        bars.append(Bar(str(name), *numbers, text, strong=name == table.index[0]))
-    return bars
+def _text(number: float, form: str) -> str:
+    """Write a number; a dash for NaN."""
+    return "–" if isnan(number) else format(float(number), form)
+
+
+def _with_interval(row: pd.Series, columns: tuple[str, str, str], form: str) -> str:
+    """Write a number with its interval, if it has one."""
+    value, low, high = (row.get(column, nan) for column in columns)
+    if isnan(value) or isnan(low):
+        return _text(value, form)
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def _of_total(row: pd.Series, column: str, total: str) -> str:
+    """Write a number, and of how many."""
+    count = row.get(column, nan)
+    return "–" if isnan(count) else f"{count:,.0f} of {row[total]:,.0f}"
 
 
 def _settings(selection: Selection) -> list[tuple[str, str]]:
