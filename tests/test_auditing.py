@@ -204,12 +204,12 @@ def test_main_audit_without_a_repair_needs_force_in_the_folder_of_the_same_audit
 def test_load_sheet_of_a_damaged_file_is_none(look, tmp_path):
     look.write(tmp_path)
     path = tmp_path / "sheet.safetensors"
-    loaded = load_sheet(path, look.data, look.digest)
+    loaded = load_sheet(path, look.photos.data, look.photos.digest)
     assert loaded.groups == look.sheet.groups and torch.equal(loaded.logits, look.sheet.logits)
     assert (loaded.photos, loaded.repeats) == (look.sheet.photos, look.sheet.repeats)
     assert list(loaded.photos) == list(look.sheet.photos)
     path.write_bytes(path.read_bytes()[:100])
-    assert load_sheet(path, look.data, look.digest) is None
+    assert load_sheet(path, look.photos.data, look.photos.digest) is None
 
 
 def test_main_audit_interrupted_in_the_repair_keeps_earlier_results(folders, audited, tmp_path, capsys, monkeypatch):
@@ -452,5 +452,5 @@ def test_audit_copies_and_frames_count_once(tmp_path, noise):
         names = tuple(f"{name.removesuffix('.png')}_{number}.png" for name in data.names)
         write_photos(tmp_path, LabelledImages(frames, data.labels, CLASSES, names))
     audit = audit_folder(tmp_path, tags(), progress=None)
-    assert len(audit.data) == 36 and len(audit.repeats) == 108
-    assert str(len(audit.repeats)) in audit.summary()
+    assert len(audit.photos.data) == 36 and len(audit.photos.repeats) == 108
+    assert str(len(audit.photos.repeats)) in audit.summary()

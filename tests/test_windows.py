@@ -1,6 +1,7 @@
 """The contact sheet of an audit: windows that carry each class, and which photos are independent."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -121,7 +122,10 @@ def test_contact_sheet_folds_classes_without_a_strong_window_and_shows_the_stron
     assert all(row.is_folded for row in weakened.rows())
     assert [row.name for row in weakened.rows(marked=1) if not row.is_folded] == ["bus"]
     html = weakened._repr_html_()
-    assert html.index("<details>") < min(html.index(f"<h3>{name}</h3>") for name in CLASSES)
+    summaries = re.findall(r"<summary>(.*?)</summary>", html, re.DOTALL)
+    assert len(summaries) == html.count("<h3>") == html.count("<details>") == len(CLASSES)
+    shown = [len(row.cells[0].figures) - 1 for row in weakened.rows()]
+    assert [summary.count("<img") for summary in summaries] == shown and min(shown) > 0
     assert "no strong window" in " ".join(weakened.findings())
 
 
@@ -292,7 +296,7 @@ def test_audit_folder_repairs_the_mark_of_a_window(repaired):
 def test_audit_folder_mark_photos_of_the_exemplar_are_in_no_set(repaired):
     data = repaired.sheet.data
     exemplar = repaired.mark.exemplar
-    finding = finding_of_mark(repaired.mark, repaired.sheet, tags())
+    finding = finding_of_mark(repaired.mark, repaired.sheet)
     source = repaired.mark.group.windows[0].photo
     host = int((data.images == exemplar.image).flatten(1).all(dim=1).nonzero()[0])
     assert are_sources(exemplar, data).nonzero()[:, 0].tolist() == sorted([source, host])
@@ -306,7 +310,7 @@ def test_finding_of_mark_in_photos_without_names(repaired):
     """Photos without names are told apart by their digests."""
     sheet = replace(repaired.sheet, data=replace(repaired.sheet.data, names=()))
     mark = examine(tags(), sheet, repaired.mark.group, progress=None)
-    finding = finding_of_mark(mark, sheet, tags())
+    finding = finding_of_mark(mark, sheet)
     assert len(finding.concept) + len(finding.clean) == len(sheet.data) - 2
     assert not (finding.clean.images == mark.exemplar.image).flatten(1).all(dim=1).any()
 
@@ -379,20 +383,21 @@ def test_audit_folder_mark_without_photos_of_other_classes_repairs_nothing(tmp_p
 
 def test_audit_folder_mark_on_photos_that_are_all_correct_repairs_nothing(repaired):
     """A weight at which the tag misleads no photo that shows its own class as well."""
+    logits = et.predict(tags(weight=0.0), repaired.sheet.data)
     with pytest.raises(ValueError, match="0 of them misclassified"):
-        finding_of_mark(repaired.mark, repaired.sheet, tags(weight=0.0))
+        finding_of_mark(repaired.mark, replace(repaired.sheet, logits=logits))
 
 
 def test_finding_of_mark_without_labels_measure_no_help(repaired):
     data = replace(repaired.sheet.data, is_labeled=repaired.sheet.data.labels == 0)
     with pytest.raises(ValueError, match="24 photos whose labels"):
-        finding_of_mark(repaired.mark, replace(repaired.sheet, data=data), tags())
+        finding_of_mark(repaired.mark, replace(repaired.sheet, data=data))
 
 
 def test_finding_of_mark_without_an_exemplar(repaired):
     mark = replace(repaired.mark, exemplar=None)
     with pytest.raises(ValueError, match="'car'"):
-        finding_of_mark(mark, repaired.sheet, tags())
+        finding_of_mark(mark, repaired.sheet)
 
 
 @pytest.mark.parametrize(
@@ -425,9 +430,9 @@ def test_audit_folder_names_a_photo_that_is_in_two_classes(tmp_path):
     shutil.copy(tmp_path / "bus" / "12.png", tmp_path / "cat" / "copy.png")
     shutil.copy(tmp_path / "bus" / "12.png", tmp_path / "bus" / "copy.png")
     audit = audit_folder(tmp_path, colors(), progress=None)
-    [line] = audit.left_out
+    [line] = audit.photos.left_out
     assert line.startswith("cat/copy.png: ") and "bus/12.png" in line and line in audit.summary()
-    assert list(audit.repeats) == ["bus/copy.png"] and len(audit.data) == len(data)
+    assert list(audit.photos.repeats) == ["bus/copy.png"] and len(audit.photos.data) == len(data)
 
 
 def test_audit_folder_reads_all_folders_before_it_looks_for_windows(tagged_folder, tmp_path, monkeypatch):
@@ -445,8 +450,8 @@ def test_finding_of_mark_leaves_scenes_with_the_mark_out_of_a_clean_folder(repai
     frames = (data.images + noise * torch.randn(data.images.shape, generator=generator)).clamp(0, 1)
     write_photos(tmp_path, replace(data, images=frames))
     clean, _ = read_folder(tmp_path, tags())
-    finding = finding_of_mark(repaired.mark, repaired.sheet, tags(), clean)
-    names = repaired.data.names
+    finding = finding_of_mark(repaired.mark, repaired.sheet, clean)
+    names = repaired.photos.data.names
     unwanted = {names[window.photo] for window in repaired.mark.windows} | {*finding.exemplar.sources}
     assert {*finding.clean.names} == {*names} - unwanted
 

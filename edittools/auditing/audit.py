@@ -1,27 +1,20 @@
 """Audit a folder of images: show what carries each class, and repair a mark that does not belong to its class."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from edittools._progress import Progress, Tell
-from edittools.auditing.marks import (
-    confirmation_check,
-    examine,
-    finding_of_mark,
-    places_check,
-)
+from edittools.auditing.marks import examine
 from edittools.auditing.picked import check_row, group_of, label_and_number
-from edittools.auditing.result import Audit
+from edittools.auditing.result import Audit, not_repaired
 from edittools.auditing.results_folder import SHEET, check_out
 from edittools.auditing.sheet_file import load_sheet
-from edittools.auditing.steps import not_repaired, read_photos, read_told, repaired
+from edittools.auditing.steps import read_photos, read_told, repair_mark
 from edittools.auditing.windows import contact_sheet
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages
 
 
 def audit_folder(
@@ -77,46 +70,30 @@ def audit_folder(
     """
     picked = None if repair is None else label_and_number(repair, classifier)
     tell = callback or (lambda step: None)
-    audit = read_photos(folder, classifier, tell, progress)
+    photos = read_photos(folder, classifier, tell, progress)
     clean_images, retained_images = (
         None if path is None or picked is None else read_told(path, classifier, tell, progress)[0]
         for path in (clean, retain)
     )
     if picked is not None:
-        check_row(repair, picked[0], audit.data)
+        check_row(repair, picked[0], photos.data)
     sheet = None
     if out is not None:
         results = Path(out).expanduser()
         if picked is not None:
-            sheet = load_sheet(results / SHEET, audit.data, audit.digest)
+            sheet = load_sheet(results / SHEET, photos.data, photos.digest)
         if sheet is None:
             check_out(results, overwrite)
     if sheet is None:
-        tell(f"Pasting windows of {len(audit.data)} images into others")
-        sheet = contact_sheet(classifier, audit.data, progress=progress)
-    audit = replace(audit, sheet=sheet)
+        tell(f"Pasting windows of {len(photos.data)} images into others")
+        sheet = contact_sheet(classifier, photos.data, progress=progress)
     if picked is None:
-        return audit
-    group = group_of(repair, *picked, audit.sheet)
+        return Audit(classifier, photos, sheet)
+    group = group_of(repair, *picked, sheet)
     tell(f"Repairing {repair!r}")
-    audit = replace(audit, mark=examine(classifier, audit.sheet, group, progress=progress))
-    return _repair_mark(audit, clean_images, retained_images, layers, masks_checked, progress)
-
-
-def _repair_mark(
-    audit: Audit,
-    clean: LabelledImages | None,
-    retain: LabelledImages | None,
-    layers: Sequence[str] | None,
-    checked: bool,
-    progress: Progress | None,
-) -> Audit:
-    """Repair the mark of an audit, or note why nothing was repaired; the arguments are those of `audit_folder`."""
-    mark = audit.mark
-    name = audit.classifier.classes[mark.group.label]
-    checks = [confirmation_check(mark, name), places_check(checked)]
+    mark = examine(classifier, sheet, group, progress=progress)
     try:
-        finding = finding_of_mark(mark, audit.sheet, audit.classifier, clean, retain)
-        return repaired(audit, finding, checks, layers, progress)
+        fix = repair_mark(classifier, sheet, mark, clean_images, retained_images, masks_checked, layers, progress)
     except ValueError as error:
-        return not_repaired(audit, error)
+        return Audit(classifier, photos, sheet, mark, note=not_repaired(error))
+    return Audit(classifier, photos, sheet, mark, fix)

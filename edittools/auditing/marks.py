@@ -138,7 +138,7 @@ def find_exemplar(
     """
     data = sheet.data
     generator = torch.Generator().manual_seed(0)
-    predicted = predicted_classes(predict(classifier, data))
+    predicted = predicted_classes(sheet.logits)
     holds = torch.zeros(len(data), dtype=torch.bool)
     holds[[window.photo for window in windows]] = True
     is_host = (data.labels != group.label) & (predicted == data.labels) & ~holds
@@ -164,7 +164,6 @@ def find_exemplar(
 def finding_of_mark(
     mark: Mark,
     sheet: ContactSheet,
-    classifier: Classifier,
     clean: LabelledImages | None = None,
     retain: LabelledImages | None = None,
 ) -> Finding:
@@ -189,24 +188,30 @@ def finding_of_mark(
     is_source = are_sources(mark.exemplar, data)
     holds = torch.zeros(len(data), dtype=torch.bool)
     holds[[window.photo for window in mark.windows]] = True
-    concept = data.subset(holds & data.is_labeled & ~is_source)
-    _check_others(mark, concept, classifier, int((holds & ~data.is_labeled).sum()))
+    shows_mark = holds & data.is_labeled & ~is_source
+    is_other = shows_mark & (data.labels != mark.group.label)
+    wrong = int(misclassified(sheet.logits[is_other], data.labels[is_other]).sum())
+    _check_others(data.classes[mark.group.label], int(is_other.sum()), wrong, int((holds & ~data.is_labeled).sum()))
     others = data.subset(~holds & ~is_source)
     if clean is not None:
         others = without_scenes(clean, data.subset(holds | is_source))
     if retain is not None:
         retain = without_scenes(retain, data.subset(is_source))
-    return Finding(mark.exemplar, concept, others, retain)
+    return Finding(mark.exemplar, data.subset(shows_mark), others, retain)
 
 
-def _check_others(mark: Mark, concept: LabelledImages, classifier: Classifier, unlabeled: int) -> None:
-    """Check that photos of other classes hold the mark, and that some of them are misclassified."""
-    name = concept.classes[mark.group.label]
-    others = concept.subset(concept.labels != mark.group.label)
-    wrong = int(misclassified(predict(classifier, others), others.labels).sum()) if len(others) else 0
-    if len(others) >= LEAST_OTHERS and wrong:
+def _check_others(name: str, others: int, wrong: int, unlabeled: int) -> None:
+    """Check that photos of other classes hold the mark, and that some of them are misclassified.
+
+    Args:
+        name: the mark's class.
+        others: the number of labeled photos of other classes that hold the mark.
+        wrong: the number of those that are misclassified.
+        unlabeled: the number of photos with the mark that have no labels.
+    """
+    if others >= LEAST_OTHERS and wrong:
         return
-    found = f"the mark was found in {len(others)} photos of other classes than {name!r}, {wrong} of them misclassified"
+    found = f"the mark was found in {others} photos of other classes than {name!r}, {wrong} of them misclassified"
     if unlabeled:
         found += f", and in {unlabeled} photos whose labels are the predictions"
     raise ValueError(

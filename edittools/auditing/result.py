@@ -1,6 +1,5 @@
 """The result of an audit: its summary, and the files that it writes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from os import PathLike
@@ -14,8 +13,9 @@ from edittools.auditing.marks import Mark, confirmation_check
 from edittools.auditing.results_folder import EDIT, REPORT, SHEET, WINDOWS, check_out, results_in
 from edittools.auditing.sheet import NOT_SEEN, ContactSheet, describe
 from edittools.auditing.sheet_file import save_sheet
+from edittools.auditing.steps import AuditedPhotos
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages, in_batches
+from edittools.images import in_batches
 from edittools.reports import Figure, Page, data_uri, package_versions, plain, report_paths, save_report
 from edittools.reports.words import PAGE, check_words
 from edittools.selection.assessment import Assessment
@@ -54,34 +54,25 @@ class Audit:
 
     Attributes:
         classifier: the classifier.
-        data: the images of the folder, without copies and with one image per scene.
-        left_out: one line per file that was left out, and per image whose scene another class shows.
-        repeats: names of the images that were not used, since others of their class show the same scene.
-        sheet: the contact sheet; None until it is computed.
+        photos: the photos of the folder.
+        sheet: the contact sheet.
         mark: the windows that a person picked from the contact sheet to be repaired; None if none were picked.
-        weights: the `fingerprint` of the weights that were audited.
-        digest: that of the classifier and the images, by which a later repair recognizes the contact sheet.
         fix: the result of `repair`; None if nothing was repaired.
         note: says that nothing was repaired, and why; empty if there is a repair, or if no window was picked.
     """
 
     classifier: Classifier = field(repr=False)
-    data: LabelledImages = field(repr=False)
-    left_out: Sequence[str] = field(repr=False)
-    repeats: Sequence[str] = field(repr=False)
-    sheet: ContactSheet | None = field(default=None, repr=False)
+    photos: AuditedPhotos
+    sheet: ContactSheet = field(repr=False)
     mark: Mark | None = field(default=None, repr=False)
-    weights: str = field(default="", repr=False)
-    digest: str = field(default="", repr=False)
     fix: Assessment | None = field(default=None, repr=False)
     note: str = ""
 
     def summary(self) -> str:
         """Return a text on the windows, the mark that was repaired, and the verdict, one sentence per line."""
-        lines = [f"{len(self.data)} images of {self.data.labels.unique().numel()} classes were audited."]
-        if self.sheet is not None:
-            lines += self.sheet.findings()
-        lines += ["", *self.findings()]
+        data = self.photos.data
+        lines = [f"{len(data)} images of {data.labels.unique().numel()} classes were audited."]
+        lines += [*self.sheet.findings(), "", *self.findings()]
         if self.fix is not None:
             lines += ["", self.fix.summary(PAGE)]
         return "\n".join(lines)
@@ -89,13 +80,13 @@ class Audit:
     def findings(self) -> list[str]:
         """Say what a person picked and what was left out, one sentence per entry."""
         lines = [IF_ONE_IS_ODD] if self.mark is None else self._describe_mark()
-        if self.repeats:
+        if self.photos.repeats:
             lines.append(
-                f"{len(self.repeats)} images are copies of others or frames of the same scene, such as "
-                f"{self.repeats[0]}; each scene counts once."
+                f"{len(self.photos.repeats)} images are copies of others or frames of the same scene, such as "
+                f"{self.photos.repeats[0]}; each scene counts once."
             )
-        if self.left_out:
-            lines.append(f"{len(self.left_out)} files were left out, such as {self.left_out[0]}.")
+        if self.photos.left_out:
+            lines.append(f"{len(self.photos.left_out)} files were left out, such as {self.photos.left_out[0]}.")
         if self.note:
             lines.append(self.note)
         return lines
@@ -103,9 +94,10 @@ class Audit:
     def _describe_mark(self) -> list[str]:
         """Describe the windows that a person picked, their test, and the photos in which the mark was found."""
         group = self.mark.group
-        name = self.data.classes[group.label]
+        data = self.photos.data
+        name = data.classes[group.label]
         confirmation = check_words(confirmation_check(self.mark, name), PAGE).found
-        labels = self.data.labels[[window.photo for window in self.mark.windows]]
+        labels = data.labels[[window.photo for window in self.mark.windows]]
         own = int((labels == group.label).sum())
         return [
             f"Window {self.mark.number} of {name!r} does not belong to the class, as a person says: "
@@ -142,7 +134,7 @@ class Audit:
         save_report(audit_page(self), self.report_data(), report_paths(folder / REPORT))
         paths.append(write_table(self.sheet.table, folder / WINDOWS))
         paths.append(folder / SHEET)
-        save_sheet(self.sheet, self.digest, folder / SHEET)
+        save_sheet(self.sheet, self.photos.digest, folder / SHEET)
         if self.fix is not None:
             paths.append(folder / EDIT)
             self.fix.edit.save(folder / EDIT)
@@ -155,33 +147,35 @@ class Audit:
         `repair`, if nothing was repaired.
         """
         word, sentences = heading(self)
-        images = {"count": len(self.data), "digest": digest_tensors(in_batches(self.data))[:16]}
+        audited = self.photos.data
+        images = {"count": len(audited), "digest": digest_tensors(in_batches(audited))[:16]}
         data = {
             "title": audit_title(self),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "model": str(self.classifier),
             "verdict": {"word": word, "text": " ".join(sentences)},
-            "windows": [] if self.sheet is None else self.sheet.table.to_dict("records"),
+            "windows": self.sheet.table.to_dict("records"),
             "windows_note": NOT_SEEN,
             "mark": None if self.mark is None else self._mark_data(),
-            "left_out": list(self.left_out),
-            "repeats": list(self.repeats),
+            "left_out": list(self.photos.left_out),
+            "repeats": list(self.photos.repeats),
             "versions": package_versions(),
-            "fingerprints": {"weights": self.weights, "images": {"audited": images}},
+            "fingerprints": {"weights": self.photos.weights, "images": {"audited": images}},
             "repair": None if self.fix is None else self.fix.report_data(audit_title(self)),
         }
         return plain(data)
 
     def _mark_data(self) -> dict[str, Any]:
         """Return the windows that a person picked, their test, and where the mark was found."""
+        data = self.photos.data
         found = []
         for window in self.mark.windows:
-            label = int(self.data.labels[window.photo])
+            label = int(data.labels[window.photo])
             place = {"top": window.box.top, "left": window.box.left, "side": window.side}
-            found.append({"name": self.data.names[window.photo], "class": self.data.classes[label], **place})
+            found.append({"name": data.names[window.photo], "class": data.classes[label], **place})
         confirmation = self.mark.confirmation
         return {
-            "class": self.data.classes[self.mark.group.label],
+            "class": data.classes[self.mark.group.label],
             "window": self.mark.number,
             "confirmed": confirmation.is_confirmed,
             "share": confirmation.share,
@@ -211,7 +205,13 @@ def _without_formula(value: Any) -> Any:
 
 def audit_title(audit: Audit) -> str:
     """Return the heading of the report of an audit."""
-    return f"Audit of {len(audit.data)} images"
+    return f"Audit of {len(audit.photos.data)} images"
+
+
+def not_repaired(reason: ValueError) -> str:
+    """Say that nothing was repaired, and why; the reason becomes a sentence."""
+    text = str(reason)
+    return f"Nothing was repaired. {text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 def heading(audit: Audit) -> tuple[str, list[str]]:
@@ -226,10 +226,12 @@ def heading(audit: Audit) -> tuple[str, list[str]]:
 
 def audit_page(audit: Audit) -> Page:
     """Collect the content of the report of an audit."""
-    content = {"findings_note": "\n".join(audit.findings())}
-    if audit.sheet is not None:
-        marked = None if audit.mark is None else audit.mark.group.label
-        content |= {"sheet": audit.sheet.rows(marked), "sheet_note": NOT_SEEN}
+    marked = None if audit.mark is None else audit.mark.group.label
+    content = {
+        "findings_note": "\n".join(audit.findings()),
+        "sheet": audit.sheet.rows(marked),
+        "sheet_note": NOT_SEEN,
+    }
     if audit.mark is not None:
         photos = _found_in(audit)
         note = FOUND_NOTE.format(found=len(audit.mark.windows), shown=len(photos))
@@ -250,7 +252,7 @@ def audit_page(audit: Audit) -> Page:
 
 def _found_in(audit: Audit) -> list[Figure]:
     """Show the photos in which the mark was found, each with its outline; those of other classes first."""
-    data = audit.data
+    data = audit.photos.data
     label = audit.mark.group.label
     windows = sorted(audit.mark.windows, key=lambda window: int(data.labels[window.photo]) == label)
     figures = []

@@ -1,23 +1,42 @@
-"""The steps that every audit consists of: read the folder, and repair."""
+"""The first and the last step of an audit: read the photos, and repair a mark."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from os import PathLike, fspath
 
 from edittools._paths import printable
 from edittools._progress import Progress, Tell
-from edittools.auditing.finding import Finding
-from edittools.auditing.result import Audit
+from edittools.auditing.marks import Mark, confirmation_check, finding_of_mark, places_check
+from edittools.auditing.sheet import ContactSheet
 from edittools.auditing.sheet_file import sheet_digest
 from edittools.classifiers import Classifier, fingerprint
 from edittools.folders import read_folder
 from edittools.images import LabelledImages
 from edittools.scenes import first_of_each, scenes_of
+from edittools.selection.assessment import Assessment
 from edittools.selection.repair import repair
-from edittools.verdict import Check
 
 LEAST_AUDITED = 5
 """Fewer images are not audited."""
+
+
+@dataclass(frozen=True, eq=False)
+class AuditedPhotos:
+    """The photos of a folder that are audited.
+
+    Attributes:
+        data: the images, without copies and with one image per scene.
+        left_out: one line per file that was left out, and per image whose scene another class shows.
+        repeats: names of the images that were not used, since others of their class show the same scene.
+        weights: the `fingerprint` of the weights that are audited.
+        digest: that of the classifier and the images, by which a later repair recognizes the contact sheet.
+    """
+
+    data: LabelledImages
+    left_out: Sequence[str] = field(repr=False)
+    repeats: Sequence[str] = field(repr=False)
+    weights: str = field(repr=False)
+    digest: str = field(repr=False)
 
 
 def read_told(
@@ -42,7 +61,7 @@ def read_photos(
     classifier: Classifier,
     tell: Tell,
     progress: Progress | None,
-) -> Audit:
+) -> AuditedPhotos:
     """Read the images of a folder, one per scene; the arguments are those of `audit_folder`.
 
     Raises:
@@ -67,27 +86,30 @@ def read_photos(
         )
     repeats = images.subset(~is_first & ~contradicts).names
     weights = fingerprint(classifier.model)
-    return Audit(classifier, data, left_out, repeats, weights=weights, digest=sheet_digest(classifier, data))
+    return AuditedPhotos(data, left_out, repeats, weights, sheet_digest(classifier, data))
 
 
-def repaired(
-    audit: Audit,
-    finding: Finding,
-    checks: Sequence[Check],
+def repair_mark(
+    classifier: Classifier,
+    sheet: ContactSheet,
+    mark: Mark,
+    clean: LabelledImages | None,
+    retain: LabelledImages | None,
+    masks_checked: bool,
     layers: Sequence[str] | None,
     progress: Progress | None,
-) -> Audit:
-    """Add a repair to an audit.
+) -> Assessment:
+    """Repair a mark of a contact sheet; the arguments are those of `audit_folder`.
 
-    Args:
-        finding: what is repaired, and the images that measure it.
-        checks: checks of the audit, which come before those of `repair`.
+    Returns:
+        The assessment of the edit, whose first checks are those of the mark.
 
     Raises:
         ValueError: if nothing can be repaired with these images.
     """
+    finding = finding_of_mark(mark, sheet, clean, retain)
     fix = repair(
-        audit.classifier,
+        classifier,
         finding.exemplar,
         finding.images,
         concept=finding.concept,
@@ -96,12 +118,7 @@ def repaired(
         layers=layers,
         progress=progress,
     )
+    checks = [confirmation_check(mark, classifier.classes[mark.group.label]), places_check(masks_checked)]
     for check in reversed(checks):
         fix = fix.with_check(check)
-    return replace(audit, fix=fix)
-
-
-def not_repaired(audit: Audit, reason: ValueError | str) -> Audit:
-    """Note why nothing was repaired; the reason becomes a sentence."""
-    text = str(reason)
-    return replace(audit, note=f"Nothing was repaired. {text[:1].upper()}{text[1:].rstrip('.')}.")
+    return fix

@@ -1,6 +1,6 @@
 """Find what carries each class: windows that turn other photos into their class when they are pasted there."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -102,10 +102,13 @@ def contact_sheet(
     data = replace(data, images=data.images[:])
     check_photos(data.subset(first_of_each(scenes_of(data))))  # before the minutes that follow
     logits = predict(classifier, data.images, bar="photos", progress=progress)
-    photos = _Photos(classifier, data, logits, sides, torch.Generator().manual_seed(0))
-    found = _strong_windows(photos, progress)
-    ranked = _groups_to_show(photos, found, shown, progress)
-    groups = _report(photos, ranked, progress)
+    generator = torch.Generator().manual_seed(0)  # of all draws: the steps below draw in their order
+    photos = _divide(classifier, data, logits, generator)
+    pixels = [max(1, round(side * classifier.size)) for side in sides]
+    found = _strong_windows(photos, pixels, progress)
+    ranked = _groups_to_show(photos, found, shown, generator, progress)
+    random_shares = _random_shares(photos, pixels, generator, progress)
+    groups = _report(photos, ranked, random_shares, generator, progress)
     strongest = dict.fromkeys(photos.sources, -1.0)
     for group in groups:
         strongest[group.label] = max(strongest[group.label], group.margin)
@@ -165,88 +168,115 @@ def shuffled(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return changed
 
 
+@dataclass(frozen=True, eq=False)
 class _Photos:
-    """The photos of a contact sheet: which give windows, and which take them."""
+    """The photos of a contact sheet, and which of them give windows and take them.
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        data: LabelledImages,
-        logits: Tensor,
-        sides: Sequence[float],
-        generator: torch.Generator,
-    ) -> None:
-        self.classifier = classifier
-        self.images = data.images[:]
-        self.labels = data.labels
-        self.generator = generator
-        self.sides = [max(1, round(side * classifier.size)) for side in sides]
-        independent = first_of_each(scenes_of(data))
-        self.repeats = int((~independent).sum())
-        check_photos(data.subset(independent))
-        members = independent.nonzero()[:, 0]
-        self.sources = {}
-        for label in classes_to_show(data.labels[independent]):
-            of_class = members[data.labels[members] == label]
-            order = torch.randperm(len(of_class), generator=generator)[:MOST_PHOTOS]
-            self.sources[label] = of_class[order].tolist()
-        self.predicted = predicted_classes(logits)
-        self.probabilities = logits.softmax(dim=1)
-        runners_up = logits.clone()
-        runners_up[torch.arange(len(data)), data.labels] = -torch.inf
-        self.runners_up = runners_up.argmax(dim=1)
-        is_ranking = stratified(data.labels[members], 0.5)
-        rest = members[~is_ranking]
-        is_reporting = stratified(data.labels[rest], 0.5)
-        self.parts = {RANKING: members[is_ranking], REPORT: rest[is_reporting], TEST: rest[~is_reporting]}
+    Attributes:
+        classifier: the classifier.
+        images: all photos, `(N, 3, H, W)`.
+        labels: their classes, `(N,)`.
+        logits: their logits, `(N, classes)`.
+        predicted: their predicted classes, `(N,)`.
+        sources: by class, the numbers of the photos whose windows are tried.
+        parts: by use, see `RANKING`, the numbers of the photos that may take windows.
+        repeats: the number of photos that are neither, as copies of others or frames of the same scene.
+    """
 
-    def hosts(self, label: int, part: str, count: int) -> list[int]:
-        """Draw photos of other classes that are not predicted as a class either; each is drawn about equally often."""
-        members = self.parts[part]
-        is_host = (self.labels[members] != label) & (self.predicted[members] != label)
-        possible = members[is_host]
-        if not len(possible):
-            return []
-        rounds = -(-count // len(possible))
-        drawn = [possible[torch.randperm(len(possible), generator=self.generator)] for _ in range(rounds)]
-        return torch.cat(drawn)[:count].tolist()
+    classifier: Classifier
+    images: Tensor
+    labels: Tensor
+    logits: Tensor
+    predicted: Tensor
+    sources: Mapping[int, list[int]]
+    parts: Mapping[str, Tensor]
+    repeats: int
 
-    def random_place(self, side: int) -> tuple[int, int]:
-        """Draw the first row and column of a window."""
-        last = self.images.shape[-1] - side
-        top, left = torch.randint(last + 1, (2,), generator=self.generator).tolist()
-        return top, left
 
-    def paste(
-        self,
-        windows: Sequence[Window],
-        hosts: Sequence[int],
-        bar: str,
-        progress: Progress | None,
-        places: Sequence[tuple[int, int]] | None = None,
-        is_shuffled: bool = False,
-    ) -> Tensor:
-        """Paste each window into a photo, and return the logits `(P, classes)`.
+def _divide(classifier: Classifier, data: LabelledImages, logits: Tensor, generator: torch.Generator) -> _Photos:
+    """Divide photos into those that give windows and those that take them, of one image per scene.
 
-        Args:
-            windows: the windows.
-            hosts: the number of the photo for each window.
-            bar: the name of the bar.
-            places: the first row and column of each pasted window; by default, random ones.
-            is_shuffled: whether the blocks of each window are shuffled, see `shuffled`.
-        """
-        if places is None:
-            places = [self.random_place(window.side) for window in windows]
-        contents = [window.of(self.images) for window in windows]
-        if is_shuffled:
-            contents = [shuffled(pixels, self.generator) for pixels in contents]
-        logits = []
-        for batch in batches_of(len(windows), CHUNK, bar, progress):
-            pasted = self.images[hosts[batch]]
-            for image, pixels, place in zip(pasted, contents[batch], places[batch], strict=True):
-                Box.square(*place, pixels.shape[-1]).of(image)[:] = pixels
-            logits.append(predict(self.classifier, pasted))
-        return torch.cat(logits) if logits else torch.zeros(0, len(self.classifier.classes))
+    Raises:
+        ValueError: if fewer than two classes have three photos.
+    """
+    independent = first_of_each(scenes_of(data))
+    check_photos(data.subset(independent))
+    members = independent.nonzero()[:, 0]
+    sources = {}
+    for label in classes_to_show(data.labels[independent]):
+        of_class = members[data.labels[members] == label]
+        order = torch.randperm(len(of_class), generator=generator)[:MOST_PHOTOS]
+        sources[label] = of_class[order].tolist()
+    is_ranking = stratified(data.labels[members], 0.5)
+    rest = members[~is_ranking]
+    is_reporting = stratified(data.labels[rest], 0.5)
+    parts = {RANKING: members[is_ranking], REPORT: rest[is_reporting], TEST: rest[~is_reporting]}
+    repeats = int((~independent).sum())
+    predicted = predicted_classes(logits)
+    return _Photos(classifier, data.images[:], data.labels, logits, predicted, sources, parts, repeats)
+
+
+def _draw_hosts(photos: _Photos, label: int, part: str, count: int, generator: torch.Generator) -> list[int]:
+    """Draw photos of other classes that are not predicted as a class either; each is drawn about equally often."""
+    members = photos.parts[part]
+    is_host = (photos.labels[members] != label) & (photos.predicted[members] != label)
+    possible = members[is_host]
+    if not len(possible):
+        return []
+    rounds = -(-count // len(possible))
+    drawn = [possible[torch.randperm(len(possible), generator=generator)] for _ in range(rounds)]
+    return torch.cat(drawn)[:count].tolist()
+
+
+def _draw_places(sides: Sequence[int], size: int, generator: torch.Generator) -> list[tuple[int, int]]:
+    """Draw the first row and column of windows in photos of a size; all sides are in pixels."""
+    places = []
+    for side in sides:
+        top, left = torch.randint(size - side + 1, (2,), generator=generator).tolist()
+        places.append((top, left))
+    return places
+
+
+def _paste(
+    photos: _Photos,
+    contents: Sequence[Tensor],
+    hosts: Sequence[int],
+    places: Sequence[tuple[int, int]],
+    bar: str,
+    progress: Progress | None,
+) -> Tensor:
+    """Paste windows into photos, each into one, and return their logits `(P, classes)`.
+
+    Args:
+        photos: the photos.
+        contents: the pixels `(3, side, side)` of each window.
+        hosts: the number of the photo for each window.
+        places: the first row and column of each pasted window.
+        bar: the name of the bar.
+        progress: a class like `tqdm.tqdm`, for bars.
+    """
+    logits = []
+    for batch in batches_of(len(contents), CHUNK, bar, progress):
+        pasted = photos.images[hosts[batch]]
+        for image, pixels, place in zip(pasted, contents[batch], places[batch], strict=True):
+            Box.square(*place, pixels.shape[-1]).of(image)[:] = pixels
+        logits.append(predict(photos.classifier, pasted))
+    return torch.cat(logits) if logits else torch.zeros(0, len(photos.classifier.classes))
+
+
+def _paste_anywhere(
+    photos: _Photos,
+    windows: Sequence[Window],
+    hosts: Sequence[int],
+    generator: torch.Generator,
+    bar: str,
+    progress: Progress | None,
+) -> Tensor:
+    """Paste each window at a random place of a photo, and return the logits; see `_paste`."""
+    images = photos.images
+    places = _draw_places([window.side for window in windows], images.shape[-1], generator)
+    contents = [window.of(images) for window in windows]
+    return _paste(photos, contents, hosts, places, bar, progress)
 
 
 @dataclass
@@ -280,31 +310,36 @@ def key_layer(classifier: Classifier) -> Cut:
     return _middle(_evidence_layers(classifier))
 
 
-def _strong_windows(photos: _Photos, progress: Progress | None) -> dict[int, list[_StrongWindow]]:
-    """Find the window of each photo and side that argues most for the photo's class."""
+def _strong_windows(photos: _Photos, sides: Sequence[int], progress: Progress | None) -> dict[int, list[_StrongWindow]]:
+    """Find the window of each photo and side, in pixels, that argues most for the photo's class."""
     numbers = [number for sources in photos.sources.values() for number in sources]
     found: dict[int, list[_StrongWindow]] = {label: [] for label in photos.sources}
-    size = usual_batch_size(photos.classifier)
     cuts = _evidence_layers(photos.classifier)
-    for places in batches_of(len(numbers), size, "evidence", progress):
-        for strong in _windows_of_batch(photos, numbers[places], cuts):
+    for places in batches_of(len(numbers), usual_batch_size(photos.classifier), "evidence", progress):
+        for strong in _windows_of_batch(photos, numbers[places], sides, cuts):
             found[int(photos.labels[strong.window.photo])].append(strong)
     return found
 
 
-def _windows_of_batch(photos: _Photos, batch: Sequence[int], cuts: Sequence[Cut]) -> list[_StrongWindow]:
+def _windows_of_batch(
+    photos: _Photos, batch: Sequence[int], sides: Sequence[int], cuts: Sequence[Cut]
+) -> list[_StrongWindow]:
     """Find the window of each photo and side with the most evidence, and its mean key."""
     of_layer = {cut.layer: cut for cut in cuts}
     key_cut = _middle(cuts)
-    states = states_at(of_layer, photos.images[batch])
+    images = photos.images[batch]
+    states = states_at(of_layer, images)
     labels = photos.labels[batch]
-    heat = torch.zeros(len(batch), *photos.images.shape[2:])
+    others = photos.logits[batch]
+    others[torch.arange(len(batch)), labels] = -torch.inf
+    runners_up = others.argmax(dim=1)
+    heat = torch.zeros(len(batch), *images.shape[2:])
     for layer, cut in of_layer.items():
-        evidence = evidence_of_keys(cut, states[layer], labels, photos.runners_up[batch])
+        evidence = evidence_of_keys(cut, states[layer], labels, runners_up)
         # Evidence has the scale of a layer's keys; divided by its mean size, each layer counts the same.
         heat += evidence / evidence.abs().mean(dim=(1, 2), keepdim=True).clamp_min(1e-12)
     strong = []
-    for side in photos.sides:
+    for side in sides:
         windows = list(_best_windows(heat, batch, side))
         keys = _keys_of(key_cut, states[key_cut.layer], windows, heat.shape)
         strong += [_StrongWindow(window, key) for window, key in zip(windows, keys, strict=True)]
@@ -327,12 +362,17 @@ def _keys_of(cut: Cut, state: State, windows: Sequence[Window], shape: torch.Siz
 
 
 def _groups_to_show(
-    photos: _Photos, found: dict[int, list[_StrongWindow]], shown: int, progress: Progress | None
+    photos: _Photos,
+    found: dict[int, list[_StrongWindow]],
+    shown: int,
+    generator: torch.Generator,
+    progress: Progress | None,
 ) -> dict[int, list[list[Window]]]:
     """Group the windows of each class, and select the groups to show on the photos for ranking."""
     candidates = [candidate for of_class in found.values() for candidate in of_class]
     # Each window alone is pasted into a few photos; to paste all of them into many would take many times as long.
-    _measure(photos, [[candidate] for candidate in candidates], HOSTS_FIRST, "windows", progress)
+    alone = [[candidate] for candidate in candidates]
+    _measure(photos, alone, HOSTS_FIRST, generator, "windows", progress)
     keys = torch.stack([candidate.key for candidate in candidates])
     labels = torch.tensor([int(photos.labels[candidate.window.photo]) for candidate in candidates])
     keys = normalize((keys - keys.mean(dim=0)) / keys.std(dim=0).clamp_min(1e-12), dim=1)
@@ -343,9 +383,8 @@ def _groups_to_show(
         members = (labels == label).nonzero()[:, 0]
         groups = _groups(of_class, similarity[members][:, members] >= threshold)
         finalists[label] = sorted(groups, key=_order, reverse=True)[:FINALISTS]
-    _measure(
-        photos, [group for groups in finalists.values() for group in groups], PASTES, "groups of windows", progress
-    )
+    all_finalists = [group for groups in finalists.values() for group in groups]
+    _measure(photos, all_finalists, PASTES, generator, "groups of windows", progress)
     ranked = {}
     for label, groups in finalists.items():
         best = sorted(groups, key=_order, reverse=True)[:shown]
@@ -401,7 +440,12 @@ def _overlap(one: Window, other: Window) -> bool:
 
 
 def _measure(
-    photos: _Photos, groups: Sequence[Sequence[_StrongWindow]], pastes: int, bar: str, progress: Progress | None
+    photos: _Photos,
+    groups: Sequence[Sequence[_StrongWindow]],
+    pastes: int,
+    generator: torch.Generator,
+    bar: str,
+    progress: Progress | None,
 ) -> None:
     """Paste the windows of groups into photos for ranking, and set how much each raises its class."""
     windows = []
@@ -409,39 +453,45 @@ def _measure(
     owners = []
     for group in groups:
         label = int(photos.labels[group[0].window.photo])
-        drawn = photos.hosts(label, RANKING, pastes)
+        drawn = _draw_hosts(photos, label, RANKING, pastes, generator)
         for number, host in enumerate(drawn):
             candidate = group[number % len(group)]
             windows.append(candidate.window)
             hosts.append(host)
             owners.append(candidate)
-    after = photos.paste(windows, hosts, bar, progress).softmax(dim=1)
+    after = _paste_anywhere(photos, windows, hosts, generator, bar, progress).softmax(dim=1)
+    before = photos.logits.softmax(dim=1)
     rises: dict[int, list[float]] = {}
     for candidate, host, probabilities in zip(owners, hosts, after, strict=True):
         label = int(photos.labels[candidate.window.photo])
-        rise = float(probabilities[label] - photos.probabilities[host, label])
+        rise = float(probabilities[label] - before[host, label])
         rises.setdefault(id(candidate), []).append(rise)
     for candidate in owners:
         values = rises[id(candidate)]
         candidate.rise = sum(values) / len(values)
 
 
-def _report(photos: _Photos, ranked: dict[int, list[list[Window]]], progress: Progress | None) -> list[WindowGroup]:
-    """Compute the shares of the selected groups, and of random windows, on the photos for the report.
+def _report(
+    photos: _Photos,
+    ranked: dict[int, list[list[Window]]],
+    random_shares: dict[tuple[int, int], tuple[float, float]],
+    generator: torch.Generator,
+    progress: Progress | None,
+) -> list[WindowGroup]:
+    """Compute the shares of the selected groups on the photos for the report.
 
     A class has no group if none of these photos can take its windows, since all are of the class or predicted as it.
     """
-    random_shares = _random_shares(photos, progress)
     windows = []
     hosts = []
     owners = []
     groups = [(label, group) for label, of_class in ranked.items() for group in of_class]
     for place, (label, group) in enumerate(groups):
-        for number, host in enumerate(photos.hosts(label, REPORT, PASTES)):
+        for number, host in enumerate(_draw_hosts(photos, label, REPORT, PASTES, generator)):
             windows.append(group[number % len(group)])
             hosts.append(host)
             owners.append(place)
-    after = predicted_classes(photos.paste(windows, hosts, "shares", progress))
+    after = predicted_classes(_paste_anywhere(photos, windows, hosts, generator, "shares", progress))
     reported = []
     for place, (label, group) in enumerate(groups):
         turned: dict[int, list[float]] = {}
@@ -456,29 +506,36 @@ def _report(photos: _Photos, ranked: dict[int, list[list[Window]]], progress: Pr
     return reported
 
 
-def _random_shares(photos: _Photos, progress: Progress | None) -> dict[tuple[int, int], tuple[float, float]]:
-    """Compute how often random windows turn photos into each class.
+def _random_shares(
+    photos: _Photos,
+    sides: Sequence[int],
+    generator: torch.Generator,
+    progress: Progress | None,
+) -> dict[tuple[int, int], tuple[float, float]]:
+    """Compute how often random windows of these sides, in pixels, turn photos for the report into each class.
 
     Returns:
         By class and side, the share of photos that random windows of its photos turn into the class, and that of random
         windows of photos of other classes.
     """
+    size = photos.images.shape[-1]
     windows = []
     hosts = []
     for label, sources in photos.sources.items():
         for number in sources:
-            for side in photos.sides:
-                drawn = photos.hosts(label, REPORT, RANDOM_HOSTS)
-                windows += [Window(number, Box.square(*photos.random_place(side), side)) for _ in drawn]
+            for side in sides:
+                drawn = _draw_hosts(photos, label, REPORT, RANDOM_HOSTS, generator)
+                for place in _draw_places([side] * len(drawn), size, generator):
+                    windows.append(Window(number, Box.square(*place, side)))
                 hosts += drawn
-    after = predicted_classes(photos.paste(windows, hosts, "random windows", progress))
+    after = predicted_classes(_paste_anywhere(photos, windows, hosts, generator, "random windows", progress))
     of_window = photos.labels[[window.photo for window in windows]]
     side_of = torch.tensor([window.side for window in windows])
     host = torch.tensor(hosts)
     shares = {}
     for label in photos.sources:
         is_host = (photos.labels[host] != label) & (photos.predicted[host] != label)
-        for side in photos.sides:
+        for side in sides:
             is_compared = is_host & (side_of == side)
             of_class = after[is_compared & (of_window == label)] == label
             of_others = after[is_compared & (of_window != label)] == label
@@ -532,19 +589,22 @@ def confirm(
         progress: a class like `tqdm.tqdm`, for bars; None for no bars.
     """
     generator = torch.Generator().manual_seed(seed)
-    photos = _Photos(classifier, sheet.data, sheet.logits, SIDES, generator)
+    photos = _divide(classifier, sheet.data, sheet.logits, generator)
+    images = photos.images
     windows = []
     hosts = []
     for window in group.windows[1:]:
-        drawn = photos.hosts(group.label, TEST, HOSTS_TESTED)
+        drawn = _draw_hosts(photos, group.label, TEST, HOSTS_TESTED, generator)
         windows += [window] * len(drawn)
         hosts += drawn
     if not windows:
         return Confirmation(0.0, 0.0, 0, 0, 1.0)
-    places = [photos.random_place(window.side) for window in windows]
+    places = _draw_places([window.side for window in windows], images.shape[-1], generator)
+    contents = [window.of(images) for window in windows]
+    in_blocks = [shuffled(pixels, generator) for pixels in contents]
     turned = {}
-    for is_shuffled in (False, True):
-        logits = photos.paste(windows, hosts, "test of the mark", progress, places, is_shuffled)
+    for is_shuffled, pixels in ((False, contents), (True, in_blocks)):
+        logits = _paste(photos, pixels, hosts, places, "test of the mark", progress)
         is_turned = predicted_classes(logits) == group.label
         turned[is_shuffled] = is_turned.float().reshape(len(group.windows) - 1, -1).mean(dim=1)
     differences = turned[False] - turned[True]

@@ -78,7 +78,7 @@ class SheetRow:
     Attributes:
         name: name of the class.
         cells: groups of windows, the most striking one first.
-        is_folded: whether the row is shown only when a reader opens the list of such rows.
+        is_folded: whether all but the first windows, which are small then, are shown only when a reader opens the row.
     """
 
     name: str
