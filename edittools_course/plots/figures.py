@@ -1,6 +1,5 @@
 """Figures of the notebooks: images with predictions, error rates with intervals, trade-offs, effects of concepts."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from edittools.widgets.drawing import (
     prediction_title,
     titles_and_states,
 )
-from edittools.widgets.pixels import to_base64
+from edittools.widgets.pixels import figure_to_png, to_base64
 
 BEFORE = "#8c959f"
 """The color of results before an edit."""
@@ -244,8 +243,6 @@ def show_figure(figure: Figure, alt: str) -> None:
     """
     from IPython.display import display
 
-    file = io.BytesIO()
-    figure.savefig(file, format="png", facecolor="white", bbox_inches="tight")
+    picture = {"image/png": to_base64(figure_to_png(figure)), "text/plain": alt}
     plt.close(figure)
-    picture = {"image/png": to_base64(file.getvalue()), "text/plain": alt}
     display(picture, raw=True, metadata={"image/png": {"alt": alt}})
