@@ -1,9 +1,8 @@
 """The claims in the text of notebook 03."""
 
-# Part 1: the order of methods depends on their settings
-assert fixed["corrected"].idxmax() == "edit"
-corrected = by_labels["corrected"]
-assert corrected["full rank"] > corrected["editing"] > corrected["local fine-tuning"]
+# Part 1: the order of methods depends on the case
+assert len(corrected) == 6 and is_best.any(axis=1).all()
+assert (is_best.sum() < len(cases)).all()
 
 # Part 2: an edit, next to fine-tuning on the exemplars
 with_tuning = comparisons.loc["edit or local fine-tuning"]
@@ -17,14 +16,15 @@ assert target_photos["first better"] == 0 < target_photos["second better"] and t
 
 # Part 2: an edit, next to full rank
 with_full_rank = comparisons.loc["edit or full rank"]
-assert with_full_rank.loc[("MiniWorld", "other classes"), "p"] > 0.1
 assert with_full_rank.loc[("MiniWorld", "target class"), "first better"] == 0
 assert with_full_rank.loc[("MiniWorld", "target class"), "second better"] > 10
-photos_full_rank = with_full_rank.loc[("photos", "other classes")]
-assert photos_full_rank["first better"] > photos_full_rank["second better"] and photos_full_rank["p"] > 0.05
-assert (costs["edit"] > costs["full rank"]).all()
+untold = with_full_rank.drop(("MiniWorld", "target class"))
+assert (untold["p"] > 0.05).all()
+assert costs.loc["MiniWorld", "edit"] > costs.loc["MiniWorld", "full rank"]
 
-# Part 2: the mask, and the number of exemplars
+# Part 2: either may be clearly better in a case; the mask, and the number of exemplars
+other_classes = comparisons.xs("other classes", level=2)[leads]
+assert (other_classes > 10).all(axis=None)
 assert (means["edit without the mask"] - means["edit"]).abs().max() < 2
 gains = by_number.loc["10 exemplars"] - by_number.loc["1 exemplar"]
 assert 10 > gains["edit"] > gains["local fine-tuning"] > 0
