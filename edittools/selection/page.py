@@ -59,7 +59,7 @@ def make_page(
     words = verdict_words(checks, PAGE)
     edit = selection.edit
     cards: list[Card] = []
-    cards_note = "No labeled images with the concept were given."
+    cards_note = "No labeled images with the mark were given."
     if splits.concept is not None:
         effect = effects["concept"]
         cards = _cards(classifier, edit, splits.concept, effect, MOST_CARDS)
