@@ -59,6 +59,11 @@ def test_site_has_every_page():
     assert shown <= listed
 
 
+def test_site_reference_names_packages():
+    for package in re.findall(r"- api/(\S+)\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE):
+        assert (ROOT / package / "__init__.py").exists(), package
+
+
 def test_make_targets_and_scripts_exist():
     makefile = (ROOT / "Makefile").read_text()
     for page in PAGES:
