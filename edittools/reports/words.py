@@ -8,7 +8,9 @@ A reader in Python is told names of arguments, one at the shell names of options
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from edittools.stats import wilson
 from edittools.verdict import COSTS, UNCLEAR, USE, Check, Cost, Kind, deciding, word_of
 
 PYTHON, SHELL, PAGE, DESK = "python", "shell", "page", "desk"
@@ -146,6 +148,33 @@ SAVE_IT = {
     DESK: "Save it.",
 }
 """What to do with an edit that may be used."""
+
+
+def consistency_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say how consistent predictions for ordinary images with the mark are, and how many change without it.
+
+    Args:
+        rows: one for each kind of hosts, see `Assessment.consistency`; "hosts of" names the kind.
+    """
+    sentences = []
+    changed = 0
+    total = 0
+    for row in rows:
+        if not row["hosts"]:
+            continue
+        total += row["hosts"]
+        changed += row["changed without the mark"]
+        sentences.append(
+            f"Ordinary images with the mark ({row['hosts of']}): {row['alike with the edit']} of {row['hosts']} are "
+            f"predicted as without it, {row['alike before']} before the edit."
+        )
+    if total:
+        low, high = wilson(changed, total)
+        sentences.append(
+            f"Without the mark, {changed} of {total} predictions change, {changed / total:.1%} [{low:.1%}, "
+            f"{high:.1%}]; accuracy falls by at most as much."
+        )
+    return sentences
 
 
 # --- one check --------------------------------------------------------------------------------------------------------

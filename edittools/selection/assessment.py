@@ -25,7 +25,7 @@ from edittools.images import Images
 from edittools.methods import METHODS, RANDOM
 from edittools.metrics import Comparison, predict
 from edittools.reports import Page, package_versions, plain, report_paths, save_report
-from edittools.reports.words import PAGE, PYTHON, VerdictWords, check_words, verdict_words
+from edittools.reports.words import PAGE, PYTHON, VerdictWords, check_words, consistency_sentences, verdict_words
 from edittools.selection.checks import (
     MAX_ACCURACY_DROP,
     MAX_OWN_DROP,
@@ -46,7 +46,6 @@ from edittools.selection.scores import CLEAN_WEIGHT
 from edittools.selection.select import Selection
 from edittools.selection.splits import Splits, stratified_folds
 from edittools.site import LayerReference, site_at
-from edittools.stats import wilson
 from edittools.verdict import COSTS, UNCLEAR, Check, Kind
 
 SELECTED = "selected"
@@ -235,6 +234,10 @@ class Assessment:
             }
         return pd.DataFrame.from_dict(rows, orient="index")
 
+    def _consistency_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of `consistency`, with the column `hosts of`."""
+        return self.consistency.rename_axis("hosts of").reset_index().to_dict("records")
+
     @cached_property
     def _effect_on_hosts(self) -> tuple[Comparison, Comparison]:
         """Which hosts that selected nothing are predicted otherwise than without the mark, with it and without it."""
@@ -331,34 +334,12 @@ class Assessment:
         lines = [f"{words.word}.", *words.sentences]
         scores = self.selection.scores
         lines.append(f"Selected: {self.selection.candidate}; the best of {len(scores):,} candidates.")
-        lines += self._consistency_lines()
+        lines += consistency_sentences(self._consistency_rows())
         for check in self.checks:
             if check.kind not in (Kind.GAIN, Kind.FINETUNING, *COSTS):
                 said = check_words(check, audience)
                 lines.append(f"{check.status}: {said.title}. {said.found}".rstrip())
         return "\n".join(lines)
-
-    def _consistency_lines(self) -> list[str]:
-        """Say how consistent predictions for ordinary images with the mark are, and how many change without it."""
-        lines = []
-        changed = 0
-        total = 0
-        for name, row in self.consistency.iterrows():
-            if not row["hosts"]:
-                continue
-            total += int(row["hosts"])
-            changed += int(row["changed without the mark"])
-            lines.append(
-                f"Ordinary images with the mark ({name}): {row['alike with the edit']} of {row['hosts']} are predicted "
-                f"as without it, {row['alike before']} before the edit."
-            )
-        if total:
-            low, high = wilson(changed, total)
-            lines.append(
-                f"Without the mark, {changed} of {total} predictions change, {changed / total:.1%} [{low:.1%}, "
-                f"{high:.1%}]; accuracy falls by at most as much."
-            )
-        return lines
 
     # --- the report ---------------------------------------------------------------------------------------------------
 
@@ -399,7 +380,7 @@ class Assessment:
             "selected_by": self.selection.selected_by,
             "candidates": len(self.selection.scores),
             "methods": self.table.reset_index().to_dict("records"),
-            "consistency": self.consistency.rename_axis("hosts of").reset_index().to_dict("records"),
+            "consistency": self._consistency_rows(),
             "limits": {
                 "accuracy drop, points": MAX_ACCURACY_DROP,
                 "retained broken, percent": MAX_RETAINED_BROKEN,
