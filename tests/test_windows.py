@@ -29,6 +29,7 @@ from edittools.probing.evidence import evidence_of_keys
 from edittools.reports.words import check_words, verdict_words
 from edittools.scenes import first_of_each, scenes_of
 from edittools.verdict import Check, Kind, word_of
+from edittools_course import miniworld
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +236,24 @@ def test_scenes_of_twenty_photos_in_six_frames_are_twenty(noise):
     frames = LabelledImages(images, once.labels.repeat(6), once.classes)
     assert torch.equal(scenes_of(frames), torch.arange(20).repeat(6))
     assert scenes_of(squares(120, 9200)).unique().numel() == 120
+
+
+@pytest.mark.parametrize("darkest", [0.8, 0.5])
+def test_scenes_of_frames_in_changed_light_are_those_of_the_first_frames(darkest):
+    once = miniworld.scenes(12, 43_000_000).images
+    generator = torch.Generator().manual_seed(0)
+    frames = [once]
+    for _ in range(9):
+        light = darkest + (1.2 - darkest) * torch.rand(12, 1, 1, 1, generator=generator)
+        frames.append((once * light).clamp(0, 1))
+    assert torch.equal(scenes_of(torch.cat(frames)), torch.arange(12).repeat(10))
+
+
+def test_scenes_of_different_rendered_images_and_of_flat_images():
+    assert len(scenes_of(miniworld.scenes(400, 43_000_000).images).unique()) == 400
+    generator = torch.Generator().manual_seed(0)
+    flat = 0.5 + 0.008 * torch.randn(6, 3, 64, 64, generator=generator)
+    assert len(scenes_of(flat).unique()) == 1
 
 
 def test_scenes_of_no_images():
