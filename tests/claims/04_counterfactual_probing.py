@@ -6,7 +6,7 @@ assert 0.2 < sailboats["drop"] < 0.45 and abs(sailboats["effect"]) < 0.1
 with_rules = shown[shown["classifier"] == first].set_index("class")
 assert (with_rules.loc[["sailboat", "camel"], "effect"] > 0.5).all()
 assert (shown[shown["classifier"] == second]["effect"] < 0.05).all()
-assert len(own_probe.rules()) > 0
+assert max(own_rules.values()) > 0
 
 # Parts 3 and 4: the test, and the list
 assert abs(p_value - by_probe["p"]) < 1e-6 and p_value < 0.01 and effects.mean() > 2
@@ -21,10 +21,7 @@ overlooked = (planted - found) & probing.pairs(exact_probe.rules())
 assert 1 <= len(overlooked) < len(planted - found) / 2
 
 # Part 5: the edit, probed again
-assert picked["class"] == "car" and picked["material"] == "snow"
-assert max(of_picked["edit"], of_picked["selected edit"]) < 0.7 * of_picked["before"]
-assert of_picked["random direction"] > 0.8 * of_picked["before"]
-assert (others.drop("before") > 0.8 * others["before"]).all()
+assert of_picked["edit"] < 0.7 * of_picked["before"] and change == "weaker"
 sleds = untouched.loc["sled"] / untouched.loc["sled", "images"]
 assert retained_checks["selected edit"].allows == "do not use" and retained_checks["edit"].allows == "unclear"
 kept = predicted.loc[list(relying)]
@@ -33,3 +30,12 @@ assert (kept["edit"] == kept["before"]).all() and (kept["selected edit"] != labe
 assert sleds["edit"] > 0.8 and sleds["selected edit"] < 0.5 and sleds["random direction"] > 0.8
 clean_errors = {name: float(rate.strip("%")) for name, rate in errors.items()}
 assert max(clean_errors.values()) < clean_errors["before"] + 1
+
+# Exercise 1: a gray material; exercise 2: p-values that were not adjusted
+gray = replace(concepts, materials={"photo": torch.full_like(photo[None], 0.5)}, groups=(), own={})
+for check, wrong in [(check_material, gray), (check_adjusted, lambda p_values: p_values)]:
+    try:
+        check(wrong)
+    except AssertionError:
+        continue
+    raise AssertionError(f"{check.__name__} accepts a wrong answer")
