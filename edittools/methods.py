@@ -11,6 +11,8 @@ from edittools.edits import Edit
 from edittools.rewriting import rewrite_at
 from edittools.site import Site
 
+__all__ = ["EDIT", "METHODS", "RANDOM", "Method", "rewrite_at_random"]
+
 EDIT = "edit"
 """The name of the method that rewrites a layer, as the paper does."""
 
