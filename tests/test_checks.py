@@ -8,6 +8,7 @@ from test_effects import effect_of
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison
+from edittools.reports.words import DESK, FIND, SAVE, WEAKER, verdict_words
 from edittools.selection import Effect, Splits
 from edittools.selection.checks import (
     ENOUGH_CLEAN,
@@ -409,3 +410,23 @@ def test_without_hosts_the_own_class_is_not_judged_by_them():
     for hosts in (None, Comparison(empty, empty)):
         check = own_hosts_check(hosts, ["a"])
         assert check.holds is None and check.allows == "use"
+
+
+# --- the next step on the desk ----------------------------------------------------------------------------------------
+
+
+def test_desk_has_one_next_step_of_those_that_decide_and_a_button_for_it():
+    splits = splits_of()
+    unclear = [gain_check(effect(20, corrected=5)), *cost_checks(splits, {"clean": effect(20)}, "ab")]
+    on_desk, in_python = verdict_words(unclear, DESK), verdict_words(unclear)
+    assert on_desk.word == in_python.word == "unclear"
+    assert on_desk.next_action == in_python.next_action == FIND
+    assert on_desk.next_step and len(on_desk.next_step) < len(in_python.next_step)
+    assert "=" not in str(on_desk)
+
+
+def test_desk_offers_a_weaker_edit_for_a_cost_and_to_save_an_edit_that_may_be_used():
+    helps = gain_check(effect(20, corrected=8))
+    costs = [objective_check(1.0, 0.5, weaker=8.0), helps, accuracy_check(effect(2000, broken=100))]
+    assert verdict_words(costs, DESK).next_action == WEAKER
+    assert verdict_words([helps, accuracy_check(effect(2000))], DESK).next_action == SAVE

@@ -132,10 +132,13 @@ def _next(word: str, decides: Sequence[CheckWords], audience: str) -> tuple[str,
     """Return what to do next, and which button does it.
 
     For "unclear", everything is said that decides, so that all can be collected at once; otherwise, what comes first.
+    The desk has one next step, with a button if there is one.
     """
     if word == USE:
         return SAVE_IT[audience], SAVE
     shown = decides if word == UNCLEAR else decides[:1]
+    if audience == DESK:
+        shown = sorted(shown, key=lambda check: (check.action is None, not check.remedy))[:1]
     sentences = [check.remedy for check in shown if check.remedy]
     actions = [check.action for check in shown if check.action]
     return " ".join(dict.fromkeys(sentences)), next(iter(actions), None)
