@@ -1,4 +1,4 @@
-"""Draw docs/desk.png and docs/mask_editor.png: the desk and the mask editor in a real JupyterLab, on MiniWorld.
+"""Draw docs/desk.png and docs/mask_editor.png: the desk, and the mask editor in a real JupyterLab, on MiniWorld.
 
     python docs/desk_picture.py
 
@@ -11,24 +11,18 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Browser, Locator, Page
+from torchvision.utils import save_image
+
+from edittools.image_files import save_mask
+from edittools.images import LabelledImages
+from edittools_course.miniworld.scenes import scenes
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 import web  # noqa: E402
+from test_desk_command import desk_page  # noqa: E402
 
-DESK = """
-from edittools import widgets
-from edittools_course import scenarios
-classifier, sets = scenarios.desk_setup("mini")
-desk = widgets.Desk(classifier, sets["images"], sets["clean"], sets["retain"])
-desk.editor.mask = sets["images"].mask("snow")[desk.order[0]]
-desk.controls.material.value = "wooden"
-desk.controls.strength.value = 0.5
-desk.rewrite()
-desk.wait()
-desk
-"""
 EDITOR = """
 from edittools import MaskEditor
 from edittools_course.miniworld import scene
@@ -39,21 +33,47 @@ LIMIT = 300_000
 
 
 def main() -> None:
-    """Run both cells and draw what they show."""
+    """Draw both."""
     folder = Path(tempfile.mkdtemp())
-    web.write_notebook(folder / "pictures.ipynb", DESK, EDITOR)
-    with (
-        web.jupyterlab(folder, folder / "lab.log", {"PYTHONPATH": str(ROOT)}) as base,
-        web.chromium() as browser,
-        web.browser_page(browser, base, []) as page,
-    ):
-        page.set_default_timeout(300_000)
-        page.set_viewport_size({"width": 1366, "height": 950})
-        web.open_notebook(page, base, "pictures.ipynb")
-        page.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
-        draw(run(page, 0, ".et-desk"), "desk.png")
-        page.set_viewport_size({"width": 1000, "height": 950})
-        draw(run(page, 1, ".et-editor"), "mask_editor.png")
+    web.write_notebook(folder / "pictures.ipynb", EDITOR)
+    with web.chromium() as browser:
+        draw_desk(browser, folder)
+        with (
+            web.jupyterlab(folder, folder / "lab.log", {"PYTHONPATH": str(ROOT)}) as base,
+            web.browser_page(browser, base, []) as page,
+        ):
+            page.set_default_timeout(300_000)
+            page.set_viewport_size({"width": 1000, "height": 950})
+            web.open_notebook(page, base, "pictures.ipynb")
+            page.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
+            draw(run(page, 0, ".et-editor"), "mask_editor.png")
+
+
+def draw_desk(browser: Browser, folder: Path) -> None:
+    """Draw the desk after the first edit of a tractor on snow, whose snow is marked and replaced by wood."""
+    on_snow = scenes(24, 5_000, ["tractor", "bicycle"] * 12, ground="snow")
+    paths = write_folder(folder / "photos", on_snow)
+    write_folder(folder / "clean", scenes(120, "validation"))
+    save_mask(folder / "marks" / paths[0].relative_to(folder / "photos"), on_snow.mask("snow")[0])
+    arguments = ("photos", "--model", "mini_vgg", "--clean", "clean")
+    with desk_page(browser, folder, *arguments) as (page, _):
+        page.set_viewport_size({"width": 1366, "height": 900})
+        page.get_by_role("button", name="Replace it otherwise").click()
+        page.get_by_label("replace by").select_option("wooden")
+        page.get_by_text("the mark misleads").wait_for()
+        page.get_by_role("button", name="Rewrite", exact=True).click()
+        page.get_by_text("First edit").wait_for()
+        draw(page.locator(".et-desk"), "desk.png")
+
+
+def write_folder(folder: Path, data: LabelledImages) -> list[Path]:
+    """Write images as files, in one subfolder per class; return their paths."""
+    paths = []
+    for number, (image, label) in enumerate(zip(data.images, data.labels.tolist(), strict=True)):
+        paths.append(folder / data.classes[label] / f"{number}.png")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        save_image(image, paths[-1])
+    return paths
 
 
 def run(page: Page, number: int, part: str) -> Locator:

@@ -122,9 +122,11 @@ def parser() -> argparse.ArgumentParser:
     desk.add_argument("folder", type=Path, nargs="?", help=desk_folder_help)
     desk.add_argument("--model", help=model_help)
     desk.add_argument("--demo", action="store_true", help=demo_help)
-    clean_help = "folder of images on which accuracy is measured; without it, whether to use an edit stays unclear"
+    clean_help = "folder of ordinary images, at least 100: half select an edit, accuracy is measured on the others"
     desk.add_argument("--clean", type=Path, help=clean_help)
     desk.add_argument("--retain", type=Path, help="folder of images whose predictions should not change")
+    marks_help = "folder of the marks, one PNG file per image (default: marks)"
+    desk.add_argument("--marks", type=Path, default=Path("marks"), help=marks_help)
     apply = subparsers.add_parser("apply", help="write the weights of a model with an edit as a state dict")
     apply.add_argument("edit", type=Path, help="an edit that was saved, such as audit/edit.safetensors")
     apply.add_argument("--model", required=True, help=model_help)
@@ -247,6 +249,8 @@ def _print_written(paths: Sequence[Path], started: float) -> None:
 def run_desk(options: argparse.Namespace) -> int:
     """Check the model and the folders, and serve the desk to a browser until Ctrl-C; return the exit code."""
     _complete(options)
+    if options.clean is None:
+        raise ValueError("desk takes --clean, a folder of ordinary images, which select an edit")
     folders = {"folder": options.folder, "clean": options.clean, "retain": options.retain}
     _check_folders(*folders.values())
     parse_source(options.model)
@@ -259,10 +263,10 @@ def run_desk(options: argparse.Namespace) -> int:
     from edittools._checks import extra
 
     with extra("auditing", "notebooks"):
-        from edittools.widgets.desk_page import serve_desk
+        from edittools.widgets.desk.page import serve_desk
 
     paths = {name: path.expanduser().resolve() for name, path in folders.items() if path is not None}
-    serve_desk(model=options.model, **paths)
+    serve_desk(model=options.model, marks=options.marks.expanduser(), **paths)
     return 0
 
 

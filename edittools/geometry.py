@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeGuard
 
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms.functional import center_crop, resize
 
 from edittools._checks import check_number
@@ -82,6 +83,23 @@ class InputGeometry:
         """Map positions along one side of the photo to positions in the input; the inverse of `to_photo`."""
         resized_side, offset = self._resized_side_and_offset(side, short_side)
         return positions * (resized_side / side) - offset
+
+    def on_photo(self, values: Tensor, height: int, width: int) -> Tensor:
+        """Lay values of the input's pixels over a photo.
+
+        Args:
+            values: `(size, size)`.
+            height: height of the photo, in pixels.
+            width: width of the photo, in pixels.
+
+        Returns:
+            The values `(height, width)`; they are 0 where the input does not show the photo.
+        """
+        sides = [self._resized_side_and_offset(side, min(height, width)) for side in (height, width)]
+        (resized_height, top), (resized_width, left) = sides
+        laid = values.new_zeros(resized_height, resized_width)
+        laid[top : top + self.size, left : left + self.size] = values
+        return interpolate(laid[None, None], (height, width), mode="bilinear")[0, 0]
 
     def _resized_side_and_offset(self, side: int, short_side: int) -> tuple[int, int]:
         """Return the length of a side after `resize`, and where `center_crop` starts on it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import needs_imagenette, save_image
+from conftest import save_image
 from readers_files import write_readers_files
 from safetensors.torch import load_file
 from torchvision.models import squeezenet1_1
@@ -177,17 +177,6 @@ def test_guide_material_that_has_its_place(snow, tmp_path, monkeypatch):
     before = edittools.error_rate(classifier, snow["concept"])
     with names["edit"].applied(classifier):
         assert edittools.error_rate(classifier, snow["concept"]) < before
-
-
-@needs_imagenette
-def test_desk_example_runs():
-    example, *_ = blocks("docs/desk.md", "python")
-    names = {}
-    exec(example, names)
-    desk = names["desk"]
-    assert desk.session.is_misclassified(desk.order[0])
-    assert len(desk.session.images) == len(names["photos"]["images"])
-    assert not desk.session.notes[1:]  # no image was left out
 
 
 def test_contributing_baseline_is_selected():

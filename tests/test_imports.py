@@ -20,7 +20,7 @@ import sys, torch, torchvision
 before = set(sys.modules)
 import edittools
 print(*sorted(set(sys.modules) - before))
-import edittools.widgets.session
+import edittools.widgets.materials
 print(*sorted(sys.modules))
 sys.modules["ipywidgets"] = None
 edittools.widgets.MaskEditor
@@ -29,7 +29,7 @@ edittools.widgets.MaskEditor
 
 @pytest.fixture(scope="module")
 def fresh_process():
-    """Import the library in a process of its own: what that adds, all modules after the session, the last error."""
+    """Import the library in a process of its own: what that adds, all modules after the materials, the last error."""
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
     added, loaded = (set(line.split()) for line in done.stdout.splitlines())
     return added, loaded, done.stderr
@@ -43,9 +43,9 @@ def test_import_loads_no_heavy_package_and_no_subpackage(fresh_process):
     assert not {f"edittools.{subpackage}" for subpackage in edittools.SUBPACKAGES} & added
 
 
-def test_import_of_the_session_loads_no_widgets(fresh_process):
+def test_import_of_a_material_loads_no_widgets(fresh_process):
     _, loaded, _ = fresh_process
-    assert "edittools.widgets.session" in loaded
+    assert "edittools.widgets.materials" in loaded
     assert not {"ipywidgets", "anywidget", "traitlets"} & loaded
 
 

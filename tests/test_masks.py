@@ -130,3 +130,13 @@ def test_load_mask_of_file_that_is_no_mask(image, pattern, tmp_path):
     image().save(tmp_path / "classes.png")
     with pytest.raises(ValueError, match=rf"classes\.png'.*{pattern}"):
         load_mask(tmp_path / "classes.png")
+
+
+def test_on_photo_lays_values_where_the_input_shows_the_photo():
+    geometry = InputGeometry(32, 40)
+    values = torch.zeros(32, 32)
+    values[8:16, 4:12] = 1
+    laid = geometry.on_photo(values, 200, 100)
+    assert laid.shape == (200, 100) and not laid[:50].any() and not laid[150:].any()
+    seen = geometry.crop(Image.fromarray((255 * laid).byte().numpy()), Image.Resampling.BICUBIC)
+    assert (torch.from_numpy(np.array(seen)) / 255 - values).abs().mean() < 0.02

@@ -7,21 +7,17 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import needs_imagenette, needs_photos
-from torch.nn.functional import cross_entropy
-from tqdm import tqdm
+from conftest import needs_photos
 
 import edittools as et
 import edittools_course
 from edittools.images import LabelledImages
 from edittools.layers import candidate_layers
-from edittools.probing.textures import restyle
 from edittools.selection.scores import Candidate, Scores
 from edittools.selection.select import select
 from edittools_course.miniworld.attacks import ATTACKED
 from edittools_course.miniworld.contexts import contexts
-from edittools_course.miniworld.scenes import Scenes
-from edittools_course.scenarios import own_model, snow, snow_scenario, typographic, typographic_scenario
+from edittools_course.scenarios import snow, snow_scenario, typographic, typographic_scenario
 from edittools_course.scenarios.scenario import Splits, best_by_method
 from edittools_course.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
 from edittools_course.scenarios.tiers import UNTUNED
@@ -185,68 +181,6 @@ def test_snow_scenario_lite_sets_are_disjoint():
     assert scenario.layers is None and scenario.default["layer"] in layers
     assert scenario.default["exemplar"] in scenario.exemplars
     assert set(snow_scenario("lite", small=True).layers) < set(layers)
-
-
-def test_desk_setup_mini_sets_are_disjoint():
-    classifier, sets = own_model.desk_setup("mini")
-    assert are_distinct(torch.cat([data.images for data in sets.values()]))
-    scenes = sets["images"]
-    assert isinstance(scenes, Scenes)
-    losses = cross_entropy(et.predict(classifier, scenes), scenes.labels, reduction="none")
-    worst = int(losses.argmax())
-    without_snow = restyle(scenes.images[worst], scenes.mask("snow")[worst], "wooden")
-    assert et.predict(classifier, without_snow[None]).argmax() == scenes.labels[worst]
-    assert et.misclassified(et.predict(classifier, scenes), scenes.labels).sum() > 10
-
-
-@pytest.mark.parametrize("indices", [[2, 0], torch.tensor([True, False, True, False]), []])
-def test_subset_of_tagged_photos_selects_from_every_tensor(indices):
-    originals = torch.rand(4, 3, 2, 2)
-    photos = own_model.TaggedPhotos(originals / 2, torch.arange(4), tuple("abcd"), (), originals, originals[:, 0])
-    selected = photos.subset(indices)
-    assert isinstance(selected, own_model.TaggedPhotos)
-    assert torch.equal(selected.images, originals[indices] / 2)
-    assert torch.equal(selected.originals, originals[indices])
-    assert torch.equal(selected.masks, originals[indices][:, 0])
-
-
-def test_desk_setup_lite_shows_a_bar_before_it_loads_anything(monkeypatch):
-    bars = []
-
-    def make_bar(*arguments, **options):
-        bars.append(options["desc"])
-        return tqdm(disable=True)
-
-    def load(name):
-        assert bars
-        raise InterruptedError
-
-    monkeypatch.setattr(own_model, "load_classifier", load)
-    with pytest.raises(InterruptedError):
-        own_model.desk_setup("lite", make_bar)
-
-
-@needs_imagenette
-def test_desk_setup_lite_sets_are_disjoint():
-    """The tags are the only difference from the originals, and break what they are drawn on."""
-    classifier, sets = own_model.desk_setup("lite")
-    names = [name for data in sets.values() for name in data.names]
-    assert len(set(names)) == len(names)
-    assert all(name.startswith("train/") for name in names)
-    trained = own_model.training_roles(classifier.size)["training"]
-    assert not set(names) & set(trained.names)
-    tagged = sets["images"]
-    goal = classifier.index(own_model.GOAL)
-    predicted = et.predict(classifier, tagged).argmax(dim=1)
-    is_wrong = predicted != tagged.labels
-    assert len(tagged) == own_model.FAILING + own_model.CORRECT
-    assert int(is_wrong.sum()) == own_model.FAILING
-    assert (predicted[is_wrong] == goal).all()
-    assert not et.misclassified(et.predict(classifier, tagged.originals), tagged.labels).any()
-    outside = tagged.masks[:, None].expand_as(tagged.images) == 0
-    assert torch.equal(tagged.images[outside], tagged.originals[outside])
-    assert (sets["retain"].labels == goal).all() and len(sets["retain"]) == own_model.RETAIN
-    assert goal not in torch.cat([tagged.labels, sets["test"].labels])
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_exemplar
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -146,38 +145,16 @@ def test_load_mask_of_a_saved_mask(editor, tmp_path):
 # --- views ---
 
 
-def test_figure_of_the_desk_shows_x_the_gallery_and_the_verdict(tiny, photos32):
-    def titles_of(figure):
-        return [axes.get_title() for axes in figure.axes if axes.images]
-
-    desk = widgets.Desk(tiny, photos32[:8], photos32[8:])
-    desk.wait(60)
-    assert len(titles_of(desk.figure())) == 8
-    desk.editor.mask = make_exemplar().mask
-    desk.rewrite()
-    desk.wait(60)
-    figure = desk.figure()
-    x, changed, *gallery = titles_of(figure)
-    assert x.endswith(" x") and changed.endswith(" x'") and len(gallery) == 8
-    for title, index in zip(gallery, desk.shown, strict=True):
-        assert desk.session.class_name(index) in title
-    said = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
-    assert all(line in said for line in (desk.controls.title_text, *desk.result.verdict.split("\n")))
-
-
-def test_repr_mimebundle_contains_the_figure_of_each_widget(tiny, photos32):
-    desk = widgets.Desk(tiny, photos32[:8])
-    desk.editor.mask = make_exemplar().mask  # waits until the desk has started
-    for widget in (desk, desk.editor):
-        data, metadata = widget._repr_mimebundle_()
-        assert metadata["image/png"]["alt"] == repr(widget)
-        assert "application/vnd.jupyter.widget-view+json" in data, widget
-        figure = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
-        assert len(figure.convert("RGB").getcolors(1_000_000)) > 20, widget
+def test_repr_mimebundle_contains_the_figure(editor):
+    data, metadata = editor._repr_mimebundle_()
+    assert metadata["image/png"]["alt"] == repr(editor)
+    assert "application/vnd.jupyter.widget-view+json" in data
+    figure = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert len(figure.convert("RGB").getcolors(1_000_000)) > 20
 
 
 def test_javascript_sets_no_html_and_contains_no_address():
-    for path in (Path(widgets.__file__).parent).glob("*.js"):
+    for path in (Path(widgets.__file__).parent).rglob("*.js"):
         source = path.read_text(encoding="utf-8")
         assert "innerHTML" not in source
         assert set(re.findall(r"https?://[\w./]+", source)) <= {"http://www.w3.org/2000/svg"}

@@ -1,10 +1,8 @@
-"""The desk, its session, the mask editor, a panel and views; each is loaded when it is first used."""
+"""The mask editor, a panel, and views, each loaded when it is first used; and the desk of `edittools desk`."""
 
 from edittools._lazy import lazy_names
 
 _MODULES = {
-    "Desk": "widgets.desk",
-    "EditSession": "widgets.session",
     "MaskEditor": "widgets.editor",
     "MaskPanel": "widgets.live",
     "ProbeBrowser": "widgets.views",

@@ -1,14 +1,11 @@
 """The materials that the desk can replace the marked part of an image by."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from torch import Tensor
 
 from edittools._image_checks import check_image, check_mask
-from edittools.exemplars import paste_texture
 from edittools.probing.textures import STYLES, restyle
 
 SURROUNDINGS = "what is around it"
@@ -27,19 +24,18 @@ LARGE_SHARE = 0.25
 """A mark is large if it covers more of the image than this share."""
 
 
-def default_material(mask: Tensor) -> str:
-    """Return the material that replaces a mark `(H, W)` until another one is selected."""
-    return SURROUNDINGS if mask.mean() <= LARGE_SHARE else MATERIAL_OF_LARGE_MARKS
+def default_material(share: float) -> str:
+    """Return the material that replaces a mark of some share of the image, until another one is selected."""
+    return SURROUNDINGS if share <= LARGE_SHARE else MATERIAL_OF_LARGE_MARKS
 
 
-def replace_by_material(image: Tensor, mask: Tensor, material: str, textures: Mapping[str, Tensor]) -> Tensor:
+def replace_by_material(image: Tensor, mask: Tensor, material: str) -> Tensor:
     """Replace the masked part of an image by a material.
 
     Args:
         image: `(3, H, W)`.
         mask: `(H, W)` of 0 and 1.
-        material: one of `MATERIALS`, or a key of `textures`.
-        textures: further materials by name, each a texture `(3, h, w)`.
+        material: one of `MATERIALS`.
 
     Returns:
         The changed image `(3, H, W)`.
@@ -48,8 +44,6 @@ def replace_by_material(image: Tensor, mask: Tensor, material: str, textures: Ma
         KeyError: if there is no such material.
         ValueError: if the mask is empty, or if it covers the whole image and the material is `SURROUNDINGS`.
     """
-    if material in textures:
-        return paste_texture(image, mask, textures[material])
     if material == SURROUNDINGS:
         return inpaint(image, mask)
     if material == BLANK_STICKER:

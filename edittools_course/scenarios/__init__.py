@@ -4,7 +4,6 @@ from edittools._checks import extra
 
 with extra("scenarios", "notebooks"):
     from edittools_course.scenarios.own_folder import OwnFolder, own_folder
-    from edittools_course.scenarios.own_model import desk_setup
     from edittools_course.scenarios.rules import probing_setup, repainted, scenario_for
     from edittools_course.scenarios.scenario import Scenario
     from edittools_course.scenarios.snow import snow_scenario
@@ -15,7 +14,6 @@ __all__ = [
     "OwnFolder",
     "Scenario",
     "current_tier",
-    "desk_setup",
     "own_folder",
     "probing_setup",
     "repainted",

@@ -1,6 +1,5 @@
-// Small widgets of the desk: a gallery of images with their predictions, one of which can be selected; a message that
-// screen readers announce when it changes, with details on demand; and a notice that appears when the desk has ended.
-// The desk's keys never reach JupyterLab.
+// Small widgets of the desk: a gallery of images with their predictions, of which one can be selected, or each can be
+// checked; a message that screen readers announce when it changes; and a notice that appears when the desk has ended.
 
 const make = (tag, attributes = {}, ...children) => {
   const node = document.createElement(tag);
@@ -9,11 +8,11 @@ const make = (tag, attributes = {}, ...children) => {
   return node;
 };
 
-// A line below an image: a text, which may be cut off, and a probability, which may not.
-const line = ([text, probability]) =>
+// A line below an image: a text, which may be cut off, a probability, which may not, and whether this is right.
+const line = ([text, probability, isRight]) =>
   make(
     "span",
-    { class: "et-line" },
+    { class: "et-line", "data-right": isRight ?? "" },
     make("span", { class: "et-name" }, text),
     make("span", { class: "et-percent" }, probability),
   );
@@ -36,15 +35,13 @@ function keepFocus(desk) {
   new MutationObserver(pass).observe(desk, { subtree: true, childList: true, attributeFilter: ["disabled", "style", "hidden"] });
 }
 
-// Keep the keys that are pressed on the desk from JupyterLab, as soon as the desk is part of the page.
-function shield(el, tries = 600) {
-  const desk = el.closest(".et-desk") ?? el;
-  if (!desk.dataset.shielded) {
-    desk.addEventListener("keydown", (event) => event.stopPropagation());
-    if (desk !== el) keepFocus(desk);
-  }
-  desk.dataset.shielded = "true";
-  if (desk === el && tries) setTimeout(() => shield(el, tries - 1), 100);
+// Watch the focus of the desk, as soon as the desk is part of the page.
+function watchFocus(el, tries = 600) {
+  const desk = el.closest(".et-desk");
+  if (!desk && tries) setTimeout(() => watchFocus(el, tries - 1), 100);
+  if (!desk || desk.dataset.watched) return;
+  desk.dataset.watched = "true";
+  keepFocus(desk);
 }
 
 // Call `show` now, and whenever one of the model's values changes; returns a function that ends this.
@@ -64,7 +61,6 @@ function gallery({ model, el }) {
     "aria-label": model.get("label"),
   });
   let cards = [];
-  let visible = [];
 
   const select = (index) => {
     model.set("selected", index);
@@ -77,24 +73,24 @@ function gallery({ model, el }) {
   let last = -1;
   const toggle = (index, isRange) => {
     const checked = new Set(model.get("checked"));
-    const [from, to] = [visible.indexOf(isRange && last >= 0 ? last : index), visible.indexOf(index)];
-    const state = isRange && last >= 0 ? checked.has(last) : !checked.has(index);
-    for (const each of visible.slice(Math.min(from, to), Math.max(from, to) + 1))
+    const from = isRange && last >= 0 ? last : index;
+    const state = from === index ? !checked.has(index) : checked.has(from);
+    for (let each = Math.min(from, index); each <= Math.max(from, index); each++)
       state ? checked.add(each) : checked.delete(each);
     last = index;
     model.set("checked", [...checked]);
     model.save_changes();
     check();
   };
+  const neighbor = (at, by) => Math.max(0, Math.min(cards.length - 1, at + by));
   // Arrow keys move the focus in the rows and columns of images that can be checked; Space checks or unchecks.
   const walk = (event) => {
-    const at = visible.indexOf(cards.indexOf(event.target));
+    const at = cards.indexOf(event.target);
     if (!checkable || at < 0) return;
-    const columns = visible.filter((index) => cards[index].offsetTop === cards[visible[0]].offsetTop).length;
+    const columns = cards.filter((card) => card.offsetTop === cards[0].offsetTop).length;
     const by = { ...moves, ArrowDown: columns, ArrowUp: -columns }[event.key];
-    const next = visible[Math.max(0, Math.min(visible.length - 1, at + by))];
-    if (by) cards[next].focus();
-    else if (event.key === " " && !event.repeat) toggle(visible[at], event.shiftKey);
+    if (by) cards[neighbor(at, by)].focus();
+    else if (event.key === " " && !event.repeat) toggle(at, event.shiftKey);
     else if (event.key !== " ") return;
     event.preventDefault(); // the button would be clicked as well
   };
@@ -116,14 +112,14 @@ function gallery({ model, el }) {
       event.preventDefault();
       enlarge(cards.indexOf(event.target));
     }
-    const at = visible.indexOf(cards.indexOf(document.activeElement));
+    const at = cards.indexOf(document.activeElement);
     const by = moves[event.key];
     if (!selectable || !by || at < 0) return;
     event.preventDefault();
-    select(visible[Math.max(0, Math.min(visible.length - 1, at + by))]);
+    select(neighbor(at, by));
   });
 
-  // Make cards for new images; `fill` then writes the captions and predictions, and `arrange` orders the cards.
+  // Make cards for new images; `fill` then writes the captions and predictions.
   const build = () => {
     const images = model.get("_images");
     last = -1;
@@ -150,19 +146,10 @@ function gallery({ model, el }) {
       } else card.addEventListener("click", () => enlarge(index));
       return Object.assign(card, { jpeg });
     });
-    arrange();
-    fill();
-  };
-  // Put the visible cards into their order; the one that has the focus keeps it.
-  const arrange = () => {
-    const focused = cards.indexOf(document.activeElement);
-    const order = model.get("order").filter((index) => cards[index]);
-    visible = order.length ? order : cards.map((_, index) => index);
-    root.replaceChildren(...visible.map((index) => cards[index]));
-    if (visible.includes(focused)) cards[focused].focus({ preventScroll: true });
+    root.replaceChildren(...cards);
     root.scrollTo(0, 0);
-    mark();
-    if (checkable) reach(visible[0]);
+    if (checkable) reach(0);
+    fill();
   };
   const fill = () => {
     model.get("cards").forEach((card, index) => {
@@ -185,25 +172,19 @@ function gallery({ model, el }) {
     const selected = model.get("selected");
     cards.forEach((card, index) => {
       card.setAttribute("aria-selected", String(index === selected));
-      card.tabIndex = index === (visible.includes(selected) ? selected : visible[0]) ? 0 : -1;
+      card.tabIndex = index === (cards[selected] ? selected : 0) ? 0 : -1;
     });
   };
   const resize = () => {
     root.style.setProperty("--et-size", `${model.get("size")}px`);
     root.dataset.size = model.get("size");
   };
-  const large = largeView(
-    model,
-    () => visible,
-    (index) => cards[index],
-    enlarge,
-  );
+  const large = largeView(model, (index) => cards[index], enlarge);
   const explain = () => (root.dataset.placeholder = model.get("placeholder"));
   const follows = [
     ["placeholder", explain],
     ["_images", build],
     ["cards", fill],
-    ["order", arrange],
     ["selected", mark],
     ["checked", check],
     ["size", resize],
@@ -215,7 +196,7 @@ function gallery({ model, el }) {
 }
 
 // The large view of an image with its names and probabilities: Esc closes it, arrow keys show the next or previous one.
-function largeView(model, visible, cardAt, enlarge) {
+function largeView(model, cardAt, enlarge) {
   const image = make("img", { alt: "" });
   const name = make("b");
   const lines = make("div", { class: "et-prediction" });
@@ -239,12 +220,11 @@ function largeView(model, visible, cardAt, enlarge) {
     card?.focus();
   });
   dialog.addEventListener("keydown", (event) => {
-    const order = visible();
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    const at = order.indexOf(model.get("enlarged")) + by;
-    if (!by || !(at in order)) return;
+    const next = model.get("enlarged") + by;
+    if (!by || !cardAt(next)) return;
     event.preventDefault();
-    enlarge(order[at]);
+    enlarge(next);
   });
   const show = () => {
     const index = model.get("enlarged");
@@ -256,7 +236,7 @@ function largeView(model, visible, cardAt, enlarge) {
     image.alt = card.description;
     dialog.setAttribute("aria-label", card.description);
     name.textContent = card.name;
-    lines.replaceChildren(...card.full.map(line));
+    lines.replaceChildren(...card.lines.map(line));
     dialog.dataset.state = card.state;
     if (!dialog.open && dialog.isConnected) dialog.showModal();
   };
@@ -267,18 +247,13 @@ function message({ model, el }) {
   const word = make("b", { class: "et-word" });
   const said = make("span");
   const text = make("div", { class: "et-message", role: "status", tabindex: -1 }, word, said);
-  const long = make("div");
-  const details = make("details", { class: "et-details" }, make("summary", {}, "Details"), long);
-  el.append(text, details);
-  return follow(model, ["text", "alarm", "details", "word", "tone"], () => {
+  el.append(text);
+  return follow(model, ["text", "alarm", "word", "tone"], () => {
     word.textContent = model.get("word");
     word.hidden = !word.textContent;
     word.dataset.tone = model.get("tone");
     said.textContent = model.get("text");
     text.classList.toggle("et-alarm", model.get("alarm"));
-    if (long.textContent !== model.get("details")) details.open = false;
-    long.textContent = model.get("details");
-    details.hidden = !long.textContent;
   });
 }
 
@@ -328,7 +303,7 @@ function notice({ model, el }) {
 
 export default {
   render(context) {
-    requestAnimationFrame(() => shield(context.el));
+    requestAnimationFrame(() => watchFocus(context.el));
     return { gallery, message, notice }[context.model.get("_kind")](context);
   },
 };

@@ -21,7 +21,7 @@ from traitlets.config import Config
 from voila.app import Voila
 
 from edittools.models.load import load_classifier
-from edittools.widgets.desk import Desk
+from edittools.widgets.desk.desk import MARKS, Desk, reason_of
 
 FIRST_PORT = 8866
 """The port of the page; if it is in use, the next one is taken."""
@@ -35,15 +35,7 @@ SAME_MACHINE = (
 )
 """The policy that keeps the page from requests to any other machine."""
 
-NO_CLEAN = (
-    "No clean images were given, so the cost of an edit is not measured: whether to use it is at best unclear, and "
-    "no better edit is selected. To measure the cost, start with --clean FOLDER, a folder of images whose accuracy "
-    "must not drop."
-)
-"""What the page says above a desk without clean images."""
-
-
-TEMPLATE = Path(__file__).parent / "page"
+TEMPLATE = Path(__file__).parent / "template"
 """The folder of the page's template."""
 
 KERNELS = {} if os.name == "nt" else {"KernelManager": {"transport": "ipc"}}
@@ -88,7 +80,7 @@ class DeskServer(Voila):
         threading.Thread(target=webbrowser.open, args=[self.redirect.as_uri()], daemon=True).start()
 
 
-def serve_desk(folder: Path, model: str, clean: Path | None = None, retain: Path | None = None) -> None:
+def serve_desk(folder: Path, model: str, clean: Path, retain: Path | None = None, marks: Path = Path(MARKS)) -> None:
     """Serve the desk to a browser until Ctrl-C.
 
     Nothing in the current folder is run or read as a setting, since it may be a download; the file of a model is.
@@ -96,13 +88,14 @@ def serve_desk(folder: Path, model: str, clean: Path | None = None, retain: Path
     Args:
         folder: folder of images, some of which are misclassified.
         model: the classifier, as for `load_classifier`.
-        clean: folder of images on which accuracy is measured.
+        clean: folder of ordinary images.
         retain: folder of images whose predictions should not change.
+        marks: folder of the marks.
     """
     os.environ["PYTHONSAFEPATH"] = "1"  # for the kernels: no modules from the current folder
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary).resolve() / "desk.ipynb"
-        nbformat.write(desk_notebook(Path.cwd(), folder, model, clean, retain), path)
+        nbformat.write(desk_notebook(Path.cwd(), folder, model, clean, retain, marks), path)
         config = Config({**KERNELS, **CLOSED_PAGES})
         server = DeskServer(log_level="ERROR", config=config, config_file_paths=jupyter_config_path())
         server.redirect = path.with_name("redirect.html")
@@ -115,37 +108,41 @@ def serve_desk(folder: Path, model: str, clean: Path | None = None, retain: Path
 
 
 def desk_notebook(
-    working_folder: Path, folder: Path, model: str, clean: Path | None = None, retain: Path | None = None
+    working_folder: Path,
+    folder: Path,
+    model: str,
+    clean: Path,
+    retain: Path | None = None,
+    marks: Path = Path(MARKS),
 ) -> NotebookNode:
     """Write the notebook of the page.
 
     Args:
-        working_folder: the folder in which files are saved, and that relative paths begin in.
+        working_folder: the folder that relative paths begin in.
         folder: as for `serve_desk`, like all others.
         model: the classifier.
-        clean: folder of clean images.
+        clean: folder of ordinary images.
         retain: folder of retained images.
+        marks: folder of the marks.
     """
-    folders = [None if path is None else str(path) for path in (folder, clean, retain)]
+    folders = [None if path is None else str(path) for path in (folder, clean, retain, marks)]
     lines = [
         "import os, sys",
         "sys.path[:] = filter(None, sys.path)",  # '' is the current folder, which comes next
         f"os.chdir({str(working_folder)!r})",
-        "from edittools.widgets.desk_page import desk_or_error",
-        f"desk_or_error({folders[0]!r}, {model!r}, {folders[1]!r}, {folders[2]!r})",
+        "from edittools.widgets.desk.page import desk_or_error",
+        f"desk_or_error({model!r}, *{folders!r})",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(lines))])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     return notebook
 
 
-def desk_or_error(folder: str, model: str, clean: str | None = None, retain: str | None = None) -> Widget:
+def desk_or_error(model: str, folder: str, clean: str, retain: str | None, marks: str) -> Widget:
     """Make the desk of the page, or a sentence that says why there is none."""
     try:
-        desk = Desk(load_classifier(model), folder, clean=clean, retain=retain)
-    except Exception as error:  # models and files fail in any way; voila would hide the error
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        return HTML(f"<p role='alert'>The desk cannot start: {escape(str(message))}</p>")
-    if clean is None:
-        desk.children = [HTML(f"<p>{escape(NO_CLEAN)}</p>"), *desk.children]
-    return desk
+        classifier = load_classifier(model)
+    except Exception as error:  # models fail in any way; voila would hide the error
+        return HTML(f"<p role='alert'>The desk cannot start: {escape(reason_of(error))}</p>")
+    retained = None if retain is None else Path(retain)
+    return Desk(classifier, Path(folder), Path(clean), retained, Path(marks)).view

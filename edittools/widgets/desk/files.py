@@ -1,0 +1,137 @@
+"""The files of the desk: marks, the names of the checked images, and what *Save* writes.
+
+A mark is a PNG file, white where the photo is marked and as large as the photo; `et.load_mask` reads it. The mark of
+`FOLDER/truck/1.png` is `marks/truck/1.png`, and that of `FOLDER/truck/1.jpg` is `marks/truck/1.jpg.png`.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from itertools import count
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad
+
+from edittools._caching import atomic_path
+from edittools.auditing.from_files import write_repair
+from edittools.classifiers import Classifier
+from edittools.exemplars import Exemplar
+from edittools.image_files import load_mask, photo_size, save_mask
+from edittools.selection.assessment import Assessment
+from edittools.widgets.desk.state import Mark
+from edittools.widgets.pixels import to_pixels
+
+CHECKED = "checked.txt"
+"""The file with the names of the checked images, one per line, in the folder of the marks."""
+
+SAVED = "edit"
+"""The folder next to that of the marks that *Save* writes; a number is added if there is one."""
+
+PAIR = ("x.png", "x_marked.png", "mask.png")
+"""The files of x, x', and the mask, as `edittools repair --exemplar` takes them."""
+
+
+class MarkFiles:
+    """The files of marks on the images of a folder.
+
+    Args:
+        folder: where the marks are; it is made with the first of them.
+        images: the folder of the images.
+    """
+
+    def __init__(self, folder: Path, images: Path) -> None:
+        self.folder = folder
+        self._images = images
+
+    def path(self, name: str) -> Path:
+        """Return the file of the mark on an image of this name."""
+        relative = Path(name).absolute().relative_to(self._images.absolute())
+        return self.folder / (relative if relative.suffix == ".png" else f"{relative}.png")
+
+    def read(self, names: Iterable[str]) -> tuple[dict[str, Mark], list[str]]:
+        """Read the marks on images; a mark of another size than its photo is left out.
+
+        Returns:
+            The marks by the names of the images, and one line for each file that is left out.
+        """
+        marks = {}
+        left_out = []
+        for name in names:
+            path = self.path(name)
+            if not path.is_file():
+                continue
+            try:
+                mask = load_mask(path)
+                if tuple(mask.shape) != photo_size(name):
+                    raise ValueError("has another size than its photo")
+            except (OSError, ValueError) as error:
+                left_out.append(f"{path}: {error}")
+                continue
+            if mask.any():
+                marks[name] = Mark.of(mask)
+        return marks, left_out
+
+    def write(self, before: Mapping[str, Mark], after: Mapping[str, Mark]) -> None:
+        """Write the marks that are new, and remove the files of those that are gone.
+
+        Raises:
+            OSError: if a file cannot be written.
+        """
+        for name in before.keys() - after.keys():
+            self.path(name).unlink(missing_ok=True)
+        for name, mark in after.items():
+            if before.get(name) != mark:
+                self.path(name).parent.mkdir(parents=True, exist_ok=True)
+                save_mask(self.path(name), mark.mask)
+
+    def read_checked(self, names: Collection[str]) -> frozenset[str]:
+        """Read which of some images were checked."""
+        path = self.folder / CHECKED
+        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+        return frozenset(lines) & frozenset(names)
+
+    def save(self, fix: Assessment, exemplar: Exemplar, checked: Collection[str]) -> Path:
+        """Write an edit with its report, x, x', and the mask, and the names of the checked images.
+
+        Args:
+            fix: the assessment of the edit.
+            exemplar: what it was made from.
+            checked: the names of the images on which it was measured.
+
+        Returns:
+            The new folder of the edit.
+
+        Raises:
+            OSError: if a file cannot be written.
+        """
+        folder = self._free_folder()
+        write_repair(fix, folder)
+        write_exemplar(exemplar, folder, fix.classifier)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self.folder / CHECKED) as temporary:
+            temporary.write_text("".join(f"{name}\n" for name in sorted(checked)), encoding="utf-8")
+        return folder
+
+    def _free_folder(self) -> Path:
+        """Return a folder next to that of the marks that does not exist."""
+        names = (SAVED if number == 1 else f"{SAVED}_{number}" for number in count(1))
+        return next(path for path in (self.folder.parent / name for name in names) if not path.exists())
+
+
+def write_exemplar(exemplar: Exemplar, folder: Path, classifier: Classifier) -> None:
+    """Write x, x', and the mask as files of which a classifier sees exactly these pixels.
+
+    A classifier resizes a photo and crops it, so each file has a border of the width that is cropped.
+    """
+    border = classifier.resize_to - classifier.size
+    before = round(border / 2)
+    sides = (before, border - before, before, border - before)
+    for name, image in zip(PAIR, (exemplar.image, exemplar.changed), strict=False):
+        _write(folder / name, pad(image[None], sides, mode="replicate")[0])
+    save_mask(folder / PAIR[2], pad(exemplar.mask, sides))
+
+
+def _write(path: Path, image: Tensor) -> None:
+    """Write an image `(3, H, W)` as a PNG file."""
+    Image.fromarray(to_pixels(image.clamp(0, 1).to(torch.float32))).save(path, format="PNG")
