@@ -130,8 +130,10 @@ def is_good(new: dict[str, LabelledImages], before: dict[str, Tensor], after: di
 
 
 def sentence(new: dict[str, LabelledImages], before: dict[str, Tensor], after: dict[str, Tensor]) -> str:
-    """Say what an edit does to the new scenes: percentages of correct predictions before → after."""
-    parts = []
+    """Say what an edit does to new scenes: the net share of errors corrected, and what is correct before → after."""
+    was = correct(new["tagged"], before["tagged"])
+    now = correct(new["tagged"], after["tagged"])
+    parts = [f"{(now - was) / (100 - was):.0%} of the errors corrected"]
     for name, data in new.items():
         parts.append(f"{name} {correct(data, before[name]):.1f}% → {correct(data, after[name]):.1f}%")
     return ", ".join(parts)
