@@ -52,14 +52,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from _lib.command import add_store, one_thread, parser, run
-from _lib.results import BY_HOSTS, LABEL_FREE, NO_EDIT, Results
+from _lib.results import BY_HOSTS, LABEL_FREE, NO_EDIT, TWIN, Results
 from _lib.skin_figures import (
     ALL,
     COUNTED,
     GAP,
     NET,
     SECONDS,
-    TWIN,
     Figures,
     Sample,
     counts,

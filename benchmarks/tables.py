@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from _lib import skin_figures
 from _lib.cases_of_repair import quality_of
 from _lib.comparisons import compared
 from _lib.effects import CLEAN, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
 from _lib.numbers import BY_USERS, NUMBERS, WATERMARKS
 from _lib.pairs import Outcome, OverPhotos, mean_of, outcomes_of, removals_of
-from _lib.pivots import LEAST, LOSS, RATIO, SHARE, cells, markdown
+from _lib.pivots import COUNT, DECIMAL, FINE_CHANGE, LEAST, LOSS, POINTS, PRECISE_SHARE, RATIO, SHARE, cells, markdown
 from _lib.results import (
     BY_EXEMPLAR,
     BY_HOSTS,
@@ -32,12 +33,16 @@ from _lib.results import (
     LABEL_FREE,
     METHOD_NAMES,
     NO_EDIT,
+    TWIN,
+    decode,
     parts_of,
+    read_outcomes,
     read_parts,
     read_results,
     read_run,
 )
 from _lib.shortcuts import NAMES
+from _lib.skin_stickers import FILLS, STUCK, filled
 
 from edittools._caching import atomic_path
 from edittools.methods import EDIT
@@ -358,13 +363,77 @@ def next_to_a_busy_core(table: pd.DataFrame) -> str:
     return markdown(columns, rows="next to a busy core")
 
 
+def skin(table: pd.DataFrame) -> str:
+    """Write how much stickers mislead each network, what each method does on average, and with each exemplar."""
+    return "\n\n".join([misled_by_stickers(table), methods_on_stickers(table), exemplars_of_stickers(table)])
+
+
+def misled_by_stickers(table: pd.DataFrame) -> str:
+    """Write the AUC and the misses of each network and of its twin, with a sticker and with each fill."""
+    part = table[table.method.isin((NO_EDIT, TWIN)) & (table.condition == "")]
+    index = ["network", "method"]
+    rows = pd.MultiIndex.from_frame(part[index].drop_duplicates())
+    shown = {"network": pd.Series([short(network) for network, _ in rows], rows)}
+    shown["trained"] = pd.Series(["without stickers" if method != NO_EDIT else "" for _, method in rows], rows)
+    shown["AUC"] = cells(part, skin_figures.AUC, index=index, look=DECIMAL)
+    misses = {
+        "missed: no sticker": skin_figures.MISSED_CLEAN,
+        "with one": skin_figures.MISSED,
+        **{f"in {fill}": filled(fill) for fill in FILLS},
+        "with one minus in own skin": skin_figures.CAUSED,
+    }
+    for title, metric in misses.items():
+        shown[title] = cells(part, metric, index=index, look=SHARE, interval=metric == skin_figures.CAUSED)
+    counted = part[part.metric == "counts"].set_index(index).value
+    shown["counts"] = counted.map({1.0: "yes", 0.0: "no"})
+    return markdown(shown)
+
+
+def methods_on_stickers(table: pd.DataFrame) -> str:
+    """Write what the edit and fine-tuning correct and cost on average over networks and exemplars."""
+    part = table[table.network.isin((skin_figures.COUNTED, skin_figures.ALL))]
+    return markdown(columns_on_stickers(part, "method", interval=True), rows="method")
+
+
+def exemplars_of_stickers(table: pd.DataFrame) -> str:
+    """Write what the edit and fine-tuning correct and cost with each network and exemplar."""
+    part = table[(table.condition != "") & (table.method != NO_EDIT)]
+    index = ["network", "condition", "method"]
+    rows = pd.MultiIndex.from_frame(part[index].drop_duplicates())
+    titles = {
+        "network": pd.Series([short(network) for network, _, _ in rows], rows),
+        "exemplar": pd.Series([color for _, color, _ in rows], rows),
+        "method": pd.Series([method for _, _, method in rows], rows),
+    }
+    return markdown({**titles, **columns_on_stickers(part, index, interval=False)})
+
+
+def columns_on_stickers(part: pd.DataFrame, index: str | list[str], interval: bool) -> dict[str, pd.Series]:
+    """Write the columns of what a method corrects and costs."""
+    figures = {
+        "errors corrected": (skin_figures.NET, SHARE),
+        "edit minus this, points": (skin_figures.GAP, POINTS),
+        "same color": (skin_figures.NET_SAME, SHARE),
+        "other colors": (skin_figures.NET_OTHER, SHARE),
+        "threshold kept": (skin_figures.NET_AT_KEPT, SHARE),
+        "AUC": (skin_figures.AUC_CHANGE, FINE_CHANGE),
+        "predictions changed": (skin_figures.FLIPS, PRECISE_SHARE),
+        "benign sticker photos, points": (skin_figures.REAL_CHANGE, POINTS),
+        "CPU seconds": (skin_figures.SECONDS, COUNT),
+    }
+    return {
+        title: cells(part, metric, index=index, look=look, interval=interval and metric != skin_figures.SECONDS)
+        for title, (metric, look) in figures.items()
+    }
+
+
 TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     **dict.fromkeys(("learned_shortcut", "gate", "handwriting", "snow", "typographic", "watermark"), compared_parts),
     **{
         function.__name__: function
         for function in (
             *(development, materials, objective, synthetic, probing, audit_shortcuts, contact_sheets, selection_cost),
-            *(calibration_audits, calibration_nulls, calibration_verdicts, edit_speed),
+            *(calibration_audits, calibration_nulls, calibration_verdicts, edit_speed, skin),
         )
     },
 }
@@ -422,7 +491,27 @@ def results() -> str:
             "changed: fine-tuning": cost(one, LABEL_FREE, "predictions changed"),
         }
         rows.append(row)
-    return markdown(dict(pd.DataFrame(rows).items()))
+    rows.append(stickers())
+    return markdown(dict(pd.DataFrame(rows).fillna("").items()))
+
+
+def stickers() -> dict[str, str]:
+    """Write the row of stickers on photos of skin, whose interval is over lesions, stickers, and exemplars."""
+    table = read_results("skin")
+    means = table[table.network == skin_figures.COUNTED]
+    outcomes = read_outcomes("skin")
+    missed, _ = decode(outcomes[outcomes.split.str.startswith(STUCK)].outcomes.iloc[0])
+    corrected = cells(means, skin_figures.OF_ALL, look=SHARE)
+    return {
+        "mark; network": "stickers on skin, not planted; an EfficientNet-Lite0",
+        "errors": str(missed.sum()),
+        "the mark removed": cells(means, skin_figures.REMOVED, look=SHARE)[BY_HOSTS],
+        "edit": corrected[BY_HOSTS],
+        "of that": cells(means, skin_figures.NET, look=SHARE, interval=False)[BY_HOSTS],
+        "fine-tuning": corrected[LABEL_FREE],
+        "changed: edit": cells(means, skin_figures.FLIPS, look=PRECISE_SHARE, interval=False)[BY_HOSTS],
+        "changed: fine-tuning": cells(means, skin_figures.FLIPS, look=PRECISE_SHARE, interval=False)[LABEL_FREE],
+    }
 
 
 def with_interval(mean: OverPhotos) -> str:

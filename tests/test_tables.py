@@ -115,6 +115,7 @@ def test_one_method_has_one_name():
         (pivots.CHANGE, -1.5, "−1.50"),
         (pivots.CHANGE, 0.0, "+0.00"),
         (pivots.CHANGE, -0.004, "+0.00"),
+        (pivots.FINE_CHANGE, -0.0094, "−0.009"),
         (pivots.P_VALUE, 1e-9, "1e-09"),
         (pivots.RATIO, 58430.7, "58,431"),
     ],

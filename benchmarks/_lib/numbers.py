@@ -8,11 +8,12 @@ from functools import cache
 
 import pandas as pd
 
+from _lib import skin_figures
 from _lib.cases_of_repair import quality_of
 from _lib.comparisons import conditions_of, joined
 from _lib.effects import CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
 from _lib.pairs import mean_of, nets_by_pair, outcomes_of, removals_of, times_better
-from _lib.pivots import SHARE
+from _lib.pivots import FINE_CHANGE, SHARE
 from _lib.results import (
     BLURRED,
     BY_EXEMPLAR,
@@ -247,6 +248,34 @@ def nulls(word: str | None = None) -> str:
 
 _EDIT, _TUNED = (BY_HOSTS, TARGET), (LABEL_FREE, TARGET)
 
+# --- stickers on skin -------------------------------------------------------------------------------------------------
+
+
+def skin(metric: str, method: str) -> str:
+    """Write a share on photos of skin with its interval, over the networks that count."""
+    value, low, high = _of_skin(metric, method)
+    return f"{share(value)} [{SHARE.bound(low)}, {SHARE.bound(high)}]"
+
+
+def skin_points(metric: str, method: str) -> str:
+    """Write a difference of shares on photos of skin, in points, with its interval."""
+    value, *bounds = _of_skin(metric, method)
+    return points(value, bounds)
+
+
+def skin_auc(method: str) -> str:
+    """Write a change of the AUC on photos of skin, with its interval."""
+    value, low, high = _of_skin(skin_figures.AUC_CHANGE, method)
+    return f"{FINE_CHANGE.value(value)} [{FINE_CHANGE.bound(low)}, {FINE_CHANGE.bound(high)}]"
+
+
+def _of_skin(metric: str, method: str) -> tuple[float, float, float]:
+    """Read a value over the networks that count, and its interval."""
+    rows = read_results("skin").set_index(["network", "method", "condition", "metric"])
+    row = rows.loc[(skin_figures.COUNTED, method, "", metric)]
+    return row.value, row.low, row.high
+
+
 NUMBERS: dict[str, Callable[[], str]] = {
     "gate_edit": lambda: share(gate(BY_HOSTS, TARGET, CORRECTED)),
     "gate_reach": lambda: range_of(reach("gate")),
@@ -280,6 +309,12 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "sticker_blank": lambda: sticker(NO_EDIT, "blank", CORRECT),
     "sticker_blank_edit": lambda: sticker(BY_HOSTS, "blank", CORRECT),
     "sticker_blank_several": lambda: sticker(SEVERAL, "blank", CORRECT),
+    "skin_edit": lambda: skin(skin_figures.NET, BY_HOSTS),
+    "skin_tuned": lambda: skin(skin_figures.NET, LABEL_FREE),
+    "skin_gap": lambda: skin_points(skin_figures.GAP, LABEL_FREE),
+    "skin_auc": lambda: skin_auc(BY_HOSTS),
+    "skin_tuned_auc": lambda: skin_auc(LABEL_FREE),
+    "skin_real": lambda: skin_points(skin_figures.REAL_CHANGE, BY_HOSTS),
     "snow_exemplar_vgg": lambda: snow(BY_EXEMPLAR, "mini_vgg"),
     "snow_exemplar_vit": lambda: snow(BY_EXEMPLAR, "mini_vit"),
     "snow_retained": lambda: retained_on_snow(NO_EDIT),

@@ -28,6 +28,7 @@ PRECISE_SHARE = Format(lambda value: f"{_number(100 * value, 1)}%", lambda value
 SIGNED_SHARE = Format(lambda value: f"{_number(100 * value, 0, '+')}%", lambda value: _number(100 * value, 0, "+"))
 POINTS = Format(lambda value: _number(100 * value, 0, "+"), lambda value: _number(100 * value, 0, "+"))
 CHANGE = Format(lambda value: _number(value, 2, "+"), lambda value: _number(value, 2, "+"))
+FINE_CHANGE = Format(lambda value: _number(value, 3, "+"), lambda value: _number(value, 3, "+"))
 DECIMAL = Format("{:.2f}".format, "{:.2f}".format)
 COUNT = Format("{:.0f}".format, "{:.0f}".format)
 P_VALUE = Format("{:.2g}".format, "{:.2g}".format)

@@ -42,6 +42,7 @@ OF_HOSTS_BY_OTHERS = "edit of hosts, selected by hosts of other classes"
 LABEL_FREE = "label-free fine-tuning"
 BLURRED = "blurred, its position given"
 NO_EDIT = "no edit"
+TWIN = "trained without sticker photos"
 
 METHOD_NAMES = (
     BY_HOSTS,
@@ -58,6 +59,7 @@ METHOD_NAMES = (
     RANDOM,
     BLURRED,
     NO_EDIT,
+    TWIN,
 )
 """The names of the methods in results and on pages."""
 

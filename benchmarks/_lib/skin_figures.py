@@ -47,9 +47,6 @@ SECONDS = "CPU seconds"
 GAP = "errors corrected, edit minus this"
 """The names of figures."""
 
-TWIN = "trained without sticker photos"
-"""The method of the figures of twins."""
-
 ALL = "all"
 COUNTED = "networks that count"
 """The networks of averages."""
