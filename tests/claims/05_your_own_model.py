@@ -16,8 +16,26 @@ assert fix.table.loc["selected", "corrected"] > 2 * fix.table.loc["random direct
 assert comparison.corrected > was_wrong.sum() / 4 and comparison.corrected > 10 * comparison.broken
 
 # Decide: filling the tag needs no edit, and a second look at the same labels allows no "use"
-assert with_filling < with_edit and fix.verdict.word == "unclear"
+assert with_filling < with_edit and fix.verdict.word in answers
 errors_of_others = misclassified["other classes"]
 assert errors_of_others["with the tag filled in"] < errors_of_others["with the tag"] / 3
 assert "use" not in set(reselected["verdict"])
 assert reselected["retained broken"].iloc[-1] <= reselected["retained broken"].iloc[0]
+
+# Exercise 3: invented keys, an edit of another weight, one edit twice; exercise 1: a share of all that are alike
+of_each = {weight: fix.reselect(clean_weight=weight) for weight in reselected.index}
+first_weight, *_, last_weight = of_each
+for check, wrong in [
+    (check_second_look, {f"try {weight}": again for weight, again in of_each.items()}),
+    (check_second_look, of_each | {first_weight: of_each[last_weight]}),
+    (
+        check_second_look,
+        {last_weight: of_each[last_weight], last_weight + 1: fix.reselect(clean_weight=last_weight + 1)},
+    ),
+    (check_alike, lambda edit, images: 1.0),
+]:
+    try:
+        check(wrong)
+    except AssertionError:
+        continue
+    raise AssertionError(f"{check.__name__} accepts a wrong answer")
