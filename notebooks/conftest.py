@@ -4,10 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 from nbval.plugin import IPyNbCell, IPyNbFile
-from refresh import lasting
+from refresh import lasting, numbers_in
 
 CLAIMS = Path(__file__).resolve().parent.parent / "tests" / "claims"
 """One file per notebook: assertions about its variables, which run after its last cell."""
@@ -19,9 +20,25 @@ collect_cells = IPyNbFile.collect
 def compare_lasting(
     cell: IPyNbCell, found: Sequence[NotebookNode], stored: Sequence[NotebookNode], skip_compare: tuple | None = None
 ) -> bool:
-    """Compare what stays of the outputs of a cell; bars depend on caches, and warnings on what was warned of before."""
+    """Compare what stays of the outputs of a cell, and what its pictures plot.
+
+    Bars depend on caches, and warnings on what was warned of before.
+    """
     kept = [output for output in lasting(found) if output.get("name") != "stderr"]
-    return compare_all(cell, kept, stored, skip_compare)
+    if not compare_all(cell, kept, stored, skip_compare):
+        return False
+    plotted = numbers_of(kept)
+    committed = numbers_of(stored)
+    if len(plotted) != len(committed) or not np.allclose(plotted, committed, rtol=0.05, atol=0.05, equal_nan=True):
+        cell.comparison_traceback.append("a committed picture plots other numbers than this run")
+        return False
+    return True
+
+
+def numbers_of(outputs: Sequence[NotebookNode]) -> list[float]:
+    """List the numbers that the pictures of a cell plot."""
+    pictures = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    return [number for picture in pictures for number in numbers_in(picture)]
 
 
 def collect_with_claims(notebook: IPyNbFile) -> Iterator[IPyNbCell]:

@@ -4,13 +4,16 @@ import base64
 import io
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from conftest import SHARED_PHOTOS, needs_imagenette, needs_photos
 from nbclient import NotebookClient
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
@@ -85,6 +88,34 @@ def test_notebook_05_on_real_photos(monkeypatch):
     corrected, errors = re.search(r"(\d+) of (\d+) errors on new images with a tag are corrected", text).groups()
     assert 50 < int(errors) < 150
     assert int(corrected) > int(errors) / 3
+
+
+TWO_FIGURES = """
+import matplotlib.pyplot as plt
+from edittools_course.plots import show_figure
+
+for heights in ([1, 2, 3], [3, 2, 1]):
+    figure, axis = plt.subplots(figsize=(2, 2))
+    axis.plot(heights)
+    show_figure(figure, "a line")
+"""
+
+
+def test_swapped_pictures_fail_validation(tmp_path):
+    """Two figures with the same text take each other's place; only what they plot tells them apart."""
+    for name in ("conftest.py", "refresh.py"):
+        shutil.copy(FOLDER / name, tmp_path)
+    path = tmp_path / "figures.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell(TWO_FIGURES)]), path)
+    subprocess.run([sys.executable, "refresh.py", path.name], cwd=tmp_path, check=True)
+    notebook = nbformat.read(path, 4)
+    first, second = notebook.cells[0].outputs
+    first.data["image/png"], second.data["image/png"] = second.data["image/png"], first.data["image/png"]
+    nbformat.write(notebook, tmp_path / "swapped.ipynb")
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", path.name, "swapped.ipynb"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "1 failed, 1 passed" in result.stdout
+    assert "FAILED swapped.ipynb" in result.stdout
 
 
 def test_notebooks_are_committed_as_run_from_top_to_bottom():
