@@ -30,7 +30,7 @@ from edittools.models.load import load_classifier
 from edittools.moments import second_moments
 from edittools.probing import textures
 from edittools.rewriting import rewrite
-from edittools.selection import CachedActivations, repair, select_edit
+from edittools.selection import States, repair, select_edit
 from edittools.site import prepare
 from edittools.widgets.editor import MaskEditor
 from edittools_course import miniworld, scenarios
@@ -542,7 +542,7 @@ def inputs(tmp_path, monkeypatch, classifier_and_edits):
         other=other,
     )
     w.data = LabelledImages(images, w.labels, classifier.classes)
-    w.cached = lambda layer="conv1": CachedActivations(cut_all(classifier, [layer]), w.data)
+    w.cached = lambda layer="conv1": States(cut_all(classifier, [layer]), w.data)
     w.rewrite = lambda exemplars=exemplar, reference=images, **options: rewrite(
         classifier, "conv1", exemplars, reference, **{"steps": 1} | options
     )

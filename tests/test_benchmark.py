@@ -5,7 +5,6 @@ from _lib.methods import select_for_exemplar
 from conftest import TinyNet, make_exemplar, randomise_norms
 from torch.nn.functional import interpolate
 
-from edittools.activations import cache_activations, memory_for_states
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.edits import applied_edits
@@ -14,6 +13,7 @@ from edittools.methods import RANDOM
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite, rewrite_at
 from edittools.site import prepare
+from edittools.states import memory_for_states, states_of
 from edittools_course.rivals import finetune
 from edittools_course.scenarios.scenario import Scenario, Splits
 
@@ -30,29 +30,29 @@ def sets(tiny, photos32):
 
 
 def _cached(classifier, layers, sets):
-    """The cuts at the layers, and the sets cached there."""
+    """The cuts at the layers, and the states of the sets there."""
     cuts = cut_all(classifier, layers)
-    return cuts, cache_activations(cuts, sets)
+    return cuts, states_of(cuts, sets)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("scope", [None, "local", "global"])
 @pytest.mark.parametrize("memory", ["", "0"])
-def test_cached_activations_logits_of_edit(tiny, photos32, sets, exemplar, monkeypatch, layer, scope, memory):
+def test_states_logits_of_edit(tiny, photos32, sets, exemplar, monkeypatch, layer, scope, memory):
     monkeypatch.setenv("EDITTOOLS_MEMORY", memory)
     _, cached = _cached(tiny, LAYERS, sets)
-    assert cached["target"].memory.is_full == (memory == "0")
     site = prepare(tiny, layer, exemplar, photos32)
     [edit] = finetune(site, scope=scope, rate=0.1, steps=3) if scope else rewrite_at(site)
     with edit.applied(tiny):
         expected = predict(tiny, sets["target"])
     assert torch.allclose(cached["target"].logits(edit), expected, atol=1e-5)
     assert torch.equal(cached["target"].before, misclassified(predict(tiny, sets["target"]), sets["target"].labels))
+    assert cached["target"].memory.is_full == (memory == "0")
     assert applied_edits(tiny) == ()
 
 
 @pytest.mark.parametrize("earlier", ["stem", "conv2"])
-def test_cached_activations_logits_of_later_layer(tiny, photos32, sets, exemplar, earlier):
+def test_states_logits_of_later_layer(tiny, photos32, sets, exemplar, earlier):
     """Whatever an edit changes must come after the first of the cached layers, of which `conv2` is not needed."""
     first, second = (rewrite(tiny, layer, exemplar, photos32, objective="least_squares") for layer in (earlier, "head"))
     _, late = _cached(tiny, ["head"], sets)
@@ -73,9 +73,11 @@ def test_memory_for_states_is_that_of_the_environment(monkeypatch):
     assert 1e8 < memory_for_states(torch.device("cpu")) < 2e9
 
 
-def test_cache_activations_without_images(tiny, sets):
-    with pytest.raises(ValueError, match="none: 0 images"):
-        _cached(tiny, LAYERS, {"none": sets["clean"].subset([])})
+def test_states_of_no_images(tiny, photos32, exemplar, sets):
+    edit = rewrite(tiny, "conv1", exemplar, photos32)
+    _, cached = _cached(tiny, LAYERS, {"none": sets["clean"].subset([])})
+    assert cached["none"].original.shape == cached["none"].logits(edit).shape == (0, 5)
+    assert cached["none"].predictions([None, edit]).shape == (2, 0)
 
 
 # --- every method of a scenario ---

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edittools._ledger import Weights
-from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all
 from edittools.edits import Change, Edit, applied_edits
@@ -24,8 +23,8 @@ from edittools.images import LabelledImages
 from edittools.metrics import error_rate, predict
 from edittools.models import load_classifier
 from edittools.rewriting import rewrite, rewrite_at
-from edittools.selection.effects import EditedPredictions
 from edittools.site import prepare
+from edittools.states import States
 from edittools_course.miniworld import scenes
 from edittools_course.rivals import finetune
 from edittools_course.scenarios.snow import car_exemplars
@@ -313,7 +312,7 @@ def test_edit_of_another_normalization_is_refused(tiny, edit, other, exemplar, p
         lambda: edit.apply_(other_mean),
         lambda: (2 * edit).check_fits(nn.DataParallel(other_mean)),
         lambda: edit.export(other_mean, tmp_path / "weights.safetensors"),
-        lambda: EditedPredictions(other_mean, [edit]),
+        lambda: States(cut_all(other_mean, ["conv1"]), photos32).predictions([edit]),
         lambda: edit + rewrite(other_mean, "conv1", exemplar, photos32),
     )
     for call in calls:
@@ -658,13 +657,12 @@ def test_apply_of_an_edit_that_is_applied_already_is_refused(tiny, edit, photos3
     once = _weights(tiny)
     loaded = Edit.load(tmp_path / "edit.safetensors", tiny)
     data = LabelledImages(photos32, torch.zeros(len(photos32), dtype=torch.long), tiny.classes)
-    states = CachedActivations(cut_all(tiny, ["conv1"]), data)
+    states = States(cut_all(tiny, ["conv1"]), data)
     calls = (
         lambda: edit.apply_(tiny),
         lambda: loaded.apply_(tiny),
         lambda: loaded.edited(tiny),
         lambda: states.logits(loaded),
-        lambda: EditedPredictions(tiny, [loaded]),
         lambda: loaded.applied(tiny).__enter__(),
     )
     for call in calls:

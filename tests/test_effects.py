@@ -8,10 +8,11 @@ from colors import LAYERS, color_network, marked_exemplar, ordinary
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edittools.cut import Cut
 from edittools.metrics import predict
 from edittools.rewriting import rewrite
 from edittools.selection import Effect
-from edittools.selection.effects import EditedPredictions, rows_of
+from edittools.selection.effects import predictions_of, rows_of
 
 CORRECT, WRONG = "v", "x"
 
@@ -98,7 +99,7 @@ def test_predictions_with_several_edits_are_those_of_the_edited_models(layer):
     edits = [rewrite(classifier, layer, exemplar, images, rank=rank, reference_weight=0.0) for rank in (1, None)]
     edits.append(-3 * edits[0])
     marked = torch.cat([images, exemplar.changed[None]])
-    found = EditedPredictions(classifier, edits).of(marked)
+    found = predictions_of(Cut(classifier, layer), edits, marked)
     networks = [classifier, *(edit.edited(classifier) for edit in edits)]
     assert torch.equal(found, torch.stack([predict(network, marked).argmax(1) for network in networks]))
     assert found[0].tolist() != found[1].tolist()
@@ -107,4 +108,4 @@ def test_predictions_with_several_edits_are_those_of_the_edited_models(layer):
 def test_predictions_of_an_edit_of_another_model_are_refused():
     edit = rewrite(color_network(50.0), "2", marked_exemplar(), ordinary(60, 1).images)
     with pytest.raises(ValueError, match="Sequential"):
-        EditedPredictions(color_network(), [edit])
+        predictions_of(Cut(color_network(), "2"), [edit], ordinary(60, 1).images)

@@ -19,7 +19,6 @@ from torch.nn.utils import parametrizations, spectral_norm, weight_norm  # the l
 
 from edittools._graph import export_of
 from edittools._ledger import Weights
-from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.edits import Change, Edit
@@ -28,6 +27,7 @@ from edittools.metrics import predict
 from edittools.moments import second_moments
 from edittools.rewriting import rewrite
 from edittools.selection.select import select
+from edittools.states import States
 
 BORDER = (0, 1, 2, 1)
 
@@ -179,7 +179,7 @@ def test_cut_of_in_place_operations(name):
     classifier = classifier_of(copy.deepcopy(BODIES[name]))
     cuts = assert_exact_everywhere(classifier, images_of())
     data = LabelledImages(images_of(), torch.zeros(4).long(), list("abcd"))
-    cached = CachedActivations(cuts, data)
+    cached = States(cuts, data)
     torch.testing.assert_close(cached.original, predict(classifier, images_of()), rtol=0, atol=0)
     no_change = Edit({"2.weight": Change(torch.zeros(8, 8, 3, 3))}, fingerprint(classifier.model))
     for _ in range(3):

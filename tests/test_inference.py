@@ -14,13 +14,13 @@ from torchvision.transforms import Grayscale
 
 from edittools._graph import export_of
 from edittools._inference import eval_copy
-from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.images import LabelledImages
 from edittools.metrics import predict
 from edittools.rewriting import rewrite, rewrite_at
 from edittools.site import prepare
+from edittools.states import States
 from edittools_course.rivals import finetune
 
 
@@ -61,7 +61,7 @@ def test_cached_states_in_threads():
     site = prepare(classifier, "3", exemplar)
     edits = [finetune(site, steps=3, scope=scope, rate=0.5)[0] for scope in ("global", "local")]
     edits += rewrite_at(site, rank=None)
-    states = CachedActivations(cut_all(classifier, ["3"]), data, batch_size=8)
+    states = States(cut_all(classifier, ["3"]), data, batch_size=8)
     unedited = states.logits()
     expected = [states.logits(edit) for edit in edits]
     with ThreadPoolExecutor(4) as pool:

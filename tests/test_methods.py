@@ -15,7 +15,7 @@ from edittools.images import LabelledImages
 from edittools.methods import METHODS
 from edittools.metrics import predict
 from edittools.moments import second_moments
-from edittools.selection import CachedActivations
+from edittools.selection import States
 from edittools.site import prepare
 from edittools_course.rivals import RIVALS, finetune, project_concept
 from edittools_course.rivals.finetuning import SCOPES
@@ -265,7 +265,7 @@ def test_project_concept_with_tied_weight(tied, exemplar):
 
 def test_cached_states_logits_with_tied_weight(tied, exemplar, photos32):
     data = LabelledImages(photos32, torch.zeros(40).long(), tied.classes)
-    states = CachedActivations({"decoder": Cut(tied, "decoder")}, data)
+    states = States({"decoder": Cut(tied, "decoder")}, data)
     for edit in (
         one_edit(project_concept, tied, "decoder", exemplar),
         one_edit(finetune, tied, "decoder", exemplar, scope="global", rate=0.1, steps=2),

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata, wilcoxon
 
-from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
 from edittools.metrics import Comparison, error_rate, misclassified, predict
 from edittools.probing.effects import signed_rank
+from edittools.states import States
 from edittools.stats import mcnemar
 
 
@@ -75,9 +75,9 @@ def test_error_rate_with_labels_of_other_classes(tiny, photos32):
     predicted = predict(tiny, photos32).argmax(1)
     reversed_classes = LabelledImages(photos32, 4 - predicted, tiny.classes[::-1])
     assert error_rate(tiny, reversed_classes) == 0
-    assert not CachedActivations(cut_all(tiny, ["conv1"]), reversed_classes).before.any()
+    assert not States(cut_all(tiny, ["conv1"]), reversed_classes).before.any()
     with_unknown_class = LabelledImages(photos32, torch.arange(40) % 5, ("ant", "bee", "cat", "dog", "fox"))
-    for evaluate in (error_rate, lambda _, data: CachedActivations(cut_all(tiny, ["conv1"]), data)):
+    for evaluate in (error_rate, lambda _, data: States(cut_all(tiny, ["conv1"]), data)):
         with pytest.raises(ValueError, match="images.*'fox'"):
             evaluate(tiny, with_unknown_class)
 

@@ -25,7 +25,6 @@ from _lib.cases import (
 from conftest import TinyNet, needs_photos, randomise_norms
 from torch.nn.functional import interpolate
 
-from edittools.activations import cache_activations
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.images import LabelledImages
@@ -33,6 +32,7 @@ from edittools.metrics import misclassified, predict
 from edittools.probing import Concepts
 from edittools.probing.textures import style_textures
 from edittools.site import prepare
+from edittools.states import states_of
 from edittools_course.rivals import SCOPES, finetune
 from edittools_course.scenarios import photos
 from edittools_course.scenarios import synthetic as syn
@@ -204,7 +204,7 @@ def test_figures_of_equal_those_of_full_forward_passes():
     exemplars = list(scenario.exemplars.values())
     [edit] = finetune(prepare(classifier, "conv1", exemplars, scenario.splits.images[:20]), scope="global", rate=0.05)
     sets = {name: scenario.splits.labeled[name] for name in ("clean_test", *MEASURES.values())}
-    figures = figures_of(cache_activations(cut_all(classifier, scenario.layers), sets), edit)
+    figures = figures_of(states_of(cut_all(classifier, scenario.layers), sets), edit)
     for measure, name in MEASURES.items():
         data = sets[name]
         before = int(misclassified(predict(classifier, data), data.labels).sum())

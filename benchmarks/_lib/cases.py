@@ -13,7 +13,6 @@ from torch import Tensor
 from _lib.command import one_thread
 from edittools._caching import digest_tensors
 from edittools._checks import one_of
-from edittools.activations import CachedActivations, cache_activations
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all
 from edittools.edits import Edit
@@ -21,6 +20,7 @@ from edittools.images import LabelledImages, pixels_of, resized
 from edittools.metrics import Comparison, misclassified, predict
 from edittools.models.load import load_classifier
 from edittools.probing.textures import STYLES, style_textures
+from edittools.states import States, states_of
 from edittools_course.downloads import photo
 from edittools_course.rivals.projection import PROJECTIONS
 from edittools_course.scenarios.scenario import best_by_method
@@ -197,7 +197,7 @@ def run_case(
             return [{**names, "method": "undefined"}]
         best = best_by_method(select_for_case(scenario, settings, methods).scores)
         sets = {name: splits.labeled[name] for name in MEASURES.values() if name in splits.labeled}
-        cached = cache_activations(cut_all(scenario.classifier, scenario.layers), sets)
+        cached = states_of(cut_all(scenario.classifier, scenario.layers), sets)
         cached["clean_test"] = _clean_test(source)
         rows = []
         for method, candidate in best.items():
@@ -212,14 +212,14 @@ def _errors(classifier: Classifier, data: LabelledImages) -> int:
 
 
 @lru_cache(maxsize=1)
-def _clean_test(source: SetupSource) -> CachedActivations:
-    """Cache the clean images for evaluation at the layers: all cases share them."""
+def _clean_test(source: SetupSource) -> States:
+    """Run the clean images for evaluation up to the layers: all cases share them."""
     setup = setup_of(source)
     cuts = cut_all(setup.classifier, setup.common_fields["layers"])
-    return CachedActivations(cuts, setup.common_fields["splits"]["clean_test"])
+    return States(cuts, setup.common_fields["splits"]["clean_test"])
 
 
-def figures_of(cached: Mapping[str, CachedActivations], edit: Edit) -> dict[str, float]:
+def figures_of(cached: Mapping[str, States], edit: Edit) -> dict[str, float]:
     """Evaluate an edit on the sets of a case.
 
     Args:

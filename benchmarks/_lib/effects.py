@@ -17,13 +17,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from _lib.results import NO_EDIT, Results
-from edittools.activations import CachedActivations, StateMemory
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.edits import Edit
 from edittools.images import LabelledImages
 from edittools.layers import candidate_layers
 from edittools.metrics import predict, predicted_classes
+from edittools.states import StateMemory, States
 from edittools_course.scenarios.imagenette import in_memory
 from edittools_course.scenarios.shortcuts import Shortcut
 
@@ -79,7 +79,7 @@ def predictions_with(
     networks = {name: edit.edited(classifier) for name, edit in edits.items() if name not in of_layers}
     found: dict[str, list[Tensor]] = {name: [] for name in ("", *edits)}
     for group in tqdm(groups, desc=title, mininterval=10):
-        cached = CachedActivations(cuts, group, len(group), memory=StateMemory(inf, cuts))
+        cached = States(cuts, group, batch_size=len(group), memory=StateMemory(inf))
         found[""].append(predicted_classes(cached.original))
         for name, edit in of_layers.items():
             found[name].append(predicted_classes(cached.logits(edit)))

@@ -1,6 +1,5 @@
 """How an edit is selected without labels, by hosts, and measured with labels: `select_edit`, `repair`, a verdict."""
 
-from edittools.activations import CachedActivations, cache_activations
 from edittools.layers import candidate_layers
 from edittools.selection.assessment import Assessment
 from edittools.selection.effects import Effect
@@ -10,11 +9,11 @@ from edittools.selection.repair import repair
 from edittools.selection.scores import Candidate, Scores
 from edittools.selection.select import Selection, select_edit
 from edittools.selection.splits import Splits, check_disjoint, label_by_prediction
+from edittools.states import States, states_of
 from edittools.verdict import Check, Cost, Kind
 
 __all__ = [
     "Assessment",
-    "CachedActivations",
     "Candidate",
     "Check",
     "Cost",
@@ -24,11 +23,12 @@ __all__ = [
     "Scores",
     "Selection",
     "Splits",
-    "cache_activations",
+    "States",
     "candidate_layers",
     "check_disjoint",
     "finetune_without_labels",
     "label_by_prediction",
     "repair",
     "select_edit",
+    "states_of",
 ]

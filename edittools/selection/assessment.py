@@ -39,13 +39,14 @@ from edittools.selection.checks import (
     objective_check,
     own_hosts_check,
 )
-from edittools.selection.effects import EditedPredictions, Effect, changed_images, rows_of
+from edittools.selection.effects import Effect, changed_images, predictions_of, rows_of
 from edittools.selection.finetuning import FINETUNING, Finetuned
 from edittools.selection.page import make_page
 from edittools.selection.scores import CLEAN_WEIGHT
 from edittools.selection.select import Selection
 from edittools.selection.splits import Splits, stratified_folds
 from edittools.site import LayerReference, site_at
+from edittools.states import States
 from edittools.verdict import COSTS, UNCLEAR, Check, Kind
 
 SELECTED = "selected"
@@ -108,7 +109,7 @@ class Assessment:
     def _with(self, **changes: Any) -> "Assessment":
         """Return a copy of this assessment that takes over what was measured."""
         copied = replace(self, **changes)
-        for name in ("effects", "random_directions", "finetuned_effects"):
+        for name in ("cut", "effects", "random_directions", "finetuned_effects"):
             if name in vars(self):
                 vars(copied)[name] = vars(self)[name]
         return copied
@@ -128,22 +129,26 @@ class Assessment:
     # --- what it does -------------------------------------------------------------------------------------------------
 
     @cached_property
+    def cut(self) -> Cut:
+        """The classifier, cut at the layer of the selected edit, with a copy of its weights."""
+        [layer] = self.selection.edit.layers
+        return Cut(self.classifier, layer, weights=Weights(self.classifier))
+
+    @cached_property
     def draws(self) -> list[Edit]:
         """Edits along random directions, with default settings, in the selected layer, from the same exemplars."""
-        [layer] = self.selection.edit.layers
         exemplars = next(iter(self.exemplars.values()))
-        cut = Cut(self.classifier, layer, exemplars[0].mask.shape, Weights(self.classifier))
         hosts = self.selection.hosts
-        site = site_at(cut, exemplars, LayerReference(cut, None if hosts is None else hosts.reference))
+        site = site_at(self.cut, exemplars, LayerReference(self.cut, None if hosts is None else hosts.reference))
         return [METHODS[RANDOM].edits(site, seed=seed)[0] for seed in range(DRAWS)]
 
     @cached_property
     def _predicted(self) -> dict[str, list[Effect]]:
         """The effect of the edit, and of each draw of random directions, on each labeled set: one pass over each."""
-        predictions = EditedPredictions(self.classifier, [self.selection.edit, *self.draws])
+        edits = [self.selection.edit, *self.draws]
         effects = {}
         for name, data in self.splits.labeled.items():
-            before, *afters = predictions.of(data, self.progress)
+            before, *afters = predictions_of(self.cut, edits, data, self.progress)
             scenes = self.splits.scenes[name]
             effects[name] = [Effect(data.labels, before, after, scenes) for after in afters]
         return effects
@@ -242,9 +247,9 @@ class Assessment:
     def _effect_on_hosts(self) -> tuple[Comparison, Comparison]:
         """Which hosts that selected nothing are predicted otherwise than without the mark, with it and without it."""
         hosts = self.selection.hosts.measure
-        predictions = EditedPredictions(self.classifier, [self.selection.edit])
-        original, without_mark = predictions.of(hosts.images)
-        before, after = (predicted != original for predicted in predictions.of(hosts.marked))
+        edits = [self.selection.edit]
+        original, without_mark = predictions_of(self.cut, edits, hosts.images)
+        before, after = (predicted != original for predicted in predictions_of(self.cut, edits, hosts.marked))
         return Comparison(before, after), Comparison(torch.zeros_like(after), without_mark != original)
 
     @property
@@ -269,8 +274,9 @@ class Assessment:
             One row per image, with the columns `image` (its index), `before`, `after` (class names), and `confidence`
             (the probability of the class that is predicted with the edit).
         """
-        before = predict(self.classifier, images)
-        after = predict(self.selection.edit.edited(self.classifier), images).float().softmax(dim=1)
+        states = States({self.cut.layer: self.cut}, images)
+        before = states.original
+        after = states.logits(self.selection.edit).float().softmax(dim=1)
         classes = self.classifier.classes
         rows = []
         for index in changed_images(before, after):
@@ -399,6 +405,4 @@ class Assessment:
     def page(self, title: str = "") -> Page:
         """Collect the content of the report, with a heading."""
         members = all_exemplars(self.exemplars)
-        return make_page(
-            title, self.classifier, self.selection, members, self.splits, self.effects, self.table, self.checks
-        )
+        return make_page(title, self.cut, self.selection, members, self.splits, self.effects, self.table, self.checks)

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edittools._inference import without_autocast
-from edittools._ledger import Weights
 from edittools._progress import Progress
-from edittools.classifiers import Classifier, usual_batch_size
+from edittools.classifiers import usual_batch_size
 from edittools.cut import Cut
 from edittools.edits import Edit
-from edittools.images import Images, in_batches
-from edittools.metrics import Comparison, predicted_classes
+from edittools.images import Images
+from edittools.metrics import Comparison
+from edittools.states import StateMemory, States
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,37 +95,20 @@ def changed_images(before: Tensor, after: Tensor) -> list[int]:
     return indices[after[indices].amax(dim=1).argsort(descending=True, stable=True)].tolist()
 
 
-class EditedPredictions:
+def predictions_of(cut: Cut, edits: Sequence[Edit], images: Images, progress: Progress | None = None) -> Tensor:
     """Predict the classes of images without an edit, and with several edits of one layer, in one pass.
 
-    Everything is computed with a copy of the weights that the classifier has when this is made.
-
     Args:
-        classifier: the classifier.
-        edits: edits that change the weight of one layer, the same for all.
+        cut: the classifier, cut at the layer, with a copy of its weights.
+        edits: edits that change the weight of the layer.
+        images: the images, at least one.
+        progress: a class like `tqdm.tqdm`, for a bar.
+
+    Returns:
+        The predicted classes, `(1 + edits, N)`: without an edit first; -1 where logits hold NaN.
     """
-
-    def __init__(self, classifier: Classifier, edits: Sequence[Edit]) -> None:
-        [layer] = {layer for edit in edits for layer in edit.layers}
-        self.cut = Cut(classifier, layer, weights=Weights(classifier))
-        self.edits = list(edits)
-        for edit in edits:
-            edit.check_fits_copy(self.cut.weights, classifier.model)
-
-    @torch.no_grad()
-    @without_autocast()
-    def of(self, images: Images, progress: Progress | None = None) -> Tensor:
-        """Return the predicted classes, `(1 + edits, N)`: without an edit first; -1 where logits hold NaN."""
-        name = f"{self.cut.layer}.weight"
-        parts = []
-        for batch in in_batches(images, usual_batch_size(self.cut.classifier), "measuring the edit", progress):
-            state = self.cut.prefix(batch)
-            output = self.cut.output(state)
-            keys = self.cut.keys(state)
-            outputs = [output, *(output + edit.changes[name].added(self.cut, keys) for edit in self.edits)]
-            classes = [predicted_classes(self.cut.logits(state, one)).cpu() for one in outputs]
-            parts.append(torch.stack(classes))
-        return torch.cat(parts, dim=1) if parts else torch.zeros(1 + len(self.edits), 0, dtype=torch.long)
+    states = States({cut.layer: cut}, images, batch_size=usual_batch_size(cut.classifier), memory=StateMemory(0))
+    return states.predictions([None, *edits], progress, "measuring the edit")
 
 
 def rows_of(effects: Mapping[str, Effect], retained: Sequence[str]) -> dict[str, float]:

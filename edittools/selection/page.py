@@ -9,15 +9,17 @@ import pandas as pd
 import torch
 
 from edittools.classifiers import Classifier
+from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabelledImages
-from edittools.metrics import predict, state_of
+from edittools.metrics import state_of
 from edittools.reports import Card, Figure, Page, data_uri, package_versions, shade
 from edittools.reports.words import PAGE, check_words, verdict_words
 from edittools.selection.effects import Effect
 from edittools.selection.select import Selection
 from edittools.selection.splits import Splits
+from edittools.states import States
 from edittools.verdict import Check
 
 MOST_CARDS = 60
@@ -43,7 +45,7 @@ COLUMNS = (
 
 def make_page(
     title: str,
-    classifier: Classifier,
+    cut: Cut,
     selection: Selection,
     exemplars: Sequence[Exemplar],
     splits: Splits,
@@ -55,23 +57,25 @@ def make_page(
 
     Args:
         title: the heading of the page; by default, it names the network.
+        cut: the classifier, cut at the layer of the edit, with a copy of its weights.
     """
     words = verdict_words(checks, PAGE)
     edit = selection.edit
+    classifier = cut.classifier
     cards: list[Card] = []
     cards_note = "No labeled images with the mark were given."
     if splits.concept is not None:
         effect = effects["concept"]
-        cards = _cards(classifier, edit, splits.concept, effect, MOST_CARDS)
+        cards = _cards(cut, edit, splits.concept, effect, MOST_CARDS)
         cards_note = f"{len(cards)} of {len(effect)} images, none of which selected the edit."
-    costs, costs_note = _costs(classifier, edit, splits, effects)
+    costs, costs_note = _costs(cut, edit, splits, effects)
     return Page(
         title=title or f"An edit of {type(classifier.model).__name__}",
         subtitle=f"{classifier}: edit in {selection.candidate}.",
         word=words.word,
         sentences=words.sentences,
         checks=[(check.status, check_words(check, PAGE)) for check in checks],
-        exemplars=_exemplars(classifier, edit, exemplars),
+        exemplars=_exemplars(cut, edit, exemplars),
         maps=_maps(classifier, edit, exemplars[0], splits.concept),
         map_note="Bright is where the edit changes the output of the layer, relative to the largest change in x'.",
         cards=cards,
@@ -91,7 +95,7 @@ def make_page(
 
 
 def _cards(
-    classifier: Classifier, edit: Edit, data: LabelledImages, effect: Effect, most: int, broken_only: bool = False
+    cut: Cut, edit: Edit, data: LabelledImages, effect: Effect, most: int, broken_only: bool = False
 ) -> list[Card]:
     """Make cards of the images of a set whose predictions change, then of others: what is predicted before and after.
 
@@ -107,8 +111,9 @@ def _cards(
     if not indices:
         return []
     images = torch.stack([data.images[index] for index in indices])
-    before = predict(classifier, images).float().softmax(dim=1)
-    after = predict(edit.edited(classifier), images).float().softmax(dim=1)
+    states = States({cut.layer: cut}, images)
+    before = states.original.float().softmax(dim=1)
+    after = states.logits(edit).float().softmax(dim=1)
     cards = []
     for row, index in enumerate(indices):
         label = int(data.labels[index])
@@ -127,7 +132,7 @@ def _cards(
     return sorted(cards, key=lambda card: -card.change)
 
 
-def _costs(classifier: Classifier, edit: Edit, splits: Splits, effects: Mapping[str, Effect]) -> tuple[list[Card], str]:
+def _costs(cut: Cut, edit: Edit, splits: Splits, effects: Mapping[str, Effect]) -> tuple[list[Card], str]:
     """Show the images that the edit breaks, of those that it may cost."""
     cards = []
     counts = []
@@ -137,22 +142,21 @@ def _costs(classifier: Classifier, edit: Edit, splits: Splits, effects: Mapping[
         effect = effects[name]
         broken = effect.comparison.broken
         counts.append(f"{broken} of {len(effect):,} {name.replace('_', ' ')} images")
-        cards += _cards(classifier, edit, data, effect, MOST_COSTS, broken_only=True)
+        cards += _cards(cut, edit, data, effect, MOST_COSTS, broken_only=True)
     if not counts:
         return [], ""
     note = f"The edit breaks {', '.join(counts)}, none of which selected it."
     return cards, f"{note} Shown are at most {MOST_COSTS} of each." if cards else note
 
 
-def _exemplars(classifier: Classifier, edit: Edit, exemplars: Sequence[Exemplar]) -> list[Figure]:
+def _exemplars(cut: Cut, edit: Edit, exemplars: Sequence[Exemplar]) -> list[Figure]:
     """Show x, x' and the mask of the exemplars that the edit was made from, at most three of them."""
-    classes = classifier.classes
-    edited = edit.edited(classifier)
+    classes = cut.classifier.classes
     figures = []
     for exemplar in exemplars[:3]:
-        pair = torch.stack([exemplar.image, exemplar.changed])
-        original, changed = (classes[index] for index in predict(classifier, pair).argmax(dim=1).tolist())
-        after = classes[int(predict(edited, exemplar.changed[None]).argmax())]
+        pair = States({cut.layer: cut}, torch.stack([exemplar.image, exemplar.changed]))
+        original, changed = (classes[index] for index in pair.original.argmax(dim=1).tolist())
+        after = classes[int(pair.logits(edit)[1].argmax())]
         figures.append(Figure(data_uri(exemplar.image, 320), f"x: predicted as {original}"))
         caption = f"x': predicted as {changed}, with the edit as {after}"
         figures.append(Figure(data_uri(exemplar.changed, 320), caption))

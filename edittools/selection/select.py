@@ -11,6 +11,7 @@ select; in the best of these, edits are made from hosts as well, of several rank
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from edittools._inference import refuse_inference_mode, without_autocast
 from edittools._ledger import Weights
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier, check_classifier, remap_labels
-from edittools.cut import Cut, State, cut_all, states_at
+from edittools.cut import Cut, cut_all
 from edittools.edits import Edit, copied
 from edittools.exemplars import PLACES, Exemplar, Exemplars, all_exemplars, named_exemplars
 from edittools.images import Images, LabelledImages
@@ -34,6 +35,7 @@ from edittools.moments import NoEditError, SecondMoment, measure
 from edittools.selection.hosts import MOST_REFERENCE, Hosts, divergence, sample_of
 from edittools.selection.scores import Candidate, Scores
 from edittools.site import LayerReference, Site, site_at
+from edittools.states import StateMemory, States
 
 HOSTS, EXEMPLAR, LABELS = "hosts", "exemplar", "labels"
 
@@ -281,18 +283,18 @@ def _rank(
         few = [host for of_name in hosts.solve.values() for host in of_name[:of_each]]
     shown = [*members, *few]
     last_cut = list(sites.cuts.values())[-1]
-    changed = torch.stack([one.changed for one in shown])
     target = _original_log_probabilities(last_cut, torch.stack([one.image for one in shown]))
-    states = states_at(sites.cuts, changed)
+    changed = torch.stack([one.changed for one in shown])
+    states = States(sites.cuts, changed, batch_size=len(changed), memory=StateMemory(inf))
     is_ranked = False
     for name, group in named.items():
-        for layer, cut in sites.cuts.items():
+        for layer in sites.cuts:
             try:
                 [edit] = METHODS[EDIT].edits(sites.site(layer, group))
             except NoEditError:
                 scored.step()
                 continue
-            [predicted] = _log_probabilities(cut, states[layer], edit, (1.0,))
+            [predicted] = _log_probabilities(states, edit, (1.0,))
             divergences = divergence(target, predicted)
             at_few_hosts = float(divergences[len(members) :].mean()) if few else float("nan")
             yield Ranked(layer, name, edit, divergences[: len(members)], at_few_hosts)
@@ -461,47 +463,26 @@ class _SelectingStates:
     def __init__(self, cut: Cut, scored: "Scored") -> None:
         self.cut = cut
         self.scored = scored
-        self.marked = [cut.prefix(batch) for batch in scored.selecting.marked.split(BATCH)]
-        self.clean = [cut.prefix(batch) for batch in scored.selecting.clean.split(BATCH)]
+        memory = StateMemory(inf, output_limit=0)
+        cuts = {cut.layer: cut}
+        self.marked = States(cuts, scored.selecting.marked, batch_size=BATCH, memory=memory)
+        self.clean = States(cuts, scored.selecting.clean, batch_size=BATCH, memory=memory)
 
     def score(self, edit: Edit, params: Mapping[str, Any], strengths: Sequence[float] = STRENGTHS) -> None:
         """Score an edit with each strength."""
         selecting = self.scored.selecting
-        marked = self._predicted(self.marked, edit, strengths)
-        clean = self._predicted(self.clean, edit, strengths)
+        marked = _log_probabilities(self.marked, edit, strengths)
+        clean = _log_probabilities(self.clean, edit, strengths)
         for strength, with_mark, without_mark in zip(strengths, marked, clean, strict=True):
             candidate = Candidate(edit, {**params, "strength": strength}, strength)
             changed = divergence(selecting.original, without_mark)
             self.scored.add(candidate, selecting.loss(with_mark), changed, predicted_classes(with_mark))
             self.scored.step()
 
-    def _predicted(self, states: Sequence[State], edit: Edit, strengths: Sequence[float]) -> list[Tensor]:
-        """Compute the log-probabilities of all images at once, for each strength."""
-        if list(edit.changes) == [f"{self.cut.layer}.weight"]:
-            batches = [_log_probabilities(self.cut, state, edit, strengths) for state in states]
-        else:
-            batches = [_log_probabilities_with(self.cut, state, edit, strengths) for state in states]
-        return [torch.cat([batch[number] for batch in batches]) for number in range(len(strengths))]
 
-
-def _log_probabilities(cut: Cut, state: State, edit: Edit, strengths: Sequence[float]) -> list[Tensor]:
-    """Compute the log-probabilities with an edit of a cut's layer, scaled by several factors, from a state there."""
-    output = cut.output(state)
-    added = edit.changes[f"{cut.layer}.weight"].added(cut, cut.keys(state))
-    logits = [cut.logits(state, torch.add(output, added, alpha=strength)) for strength in strengths]
-    return [one.float().log_softmax(dim=1).cpu() for one in logits]
-
-
-def _log_probabilities_with(cut: Cut, state: State, edit: Edit, strengths: Sequence[float]) -> list[Tensor]:
-    """Compute the log-probabilities with an edit of other parameters, as of a network that was fine-tuned locally."""
-    predicted = []
-    for strength in strengths:
-        parameters = {}
-        for name, change in edit.changes.items():
-            parameter = cut.tensor(name)
-            parameters[name] = torch.add(parameter, change.delta().to(parameter), alpha=strength)
-        predicted.append(cut.logits(state, parameters=parameters).float().log_softmax(dim=1).cpu())
-    return predicted
+def _log_probabilities(states: States, edit: Edit, strengths: Sequence[float]) -> Tensor:
+    """Compute the log-probabilities `(S, N, classes)` with an edit, scaled by each of S factors."""
+    return states.scaled_logits(edit, strengths).float().log_softmax(dim=2)
 
 
 class Scored:

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from edittools._ledger import Weights
-from edittools.activations import CachedActivations
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit
@@ -19,6 +18,7 @@ from edittools.images import Images, LabelledImages
 from edittools.metrics import SIGNS
 from edittools.rewriting import rewrite_at
 from edittools.site import LayerReference, site_at
+from edittools.states import States
 from edittools.widgets.drawing import OVERLAY, STATE_COLORS, draw_pixels, in_lines, titles_and_states
 from edittools.widgets.editor import MaskEditor
 from edittools.widgets.pixels import StaticFigure, to_pixels
@@ -68,7 +68,7 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
         self._images = images
         self._cut = Cut(classifier, layer, image.shape[1:], Weights(classifier))
         self._reference = LayerReference(self._cut, reference)
-        self._activations = CachedActivations({layer: self._cut}, images)
+        self._states = States({layer: self._cut}, images)
         self.editor = MaskEditor(image, mask)
         self.editor.layout = {"width": EDITOR_WIDTH}
         self.picture = ipywidgets.Image(format="png", layout={"width": PICTURE_WIDTH})
@@ -77,7 +77,7 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
         self._follow()
 
     def __repr__(self) -> str:
-        corrected = self._activations.before & (self.after.argmax(dim=1) == self._activations.labels)
+        corrected = self._states.before & (self.after.argmax(dim=1) == self._states.labels)
         return f"MaskPanel({int(self.editor.mask.sum())} pixels, {int(corrected.sum())} of {len(corrected)} corrected)"
 
     def figure(self) -> Figure:
@@ -91,7 +91,7 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
         axes[1, 0].imshow(self.edit_map.numpy(), cmap="magma", vmin=0, vmax=2)
         axes[1, 0].set_title("edit map of x'", fontsize=9)
         titles, states = titles_and_states(
-            self._cut.classifier.classes, self._activations.labels, self._activations.original, self.after
+            self._cut.classifier.classes, self._states.labels, self._states.original, self.after
         )
         for axis, image, title, state in zip(axes[:, 1:].flat, self._images.images, titles, states, strict=False):
             _draw_image(axis, image, in_lines(f"{SIGNS[state]} {title}", letters=0), STATE_COLORS[state])
@@ -111,13 +111,13 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
         """Make the edit of the mask that the editor holds, and draw what it does."""
         mask = self.editor.mask
         self.edit: Edit | None = None
-        self.after = self._activations.original
+        self.after = self._states.original
         self._changed = self._image
         if mask.any():
             self._changed = self._change(self._image, mask)
             exemplar = Exemplar(self._image, self._changed, mask)
             [self.edit] = rewrite_at(site_at(self._cut, [exemplar], self._reference))
-            self.after = self._activations.logits(self.edit)
+            self.after = self._states.logits(self.edit)
         self.picture.value = png_of(self.figure())
 
 

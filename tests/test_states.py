@@ -1,7 +1,6 @@
-"""Cached activations: edits are evaluated from their layer on, with the weights that the images were cached with."""
+"""States: edits are evaluated from their layer on, with the weights that the states were made with."""
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -9,19 +8,18 @@ from conftest import make_exemplar
 from torch import nn
 
 from edittools._ledger import Weights
-from edittools.activations import (
-    CachedActivations,
-    CurrentTensors,
-    StateMemory,
-    cache_activations,
-)
 from edittools.classifiers import Classifier, fingerprint
-from edittools.cut import cut_all, states_at
+from edittools.cut import Cut, cut_all, states_at
 from edittools.edits import Change, Edit
 from edittools.images import LabelledImages
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite
 from edittools.site import prepare
+from edittools.states import (
+    StateMemory,
+    States,
+    states_of,
+)
 from edittools_course.rivals import finetune
 
 
@@ -46,7 +44,7 @@ def late(tiny):
 
 def _memory(keeps_states):
     """A memory for all states, or for none."""
-    return None if keeps_states else StateMemory(0, [])
+    return None if keeps_states else StateMemory(0)
 
 
 def _misclassified(classifier, data):
@@ -55,7 +53,7 @@ def _misclassified(classifier, data):
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_compare_does_not_depend_on_what_happens_to_the_model(tiny, data, edit, late, in_memory):
-    states = CachedActivations(cut_all(tiny, ["conv1", "conv2"]), data, memory=_memory(in_memory))
+    states = States(cut_all(tiny, ["conv1", "conv2"]), data, memory=_memory(in_memory))
     with edit.applied(tiny):
         expected = _misclassified(tiny, data)
     before = _misclassified(tiny, data)
@@ -75,14 +73,14 @@ def test_images_are_normalized_as_when_they_were_cached(tiny, data, edit):
     tiny.mean.add_(0.3)  # between the cut and the cache
     with edit.applied(tiny):
         expected = predict(tiny, data)
-    states = CachedActivations(cuts, data, memory=StateMemory(0, []))
+    states = States(cuts, data, memory=StateMemory(0))
     tiny.mean.add_(0.3)
     torch.testing.assert_close(states.logits(edit), expected)
 
 
 def test_compare_with_weights_copied_while_an_edit_was_applied(tiny, data, edit, late):
     with late.applied(tiny):
-        states = CachedActivations(cut_all(tiny, ["conv1"]), data)
+        states = States(cut_all(tiny, ["conv1"]), data)
         before = _misclassified(tiny, data)
         with edit.applied(tiny):
             expected = _misclassified(tiny, data)
@@ -91,7 +89,7 @@ def test_compare_with_weights_copied_while_an_edit_was_applied(tiny, data, edit,
 
 
 def test_compare_of_an_edit_of_other_weights(tiny, data, edit):
-    states = CachedActivations(cut_all(tiny, ["conv1"]), data)
+    states = States(cut_all(tiny, ["conv1"]), data)
     with edit.applied(tiny):
         on_top = rewrite(tiny, "conv1", make_exemplar(3), data.images, objective="least_squares")
     with pytest.raises(ValueError, match=on_top.fingerprint[:12]):
@@ -99,16 +97,14 @@ def test_compare_of_an_edit_of_other_weights(tiny, data, edit):
 
 
 def test_compare_with_labels_of_other_classes(tiny, data, late):
-    states = CachedActivations(
-        cut_all(tiny, ["conv1"]), replace(data, labels=4 - data.labels, classes=tiny.classes[::-1])
-    )
+    states = States(cut_all(tiny, ["conv1"]), replace(data, labels=4 - data.labels, classes=tiny.classes[::-1]))
     compared = states.compare(late)
     assert torch.equal(compared.after, _misclassified(late.edited(tiny), data)) and compared.broken > 0
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_logits_of_an_edit_at_several_strengths(tiny, data, edit, in_memory):
-    states = CachedActivations(cut_all(tiny, ["conv1"]), data, batch_size=7, memory=_memory(in_memory))
+    states = States(cut_all(tiny, ["conv1"]), data, batch_size=7, memory=_memory(in_memory))
     for scaled in (0.5 * edit, -2 * edit):
         with scaled.applied(tiny):
             expected = predict(tiny, data)
@@ -116,7 +112,7 @@ def test_logits_of_an_edit_at_several_strengths(tiny, data, edit, in_memory):
 
 
 def test_logits_of_an_edit_of_two_layers(tiny, data, edit, photos32):
-    states = CachedActivations(cut_all(tiny, ["conv1", "conv2"]), data)
+    states = States(cut_all(tiny, ["conv1", "conv2"]), data)
     both = edit + rewrite(tiny, "conv2", make_exemplar(7), photos32, objective="least_squares")
     with both.applied(tiny):
         expected = predict(tiny, data)
@@ -144,12 +140,12 @@ def test_logits_of_an_edit_that_also_changes_a_parallel_branch(photos32):
     exemplar = replace(make_exemplar(), label=1)
     [edit] = finetune(prepare(classifier, "right", exemplar), scope="global", rate=0.1, steps=3)
     assert {"left.0.weight", "left.2.weight", "right.weight"} <= {*edit.changes}
-    states = CachedActivations(cut_all(classifier, ["left.2", "right"]), data)
+    states = States(cut_all(classifier, ["left.2", "right"]), data)
     torch.testing.assert_close(states.logits(edit), predict(edit.edited(classifier), data))
 
 
 def test_logits_of_an_edit_after_those_of_another_in_the_same_layer(tiny, data, edit):
-    states = CachedActivations(cut_all(tiny, ["conv1"]), data)
+    states = States(cut_all(tiny, ["conv1"]), data)
     original = states.logits()
     states.logits(edit)
     torch.testing.assert_close(states.logits(edit + -edit), original)
@@ -158,7 +154,7 @@ def test_logits_of_an_edit_after_those_of_another_in_the_same_layer(tiny, data, 
 def test_cuts_keep_the_copy_that_they_were_made_with(tiny, data, edit):
     weights = Weights(tiny)
     with edit.applied(tiny):
-        states = CachedActivations(cut_all(tiny, ["conv1"], weights=weights), data)
+        states = States(cut_all(tiny, ["conv1"], weights=weights), data)
     torch.testing.assert_close(states.original, predict(tiny, data))
 
 
@@ -173,13 +169,13 @@ def _passes(monkeypatch):
         passes.append(sorted(cuts))
         return states_at(cuts, images)
 
-    monkeypatch.setattr("edittools.activations.states_at", recorded)
+    monkeypatch.setattr("edittools.states.states_at", recorded)
     return passes
 
 
 def test_states_at_all_kept_layers_are_computed_in_one_pass_and_once(tiny, data, edit, monkeypatch):
     passes = _passes(monkeypatch)
-    states = CachedActivations(cut_all(tiny, ["conv1", "conv2"]), data)
+    states = States(cut_all(tiny, ["conv1", "conv2"]), data)
     states.compare(edit)
     states.compare(0.5 * edit)
     assert passes == [["conv1", "conv2"]]
@@ -187,8 +183,9 @@ def test_states_at_all_kept_layers_are_computed_in_one_pass_and_once(tiny, data,
 
 def test_states_that_do_not_fit_are_computed_again(tiny, data, edit, monkeypatch):
     passes = _passes(monkeypatch)
-    memory = StateMemory(20_000, ["conv1"])  # of 40 states, each of 8 × 16 × 16 numbers, two fit
-    states = CachedActivations(cut_all(tiny, ["conv1"]), data, 1, memory=memory)
+    memory = StateMemory(20_000)  # of 40 states, each of 8 × 16 × 16 numbers, two fit
+    states = States(cut_all(tiny, ["conv1"]), data, batch_size=1, memory=memory)
+    states.run()
     assert memory.is_full and 0 < memory.used <= memory.limit
     passes.clear()
     with edit.applied(tiny):
@@ -199,25 +196,50 @@ def test_states_that_do_not_fit_are_computed_again(tiny, data, edit, monkeypatch
 
 def test_several_sets_share_a_memory_and_each_has_its_own_states(tiny, data, edit):
     sets = {"one": data.subset(range(20)), "other": data.subset(range(20, 40))}
-    cached = cache_activations(cut_all(tiny, ["conv1"]), sets)
+    cached = states_of(cut_all(tiny, ["conv1"]), sets)
     assert cached["one"].memory is cached["other"].memory
     with edit.applied(tiny):
         expected = predict(tiny, data)
     torch.testing.assert_close(torch.cat([cached[name].logits(edit) for name in sets]), expected)
 
 
-def test_tensors_of_a_subject_are_replaced_by_those_of_another():
+def test_outputs_of_another_layer_replace_those_that_are_kept(tiny, photos32, monkeypatch):
+    cuts = cut_all(tiny, ["conv1", "conv2"])
+    states = {layer: [cut.prefix(images) for images in photos32[:12].split(4)] for layer, cut in cuts.items()}
+    expected = {layer: [cuts[layer].output(state) for state in of_layer] for layer, of_layer in states.items()}
     computed = []
 
-    def value(subject, batch):
-        computed.append((subject, batch))
-        return torch.full((4,), float(batch))  # 16 bytes
+    def recorded(cut, state, compute=Cut.output):
+        computed.append(cut.layer)
+        return compute(cut, state)
 
-    memory = CurrentTensors(limit=40)
-    for _ in range(2):
-        for batch in range(3):
-            assert memory.get("a", batch, partial(value, "a", batch))[0] == batch
-    assert computed == [("a", 0), ("a", 1), ("a", 2), ("a", 2)]  # the third one does not fit
-    memory.get("b", 0, partial(value, "b", 0))
-    memory.get("a", 0, partial(value, "a", 0))
-    assert computed[4:] == [("b", 0), ("a", 0)]
+    monkeypatch.setattr(Cut, "output", recorded)
+    memory = StateMemory(0, output_limit=2.5 * expected["conv1"][0].nbytes)
+    for batch in [0, 1, 2, 0, 1, 2]:
+        output = memory.output("a set", cuts["conv1"], batch, states["conv1"][batch])
+        assert torch.equal(output, expected["conv1"][batch])
+    assert computed == 4 * ["conv1"]  # the third one does not fit
+    for layer in ["conv2", "conv1"]:
+        memory.output("a set", cuts[layer], 0, states[layer][0])
+    assert computed[4:] == ["conv2", "conv1"]
+
+
+def test_predictions_with_several_edits_take_one_pass(tiny, data, edit, late, monkeypatch):
+    passes = _passes(monkeypatch)
+    states = States(cut_all(tiny, ["conv1"]), data, memory=StateMemory(0))
+    found = states.predictions([None, edit, edit + late])
+    assert len(passes) == len(data.images.split(states._batch_size))
+    networks = [tiny, edit.edited(tiny), (edit + late).edited(tiny)]
+    assert torch.equal(found, torch.stack([predict(network, data).argmax(dim=1) for network in networks]))
+
+
+def test_scaled_logits_are_those_of_the_scaled_edit(tiny, data, edit, late):
+    states = States(cut_all(tiny, ["conv1"]), data)
+    for one in (edit, edit + late):
+        found = states.scaled_logits(one, (0.5, 1.5))
+        torch.testing.assert_close(found, torch.stack([states.logits(0.5 * one), states.logits(1.5 * one)]))
+
+
+def test_labels_of_images_without_labels(tiny, photos32):
+    with pytest.raises(ValueError, match="no labels"):
+        _ = States(cut_all(tiny, ["conv1"]), photos32).before
