@@ -80,8 +80,8 @@ class Exemplar:
         changed = paste_texture(image, mask, texture, keep_shading)
         return cls(image, changed, mask, label)
 
-    def hosts(self, images: Tensor, where: str = "anywhere", seed: int = 0) -> "list[Exemplar]":
-        """Paste the mark, the masked area of x', on ordinary images: each host is an exemplar whose x is the image.
+    def hosts(self, images: Tensor, where: str = "anywhere", seed: int = 0) -> "Pairs":
+        """Paste the mark, the masked area of x', on ordinary images: each host is a pair whose x is the image.
 
         Pixels are copied, unless one color, laid over x with an opacity for each pixel, explains x' (`overlay`): then
         it is laid over the images. Hosts serve for selection and for training. They show the same mark as the exemplar,
@@ -94,7 +94,7 @@ class Exemplar:
             seed: seed of the places.
 
         Returns:
-            N exemplars, without labels.
+            N pairs, without labels.
 
         Raises:
             ValueError: if the images are not valid or of another size, or if there is no such place.
@@ -116,18 +116,17 @@ class Exemplar:
         opacity = self.mask[box].to(images) if overlay is None else overlay[1][box].to(images)
         paint = self.changed[:, *box] if overlay is None else overlay[0][:, None, None]
         generator = torch.Generator().manual_seed(seed)
-        hosts = []
-        for image in images:
+        changed = images.clone()
+        masks = self.mask.new_zeros(len(images), height, width)
+        for number, image in enumerate(images):
             if where == "anywhere":
                 top = int(torch.randint(height - opacity.shape[0] + 1, (1,), generator=generator))
                 left = int(torch.randint(width - opacity.shape[1] + 1, (1,), generator=generator))
             place = (slice(top, top + opacity.shape[0]), slice(left, left + opacity.shape[1]))
-            changed = image.clone()
-            changed[:, *place] = torch.lerp(image[:, *place], paint.to(image).expand(3, *opacity.shape), opacity)
-            mask = torch.zeros_like(self.mask)
-            mask[place] = self.mask[box]
-            hosts.append(Exemplar(image, changed, mask))
-        return hosts
+            laid_over = torch.lerp(image[:, *place], paint.to(image).expand(3, *opacity.shape), opacity)
+            changed[number, :, *place] = laid_over
+            masks[number, *place] = self.mask[box]
+        return Pairs(images, changed, masks, len(images) * (None,))
 
     @cached_property
     def overlay(self) -> tuple[Tensor, Tensor] | None:
@@ -168,6 +167,50 @@ class Exemplar:
         [[share]] = resized(self.mask[None, None], size)
         mask = (share > 0.5).float()
         return replace(self, image=image, changed=changed, mask=mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """N pairs of an image x and its changed version x', as tensors.
+
+    Attributes:
+        images: the images x, `(N, 3, H, W)`.
+        changed: the changed images x', of the same shape.
+        masks: `(N, H, W)` of zeros and ones; 1 where x and x' differ.
+        labels: index of the class of each pair; None where it is not known.
+    """
+
+    images: Tensor
+    changed: Tensor
+    masks: Tensor
+    labels: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, exemplars: Sequence[Exemplar]) -> "Pairs":
+        """Stack exemplars of one size, at least one."""
+        return cls(
+            torch.stack([exemplar.image for exemplar in exemplars]),
+            torch.stack([exemplar.changed for exemplar in exemplars]),
+            torch.stack([exemplar.mask for exemplar in exemplars]),
+            tuple(exemplar.label for exemplar in exemplars),
+        )
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Pairs]") -> "Pairs":
+        """Join pairs of one size, at least one part."""
+        return cls(
+            torch.cat([part.images for part in parts]),
+            torch.cat([part.changed for part in parts]),
+            torch.cat([part.masks for part in parts]),
+            tuple(label for part in parts for label in part.labels),
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def first(self, count: int) -> "Pairs":
+        """Return the first pairs, at most `count`."""
+        return Pairs(self.images[:count], self.changed[:count], self.masks[:count], self.labels[:count])
 
 
 Exemplars = Exemplar | Sequence[Exemplar] | Mapping[str, Exemplar | Sequence[Exemplar]]

@@ -19,7 +19,7 @@ from edittools._ledger import Weights
 from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, State
 from edittools.edits import Change, Edit, Record
-from edittools.exemplars import Exemplar, check_exemplars
+from edittools.exemplars import Exemplar, Pairs, check_exemplars
 from edittools.images import Images, size_of
 from edittools.moments import Reference, SecondMoment, measure
 
@@ -71,19 +71,22 @@ class Site:
 
     Attributes:
         cut: the classifier, cut at the layer, with a copy of its weights.
-        exemplars: the B exemplars that go into one edit.
-        masks: their masks `(B, H, W)`.
+        pairs: the B pairs of x and x' that go into one edit.
         image: the states of the images x at the layer.
         changed: the states of the changed images x' at the layer.
         reference: statistics of the reference images at the layer.
     """
 
     cut: Cut
-    exemplars: tuple[Exemplar, ...]
-    masks: Tensor
+    pairs: Pairs
     image: State
     changed: State
     reference: LayerReference
+
+    @property
+    def masks(self) -> Tensor:
+        """The masks of the pairs, `(B, H, W)`."""
+        return self.pairs.masks
 
     @property
     def classifier(self) -> Classifier:
@@ -144,34 +147,33 @@ def prepare(
     refuse_inference_mode()
     check_classifier(classifier)
     listed = check_exemplars(exemplars, classifier)
+    pairs = Pairs.of(listed)
     cut = Cut(classifier, layer, listed[0].mask.shape, Weights(classifier))
     if isinstance(reference, SecondMoment):
         reference.check_fits(cut)
-        return site_at(cut, listed, LayerReference(cut, moment=reference))
+        return site_at(LayerReference(cut, moment=reference), pairs)
     if reference is not None:
         size_of(reference)  # refuses what is no set of images
-    return site_at(cut, listed, LayerReference(cut, reference))
+    return site_at(LayerReference(cut, reference), pairs)
 
 
-def site_at(cut: Cut, exemplars: Sequence[Exemplar], reference: LayerReference) -> Site:
-    """Run exemplars up to a layer.
+def site_at(reference: LayerReference, pairs: Pairs) -> Site:
+    """Run pairs of x and x' up to a layer.
 
     Args:
-        cut: the classifier, cut at the layer for images of the exemplars' size, with a copy of its weights.
-        exemplars: exemplars of one size.
-        reference: statistics of the reference images at the layer.
+        reference: statistics of the reference images at the layer, which is cut for images of the size of the pairs,
+            with a copy of the weights.
+        pairs: the pairs that go into one edit.
 
     Raises:
         ValueError: if a mask covers no key of the layer.
     """
-    masks = torch.stack([exemplar.mask for exemplar in exemplars])
-    covered_keys = cut.pool_mask(masks).reshape(len(masks), -1).sum(dim=1)
+    cut = reference.cut
+    covered_keys = cut.pool_mask(pairs.masks).reshape(len(pairs), -1).sum(dim=1)
     for number, covered in enumerate(covered_keys, start=1):
         if covered == 0:
             raise ValueError(
                 f"the mask of exemplar {number} covers no key of layer {cut.layer!r}, since the model crops that part "
                 "of the image; mark something inside of the crop"
             )
-    image = cut.prefix(torch.stack([exemplar.image for exemplar in exemplars]))
-    changed = cut.prefix(torch.stack([exemplar.changed for exemplar in exemplars]))
-    return Site(cut, tuple(exemplars), masks, image, changed, reference)
+    return Site(cut, pairs, cut.prefix(pairs.images), cut.prefix(pairs.changed), reference)

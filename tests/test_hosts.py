@@ -21,13 +21,13 @@ def marked_exemplar(mark, image=None):
 def test_hosts_in_place_keep_the_mask():
     exemplar = marked_exemplar(torch.rand(3, 12, 16))
     hosts = exemplar.hosts(torch.rand(5, 3, 12, 16), where="in place")
-    assert all(torch.equal(host.mask, exemplar.mask) for host in hosts)
+    assert torch.equal(hosts.masks, exemplar.mask.expand(5, 12, 16))
 
 
 def test_hosts_are_reproduced_by_their_seed():
     exemplar = marked_exemplar(torch.rand(3, 12, 16))
     images = torch.rand(30, 3, 12, 16)
-    places = [torch.stack([host.mask for host in exemplar.hosts(images, seed=seed)]) for seed in (4, 4, 5)]
+    places = [exemplar.hosts(images, seed=seed).masks for seed in (4, 4, 5)]
     assert torch.equal(places[0], places[1])
     assert not torch.equal(places[0], places[2])
 
@@ -39,10 +39,10 @@ def test_translucent_color_is_laid_over_hosts():
     found, opacity = exemplar.overlay
     torch.testing.assert_close(found, color, atol=0.01, rtol=0)
     torch.testing.assert_close(opacity, 0.4 * exemplar.mask, atol=0.01, rtol=0)
-    [host] = exemplar.hosts(torch.zeros(1, 3, 12, 16))
-    is_pasted = host.mask > 0
+    host = exemplar.hosts(torch.zeros(1, 3, 12, 16))
+    is_pasted = host.masks[0] > 0
     expected = 0.4 * color[:, None].expand(3, 12)
-    torch.testing.assert_close(host.changed[:, is_pasted], expected, atol=0.01, rtol=0)
+    torch.testing.assert_close(host.changed[0][:, is_pasted], expected, atol=0.01, rtol=0)
 
 
 def test_colorful_mark_is_no_overlay():
@@ -69,7 +69,8 @@ def test_parts_of_the_hosts_share_no_image(snow):
     classifier, exemplar, images = snow
     hosts = Hosts.of(classifier, {"car": [exemplar]}, images)
     parts = [
-        torch.stack([host.image for host in [*hosts.solve["car"], *hosts.solve_own["car"]]]),
+        hosts.solve["car"].images,
+        hosts.solve_own["car"].images,
         hosts.select.images,
         hosts.measure.images,
         hosts.reference,

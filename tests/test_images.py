@@ -206,11 +206,6 @@ def _marked(mask, seed=3):
     return Exemplar(image, torch.where(mask > 0, changed, image), mask)
 
 
-def _changed(hosts):
-    """Stack the images of hosts with the mark."""
-    return torch.stack([host.changed for host in hosts])
-
-
 L_SHAPED = torch.zeros(9, 12)
 L_SHAPED[3:7, 4] = 1
 L_SHAPED[6, 4:9] = 1
@@ -223,9 +218,9 @@ def test_hosts_have_the_masked_pixels_and_no_others(seed):
     images = torch.rand(30, 3, 9, 12, generator=torch.Generator().manual_seed(8))
     original = images.clone()
     hosts = exemplar.hosts(images, seed=seed)
-    pasted = _changed(hosts)
+    pasted = hosts.changed
     assert torch.equal(images, original) and pasted.shape == images.shape
-    assert torch.equal(torch.stack([host.image for host in hosts]), images)
+    assert torch.equal(hosts.images, images)
     moves = set()
     for image, before in zip(pasted, images, strict=True):
         is_changed = (image != before).any(dim=0)
@@ -240,7 +235,7 @@ def test_hosts_have_the_masked_pixels_and_no_others(seed):
 def test_hosts_show_the_mark_at_every_place():
     mask = torch.zeros(3, 4)
     mask[1, 2] = 1
-    masks = torch.stack([host.mask for host in _marked(mask).hosts(torch.zeros(400, 3, 3, 4))])
+    masks = _marked(mask).hosts(torch.zeros(400, 3, 3, 4)).masks
     assert masks.sum(dim=(1, 2)).tolist() == [1] * 400
     assert masks.any(dim=0).all()
 
@@ -250,9 +245,9 @@ def test_hosts_of_a_frame_leave_what_is_inside():
     frame[2:-2, 2:-2] = 0
     exemplar = _marked(frame)
     images = torch.rand(4, 3, 9, 12, generator=torch.Generator().manual_seed(8))
-    pasted = _changed(exemplar.hosts(images, seed=5))
+    pasted = exemplar.hosts(images, seed=5).changed
     assert torch.equal(pasted, torch.where(frame > 0, exemplar.changed, images))
 
 
 def test_hosts_of_no_image_are_none():
-    assert _marked(L_SHAPED).hosts(torch.zeros(0, 3, 9, 12)) == []
+    assert len(_marked(L_SHAPED).hosts(torch.zeros(0, 3, 9, 12))) == 0

@@ -15,12 +15,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from edittools._ledger import Weights
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit
-from edittools.exemplars import Exemplar, all_exemplars
+from edittools.exemplars import Exemplar, Pairs, all_exemplars
 from edittools.images import Images
 from edittools.methods import METHODS, RANDOM
 from edittools.metrics import Comparison, predict
@@ -130,16 +129,16 @@ class Assessment:
 
     @cached_property
     def cut(self) -> Cut:
-        """The classifier, cut at the layer of the selected edit, with a copy of its weights."""
+        """The classifier, cut at the layer of the selected edit, with the weights of the selection."""
         [layer] = self.selection.edit.layers
-        return Cut(self.classifier, layer, weights=Weights(self.classifier))
+        return Cut(self.classifier, layer, weights=self.selection.weights)
 
     @cached_property
     def draws(self) -> list[Edit]:
         """Edits along random directions, with default settings, in the selected layer, from the same exemplars."""
         exemplars = next(iter(self.exemplars.values()))
         hosts = self.selection.hosts
-        site = site_at(self.cut, exemplars, LayerReference(self.cut, None if hosts is None else hosts.reference))
+        site = site_at(LayerReference(self.cut, None if hosts is None else hosts.reference), Pairs.of(exemplars))
         return [METHODS[RANDOM].edits(site, seed=seed)[0] for seed in range(DRAWS)]
 
     @cached_property

@@ -9,6 +9,7 @@ import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch.nn.functional import kl_div
 
 from edittools._inference import logits_of, without_autocast
 from edittools._progress import Progress, bar_of
-from edittools.classifiers import Classifier, fingerprint, normalization_of
+from edittools.classifiers import Classifier
 from edittools.edits import Change, Edit, Record
 from edittools.exemplars import Exemplar, all_exemplars
 from edittools.metrics import predict
@@ -88,8 +89,8 @@ def finetune_without_labels(
     if hosts is None:
         raise ValueError("fine-tuning needs hosts, but the exemplar's own prediction selected; pass select_by='hosts'")
     started = time.process_time()
-    of_solve = [host.image for part in (hosts.solve, hosts.solve_own) for host in next(iter(part.values()))]
-    images = torch.cat([torch.stack(of_solve), hosts.reference]) if of_solve else hosts.reference
+    of_solve = [next(iter(part.values())).images for part in (hosts.solve, hosts.solve_own)]
+    images = torch.cat([*of_solve, hosts.reference])
     exemplars = all_exemplars(selection.exemplars)
     target = predict(classifier, images).log_softmax(dim=1)
     candidates: list[Candidate] = []
@@ -103,7 +104,10 @@ def finetune_without_labels(
                 bar.update()
                 if steps not in CHECKPOINTS:
                     continue
-                edit = training.edit()
+                record = Record(FINETUNING, nan, None, steps)
+                mark = selection.weights.fingerprint
+                normalization = selection.weights.normalization
+                edit = Edit(training.changes(), mark, record, normalization=normalization)
                 for weight in WEIGHTS:
                     network = training.interpolated(weight)
                     with_mark = predict(network, hosts.select.marked).log_softmax(dim=1)
@@ -162,10 +166,9 @@ class _Training:
             images = images.flip(3)
         exemplar = self.exemplars[self.steps % len(self.exemplars)]
         hosts = exemplar.hosts(images, self.where, 100_003 * self.seed + self.steps)
-        marked = torch.stack([host.changed for host in hosts])
         target = self.target[members].to(self.classifier.device)
         with torch.enable_grad():
-            both = self.classifier.normalize(torch.cat([marked, images]))
+            both = self.classifier.normalize(torch.cat([hosts.changed, images]))
             predicted = logits_of(self.network.model, both, len(self.classifier.classes)).float().log_softmax(dim=1)
             with_mark, without_mark = predicted.split(len(members))
             loss = kl_div(with_mark, target, reduction="batchmean", log_target=True)
@@ -182,11 +185,9 @@ class _Training:
             parameters[name].copy_(torch.lerp(self.original[name], value, weight))
         return self.mixed
 
-    def edit(self) -> Edit:
-        """Return the change of all weights until now."""
+    def changes(self) -> dict[str, Change]:
+        """Return the changes of all weights until now, by name."""
         changes = {}
         for name, value in self.network.model.named_parameters():
             changes[name] = Change((value.detach() - self.original[name]).cpu())
-        record = Record(FINETUNING, float("nan"), None, self.steps)
-        mark = fingerprint(self.classifier.model)
-        return Edit(changes, mark, record, normalization=normalization_of(self.classifier))
+        return changes

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edittools._checks import warn
 from edittools.classifiers import Classifier, check_size
-from edittools.exemplars import Exemplar, all_exemplars
+from edittools.exemplars import Exemplar, Pairs, all_exemplars
 from edittools.images import Images, LabelledImages, check_images, pixels_of
 from edittools.metrics import predict, predicted_classes
 from edittools.scenes import first_of_each, scenes_of, thumbnails_are_shared
@@ -47,29 +47,21 @@ class HostSet:
     """Hosts with what the network predicts for them without an edit.
 
     Attributes:
-        hosts: N exemplars, see `Exemplar.hosts`.
+        images: the images without the mark, `(N, 3, H, W)`.
+        marked: the images with the mark, `(N, 3, H, W)`.
         original: the log-probabilities of the images without the mark, `(N, classes)`.
         with_mark: the log-probabilities of the images with the mark, `(N, classes)`.
         is_own: which hosts are predicted as the class of their mark, `(N,)` booleans.
     """
 
-    hosts: Sequence[Exemplar]
+    images: Tensor
+    marked: Tensor
     original: Tensor
     with_mark: Tensor
     is_own: Tensor
 
     def __len__(self) -> int:
-        return len(self.hosts)
-
-    @property
-    def images(self) -> Tensor:
-        """The images without the mark, `(N, 3, H, W)`."""
-        return torch.stack([host.image for host in self.hosts])
-
-    @property
-    def marked(self) -> Tensor:
-        """The images with the mark, `(N, 3, H, W)`."""
-        return torch.stack([host.changed for host in self.hosts])
+        return len(self.images)
 
     @property
     def shows_mark(self) -> Tensor:
@@ -90,8 +82,8 @@ class Hosts:
         own_classes: the classes of the marks, what x' of the exemplars are predicted as: indices.
     """
 
-    solve: Mapping[str, list[Exemplar]]
-    solve_own: Mapping[str, list[Exemplar]]
+    solve: Mapping[str, Pairs]
+    solve_own: Mapping[str, Pairs]
     select: HostSet
     measure: HostSet
     reference: Tensor
@@ -158,9 +150,8 @@ class Hosts:
             members = torch.cat([part, own_part])
             assigned = _assigned(classes[members], own_classes)
             hosts = _paste(pixels[members], [marks[index][1] for index in assigned], where, 7 * seed + number)
-            marked = torch.stack([host.changed for host in hosts])
-            with_mark = predict(classifier, marked).log_softmax(dim=1)
-            sets.append(HostSet(hosts, predicted[members], with_mark, is_own[members]))
+            with_mark = predict(classifier, hosts.changed).log_softmax(dim=1)
+            sets.append(HostSet(hosts.images, hosts.changed, predicted[members], with_mark, is_own[members]))
         solve = {}
         solve_own = {}
         for name, group in exemplars.items():
@@ -232,12 +223,12 @@ def _in_turn(exemplars: Sequence[Exemplar], count: int) -> list[Exemplar]:
     return [exemplars[number % len(exemplars)] for number in range(count)]
 
 
-def _paste(images: Tensor, exemplars: Sequence[Exemplar], where: str, seed: int) -> list[Exemplar]:
+def _paste(images: Tensor, exemplars: Sequence[Exemplar], where: str, seed: int) -> Pairs:
     """Paste the mark of one exemplar on each image."""
-    hosts: list[Exemplar] = []
+    hosts = [Pairs(images[:0], images[:0], torch.zeros(0, *images.shape[2:]), ())]
     for number, (image, exemplar) in enumerate(zip(images, exemplars, strict=True)):
-        hosts += exemplar.hosts(image[None], where, 10_007 * seed + number)
-    return hosts
+        hosts.append(exemplar.hosts(image[None], where, 10_007 * seed + number))
+    return Pairs.joined(hosts)
 
 
 def divergence(target: Tensor, predicted: Tensor) -> Tensor:

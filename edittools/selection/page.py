@@ -8,7 +8,6 @@ from pathlib import PurePath
 import pandas as pd
 import torch
 
-from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
@@ -76,7 +75,7 @@ def make_page(
         sentences=words.sentences,
         checks=[(check.status, check_words(check, PAGE)) for check in checks],
         exemplars=_exemplars(cut, edit, exemplars),
-        maps=_maps(classifier, edit, exemplars[0], splits.concept),
+        maps=_maps(cut, edit, exemplars[0], splits.concept),
         map_note="Bright is where the edit changes the output of the layer, relative to the largest change in x'.",
         cards=cards,
         cards_note=cards_note,
@@ -166,7 +165,7 @@ def _exemplars(cut: Cut, edit: Edit, exemplars: Sequence[Exemplar]) -> list[Figu
     return figures
 
 
-def _maps(classifier: Classifier, edit: Edit, exemplar: Exemplar, concept: LabelledImages | None) -> list[Figure]:
+def _maps(cut: Cut, edit: Edit, exemplar: Exemplar, concept: LabelledImages | None) -> list[Figure]:
     """Lay the edit map over x' and some images with the concept."""
     images = [exemplar.changed]
     captions = ["x'"]
@@ -174,7 +173,7 @@ def _maps(classifier: Classifier, edit: Edit, exemplar: Exemplar, concept: Label
         for index in range(min(MOST_MAPS - 1, len(concept))):
             images.append(concept.images[index])
             captions.append(concept.classes[int(concept.labels[index])])
-    maps = edit.edit_map(classifier, torch.stack(images))
+    maps = edit.map_at(cut, torch.stack(images))
     largest = max(float(maps[0].max()), 1e-12)
     figures = []
     for image, strength, caption in zip(images, maps, captions, strict=True):

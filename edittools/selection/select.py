@@ -9,9 +9,11 @@ select; in the best of these, edits are made from hosts as well, of several rank
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from math import inf
+from functools import partial
+from math import inf, nan
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier, check_classifier, remap_labels
 from edittools.cut import Cut, cut_all
 from edittools.edits import Edit, copied
-from edittools.exemplars import PLACES, Exemplar, Exemplars, all_exemplars, named_exemplars
+from edittools.exemplars import PLACES, Exemplar, Exemplars, Pairs, all_exemplars, named_exemplars
 from edittools.images import Images, LabelledImages
 from edittools.layers import check_layers
 from edittools.methods import EDIT, METHODS, Method
@@ -34,7 +36,7 @@ from edittools.metrics import predict, predicted_classes
 from edittools.moments import NoEditError, SecondMoment, measure
 from edittools.selection.hosts import MOST_REFERENCE, Hosts, divergence, sample_of
 from edittools.selection.scores import Candidate, Scores
-from edittools.site import LayerReference, Site, site_at
+from edittools.site import LayerReference, site_at
 from edittools.states import StateMemory, States
 
 HOSTS, EXEMPLAR, LABELS = "hosts", "exemplar", "labels"
@@ -72,6 +74,7 @@ class Selection:
         hosts: the ordinary images, divided; None if the exemplar's own prediction selects.
         exemplars: the exemplars of each edit, by name.
         layers: how each layer was ranked, as dictionaries with `layer`, `exemplar`, `at the exemplar`, `at few hosts`.
+        weights: the weights of the classifier that the edit was selected with.
     """
 
     edit: Edit
@@ -80,6 +83,7 @@ class Selection:
     hosts: Hosts | None
     exemplars: Mapping[str, Sequence[Exemplar]]
     layers: Sequence[Mapping[str, Any]]
+    weights: Weights
 
     @property
     def selected_by(self) -> str:
@@ -192,54 +196,55 @@ def select(
     names = check_layers(classifier, layers)
     started = time.process_time()
     hosts = None if select_by == EXEMPLAR else Hosts.of(classifier, named, images, where, seed)
-    reference = sample_of(classifier, named, images, seed)[:MOST_REFERENCE] if hosts is None else hosts.reference
+    ordinary = sample_of(classifier, named, images, seed)[:MOST_REFERENCE] if hosts is None else hosts.reference
     if select_by == HOSTS and methods is None:
         hosts.warn_about_own_class(classifier)
-    selecting = Selecting.of(classifier, named, hosts, concept if select_by == LABELS else None)
-    cuts = cut_all(classifier, names, weights=Weights(classifier))
-    count = len(names) * len(named)
-    total = count
-    if hosts is not None:
-        total += min(count, FIRST_LAYERS) * len(STRENGTHS) + min(count, BEST_LAYERS) * 2 * len(RANKS) * len(STRENGTHS)
-    if methods is not None:
-        total = count * sum(len(method.settings) * len(method.strengths) for method in methods)
+    criterion = Criterion.of(classifier, named, hosts, concept if select_by == LABELS else None)
+    weights = Weights(classifier)
+    cuts = cut_all(classifier, names, weights=weights)
+    total = _steps(len(names) * len(named), hosts, methods)
     ranking: list[Ranked] = []
     with bar_of(progress, total=total, desc="selecting an edit", unit="step") as bar:
-        scored = Scored(selecting, bar)
-        sites = _Sites(cuts, reference, moments)
+        references = _references(cuts, ordinary, moments)
         if methods is not None:
-            _score_methods(sites, named, methods, scored)
+            scored = score(of_methods(references, named, methods), cuts, criterion, bar)
         else:
-            ranking.extend(_rank(sites, named, hosts, scored))
+            ranking = rank(references, named, hosts, bar)
             if hosts is None:
-                _score_by_exemplar(ranking, scored)
+                scored = _scored_at_exemplars(ranking)
             else:
-                _score_by_images(sites, ranking, hosts, scored)
-    scores = scored.table(time.process_time() - started)
-    best = scores.best()
-    return Selection(best.scaled, best, scores, hosts, named, [one.row for one in ranking])
+                first = _first_layers(ranking)
+                scored = score(of_exemplars(first), cuts, criterion, bar)
+                best = _best_layers(first, _table(scored, criterion))
+                scored += score(of_hosts(references, best, hosts), cuts, criterion, bar)
+    scores = _table(scored, criterion, time.process_time() - started)
+    selected = scores.best()
+    return Selection(selected.scaled, selected, scores, hosts, named, [one.row for one in ranking], weights)
+
+
+def _steps(count: int, hosts: Hosts | None, methods: Sequence[Method] | None) -> int:
+    """Count the steps of the progress bar for `count` pairs of a layer and the exemplars of one edit."""
+    if methods is not None:
+        return count * sum(len(method.settings) * len(method.strengths) for method in methods)
+    if hosts is None:
+        return count
+    return count + min(count, FIRST_LAYERS) * len(STRENGTHS) + min(count, BEST_LAYERS) * 2 * len(RANKS) * len(STRENGTHS)
 
 
 # --- the layers -------------------------------------------------------------------------------------------------------
 
 
-class _Sites:
-    """The sites of the layers of a selection, with the second moments of all layers, measured in one pass."""
-
-    def __init__(self, cuts: Mapping[str, Cut], reference: Tensor, moments: Mapping[str, SecondMoment] | None) -> None:
-        self.cuts = cuts
-        given = {layer: moment for layer, moment in (moments or {}).items() if layer in cuts}
-        for layer, moment in given.items():
-            moment.check_fits(cuts[layer])
-        missing = {layer: cut for layer, cut in cuts.items() if layer not in given}
-        measured = measure(missing, reference) if missing else {}
-        self._reference = {
-            layer: LayerReference(cut, reference, {**given, **measured}[layer]) for layer, cut in cuts.items()
-        }
-
-    def site(self, layer: str, exemplars: Sequence[Exemplar]) -> Site:
-        """Return the site of exemplars at a layer."""
-        return site_at(self.cuts[layer], exemplars, self._reference[layer])
+def _references(
+    cuts: Mapping[str, Cut], ordinary: Tensor, moments: Mapping[str, SecondMoment] | None
+) -> dict[str, LayerReference]:
+    """Collect what ordinary images say about each layer; second moments that are missing are measured in one pass."""
+    known = {layer: moment for layer, moment in (moments or {}).items() if layer in cuts}
+    for layer, moment in known.items():
+        moment.check_fits(cuts[layer])
+    missing = {layer: cut for layer, cut in cuts.items() if layer not in known}
+    if missing:
+        known |= measure(missing, ordinary)
+    return {layer: LayerReference(cut, ordinary, known[layer]) for layer, cut in cuts.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,36 +277,46 @@ class Ranked:
         return {"layer": self.layer, "exemplar": self.exemplar, **numbers}
 
 
-def _rank(
-    sites: _Sites, named: Mapping[str, Sequence[Exemplar]], hosts: Hosts | None, scored: "Scored"
-) -> Iterator[Ranked]:
-    """Make an edit with default settings in each layer, and measure what it does to x' and to a few hosts."""
-    members = all_exemplars(named)
-    few: list[Exemplar] = []
+def rank(
+    references: Mapping[str, LayerReference],
+    named: Mapping[str, Sequence[Exemplar]],
+    hosts: Hosts | None,
+    bar: Any,
+) -> list[Ranked]:
+    """Make an edit with default settings in each layer, and measure what it does to x' and to a few hosts.
+
+    Args:
+        references: what the ordinary images say about each layer.
+        named: the exemplars of each edit, by name.
+        hosts: the ordinary images, divided; None if the exemplars rank alone.
+        bar: a progress bar.
+
+    Raises:
+        ValueError: if no layer gives an edit.
+    """
+    exemplar_pairs = {name: Pairs.of(group) for name, group in named.items()}
+    count = sum(map(len, exemplar_pairs.values()))
+    few: list[Pairs] = []
     if hosts is not None:
         of_each = -(-FEW_HOSTS // len(named))
-        few = [host for of_name in hosts.solve.values() for host in of_name[:of_each]]
-    shown = [*members, *few]
-    last_cut = list(sites.cuts.values())[-1]
-    target = _original_log_probabilities(last_cut, torch.stack([one.image for one in shown]))
-    changed = torch.stack([one.changed for one in shown])
-    states = States(sites.cuts, changed, batch_size=len(changed), memory=StateMemory(inf))
-    is_ranked = False
-    for name, group in named.items():
-        for layer in sites.cuts:
-            try:
-                [edit] = METHODS[EDIT].edits(sites.site(layer, group))
-            except NoEditError:
-                scored.step()
-                continue
-            [predicted] = _log_probabilities(states, edit, (1.0,))
-            divergences = divergence(target, predicted)
-            at_few_hosts = float(divergences[len(members) :].mean()) if few else float("nan")
-            yield Ranked(layer, name, edit, divergences[: len(members)], at_few_hosts)
-            is_ranked = True
-            scored.step()
-    if not is_ranked:
-        raise ValueError(f"none of {len(sites.cuts)} layers gives an edit: mark a larger area")
+        few = [of_name.first(of_each) for of_name in hosts.solve.values()]
+    shown = Pairs.joined([*exemplar_pairs.values(), *few])
+    cuts = {layer: reference.cut for layer, reference in references.items()}
+    target = _original_log_probabilities(list(cuts.values())[-1], shown.images)
+    states = States(cuts, shown.changed, batch_size=len(shown), memory=StateMemory(inf))
+    ranking = []
+    for name, pairs in exemplar_pairs.items():
+        for layer, reference in references.items():
+            with suppress(NoEditError):
+                [edit] = METHODS[EDIT].edits(site_at(reference, pairs))
+                [predicted] = _log_probabilities(states, edit, (1.0,))
+                divergences = divergence(target, predicted)
+                at_few_hosts = float(divergences[count:].mean()) if few else float("nan")
+                ranking.append(Ranked(layer, name, edit, divergences[:count], at_few_hosts))
+            bar.update()
+    if not ranking:
+        raise ValueError(f"none of {len(cuts)} layers gives an edit: mark a larger area")
+    return ranking
 
 
 def _original_log_probabilities(cut: Cut, images: Tensor) -> Tensor:
@@ -319,99 +334,105 @@ def _first_layers(ranked: Sequence[Ranked]) -> list[Ranked]:
     return [one for one in ranked if one in first]
 
 
+def _best_layers(first: Sequence[Ranked], scores: Scores) -> list[Ranked]:
+    """Return the edits of the layers and exemplars that have the best scores, in the network's order."""
+    table = scores.table().drop_duplicates(["layer", "exemplar"])[:BEST_LAYERS]  # the best ones come first
+    best = set(zip(table.layer, table.exemplar, strict=True))
+    return [one for one in first if (one.layer, one.exemplar) in best]
+
+
+def _by_layer(ranked: Sequence[Ranked]) -> list[Ranked]:
+    """Sort edits by layer, so that one layer's states are in memory at a time."""
+    layers = list(dict.fromkeys(one.layer for one in ranked))
+    return sorted(ranked, key=lambda one: layers.index(one.layer))
+
+
 # --- the candidates ---------------------------------------------------------------------------------------------------
 
 
-def _score_by_exemplar(ranked: Sequence[Ranked], scored: "Scored") -> None:
-    """Score the edits with default settings by how x' of the exemplars come to be predicted."""
-    for one in ranked:
-        params = {"method": EDIT, "layer": one.layer, "exemplar": one.exemplar, "strength": 1.0}
-        scored.add(Candidate(one.edit, params), one.at_exemplars, torch.zeros(0))
+def of_exemplars(ranked: Sequence[Ranked]) -> Iterator[list[Candidate]]:
+    """Yield the edits with default settings, each with several strengths."""
+    for one in _by_layer(ranked):
+        params = {"method": EDIT, "layer": one.layer, "exemplar": one.exemplar, "solved with": "exemplar", "rank": 1}
+        yield _scaled(one.edit, params, STRENGTHS)
 
 
-def _score_by_images(sites: _Sites, ranked: Sequence[Ranked], hosts: Hosts, scored: "Scored") -> None:
-    """Score edits of the exemplars in the first layers, and edits that are made from hosts in the best of these."""
-    first = _first_layers(ranked)
-    for layer, of_layer in _by_layer(first):
-        states = _SelectingStates(sites.cuts[layer], scored)
-        for one in of_layer:
-            params = {"method": EDIT, "layer": layer, "exemplar": one.exemplar, "solved with": "exemplar", "rank": 1}
-            states.score(one.edit, params)
-    table = scored.table().table().drop_duplicates(["layer", "exemplar"])[:BEST_LAYERS]  # the best ones come first
-    best = list(zip(table.layer, table.exemplar, strict=True))
-    for layer, of_layer in _by_layer([one for one in first if (one.layer, one.exemplar) in best]):
-        states = _SelectingStates(sites.cuts[layer], scored)
-        for one in of_layer:
-            for solved_with, members in _solved_with(hosts, one.exemplar).items():
-                site = sites.site(layer, members)
-                for rank in RANKS:
-                    try:
-                        [edit] = METHODS[EDIT].edits(site, rank=rank)
-                    except NoEditError:
-                        continue
-                    params = {"method": EDIT, "layer": layer, "exemplar": one.exemplar}
-                    states.score(edit, {**params, "solved with": solved_with, "rank": rank})
+def of_hosts(
+    references: Mapping[str, LayerReference], ranked: Sequence[Ranked], hosts: Hosts
+) -> Iterator[list[Candidate]]:
+    """Yield edits that are made from hosts, of several ranks, each with several strengths.
+
+    Args:
+        references: what the ordinary images say about each layer.
+        ranked: the layers and the names of the exemplars whose marks the hosts show.
+        hosts: the ordinary images, divided.
+    """
+    for one in _by_layer(ranked):
+        for solved_with, pairs in _solved_with(hosts, one.exemplar).items():
+            site = site_at(references[one.layer], pairs)
+            for rank in RANKS:
+                with suppress(NoEditError):
+                    [edit] = METHODS[EDIT].edits(site, rank=rank)
+                    params = {"method": EDIT, "layer": one.layer, "exemplar": one.exemplar}
+                    yield _scaled(edit, {**params, "solved with": solved_with, "rank": rank}, STRENGTHS)
 
 
-def _score_methods(
-    sites: _Sites, named: Mapping[str, Sequence[Exemplar]], methods: Sequence[Method], scored: "Scored"
-) -> None:
-    """Score all settings and strengths of methods in each layer, with the exemplars of each edit."""
-    for layer, cut in sites.cuts.items():
-        states = _SelectingStates(cut, scored)
+def of_methods(
+    references: Mapping[str, LayerReference], named: Mapping[str, Sequence[Exemplar]], methods: Sequence[Method]
+) -> Iterator[list[Candidate]]:
+    """Yield the edits of all settings of methods in each layer, with the exemplars of each edit, and all strengths."""
+    for layer, reference in references.items():
         for name, group in named.items():
-            site = sites.site(layer, group)
+            site = site_at(reference, Pairs.of(group))
             for method in methods:
                 for setting in method.settings:
                     params = {"method": method.name, "layer": layer, "exemplar": name, **setting}
-                    try:
-                        edits = method.edits(site, **setting)
-                    except NoEditError:
-                        continue
-                    for edit in edits:
-                        states.score(edit, params, method.strengths)
+                    with suppress(NoEditError):
+                        for edit in method.edits(site, **setting):
+                            yield _scaled(edit, params, method.strengths)
 
 
-def _by_layer(ranked: Sequence[Ranked]) -> Iterator[tuple[str, list[Ranked]]]:
-    """Group edits by layer, so that one layer's states are in memory at a time."""
-    for layer in dict.fromkeys(one.layer for one in ranked):
-        yield layer, [one for one in ranked if one.layer == layer]
+def _scaled(edit: Edit, params: Mapping[str, Any], strengths: Sequence[float]) -> list[Candidate]:
+    """Make a candidate of an edit with each strength."""
+    return [Candidate(edit, {**params, "strength": strength}, strength) for strength in strengths]
 
 
-def _solved_with(hosts: Hosts, name: str) -> dict[str, list[Exemplar]]:
+def _solved_with(hosts: Hosts, name: str) -> dict[str, Pairs]:
     """List the hosts that an edit can be solved with: of other classes, and some of the mark's own class among them."""
     others = hosts.solve[name]
     own = hosts.solve_own[name]
-    mixed = {"hosts, some of the own class": [*others[: len(others) - len(own)], *own]} if own else {}
-    return {"hosts": others, **mixed}
+    if not len(own):
+        return {"hosts": others}
+    mixed = Pairs.joined([others.first(len(others) - len(own)), own])
+    return {"hosts": others, "hosts, some of the own class": mixed}
 
 
 # --- the scores -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class Selecting:
-    """The images that select, with what a candidate is scored by.
+class Criterion:
+    """What candidates are scored by: images that select, with the mark and without it.
 
     Attributes:
         marked: the images with the mark, `(N, 3, H, W)`.
-        clean: the images without it, `(M, 3, H, W)`.
-        target: the original log-probabilities of the images with the mark, `(N, classes)`; None where labels select.
-        labels: the labels of the images with the mark, `(N,)`; None without labels.
-        original: the original log-probabilities of the images without the mark, `(M, classes)`.
-        before: the losses of the images with the mark without an edit, `(N,)`.
-        is_own: which images with the mark are of its own class, `(N,)` booleans.
-        counts: which images without the mark count, `(M,)` booleans.
+        loss: computes the loss of these, `(N,)`, from their log-probabilities `(N, classes)`.
+        before: their losses without an edit, `(N,)`.
+        is_own: which of them are of the mark's own class, `(N,)` booleans.
+        clean: the images without the mark, `(M, 3, H, W)`.
+        original: their original log-probabilities, `(M, classes)`.
+        counts: which of them count, `(M,)` booleans.
+        by_labels: whether the loss is that of labels.
     """
 
     marked: Tensor
-    clean: Tensor
-    target: Tensor | None
-    labels: Tensor | None
-    original: Tensor
+    loss: Callable[[Tensor], Tensor]
     before: Tensor
     is_own: Tensor
+    clean: Tensor
+    original: Tensor
     counts: Tensor
+    by_labels: bool = False
 
     @classmethod
     def of(
@@ -420,7 +441,7 @@ class Selecting:
         named: Mapping[str, Sequence[Exemplar]],
         hosts: Hosts | None,
         concept: LabelledImages | None,
-    ) -> "Selecting":
+    ) -> "Criterion":
         """Collect the images that select: those of exemplars, hosts, or labeled images with the concept.
 
         Args:
@@ -430,95 +451,106 @@ class Selecting:
             concept: labeled images with the concept; they select if they are given.
         """
         if hosts is None:
-            members = all_exemplars(named)
-            marked = torch.stack([one.changed for one in members])
-            target = predict(classifier, torch.stack([one.image for one in members])).log_softmax(dim=1)
-            before = divergence(target, predict(classifier, marked).log_softmax(dim=1))
+            pairs = Pairs.of(all_exemplars(named))
+            target = predict(classifier, pairs.images).log_softmax(dim=1)
+            before = divergence(target, predict(classifier, pairs.changed).log_softmax(dim=1))
             nothing = torch.zeros(0, dtype=torch.bool)
-            is_own = torch.zeros(len(members), dtype=torch.bool)
-            return cls(marked, marked[:0], target, None, target[:0], before, is_own, nothing)
+            is_own = torch.zeros(len(pairs), dtype=torch.bool)
+            loss = partial(divergence, target)
+            return cls(pairs.changed, loss, before, is_own, pairs.images[:0], target[:0], nothing)
         select = hosts.select
         counts = ~select.shows_mark
         if concept is None:
-            before = divergence(select.original, select.with_mark)
-            target = select.original
-            return cls(select.marked, select.images, target, None, select.original, before, select.is_own, counts)
+            loss = partial(divergence, select.original)
+            before = loss(select.with_mark)
+            return cls(select.marked, loss, before, select.is_own, select.images, select.original, counts)
         data = remap_labels("concept", concept, classifier)
         pixels = data.images[:]
         before = cross_entropy(predict(classifier, pixels), data.labels, reduction="none")
         is_own = torch.isin(data.labels, torch.tensor(hosts.own_classes, dtype=torch.long))
-        return cls(pixels, select.images, None, data.labels, select.original, before, is_own, counts)
-
-    def loss(self, predicted: Tensor) -> Tensor:
-        """Compute the loss of the images with the mark, `(N,)`, from log-probabilities `(N, classes)`."""
-        if self.target is not None:
-            return divergence(self.target, predicted)
-        losses = cross_entropy(predicted, self.labels, reduction="none")
-        return torch.where(losses.isfinite(), losses, torch.inf)
+        loss = partial(_cross_entropy, data.labels)
+        return cls(pixels, loss, before, is_own, select.images, select.original, counts, by_labels=True)
 
 
-class _SelectingStates:
-    """The states of the images that select at one layer."""
+def _cross_entropy(labels: Tensor, predicted: Tensor) -> Tensor:
+    """Compute the cross-entropy of log-probabilities `(N, classes)`; infinite where they are not finite."""
+    losses = cross_entropy(predicted, labels, reduction="none")
+    return torch.where(losses.isfinite(), losses, torch.inf)
 
-    def __init__(self, cut: Cut, scored: "Scored") -> None:
-        self.cut = cut
-        self.scored = scored
-        memory = StateMemory(inf, output_limit=0)
-        cuts = {cut.layer: cut}
-        self.marked = States(cuts, scored.selecting.marked, batch_size=BATCH, memory=memory)
-        self.clean = States(cuts, scored.selecting.clean, batch_size=BATCH, memory=memory)
 
-    def score(self, edit: Edit, params: Mapping[str, Any], strengths: Sequence[float] = STRENGTHS) -> None:
-        """Score an edit with each strength."""
-        selecting = self.scored.selecting
-        marked = _log_probabilities(self.marked, edit, strengths)
-        clean = _log_probabilities(self.clean, edit, strengths)
-        for strength, with_mark, without_mark in zip(strengths, marked, clean, strict=True):
-            candidate = Candidate(edit, {**params, "strength": strength}, strength)
-            changed = divergence(selecting.original, without_mark)
-            self.scored.add(candidate, selecting.loss(with_mark), changed, predicted_classes(with_mark))
-            self.scored.step()
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a candidate does to the images that select.
+
+    Attributes:
+        candidate: the candidate.
+        marked: the losses of the images with the mark, `(N,)`.
+        clean: the divergences of the images without the mark from their original predictions, `(M,)`.
+        predicted: the predicted classes of the images with the mark, `(N,)`; None where they do not matter.
+    """
+
+    candidate: Candidate
+    marked: Tensor
+    clean: Tensor
+    predicted: Tensor | None = None
+
+
+def score(
+    candidates: Iterable[Sequence[Candidate]], cuts: Mapping[str, Cut], criterion: Criterion, bar: Any
+) -> list[Scored]:
+    """Score candidates on the images that select.
+
+    Args:
+        candidates: an edit with several strengths at a time. Those of one layer follow one another, since only the
+            states at one layer are kept.
+        cuts: the cut at each layer.
+        criterion: what they are scored by.
+        bar: a progress bar.
+    """
+    scored = []
+    layer = None
+    for of_edit in candidates:
+        if of_edit[0].params["layer"] != layer:
+            layer = of_edit[0].params["layer"]
+            memory = StateMemory(inf, output_limit=0)
+            marked_states = States({layer: cuts[layer]}, criterion.marked, batch_size=BATCH, memory=memory)
+            clean_states = States({layer: cuts[layer]}, criterion.clean, batch_size=BATCH, memory=memory)
+        edit = of_edit[0].edit
+        strengths = [candidate.strength for candidate in of_edit]
+        with_mark = _log_probabilities(marked_states, edit, strengths)
+        without_mark = _log_probabilities(clean_states, edit, strengths)
+        for number, candidate in enumerate(of_edit):
+            marked = criterion.loss(with_mark[number])
+            clean = divergence(criterion.original, without_mark[number])
+            predicted = predicted_classes(with_mark[number]) if criterion.by_labels else None
+            scored.append(Scored(candidate, marked, clean, predicted))
+            bar.update()
+    return scored
+
+
+def _scored_at_exemplars(ranked: Sequence[Ranked]) -> list[Scored]:
+    """Score the edits with default settings by how x' of the exemplars come to be predicted."""
+    scored = []
+    for one in ranked:
+        params = {"method": EDIT, "layer": one.layer, "exemplar": one.exemplar, "strength": 1.0}
+        scored.append(Scored(Candidate(one.edit, params), one.at_exemplars, torch.zeros(0)))
+    return scored
+
+
+def _table(scored: Sequence[Scored], criterion: Criterion, seconds: float = nan) -> Scores:
+    """Make the score table of candidates."""
+    return Scores(
+        [one.candidate for one in scored],
+        torch.stack([one.marked for one in scored]),
+        torch.stack([one.clean for one in scored]),
+        criterion.before,
+        criterion.is_own,
+        criterion.counts,
+        torch.stack([one.predicted for one in scored]) if criterion.by_labels else None,
+        seconds,
+    )
 
 
 def _log_probabilities(states: States, edit: Edit, strengths: Sequence[float]) -> Tensor:
     """Compute the log-probabilities `(S, N, classes)` with an edit, scaled by each of S factors."""
     return states.scaled_logits(edit, strengths).float().log_softmax(dim=2)
-
-
-class Scored:
-    """The candidates that were scored so far, and the bar that shows how far a selection is.
-
-    Attributes:
-        selecting: the images that select.
-    """
-
-    def __init__(self, selecting: Selecting, bar: Any) -> None:
-        self.selecting = selecting
-        self._rows: list[tuple[Candidate, Tensor, Tensor, Tensor | None]] = []
-        self._bar = bar
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def add(self, candidate: Candidate, marked: Tensor, clean: Tensor, predicted: Tensor | None = None) -> None:
-        """Add what a candidate does: the losses of images with and without the mark, and the classes of the former."""
-        self._rows.append((candidate, marked, clean, predicted))
-
-    def step(self) -> None:
-        """Update the bar."""
-        self._bar.update()
-
-    def table(self, seconds: float = float("nan")) -> Scores:
-        """Return the score table."""
-        selecting = self.selecting
-        candidates, marked, clean, predicted = zip(*self._rows, strict=True)
-        return Scores(
-            candidates,
-            torch.stack(marked),
-            torch.stack(clean),
-            selecting.before,
-            selecting.is_own,
-            selecting.counts,
-            torch.stack(predicted) if selecting.labels is not None else None,
-            seconds,
-        )

@@ -13,7 +13,7 @@ from edittools._ledger import Weights
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit
-from edittools.exemplars import Exemplar
+from edittools.exemplars import Exemplar, Pairs
 from edittools.images import Images, LabelledImages
 from edittools.metrics import SIGNS
 from edittools.rewriting import rewrite_at
@@ -116,7 +116,7 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
         if mask.any():
             self._changed = self._change(self._image, mask)
             exemplar = Exemplar(self._image, self._changed, mask)
-            [self.edit] = rewrite_at(site_at(self._cut, [exemplar], self._reference))
+            [self.edit] = rewrite_at(site_at(self._reference, Pairs.of([exemplar])))
             self.after = self._states.logits(self.edit)
         self.picture.value = png_of(self.figure())
 

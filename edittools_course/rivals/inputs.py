@@ -13,12 +13,12 @@ def class_labels(site: Site) -> Tensor:
     Raises:
         ValueError: if an exemplar has no label.
     """
-    for exemplar in site.exemplars:
-        if exemplar.label is None:
+    for label in site.pairs.labels:
+        if label is None:
             raise ValueError(
                 "an exemplar has no label, but fine-tuning needs the class of x'; pass Exemplar(…, label=…)"
             )
-    return torch.tensor([exemplar.label for exemplar in site.exemplars], device=site.cut.weight.device)
+    return torch.tensor(site.pairs.labels, device=site.cut.weight.device)
 
 
 def masked_keys(cut: Cut, state: State, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ import argparse
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -149,31 +148,10 @@ def of_selection(name: str, selection: Selection) -> Iterator[tuple[str, Entry]]
     yield f"{name}: scores", of_table(selection.scores.table())
 
 
-def bar_that_ends_at(share: float) -> type[tqdm]:
-    """Return a class of bars that shows nothing, and ends a selection at a share of its steps."""
-
-    class Bar(tqdm):
-        def __init__(self, *arguments: Any, desc: str = "", **options: Any) -> None:
-            super().__init__(*arguments, desc=desc, **options, disable=True)
-            self.most = share * self.total if desc == "selecting an edit" else inf
-            self.tried = 0
-
-        def update(self, n: float | None = 1) -> bool | None:
-            self.tried += 1
-            if self.tried >= self.most:
-                raise InterruptedError
-            return super().update(n)
-
-    return Bar
-
-
 def repairs(network: str) -> Iterator[tuple[str, Entry]]:
-    """Describe repairs over all layers of a network: with fine-tuning, and ended before their last steps."""
+    """Describe a repair over all layers of a network, with fine-tuning."""
     classifier, sets = sets_to_repair(network)
     yield from of_repair(f"{network} repair", repair(classifier, **sets, finetuning=True, progress=None))
-    for share in (0.75, 0.9):
-        fix = repair(classifier, **sets, progress=bar_that_ends_at(share))
-        yield from of_repair(f"{network} repair ended at {share:.0%}", fix)
 
 
 def sets_to_repair(network: str) -> tuple[et.Classifier, dict[str, Any]]:
