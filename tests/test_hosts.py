@@ -1,7 +1,10 @@
 """Hosts of an exemplar's mark, their division, and the selection of an edit by them."""
 
+import warnings
+
 import pytest
 import torch
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 import edittools as et
 from edittools.exemplars import Exemplar
@@ -130,3 +133,69 @@ def test_selection_by_the_exemplar_takes_the_layer_with_the_smallest_divergence(
             changed = et.predict(classifier, exemplar.changed[None]).log_softmax(dim=1)
         found[candidate.params["layer"]] = float(divergence(original, changed))
     assert selection.candidate.params["layer"] == min(found, key=found.__getitem__)
+
+
+class BrightestQuarter(torch.nn.Module):
+    """Predicts which quarter of a gray image is the brightest, and "tag" if any pixel is red."""
+
+    def forward(self, images):
+        quarters = adaptive_avg_pool2d(images[:, 1:2], 2).flatten(1)
+        redness = (images[:, 0] - images[:, 1]).flatten(1).amax(dim=1, keepdim=True)
+        return 10 * torch.cat([quarters, redness], dim=1)
+
+
+def of_quarters(count, seed):
+    """Make gray images of 16 × 16 pixels whose quarters differ in brightness."""
+    levels = torch.rand(count, 1, 2, 2, generator=torch.Generator().manual_seed(seed))
+    noise = 0.05 * torch.rand(count, 1, 16, 16, generator=torch.Generator().manual_seed(seed + 1))
+    return (0.1 + 0.7 * interpolate(levels, (16, 16)) + noise).expand(-1, 3, -1, -1).clone()
+
+
+def with_tags(images, every):
+    """Color four pixels of some images red."""
+    tagged = images.clone()
+    tagged[::every, 0, 2:4, 2:4] = 1
+    tagged[::every, 1:, 2:4, 2:4] = 0
+    return tagged
+
+
+MISTAKES = {
+    "none": None,
+    "swapped": "changes the predictions of only",
+    "mask elsewhere": "changes the predictions of only",
+    "noise": "predicted as a,",
+    "half show the mark": "predicted as tag",
+    "all show the mark": "predicted as tag",
+}
+"""What is wrong with the exemplar or the ordinary images, and what the warning says."""
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_warn_about_images_tells_each_mistake_once(mistake):
+    classes = ["a", "b", "c", "d", "tag"]
+    classifier = et.Classifier(BrightestQuarter(), classes, mean=(0, 0, 0), std=(1, 1, 1), size=16)
+    image = of_quarters(1, 1)[0]
+    changed = with_tags(image[None], every=1)[0]
+    mask = torch.zeros(16, 16)
+    mask[2:4, 2:4] = 1
+    exemplar = Exemplar(image, changed, mask)
+    images = with_tags(of_quarters(400, 10), every=6)
+    if mistake == "swapped":
+        exemplar = Exemplar(changed, image, mask)
+    elif mistake == "mask elsewhere":
+        exemplar = Exemplar(image, changed, mask.flip(0))
+    elif mistake == "noise":
+        images = 0.6 * torch.rand(400, 1, 16, 16, generator=torch.Generator().manual_seed(2)).repeat(1, 3, 1, 1)
+        images[:, :, :8, :8] += 0.3  # as noise is on most networks, of one class
+    elif mistake == "half show the mark":
+        images = with_tags(images, every=2)
+    elif mistake == "all show the mark":
+        images = torch.cat([with_tags(images[:300], every=1), images[300:]])
+    hosts = Hosts.of(classifier, {"tag": [exemplar]}, images)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        hosts.warn_about_images(classifier)
+    messages = [str(warning.message) for warning in caught]
+    expected = MISTAKES[mistake]
+    assert len(messages) == (expected is not None)
+    assert all(expected in message for message in messages)

@@ -38,6 +38,12 @@ ENOUGH_IMAGES = 200
 FEW_OWN = 8
 """With fewer hosts of the mark's own class that select, the cost on this class is selected for only roughly."""
 
+MOST_OF_ONE_CLASS = 0.25
+"""Ordinary images are doubted if more than this share of them is predicted as one class."""
+
+FEWEST_CHANGED = 0.3
+"""The mark is doubted if it changes the predictions of less than this share of the ordinary images of other classes."""
+
 UNCHANGED = 0.01
 """A pasted mark changes nothing if the divergence of the prediction is at most this much."""
 
@@ -80,6 +86,7 @@ class Hosts:
         measure: the hosts on which the selected edit is measured.
         reference: the images that define C.
         own_classes: the classes of the marks, what x' of the exemplars are predicted as: indices.
+        classes: what the ordinary images are predicted as, one of each scene, `(M,)` class indices.
     """
 
     solve: Mapping[str, Pairs]
@@ -88,16 +95,36 @@ class Hosts:
     measure: HostSet
     reference: Tensor
     own_classes: tuple[int, ...]
+    classes: Tensor
 
-    def warn_about_own_class(self, classifier: Classifier) -> None:
-        """Warn if so few hosts of the mark's own class select that the cost on it hardly counts.
+    def warn_about_images(self, classifier: Classifier) -> None:
+        """Warn about the first of what can be seen of the images and the mark without labels.
 
         Warns:
-            UserWarning: if there are fewer than `FEW_OWN`.
+            UserWarning: if too many images are predicted as one class (they show the mark already, or are not what the
+                classifier is used for), if the mark changes few predictions (x and x' are swapped, or the mask is
+                not on the mark), or if fewer than `FEW_OWN` of the images that select are of the mark's class.
         """
+        of_class = self.classes.bincount(minlength=len(classifier.classes)) / len(self.classes)
+        most = int(of_class.argmax())
+        if of_class[most] > max(MOST_OF_ONE_CLASS, 2 / len(classifier.classes)):
+            remedy = "which tells little about other classes; pass images such as the classifier is used for"
+            if most in self.own_classes:
+                remedy = "the class of the mark; leave out those that show the mark already, or pass more other images"
+            warn(f"{of_class[most]:.0%} of the ordinary images are predicted as {classifier.classes[most]}, {remedy}")
+            return
+        names = ", ".join(sorted(classifier.classes[index] for index in self.own_classes))
+        is_other = ~self.select.is_own
+        is_changed = predicted_classes(self.select.original) != predicted_classes(self.select.with_mark)
+        changed = int((is_changed & is_other).sum())
+        if changed < FEWEST_CHANGED * int(is_other.sum()):
+            warn(
+                f"the mark changes the predictions of only {changed} of {int(is_other.sum())} ordinary images of other "
+                "classes; check that x' is the misleading image, and that the mask covers the mark"
+            )
+            return
         count = int(self.select.is_own.sum())
         if count < FEW_OWN:
-            names = ", ".join(sorted(classifier.classes[index] for index in self.own_classes))
             warn(
                 f"only {count} of {len(self.select)} ordinary images that select are predicted as {names}, the class "
                 f"of the mark, so the cost on it hardly counts; pass about {7 * FEW_OWN // 3 + 1} such images"
@@ -157,7 +184,8 @@ class Hosts:
         for name, group in exemplars.items():
             solve[name] = _paste(pixels[parts[0]], _in_turn(group, len(parts[0])), where, 7 * seed + 2)
             solve_own[name] = _paste(pixels[own_parts[0]], _in_turn(group, len(own_parts[0])), where, 7 * seed + 3)
-        return cls(solve, solve_own, sets[0], sets[1], pixels[parts[3][:MOST_REFERENCE]], tuple(set(own_classes)))
+        reference = pixels[parts[3][:MOST_REFERENCE]]
+        return cls(solve, solve_own, sets[0], sets[1], reference, tuple(set(own_classes)), classes)
 
 
 def sample_of(

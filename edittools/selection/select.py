@@ -145,7 +145,8 @@ def select_edit(
             50 scenes, if a layer cannot be edited, or if no layer gives an edit.
 
     Warns:
-        UserWarning: if few images show the mark's class, or if no edit lowers the objective.
+        UserWarning: if the images or the mark are not what they should be (`Hosts.warn_about_images`), or if no edit
+            lowers the objective.
     """
     refuse_inference_mode()
     one_of(select_by, (HOSTS, EXEMPLAR), "select_by")
@@ -198,7 +199,7 @@ def select(
     hosts = None if select_by == EXEMPLAR else Hosts.of(classifier, named, images, where, seed)
     ordinary = sample_of(classifier, named, images, seed)[:MOST_REFERENCE] if hosts is None else hosts.reference
     if select_by == HOSTS and methods is None:
-        hosts.warn_about_own_class(classifier)
+        hosts.warn_about_images(classifier)
     criterion = Criterion.of(classifier, named, hosts, concept if select_by == LABELS else None)
     weights = Weights(classifier)
     cuts = cut_all(classifier, names, weights=weights)
