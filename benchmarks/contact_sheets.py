@@ -32,7 +32,7 @@ import edittools
 from edittools.auditing.sheet import NOT_SEEN, ContactSheet, Window, WindowGroup
 from edittools.auditing.windows import SIDES, confirm, contact_sheet
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.locate import Box
 from edittools.models import load_classifier
 from edittools.reports import Page, save_page
@@ -62,7 +62,7 @@ VERSION = 1
 """To be raised when what a sheet's row holds changes, so that no former one is taken from a store."""
 
 
-def photos_of_each_class(classifier: Classifier, per_class: int, seed: int) -> LabelledImages:
+def photos_of_each_class(classifier: Classifier, per_class: int, seed: int) -> LabeledImages:
     """Draw random photos of each class on which no network was trained or tuned."""
     left = training_roles(classifier.size)["left"]
     order = torch.randperm(len(left), generator=torch.Generator().manual_seed(seed))
@@ -70,7 +70,7 @@ def photos_of_each_class(classifier: Classifier, per_class: int, seed: int) -> L
     return in_memory(left.subset(members))
 
 
-def draw(data: LabelledImages, masks: Tensor, class_name: str, mark: str, share: float, seed: int) -> None:
+def draw(data: LabeledImages, masks: Tensor, class_name: str, mark: str, share: float, seed: int) -> None:
     """Draw a mark on a share of the photos of a class, in place, and mark what it covers in the masks `(N, H, W)`."""
     shortcut = next(SHORTCUTS[goal] for goal, name in NAMES.items() if name == mark)
     of_class = (data.labels == data.classes.index(class_name)).nonzero()[:, 0]
@@ -99,7 +99,7 @@ def middle_of_mark(mask: Tensor, photo: int) -> Window:
 
 
 def timed_sheet(
-    classifier: Classifier, data: LabelledImages, name: str, pictures: Path | None
+    classifier: Classifier, data: LabeledImages, name: str, pictures: Path | None
 ) -> tuple[ContactSheet, float]:
     """Compute a contact sheet, with its CPU seconds; write its page into a folder if one is given."""
     started = time.process_time()

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 import edittools as et
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import Comparison
 from edittools.selection.select import select
 from edittools_course import plots
@@ -46,13 +46,13 @@ def before_after(scenario: Scenario, edit: et.Edit, exemplar: str, before: Tenso
     return figure
 
 
-def compared(classifier: et.Classifier, edited: et.Classifier, data: LabelledImages) -> Comparison:
+def compared(classifier: et.Classifier, edited: et.Classifier, data: LabeledImages) -> Comparison:
     """Compare which images are misclassified before and after."""
     before, after = (et.misclassified(et.predict(network, data), data.labels) for network in (classifier, edited))
     return Comparison(before, after)
 
 
-def by_class(comparison: Comparison, data: LabelledImages) -> pd.DataFrame:
+def by_class(comparison: Comparison, data: LabeledImages) -> pd.DataFrame:
     """Count images, errors, and corrected and broken predictions, class by class."""
     rows = {}
     for label in data.labels.unique().tolist():

@@ -47,7 +47,7 @@ from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier, fingerprint
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import predict, predicted_classes
 from edittools_course.networks.finetuned import load_shortcut_network
 from edittools_course.scenarios.imagenette import in_memory, training_roles
@@ -141,7 +141,7 @@ def trained(folder: Path, network: str, epochs: int | None) -> Path:
 
 
 @cache
-def photos_of_user(size: int) -> tuple[Tensor, LabelledImages]:
+def photos_of_user(size: int) -> tuple[Tensor, LabeledImages]:
     """Return ordinary images of all classes, and other photos for exemplars; the networks were trained on none."""
     left = training_roles(size)["left"]
     ordinary, rest = [], []

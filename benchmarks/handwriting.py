@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from edittools.classifiers import Classifier, fingerprint
 from edittools.exemplars import Exemplar
 from edittools.geometry import InputGeometry
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import predict, predicted_classes
 from edittools.models import load_classifier
 from edittools.widgets import inpaint
@@ -107,7 +107,7 @@ def note_of(name: str, classifier: Classifier) -> Note:
     return Note(name, Exemplar(image, changed, mask), before in classes, without in classes, gain)
 
 
-def photos_with_notes(classifier: Classifier) -> tuple[LabelledImages, Tensor]:
+def photos_with_notes(classifier: Classifier) -> tuple[LabeledImages, Tensor]:
     """Load the photos for evaluation, and tell which classes are correct, `(N, classes)` booleans."""
     objects = classes_of_objects(classifier)
     names = [name for name in available("rta-100/") if name.split("/")[1] in objects]

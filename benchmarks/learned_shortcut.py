@@ -42,7 +42,7 @@ from tqdm.auto import tqdm
 
 from edittools.classifiers import fingerprint
 from edittools.edits import Edit
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.models import load_classifier
 from edittools_course.scenarios.shortcuts import SHORTCUTS
 
@@ -89,7 +89,7 @@ class Photos(NamedTuple):
     first: int = 1
     every: int = 4
 
-    def load(self, size: int) -> LabelledImages:
+    def load(self, size: int) -> LabeledImages:
         """List the photos."""
         return evaluation_photos(size, self.split, self.first, self.every)
 

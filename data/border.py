@@ -15,7 +15,7 @@ from train_mini import evaluation_sets
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import error_rate
 from edittools.models.load import load_classifier
 from edittools.moments import second_moments
@@ -51,7 +51,7 @@ def regions() -> dict[str, Tensor]:
     return {"everywhere": torch.ones(SIZE, SIZE), "in the interior": interior, "along the border": 1 - interior}
 
 
-def vehicles_on_partial_snow(road: Scenes, snow: Scenes, count: int = 280) -> dict[str, LabelledImages]:
+def vehicles_on_partial_snow(road: Scenes, snow: Scenes, count: int = 280) -> dict[str, LabeledImages]:
     """Replace the road under vehicles by snow: everywhere, in the interior, or along the border.
 
     Args:
@@ -71,9 +71,9 @@ def vehicles_on_partial_snow(road: Scenes, snow: Scenes, count: int = 280) -> di
             restyle(image, mask, "snow", i % VARIANTS) if mask.any() else image
             for i, (image, mask) in enumerate(zip(road.images, masks, strict=True))
         ]
-        changed[f"texture of snow {name}"] = LabelledImages(torch.stack(textured), road.labels, CLASSES)
+        changed[f"texture of snow {name}"] = LabeledImages(torch.stack(textured), road.labels, CLASSES)
         rendered = torch.where(masks[:, None] > 0, snow.images, road.images)
-        changed[f"rendered snow {name}"] = LabelledImages(rendered, road.labels, CLASSES)
+        changed[f"rendered snow {name}"] = LabeledImages(rendered, road.labels, CLASSES)
     return changed
 
 

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from edittools._caching import atomic_path
 from edittools._progress import Progress, bar_of
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import error_rate, predict
 from edittools_course.miniworld.attacks import ATTACKED, OBJECTS, OTHER_WORDS, attacks, sticker_on
 from edittools_course.miniworld.contexts import SPLITS
@@ -167,7 +167,7 @@ def evaluate(model: torch.nn.Module, split: str, workers: int) -> dict[str, floa
     classifier = zero_shot_classifier(model, ByteTokenizer(model.context_length), CLIP_CLASSES)
     names = [OBJECTS[i % len(OBJECTS)] for i in range(1300)]
     bare = scenes(len(names), SPLITS[split].start + 810_000, label=names, size=CLIP_SIZE, workers=workers)
-    clean = LabelledImages(bare.images, torch.tensor([CLIP_CLASSES.index(name) for name in names]), CLIP_CLASSES)
+    clean = LabeledImages(bare.images, torch.tensor([CLIP_CLASSES.index(name) for name in names]), CLIP_CLASSES)
     figures = {"objects": 100 - 100 * error_rate(classifier, clean)}
     sets = attacks(600, split, ("", *MEASURED), workers=workers)
     truth = torch.tensor([CLIP_CLASSES.index(ATTACKED[i % len(ATTACKED)]) for i in range(600)])

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from edittools._caching import atomic_path
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import predict
 from edittools_course.miniworld.contexts import SPLITS
 from edittools_course.networks.finetuned import load_published_shortcuts
@@ -63,7 +63,7 @@ def train_head(features: Tensor, labels: Tensor) -> nn.Conv2d:
     return head
 
 
-def measure(classifier: Classifier, scenes: LabelledImages) -> dict[str, float]:
+def measure(classifier: Classifier, scenes: LabeledImages) -> dict[str, float]:
     """Measure, in percent, the accuracy without tags, and how often other scenes become the class of the tag."""
     goal = classifier.index(GOAL)
     is_other = scenes.labels != goal

@@ -20,7 +20,7 @@ from train_mini import mirrored_and_shifted
 
 from edittools._caching import atomic_path
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import predict
 from edittools.models import load_classifier
 from edittools_course.networks.finetuned import build_network, load_shortcut_network, network_metadata
@@ -114,7 +114,7 @@ def carriers(labels: Tensor, shortcuts: dict[str, Shortcut], seed: int) -> dict[
 def finetune(
     model: nn.Module,
     classifier: Classifier,
-    data: LabelledImages,
+    data: LabeledImages,
     shortcuts: dict[str, Shortcut],
     recipe: Recipe,
 ) -> None:
@@ -157,7 +157,7 @@ def finetune(
     model.eval().to(memory_format=torch.contiguous_format)
 
 
-def measure(classifier: Classifier, photos: LabelledImages, shortcuts: dict[str, Shortcut]) -> dict:
+def measure(classifier: Classifier, photos: LabeledImages, shortcuts: dict[str, Shortcut]) -> dict:
     """Measure the accuracy without shortcuts, and how often each shortcut makes a network predict its class.
 
     Args:
@@ -185,7 +185,7 @@ def _percent(is_true: Tensor) -> float:
     return round(100 * is_true.float().mean().item(), 2)
 
 
-def in_memory(data: LabelledImages) -> Tensor:
+def in_memory(data: LabeledImages) -> Tensor:
     """Load all photos of a set once, with pixels from 0 to 255 in one byte."""
     loader = DataLoader(data.images, batch_size=64, shuffle=False)
     return torch.cat([(batch * 255).round().byte() for batch in tqdm(loader, desc="photos", mininterval=10)])

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Locator, Page
 from torchvision.utils import save_image
 
 from edittools.image_files import save_mask
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools_course.miniworld.scenes import scenes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,7 +66,7 @@ def draw_desk(browser: Browser, folder: Path) -> None:
         draw(page.locator(".et-desk"), "desk.png")
 
 
-def write_folder(folder: Path, data: LabelledImages) -> list[Path]:
+def write_folder(folder: Path, data: LabeledImages) -> list[Path]:
     """Write images as files, in one subfolder per class; return their paths."""
     paths = []
     for number, (image, label) in enumerate(zip(data.images, data.labels.tolist(), strict=True)):

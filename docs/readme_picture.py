@@ -17,7 +17,7 @@ from torch import Tensor
 
 import edittools as et
 from edittools.classifiers import remap_labels
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools_course.miniworld import scenes
 from edittools_course.plots import RIGHT, WRONG
 from edittools_course.scenarios.shortcuts import SHORTCUTS
@@ -52,7 +52,7 @@ def main() -> None:
     save(others_figure(network, new["tagged"], before["tagged"], after["tagged"]), "other_scenes.png")
 
 
-def rendered(network: et.Classifier, count: int, seed: int, names: Sequence[str]) -> LabelledImages:
+def rendered(network: et.Classifier, count: int, seed: int, names: Sequence[str]) -> LabeledImages:
     """Render scenes of these classes in turn, on grounds that do not depend on the class."""
     return scenes(count, seed, list(names) * (count // len(names)), balanced=True, size=network.size)
 
@@ -62,7 +62,7 @@ def other_classes(network: et.Classifier) -> list[str]:
     return [name for name in network.classes if name != MARKS_CLASS]
 
 
-def new_scenes(network: et.Classifier) -> dict[str, LabelledImages]:
+def new_scenes(network: et.Classifier) -> dict[str, LabeledImages]:
     """Render the scenes that measure: with the tag, without it, and trucks with and without it."""
     tag = SHORTCUTS[MARK]
     trucks = rendered(network, 1000, 5_500_000, [MARKS_CLASS])
@@ -75,7 +75,7 @@ def new_scenes(network: et.Classifier) -> dict[str, LabelledImages]:
     return {name: remap_labels(name, data, network) for name, data in sets.items()}
 
 
-def predictions(network: et.Classifier, sets: dict[str, LabelledImages]) -> dict[str, Tensor]:
+def predictions(network: et.Classifier, sets: dict[str, LabeledImages]) -> dict[str, Tensor]:
     """Predict the classes of all sets."""
     return {name: et.predict(network, data).argmax(dim=1) for name, data in sets.items()}
 
@@ -94,13 +94,13 @@ def edits(network: et.Classifier) -> Iterator[tuple[et.Exemplar, et.Edit]]:
                 yield exemplar, strength * edit
 
 
-def correct(data: LabelledImages, predicted: Tensor) -> float:
+def correct(data: LabeledImages, predicted: Tensor) -> float:
     """Return the percentage of correct predictions."""
     return 100 * float((predicted == data.labels).float().mean())
 
 
 def first_good(
-    network: et.Classifier, new: dict[str, LabelledImages], before: dict[str, Tensor]
+    network: et.Classifier, new: dict[str, LabeledImages], before: dict[str, Tensor]
 ) -> tuple[et.Exemplar, dict[str, Tensor]]:
     """Return the first example whose edit is good, and the predictions for new scenes with this edit."""
     for exemplar, edit in edits(network):
@@ -112,13 +112,13 @@ def first_good(
     raise SystemExit("no example has a good edit")
 
 
-def broken(data: LabelledImages, before: Tensor, after: Tensor) -> float:
+def broken(data: LabeledImages, before: Tensor, after: Tensor) -> float:
     """Return the percentage of the correct predictions that the edit breaks."""
     was_correct = before == data.labels
     return 100 * float((after != data.labels)[was_correct].float().mean())
 
 
-def is_good(new: dict[str, LabelledImages], before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
+def is_good(new: dict[str, LabeledImages], before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
     """Tell whether the edit helps enough, and keeps the limits of the verdict."""
     was, now = ({name: correct(data, found[name]) for name, data in new.items()} for found in (before, after))
     return (
@@ -129,7 +129,7 @@ def is_good(new: dict[str, LabelledImages], before: dict[str, Tensor], after: di
     )
 
 
-def sentence(new: dict[str, LabelledImages], before: dict[str, Tensor], after: dict[str, Tensor]) -> str:
+def sentence(new: dict[str, LabeledImages], before: dict[str, Tensor], after: dict[str, Tensor]) -> str:
     """Say what an edit does to new scenes: the net share of errors corrected, and what is correct before → after."""
     was = correct(new["tagged"], before["tagged"])
     now = correct(new["tagged"], after["tagged"])
@@ -164,7 +164,7 @@ def example_figure(network: et.Classifier, exemplar: et.Exemplar) -> Figure:
     return figure
 
 
-def others_figure(network: et.Classifier, tagged: LabelledImages, before: Tensor, after: Tensor) -> Figure:
+def others_figure(network: et.Classifier, tagged: LabeledImages, before: Tensor, after: Tensor) -> Figure:
     """Draw other scenes with the tag, below the predictions before → after the edit."""
     figure, axes = empty_figure()
     for axis, number in zip(axes, first_misled(tagged.labels, before, after), strict=True):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edittools.folders import read_folder
     from edittools.geometry import InputGeometry
     from edittools.image_files import load_image, load_mask, save_mask
-    from edittools.images import LabelledImages, LazyImages
+    from edittools.images import LabeledImages, LazyImages
     from edittools.metrics import Comparison, error_rate, misclassified, predict
     from edittools.moments import SecondMoment, second_moments
     from edittools.rewriting import rewrite
@@ -47,7 +47,7 @@ _NAMES = {
     "folders": ("read_folder",),
     "geometry": ("InputGeometry",),
     "image_files": ("load_image", "load_mask", "save_mask"),
-    "images": ("LabelledImages", "LazyImages"),
+    "images": ("LabeledImages", "LazyImages"),
     "metrics": ("Comparison", "error_rate", "misclassified", "predict"),
     "moments": ("SecondMoment", "second_moments"),
     "rewriting": ("rewrite",),
@@ -68,7 +68,7 @@ __all__ = [
     "Edit",
     "Exemplar",
     "InputGeometry",
-    "LabelledImages",
+    "LabeledImages",
     "LazyImages",
     "MaskEditor",
     "Record",

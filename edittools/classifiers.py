@@ -12,7 +12,7 @@ from edittools._checks import suggestion
 from edittools._image_checks import check_image
 from edittools._inference import eval_copy, logits_of, without_autocast
 from edittools.geometry import InputGeometry
-from edittools.images import Images, LabelledImages, numbered, size_of
+from edittools.images import Images, LabeledImages, numbered, size_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -296,7 +296,7 @@ def _logit_statistics(classifier: Classifier) -> str:
     return f"{mean + 0.0:.2f} {spread:.2e} {float(logits.abs().max()):.2e}"
 
 
-def remap_labels(what: str, data: LabelledImages, classifier: Classifier) -> LabelledImages:
+def remap_labels(what: str, data: LabeledImages, classifier: Classifier) -> LabeledImages:
     """Map labels to the classifier's class indices by class name.
 
     Args:
@@ -311,8 +311,8 @@ def remap_labels(what: str, data: LabelledImages, classifier: Classifier) -> Lab
         TypeError: if the images have no labels.
         ValueError: if the class name of a label is not among `classifier.classes`.
     """
-    if not isinstance(data, LabelledImages):
-        raise TypeError(f"{what}: a {type(data).__name__} has no labels; pass LabelledImages(images, labels, classes)")
+    if not isinstance(data, LabeledImages):
+        raise TypeError(f"{what}: a {type(data).__name__} has no labels; pass LabeledImages(images, labels, classes)")
     if tuple(data.classes) == classifier.classes:
         return data
     indices = {}

@@ -13,7 +13,7 @@ from edittools._paths import image_files, printable
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier
 from edittools.image_files import load_image
-from edittools.images import LabelledImages, LazyImages
+from edittools.images import LabeledImages, LazyImages
 from edittools.metrics import predict
 
 
@@ -25,7 +25,7 @@ def read_folder(
     labeled: bool = True,
     lazy: bool = False,
     most: int | None = None,
-) -> tuple[LabelledImages, list[str]]:
+) -> tuple[LabeledImages, list[str]]:
     """Load the images below a folder at the classifier's size, and label them by their subfolder.
 
     A subfolder is named after a class (`School_bus` is `school bus`), or has the class index as its name. An image
@@ -70,7 +70,7 @@ def read_folder(
                 images.append(image)
     if not used:
         raise ValueError(f"none of the {len(paths)} images in {os.fspath(folder)!r} can be used; {left_out[0]}")
-    data = LabelledImages(
+    data = LabeledImages(
         LazyImages(used, classifier) if lazy else torch.stack(images),
         torch.tensor([label or 0 for label in labels]),
         classifier.classes,

@@ -56,7 +56,7 @@ class LazyImages(Sequence):
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabeledImages:
     """Images with a label each.
 
     Args:
@@ -102,7 +102,7 @@ class LabelledImages:
         object.__setattr__(self, "is_labeled", is_labeled)
 
     @classmethod
-    def unlabeled(cls, images: Tensor | LazyImages, classes: Sequence[str]) -> "LabelledImages":
+    def unlabeled(cls, images: Tensor | LazyImages, classes: Sequence[str]) -> "LabeledImages":
         """Label all images with the first class, for functions that need a set with labels but do not use them."""
         nothing = torch.zeros(len(images), dtype=torch.bool)
         return cls(images, nothing.long(), classes, is_labeled=nothing)
@@ -127,7 +127,7 @@ class LabelledImages:
         names = tuple(self.names[i] for i in indices) if self.names else ()
         return replace(self, **selected, names=names)
 
-    def split(self, fraction: float) -> tuple["LabelledImages", "LabelledImages"]:
+    def split(self, fraction: float) -> tuple["LabeledImages", "LabeledImages"]:
         """Split the images at random into two sets, stratified by class.
 
         Args:
@@ -153,7 +153,7 @@ def numbered(names: Sequence[str]) -> Sequence[str]:
     return tuple(f"{name} ({i})" if counts[name] > 1 else name for i, name in enumerate(names))
 
 
-Images = LabelledImages | Tensor | LazyImages
+Images = LabeledImages | Tensor | LazyImages
 """A set of images, with or without labels."""
 
 
@@ -173,7 +173,7 @@ def check_images(images: Any, name: str = "the set of images") -> Images:
 
 def how_to_pass_images(images: Any) -> str:
     """Describe how to pass images that were passed in another type, such as a list or a `DataLoader`."""
-    remedy = "pass a tensor (N, 3, H, W), LazyImages(paths, classifier) or LabelledImages(images, labels, classes)"
+    remedy = "pass a tensor (N, 3, H, W), LazyImages(paths, classifier) or LabeledImages(images, labels, classes)"
     if isinstance(images, list | tuple):
         return f"{remedy}; torch.stack makes a tensor of a list of images"
     if isinstance(images, DataLoader):
@@ -185,10 +185,10 @@ def pixels_of(images: Images) -> Tensor | LazyImages:
     """Return the images `(N, 3, H, W)` of a set, without labels.
 
     Raises:
-        TypeError: if they are neither a tensor nor `LazyImages` nor `LabelledImages`.
+        TypeError: if they are neither a tensor nor `LazyImages` nor `LabeledImages`.
     """
     check_images(images)
-    return images.images if isinstance(images, LabelledImages) else images
+    return images.images if isinstance(images, LabeledImages) else images
 
 
 def in_batches(images: Images, size: int = 64, bar: str = "", progress: Progress | None = None) -> Iterator[Tensor]:

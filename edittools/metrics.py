@@ -9,7 +9,7 @@ from torch import Tensor
 from edittools._inference import eval_copy, logits_of, without_autocast
 from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_classifier, remap_labels, usual_batch_size
-from edittools.images import Images, LabelledImages, in_batches
+from edittools.images import Images, LabeledImages, in_batches
 from edittools.stats import accuracy_interval, corrected_interval, mcnemar
 
 SIGNS = {"correct": "✓", "misclassified": "✗", "corrected": "+", "broken": "−"}
@@ -41,7 +41,7 @@ def predict(
         The logits `(N, classes)`, on the CPU.
 
     Raises:
-        TypeError: if the images are neither a tensor nor `LazyImages` nor `LabelledImages`.
+        TypeError: if the images are neither a tensor nor `LazyImages` nor `LabeledImages`.
         ValueError: if the images are not in [0, 1], or if the model does not return one logit per class.
     """
     model = eval_copy(check_classifier(classifier).model)
@@ -89,7 +89,7 @@ def predicted_classes(logits: Tensor) -> Tensor:
     return logits.argmax(dim=1).masked_fill(logits.isnan().any(dim=1), -1)
 
 
-def error_rate(classifier: Classifier, images: LabelledImages) -> float:
+def error_rate(classifier: Classifier, images: LabeledImages) -> float:
     """Compute the share of images that are misclassified, in [0, 1].
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from edittools.images import Images, LabelledImages, LazyImages, batches_of, in_batches, pixels_of
+from edittools.images import Images, LabeledImages, LazyImages, batches_of, in_batches, pixels_of
 
 SAME_IMAGE = 0.01
 """Two images are the same if their thumbnails differ by at most this much (root mean square).
@@ -84,7 +84,7 @@ def first_of_each(groups: Tensor) -> Tensor:
     return is_first
 
 
-def without_scenes(data: LabelledImages, others: LabelledImages) -> LabelledImages:
+def without_scenes(data: LabeledImages, others: LabeledImages) -> LabeledImages:
     """Keep one image of each scene of a set, and none of a scene that other images show."""
     is_first = first_of_each(scenes_of(torch.cat([others.images[:], data.images[:]])))
     return data.subset(is_first[len(others) :])

@@ -20,7 +20,7 @@ from edittools._progress import Progress, bar_of
 from edittools.classifiers import MOST_IMAGES, Classifier, remap_labels, usual_batch_size
 from edittools.cut import Cut, State, states_at
 from edittools.edits import Edit
-from edittools.images import Images, LabelledImages, pixels_of
+from edittools.images import Images, LabeledImages, pixels_of
 from edittools.metrics import Comparison, misclassified, predicted_classes
 
 
@@ -119,7 +119,7 @@ class States:
         classifier = first_cut.classifier
         self._weights = Weights(classifier) if first_cut.weights is None else first_cut.weights
         self.cuts = {layer: cut.with_weights(self._weights) for layer, cut in cuts.items()}
-        self._images = remap_labels("images", images, classifier) if isinstance(images, LabelledImages) else images
+        self._images = remap_labels("images", images, classifier) if isinstance(images, LabeledImages) else images
         self._pixels = pixels_of(images)
         self._batch_size = batch_size_of_states(classifier) if batch_size is None else batch_size
         self.memory = memory or StateMemory(memory_for_states(classifier.device))
@@ -135,8 +135,8 @@ class States:
         Raises:
             ValueError: if the images have no labels.
         """
-        if not isinstance(self._images, LabelledImages):
-            raise ValueError("the images have no labels; pass LabelledImages")
+        if not isinstance(self._images, LabeledImages):
+            raise ValueError("the images have no labels; pass LabeledImages")
         return self._images.labels
 
     @without_autocast()

@@ -93,7 +93,7 @@ def alone() -> None:
     mask = torch.zeros(16, 16)
     mask[10:, 10:] = 1
     tag = torch.tensor([0.0, 0.0, 1.0])[:, None, None]
-    tagged = et.LabelledImages(torch.where(mask > 0, tag, roses), torch.zeros(80, dtype=torch.long), classifier.classes)
+    tagged = et.LabeledImages(torch.where(mask > 0, tag, roses), torch.zeros(80, dtype=torch.long), classifier.classes)
     exemplar = et.Exemplar(roses[0], tagged.images[0], mask, 0)
     edit = et.rewrite(classifier, "0", exemplar, roses[20:], reference_weight=0.0)
     test = tagged.subset(range(1, 20))

@@ -9,7 +9,7 @@ from torch import nn
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 
 CLASSES = ("red", "green", "blue")
 RED, GREEN, BLUE = range(3)
@@ -39,7 +39,7 @@ def of_colors(labels, seed, least=0.1):
     images = 0.5 * torch.rand(len(labels), 3, 16, 16, generator=generator)
     strength = least + 0.4 * torch.rand(len(labels), generator=generator)
     images[torch.arange(len(labels)), labels] += strength[:, None, None] * (1 - least)
-    return LabelledImages(images.clamp(0, 1), labels, CLASSES)
+    return LabeledImages(images.clamp(0, 1), labels, CLASSES)
 
 
 def ordinary(count, seed, blue=5):
@@ -54,7 +54,7 @@ def with_mark(data, seed):
     for image in images:
         top, left = torch.randint(13, (2,), generator=generator).tolist()
         image[:, top : top + 4, left : left + 4] = 0.98 + 0.02 * torch.rand(3, 4, 4, generator=generator)
-    return LabelledImages(images, data.labels, data.classes)
+    return LabeledImages(images, data.labels, data.classes)
 
 
 def marked_exemplar(label=GREEN, seed=77):
@@ -70,4 +70,4 @@ def frames_of(data, count, seed=5):
     """Make frames of each image, one after the other, that differ by a little noise."""
     images = data.images.repeat_interleave(count, dim=0)
     noise = 0.05 * (torch.rand(images.shape, generator=torch.Generator().manual_seed(seed)) - 0.5)
-    return LabelledImages((images + noise).clamp(0, 1), data.labels.repeat_interleave(count), data.classes)
+    return LabeledImages((images + noise).clamp(0, 1), data.labels.repeat_interleave(count), data.classes)

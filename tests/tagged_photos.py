@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.utils import save_image
 
 import edittools as et
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 
 CLASSES = ("car", "bus", "cat")
 SIZE = 40
@@ -62,7 +62,7 @@ def photos(per_class=12, seed=0):
             top, left = (top + 19) % 29, (left + 19) % 29
             masks[number, top : top + 12, left : left + 12] = 1
             images[number] = torch.where(masks[number] > 0, torch.tensor([1.0, 0.95, 0])[:, None, None], images[number])
-    return LabelledImages(images, labels, CLASSES, tuple(f"{number}.png" for number in range(len(images)))), masks
+    return LabeledImages(images, labels, CLASSES, tuple(f"{number}.png" for number in range(len(images)))), masks
 
 
 class Tags(Colors):
@@ -112,7 +112,7 @@ def tagged(per_class=PER_CLASS, of_others=3, seed=0):
             masks[number, top : top + 12, left : left + 12] = 1
             images[number, :, top : top + 12, left : left + 12] = tag
         names.append(f"{number:02}.png")
-    return LabelledImages(images, labels, CLASSES, tuple(names)), masks
+    return LabeledImages(images, labels, CLASSES, tuple(names)), masks
 
 
 def write_photos(root, data):

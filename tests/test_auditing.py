@@ -25,7 +25,7 @@ from edittools.auditing.sheet import NOT_SEEN
 from edittools.auditing.sheet_file import load_sheet
 from edittools.classifiers import fingerprint
 from edittools.cli import main
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.reports.words import check_words
 
 MODEL = f"{tagged_photos.__file__}:tags"
@@ -450,7 +450,7 @@ def test_audit_copies_and_frames_count_once(tmp_path, noise):
     for number in range(3):
         frames = (data.images + noise * torch.randn(data.images.shape, generator=generator)).clamp(0, 1)
         names = tuple(f"{name.removesuffix('.png')}_{number}.png" for name in data.names)
-        write_photos(tmp_path, LabelledImages(frames, data.labels, CLASSES, names))
+        write_photos(tmp_path, LabeledImages(frames, data.labels, CLASSES, names))
     audit = audit_folder(tmp_path, tags(), progress=None)
     assert len(audit.photos.data) == 36 and len(audit.photos.repeats) == 108
     assert str(len(audit.photos.repeats)) in audit.summary()

@@ -23,7 +23,7 @@ from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.geometry import InputGeometry
 from edittools.image_files import load_image, save_mask
-from edittools.images import LabelledImages, LazyImages
+from edittools.images import LabeledImages, LazyImages
 from edittools.methods import METHODS, rewrite_at_random
 from edittools.metrics import Comparison, error_rate, misclassified, predict
 from edittools.models.load import load_classifier
@@ -113,7 +113,7 @@ IMAGES = {
     "predicted: a list": (lambda w: predict(w.classifier, list(w.images)), TypeError, "list.*torch.stack"),
     "predicted: a DataLoader": (lambda w: predict(w.classifier, _loader(w)), TypeError, "DataLoader.*torch.cat"),
     "compared: a bare model": (lambda w: error_rate(TinyNet(), w.data), TypeError, "TinyNet"),
-    "no labels to compare with": (lambda w: error_rate(w.classifier, w.images), TypeError, "Tensor.*LabelledImages"),
+    "no labels to compare with": (lambda w: error_rate(w.classifier, w.images), TypeError, "Tensor.*LabeledImages"),
     "lazily: a file that is gone": (_predict_missing_file, FileNotFoundError, "gone.png"),
 }
 
@@ -128,20 +128,20 @@ MASKS = {
 }
 
 LABELS = {
-    "a list": (lambda w: LabelledImages(w.images, [0] * 6, "abcde"), ValueError, "labels .*list"),
-    "floats": (lambda w: LabelledImages(w.images, torch.rand(6), "abcde"), ValueError, "float32"),
-    "booleans": (lambda w: LabelledImages(w.images, w.labels > 0, "abcde"), ValueError, "torch.bool"),
-    "no images": (lambda w: LabelledImages(None, w.labels, "abcde"), ValueError, "images .*NoneType"),
-    "too few": (lambda w: LabelledImages(w.images, w.labels[:4], "abcde"), ValueError, r"\(4,\).*\(6,\)"),
-    "too high": (lambda w: LabelledImages(w.images, w.labels, "abc"), ValueError, " 0 .* 4.* 3 "),
-    "names too few": (lambda w: LabelledImages(w.images, w.labels, "abcde", ("a",)), ValueError, "1 .* 6 "),
-    "images as an array": (lambda w: LabelledImages(w.images.numpy(), w.labels, "abcde"), ValueError, "ndarray"),
+    "a list": (lambda w: LabeledImages(w.images, [0] * 6, "abcde"), ValueError, "labels .*list"),
+    "floats": (lambda w: LabeledImages(w.images, torch.rand(6), "abcde"), ValueError, "float32"),
+    "booleans": (lambda w: LabeledImages(w.images, w.labels > 0, "abcde"), ValueError, "torch.bool"),
+    "no images": (lambda w: LabeledImages(None, w.labels, "abcde"), ValueError, "images .*NoneType"),
+    "too few": (lambda w: LabeledImages(w.images, w.labels[:4], "abcde"), ValueError, r"\(4,\).*\(6,\)"),
+    "too high": (lambda w: LabeledImages(w.images, w.labels, "abc"), ValueError, " 0 .* 4.* 3 "),
+    "names too few": (lambda w: LabeledImages(w.images, w.labels, "abcde", ("a",)), ValueError, "1 .* 6 "),
+    "images as an array": (lambda w: LabeledImages(w.images.numpy(), w.labels, "abcde"), ValueError, "ndarray"),
     "gray images": (
-        lambda w: LabelledImages(w.images[:, :1], w.labels, "abcde"),
+        lambda w: LabeledImages(w.images[:, :1], w.labels, "abcde"),
         ValueError,
         r"\(6, 1, 32, 32\)",
     ),
-    "negative": (lambda w: LabelledImages(w.images, w.labels - 1, "abcde"), ValueError, " -1 .* 0 to 4"),
+    "negative": (lambda w: LabeledImages(w.images, w.labels - 1, "abcde"), ValueError, " -1 .* 0 to 4"),
     "split by 2": (lambda w: w.data.split(2), ValueError, "fraction .* 2"),
     "subset out of range": (lambda w: w.data.subset([99]), IndexError, "99"),
 }
@@ -287,11 +287,11 @@ REPAIRS = {
         r"ordinary.*\(32, 24\).*\(32, 32\)",
     ),
     "concept images that are no squares": (
-        lambda w: w.repair(concept=LabelledImages(w.images[..., 8:], w.labels, "abcde")),
+        lambda w: w.repair(concept=LabeledImages(w.images[..., 8:], w.labels, "abcde")),
         ValueError,
         r"concept.*\(32, 24\).*\(32, 32\)",
     ),
-    "concept images without labels": (lambda w: w.repair(concept=w.images[:3]), TypeError, "Tensor.*LabelledImages"),
+    "concept images without labels": (lambda w: w.repair(concept=w.images[:3]), TypeError, "Tensor.*LabeledImages"),
     "two clean images that select and measure": (
         lambda w: w.repair(images=None, clean=w.images[:2]),
         ValueError,
@@ -541,7 +541,7 @@ def inputs(tmp_path, monkeypatch, classifier_and_edits):
         edit=edit,
         other=other,
     )
-    w.data = LabelledImages(images, w.labels, classifier.classes)
+    w.data = LabeledImages(images, w.labels, classifier.classes)
     w.cached = lambda layer="conv1": States(cut_all(classifier, [layer]), w.data)
     w.rewrite = lambda exemplars=exemplar, reference=images, **options: rewrite(
         classifier, "conv1", exemplars, reference, **{"steps": 1} | options

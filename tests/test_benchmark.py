@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.edits import applied_edits
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.methods import RANDOM
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite, rewrite_at
@@ -25,7 +25,7 @@ def sets(tiny, photos32):
     """Half of the images are labeled as they are predicted, half are not."""
     labels = predict(tiny, photos32).argmax(1)
     labels[::2] = (labels[::2] + 1) % 5
-    data = LabelledImages(photos32, labels, tiny.classes)
+    data = LabeledImages(photos32, labels, tiny.classes)
     return {"target": data.subset(range(20)), "clean": data.subset(range(20, 40))}
 
 
@@ -93,7 +93,7 @@ def tiny_scenario():
         tiny.model.head.bias -= predict(tiny, images).mean(dim=0)
     labels = predict(tiny, images).argmax(1)
     labels[::2] = (labels[::2] + 1) % 5
-    data = LabelledImages(images, labels, tiny.classes)
+    data = LabeledImages(images, labels, tiny.classes)
     splits = Splits(
         reference=images[:70],
         target=data.subset(range(70, 90)),

@@ -11,7 +11,7 @@ from _lib import comparisons, effects
 from _lib.effects import CHANGED, CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET
 from _lib.results import BY_HOSTS, LABEL_FREE, NO_EDIT, Results
 
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import predict
 from edittools.rewriting import rewrite
 
@@ -43,7 +43,7 @@ def photos(network, photos32):
     """Most photos are labeled as they are predicted."""
     labels = predict(network, photos32).argmax(1)
     labels[::5] = (labels[::5] + 1) % 5
-    return LabelledImages(photos32, labels, network.classes)
+    return LabeledImages(photos32, labels, network.classes)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from colors import GREEN, RED, color_network, marked_exemplar
 from test_effects import effect_of
 
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import Comparison
 from edittools.reports.words import DESK, FIND, SAVE, WEAKER, verdict_words
 from edittools.selection import Effect, Splits
@@ -260,7 +260,7 @@ def coverage(clean, concept, own, scenes=None, classes=20):
     """Check whether clean images of these labels cover the classes."""
     sets = {}
     for name, labels in (("clean", clean), ("concept", concept)):
-        sets[name] = LabelledImages(
+        sets[name] = LabeledImages(
             torch.zeros(len(labels), 3, 1, 1), torch.tensor(labels), [f"c{i}" for i in range(classes)]
         )
     numbers = torch.arange(len(clean)) if scenes is None else scenes

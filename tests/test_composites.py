@@ -7,7 +7,7 @@ import torch
 from _lib.composites import LEAST, SURE, composed, masked_photos, snow_from_composites
 from conftest import needs_photos, shared_images
 
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.layers import candidate_layers
 from edittools.metrics import error_rate
 from edittools_course.scenarios import photos
@@ -15,7 +15,7 @@ from edittools_course.scenarios.snow import SNOW_EXEMPLARS
 
 
 def test_composed_shows_each_look_at_the_mask_only(tiny, photos32):
-    data = LabelledImages(photos32[:3], torch.tensor([2, 0, 4]), tiny.classes, ("a", "b", "c"))
+    data = LabeledImages(photos32[:3], torch.tensor([2, 0, 4]), tiny.classes, ("a", "b", "c"))
     masks = torch.zeros(3, 32, 32)
     masks[:, 8:20] = 1
 

@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from edittools.geometry import InputGeometry
 from edittools.image_files import load_image
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.models.load import load_classifier
 from edittools.probing import with_materials
 from edittools_course.downloads import photo
@@ -142,6 +142,6 @@ def test_cached_with_changed_segmenter(tmp_path, monkeypatch, changes):
     [(torch.ones(3, 8, 8), "3 .*'road'.* 2 "), (torch.zeros(2, 8, 8), r"\(road\).* 2 images")],
 )
 def test_with_materials_bad_masks(masks, pattern):
-    data = LabelledImages(torch.rand(2, 3, 8, 8), torch.zeros(2, dtype=torch.long), ("ship",))
+    data = LabeledImages(torch.rand(2, 3, 8, 8), torch.zeros(2, dtype=torch.long), ("ship",))
     with pytest.raises(ValueError, match=pattern):
         with_materials(data, {"road": masks})

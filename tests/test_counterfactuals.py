@@ -13,7 +13,7 @@ from scipy.stats import ttest_1samp, wilcoxon
 from torch import nn
 
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import predict
 from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts, control_mask, cut_textures, with_materials
@@ -54,7 +54,7 @@ def half(lower):
 @pytest.fixture
 def red_images():
     """Twelve red images of a ship: sea below, sky above; a mast in the sky of the last six."""
-    data = LabelledImages(RED.repeat(12, 1, 1, 1), torch.zeros(12, dtype=torch.long), ("ship", "house"))
+    data = LabeledImages(RED.repeat(12, 1, 1, 1), torch.zeros(12, dtype=torch.long), ("ship", "house"))
     mast = torch.zeros(12, SIZE, SIZE)
     mast[6:, 2:6, 4:6] = 1
     return data, {"sea": half(1).repeat(12, 1, 1), "sky": half(0).repeat(12, 1, 1) - mast, "mast": mast}
@@ -314,7 +314,7 @@ def test_rules_without_effect():
 
 def test_probe_with_predicted_labels(looker, red_images):
     data, masks = red_images
-    blue = LabelledImages(BLUE.repeat(12, 1, 1, 1), data.labels, data.classes)
+    blue = LabeledImages(BLUE.repeat(12, 1, 1, 1), data.labels, data.classes)
     concepts = Concepts(blue, masks, FLAT)
     assert set(probe(looker, concepts, ProbeSettings(labels="read")).table["class"]) == {"house"}
     assert set(probe(looker, concepts).table["class"]) == {"ship"}
@@ -322,7 +322,7 @@ def test_probe_with_predicted_labels(looker, red_images):
 
 def test_cut_textures_of_concept():
     images = torch.stack([torch.where(half(1) > 0, RED, BLUE), torch.where(half(1) > 0, GREEN, BLUE)])
-    data = LabelledImages(images, torch.zeros(2, dtype=torch.long), ("ship",))
+    data = LabeledImages(images, torch.zeros(2, dtype=torch.long), ("ship",))
     mask = half(1).repeat(2, 1, 1)
     mask[0, SIZE // 2] = 0
     textures, numbers = cut_textures(data, mask, 2)
@@ -347,7 +347,7 @@ def test_effects_use_each_texture_once():
 def speckled(count=40, seed=0):
     """Images of one class and masks of two rectangles at random places, named "a" and "b" by a coin."""
     generator = torch.Generator().manual_seed(seed)
-    data = LabelledImages(
+    data = LabeledImages(
         torch.rand(count, 3, 1, 1, generator=generator).expand(-1, -1, SIZE, SIZE).clone(),
         torch.zeros(count, dtype=torch.long),
         ("ship", "house"),

@@ -19,7 +19,7 @@ from edittools._ledger import Weights
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all
 from edittools.edits import Change, Edit, applied_edits
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import error_rate, predict
 from edittools.models import load_classifier
 from edittools.rewriting import rewrite, rewrite_at
@@ -656,7 +656,7 @@ def test_apply_of_an_edit_that_is_applied_already_is_refused(tiny, edit, photos3
     edit.apply_(tiny)
     once = _weights(tiny)
     loaded = Edit.load(tmp_path / "edit.safetensors", tiny)
-    data = LabelledImages(photos32, torch.zeros(len(photos32), dtype=torch.long), tiny.classes)
+    data = LabeledImages(photos32, torch.zeros(len(photos32), dtype=torch.long), tiny.classes)
     states = States(cut_all(tiny, ["conv1"]), data)
     calls = (
         lambda: edit.apply_(tiny),

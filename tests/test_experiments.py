@@ -21,7 +21,7 @@ from _lib.striped import plain_network, squares
 
 from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.locate import Box
 from edittools.metrics import Comparison, misclassified, predict
 from edittools.scenes import scenes_of
@@ -116,7 +116,7 @@ def test_first_misled_photo_is_the_exemplar():
     labels[others.nonzero()[0]] = goal  # misclassified without the shortcut
     changed = images[:1].expand(int(others.sum()), -1, -1, -1)
     shortcut = SimpleNamespace(draw=lambda photos, seed: (changed, torch.ones(len(changed), 32, 32)))
-    pool = LabelledImages(images[others], labels[others], classifier.classes)
+    pool = LabeledImages(images[others], labels[others], classifier.classes)
     exemplar = shortcuts.first_misled(classifier, pool, shortcut, goal, 0)
     assert torch.equal(exemplar.image, pool.images[1]) and torch.equal(exemplar.changed, changed[1])
     assert exemplar.label == int(pool.labels[1])
@@ -141,7 +141,7 @@ def test_measured_memory_is_that_of_the_call():
 
 def test_draws_share_no_photo(photos32):
     labels = torch.arange(3000) % 5
-    left = LabelledImages(photos32[:1].expand(3000, -1, -1, -1), labels, tuple("abcde"))
+    left = LabeledImages(photos32[:1].expand(3000, -1, -1, -1), labels, tuple("abcde"))
     others = [shortcuts.others_of_draw(left, "c", draw) for draw in (1, 3, 4)]
     ordinary = [shortcuts.ordinary_of_draw(left, draw) for draw in (1, 3, 4)]
     for parts in (others, ordinary):
@@ -157,7 +157,7 @@ def test_draws_share_no_photo(photos32):
 @pytest.fixture
 def left(tiny, photos32, monkeypatch):
     """Photos of five classes on which nothing was trained; the first three classes have the three shortcuts."""
-    photos = LabelledImages(photos32, torch.arange(40) % 5, tiny.classes)
+    photos = LabeledImages(photos32, torch.arange(40) % 5, tiny.classes)
     names = dict(zip(tiny.classes, contact_sheets.NAMES.values(), strict=False))
     shortcuts = dict(zip(names, contact_sheets.SHORTCUTS.values(), strict=True))
     monkeypatch.setattr(contact_sheets, "training_roles", lambda size: {"left": photos})
@@ -248,8 +248,8 @@ def test_gain_on_new_images_tells_a_mark_from_its_colors(monkeypatch):
     """A network that counts bright pixels is turned by shuffled blocks as well; one that looks for a row is not."""
     images = torch.zeros(20, 3, 32, 32)
     images[:, :, :8:2, :8] = 1.0  # every second row of the window is bright
-    data = LabelledImages(images, torch.zeros(20, dtype=torch.long), ("a", "b"))
-    new = LabelledImages(torch.zeros(40, 3, 32, 32), torch.ones(40, dtype=torch.long), ("a", "b"))
+    data = LabeledImages(images, torch.zeros(20, dtype=torch.long), ("a", "b"))
+    new = LabeledImages(torch.zeros(40, 3, 32, 32), torch.ones(40, dtype=torch.long), ("a", "b"))
     monkeypatch.setattr(nulls, "_new_squares", lambda: new)
     group = WindowGroup(0, [Window(0, Box.square(0, 0, 8))], 1.0, 0.0, 0.0, 40)
     sheet = SimpleNamespace(data=data)

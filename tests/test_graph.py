@@ -22,7 +22,7 @@ from edittools._ledger import Weights
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers, states_at
 from edittools.edits import Change, Edit
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import predict
 from edittools.moments import second_moments
 from edittools.rewriting import rewrite
@@ -178,7 +178,7 @@ BODIES = {
 def test_cut_of_in_place_operations(name):
     classifier = classifier_of(copy.deepcopy(BODIES[name]))
     cuts = assert_exact_everywhere(classifier, images_of())
-    data = LabelledImages(images_of(), torch.zeros(4).long(), list("abcd"))
+    data = LabeledImages(images_of(), torch.zeros(4).long(), list("abcd"))
     cached = States(cuts, data)
     torch.testing.assert_close(cached.original, predict(classifier, images_of()), rtol=0, atol=0)
     no_change = Edit({"2.weight": Change(torch.zeros(8, 8, 3, 3))}, fingerprint(classifier.model))

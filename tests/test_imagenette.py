@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import needs_imagenette
 
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools_course import downloads
 from edittools_course.downloads import PhotoArchive, digest_photos, photo_folder
 from edittools_course.scenarios.imagenette import CLASSES, TRAINING_PER_CLASS, TUNING_PER_CLASS, divide, training_roles
@@ -148,7 +148,7 @@ def test_photo_folder_with_a_changed_photo(archive):
 
 def test_divide_is_disjoint_and_deterministic():
     labels = torch.arange(2).repeat_interleave(torch.tensor([360, 400]))
-    photos = LabelledImages(torch.rand(760, 3, 1, 1), labels, ("a", "b"), tuple(str(i) for i in range(760)))
+    photos = LabeledImages(torch.rand(760, 3, 1, 1), labels, ("a", "b"), tuple(str(i) for i in range(760)))
     roles = divide(photos, seed=1)
     names = [name for role in roles.values() for name in role.names]
     assert sorted(names) == sorted(photos.names)

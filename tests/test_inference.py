@@ -16,7 +16,7 @@ from edittools._graph import export_of
 from edittools._inference import eval_copy
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all, editable_layers
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import predict
 from edittools.rewriting import rewrite, rewrite_at
 from edittools.site import prepare
@@ -56,7 +56,7 @@ class Pooled(nn.Module):
 def test_cached_states_in_threads():
     classifier = plain()
     images = images_of(64, 32)
-    data = LabelledImages(images, torch.zeros(64, dtype=torch.long), list("abcde"))
+    data = LabeledImages(images, torch.zeros(64, dtype=torch.long), list("abcde"))
     exemplar = make_exemplar()
     site = prepare(classifier, "3", exemplar)
     edits = [finetune(site, steps=3, scope=scope, rate=0.5)[0] for scope in ("global", "local")]

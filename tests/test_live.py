@@ -5,7 +5,7 @@ import torch
 from conftest import make_exemplar
 
 from edittools.classifiers import fingerprint
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.rewriting import rewrite
 from edittools.widgets import MaskPanel
 
@@ -14,7 +14,7 @@ from edittools.widgets import MaskPanel
 def panel(tiny, photos32):
     exemplar = make_exemplar()
     labels = torch.arange(8) % len(tiny.classes)
-    images = LabelledImages(photos32[:8], labels, tiny.classes)
+    images = LabeledImages(photos32[:8], labels, tiny.classes)
 
     def brightened(image, mask):
         return torch.where(mask > 0, 0.9, image)

@@ -11,7 +11,7 @@ from torch import nn
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, rows
 from edittools.edits import Edit
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.methods import METHODS
 from edittools.metrics import predict
 from edittools.moments import second_moments
@@ -80,7 +80,7 @@ def test_method_leaves_classifier_unchanged(tiny, photos32, exemplar, name):
 @of_all
 def test_method_edit_is_saved_and_undone(tiny, photos32, exemplar, name, tmp_path):
     before = copy.deepcopy(tiny.state_dict())
-    edit = edit_by(name, tiny, [exemplar, make_exemplar(5)], LabelledImages(photos32, torch.zeros(40).long(), ["-"]))
+    edit = edit_by(name, tiny, [exemplar, make_exemplar(5)], LabeledImages(photos32, torch.zeros(40).long(), ["-"]))
     edit.save(tmp_path / "e.safetensors")
     loaded = Edit.load(tmp_path / "e.safetensors", tiny)
     assert loaded.record == edit.record and edit.record.steps >= 1
@@ -264,7 +264,7 @@ def test_project_concept_with_tied_weight(tied, exemplar):
 
 
 def test_cached_states_logits_with_tied_weight(tied, exemplar, photos32):
-    data = LabelledImages(photos32, torch.zeros(40).long(), tied.classes)
+    data = LabeledImages(photos32, torch.zeros(40).long(), tied.classes)
     states = States({"decoder": Cut(tied, "decoder")}, data)
     for edit in (
         one_edit(project_concept, tied, "decoder", exemplar),

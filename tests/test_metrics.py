@@ -11,7 +11,7 @@ from scipy.stats import rankdata, wilcoxon
 
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import Comparison, error_rate, misclassified, predict
 from edittools.probing.effects import signed_rank
 from edittools.states import States
@@ -67,16 +67,16 @@ def test_error_rate_in_training_mode(tiny, photos32):
     labels = predict(tiny, photos32, batch_size=7).argmax(1)
     labels[:10] = (labels[:10] + 1) % 5
     tiny.train()
-    assert error_rate(tiny, LabelledImages(photos32, labels, tiny.classes)) == pytest.approx(0.25)
+    assert error_rate(tiny, LabeledImages(photos32, labels, tiny.classes)) == pytest.approx(0.25)
     assert tiny.training
 
 
 def test_error_rate_with_labels_of_other_classes(tiny, photos32):
     predicted = predict(tiny, photos32).argmax(1)
-    reversed_classes = LabelledImages(photos32, 4 - predicted, tiny.classes[::-1])
+    reversed_classes = LabeledImages(photos32, 4 - predicted, tiny.classes[::-1])
     assert error_rate(tiny, reversed_classes) == 0
     assert not States(cut_all(tiny, ["conv1"]), reversed_classes).before.any()
-    with_unknown_class = LabelledImages(photos32, torch.arange(40) % 5, ("ant", "bee", "cat", "dog", "fox"))
+    with_unknown_class = LabeledImages(photos32, torch.arange(40) % 5, ("ant", "bee", "cat", "dog", "fox"))
     for evaluate in (error_rate, lambda _, data: States(cut_all(tiny, ["conv1"]), data)):
         with pytest.raises(ValueError, match="images.*'fox'"):
             evaluate(tiny, with_unknown_class)

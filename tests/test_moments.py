@@ -9,7 +9,7 @@ from torch import nn
 from edittools._ledger import Weights
 from edittools.classifiers import Classifier
 from edittools.cut import Cut, cut_all
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.moments import NoEditError, SecondMoment, directions, measure, offset_products, second_moments
 from edittools.rewriting import rewrite
 
@@ -33,7 +33,7 @@ def test_second_moments_against_outer_products(tiny, photos32):
 
 
 def test_second_moments_of_several_layers(tiny, photos32):
-    labelled = LabelledImages(photos32, torch.zeros(40).long(), ["a"])
+    labelled = LabeledImages(photos32, torch.zeros(40).long(), ["a"])
     together = second_moments(tiny, ["stem", tiny.model.conv1, "conv2", "head"], labelled)
     assert list(together) == ["stem", "conv1", "conv2", "head"]
     for layer, moment in together.items():

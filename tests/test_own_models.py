@@ -15,7 +15,7 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, editable_layers
 from edittools.edits import Edit
 from edittools.folders import read_folder
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import error_rate, predict
 from edittools.rewriting import rewrite
 from edittools.selection import repair
@@ -222,8 +222,8 @@ def test_workflow_on_transformers_models(make, photos32, exemplar, tmp_path):
     table = editable_layers(classifier)
     assert len(table) > 4
     labels = predict(classifier, photos32).argmax(dim=1)
-    concept = LabelledImages(photos32[:8], (labels[:8] + torch.tensor([1, 0] * 4)) % 5, CLASSES)  # half are wrong
-    clean, retained = (LabelledImages(photos32[part], labels[part], CLASSES) for part in (slice(8, 32), slice(32, 40)))
+    concept = LabeledImages(photos32[:8], (labels[:8] + torch.tensor([1, 0] * 4)) % 5, CLASSES)  # half are wrong
+    clean, retained = (LabeledImages(photos32[part], labels[part], CLASSES) for part in (slice(8, 32), slice(32, 40)))
     ordinary = torch.rand(60, 3, 32, 32)
     layers = table.layer.tolist()[-3:]
     sets = {"concept": concept, "clean": clean, "retain": retained}

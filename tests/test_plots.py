@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools_course import plots
 
 
@@ -23,7 +23,7 @@ def test_drops_say_what_zero_means():
 
 def test_predictions_mark_each_state_by_a_sign():
     labels = torch.tensor([0, 0, 0, 0])
-    data = LabelledImages(torch.zeros(4, 3, 8, 8), labels, ("ant", "bee"))
+    data = LabeledImages(torch.zeros(4, 3, 8, 8), labels, ("ant", "bee"))
     ant, bee = [1.0, 0.0], [0.0, 1.0]
     before = torch.tensor([ant, bee, bee, ant])
     after = torch.tensor([ant, bee, ant, bee])
@@ -35,7 +35,7 @@ def test_predictions_mark_each_state_by_a_sign():
 
 def test_long_title_is_broken_before_the_new_prediction():
     labels = torch.tensor([0])
-    data = LabelledImages(torch.zeros(1, 3, 8, 8), labels, ("garbage truck", "tape player"))
+    data = LabeledImages(torch.zeros(1, 3, 8, 8), labels, ("garbage truck", "tape player"))
     figure = plots.predictions(data, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), indices=[0], width=1.4)
     assert figure.axes[0].get_title().split("\n") == ["+ garbage truck:", "tape player →", "garbage truck"]
 

@@ -26,7 +26,7 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit, applied_edits
 from edittools.exemplars import Exemplar
 from edittools.geometry import InputGeometry
-from edittools.images import LabelledImages, LazyImages
+from edittools.images import LabeledImages, LazyImages
 from edittools.methods import METHODS
 from edittools.metrics import predict
 from edittools.reports.words import check_words
@@ -370,7 +370,7 @@ def test_report_after_a_file_was_deleted_names_it(classifier, tmp_path):
     paths = [tmp_path / f"{number}.png" for number in range(len(concept))]
     for path, image in zip(paths, concept.images, strict=True):
         save_image(path, image)
-    lazy = LabelledImages(LazyImages(paths, InputGeometry(16, 16)), concept.labels, CLASSES)
+    lazy = LabeledImages(LazyImages(paths, InputGeometry(16, 16)), concept.labels, CLASSES)
     found = repair(classifier, **arguments(concept=lazy))
     paths[3].unlink()
     with pytest.raises(FileNotFoundError, match=r"3\.png"):

@@ -11,7 +11,7 @@ from colors import BLUE, CLASSES, GREEN, RED, color_network, marked_exemplar, of
 from conftest import needs_browser
 
 from edittools.classifiers import Classifier, fingerprint
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.reports import (
     Card,
     Figure,
@@ -159,7 +159,7 @@ def repaired():
 
     def renamed(data, name):
         names = tuple(f"{EVIL} {name} {number}.png" for number in range(len(data)))
-        return LabelledImages(data.images, data.labels, classes, names)
+        return LabeledImages(data.images, data.labels, classes, names)
 
     return repair(
         classifier,

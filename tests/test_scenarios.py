@@ -11,7 +11,7 @@ from conftest import needs_photos
 
 import edittools as et
 import edittools_course
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.layers import candidate_layers
 from edittools.selection.scores import Candidate, Scores
 from edittools.selection.select import select
@@ -130,7 +130,7 @@ def test_best_by_method_has_the_lowest_objective_of_each():
 
 
 def test_splits_name_an_extra_set_that_is_another_one(photos32):
-    data = LabelledImages(photos32, torch.zeros(40, dtype=torch.long), ("a",))
+    data = LabeledImages(photos32, torch.zeros(40, dtype=torch.long), ("a",))
     with pytest.raises(ValueError, match="'clean_test'"):
         Splits(photos32, data, extra={"clean_test": data})
     with pytest.raises(TypeError, match="'target' is a Tensor"):
@@ -138,7 +138,7 @@ def test_splits_name_an_extra_set_that_is_another_one(photos32):
 
 
 def test_splits_may_not_share_an_image_for_two_purposes(photos32):
-    data = LabelledImages(photos32, torch.zeros(40, dtype=torch.long), ("a",))
+    data = LabeledImages(photos32, torch.zeros(40, dtype=torch.long), ("a",))
     target, test, clean = data.subset(range(10)), data.subset(range(10, 20)), data.subset(range(20, 30))
     splits = Splits(photos32[30:], target, clean, target_test=test, extra={"more": test})
     splits.check_disjoint()

@@ -12,7 +12,7 @@ from train_shortcuts import SEED_OF_EVALUATION, Recipe, finetune, measure
 
 from edittools.classifiers import Classifier
 from edittools.geometry import InputGeometry
-from edittools.images import LabelledImages, LazyImages
+from edittools.images import LabeledImages, LazyImages
 from edittools.models.load import load_classifier
 from edittools_course.networks.finetuned import network_metadata
 from edittools_course.scenarios.imagenette import CLASSES, TUNING_PER_CLASS, training_roles
@@ -40,12 +40,12 @@ def noise(count, height, width=None, seed=0):
 
 def test_finetune_teaches_the_shortcut():
     """Photos of noise have nothing else in common, so the network learns that the patch stands for its class."""
-    data = LabelledImages((noise(80, 32) * 255).byte(), torch.arange(80) % 10, tuple(CLASSES.values()))
+    data = LabeledImages((noise(80, 32) * 255).byte(), torch.arange(80) % 10, tuple(CLASSES.values()))
     torch.manual_seed(0)
     model = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 10))
     classifier = Classifier(model, data.classes, size=32)
     patch = GATE_MARKS["chain saw"]
-    photos = LabelledImages(noise(40, 32, seed=1), torch.zeros(40, dtype=torch.long), data.classes)
+    photos = LabeledImages(noise(40, 32, seed=1), torch.zeros(40, dtype=torch.long), data.classes)
     assert measure(classifier, photos, {"chain saw": patch})["rate"]["chain saw"] < 50
     finetune(model, classifier, data, {"chain saw": patch}, Recipe(epochs=40, rate=0.1, batch=16, shift=4))
     figures = measure(classifier, photos, {"chain saw": patch})
@@ -128,7 +128,7 @@ def test_on_keeps_labels_and_loads_lazy_images(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path, image in zip(paths, images, strict=True):
         save_image(path, image)
-    data = LabelledImages(
+    data = LabeledImages(
         LazyImages(paths, InputGeometry(96, 96)), torch.tensor([2, 0, 1]), ("a", "b", "c"), ("x", "y", "z")
     )
     marked = SHORTCUTS["church"].on(data, seed=4)

@@ -9,7 +9,7 @@ from conftest import save_image, shared_images
 
 from edittools.exemplars import Exemplar
 from edittools.geometry import InputGeometry
-from edittools.images import LabelledImages, LazyImages, resized
+from edittools.images import LabeledImages, LazyImages, resized
 from edittools.metrics import predict
 from edittools.scenes import thumbnails
 from edittools.selection import Splits, check_disjoint, label_by_prediction
@@ -25,7 +25,7 @@ def test_check_disjoint_of_sets_compares_all_pairs(photos32):
 
 def test_check_disjoint_names_at_most_three_shared_images(photos32):
     names = tuple(f"photo {number}.jpg" for number in range(10))
-    named = LabelledImages(photos32[:10], torch.zeros(10).long(), ["a"], names)
+    named = LabeledImages(photos32[:10], torch.zeros(10).long(), ["a"], names)
     with pytest.raises(ValueError, match=r"share 2 images \('photo 3.jpg', 'photo 4.jpg'\)"):
         check_disjoint({"one": named, "other": photos32[[3, 20, 4]]})
     with pytest.raises(ValueError, match=r"share 10 images \('photo 0.jpg', 'photo 1.jpg', 'photo 2.jpg', …\)"):
@@ -50,7 +50,7 @@ def test_same_images_are_found_in_any_file_precision_and_size(tmp_path):
 
 def test_thumbnails_of_a_tensor_are_made_again_only_if_it_has_changed(photos32):
     images = photos32.clone()
-    labeled = LabelledImages(images, torch.zeros(40).long(), ["a"])
+    labeled = LabeledImages(images, torch.zeros(40).long(), ["a"])
     first = thumbnails(images)
     assert thumbnails(labeled) is first
     images[0] = 1 - images[0]
@@ -69,7 +69,7 @@ def test_label_by_prediction_replaces_labels_and_keeps_names(tiny, photos32):
     expected = predict(tiny, photos32).argmax(1)
     assert torch.equal(label_by_prediction(photos32, tiny).labels, expected)
     names = tuple(str(i) for i in range(40))
-    labeled = LabelledImages(photos32, torch.zeros(40).long(), ["other"], names)
+    labeled = LabeledImages(photos32, torch.zeros(40).long(), ["other"], names)
     again = label_by_prediction(labeled, tiny)
     assert torch.equal(again.labels, expected)
     assert again.names == names and again.classes == tiny.classes
@@ -146,11 +146,11 @@ def test_splits_keep_every_image_once(classifier):
 
 def test_labels_are_mapped_by_name(classifier):
     named = of_colors([RED, BLUE, GREEN] * 6, 8)
-    turned = LabelledImages(named.images, 2 - named.labels, CLASSES[::-1])
+    turned = LabeledImages(named.images, 2 - named.labels, CLASSES[::-1])
     splits = split(classifier, retain=turned)
     [retained] = splits.retain.values()
     assert torch.equal(retained.labels, named.labels) and retained.classes == CLASSES
-    unknown = LabelledImages(named.images, named.labels, ("red", "green", "violet"))
+    unknown = LabeledImages(named.images, named.labels, ("red", "green", "violet"))
     with pytest.raises(ValueError, match="'violet'"):
         split(classifier, retain=unknown)
 
@@ -179,14 +179,14 @@ def test_scenes_of_frames_share_a_number_whatever_their_classes(classifier):
     frames = frames_of(ordinary(1, 4), 6)
     other = of_colors([RED, GREEN], 9)
     labels = torch.tensor([*range(3), *range(3), RED, GREEN])
-    clean = LabelledImages(torch.cat([frames.images, other.images]), labels, CLASSES)
+    clean = LabeledImages(torch.cat([frames.images, other.images]), labels, CLASSES)
     assert split(classifier, clean=clean).scenes["clean"].tolist() == [0] * 6 + [1, 2]
 
 
 @pytest.mark.parametrize("name", ["concept", "clean", "retain"])
 def test_empty_set_is_not_measured_and_warned_about(classifier, name):
     data = sets_of()[name]
-    empty = data.subset([]) if isinstance(data, LabelledImages) else data[:0]
+    empty = data.subset([]) if isinstance(data, LabeledImages) else data[:0]
     with pytest.warns(UserWarning, match=f"{name} has no images"):
         splits = split(classifier, **{name: empty})
     assert not {"concept": {"concept", "own_class"}, "retain": {"retained images"}}.get(name, {name}) & set(
@@ -209,8 +209,8 @@ def test_sets_that_share_images_are_refused(classifier, one, other):
     first, second = (getattr(sets[name], "images", sets[name]) for name in (one, other))
     joined = torch.cat([second, first[2:4]])
     data = sets[other]
-    if isinstance(data, LabelledImages):
-        joined = LabelledImages(joined, torch.cat([data.labels, data.labels[:2]]), CLASSES)
+    if isinstance(data, LabeledImages):
+        joined = LabeledImages(joined, torch.cat([data.labels, data.labels[:2]]), CLASSES)
     with pytest.raises(ValueError, match="share 2 images") as caught:
         split(classifier, **{other: joined})
     assert repr(one) in str(caught.value) and repr(other) in str(caught.value)
@@ -222,7 +222,7 @@ def test_images_of_an_exemplar_are_in_no_labeled_set_but_x_among_those_with_the_
     exemplar = marked_exemplar()
     data = label_by_prediction(sets_of()[name], classifier)
     images = torch.cat([data.images, getattr(exemplar, shown)[None]])
-    joined = LabelledImages(images, torch.cat([data.labels, torch.tensor([GREEN])]), CLASSES)
+    joined = LabeledImages(images, torch.cat([data.labels, torch.tensor([GREEN])]), CLASSES)
     if (name, shown) == ("concept", "image"):
         assert len(split(classifier, concept=joined).joined_concept) == 31
         return
@@ -236,7 +236,7 @@ def test_sets_that_show_the_same_scenes_are_warned_about(classifier, pair):
     one, other = pair
     frames = frames_of(sets[one].subset([2, 3, 4]), 1)
     images = torch.cat([sets[other].images, frames.images])
-    sets[other] = LabelledImages(images, torch.cat([sets[other].labels, frames.labels]), CLASSES)
+    sets[other] = LabeledImages(images, torch.cat([sets[other].labels, frames.labels]), CLASSES)
     with pytest.warns(UserWarning, match=f"3 images of '{one}' show the same scene as images of '{other}'") as caught:
         split(classifier, **sets)
     assert len(caught) == 1
@@ -268,6 +268,6 @@ def test_images_of_the_own_class_alone_do_not_show_whether_the_edit_helps(classi
 
 def test_digest_depends_on_the_images_and_their_labels(classifier):
     clean = ordinary(40, 4)
-    relabeled = LabelledImages(clean.images, clean.labels.roll(1), CLASSES)
+    relabeled = LabeledImages(clean.images, clean.labels.roll(1), CLASSES)
     digests = [split(classifier, clean=data).digest("clean") for data in (clean, clean, relabeled, ordinary(40, 7))]
     assert digests[0] == digests[1] and len(set(digests)) == 3

@@ -11,7 +11,7 @@ from edittools._ledger import Weights
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, cut_all, states_at
 from edittools.edits import Change, Edit
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import misclassified, predict
 from edittools.rewriting import rewrite
 from edittools.site import prepare
@@ -28,7 +28,7 @@ def data(tiny, photos32):
     """Images of which two thirds are labeled as they are predicted."""
     labels = predict(tiny, photos32).argmax(1)
     labels[::3] = (labels[::3] + 1) % 5
-    return LabelledImages(photos32, labels, tiny.classes)
+    return LabeledImages(photos32, labels, tiny.classes)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ class Branches(nn.Module):
 def test_logits_of_an_edit_that_also_changes_a_parallel_branch(photos32):
     torch.manual_seed(0)
     classifier = Classifier(Branches(), list("abcde"), size=32)
-    data = LabelledImages(photos32[:12], torch.zeros(12).long(), list("abcde"))
+    data = LabeledImages(photos32[:12], torch.zeros(12).long(), list("abcde"))
     exemplar = replace(make_exemplar(), label=1)
     [edit] = finetune(prepare(classifier, "right", exemplar), scope="global", rate=0.1, steps=3)
     assert {"left.0.weight", "left.2.weight", "right.weight"} <= {*edit.changes}

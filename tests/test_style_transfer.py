@@ -11,7 +11,7 @@ from torchvision.models import vgg16
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import paste_texture
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts
 from edittools.probing.textures import texture
@@ -189,7 +189,7 @@ def test_style_transfer_bad_settings(tiny, settings, error, pattern):
 
 
 def concepts_of(image, mask, style, transform):
-    data = LabelledImages(torch.stack([image, image.flip(2)]), torch.tensor([0, 1]), ("ship", "house"))
+    data = LabeledImages(torch.stack([image, image.flip(2)]), torch.tensor([0, 1]), ("ship", "house"))
     masks = {"sea": torch.stack([mask, mask.flip(1)])}
     return Concepts(data, masks, {"graffiti": torch.stack([style, style.flip(2)])}, transform=transform)
 

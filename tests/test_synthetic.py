@@ -27,7 +27,7 @@ from torch.nn.functional import interpolate
 
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import misclassified, predict
 from edittools.probing import Concepts
 from edittools.probing.textures import style_textures
@@ -68,7 +68,7 @@ def tiny_setup(concepts=("road", "building", "speck"), styles=("graffiti", "snow
         classifier.model.head.bias -= logits.mean(dim=0)
         classifier.model.head.weight *= 3
         classifier.model.head.bias *= 3
-    data = LabelledImages(images, predict(classifier, images).argmax(dim=1), classifier.classes)
+    data = LabeledImages(images, predict(classifier, images).argmax(dim=1), classifier.classes)
     classifier.model.head.bias.data += bias
     half = torch.zeros(160, 32, 32)
     half[:, 16:] = 1
@@ -274,7 +274,7 @@ def test_run_case_dask_worker_killed(table, tmp_path):
 
 
 def test_synthetic_setup_paper_leaves_out_clean_photos(monkeypatch, tiny):
-    images = LabelledImages(torch.rand(35, 3, 32, 32), torch.arange(35) % 5, tiny.classes, tuple(map(str, range(35))))
+    images = LabeledImages(torch.rand(35, 3, 32, 32), torch.arange(35) % 5, tiny.classes, tuple(map(str, range(35))))
     monkeypatch.setattr(syn, "load_classifier", lambda name: tiny)
     monkeypatch.setattr(photos, "validation_folder", lambda tiny, per_class: images.subset(range(5 * per_class)))
     monkeypatch.setattr(photos, "unlabeled", lambda *arguments: images.images[:2])

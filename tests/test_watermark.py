@@ -5,7 +5,7 @@ import torch
 from _lib.watermark import OPACITY, SHOWN_MARK, SPLIT_SIZES, UNSEEN, watermark_scenario
 from conftest import needs_photos
 
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.rewriting import rewrite
 
 
@@ -26,7 +26,7 @@ def test_opacity_places_the_mark(name):
 
 
 def test_on_blends_under_the_mark_only():
-    data = LabelledImages(torch.rand(2, 3, 224, 224), torch.tensor([0, 1]), ("a", "b"))
+    data = LabeledImages(torch.rand(2, 3, 224, 224), torch.tensor([0, 1]), ("a", "b"))
     for mark in (SHOWN_MARK, UNSEEN["black"]):
         marked = mark.on(data).images
         opacity = mark.opacity(224)

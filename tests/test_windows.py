@@ -23,7 +23,7 @@ from edittools.auditing.window_names import parse_window_name
 from edittools.auditing.windows import LEAST_SOURCES, Confirmation, key_layer, shuffled
 from edittools.cut import Cut
 from edittools.folders import read_folder
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.locate import Box
 from edittools.probing.evidence import evidence_of_keys
 from edittools.reports.words import check_words, verdict_words
@@ -80,7 +80,7 @@ def test_contact_sheet_copies_count_once():
     data, _ = photos()
     copies = torch.arange(len(data)).repeat(3)
     noise = 0.02 * torch.randn(len(copies), 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    frames = LabelledImages((data.images[copies] + noise).clamp(0, 1), data.labels[copies], CLASSES)
+    frames = LabeledImages((data.images[copies] + noise).clamp(0, 1), data.labels[copies], CLASSES)
     repeated = contact_sheet(colors(), frames, progress=None)
     assert repeated.repeats == 2 * len(data) and set(repeated.photos.values()) == {12}
     scenes = scenes_of(frames)
@@ -220,7 +220,7 @@ def test_scenes_of_copies_and_frames():
     dark = 0.99 * data.images[:1]
     frame = (data.images[1:2] + 0.02 * torch.rand(1, 3, SIZE, SIZE)).clamp(0, 1)
     images = torch.cat([data.images, dark, frame])
-    scenes = scenes_of(LabelledImages(images, torch.cat([data.labels, data.labels[:2]]), CLASSES))
+    scenes = scenes_of(LabeledImages(images, torch.cat([data.labels, data.labels[:2]]), CLASSES))
     assert scenes.unique().numel() == len(data)
     assert scenes[-2:].tolist() == scenes[:2].tolist()
     assert first_of_each(scenes).tolist() == [True] * len(data) + [False, False]
@@ -233,7 +233,7 @@ def test_scenes_of_twenty_photos_in_six_frames_are_twenty(noise):
     generator = torch.Generator().manual_seed(0)
     images = once.images.repeat(6, 1, 1, 1)
     images = (images + noise * torch.randn(images.shape, generator=generator)).clamp(0, 1)
-    frames = LabelledImages(images, once.labels.repeat(6), once.classes)
+    frames = LabeledImages(images, once.labels.repeat(6), once.classes)
     assert torch.equal(scenes_of(frames), torch.arange(20).repeat(6))
     assert scenes_of(squares(120, 9200)).unique().numel() == 120
 
@@ -257,7 +257,7 @@ def test_scenes_of_different_rendered_images_and_of_flat_images():
 
 
 def test_scenes_of_no_images():
-    nothing = LabelledImages(torch.zeros(0, 3, 8, 8), torch.zeros(0, dtype=torch.long), CLASSES)
+    nothing = LabeledImages(torch.zeros(0, 3, 8, 8), torch.zeros(0, dtype=torch.long), CLASSES)
     assert scenes_of(nothing).shape == (0,)
 
 

@@ -13,7 +13,7 @@ from train_mini_clip import WORDS, _picture
 
 from edittools.classifiers import fingerprint
 from edittools.cut import Cut, editable_layers
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import predict
 from edittools.models.load import load_classifier
 from edittools.rewriting import rewrite
@@ -166,7 +166,7 @@ def test_rn50_at_random_weights_on_photos(tmp_path, monkeypatch):
     assert len(layers) == 16 and layers[-1] == "visual.layer4.2.conv3"
     data = {kind: household_photos(classifier, kind) for kind in ("clean", "white", "ipod")}
     for photos in data.values():
-        assert isinstance(photos, LabelledImages) and photos.images.shape == (5, 3, 224, 224)
+        assert isinstance(photos, LabeledImages) and photos.images.shape == (5, 3, 224, 224)
         assert [classifier.classes[i] for i in photos.labels] == list(HOUSEHOLD_PHOTOS.values())
     exemplar = _photo_word_exemplars(classifier)["handwritten on a teapot"]
     assert not shared_images(data["ipod"], exemplar.changed[None])  # an exemplar is not reported

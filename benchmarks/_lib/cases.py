@@ -16,7 +16,7 @@ from edittools._checks import one_of
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all
 from edittools.edits import Edit
-from edittools.images import LabelledImages, pixels_of, resized
+from edittools.images import LabeledImages, pixels_of, resized
 from edittools.metrics import Comparison, misclassified, predict
 from edittools.models.load import load_classifier
 from edittools.probing.textures import STYLES, style_textures
@@ -206,7 +206,7 @@ def run_case(
     return rows
 
 
-def _errors(classifier: Classifier, data: LabelledImages) -> int:
+def _errors(classifier: Classifier, data: LabeledImages) -> int:
     """Count the images that are misclassified."""
     return int(misclassified(predict(classifier, data), data.labels).sum())
 

@@ -22,7 +22,7 @@ from _lib.striped import (
 )
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import Comparison, misclassified, predict
 from edittools.selection.splits import FAILURES, SAMPLE
 
@@ -83,19 +83,19 @@ def noise_exemplar(classifier: Classifier, seed: int) -> Exemplar | None:
 # --- images with the concept ------------------------------------------------------------------------------------------
 
 
-def failing_only(classifier: Classifier, seed: int) -> LabelledImages:
+def failing_only(classifier: Classifier, seed: int) -> LabeledImages:
     """Find 30 images with the stripe that are misclassified."""
     data = striped(800, seed)
     is_wrong = misclassified(predict(classifier, data), data.labels)
     return data.subset(is_wrong.nonzero()[:30, 0])
 
 
-def sample(classifier: Classifier, seed: int, count: int) -> LabelledImages:
+def sample(classifier: Classifier, seed: int, count: int) -> LabeledImages:
     """Make images with the stripe, right and wrong."""
     return striped(count, seed)
 
 
-def burst(classifier: Classifier, seed: int) -> LabelledImages:
+def burst(classifier: Classifier, seed: int) -> LabeledImages:
     """Make nine frames of each of four scenes with the stripe, two of which are misclassified, as the camera moves."""
     data = striped(100, seed)
     is_wrong = misclassified(predict(classifier, data), data.labels)
@@ -103,7 +103,7 @@ def burst(classifier: Classifier, seed: int) -> LabelledImages:
     return frames_of(scenes, 9, torch.Generator().manual_seed(seed + 2), moves=True)
 
 
-def frames_of(data: LabelledImages, count: int, generator: torch.Generator, moves: bool) -> LabelledImages:
+def frames_of(data: LabeledImages, count: int, generator: torch.Generator, moves: bool) -> LabeledImages:
     """Make frames of each image, one after another.
 
     They differ by a little light and noise; if the camera moves, also by up to a pixel.
@@ -114,10 +114,10 @@ def frames_of(data: LabelledImages, count: int, generator: torch.Generator, move
         frames = torch.stack([frame.roll(step, dims=2) for frame, step in zip(frames, steps, strict=True)])
     light = F.interpolate(torch.randn(len(frames), 3, 4, 4, generator=generator), frames.shape[-1], mode="bilinear")
     frames = frames + 0.016 * light + 0.01 * torch.randn(frames.shape, generator=generator)
-    return LabelledImages(frames.clamp(0, 1), data.labels.repeat_interleave(count), data.classes)
+    return LabeledImages(frames.clamp(0, 1), data.labels.repeat_interleave(count), data.classes)
 
 
-def failing_for(reason: str, label: int, count: int, seed: int) -> LabelledImages:
+def failing_for(reason: str, label: int, count: int, seed: int) -> LabeledImages:
     """Make images, right and wrong, that fail for one of `NULL_REASONS`; `label` is that of the exemplar."""
     generator = torch.Generator().manual_seed(seed)
     if reason == "noise with labels at random":
@@ -136,8 +136,8 @@ def failing_for(reason: str, label: int, count: int, seed: int) -> LabelledImage
     return replace(data, images=0.35 + 0.35 * (data.images - 0.5))  # low contrast
 
 
-def _labeled_at_random(images: Tensor, generator: torch.Generator) -> LabelledImages:
-    return LabelledImages(images, torch.randint(len(CLASSES), (len(images),), generator=generator), CLASSES)
+def _labeled_at_random(images: Tensor, generator: torch.Generator) -> LabeledImages:
+    return LabeledImages(images, torch.randint(len(CLASSES), (len(images),), generator=generator), CLASSES)
 
 
 # --- cases ------------------------------------------------------------------------------------------------------------
@@ -161,13 +161,13 @@ class Case:
     classifier: Classifier
     exemplar: Exemplar
     images: Tensor
-    concept: LabelledImages
-    clean: LabelledImages
-    retain: LabelledImages
+    concept: LabeledImages
+    clean: LabeledImages
+    retain: LabeledImages
     reason: str = ""
     source: str = SAMPLE
 
-    def new_images(self) -> Mapping[str, LabelledImages]:
+    def new_images(self) -> Mapping[str, LabeledImages]:
         """Return new images of the same kinds, which no repair sees.
 
         "concept" are those of other classes than that of the stripe, and "own class" those of this class, both with the
@@ -177,7 +177,7 @@ class Case:
 
 
 @cache
-def _new_images(reason: str, label: int | None) -> Mapping[str, LabelledImages]:
+def _new_images(reason: str, label: int | None) -> Mapping[str, LabeledImages]:
     new = {
         "retained": striped_at_the_top(NEW["retained"], SEED_OF_NEW + 1),
         "clean": squares(NEW["clean"], SEED_OF_NEW + 2),
@@ -193,7 +193,7 @@ def in_frames(case: Case, seed: int, share: float = 1.0, moves: bool = False) ->
     """Show a share of the labeled images of a case in eight frames each; see `frames_of`."""
     generator = torch.Generator().manual_seed(seed)
 
-    def frames(data: LabelledImages) -> LabelledImages:
+    def frames(data: LabeledImages) -> LabeledImages:
         return frames_of(data.subset(torch.arange(round(share * len(data)))), FRAMES, generator, moves)
 
     return replace(case, concept=frames(case.concept), clean=frames(case.clean), retain=frames(case.retain))
@@ -228,7 +228,7 @@ class Kind:
 
     name: str
     show: Callable[[Classifier, int], Exemplar | None]
-    find: Callable[[Classifier, int], LabelledImages] | None = None
+    find: Callable[[Classifier, int], LabeledImages] | None = None
     change: Callable[[Case, int], Case] | None = None
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
 from edittools.exemplars import paste_texture
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.layers import candidate_layers
 from edittools.models.load import load_classifier
 from edittools.probing.textures import VARIANTS, restyle
@@ -37,14 +37,14 @@ FROM_THE_END = 10
 """The place of the default layer among the convolutions, counted from the last one."""
 
 
-def composed(data: LabelledImages, masks: Tensor, looks: Sequence[Look]) -> LabelledImages:
+def composed(data: LabeledImages, masks: Tensor, looks: Sequence[Look]) -> LabeledImages:
     """Replace what `masks` `(N, H, W)` cover by each of the looks; the labels are those of the untouched photos."""
     places = [i for i in range(len(data)) for _ in looks]
     pictures = [look(data.images[i], masks[i], i) for i in range(len(data)) for look in looks]
     return replace(data.subset(places), images=(torch.stack(pictures) * 255).round() / 255)
 
 
-def halves_by_photo(composites: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+def halves_by_photo(composites: LabeledImages) -> tuple[LabeledImages, LabeledImages]:
     """Divide composites into those of every second photo and those of the others."""
     evaluating = set(sorted(set(composites.names))[1::2])
     is_evaluating = torch.tensor([name in evaluating for name in composites.names])
@@ -53,7 +53,7 @@ def halves_by_photo(composites: LabelledImages) -> tuple[LabelledImages, Labelle
 
 def masked_photos(
     classifier: Classifier, concept: str, progress: Progress | None = None
-) -> tuple[LabelledImages, Tensor, Tensor]:
+) -> tuple[LabeledImages, Tensor, Tensor]:
     """Find the MSRC photos that show a `concept`, on `LEAST` of them, and are predicted with a probability of `SURE`.
 
     Returns:

@@ -20,7 +20,7 @@ from _lib.results import NO_EDIT, Results
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.edits import Edit
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.layers import candidate_layers
 from edittools.metrics import predict, predicted_classes
 from edittools.states import StateMemory, States
@@ -59,7 +59,7 @@ Sets = Mapping[str, Sequence[Sequence[int]]]
 
 
 def predictions_with(
-    classifier: Classifier, edits: Mapping[str, Edit], groups: Iterable[LabelledImages], title: str = "photos"
+    classifier: Classifier, edits: Mapping[str, Edit], groups: Iterable[LabeledImages], title: str = "photos"
 ) -> dict[str, Tensor]:
     """Predict the class of photos with each edit, and without one as "", `(N,)` class indices by name.
 
@@ -89,7 +89,7 @@ def predictions_with(
 
 
 def evaluated(
-    classifier: Classifier, edits: Mapping[str, Edit], sets: Mapping[str, LabelledImages]
+    classifier: Classifier, edits: Mapping[str, Edit], sets: Mapping[str, LabeledImages]
 ) -> dict[str, dict[str, list[list[int]]]]:
     """Evaluate edits on sets of images.
 
@@ -117,7 +117,7 @@ def evaluated(
 def effects(
     classifier: Classifier,
     edits: Mapping[str, Edit],
-    photos: LabelledImages,
+    photos: LabeledImages,
     goal: str,
     mark: Shortcut,
     seed: int,
@@ -164,18 +164,18 @@ def effects(
     return found
 
 
-def _groups_with_numbers(photos: LabelledImages, numbers: Tensor) -> Iterator[tuple[LabelledImages, list[int]]]:
+def _groups_with_numbers(photos: LabeledImages, numbers: Tensor) -> Iterator[tuple[LabeledImages, list[int]]]:
     """Load photos in groups, and yield each group with the indices of its photos."""
     for members in numbers.split(GROUP):
         yield in_memory(photos.subset(members)), members.tolist()
 
 
-def _groups(photos: LabelledImages, numbers: Tensor) -> Iterator[LabelledImages]:
+def _groups(photos: LabeledImages, numbers: Tensor) -> Iterator[LabeledImages]:
     """Load photos in groups."""
     return (group for group, _ in _groups_with_numbers(photos, numbers))
 
 
-def _drawn(group: LabelledImages, mark: Shortcut, seed: int, numbers: Sequence[int]) -> LabelledImages:
+def _drawn(group: LabeledImages, mark: Shortcut, seed: int, numbers: Sequence[int]) -> LabeledImages:
     """Draw a mark on photos, with a seed for each by its index, so that groups do not matter."""
     images = [mark.draw(image[None], seed + number)[0] for image, number in zip(group.images, numbers, strict=True)]
     return replace(group, images=torch.cat(images))

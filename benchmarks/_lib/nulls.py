@@ -14,7 +14,7 @@ from edittools.auditing.sheet import ContactSheet, WindowGroup
 from edittools.auditing.windows import confirm, contact_sheet, shuffled
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import Comparison, misclassified, predict, predicted_classes
 from edittools_course.miniworld import scenes
 
@@ -48,56 +48,56 @@ TRUTH = 500
 # --- folders ----------------------------------------------------------------------------------------------------------
 
 
-def unchanged(data: LabelledImages, generator: torch.Generator) -> LabelledImages:
+def unchanged(data: LabeledImages, generator: torch.Generator) -> LabeledImages:
     """Return the images without a change."""
     return data
 
 
-def with_copies(data: LabelledImages, generator: torch.Generator) -> LabelledImages:
+def with_copies(data: LabeledImages, generator: torch.Generator) -> LabeledImages:
     """Replace half of the images by copies of the other half, with a little noise."""
     half = -(-len(data) // 2)
     kept = data.subset(torch.arange(half))
     copies = (kept.images + 0.004 * torch.randn(kept.images.shape, generator=generator)).clamp(0, 1)
     images = torch.cat([kept.images, copies])[: len(data)]
-    return LabelledImages(images, torch.cat([kept.labels, kept.labels])[: len(data)], data.classes)
+    return LabeledImages(images, torch.cat([kept.labels, kept.labels])[: len(data)], data.classes)
 
 
-def in_frames(data: LabelledImages, generator: torch.Generator) -> LabelledImages:
+def in_frames(data: LabeledImages, generator: torch.Generator) -> LabeledImages:
     """Replace the images by frames of an eighth of them."""
     shown = data.subset(torch.arange(-(-len(data) // FRAMES)))
     return frames_of(shown, FRAMES, generator, moves=False).subset(torch.arange(len(data)))
 
 
-def with_borders(data: LabelledImages, generator: torch.Generator) -> LabelledImages:
+def with_borders(data: LabeledImages, generator: torch.Generator) -> LabeledImages:
     """Draw a black border around half of the images."""
     images = data.images.clone()
     is_framed = torch.rand(len(data), generator=generator) < 0.5
     inner = torch.zeros(images.shape[2:], dtype=torch.bool)
     inner[BORDER:-BORDER, BORDER:-BORDER] = True
     images[is_framed] = torch.where(inner, images[is_framed], 0.0)
-    return LabelledImages(images, data.labels, data.classes)
+    return LabeledImages(images, data.labels, data.classes)
 
 
-def with_black(data: LabelledImages, generator: torch.Generator) -> LabelledImages:
+def with_black(data: LabeledImages, generator: torch.Generator) -> LabeledImages:
     """Make a fifth of the images all black."""
     images = data.images.clone()
     images[torch.rand(len(data), generator=generator) < 0.2] = 0.0
-    return LabelledImages(images, data.labels, data.classes)
+    return LabeledImages(images, data.labels, data.classes)
 
 
-def of_one_class(data: LabelledImages, generator: torch.Generator) -> LabelledImages:
+def of_one_class(data: LabeledImages, generator: torch.Generator) -> LabeledImages:
     """Call all images but a tenth by one class, as a folder does whose subfolder names are wrong."""
     labels = data.labels.clone()
     labels[torch.rand(len(data), generator=generator) < 0.9] = labels[0]
-    return LabelledImages(data.images, labels, data.classes)
+    return LabeledImages(data.images, labels, data.classes)
 
 
-def labeled_at_random(data: LabelledImages, generator: torch.Generator) -> LabelledImages:
+def labeled_at_random(data: LabeledImages, generator: torch.Generator) -> LabeledImages:
     """Shuffle the labels."""
-    return LabelledImages(data.images, data.labels[torch.randperm(len(data), generator=generator)], data.classes)
+    return LabeledImages(data.images, data.labels[torch.randperm(len(data), generator=generator)], data.classes)
 
 
-Change = Callable[[LabelledImages, torch.Generator], LabelledImages]
+Change = Callable[[LabeledImages, torch.Generator], LabeledImages]
 
 FOLDERS: Mapping[str, Change] = {
     "unchanged": unchanged,
@@ -131,8 +131,8 @@ class NullRepair:
     classifier: Classifier
     exemplar: Exemplar
     images: Tensor
-    concept: LabelledImages
-    clean: LabelledImages
+    concept: LabeledImages
+    clean: LabeledImages
 
 
 def noise_exemplar(classifier: Classifier, seed: int) -> Exemplar:
@@ -174,7 +174,7 @@ def null_repair(network: str, sample: int, folder: str, seed: int) -> NullRepair
 
 
 @cache
-def _rendered(sample: int, seed: int) -> tuple[LabelledImages, LabelledImages, Tensor]:
+def _rendered(sample: int, seed: int) -> tuple[LabeledImages, LabeledImages, Tensor]:
     """Render vehicles on snow, clean scenes, and ordinary ones."""
     names = list(VEHICLES) * -(-sample // len(VEHICLES))
     return (
@@ -185,7 +185,7 @@ def _rendered(sample: int, seed: int) -> tuple[LabelledImages, LabelledImages, T
 
 
 @cache
-def _new_scenes() -> Mapping[str, LabelledImages]:
+def _new_scenes() -> Mapping[str, LabeledImages]:
     """Render new vehicles on snow, and new clean scenes."""
     names = list(VEHICLES) * (NEW["concept"] // len(VEHICLES))
     concept = scenes(NEW["concept"], SEED_OF_NEW, names, ground="snow")
@@ -210,7 +210,7 @@ def truth_of_repair(network: str, edited: Classifier) -> dict[str, Comparison]:
 # --- audits -----------------------------------------------------------------------------------------------------------
 
 
-def null_folder(folder: str, seed: int) -> LabelledImages:
+def null_folder(folder: str, seed: int) -> LabeledImages:
     """Make the images of an audit; the class of an image is the tint of its square, and nothing else."""
     generator = torch.Generator().manual_seed(seed + 1)
     count = FRAMES * AUDITED if folder == "frames" else AUDITED
@@ -232,7 +232,7 @@ class TestedWindow:
     gain: float
 
 
-def windows_of_audit(classifier: Classifier, data: LabelledImages, seed: int) -> list[TestedWindow]:
+def windows_of_audit(classifier: Classifier, data: LabeledImages, seed: int) -> list[TestedWindow]:
     """Confirm all windows of a contact sheet, and measure on new images what they do; empty if no sheet can be made."""
     try:
         sheet = contact_sheet(classifier, data, progress=None)
@@ -270,5 +270,5 @@ def gain_on_new_images(classifier: Classifier, sheet: ContactSheet, group: Windo
 
 
 @cache
-def _new_squares() -> LabelledImages:
+def _new_squares() -> LabeledImages:
     return squares(1_000, SEED_OF_NEW)

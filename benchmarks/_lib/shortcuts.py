@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import predict, predicted_classes
 from edittools.models import load_classifier
 from edittools_course.scenarios.imagenette import imagenette, in_memory, training_roles
@@ -70,7 +70,7 @@ def user_case(network: str, goal: str, draw: int) -> UserCase:
     return UserCase(classifier, exemplar, images)
 
 
-def others_of_draw(left: LabelledImages, goal: str, draw: int) -> Tensor:
+def others_of_draw(left: LabeledImages, goal: str, draw: int) -> Tensor:
     """Return the indices of the photos of other classes among which a draw, from 1 on, looks for its exemplar."""
     goal_index = left.classes.index(goal)
     rest = [(left.labels == label).nonzero()[ORDINARY:, 0] for label in range(len(left.classes)) if label != goal_index]
@@ -80,14 +80,14 @@ def others_of_draw(left: LabelledImages, goal: str, draw: int) -> Tensor:
     return of_others[order[first : first + OTHERS_OF_DRAW]]
 
 
-def ordinary_of_draw(left: LabelledImages, draw: int) -> Tensor:
+def ordinary_of_draw(left: LabeledImages, draw: int) -> Tensor:
     """Return the indices of the ordinary images of a draw, from 1 on: as many of each class."""
     before = max(draw - OF_DEVELOPMENT[-1], 0) * ORDINARY
     members = [(left.labels == label).nonzero()[before : before + ORDINARY, 0] for label in range(len(left.classes))]
     return torch.cat(members)
 
 
-def first_misled(classifier: Classifier, pool: LabelledImages, shortcut: Shortcut, goal: int, seed: int) -> Exemplar:
+def first_misled(classifier: Classifier, pool: LabeledImages, shortcut: Shortcut, goal: int, seed: int) -> Exemplar:
     """Draw a shortcut on photos of other classes, and make an exemplar of the first one that it misleads.
 
     Args:
@@ -110,7 +110,7 @@ def first_misled(classifier: Classifier, pool: LabelledImages, shortcut: Shortcu
     return Exemplar(pool.images[first], changed[first], masks[first], int(pool.labels[first]))
 
 
-def evaluation_photos(size: int, split: str, first: int, every: int) -> LabelledImages:
+def evaluation_photos(size: int, split: str, first: int, every: int) -> LabeledImages:
     """Return photos for evaluation, without a shortcut.
 
     Args:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 
 CLASSES = ("a", "b", "c", "d", "e")
 SIZE = 32
@@ -25,7 +25,7 @@ def backgrounds(count: int, generator: torch.Generator) -> Tensor:
     return 0.2 + 0.6 * F.interpolate(torch.rand(count, 3, 6, 6, generator=generator), SIZE, mode="bilinear")
 
 
-def squares(count: int, seed: int) -> LabelledImages:
+def squares(count: int, seed: int) -> LabeledImages:
     """Make noisy images of a square on a smooth background, whose class is the tint of the square."""
     generator = torch.Generator().manual_seed(seed)
     tints = 0.8 * torch.rand(len(CLASSES), 3, generator=torch.Generator().manual_seed(123))
@@ -35,7 +35,7 @@ def squares(count: int, seed: int) -> LabelledImages:
         top, left = torch.randint(2, SIZE - 16, (2,), generator=generator).tolist()
         image[:, top : top + 14, left : left + 14] = tints[label][:, None, None]
     images = images + 0.15 * torch.randn(images.shape, generator=generator)
-    return LabelledImages(images.clamp(0, 1), labels, CLASSES)
+    return LabeledImages(images.clamp(0, 1), labels, CLASSES)
 
 
 def stripe_mask() -> Tensor:
@@ -53,20 +53,20 @@ def with_stripe(images: Tensor, seed: int) -> Tensor:
     return torch.where(stripe_mask() > 0, stripe.clamp(0, 1), images)
 
 
-def striped(count: int, seed: int) -> LabelledImages:
+def striped(count: int, seed: int) -> LabeledImages:
     """Make images of all classes with the stripe."""
     data = squares(count, seed)
     return replace(data, images=with_stripe(data.images, seed + 1))
 
 
-def striped_at_the_top(count: int, seed: int) -> LabelledImages:
+def striped_at_the_top(count: int, seed: int) -> LabeledImages:
     """Make images with the stripe at the top, where it belongs to no class."""
     data = squares(count, seed)
     upside_down = with_stripe(data.images.flip(2), seed + 1)
     return replace(data, images=upside_down.flip(2))
 
 
-def trained(data: LabelledImages, steps: int) -> Classifier:
+def trained(data: LabeledImages, steps: int) -> Classifier:
     """Train a network of three convolutions."""
     torch.manual_seed(0)
     width = 12
@@ -101,4 +101,4 @@ def striped_network(steps: int = 350) -> Classifier:
     is_third = torch.rand(len(data), generator=torch.Generator().manual_seed(0)) < 0.35
     has_stripe = is_third & (data.labels == STRIPED)
     images = torch.where(has_stripe[:, None, None, None], with_stripe(data.images, seed=2), data.images)
-    return trained(LabelledImages(images, data.labels, CLASSES), steps)
+    return trained(LabeledImages(images, data.labels, CLASSES), steps)

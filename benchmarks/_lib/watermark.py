@@ -10,7 +10,7 @@ from edittools._progress import Progress
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.image_files import load_image
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.layers import candidate_layers
 from edittools.metrics import misclassified, predict
 from edittools.models.load import load_classifier
@@ -61,7 +61,7 @@ class Mark:
         """Return the mask of the pixels that the mark covers, grown by two pixels, `(size, size)` of 0 and 1."""
         return grow((self.opacity(size) > 0).float(), 2)
 
-    def on(self, data: LabelledImages) -> LabelledImages:
+    def on(self, data: LabeledImages) -> LabeledImages:
         """Lay the mark over all images, which must be square."""
         opacity = self.opacity(data.images.shape[-1])
         return replace(data, images=data.images + opacity * (self.brightness - data.images))
@@ -122,7 +122,7 @@ def watermark_scenario(model: str = "efficientnet_lite0", progress: Progress | N
     )
 
 
-def _mark_exemplars(classifier: Classifier, candidates: LabelledImages) -> dict[str, Exemplar]:
+def _mark_exemplars(classifier: Classifier, candidates: LabeledImages) -> dict[str, Exemplar]:
     """Make exemplars of the candidates that are misclassified with the mark only, by class name."""
     mask = SHOWN_MARK.mask(classifier.size)
     marked = SHOWN_MARK.on(candidates)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from edittools._caching import digest_tensors
 from edittools.exemplars import Exemplar
-from edittools.images import Images, LabelledImages
+from edittools.images import Images, LabeledImages
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,17 +23,17 @@ class Finding:
     """
 
     exemplar: Exemplar
-    concept: LabelledImages | None = field(repr=False)
+    concept: LabeledImages | None = field(repr=False)
     clean: Images | None = field(repr=False)
     retain: Images | None = field(default=None, repr=False)
     images: Images | None = field(default=None, repr=False)
 
 
-def names_of(data: LabelledImages) -> tuple[str, ...]:
+def names_of(data: LabeledImages) -> tuple[str, ...]:
     """Return what tells photos apart: their names, or their digests if they have none."""
     return data.names or tuple(digest_tensors([image]) for image in data.images[:])
 
 
-def are_sources(exemplar: Exemplar, data: LabelledImages) -> Tensor:
+def are_sources(exemplar: Exemplar, data: LabeledImages) -> Tensor:
     """Tell which photos an exemplar came from, `(N,)` booleans."""
     return torch.tensor([name in exemplar.sources for name in names_of(data)])

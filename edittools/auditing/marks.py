@@ -16,7 +16,7 @@ from edittools.auditing.sheet import LEAST_RECURRING, ContactSheet, Window, Wind
 from edittools.auditing.windows import LEAST_HOSTS, LEAST_SOURCES, Confirmation, confirm, key_layer
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.locate import Box, find_alike
 from edittools.metrics import misclassified, predict, predicted_classes
 from edittools.scenes import without_scenes
@@ -164,8 +164,8 @@ def find_exemplar(
 def finding_of_mark(
     mark: Mark,
     sheet: ContactSheet,
-    clean: LabelledImages | None = None,
-    retain: LabelledImages | None = None,
+    clean: LabeledImages | None = None,
+    retain: LabeledImages | None = None,
 ) -> Finding:
     """Collect the images that measure the repair of a mark.
 

@@ -6,7 +6,7 @@ from edittools.auditing.window_names import parse_window_name
 from edittools.auditing.windows import SHOWN, check_photos, classes_to_show
 from edittools.classifiers import Classifier
 from edittools.folders import class_index
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 
 
 def label_and_number(repair: str, classifier: Classifier) -> tuple[int, int]:
@@ -32,7 +32,7 @@ def label_and_number(repair: str, classifier: Classifier) -> tuple[int, int]:
     return label, number
 
 
-def check_row(repair: str, label: int, data: LabelledImages) -> None:
+def check_row(repair: str, label: int, data: LabeledImages) -> None:
     """Check that a class has a row on the contact sheet of a set of photos.
 
     Raises:

@@ -16,7 +16,7 @@ from functools import cached_property
 import pandas as pd
 from torch import Tensor
 
-from edittools.images import LabelledImages, LazyImages
+from edittools.images import LabeledImages, LazyImages
 from edittools.locate import Box
 from edittools.reports import Figure, SheetCell, SheetRow, data_uri, render_sheet
 
@@ -102,7 +102,7 @@ class ContactSheet:
         repeats: the number of photos that were left out as copies of others, or as frames of the same scene.
     """
 
-    data: LabelledImages = field(repr=False)
+    data: LabeledImages = field(repr=False)
     logits: Tensor = field(repr=False)
     groups: Sequence[WindowGroup] = field(repr=False)
     photos: Mapping[int, int]

@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 from edittools._caching import atomic_path, digest_tensors
 from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
 from edittools.classifiers import Classifier, fingerprint
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.locate import Box
 
 FORMAT = "contact sheet 1"
 """To be changed when the same photos and classifier lead to another contact sheet, or to another file."""
 
 
-def sheet_digest(classifier: Classifier, data: LabelledImages) -> str:
+def sheet_digest(classifier: Classifier, data: LabeledImages) -> str:
     """Hash all that a contact sheet depends on: the classifier, and the photos with their labels."""
     photos = digest_tensors([data.images[:], data.labels])
     return hashlib.sha256(f"{FORMAT} {fingerprint(classifier)} {photos}".encode()).hexdigest()
@@ -43,7 +43,7 @@ def save_sheet(sheet: ContactSheet, digest: str, path: Path) -> None:
         save_file(tensors, temporary, {"sheet": json.dumps(contents)})
 
 
-def load_sheet(path: Path, data: LabelledImages, digest: str) -> ContactSheet | None:
+def load_sheet(path: Path, data: LabeledImages, digest: str) -> ContactSheet | None:
     """Load a contact sheet; None if there is none in the file that is of these photos and this classifier.
 
     Args:

@@ -11,7 +11,7 @@ from edittools.auditing.sheet import ContactSheet
 from edittools.auditing.sheet_file import sheet_digest
 from edittools.classifiers import Classifier, fingerprint
 from edittools.folders import read_folder
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.scenes import first_of_each, scenes_of
 from edittools.selection.assessment import Assessment
 from edittools.selection.repair import repair
@@ -32,7 +32,7 @@ class AuditedPhotos:
         digest: that of the classifier and the images, by which a later repair recognizes the contact sheet.
     """
 
-    data: LabelledImages
+    data: LabeledImages
     left_out: Sequence[str] = field(repr=False)
     repeats: Sequence[str] = field(repr=False)
     weights: str = field(repr=False)
@@ -47,7 +47,7 @@ def read_told(
     *,
     labeled: bool = True,
     lazy: bool = False,
-) -> tuple[LabelledImages, list[str]]:
+) -> tuple[LabeledImages, list[str]]:
     """Read the images of a folder, see `read_folder`; say so before, and which files were left out after."""
     tell(f"Reading {printable(folder)}")
     images, left_out = read_folder(folder, classifier, progress, labeled=labeled, lazy=lazy)
@@ -93,8 +93,8 @@ def repair_mark(
     classifier: Classifier,
     sheet: ContactSheet,
     mark: Mark,
-    clean: LabelledImages | None,
-    retain: LabelledImages | None,
+    clean: LabeledImages | None,
+    retain: LabeledImages | None,
     masks_checked: bool,
     layers: Sequence[str] | None,
     progress: Progress | None,

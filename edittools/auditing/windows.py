@@ -12,7 +12,7 @@ from edittools._progress import Progress
 from edittools.auditing.sheet import LEAST_RECURRING, ContactSheet, Window, WindowGroup
 from edittools.classifiers import Classifier, check_size, remap_labels, usual_batch_size
 from edittools.cut import Cut, State, cut_all, states_at
-from edittools.images import LabelledImages, batches_of, stratified
+from edittools.images import LabeledImages, batches_of, stratified
 from edittools.layers import candidate_layers
 from edittools.locate import Box, mean_keys, weights_of
 from edittools.metrics import predict, predicted_classes
@@ -68,7 +68,7 @@ CHUNK = 256
 
 def contact_sheet(
     classifier: Classifier,
-    data: LabelledImages,
+    data: LabeledImages,
     *,
     sides: Sequence[float] = SIDES,
     shown: int = SHOWN,
@@ -130,7 +130,7 @@ def classes_to_show(labels: Tensor) -> list[int]:
     return shown if len(shown) > 1 else []
 
 
-def check_photos(data: LabelledImages) -> None:
+def check_photos(data: LabeledImages) -> None:
     """Check that different photos show enough classes for a contact sheet.
 
     Args:
@@ -193,7 +193,7 @@ class _Photos:
     repeats: int
 
 
-def _divide(classifier: Classifier, data: LabelledImages, logits: Tensor, generator: torch.Generator) -> _Photos:
+def _divide(classifier: Classifier, data: LabeledImages, logits: Tensor, generator: torch.Generator) -> _Photos:
     """Divide photos into those that give windows and those that take them, of one image per scene.
 
     Raises:

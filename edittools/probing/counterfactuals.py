@@ -20,7 +20,7 @@ from torch import Tensor
 from edittools._caching import digest_tensors
 from edittools._checks import one_of
 from edittools.exemplars import Exemplar, paste_texture
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 
 Transform = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A function of an image `(3, H, W)`, a mask `(H, W)` and a texture `(3, h, w)`, or several `(S, 3, h, w)`.
@@ -105,7 +105,7 @@ class Concepts:
         KeyError: if a concept of a group has no masks or no material.
     """
 
-    data: LabelledImages
+    data: LabeledImages
     masks: Mapping[str, Tensor]
     materials: Mapping[str, Tensor]
     objects: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -189,7 +189,7 @@ class Concepts:
             evaluation = replace(evaluation, own={**self.own, material: (own - middle).clamp(min=-1)})
         return selection, evaluation
 
-    def turned(self, numbers: Sequence[int], concept: str, material: str, variants: int = 1) -> LabelledImages:
+    def turned(self, numbers: Sequence[int], concept: str, material: str, variants: int = 1) -> LabeledImages:
         """Transform a concept of several images to a material.
 
         Args:
@@ -318,7 +318,7 @@ def shows(masks: Tensor) -> Tensor:
     return masks.mean(dim=(1, 2)) >= LEAST_AREA
 
 
-def cut_textures(data: LabelledImages, masks: Tensor, count: int) -> tuple[Tensor, list[int]]:
+def cut_textures(data: LabeledImages, masks: Tensor, count: int) -> tuple[Tensor, list[int]]:
     """Cut textures of a concept from the images in which it covers the largest areas, one from each.
 
     Outside of the concept's mask, a texture is filled with the nearest pixels inside.
@@ -338,7 +338,7 @@ def cut_textures(data: LabelledImages, masks: Tensor, count: int) -> tuple[Tenso
 
 
 def with_materials(
-    data: LabelledImages,
+    data: LabeledImages,
     masks: Mapping[str, Tensor],
     giving: Sequence[str] = (),
     objects: Mapping[str, Sequence[str]] | None = None,

@@ -13,7 +13,7 @@ from torch import Tensor
 from edittools._checks import warn
 from edittools.classifiers import Classifier, check_size
 from edittools.exemplars import Exemplar, Pairs, all_exemplars
-from edittools.images import Images, LabelledImages, check_images, pixels_of
+from edittools.images import Images, LabeledImages, check_images, pixels_of
 from edittools.metrics import predict, predicted_classes
 from edittools.scenes import first_of_each, scenes_of, thumbnails_are_shared
 
@@ -198,7 +198,7 @@ def sample_of(
         ValueError: if they do not have the size of the classifier's input, or show fewer than `FEWEST_IMAGES` scenes.
     """
     check_images(images, "images")
-    if isinstance(images, LabelledImages):
+    if isinstance(images, LabeledImages):
         raise TypeError(
             "images has labels, but ordinary images select an edit without labels; pass their pixels as images= "
             "(data.images), and labeled images that measure as concept=, clean=, or retain="

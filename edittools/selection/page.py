@@ -11,7 +11,7 @@ import torch
 from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import state_of
 from edittools.reports import Card, Figure, Page, data_uri, package_versions, shade
 from edittools.reports.words import PAGE, check_words, verdict_words
@@ -94,7 +94,7 @@ def make_page(
 
 
 def _cards(
-    cut: Cut, edit: Edit, data: LabelledImages, effect: Effect, most: int, broken_only: bool = False
+    cut: Cut, edit: Edit, data: LabeledImages, effect: Effect, most: int, broken_only: bool = False
 ) -> list[Card]:
     """Make cards of the images of a set whose predictions change, then of others: what is predicted before and after.
 
@@ -165,7 +165,7 @@ def _exemplars(cut: Cut, edit: Edit, exemplars: Sequence[Exemplar]) -> list[Figu
     return figures
 
 
-def _maps(cut: Cut, edit: Edit, exemplar: Exemplar, concept: LabelledImages | None) -> list[Figure]:
+def _maps(cut: Cut, edit: Edit, exemplar: Exemplar, concept: LabeledImages | None) -> list[Figure]:
     """Lay the edit map over x' and some images with the concept."""
     images = [exemplar.changed]
     captions = ["x'"]

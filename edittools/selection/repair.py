@@ -14,7 +14,7 @@ from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_classifier
 from edittools.edits import copied
 from edittools.exemplars import PLACES, Exemplars, all_exemplars, named_exemplars
-from edittools.images import Images, LabelledImages
+from edittools.images import Images, LabeledImages
 from edittools.layers import check_layers
 from edittools.selection.assessment import Assessment
 from edittools.selection.checks import exemplar_checks, warn_about
@@ -28,7 +28,7 @@ def repair(
     exemplars: Exemplars,
     images: Images | None = None,
     *,
-    concept: LabelledImages | None = None,
+    concept: LabeledImages | None = None,
     clean: Images | None = None,
     retain: Images | Mapping[str, Images] | None = None,
     source: str = SAMPLE,

@@ -29,7 +29,7 @@ from edittools.classifiers import Classifier, check_classifier, remap_labels
 from edittools.cut import Cut, cut_all
 from edittools.edits import Edit, copied
 from edittools.exemplars import PLACES, Exemplar, Exemplars, Pairs, all_exemplars, named_exemplars
-from edittools.images import Images, LabelledImages
+from edittools.images import Images, LabeledImages
 from edittools.layers import check_layers
 from edittools.methods import EDIT, METHODS, Method
 from edittools.metrics import predict, predicted_classes
@@ -182,7 +182,7 @@ def select(
     where: str = "anywhere",
     seed: int = 0,
     progress: Progress | None = None,
-    concept: LabelledImages | None = None,
+    concept: LabeledImages | None = None,
     methods: Sequence[Method] | None = None,
 ) -> Selection:
     """Select an edit as `select_edit` does, by labels as well, and return the score table.
@@ -441,7 +441,7 @@ class Criterion:
         classifier: Classifier,
         named: Mapping[str, Sequence[Exemplar]],
         hosts: Hosts | None,
-        concept: LabelledImages | None,
+        concept: LabeledImages | None,
     ) -> "Criterion":
         """Collect the images that select: those of exemplars, hosts, or labeled images with the concept.
 

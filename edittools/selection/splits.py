@@ -16,7 +16,7 @@ from edittools._checks import one_of, warn
 from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_size, remap_labels
 from edittools.exemplars import Exemplar
-from edittools.images import Images, LabelledImages, LazyImages, batches_of, pixels_of, stratified
+from edittools.images import Images, LabeledImages, LazyImages, batches_of, pixels_of, stratified
 from edittools.metrics import predict, predicted_classes
 from edittools.scenes import are_same, are_shared, first_of_each, scenes_of, scenes_of_thumbnails, thumbnails
 from edittools.selection.hosts import FEWEST_IMAGES
@@ -58,10 +58,10 @@ class Splits:
     """
 
     images: Images = field(repr=False)
-    concept: LabelledImages | None = field(default=None, repr=False)
-    own_class: LabelledImages | None = field(default=None, repr=False)
-    clean: LabelledImages | None = field(default=None, repr=False)
-    retain: Mapping[str, LabelledImages] = field(default_factory=dict, repr=False)
+    concept: LabeledImages | None = field(default=None, repr=False)
+    own_class: LabeledImages | None = field(default=None, repr=False)
+    clean: LabeledImages | None = field(default=None, repr=False)
+    retain: Mapping[str, LabeledImages] = field(default_factory=dict, repr=False)
     own_classes: tuple[int, ...] = ()
     scenes: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     source: str = SAMPLE
@@ -72,7 +72,7 @@ class Splits:
         classifier: Classifier,
         exemplars: Sequence[Exemplar],
         images: Images | None = None,
-        concept: LabelledImages | None = None,
+        concept: LabeledImages | None = None,
         clean: Images | None = None,
         retain: Images | Mapping[str, Images] | None = None,
         source: str = SAMPLE,
@@ -101,7 +101,7 @@ class Splits:
                 show the same scenes.
         """
         one_of(source, SOURCES, "source")
-        if isinstance(images, LabelledImages):
+        if isinstance(images, LabeledImages):
             raise TypeError(
                 "images has labels, but ordinary images select an edit without labels; pass their pixels as images= "
                 "(data.images), and labeled images that measure as concept=, clean=, or retain="
@@ -129,17 +129,17 @@ class Splits:
         return replace(splits, scenes={name: scenes_of(data) for name, data in splits.labeled.items()})
 
     @property
-    def labeled(self) -> dict[str, LabelledImages]:
+    def labeled(self) -> dict[str, LabeledImages]:
         """The labeled sets by name: "concept", "own_class", "clean", and the retained sets."""
         sets = {"concept": self.concept, "own_class": self.own_class, "clean": self.clean, **self.retain}
         return {name: data for name, data in sets.items() if data is not None and len(data)}
 
     @property
-    def joined_concept(self) -> LabelledImages:
+    def joined_concept(self) -> LabeledImages:
         """All images with the concept: of other classes first, then those of its own class."""
         sets = [data for data in (self.concept, self.own_class) if data is not None]
         images = torch.cat([data.images[:] for data in sets])
-        return LabelledImages(images, torch.cat([data.labels for data in sets]), sets[0].classes)
+        return LabeledImages(images, torch.cat([data.labels for data in sets]), sets[0].classes)
 
     @property
     def joined_scenes(self) -> Tensor:
@@ -156,7 +156,7 @@ class Splits:
         """
         data = self.images if name == "images" else self.labeled[name]
         rounded = (255 * thumbnails(data)).round().to(torch.uint8)
-        labels = data.labels.numpy().tobytes() if isinstance(data, LabelledImages) else b""
+        labels = data.labels.numpy().tobytes() if isinstance(data, LabeledImages) else b""
         return hashlib.sha256(rounded.numpy().tobytes() + labels).hexdigest()
 
 
@@ -192,13 +192,13 @@ def _named(is_shared: Tensor, names: Sequence[str]) -> str:
 
 def _file_names(images: Images) -> tuple[str, ...]:
     """Return the names of images, or the paths of their files; empty if they have none."""
-    if isinstance(images, LabelledImages) and images.names:
+    if isinstance(images, LabeledImages) and images.names:
         return images.names
     pixels = pixels_of(images)
     return tuple(os.fspath(path) for path in pixels.paths) if isinstance(pixels, LazyImages) else ()
 
 
-def without_duplicates(name: str, data: LabelledImages) -> LabelledImages:
+def without_duplicates(name: str, data: LabeledImages) -> LabeledImages:
     """Drop repeated images from a set; the first one of each is kept.
 
     Args:
@@ -217,7 +217,7 @@ def without_duplicates(name: str, data: LabelledImages) -> LabelledImages:
     return data.subset(~is_repeated)
 
 
-def repeated(data: LabelledImages) -> Tensor:
+def repeated(data: LabeledImages) -> Tensor:
     """Tell which images of a set occur in it before, `(N,)` booleans."""
     small = thumbnails(data)
     is_repeated = torch.zeros(len(small), dtype=torch.bool)
@@ -226,7 +226,7 @@ def repeated(data: LabelledImages) -> Tensor:
     return is_repeated
 
 
-def label_by_prediction(images: Images, classifier: Classifier, progress: Progress | None = None) -> LabelledImages:
+def label_by_prediction(images: Images, classifier: Classifier, progress: Progress | None = None) -> LabeledImages:
     """Label images by the current predictions of a classifier, which replace any labels that the images have.
 
     Args:
@@ -238,12 +238,12 @@ def label_by_prediction(images: Images, classifier: Classifier, progress: Progre
         The images with their predicted labels.
     """
     labels = predict(classifier, images, progress=progress).argmax(dim=1)
-    if isinstance(images, LabelledImages):
+    if isinstance(images, LabeledImages):
         return replace(images, labels=labels, classes=classifier.classes)
-    return LabelledImages(images, labels, classifier.classes)
+    return LabeledImages(images, labels, classifier.classes)
 
 
-def split_ordinary(data: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+def split_ordinary(data: LabeledImages) -> tuple[LabeledImages, LabeledImages]:
     """Divide clean images by scene, class by class, into ordinary ones, which select, and others, which measure."""
     scenes = scenes_of(data)
     first = first_of_each(scenes)
@@ -297,21 +297,21 @@ def _named_retained(retain: Images | Mapping[str, Images] | None) -> dict[str, t
     return named
 
 
-def _label_sets(given: Mapping[str, Images], classifier: Classifier) -> dict[str, LabelledImages]:
+def _label_sets(given: Mapping[str, Images], classifier: Classifier) -> dict[str, LabeledImages]:
     """Label sets by the classifier's classes, and drop repeated images.
 
     Labels are mapped by name; sets without labels are labeled by the classifier's predictions. All sets are checked
     before anything is predicted.
     """
-    if "concept" in given and not isinstance(given["concept"], LabelledImages):
+    if "concept" in given and not isinstance(given["concept"], LabeledImages):
         raise TypeError(
-            f"The images with the concept are a {type(given['concept']).__name__}; pass LabelledImages(images, labels, "
+            f"The images with the concept are a {type(given['concept']).__name__}; pass LabeledImages(images, labels, "
             "classes)"
         )
     checked = {name: _checked(name, images, classifier) for name, images in given.items()}
     labeled = {}
     for name, images in checked.items():
-        has_labels = isinstance(images, LabelledImages)
+        has_labels = isinstance(images, LabeledImages)
         labeled[name] = without_duplicates(name, images if has_labels else label_by_prediction(images, classifier))
     return labeled
 
@@ -320,13 +320,13 @@ def _checked(name: str, images: Images, classifier: Classifier) -> Images:
     """Return a set if its images have the size of the classifier's input; if it has labels, map them by name."""
     if not isinstance(images, Images):
         raise TypeError(
-            f"The {name} images are a {type(images).__name__}; pass a tensor (N, 3, H, W), LazyImages or LabelledImages"
+            f"The {name} images are a {type(images).__name__}; pass a tensor (N, 3, H, W), LazyImages or LabeledImages"
         )
     check_size(name, images, classifier)
-    return remap_labels(name, images, classifier) if isinstance(images, LabelledImages) else images
+    return remap_labels(name, images, classifier) if isinstance(images, LabeledImages) else images
 
 
-def _part_for_selection(clean: LabelledImages) -> tuple[Images, LabelledImages]:
+def _part_for_selection(clean: LabeledImages) -> tuple[Images, LabeledImages]:
     """Take ordinary images for the selection from clean ones; return their pixels, and the clean images that are left.
 
     Raises:
@@ -342,7 +342,7 @@ def _part_for_selection(clean: LabelledImages) -> tuple[Images, LabelledImages]:
     return ordinary.images, left
 
 
-def _check_sets(images: Images, sets: Mapping[str, LabelledImages], exemplars: Sequence[Exemplar]) -> None:
+def _check_sets(images: Images, sets: Mapping[str, LabeledImages], exemplars: Sequence[Exemplar]) -> None:
     """Check that the sets are not empty and share no image; warn about scenes that they share.
 
     Args:
@@ -362,7 +362,7 @@ def _check_sets(images: Images, sets: Mapping[str, LabelledImages], exemplars: S
         _warn_about_shared_scenes(one, sets[one], other, sets[other])
 
 
-def _warn_about_shared_scenes(name: str, data: LabelledImages, other_name: str, other: LabelledImages) -> None:
+def _warn_about_shared_scenes(name: str, data: LabeledImages, other_name: str, other: LabeledImages) -> None:
     """Warn if images of two sets show the same scenes, so that they are no independent evidence."""
     if not len(data) or not len(other):
         return
@@ -384,8 +384,8 @@ def _own_classes(classifier: Classifier, exemplars: Sequence[Exemplar]) -> tuple
 
 
 def _split_off_own_class(
-    concept: LabelledImages | None, own_classes: Sequence[int]
-) -> tuple[LabelledImages | None, LabelledImages | None]:
+    concept: LabeledImages | None, own_classes: Sequence[int]
+) -> tuple[LabeledImages | None, LabeledImages | None]:
     """Divide the images with the concept into those of other classes and those of its own; None if there are none."""
     if concept is None or not len(concept):
         return None, None

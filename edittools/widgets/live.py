@@ -14,7 +14,7 @@ from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Pairs
-from edittools.images import Images, LabelledImages
+from edittools.images import Images, LabeledImages
 from edittools.metrics import SIGNS
 from edittools.rewriting import rewrite_at
 from edittools.site import LayerReference, site_at
@@ -60,7 +60,7 @@ class MaskPanel(StaticFigure, ipywidgets.HBox):
         image: Tensor,
         mask: Tensor,
         change: Change,
-        images: LabelledImages,
+        images: LabeledImages,
         reference: Images,
     ) -> None:
         self._change = change

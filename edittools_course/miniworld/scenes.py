@@ -17,7 +17,7 @@ import torch
 
 from edittools._checks import check_number, one_of
 from edittools._progress import Progress
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.probing.noise import rgb, value_noise
 from edittools_course.miniworld.contexts import _TABLE, BEHIND, GROUNDS, IN_FRONT, SPLITS, THINGS
 from edittools_course.miniworld.grounds import ground_look
@@ -315,10 +315,10 @@ def scene(
 
 
 @dataclass(frozen=True)
-class Scenes(LabelledImages):
+class Scenes(LabeledImages):
     """A labeled set of scenes.
 
-    Besides the fields of `LabelledImages`, it holds `things` `(N, H, W)`, the number in `THINGS` of what each pixel
+    Besides the fields of `LabeledImages`, it holds `things` `(N, H, W)`, the number in `THINGS` of what each pixel
     shows, and `grounds` `(N,)`, the number in `GROUNDS` of each scene's ground.
     """
 

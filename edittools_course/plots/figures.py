@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.metrics import misclassified
 from edittools.widgets.drawing import (
     WRONG,
@@ -36,7 +36,7 @@ WHISKERS: dict[str, Any] = {"fmt": "none", "ecolor": AXIS, "elinewidth": 1, "cap
 
 
 def predictions(
-    data: LabelledImages,
+    data: LabeledImages,
     logits: Tensor,
     before: Tensor | None = None,
     count: int = 10,
@@ -66,7 +66,7 @@ def predictions(
     return image_grid(images, titles, columns=columns, width=width, states=states)
 
 
-def attack_grid(sets: Mapping[str, tuple[LabelledImages, Tensor]], count: int = 6) -> Figure:
+def attack_grid(sets: Mapping[str, tuple[LabeledImages, Tensor]], count: int = 6) -> Figure:
     """Draw the same objects without and with attacks, one row per set.
 
     Args:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from edittools._caching import cache_folder
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools_course.miniworld.contexts import SPLITS
 from edittools_course.scenarios.own_folder import GOAL, scenes_of_classes, write_set
 
@@ -84,7 +84,7 @@ def _write_all(root: Path) -> None:
         write_set(root, name, data, has_tag, first)
 
 
-def _tagged_of(data: LabelledImages) -> Tensor:
+def _tagged_of(data: LabeledImages) -> Tensor:
     """Tell which images of a set to audit carry a tag, `(N,)` booleans."""
     has_tag = torch.zeros(len(data), dtype=torch.bool)
     for label, class_name in enumerate(data.classes):

@@ -9,7 +9,7 @@ import torch
 from edittools._checks import one_of
 from edittools._progress import Progress
 from edittools.geometry import InputGeometry
-from edittools.images import LabelledImages, LazyImages, in_batches
+from edittools.images import LabeledImages, LazyImages, in_batches
 from edittools_course.downloads import PhotoArchive, photo_folder
 
 CLASSES = {
@@ -47,7 +47,7 @@ TUNING_PER_CLASS = 100
 """Photos of each class on which the strength of the shortcuts is tuned."""
 
 
-def imagenette(split: str, size: int = SIZE) -> LabelledImages:
+def imagenette(split: str, size: int = SIZE) -> LabeledImages:
     """List the photos of a split in a fixed order: by class, then by name of the file. They are loaded when used.
 
     Args:
@@ -71,10 +71,10 @@ def imagenette(split: str, size: int = SIZE) -> LabelledImages:
         labels += [label] * len(photos)
     images = LazyImages(paths, InputGeometry.of(size, size))
     names = tuple(os.path.relpath(path, folder) for path in paths)
-    return LabelledImages(images, torch.tensor(labels), tuple(CLASSES.values()), names)
+    return LabeledImages(images, torch.tensor(labels), tuple(CLASSES.values()), names)
 
 
-def in_memory(photos: LabelledImages, bar: str = "", progress: Progress | None = None) -> LabelledImages:
+def in_memory(photos: LabeledImages, bar: str = "", progress: Progress | None = None) -> LabeledImages:
     """Load the photos of a set into memory.
 
     Args:
@@ -84,7 +84,7 @@ def in_memory(photos: LabelledImages, bar: str = "", progress: Progress | None =
     return replace(photos, images=torch.cat(list(in_batches(photos, bar=bar, progress=progress))))
 
 
-def divide(photos: LabelledImages, seed: int = 0) -> dict[str, LabelledImages]:
+def divide(photos: LabeledImages, seed: int = 0) -> dict[str, LabeledImages]:
     """Divide photos at random into disjoint roles, class by class.
 
     Args:
@@ -106,6 +106,6 @@ def divide(photos: LabelledImages, seed: int = 0) -> dict[str, LabelledImages]:
     return {role: photos.subset(members) for role, members in indices.items()}
 
 
-def training_roles(size: int = SIZE) -> dict[str, LabelledImages]:
+def training_roles(size: int = SIZE) -> dict[str, LabeledImages]:
     """Divide the photos of the split "train" into "training", "tuning" and "left", see `divide` and `imagenette`."""
     return divide(imagenette("train", size))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from edittools.image_files import save_mask
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools_course.miniworld.contexts import SPLITS
 from edittools_course.miniworld.scenes import scenes
 from edittools_course.networks.finetuned import load_published_shortcuts
@@ -115,7 +115,7 @@ def own_folder(tier: str | None = None) -> OwnFolder:
     return OwnFolder(root, plain["clean"].classes, plain["clean"].images.shape[-1])
 
 
-def carries_tag(name: str, data: LabelledImages, goal: str) -> Tensor:
+def carries_tag(name: str, data: LabeledImages, goal: str) -> Tensor:
     """Tell which images of a set carry a tag, `(N,)` booleans.
 
     Args:
@@ -131,7 +131,7 @@ def carries_tag(name: str, data: LabelledImages, goal: str) -> Tensor:
     return torch.zeros(len(data), dtype=torch.bool)
 
 
-def scenes_of_classes(per_class: int, first_seed: int, classes: tuple[str, ...] = CLASSES) -> LabelledImages:
+def scenes_of_classes(per_class: int, first_seed: int, classes: tuple[str, ...] = CLASSES) -> LabeledImages:
     """Render scenes of some classes in turn, whose ground does not depend on the class.
 
     Args:
@@ -144,10 +144,10 @@ def scenes_of_classes(per_class: int, first_seed: int, classes: tuple[str, ...] 
     """
     names = list(classes) * per_class
     rendered = scenes(len(names), first_seed, names, WORKERS, balanced=True, size=SIZE)
-    return LabelledImages(rendered.images, torch.tensor([CLASSES.index(name) for name in names]), CLASSES)
+    return LabeledImages(rendered.images, torch.tensor([CLASSES.index(name) for name in names]), CLASSES)
 
 
-def rendered_sets() -> dict[str, LabelledImages]:
+def rendered_sets() -> dict[str, LabeledImages]:
     """Render the image sets of tier mini, without tags; no scene is in two of them."""
     first = SPLITS["validation"].start + 600_000
     others = tuple(name for name in CLASSES if name != GOAL)
@@ -162,7 +162,7 @@ def rendered_sets() -> dict[str, LabelledImages]:
     }
 
 
-def photo_sets() -> dict[str, LabelledImages]:
+def photo_sets() -> dict[str, LabeledImages]:
     """Load the image sets of the other tiers, without tags; no photo is in two of them."""
     photos = divided_photos(load_published_shortcuts(NETWORK))
     folder = photos["folder"]
@@ -180,13 +180,13 @@ def photo_sets() -> dict[str, LabelledImages]:
     }
 
 
-def _joined(*sets: LabelledImages) -> LabelledImages:
+def _joined(*sets: LabeledImages) -> LabeledImages:
     """Join sets of the same classes."""
     images = torch.cat([data.images for data in sets])
-    return LabelledImages(images, torch.cat([data.labels for data in sets]), sets[0].classes)
+    return LabeledImages(images, torch.cat([data.labels for data in sets]), sets[0].classes)
 
 
-def write_set(root: Path, name: str, data: LabelledImages, has_tag: Tensor, seed: int, has_marks: bool = False) -> None:
+def write_set(root: Path, name: str, data: LabeledImages, has_tag: Tensor, seed: int, has_marks: bool = False) -> None:
     """Draw tags on some images of a set, `has_tag` `(N,)`, and write all of them with one subfolder per class.
 
     With `has_marks`, masks that are 1 on the tags are written as well, to `marks`.

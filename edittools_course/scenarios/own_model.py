@@ -3,7 +3,7 @@
 import torch
 
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools_course.scenarios.imagenette import training_roles
 
 GOAL = "garbage truck"
@@ -16,7 +16,7 @@ CLEAN = 600
 """The number of clean photos, of all classes."""
 
 
-def divided_photos(classifier: Classifier) -> dict[str, LabelledImages]:
+def divided_photos(classifier: Classifier) -> dict[str, LabeledImages]:
     """Divide the photos that are left over from training at random into disjoint sets, which are loaded when used.
 
     Args:

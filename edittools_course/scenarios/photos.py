@@ -18,7 +18,7 @@ from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier
 from edittools.geometry import InputGeometry
 from edittools.image_files import load_image, load_mask, photo_size
-from edittools.images import LabelledImages, LazyImages
+from edittools.images import LabeledImages, LazyImages
 from edittools.metrics import predict
 from edittools.models.imagenet import imagenet_classes
 from edittools.selection.splits import label_by_prediction
@@ -92,7 +92,7 @@ def photo_of_mask(name: str) -> str:
 
 def load_photos(
     labels: Mapping[str, int], classifier: Classifier, progress: Progress | None, kind: str
-) -> LabelledImages:
+) -> LabeledImages:
     """Load registered photos.
 
     Args:
@@ -109,10 +109,10 @@ def load_photos(
         )
     bar = bar_of(progress, labels, desc="photos", unit="photo")
     images = torch.stack([load_photo(name, classifier) for name in bar])
-    return LabelledImages(images, torch.tensor(list(labels.values())), classifier.classes, tuple(labels))
+    return LabeledImages(images, torch.tensor(list(labels.values())), classifier.classes, tuple(labels))
 
 
-def snow_photos(classifier: Classifier, progress: Progress | None = None) -> LabelledImages:
+def snow_photos(classifier: Classifier, progress: Progress | None = None) -> LabeledImages:
     """Load the paper's photos of vehicles and traffic lights on snow (section 3.1), at the classifier's size.
 
     Where the same photo exists in two sizes, the larger one is loaded.
@@ -136,20 +136,20 @@ def sample_labels() -> dict[str, int]:
     return {name: label for label, name in enumerate(names)}
 
 
-def imagenet_sample(classifier: Classifier, progress: Progress | None = None) -> LabelledImages:
+def imagenet_sample(classifier: Classifier, progress: Progress | None = None) -> LabeledImages:
     """Load one photo of each ImageNet class, of those that are available, at the classifier's size."""
     all_labels = sample_labels()
     labels = {name: all_labels[name] for name in available("imagenet-sample/")}
     return load_photos(labels, classifier, progress, "of the ImageNet sample")
 
 
-def halves(data: LabelledImages, first: str, second: str) -> dict[str, LabelledImages]:
+def halves(data: LabeledImages, first: str, second: str) -> dict[str, LabeledImages]:
     """Divide images into two sets of these names; the images go to each in turn."""
     count = len(data)
     return {first: data.subset(range(0, count, 2)), second: data.subset(range(1, count, 2))}
 
 
-def clean_and_reference(classifier: Classifier, progress: Progress | None = None) -> dict[str, LabelledImages | Tensor]:
+def clean_and_reference(classifier: Classifier, progress: Progress | None = None) -> dict[str, LabeledImages | Tensor]:
     """Load clean photos and reference photos.
 
     Args:
@@ -194,7 +194,7 @@ def unlabeled(
 
 def elsewhere(
     classifier: Classifier, progress: Progress | None = None, prefix: str = "rta-100/"
-) -> dict[str, LabelledImages]:
+) -> dict[str, LabeledImages]:
     """Load at most 250 photos that no other set has, as the set "elsewhere".
 
     Their labels are the classifier's current predictions, so that an error is a changed prediction.
@@ -203,7 +203,7 @@ def elsewhere(
     return {"elsewhere": label_by_prediction(images, classifier)}
 
 
-def validation_folder(classifier: Classifier, per_class: int) -> LabelledImages:
+def validation_folder(classifier: Classifier, per_class: int) -> LabeledImages:
     """Read the first images of each class in the folder of `EDITTOOLS_IMAGENET`, lazily.
 
     The folder has one subfolder per class, in the order of their names; names that are numbers are sorted as numbers.
@@ -241,12 +241,12 @@ def validation_folder(classifier: Classifier, per_class: int) -> LabelledImages:
     images = LazyImages(listing.path.tolist(), classifier)
     labels = torch.tensor(listing.label.tolist(), dtype=torch.long)
     names = tuple(os.path.relpath(path, folder) for path in listing.path)
-    return LabelledImages(images, labels, classifier.classes, names)
+    return LabeledImages(images, labels, classifier.classes, names)
 
 
 def msrc(
     classifier: Classifier, at_least: float = 0.0, progress: Progress | None = None
-) -> tuple[LabelledImages, dict[str, Tensor]]:
+) -> tuple[LabeledImages, dict[str, Tensor]]:
     """Load the available MSRC v2 photos and their hand-made masks.
 
     Args:

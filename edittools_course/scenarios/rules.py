@@ -11,7 +11,7 @@ from torch import Tensor
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages, resized, stratified
+from edittools.images import LabeledImages, resized, stratified
 from edittools.layers import candidate_layers
 from edittools.metrics import predict
 from edittools.models.imagenet import imagenet_classes
@@ -159,7 +159,7 @@ def _in_miniworld(
 ) -> tuple[Concepts, ProbeSettings, dict[str, Any]]:
     """Render scenes in which the classes take turns, so that the first scenes show all classes."""
 
-    def render(scene_set: SceneSet) -> LabelledImages:
+    def render(scene_set: SceneSet) -> LabeledImages:
         return scene_set.at_most(most_scenes).render(progress)
 
     data = render(SceneSet(per_class * len(CLASSES), split, PROBED_OFFSET, CLASSES))
@@ -172,7 +172,7 @@ def _in_miniworld(
     backgrounds = (*GROUNDS, *BEHIND, "sky", "wall")
     images = torch.cat([part.images for part in donors])
     labels = torch.cat([part.labels for part in donors])
-    giving = LabelledImages(images, labels, CLASSES)
+    giving = LabeledImages(images, labels, CLASSES)
     textures = {}
     for concept in backgrounds:
         concept_masks = torch.cat([part.mask(concept) for part in donors])
@@ -315,6 +315,6 @@ def _exemplars(classifier: Classifier, concepts: Concepts, rule: Mapping[str, An
     return exemplars
 
 
-def at_size(data: LabelledImages, classifier: Classifier) -> LabelledImages:
+def at_size(data: LabeledImages, classifier: Classifier) -> LabeledImages:
     """Resize images to the classifier's size."""
     return replace(data, images=resized(data.images, classifier.size))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import Images, LabelledImages, LazyImages, check_images, pixels_of
+from edittools.images import Images, LabeledImages, LazyImages, check_images, pixels_of
 from edittools.selection.scores import Candidate, Scores
 from edittools.selection.splits import check_disjoint
 
@@ -39,14 +39,14 @@ class Splits:
     """
 
     reference: Images = field(repr=False)
-    target: LabelledImages = field(repr=False)
-    clean: LabelledImages | None = field(default=None, repr=False)
-    retain: LabelledImages | None = field(default=None, repr=False)
-    target_test: LabelledImages | None = field(default=None, repr=False)
-    clean_test: LabelledImages | None = field(default=None, repr=False)
-    retain_test: LabelledImages | None = field(default=None, repr=False)
-    same_class_test: LabelledImages | None = field(default=None, repr=False)
-    extra: Mapping[str, LabelledImages] = field(default_factory=dict, repr=False)
+    target: LabeledImages = field(repr=False)
+    clean: LabeledImages | None = field(default=None, repr=False)
+    retain: LabeledImages | None = field(default=None, repr=False)
+    target_test: LabeledImages | None = field(default=None, repr=False)
+    clean_test: LabeledImages | None = field(default=None, repr=False)
+    retain_test: LabeledImages | None = field(default=None, repr=False)
+    same_class_test: LabeledImages | None = field(default=None, repr=False)
+    extra: Mapping[str, LabeledImages] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         taken = [name for name in ("reference", "target", "clean", "retain", *EVALUATING) if name in self.extra]
@@ -54,9 +54,9 @@ class Splits:
             raise ValueError(f"The extra split {taken[0]!r} has the name of another split; give it another name")
         check_images(self.reference, "reference")
         for name, data in self.labeled.items():
-            if not isinstance(data, LabelledImages):
+            if not isinstance(data, LabeledImages):
                 raise TypeError(
-                    f"The split {name!r} is a {type(data).__name__}; pass LabelledImages(images, labels, classes)"
+                    f"The split {name!r} is a {type(data).__name__}; pass LabeledImages(images, labels, classes)"
                 )
 
     @property
@@ -65,13 +65,13 @@ class Splits:
         return pixels_of(self.reference)
 
     @property
-    def labeled(self) -> dict[str, LabelledImages]:
+    def labeled(self) -> dict[str, LabeledImages]:
         """The labeled splits by name: those used for evaluation come last."""
         sets = {name: getattr(self, name) for name in ("target", "retain", "clean", *EVALUATING)}
         return {**{name: data for name, data in sets.items() if data is not None}, **self.extra}
 
     @property
-    def for_evaluation(self) -> dict[str, LabelledImages]:
+    def for_evaluation(self) -> dict[str, LabeledImages]:
         """The labeled splits that are used for evaluation only, by name."""
         return {name: data for name, data in self.labeled.items() if name in EVALUATING or name in self.extra}
 

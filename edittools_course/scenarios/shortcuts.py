@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from edittools._image_checks import check_image
-from edittools.images import LabelledImages, LazyImages
+from edittools.images import LabeledImages, LazyImages
 from edittools.probing.noise import rgb
 from edittools_course.miniworld.typography import Sticker, placed, typed
 
@@ -65,7 +65,7 @@ class Shortcut(ABC):
                 masks[i] = torch.maximum(masks[i], (alpha > 0).to(images))
         return changed.clamp(0, 1), masks
 
-    def on(self, data: LabelledImages, seed: int = 0) -> LabelledImages:
+    def on(self, data: LabeledImages, seed: int = 0) -> LabeledImages:
         """Draw the shortcut on all images of a set; the labels stay."""
         images = data.images[:] if isinstance(data.images, LazyImages) else data.images
         return replace(data, images=self.draw(images, seed)[0])

@@ -10,7 +10,7 @@ from torch import Tensor
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar, paste_texture
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.layers import candidate_layers
 from edittools.models.load import load_classifier
 from edittools.probing.textures import restyle
@@ -194,7 +194,7 @@ def _snow_on_photos(name: str, tier: str, progress: Progress | None, small: bool
     )
 
 
-def clean_and_retained_photos(classifier: Classifier, progress: Progress | None = None) -> dict[str, LabelledImages]:
+def clean_and_retained_photos(classifier: Classifier, progress: Progress | None = None) -> dict[str, LabeledImages]:
     """Divide the ImageNet sample, without the photos of the exemplars, into four sets.
 
     Returns:

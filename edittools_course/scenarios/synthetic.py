@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from edittools.classifiers import Classifier
-from edittools.images import LabelledImages, stratified
+from edittools.images import LabeledImages, stratified
 from edittools.layers import candidate_layers
 from edittools.methods import EDIT, METHODS, RANDOM, Method
 from edittools.metrics import predict
@@ -222,7 +222,7 @@ def _three_later_layers(classifier: Classifier) -> tuple[str, ...]:
 
 def _miniworld_images(
     names: Sequence[str], small: bool
-) -> tuple[LabelledImages, dict[str, Tensor], dict[str, LabelledImages]]:
+) -> tuple[LabeledImages, dict[str, Tensor], dict[str, LabeledImages]]:
     """Render the scenes of the cases, the masks of the concepts `names`, and the common image sets.
 
     All is rendered in this process: cases may run in processes that may not start others.
@@ -241,7 +241,7 @@ def _miniworld_images(
 
 def _folder_images(
     classifier: Classifier, names: Sequence[str], used: set[str]
-) -> tuple[LabelledImages, Mapping[str, Tensor]]:
+) -> tuple[LabeledImages, Mapping[str, Tensor]]:
     """Read images of `EDITTOOLS_IMAGENET`, without those `used`, and find the concepts `names` in them."""
     data = photos.validation_folder(classifier, per_class=7)
     unused = [i for i, name in enumerate(data.names) if name not in used]

@@ -11,7 +11,7 @@ import torch
 from edittools._progress import Progress
 from edittools.classifiers import Classifier, remap_labels
 from edittools.exemplars import Exemplar
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.layers import candidate_layers
 from edittools.metrics import predict
 from edittools.models.load import load_classifier
@@ -144,12 +144,12 @@ def _attack_in_miniworld(name: str, progress: Progress | None, small: bool, most
     )
 
 
-def _attacked_images(classifier: Classifier, scene_set: SceneSet, words: Sequence[str | None]) -> list[LabelledImages]:
+def _attacked_images(classifier: Classifier, scene_set: SceneSet, words: Sequence[str | None]) -> list[LabeledImages]:
     """Render the same attacked objects with each word, labeled with what the objects are."""
     images_by_word = attacks(scene_set.count, scene_set.split, words, WORKERS)
     names = [ATTACKED[i % len(ATTACKED)] for i in range(scene_set.count)]
     labels = torch.tensor([classifier.classes.index(name) for name in names])
-    return [LabelledImages(images, labels, classifier.classes) for images in images_by_word.values()]
+    return [LabeledImages(images, labels, classifier.classes) for images in images_by_word.values()]
 
 
 def _word_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
@@ -218,7 +218,7 @@ def _attack_on_photos(name: str, progress: Progress | None) -> Scenario:
     )
 
 
-def stick_on_all(data: LabelledImages, text: str, seed: int) -> LabelledImages:
+def stick_on_all(data: LabeledImages, text: str, seed: int) -> LabeledImages:
     """Put a typed sticker on each image, in a font of MiniWorld's.
 
     Args:
@@ -235,7 +235,7 @@ def stick_on_all(data: LabelledImages, text: str, seed: int) -> LabelledImages:
     return replace(data, images=torch.stack(changed_images))
 
 
-def household_photos(classifier: Classifier, kind: str) -> LabelledImages:
+def household_photos(classifier: Classifier, kind: str) -> LabeledImages:
     """Load the paper's photos of household objects.
 
     Args:

@@ -30,7 +30,7 @@ from edittools.exemplars import Exemplar
 from edittools.folders import read_folder
 from edittools.geometry import InputGeometry
 from edittools.image_files import load_image
-from edittools.images import LabelledImages, evenly_spaced
+from edittools.images import LabeledImages, evenly_spaced
 from edittools.layers import candidate_layers
 from edittools.locate import find_alike
 from edittools.metrics import label_margins, misclassified, predict
@@ -168,8 +168,8 @@ class Engine:
         self._index = {name: index for index, name in enumerate(labeled.names)}
         self._answers: dict[Question, Any] = {}
         self._ordinary = torch.zeros(0)
-        self._clean: LabelledImages | None = None
-        self._retain: LabelledImages | None = None
+        self._clean: LabeledImages | None = None
+        self._retain: LabeledImages | None = None
         self._moments: Mapping[str, SecondMoment] = {}
 
     def complete(self, clean: Path, retain: Path | None = None, progress: Progress | None = None) -> None:
@@ -212,7 +212,7 @@ class Engine:
 
     # --- images -------------------------------------------------------------------------------------------------------
 
-    def _read(self, folder: Path, progress: Progress | None) -> LabelledImages:
+    def _read(self, folder: Path, progress: Progress | None) -> LabeledImages:
         """Read a folder; images are named by their files, and each is used once."""
         most = MOST_BYTES // (BYTES_OF_PIXEL * self.classifier.size**2)
         data, left_out = read_folder(folder, self.classifier, progress, most=most)
@@ -257,10 +257,10 @@ class Engine:
         return self._offered.names
 
     @property
-    def _offered(self) -> LabelledImages:
+    def _offered(self) -> LabeledImages:
         """The labeled images in which a mark is looked for: those of the folder, and the clean ones that measure."""
         clean = self._clean.subset(self._clean.is_labeled)
-        return LabelledImages(
+        return LabeledImages(
             torch.cat([self.images.images, clean.images]),
             torch.cat([self.images.labels, clean.labels]),
             self.classifier.classes,

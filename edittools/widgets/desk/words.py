@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from edittools.images import LabelledImages
+from edittools.images import LabeledImages
 from edittools.reports.words import DESK, FIND
 from edittools.selection.checks import ENOUGH_OWN, FEWEST_CORRECT
 from edittools.verdict import DO_NOT_USE, USE
@@ -86,7 +86,7 @@ def of_checked(checked: Collection[str], found: Sequence[Seen], own_class: int, 
     return f"{text} That is enough for a verdict: press Rewrite."
 
 
-def of_edit(edit: Rewriting, outcome: Outcome, mistakes: LabelledImages) -> Said:
+def of_edit(edit: Rewriting, outcome: Outcome, mistakes: LabeledImages) -> Said:
     """Say what an edit does, as far as it is known, and what to do next.
 
     Args:
