@@ -30,8 +30,8 @@ ADDRESS = "127.0.0.1"
 """The page can be opened on this machine only."""
 
 SAME_MACHINE = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws: wss: data: blob:; "
-    "frame-ancestors 'self'"
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
+    f"connect-src 'self' ws://{ADDRESS}:* data: blob:; frame-ancestors 'self'"
 )
 """The policy that keeps the page from requests to any other machine."""
 
