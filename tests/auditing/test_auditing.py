@@ -29,7 +29,7 @@ from edittools.images import LabeledImages
 from edittools.reports.words import check_words
 
 MODEL = f"{tagged_photos.__file__}:tags"
-TESTS = str(Path(__file__).parent)
+TESTS = str(Path(__file__).resolve().parents[1])
 
 
 @pytest.fixture(scope="module")

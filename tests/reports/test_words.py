@@ -4,7 +4,7 @@ import re
 from itertools import product
 
 import pytest
-from test_checks import effect
+from effects_by_hand import effect
 
 from edittools.reports.words import ACTIONS, AUDIENCES, check_words, verdict_words
 from edittools.selection.checks import (

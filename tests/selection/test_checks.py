@@ -3,6 +3,7 @@
 import pytest
 import torch
 from colors import GREEN, RED, color_network, marked_exemplar
+from effects_by_hand import effect
 from test_effects import effect_of
 
 from edittools.exemplars import Exemplar
@@ -34,18 +35,6 @@ from edittools.selection.checks import (
 )
 from edittools.stats import accuracy_interval
 from edittools.verdict import Kind
-
-
-def effect(images, broken=0, corrected=0, wrong=0, frames=1):
-    """Make an effect on images of one class: the first ones break, then some are corrected, and others stay wrong."""
-    labels = torch.zeros(images, dtype=torch.long)
-    before = labels.clone()
-    after = labels.clone()
-    after[:broken] = 1
-    before[broken : broken + corrected + wrong] = 1
-    after[broken + corrected : broken + corrected + wrong] = 1
-    scenes = torch.arange(images).repeat_interleave(frames)
-    return Effect(*(part.repeat_interleave(frames) for part in (labels, before, after)), scenes)
 
 
 def splits_of(retain=(), **options):

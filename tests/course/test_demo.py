@@ -4,7 +4,7 @@ import os
 
 import pytest
 from conftest import needs_browser
-from test_desk_command import desk_page
+from desk_server import desk_page
 
 import edittools as et
 from edittools.cli import main

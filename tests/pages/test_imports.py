@@ -11,7 +11,7 @@ import pytest
 
 import edittools
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NAMES_THE_COURSE = ("cli.py", "models/zoo.py")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 

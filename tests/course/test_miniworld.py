@@ -46,7 +46,7 @@ def fingerprint(seed, label, ground):
 
 def test_scene_pixels_are_those_committed():
     """A few pixels that are off by one show in the numbers; the last bits of a sine do not."""
-    table = json.loads((Path(__file__).parent / "scene_pixels.json").read_text())
+    table = json.loads((Path(__file__).resolve().parents[1] / "scene_pixels.json").read_text())
     assert {label for _, label, *_ in table} == set(SKETCHES) and {ground for _, _, ground, *_ in table} == set(GROUNDS)
     for seed, label, ground, pixels, masks in table:
         assert fingerprint(seed, label, ground) == (pytest.approx(pixels, abs=1e-3), masks), (seed, label, ground)

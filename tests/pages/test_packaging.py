@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = runpy.run_path(str(ROOT / ".ci" / "address.py"))
 CHECK = runpy.run_path(str(ROOT / "docs" / "check_links.py"))
 

@@ -1,70 +1,35 @@
 """`edittools desk`: a page with one's own model and folders in a browser, without code; and errors in one line."""
 
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import needs_browser
 from desk_photos import MASK, MODEL, write_photos
+from desk_server import ARGUMENTS, desk_page, serving
 
 from edittools.cli import main
 from edittools.widgets.desk.page import ADDRESS, FIRST_PORT, desk_notebook, desk_or_error
 from edittools.widgets.desk.view import View
 
-ARGUMENTS = ("photos", "--model", "model.py:load", "--clean", "clean")
+HARMFUL = """
+import pathlib
+pathlib.Path(__file__).with_name("hit").touch()
+"""
 
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
     """A folder of photos, one of clean ones, a file with a model, and an empty cache."""
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "model.py").write_text(MODEL.format(tests=str(Path(__file__).parent)))
+    (tmp_path / "model.py").write_text(MODEL.format(tests=str(Path(__file__).resolve().parents[1])))
     write_photos(tmp_path)
     return tmp_path
-
-
-@contextmanager
-def serving(folder, *arguments, browser="true"):
-    """Run the command in a folder until the end of the context; give its address and its process.
-
-    Afterwards, `printed` of the process holds what it has printed after its address.
-    """
-    settings = str(folder / "settings")
-    environment = {**os.environ, "BROWSER": browser, "JUPYTER_CONFIG_DIR": settings, "IPYTHONDIR": settings}
-    command = [sys.executable, "-P", "-m", "edittools.cli", "desk", *arguments]  # as the script `edittools`
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores Ctrl-C
-    )
-    try:
-        printed = ""
-        while "http://" not in printed:
-            line = process.stdout.readline()
-            assert line, printed
-            printed += line
-        yield re.search(r"http://\S+", printed)[0], process
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.printed, _ = process.communicate(timeout=60)
-
-
-HARMFUL = """
-import pathlib
-pathlib.Path(__file__).with_name("hit").touch()
-"""
 
 
 @needs_browser
@@ -100,22 +65,6 @@ def test_desk_command_shows_the_images_and_takes_a_free_port(photos, chromium):
                 page.screenshot(path=web.ARTEFACTS / "desk-command.png", full_page=True)
         assert process.returncode == 0 and "ping" not in process.printed
     assert outside == [] and not (photos / "hit").exists()
-
-
-@contextmanager
-def desk_page(chromium, folder, *arguments):
-    """Open the page of the command; give the page, when the images are classified, and the process of the server."""
-    import web
-
-    outside = []
-    with serving(folder, *arguments) as (address, process):
-        base = address.partition("?")[0].rstrip("/")
-        with web.browser_page(chromium, base, outside) as page:
-            page.set_default_timeout(180_000)
-            page.goto(address, wait_until="domcontentloaded")
-            page.wait_for_selector(".et-desk .et-editor .et-stage[data-view]")
-            yield page, process
-    assert outside == []
 
 
 @needs_browser

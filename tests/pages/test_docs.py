@@ -24,7 +24,7 @@ from edittools_course.miniworld.scenes import scenes
 from edittools_course.scenarios.own_folder import own_folder
 from edittools_course.scenarios.snow import car_exemplars
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PATTERNS = ("*.md", "docs/**/*.md", "data/**/*.md", "benchmarks/*.md", "results/*.md")
 FROZEN = {"benchmarks/audit_shortcuts.py"}
 """Scripts that have been removed, while the record still has their tables; it names the last commit with them."""

@@ -8,7 +8,7 @@ pytest.importorskip("playwright", reason="the browser tests need playwright: pip
 from pathlib import Path
 
 import web
-from test_desk_command import ARGUMENTS, desk_page
+from desk_server import ARGUMENTS, desk_page
 
 pytestmark = needs_browser
 
@@ -32,7 +32,7 @@ NAME_OF_FOCUSED = """() => { const e = document.activeElement;
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
     monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "model.py").write_text(MODEL.format(tests=str(Path(__file__).parent)))
+    (tmp_path / "model.py").write_text(MODEL.format(tests=str(Path(__file__).resolve().parents[1])))
     write_photos(tmp_path)
     return tmp_path
 
