@@ -10,6 +10,7 @@ import torch
 from _lib import comparisons, effects
 from _lib.effects import CHANGED, CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET
 from _lib.results import BY_HOSTS, LABEL_FREE, NO_EDIT, Results
+from effects_by_hand import sets_with
 
 from edittools.images import LabeledImages
 from edittools.metrics import predict
@@ -84,19 +85,6 @@ def test_effects_on_some_photos_are_the_same(network, photos, goal, edits):
     own_numbers = torch.isin(own, numbers).nonzero()[:, 0]
     assert found[CLEAN] == clean[:, counts].tolist()
     assert found[OWN_CLASS] == np.array(everywhere[OWN_CLASS])[:, own_numbers].tolist()
-
-
-def sets_with(corrected, broken_clean=0):
-    """Ten errors with the mark, some of which are corrected, and twenty clean photos, some of which are broken."""
-    after = [0] * corrected + [1] * (10 - corrected)
-    clean_after = [1] * broken_clean + [0] * (20 - broken_clean)
-    return {
-        TARGET: [[1] * 10, after],
-        CLEAN: [[0] * 20, clean_after],
-        CHANGED: [[0] * 20, clean_after],
-        OWN_CLASS: [[0] * 4, [1, 0, 0, 0]],
-        OWN_CLEAN: [[1, 0, 0, 0], [1, 1, 0, 0]],
-    }
 
 
 def test_methods_are_compared_within_pairs():

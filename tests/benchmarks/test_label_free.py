@@ -8,7 +8,7 @@ import pytest
 import torch
 from _lib import effects, label_free
 from _lib.results import BY_EXEMPLAR, BY_HOSTS, LABEL_FREE, Results
-from test_benchmark_effects import sets_with
+from effects_by_hand import sets_with
 
 from edittools.metrics import predict
 from edittools.selection.select import select

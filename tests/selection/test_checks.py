@@ -3,8 +3,7 @@
 import pytest
 import torch
 from colors import GREEN, RED, color_network, marked_exemplar
-from effects_by_hand import effect
-from test_effects import effect_of
+from effects_by_hand import effect, effect_of
 
 from edittools.exemplars import Exemplar
 from edittools.images import LabeledImages

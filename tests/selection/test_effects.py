@@ -5,24 +5,14 @@ from collections import defaultdict
 import pytest
 import torch
 from colors import LAYERS, color_network, marked_exemplar, ordinary
+from effects_by_hand import CORRECT, WRONG, effect_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edittools.cut import Cut
 from edittools.metrics import predict
 from edittools.rewriting import rewrite
-from edittools.selection import Effect
 from edittools.selection.effects import predictions_of, rows_of
-
-CORRECT, WRONG = "v", "x"
-
-
-def effect_of(before, after, scenes=None):
-    """Make an effect from texts with an "x" for each misclassified image, and a text with a letter for each scene."""
-    labels = torch.arange(len(before)) % 2
-    predicted = [(labels + torch.tensor([c == WRONG for c in text])) % 2 for text in (before, after)]
-    numbers = range(len(before)) if scenes is None else [ord(c) - ord("a") for c in scenes]
-    return Effect(labels, *predicted, torch.tensor(list(numbers)))
 
 
 def flags(comparison):
