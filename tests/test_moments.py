@@ -156,18 +156,18 @@ def test_rewrite_with_moment_of_another_mean_or_std(tiny, photos32, exemplar, sc
 
 @pytest.mark.parametrize("layer", ["stem", "head"])
 def test_rewrite_with_moment_of_other_applied_edits(tiny, photos32, exemplar, layer):
-    """An edit of a later layer counts as well, and so does how often an edit is applied."""
+    """An edit of a later layer counts as well, and so does a multiple on top of it."""
     edit = rewrite(tiny, layer, exemplar, photos32)
     unedited = _moment_of_conv1(tiny, photos32)
     with edit.applied(tiny):
         with pytest.raises(ValueError, match="'conv1'.*edits"):
             _rewritten(tiny, exemplar, unedited)
-        with edit.applied(tiny):
+        with (0.5 * edit).applied(tiny):
             moment = _moment_of_conv1(tiny, photos32)
             _rewritten(tiny, exemplar, moment)
         with pytest.raises(ValueError, match="'conv1'.*edits"):
             _rewritten(tiny, exemplar, moment)
-        with edit.applied(tiny):
+        with (0.5 * edit).applied(tiny):
             _rewritten(tiny, exemplar, moment)
     _rewritten(tiny, exemplar, unedited)
 
