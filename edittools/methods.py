@@ -75,10 +75,7 @@ def rewrite_at_random(
 
     Args:
         site: the layer and its exemplars; reference images are needed only for the penalty.
-        rank: number of directions.
-        objective: as in `rewrite`.
-        reference_weight: λ, as in `rewrite`.
-        steps: as in `rewrite`.
+        rank: number of directions; `objective`, `reference_weight`, and `steps` are those of `rewrite`.
         seed: seed of the random directions.
 
     Returns:

@@ -446,10 +446,7 @@ def rewrite(
 
     Raises:
         KeyError: if the model has no layer of that name.
-        RuntimeError: under `torch.inference_mode()`.
-        TypeError: if an exemplar is not an `Exemplar`, or `reference` is neither images nor a `SecondMoment`.
-        ValueError: if there is no exemplar, exemplars differ in size, a label is not a class index, a mask covers no
-            key, the layer cannot be edited, or an argument has a value that is not allowed.
+        ValueError: if the layer cannot be edited, or an argument has a value that is not allowed.
         NoEditError: if `rank` exceeds the number of independent keys at the mask.
 
     Warns:
