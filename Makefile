@@ -50,10 +50,11 @@ test: lint ## linting, unit tests, notebooks (nbval)
 unit: $(DONE) ## unit tests only
 	$(PYTEST) tests
 
-slow: $(DONE) ## compatibility checks of about an hour: architectures, tier paper, each benchmark with --quick
+slow: $(DONE) ## compatibility checks of about an hour: architectures, tier paper, each benchmark with --quick, journeys
 	$(PYTEST) tests/slow
 	$(ONE_THREAD) PYTHONPATH=benchmarks $(BIN)/python tests/slow/paper_rehearsal.py
 	$(ONE_THREAD) $(BIN)/python tests/slow/architectures.py --workers $(JOBS)
+	$(ONE_THREAD) $(BIN)/python tests/slow/journeys.py
 
 notebooks: $(DONE) ## run every notebook, compare its outputs with the committed ones
 	$(PYTEST) $(NOTEBOOKS)
