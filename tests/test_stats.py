@@ -39,8 +39,9 @@ def test_fewest_changed_is_the_first_number_that_can_be_significant():
 
 
 def test_mcnemar_wilson_and_newcombe_are_those_of_statsmodels():
-    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
-    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    missing = "statsmodels is not installed: pip install 'edittools[dev]'"
+    tables = pytest.importorskip("statsmodels.stats.contingency_tables", reason=missing)
+    proportion = pytest.importorskip("statsmodels.stats.proportion", reason=missing)
     for corrected, broken in product(range(0, 40, 3), range(0, 12, 2)):
         if corrected + broken:
             expected = tables.mcnemar([[0, corrected], [broken, 0]], exact=True).pvalue
