@@ -1,6 +1,7 @@
 """Folders of photos for the desk, some of which are misclassified by a small model because of a mark."""
 
 import copy
+from pathlib import Path
 
 import torch
 from conftest import made_tiny, noise, save_image
@@ -48,3 +49,11 @@ def write_photos(root):
         labels = predict(classifier, predicted).argmax(dim=1).tolist()
         for number, (image, label) in enumerate(zip(images, labels, strict=True)):
             save_image(root / name / classifier.classes[label] / f"{number}.png", image)
+
+
+def desk_folder(root, monkeypatch):
+    """Write a folder with photos, clean ones, and a file with the model; the cache is in it, and empty."""
+    monkeypatch.setenv("EDITTOOLS_CACHE", str(root / "cache"))
+    (root / "model.py").write_text(MODEL.format(tests=str(Path(__file__).parent)))
+    write_photos(root)
+    return root

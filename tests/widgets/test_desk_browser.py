@@ -2,10 +2,9 @@
 
 import pytest
 from conftest import needs_browser
-from desk_photos import MODEL, write_photos
+from desk_photos import desk_folder
 
 pytest.importorskip("playwright", reason="the browser tests need playwright: pip install 'edittools[dev]'")
-from pathlib import Path
 
 import web
 from desk_server import ARGUMENTS, desk_page
@@ -31,10 +30,7 @@ NAME_OF_FOCUSED = """() => { const e = document.activeElement;
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "model.py").write_text(MODEL.format(tests=str(Path(__file__).resolve().parents[1])))
-    write_photos(tmp_path)
-    return tmp_path
+    return desk_folder(tmp_path, monkeypatch)
 
 
 def check_layout(page, name, theme="light"):

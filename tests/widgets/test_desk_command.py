@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import needs_browser
-from desk_photos import MASK, MODEL, write_photos
+from desk_photos import MASK, desk_folder
 from desk_server import ARGUMENTS, desk_page, serving
 
 from edittools.cli import main
@@ -25,11 +25,7 @@ pathlib.Path(__file__).with_name("hit").touch()
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """A folder of photos, one of clean ones, a file with a model, and an empty cache."""
-    monkeypatch.setenv("EDITTOOLS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "model.py").write_text(MODEL.format(tests=str(Path(__file__).resolve().parents[1])))
-    write_photos(tmp_path)
-    return tmp_path
+    return desk_folder(tmp_path, monkeypatch)
 
 
 @needs_browser
