@@ -68,6 +68,6 @@ def parse_source(source: str) -> Source:
     question = suggestion(source, ZOO)
     hint = f"{question} " if question else ""
     raise KeyError(
-        f"no classifier {source!r}; {hint}Available: {', '.join(ZOO)}. For a model of your own, pass "
+        f"no classifier {source!r}; {hint}the names are {', '.join(ZOO)}. For a model of your own, pass "
         "FILE.py:FUNCTION, a function that returns the model and its class names, or use Classifier(model, class_names)"
     )

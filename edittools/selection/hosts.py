@@ -119,7 +119,7 @@ class Hosts:
         changed = int((is_changed & is_other).sum())
         if changed < FEWEST_CHANGED * int(is_other.sum()):
             warn(
-                f"the mark changes the predictions of only {changed} of {int(is_other.sum())} ordinary images of other "
+                f"the mark changes the predictions of {changed} of {int(is_other.sum())} ordinary images of other "
                 "classes; check that x' is the misleading image, and that the mask covers the mark"
             )
             return

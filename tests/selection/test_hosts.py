@@ -161,8 +161,8 @@ def with_tags(images, every):
 
 MISTAKES = {
     "none": None,
-    "swapped": "changes the predictions of only",
-    "mask elsewhere": "changes the predictions of only",
+    "swapped": "changes the predictions of",
+    "mask elsewhere": "changes the predictions of",
     "noise": "predicted as a,",
     "half show the mark": "predicted as tag",
     "all show the mark": "predicted as tag",
