@@ -63,8 +63,8 @@ def parser() -> argparse.ArgumentParser:
     )
     audit.add_argument("folder", type=Path, nargs="?", help="images, in one subfolder per class")
     model_help = (
-        "a name of edittools, timm:NAME_OR_FOLDER, or FILE.py:FUNCTION, a function that returns a model and its class "
-        "names"
+        "the name of a classifier of edittools, timm:NAME_OR_FOLDER, or FILE.py:FUNCTION, a function that returns a "
+        "model and its class names"
     )
     audit.add_argument("--model", help=model_help)
     demo_help = (
@@ -96,12 +96,14 @@ def parser() -> argparse.ArgumentParser:
     repair.add_argument("folder", type=Path, help=ordinary_help)
     repair.add_argument("--model", required=True, help=model_help)
     exemplar_help = (
-        "three images of one size: x, which is predicted correctly; x', the same image with the part that misleads; "
+        "three images of one size: x, which is predicted correctly; x', the same image with the mark; "
         "and a mask, white where they differ"
     )
     names = ("X", "CHANGED", "MASK")
     repair.add_argument("--exemplar", type=Path, nargs=3, required=True, metavar=names, help=exemplar_help)
-    concept_help = "folder of images that show what misleads, right and wrong, in one subfolder per class; they measure"
+    concept_help = (
+        "folder of images with the mark, classified correctly or not, in one subfolder per class; they measure"
+    )
     repair.add_argument("--concept", type=Path, help=concept_help)
     failures_help = "say that the images of --concept were chosen because they are misclassified"
     repair.add_argument("--failures", action="store_true", help=failures_help)
