@@ -115,7 +115,8 @@ class Splits:
         given = {title: data for title, data in given.items() if data is not None}
         labeled = _label_sets(given, classifier)
         if images is None:
-            images, labeled["clean"] = _part_for_selection(labeled["clean"])
+            ordinary, labeled["clean"] = split_ordinary(labeled["clean"])
+            images = ordinary.images
         else:
             check_size("ordinary", images, classifier)
         _check_sets(images, labeled, exemplars)
@@ -243,13 +244,24 @@ def label_by_prediction(images: Images, classifier: Classifier, progress: Progre
     return LabeledImages(images, labels, classifier.classes)
 
 
-def split_ordinary(data: LabeledImages) -> tuple[LabeledImages, LabeledImages]:
-    """Divide clean images by scene, class by class, into ordinary ones, which select, and others, which measure."""
-    scenes = scenes_of(data)
+def split_ordinary(clean: LabeledImages) -> tuple[LabeledImages, LabeledImages]:
+    """Divide clean images by scene, class by class, into ordinary ones, which select, and others, which measure.
+
+    Raises:
+        ValueError: if too few scenes would select.
+    """
+    scenes = scenes_of(clean)
     first = first_of_each(scenes)
-    of_scenes = data.labels[first]
-    is_ordinary = stratified(of_scenes, min(ORDINARY_SHARE, MOST_ORDINARY / max(len(of_scenes), 1)))[scenes]
-    return data.subset(is_ordinary), data.subset(~is_ordinary)
+    of_scenes = clean.labels[first]
+    selects = stratified(of_scenes, min(ORDINARY_SHARE, MOST_ORDINARY / max(len(of_scenes), 1)))
+    if int(selects.sum()) < FEWEST_IMAGES:
+        raise ValueError(
+            f"{len(clean)} clean images are too few: half of their scenes select an edit, at least {FEWEST_IMAGES}; "
+            f"pass at least {2 * FEWEST_IMAGES} clean images of different scenes, better hundreds, or ordinary images "
+            "of their own"
+        )
+    is_ordinary = selects[scenes]
+    return clean.subset(is_ordinary), clean.subset(~is_ordinary)
 
 
 def stratified_folds(labels: Tensor, count: int = FOLDS, groups: Tensor | None = None) -> Tensor:
@@ -324,22 +336,6 @@ def _checked(name: str, images: Images, classifier: Classifier) -> Images:
         )
     check_size(name, images, classifier)
     return remap_labels(name, images, classifier) if isinstance(images, LabeledImages) else images
-
-
-def _part_for_selection(clean: LabeledImages) -> tuple[Images, LabeledImages]:
-    """Take ordinary images for the selection from clean ones; return their pixels, and the clean images that are left.
-
-    Raises:
-        ValueError: if there are too few.
-    """
-    ordinary, left = split_ordinary(clean)
-    if int(first_of_each(scenes_of(ordinary)).sum()) < FEWEST_IMAGES:
-        raise ValueError(
-            f"{len(clean)} clean images are too few: half of their scenes select an edit, at least {FEWEST_IMAGES}; "
-            f"pass ordinary images as images=, or at least {2 * FEWEST_IMAGES} clean images of different "
-            "scenes, better hundreds"
-        )
-    return ordinary.images, left
 
 
 def _check_sets(images: Images, sets: Mapping[str, LabeledImages], exemplars: Sequence[Exemplar]) -> None:

@@ -10,6 +10,7 @@ An answer depends on its question only, and is kept until it is forgotten. The m
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from edittools.metrics import label_margins, misclassified, predict
 from edittools.moments import SecondMoment, measure
 from edittools.probing import evidence_map
 from edittools.selection.assessment import Assessment
-from edittools.selection.hosts import FEWEST_IMAGES, MOST_REFERENCE
+from edittools.selection.hosts import MOST_REFERENCE
 from edittools.selection.select import EXEMPLAR, HOSTS, Selection, select
 from edittools.selection.splits import Splits, check_disjoint, repeated, split_ordinary
 from edittools.widgets.desk.state import Kind, Mark, Marked, Question, Rewriting
@@ -190,11 +191,6 @@ class Engine:
             sets["retain"] = self._read(retain, progress)
         check_disjoint(sets)
         ordinary, measured = split_ordinary(sets["clean"])
-        if len(ordinary) < FEWEST_IMAGES:
-            raise ValueError(
-                f"{len(sets['clean'])} clean images are too few: half of them select an edit, at least "
-                f"{FEWEST_IMAGES}; pass at least {2 * FEWEST_IMAGES}, better hundreds"
-            )
         self.notes.append(
             f"Of {len(sets['clean']):,} clean images, {len(ordinary)} select an edit, and {len(measured)} measure it."
         )
@@ -202,8 +198,9 @@ class Engine:
         self._clean = measured
         self._retain = sets.get("retain")
         cuts = cut_all(self.classifier, candidate_layers(self.classifier), weights=Weights(self.classifier))
-        self._moments = measure(cuts, evenly_spaced(self._ordinary, MOST_REFERENCE), progress)
         _ = self._key_cut
+        # Last: it completes the engine.
+        self._moments = measure(cuts, evenly_spaced(self._ordinary, MOST_REFERENCE), progress)
 
     @property
     def is_complete(self) -> bool:
@@ -254,7 +251,8 @@ class Engine:
     @property
     def offered_names(self) -> tuple[str, ...]:
         """The names of the images in which a mark is looked for."""
-        return self._offered.names
+        is_labeled = self._clean.is_labeled.tolist()
+        return (*self.images.names, *compress(self._clean.names, is_labeled))
 
     @property
     def _offered(self) -> LabeledImages:
@@ -284,7 +282,8 @@ class Engine:
         Raises:
             ValueError: if it has no answer; the message says why.
         """
-        if question not in self._answers:
+        answer = self._answers.get(question)  # another thread may forget it meanwhile
+        if answer is None:
             ask: dict[Kind, Callable[[Any, Progress | None], Any]] = {
                 Kind.PAIR: self._pair,
                 Kind.HEAT: self._heat,
@@ -293,8 +292,9 @@ class Engine:
                 Kind.SELECTION: self._selected,
                 Kind.VERDICT: self._measured,
             }
-            self._answers[question] = ask[question.kind](question.about, progress)
-        return self._answers[question]
+            answer = ask[question.kind](question.about, progress)
+            self._answers[question] = answer
+        return answer
 
     def known(self, question: Question) -> Any:
         """Return the answer to a question; None if it is not known yet."""
