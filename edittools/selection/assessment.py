@@ -22,7 +22,7 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Pairs, all_exemplars
 from edittools.images import Images
 from edittools.methods import METHODS, RANDOM
-from edittools.metrics import Comparison, predict
+from edittools.metrics import Comparison, predict, predicted_classes
 from edittools.reports import Page, package_versions, plain, report_paths, save_report
 from edittools.reports.words import PAGE, PYTHON, VerdictWords, check_words, consistency_sentences, verdict_words
 from edittools.selection.checks import (
@@ -143,10 +143,10 @@ class Assessment:
 
     @cached_property
     def _predicted(self) -> dict[str, list[Effect]]:
-        """The effect of the edit, and of each draw of random directions, on each labeled set: one pass over each."""
-        edits = [self.selection.edit, *self.draws]
+        """The effect of the edit on each labeled set, and of each draw of random directions on "concept": one pass."""
         effects = {}
         for name, data in self.splits.labeled.items():
+            edits = [self.selection.edit, *(self.draws if name == "concept" else ())]
             before, *afters = predictions_of(self.cut, edits, data, self.progress)
             scenes = self.splits.scenes[name]
             effects[name] = [Effect(data.labels, before, after, scenes) for after in afters]
@@ -178,7 +178,7 @@ class Assessment:
     @cached_property
     def random_directions(self) -> list[Effect]:
         """What each draw of random directions does to the images with the concept."""
-        return list(self._predicted["concept"][1:]) if "concept" in self._predicted else []
+        return self._predicted["concept"][1:] if "concept" in self._predicted else []
 
     @cached_property
     def finetuned_effects(self) -> dict[str, Effect]:
@@ -188,7 +188,7 @@ class Assessment:
         network = self.finetuned.edit.edited(self.classifier)
         effects = {}
         for name, data in self.splits.labeled.items():
-            after = predict(network, data, bar=FINETUNING, progress=self.progress).argmax(dim=1)
+            after = predicted_classes(predict(network, data, bar=FINETUNING, progress=self.progress))
             effects[name] = replace(self.effects[name], after=after)
         return effects
 
