@@ -373,3 +373,16 @@ def test_bars_are_shown_print_nothing_and_end_what_is_no_longer_wanted(capfd):
     with pytest.raises(KeyboardInterrupt):
         list(make_bar(range(3)))
     assert capfd.readouterr().out == ""
+
+
+def test_desk_on_a_folder_without_mistakes_says_so(photos, tmp_path):
+    classifier = small_model()
+    clean = Engine(classifier, photos / "clean").images
+    for name, predicted in zip(clean.names, et.predict(classifier, clean).argmax(dim=1), strict=True):
+        target = tmp_path / "correct" / clean.classes[int(predicted)] / Path(name).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(Path(name).read_bytes())
+    desk = Desk(classifier, tmp_path / "correct", photos / "photos", marks=tmp_path / "marks")
+    wait_for(lambda: desk.engine is not None and desk.view.mistakes.placeholder)
+    assert len(desk.engine.mistakes) == 0 and "misclassified" in desk.view.mistakes.placeholder
+    desk.wait(120)

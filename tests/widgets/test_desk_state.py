@@ -30,6 +30,7 @@ MASK = torch.zeros(8, 6)
 MASK[2:4, 1:4] = 1
 SMALL = Mark.of(MASK)
 LARGE = Mark.of(torch.ones(8, 6))
+OFFERED = ("b.png", "c.png")
 
 
 @pytest.fixture
@@ -86,14 +87,14 @@ def test_rewrite_asks_for_a_first_edit_and_a_selected_one(marked):
 
 def test_rewrite_with_checked_images_asks_for_a_verdict_on_the_same_selection(marked):
     first = rewrite(marked)
-    state = rewrite(check(look_elsewhere(first), ["b.png", "c.png"]))
+    state = rewrite(check(look_elsewhere(first), ["b.png", "c.png"], OFFERED))
     assert kinds(state) == [Kind.PAIR, Kind.FIRST, Kind.SELECTION, Kind.VERDICT]
     assert questions(state)[:3] == questions(first)
     assert not state.is_checking and state.edit.checked == {"b.png", "c.png"}
 
 
 def test_checked_images_do_not_change_the_edit_that_is_shown(marked):
-    state = check(rewrite(marked), ["b.png"])
+    state = check(rewrite(marked), ["b.png"], OFFERED)
     assert not state.is_rewritten and kinds(state) == [Kind.PAIR, Kind.FIRST, Kind.SELECTION]
 
 
@@ -117,7 +118,7 @@ def test_stop_keeps_the_first_edit_only(marked):
 
 
 def test_weaker_edit_comes_from_the_stronger_one_and_is_not_rewritten(marked):
-    strong = rewrite(check(marked, ["b.png"]))
+    strong = rewrite(check(marked, ["b.png"], OFFERED))
     weak = weaken(strong)
     assert weak.edit == strong.edit._replace(weaker=1) and weak.is_rewritten
     assert questions(weak)[:-1] == questions(strong)[:-1] and questions(weak)[-1] != questions(strong)[-1]
@@ -127,8 +128,8 @@ def test_weaker_edit_comes_from_the_stronger_one_and_is_not_rewritten(marked):
 
 def test_undo_goes_back_one_press_and_then_to_none(marked):
     first = rewrite(marked)
-    second = rewrite(check(first, ["b.png"]))
-    third = rewrite(check(second, ["c.png"]))
+    second = rewrite(check(first, ["b.png"], OFFERED))
+    third = rewrite(check(second, ["c.png"], OFFERED))
     assert third.history == (second.edit, third.edit)
     assert undo(third).edit == second.edit
     assert undo(undo(third)).edit is None
@@ -143,7 +144,15 @@ def test_heat_is_asked_of_the_selected_image(marked):
 
 def test_answers_are_remembered_that_the_next_press_asks_for(marked):
     first = rewrite(marked)
-    second = rewrite(check(first, ["b.png"]))
+    second = rewrite(check(first, ["b.png"], OFFERED))
     assert remembered(second) >= {*questions(second), *questions(first), Question(Kind.ELSEWHERE, marked.marked)}
     forgotten = replace(second, history=())
     assert not {Kind.FIRST, Kind.SELECTION} & {question.kind for question in remembered(forgotten)}
+
+
+def test_check_leaves_names_that_are_not_offered(marked):
+    """A name of `checked.txt` stays, although the image is not among those that are found for another mark."""
+    restored = replace(marked, checked=frozenset(["gone.png", "b.png"]))
+    assert check(restored, ["c.png"], OFFERED).checked == {"gone.png", "c.png"}
+    assert check(restored, [], OFFERED).checked == {"gone.png"}
+    assert check(restored, ["b.png"], OFFERED) == restored

@@ -16,7 +16,7 @@ from threading import RLock
 from edittools.classifiers import Classifier
 from edittools.widgets.desk.engine import Engine, Outcome
 from edittools.widgets.desk.files import MarkFiles
-from edittools.widgets.desk.state import URGENT, Question, Rewriting, State, questions, remembered, rewrite
+from edittools.widgets.desk.state import URGENT, Kind, Question, Rewriting, State, questions, remembered, rewrite
 from edittools.widgets.desk.view import Action, News, Progress, View, missing, outcome_of
 from edittools.widgets.desk.worker import Worker, bars
 
@@ -78,9 +78,9 @@ class Desk:
     def request_rewrite(self) -> None:
         """Rewrite, or ask for what is missing before there is something to rewrite."""
         with self._lock:
-            is_missing = missing(self.state, self.engine)
-            if is_missing:
-                self._say(is_missing, is_alarm=True)
+            request = missing(self.state, self.engine)
+            if request:
+                self._say(request, is_alarm=True)
                 self._render()
             else:
                 self.act(rewrite)
@@ -89,9 +89,10 @@ class Desk:
         """Save the edit that is shown, with its report, x, x', the mask, and the names of the checked images."""
         with self._lock:
             outcome = outcome_of(self.state, self.engine)
+            edit = self.state.edit
             self._say("Saving …")
             self._render()
-        self._worker.submit(partial(self._save, outcome, self.state.edit))
+        self._worker.submit(partial(self._save, outcome, edit))
 
     def wait(self, seconds: float | None = 600) -> None:
         """Wait until everything that the state asks for is known.
@@ -120,8 +121,9 @@ class Desk:
                 self._ask()
                 self._render()
             engine.complete(clean, retain, everything)
+            checked = self._files.read_checked(engine.offered_names)
             with self._lock:
-                self.state = replace(self.state, checked=self._files.read_checked(engine.offered_names))
+                self.state = replace(self.state, checked=self.state.checked | checked)
         except Exception as error:  # models and files fail in any way
             self._say(f"The desk cannot start: {reason_of(error)}", is_alarm=True)
         with self._lock:
@@ -141,11 +143,15 @@ class Desk:
     def _is_wanted(self, question: Question) -> bool:
         return question in questions(self.state)
 
+    def _has_failed_before(self, question: Question) -> bool:
+        """Tell whether an edit cannot be measured because its selection has failed."""
+        return question.kind == Kind.VERDICT and Question(Kind.SELECTION, question.about.marked) in self._failures
+
     def _answer(self, question: Question) -> None:
         """Answer a question, unless nobody asks for it any more, and show the state with the answer."""
         failure = ""
         try:
-            if self._is_wanted(question):
+            if self._is_wanted(question) and not self._has_failed_before(question):
                 self.engine.answer(question, bars(self._show_progress, lambda: self._is_wanted(question)))
         except KeyboardInterrupt:
             pass  # the state no longer asks for it

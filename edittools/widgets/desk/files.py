@@ -127,9 +127,10 @@ def write_exemplar(exemplar: Exemplar, folder: Path, classifier: Classifier) -> 
     border = classifier.resize_to - classifier.size
     before = round(border / 2)
     sides = (before, border - before, before, border - before)
-    for name, image in zip(PAIR, (exemplar.image, exemplar.changed), strict=False):
-        _write(folder / name, pad(image[None], sides, mode="replicate")[0])
-    save_mask(folder / PAIR[2], pad(exemplar.mask, sides))
+    original, changed, mask = (folder / name for name in PAIR)
+    _write(original, pad(exemplar.image[None], sides, mode="replicate")[0])
+    _write(changed, pad(exemplar.changed[None], sides, mode="replicate")[0])
+    save_mask(mask, pad(exemplar.mask, sides))
 
 
 def _write(path: Path, image: Tensor) -> None:

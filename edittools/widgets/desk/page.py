@@ -31,7 +31,7 @@ ADDRESS = "127.0.0.1"
 
 SAME_MACHINE = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
-    f"connect-src 'self' ws://{ADDRESS}:* data: blob:; frame-ancestors 'self'"
+    f"connect-src 'self' ws://{ADDRESS}:* data: blob:; form-action 'self'; base-uri 'self'; frame-ancestors 'self'"
 )
 """The policy that keeps the page from requests to any other machine."""
 

@@ -170,9 +170,9 @@ def look_back(state: State) -> State:
     return replace(state, is_checking=False)
 
 
-def check(state: State, names: Iterable[str]) -> State:
-    """Say which images show the mark, and that no others do."""
-    return replace(state, checked=frozenset(names))
+def check(state: State, names: Iterable[str], offered: Iterable[str]) -> State:
+    """Say which of the images that are offered show the mark; what is checked besides stays."""
+    return replace(state, checked=state.checked.difference(offered).union(names))
 
 
 def rewrite(state: State) -> State:

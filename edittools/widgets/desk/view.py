@@ -232,7 +232,8 @@ class View(ipywidgets.VBox):
             self._act(partial(select, name=self._shown[change["new"]]))
 
     def _check(self, positions: Iterable[int]) -> None:
-        self._act(partial(check, names=[self._found[position].name for position in positions]))
+        offered = [seen.name for seen in self._found]
+        self._act(partial(check, names=[offered[position] for position in positions], offered=offered))
 
     def _drawn(self, name: str, editor: MaskEditor) -> None:
         self._act(partial(draw, name=name, mark=Mark.of(editor.mask)))
@@ -296,9 +297,8 @@ class View(ipywidgets.VBox):
             cards.append(parts.card(classes, label, before, after, name=name, is_marked=name in state.marks))
         if shown != self._shown:
             self._shown = shown
-            self._images = [mistakes.images[number] for number in positions]
         self.mistakes.placeholder = words.NO_MISTAKE
-        self.mistakes.show(self._shown, self._images, cards)
+        self.mistakes.show(self._shown, [mistakes.images[number] for number in positions], cards)
         self.mistakes.selected = shown.index(state.selected) if state.selected in shown else -1
 
     def _render_editor(self, state: State, engine: Engine) -> None:
@@ -378,7 +378,9 @@ class View(ipywidgets.VBox):
         self.save.disabled = outcome is None or outcome.fix is None
         step = next_step(state, engine)
         advised = None if outcome is None else words.of_edit(state.edit, outcome, engine.mistakes).action
-        set_visible(self.stop, bool(news.running & {Kind.SELECTION, Kind.VERDICT}) and not state.edit.is_stopped)
+        asked = [] if state.edit is None else questions_about(state.edit)
+        is_selecting = Kind.SELECTION in news.running and any(question.kind == Kind.SELECTION for question in asked)
+        set_visible(self.stop, is_selecting)
         set_visible(self.weaker, advised == WEAKER)
         set_visible(self.undo, len(state.history) > 1)
         steps = {REWRITE: self.rewrite, FIND: self.find, WEAKER: self.weaker, SAVE: self.save}

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from edittools.images import LabeledImages
 from edittools.reports.words import DESK, FIND
 from edittools.selection.checks import ENOUGH_OWN, FEWEST_CORRECT
+from edittools.stats import FEWEST_CHANGED
 from edittools.verdict import DO_NOT_USE, USE
 from edittools.widgets.desk.engine import Outcome, Pair, Seen
 from edittools.widgets.desk.state import Rewriting
 
 LARGEST_SHARE = 0.5
 """A mark that covers more of the image than this share says nothing about what misleads."""
-
-FEWEST_WRONG = 6
-"""With fewer misclassified images of other classes, no edit corrects significantly more than it breaks."""
 
 UNMARKED = "Mark the part of the image that misleads the network."
 """What is said about an image on which nothing is marked."""
@@ -75,7 +73,7 @@ def of_checked(checked: Collection[str], found: Sequence[Seen], own_class: int, 
     correct = len(others) - wrong
     own = len(shown) - len(others)
     missing = {
-        "misclassified": FEWEST_WRONG - wrong,
+        "misclassified": FEWEST_CHANGED - wrong,
         "correct": FEWEST_CORRECT - correct,
         f"of {class_name}, the mark's class": ENOUGH_OWN - own,
     }
@@ -106,5 +104,5 @@ def of_edit(edit: Rewriting, outcome: Outcome, mistakes: LabeledImages) -> Said:
         lines.append("To measure it, find the mark elsewhere.")
         action = FIND
     if edit.is_stopped:
-        lines = [lines[0], "The selection of a better one was stopped; Rewrite goes on with it."]
+        lines = [lines[0], "The selection of a better one was stopped; Rewrite begins it again."]
     return Said("First edit" if outcome.selection is None else "Selected edit", "", tuple(lines), action)

@@ -30,7 +30,7 @@ class Worker:
             is_urgent: whether a person waits for it.
         """
         with self._lock:
-            self._jobs = {other for other in self._jobs if not other.done()}
+            self._jobs = {other for other in self._jobs if not other.done() or other.exception() is not None}
             self._jobs.add(self._threads[is_urgent].submit(job))
 
     def wait(self, seconds: float | None = None) -> None:
