@@ -60,11 +60,6 @@ def by_method(table: pd.DataFrame, columns: dict[str, pd.Series]) -> str:
     return markdown({"method": methods, **columns})
 
 
-def slash(table: pd.DataFrame, split: str, index: str | list[str] = "method") -> pd.Series:
-    """Write how many errors were corrected, and how many correct images broke."""
-    return cells(table, "corrected", split, index=index) + " / " + cells(table, "broken", split, index=index)
-
-
 def short(network: str) -> str:
     """Shorten the name of a network."""
     return network.removeprefix("efficientnet_")

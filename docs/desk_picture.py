@@ -21,7 +21,7 @@ from edittools_course.miniworld.scenes import scenes
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 import web  # noqa: E402
-from test_desk_command import desk_page  # noqa: E402
+from desk_server import desk_page  # noqa: E402
 
 EDITOR = """
 from edittools import MaskEditor

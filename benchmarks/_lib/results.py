@@ -228,12 +228,6 @@ def read_parts(experiment: str, folder: Path = FOLDER) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def read_all(folder: Path = FOLDER) -> pd.DataFrame:
-    """Read the long tables of all runs as one; the column `run` has their names."""
-    names = sorted(path.stem for path in folder.glob("*.csv"))
-    return pd.concat([read_results(name, folder).assign(run=name) for name in names], ignore_index=True)
-
-
 def read_run(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     """Read the command, date, seconds and selections of a run."""
     return json.loads((folder / "runs" / f"{name}.json").read_text())

@@ -25,7 +25,6 @@ from _lib.results import (
     decode,
     encode,
     parts_of,
-    read_all,
     read_outcomes,
     read_parts,
     read_results,
@@ -52,6 +51,12 @@ def results_of(shares, metric="errors corrected", network="mini_vgg", split="tar
         results.add("errors before", 80, split="target_test", **where)
         results.add("accuracy change", -0.1, split="clean_test", **where)
     return results
+
+
+def read_all():
+    """Read the long tables of all runs as one; the column `run` has their names."""
+    names = sorted(path.stem for path in FOLDER.glob("*.csv"))
+    return pd.concat([read_results(name).assign(run=name) for name in names], ignore_index=True)
 
 
 def table_of(results):
