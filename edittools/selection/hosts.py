@@ -41,7 +41,7 @@ FEW_OWN = 8
 MOST_OF_ONE_CLASS = 0.25
 """Ordinary images are doubted if more than this share of them is predicted as one class."""
 
-FEWEST_CHANGED = 0.3
+LEAST_CHANGED = 0.3
 """The mark is doubted if it changes the predictions of less than this share of the ordinary images of other classes."""
 
 UNCHANGED = 0.01
@@ -117,7 +117,7 @@ class Hosts:
         is_other = ~self.select.is_own
         is_changed = predicted_classes(self.select.original) != predicted_classes(self.select.with_mark)
         changed = int((is_changed & is_other).sum())
-        if changed < FEWEST_CHANGED * int(is_other.sum()):
+        if changed < LEAST_CHANGED * int(is_other.sum()):
             warn(
                 f"the mark changes the predictions of {changed} of {int(is_other.sum())} ordinary images of other "
                 "classes; check that x' is the misleading image, and that the mask covers the mark"
