@@ -283,7 +283,7 @@ class Edit:
 
     def _check_not_among(self, edits: Iterable["Edit"]) -> None:
         """Check that the edit is none of those that are applied."""
-        if self.digest in {edit.digest for edit in edits}:
+        if any(edit.digest == self.digest for edit in edits):
             raise ValueError(
                 f"{self} is applied already, and would count twice; undo it first, or apply a multiple, 2 * edit"
             )

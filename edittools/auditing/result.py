@@ -8,14 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from edittools._caching import atomic_path, digest_tensors
+from edittools._caching import atomic_path
 from edittools.auditing.marks import Mark, confirmation_check
 from edittools.auditing.results_folder import EDIT, REPORT, SHEET, WINDOWS, check_out, results_in
 from edittools.auditing.sheet import NOT_SEEN, ContactSheet, describe
 from edittools.auditing.sheet_file import save_sheet
 from edittools.auditing.steps import AuditedPhotos
 from edittools.classifiers import Classifier
-from edittools.images import in_batches
 from edittools.reports import Figure, Page, data_uri, package_versions, plain, report_paths, save_report
 from edittools.reports.words import PAGE, check_words
 from edittools.selection.assessment import Assessment
@@ -148,7 +147,7 @@ class Audit:
         """
         word, sentences = heading(self)
         audited = self.photos.data
-        images = {"count": len(audited), "digest": digest_tensors(in_batches(audited))[:16]}
+        images = {"count": len(audited), "digest": self.photos.images_digest[:16]}
         data = {
             "title": audit_title(self),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
-from edittools._caching import atomic_path, digest_tensors
+from edittools._caching import atomic_path
 from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
 from edittools.classifiers import Classifier, fingerprint
 from edittools.images import LabeledImages
@@ -19,10 +20,15 @@ FORMAT = "contact sheet 1"
 """To be changed when the same photos and classifier lead to another contact sheet, or to another file."""
 
 
-def sheet_digest(classifier: Classifier, data: LabeledImages) -> str:
-    """Hash all that a contact sheet depends on: the classifier, and the photos with their labels."""
-    photos = digest_tensors([data.images[:], data.labels])
-    return hashlib.sha256(f"{FORMAT} {fingerprint(classifier)} {photos}".encode()).hexdigest()
+def sheet_digest(classifier: Classifier, images: str, labels: Tensor) -> str:
+    """Hash all that a contact sheet depends on: the classifier, and the photos with their labels.
+
+    Args:
+        classifier: the classifier.
+        images: a hash of the photos.
+        labels: their labels, `(N,)`.
+    """
+    return hashlib.sha256(f"{FORMAT} {fingerprint(classifier)} {images} {labels.tolist()}".encode()).hexdigest()
 
 
 def save_sheet(sheet: ContactSheet, digest: str, path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 
+from edittools._caching import digest_tensors
 from edittools._paths import printable
 from edittools._progress import Progress, Tell
 from edittools.auditing.marks import Mark, confirmation_check, finding_of_mark, places_check
@@ -11,7 +12,7 @@ from edittools.auditing.sheet import ContactSheet
 from edittools.auditing.sheet_file import sheet_digest
 from edittools.classifiers import Classifier, fingerprint
 from edittools.folders import read_folder
-from edittools.images import LabeledImages
+from edittools.images import LabeledImages, in_batches
 from edittools.scenes import first_of_each, scenes_of
 from edittools.selection.assessment import Assessment
 from edittools.selection.repair import repair
@@ -29,6 +30,7 @@ class AuditedPhotos:
         left_out: one line per file that was left out, and per image whose scene another class shows.
         repeats: names of the images that were not used, since others of their class show the same scene.
         weights: the `fingerprint` of the weights that are audited.
+        images_digest: a hash of the images.
         digest: that of the classifier and the images, by which a later repair recognizes the contact sheet.
     """
 
@@ -36,6 +38,7 @@ class AuditedPhotos:
     left_out: Sequence[str] = field(repr=False)
     repeats: Sequence[str] = field(repr=False)
     weights: str = field(repr=False)
+    images_digest: str = field(repr=False)
     digest: str = field(repr=False)
 
 
@@ -86,7 +89,9 @@ def read_photos(
         )
     repeats = images.subset(~is_first & ~contradicts).names
     weights = fingerprint(classifier.model)
-    return AuditedPhotos(data, left_out, repeats, weights, sheet_digest(classifier, data))
+    images_digest = digest_tensors(in_batches(data))
+    digest = sheet_digest(classifier, images_digest, data.labels)
+    return AuditedPhotos(data, left_out, repeats, weights, images_digest, digest)
 
 
 def repair_mark(

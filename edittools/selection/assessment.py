@@ -373,8 +373,8 @@ class Assessment:
         images = {}
         for name, data in splits.labeled.items():
             scenes = len(splits.scenes[name].unique())
-            images[name] = {"count": len(data), "scenes": scenes, "digest": splits.digest(name)}
-        images["ordinary"] = {"count": len(splits.images), "digest": splits.digest("images")}
+            images[name] = {"count": len(data), "scenes": scenes, "digest": splits.digests[name]}
+        images["ordinary"] = {"count": len(splits.images), "digest": splits.digests["images"]}
         data = {
             "title": title,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

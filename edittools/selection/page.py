@@ -233,7 +233,7 @@ def _digests(edit: Edit, splits: Splits) -> Mapping[str, str]:
     """Name the weights, the edit, and the labeled sets by their digests."""
     digests = {"weights before the edit": edit.fingerprint, "edit": edit.digest}
     for name, data in splits.labeled.items():
-        digests[f"images of {name!r}"] = f"{len(data):,}, {splits.digest(name)[:16]}"
+        digests[f"images of {name!r}"] = f"{len(data):,}, {splits.digests[name][:16]}"
     return digests
 
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import combinations
 
 import torch
@@ -147,18 +148,18 @@ class Splits:
         """The number of the scene of each image of `joined_concept`, `(N,)`."""
         return scenes_of(self.joined_concept)
 
-    def digest(self, name: str) -> str:
-        """Hash the images of a set, by their thumbnails, and their labels.
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """A hash of the thumbnails and the labels of each labeled set, by its name, and of the ordinary "images".
 
-        A reviewer sees by the digest when the same labels have judged several edits.
-
-        Args:
-            name: the name of a labeled set, see `labeled`, or "images" for the ordinary images.
+        A reviewer sees by them when the same labels have judged several edits.
         """
-        data = self.images if name == "images" else self.labeled[name]
-        rounded = (255 * thumbnails(data)).round().to(torch.uint8)
-        labels = data.labels.numpy().tobytes() if isinstance(data, LabeledImages) else b""
-        return hashlib.sha256(rounded.numpy().tobytes() + labels).hexdigest()
+        digests = {}
+        for name, data in {**self.labeled, "images": self.images}.items():
+            rounded = (255 * thumbnails(data)).round().to(torch.uint8)
+            labels = data.labels.numpy().tobytes() if isinstance(data, LabeledImages) else b""
+            digests[name] = hashlib.sha256(rounded.numpy().tobytes() + labels).hexdigest()
+        return digests
 
 
 def check_disjoint(sets: Mapping[str, Images], pairs: Iterable[tuple[str, str]] | None = None) -> None:

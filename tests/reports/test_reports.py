@@ -251,7 +251,7 @@ def test_report_of_repair(repaired, tmp_path):
     assert data["fingerprints"]["weights"] == fingerprint(repaired.classifier.model)
     assert data["fingerprints"]["edit"] == repaired.edit.digest
     concept = data["fingerprints"]["images"]["concept"]
-    assert (concept["count"], concept["scenes"], concept["digest"]) == (30, 30, repaired.splits.digest("concept"))
+    assert (concept["count"], concept["scenes"], concept["digest"]) == (30, 30, repaired.splits.digests["concept"])
     assert repaired.edit.digest in text
     with pytest.raises(ValueError, match="report.json"):
         repaired.report(tmp_path / "report.json")

@@ -269,5 +269,5 @@ def test_images_of_the_own_class_alone_do_not_show_whether_the_edit_helps(classi
 def test_digest_depends_on_the_images_and_their_labels(classifier):
     clean = ordinary(40, 4)
     relabeled = LabeledImages(clean.images, clean.labels.roll(1), CLASSES)
-    digests = [split(classifier, clean=data).digest("clean") for data in (clean, clean, relabeled, ordinary(40, 7))]
+    digests = [split(classifier, clean=data).digests["clean"] for data in (clean, clean, relabeled, ordinary(40, 7))]
     assert digests[0] == digests[1] and len(set(digests)) == 3
