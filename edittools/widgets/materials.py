@@ -15,18 +15,7 @@ BLANK_STICKER = "a blank sticker"
 """The material that covers the mask with a blank sticker."""
 
 MATERIALS = (SURROUNDINGS, BLANK_STICKER, *sorted(STYLES))
-"""The names of the materials that every desk has."""
-
-MATERIAL_OF_LARGE_MARKS = "gravel"
-"""The default material of a large mark, which is often a whole background, so that little is around it."""
-
-LARGE_SHARE = 0.25
-"""A mark is large if it covers more of the image than this share."""
-
-
-def default_material(share: float) -> str:
-    """Return the material that replaces a mark of some share of the image, until another one is selected."""
-    return SURROUNDINGS if share <= LARGE_SHARE else MATERIAL_OF_LARGE_MARKS
+"""The names of the materials, the first of which is used until another one is selected."""
 
 
 def replace_by_material(image: Tensor, mask: Tensor, material: str) -> Tensor:

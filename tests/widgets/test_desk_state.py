@@ -24,7 +24,7 @@ from edittools.widgets.desk.state import (
     undo,
     weaken,
 )
-from edittools.widgets.materials import MATERIAL_OF_LARGE_MARKS, SURROUNDINGS
+from edittools.widgets.materials import SURROUNDINGS
 
 MASK = torch.zeros(8, 6)
 MASK[2:4, 1:4] = 1
@@ -43,7 +43,7 @@ def kinds(state):
 
 
 def test_mark_holds_the_mask_and_is_equal_if_the_mask_is():
-    assert torch.equal(SMALL.mask, MASK) and SMALL.share == 6 / 48
+    assert torch.equal(SMALL.mask, MASK) and int(SMALL.mask.sum()) == 6
     assert Mark.of(MASK.clone()) == SMALL and hash(Mark.of(MASK.clone())) == hash(SMALL)
     assert Mark.of(torch.zeros(8, 6)).is_empty and not SMALL.is_empty
 
@@ -69,13 +69,10 @@ def test_empty_mark_takes_the_mark_away(marked):
     assert draw(marked, "a.png", Mark.of(torch.zeros(8, 6))) == select(State(), "a.png")
 
 
-def test_material_suits_the_size_of_the_mark_until_one_is_selected(marked):
+def test_mark_is_replaced_by_what_is_around_it_until_another_material_is_selected(marked):
     assert marked.marked.material == SURROUNDINGS
-    large = draw(marked, "a.png", LARGE)
-    assert large.marked.material == MATERIAL_OF_LARGE_MARKS
-    snow = replace_by(large, "snow")
-    assert snow.marked.material == draw(snow, "a.png", SMALL).marked.material == "snow"
-    assert replace_by(snow, "") == large
+    snow = replace_by(marked, "snow")
+    assert snow.marked.material == draw(snow, "a.png", LARGE).marked.material == "snow"
 
 
 def test_rewrite_asks_for_a_first_edit_and_a_selected_one(marked):

@@ -12,7 +12,6 @@ part of it: the engine answers the questions that a state asks.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from edittools.widgets.editor import pack_mask, unpack_mask
-from edittools.widgets.materials import default_material
+from edittools.widgets.materials import SURROUNDINGS
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,6 @@ class Mark:
     def pixels(self) -> np.ndarray:
         """The area as booleans `(H, W)`."""
         return unpack_mask(self.bits, (self.height, self.width))
-
-    @cached_property
-    def share(self) -> float:
-        """The share of the photo that is marked."""
-        return float(self.pixels.mean())
 
     @property
     def is_empty(self) -> bool:
@@ -95,7 +89,7 @@ class State:
     Attributes:
         selected: the name of the image that is looked at; empty if no image is misclassified.
         marks: the mark of each image that has one, by its name.
-        material: what replaces the mark; empty for what suits its size.
+        material: what replaces the mark.
         checked: the names of the images that are checked to show the mark.
         is_checking: whether the images that may show the mark are looked at, instead of the mistakes.
         shows_heat: whether the heat map is shown that suggests where to mark.
@@ -104,7 +98,7 @@ class State:
 
     selected: str = ""
     marks: Mapping[str, Mark] = field(default_factory=dict)
-    material: str = ""
+    material: str = SURROUNDINGS
     checked: frozenset[str] = frozenset()
     is_checking: bool = False
     shows_heat: bool = False
@@ -114,9 +108,7 @@ class State:
     def marked(self) -> Marked | None:
         """The selected image with its mark and what replaces it; None if nothing is marked on it."""
         mark = self.marks.get(self.selected)
-        if mark is None:
-            return None
-        return Marked(self.selected, mark, self.material or default_material(mark.share))
+        return None if mark is None else Marked(self.selected, mark, self.material)
 
     @property
     def edit(self) -> Rewriting | None:
@@ -151,7 +143,7 @@ def draw(state: State, name: str, mark: Mark) -> State:
 
 
 def replace_by(state: State, material: str) -> State:
-    """Replace marks by a material; by an empty name, by what suits the size of each."""
+    """Replace marks by a material."""
     return replace(state, material=material)
 
 

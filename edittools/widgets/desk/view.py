@@ -157,11 +157,7 @@ class View(ipywidgets.VBox):
         self.pair = parts.Gallery(label="x and x'", size=parts.MEDIUM)
         self.pair_message = parts.Message().add_class("et-pair-message")
         self.other_material = parts.switch("Replace it otherwise", "choose what replaces the mark")
-        self.material = ipywidgets.Dropdown(
-            options=[("what suits its size", ""), *[(name, name) for name in MATERIALS]],
-            description="replace by",
-            layout={"width": "100%"},
-        )
+        self.material = ipywidgets.Dropdown(options=MATERIALS, description="replace by", layout={"width": "100%"})
         self.rewrite = parts.button("Rewrite", "make an edit of what is marked")
         self.find = parts.button("Find it elsewhere", "find the images that show the mark, right and wrong ones")
         self.stop = parts.button("Stop", "end the selection; the first edit stays")
