@@ -18,10 +18,10 @@ PYTHON, SHELL, PAGE, DESK = "python", "shell", "page", "desk"
 AUDIENCES = (PYTHON, SHELL, PAGE, DESK)
 """For whom words are: a caller in Python, a user of the commands, a reader of a report, and a user of the desk."""
 
-FIND, WEAKER, SAVE = "find elsewhere", "weaker edit", "save"
+WEAKER, SAVE = "weaker edit", "save"
 
-ACTIONS = (FIND, WEAKER, SAVE)
-"""The next steps that a button can take: find more images with the mark, select a weaker edit, and save the edit."""
+ACTIONS = (WEAKER, SAVE)
+"""The next steps that a button can take: select a weaker edit, and save the edit."""
 
 MOST_ASKED = 2_000
 """The largest number of images that an advice asks for."""
@@ -384,7 +384,7 @@ def _gain(check: Check, audience: str) -> CheckWords:
     numbers = check.numbers
     if not numbers:
         found = "What it corrects is not known: no labeled images of other classes with the mark were given."
-        return CheckWords(title, found, more, FIND)
+        return CheckWords(title, found, more)
     found = f"It {describe_counts(numbers, _marked(numbers))}"
     if numbers["errors"]:
         found += f", net {numbers['share']:.0%} [{numbers['low']:.0%}, {numbers['high']:.0%}] of the errors"
@@ -394,7 +394,7 @@ def _gain(check: Check, audience: str) -> CheckWords:
     found += ", which may be chance."
     if numbers["needed"] <= MOST_ASKED:
         more += f" About {numbers['needed']:,} {numbers['unit']} in all would tell."
-    return CheckWords(title, found, more, FIND)
+    return CheckWords(title, found, more)
 
 
 def _breakable(check: Check, audience: str) -> CheckWords:
@@ -408,7 +408,7 @@ def _breakable(check: Check, audience: str) -> CheckWords:
         f"Add images with the mark that are correct, at least {numbers['fewest']}: best is a sample of all, right and "
         f"wrong{_in(audience, 'concept')}."
     )
-    return CheckWords("some images with the mark are correct before the edit", f"{found}.", remedy, FIND)
+    return CheckWords("some images with the mark are correct before the edit", f"{found}.", remedy)
 
 
 def _random(check: Check, audience: str) -> CheckWords:
@@ -485,7 +485,7 @@ def _own_class(check: Check, audience: str) -> CheckWords:
     more = f"Add labeled images of {name} with the mark{_in(audience, 'concept')}"
     if check.cost is None:
         found = f"The cost on {name}, the mark's class, is not known: no labeled image of it with the mark was given."
-        return CheckWords(title, found, f"{more}, at least {numbers['enough']}.", FIND)
+        return CheckWords(title, found, f"{more}, at least {numbers['enough']}.")
     without = ""
     if "without_total" in numbers:
         without = f"; without the mark, {numbers['without_correct']:,} of {numbers['without_total']:,} are"
@@ -495,7 +495,7 @@ def _own_class(check: Check, audience: str) -> CheckWords:
         more += f", until {needed:,} measure"
     if numbers["needs_clean"]:
         more += f", and as many clean images of it{_in(audience, 'clean')}"
-    return CheckWords(title, found, f"{more}.", FIND)
+    return CheckWords(title, found, f"{more}.")
 
 
 def _own_hosts(check: Check, audience: str) -> CheckWords:

@@ -137,6 +137,7 @@ def test_journey_from_a_mark_to_saved_files(desk, opened, tmp_path):
     fix = desk.engine.known(next(q for q in desk.engine._answers if q.kind.name == "VERDICT")).fix
     assert view.outcome.word == fix.verdict.word
     assert view.outcome.text == "\n".join(fix.words("desk").sentences)
+    assert view.find.button_style == "" and not view.find.disabled  # what it finds was looked at
     press(view.save)
     desk.wait(120)
     saved = tmp_path / "work" / "edit"

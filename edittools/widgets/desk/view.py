@@ -10,7 +10,7 @@ from html import escape
 
 import ipywidgets
 
-from edittools.reports.words import FIND, SAVE, WEAKER
+from edittools.reports.words import SAVE, WEAKER
 from edittools.widgets.desk import parts, words
 from edittools.widgets.desk.engine import Engine, Heat, Outcome, Pair, Seen
 from edittools.widgets.desk.parts import set_visible
@@ -38,7 +38,7 @@ MOST_MISTAKES = 60
 """The largest number of mistakes that are shown, the worst ones."""
 
 REWRITE = "rewrite"
-"""The next step that *Rewrite* takes; the others are `reports.words.ACTIONS`."""
+"""The next step that *Rewrite* takes; the others are those of `words.Said`."""
 
 READING = "The images are being read and classified …"
 PAIR_MISSING = "x and x' are shown here when a part of the image is marked."
@@ -379,7 +379,7 @@ class View(ipywidgets.VBox):
         set_visible(self.stop, is_selecting)
         set_visible(self.weaker, advised == WEAKER)
         set_visible(self.undo, len(state.history) > 1)
-        steps = {REWRITE: self.rewrite, FIND: self.find, WEAKER: self.weaker, SAVE: self.save}
+        steps = {REWRITE: self.rewrite, words.FIND: self.find, WEAKER: self.weaker, SAVE: self.save}
         for name, part in steps.items():
             part.button_style = "primary" if name == step else ""
 

@@ -4,12 +4,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from edittools.images import LabeledImages
-from edittools.reports.words import DESK, FIND
+from edittools.reports.words import DESK
 from edittools.selection.checks import ENOUGH_OWN, FEWEST_CORRECT
 from edittools.stats import FEWEST_CHANGED
 from edittools.verdict import DO_NOT_USE, USE
 from edittools.widgets.desk.engine import Outcome, Pair, Seen
 from edittools.widgets.desk.state import Rewriting
+
+FIND = "find elsewhere"
+"""The next step after an edit that is not measured; those after a verdict are `reports.words.ACTIONS`."""
 
 LARGEST_SHARE = 0.5
 """A mark that covers more of the image than this share says nothing about what misleads."""
@@ -32,7 +35,7 @@ class Said:
         word: the word of its verdict, or what kind of edit it is.
         tone: "good", "bad", or neither if it is empty.
         lines: sentences, one per line.
-        action: the next step that a button takes, one of `reports.words.ACTIONS`; None if none does.
+        action: the next step that a button takes, `FIND` or one of `reports.words.ACTIONS`; None if none does.
     """
 
     word: str = ""
