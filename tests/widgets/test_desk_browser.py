@@ -1,5 +1,9 @@
 """The desk in a browser: the journey from a mistake to saved files, wide and narrow, by mouse and by keyboard."""
 
+import os
+import signal
+from pathlib import Path
+
 import pytest
 from conftest import needs_browser
 from desk_photos import desk_folder
@@ -165,3 +169,26 @@ def test_journey_by_keyboard(photos, chromium):
         button(page, "Save").focus()
         page.keyboard.press("Enter")
         assert says(page, ".et-says", "Saved in")
+
+
+def test_kernel_that_is_killed_while_it_selects_loses_no_mark_and_no_checked_image(photos, chromium):
+    with desk_page(chromium, photos, *ARGUMENTS) as (page, process):
+        assert web.wait_until(button(page, "Rewrite").is_enabled, 120)
+        page.get_by_role("button", name="Rectangle").click()
+        drag_over_the_middle(page)
+        assert says(page, ".et-pair-message", "the mark misleads")
+        editor = page.locator(".et-editor")
+        count = editor.get_attribute("data-count")
+        button(page, "Find it elsewhere").click()
+        page.locator(".et-shelf [role=checkbox]").first.click()
+        assert web.wait_until((photos / "marks" / "checked.txt").is_file)
+        button(page, "Rewrite").click()
+        word = page.locator(".et-word:visible")
+        assert web.wait_until(lambda: word.count() and word.inner_text() == "First edit", 120)
+        [kernel] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(kernel), signal.SIGKILL)
+        page.locator(".et-ended").wait_for(timeout=30_000)
+        page.reload(wait_until="domcontentloaded")
+        assert web.wait_until(button(page, "Rewrite").is_enabled, 120) and editor.get_attribute("data-count") == count
+        button(page, "Rewrite").click()
+        assert web.wait_until(lambda: word.count() and word.inner_text() in ("use", "unclear", "do not use"), 300)

@@ -8,7 +8,7 @@ from PIL import Image
 import edittools as et
 from edittools.auditing.from_files import load_exemplar
 from edittools.widgets.desk.files import CHECKED, MarkFiles, write_exemplar
-from edittools.widgets.desk.state import Mark
+from edittools.widgets.desk.state import Mark, State
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def mark(top=4):
 
 def test_mark_is_a_file_in_the_subfolder_of_its_image(files, tmp_path):
     marks = {"photos/bus/1.png": mark(), "photos/van/1.jpg": mark(6)}
-    files.write({}, marks)
+    files.write(State(), State(marks=marks))
     of_bus = tmp_path / "marks" / "bus" / "1.png"
     assert torch.equal(et.load_mask(of_bus), mark().mask)
     assert sorted(Image.open(of_bus).convert("L").getcolors()) == [(75, 255), (1125, 0)]
@@ -37,8 +37,9 @@ def test_mark_is_a_file_in_the_subfolder_of_its_image(files, tmp_path):
 
 
 def test_mark_that_is_gone_has_no_file(files, tmp_path):
-    files.write({}, {"photos/bus/1.png": mark()})
-    files.write({"photos/bus/1.png": mark()}, {})
+    marked = State(marks={"photos/bus/1.png": mark()})
+    files.write(State(), marked)
+    files.write(marked, State())
     assert not list(tmp_path.glob("marks/*/*.png")) and files.read(["photos/bus/1.png"]) == ({}, [])
 
 
@@ -54,13 +55,13 @@ def test_mark_of_another_size_than_its_photo_is_left_out_and_kept(files, tmp_pat
 def test_mark_that_cannot_be_written_is_an_error(files, tmp_path):
     (tmp_path / "marks").write_text("a file")
     with pytest.raises(OSError, match="marks"):
-        files.write({}, {"photos/bus/1.png": mark()})
+        files.write(State(), State(marks={"photos/bus/1.png": mark()}))
 
 
 def test_checked_names_of_images_that_are_gone_are_left_out(files, tmp_path):
     assert files.read_checked(["photos/bus/1.png"]) == frozenset()
-    (tmp_path / "marks").mkdir()
-    (tmp_path / "marks" / CHECKED).write_text("photos/bus/1.png\nphotos/bus/2.png\n", encoding="utf-8")
+    files.write(State(), State(checked=frozenset(["photos/bus/1.png", "photos/bus/2.png"])))
+    assert (tmp_path / "marks" / CHECKED).read_text("utf-8") == "photos/bus/1.png\nphotos/bus/2.png\n"
     assert files.read_checked(["photos/bus/1.png", "photos/van/1.jpg"]) == {"photos/bus/1.png"}
 
 

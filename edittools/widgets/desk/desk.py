@@ -69,9 +69,9 @@ class Desk:
                 return
             self._say("")
             try:
-                self._files.write(before.marks, self.state.marks)
+                self._files.write(before, self.state)
             except OSError as error:
-                self._say(f"The mark cannot be saved: {error}", is_alarm=True)
+                self._say(f"This cannot be saved: {error}", is_alarm=True)
             self._ask()
             self._render()
 
@@ -86,7 +86,7 @@ class Desk:
                 self.act(rewrite)
 
     def save(self) -> None:
-        """Save the edit that is shown, with its report, x, x', the mask, and the names of the checked images."""
+        """Save the edit that is shown, with its report, x, x', and the mask."""
         with self._lock:
             outcome = outcome_of(self.state, self.engine)
             edit = self.state.edit
@@ -170,7 +170,7 @@ class Desk:
     def _save(self, outcome: Outcome, edit: Rewriting) -> None:
         """Write the files of an edit, and say where they are."""
         try:
-            folder = self._files.save(outcome.fix, self.engine.exemplar(edit.marked), edit.checked)
+            folder = self._files.save(outcome.fix, self.engine.exemplar(edit.marked))
             self._say(f"Saved in {folder}.")
         except Exception as error:  # a disk may be full
             self._say(f"The edit cannot be saved: {reason_of(error)}", is_alarm=True)

@@ -1,10 +1,10 @@
-"""The files of the desk: marks, the names of the checked images, and what *Save* writes.
+"""The files of the desk: marks and the names of the checked images, which are written at once, and what is saved.
 
 A mark is a PNG file, white where the photo is marked and as large as the photo; `et.load_mask` reads it. The mark of
 `FOLDER/truck/1.png` is `marks/truck/1.png`, and that of `FOLDER/truck/1.jpg` is `marks/truck/1.jpg.png`.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from itertools import count
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.image_files import load_mask, photo_size, save_mask
 from edittools.selection.assessment import Assessment
-from edittools.widgets.desk.state import Mark
+from edittools.widgets.desk.state import Mark, State
 from edittools.widgets.pixels import to_pixels
 
 CHECKED = "checked.txt"
@@ -72,18 +72,20 @@ class MarkFiles:
                 marks[name] = Mark.of(mask)
         return marks, left_out
 
-    def write(self, before: Mapping[str, Mark], after: Mapping[str, Mark]) -> None:
-        """Write the marks that are new, and remove the files of those that are gone.
+    def write(self, before: State, after: State) -> None:
+        """Write what has changed: the marks, of which files are removed that are gone, and the names that are checked.
 
         Raises:
             OSError: if a file cannot be written.
         """
-        for name in before.keys() - after.keys():
+        for name in before.marks.keys() - after.marks.keys():
             self.path(name).unlink(missing_ok=True)
-        for name, mark in after.items():
-            if before.get(name) != mark:
-                self.path(name).parent.mkdir(parents=True, exist_ok=True)
+        for name, mark in after.marks.items():
+            if before.marks.get(name) != mark:
                 save_mask(self.path(name), mark.mask)
+        if before.checked != after.checked:
+            with atomic_path(self.folder / CHECKED) as temporary:
+                temporary.write_text("".join(f"{name}\n" for name in sorted(after.checked)), encoding="utf-8")
 
     def read_checked(self, names: Collection[str]) -> frozenset[str]:
         """Read which of some images were checked."""
@@ -91,13 +93,12 @@ class MarkFiles:
         lines = path.read_text("utf-8").splitlines() if path.is_file() else []
         return frozenset(lines) & frozenset(names)
 
-    def save(self, fix: Assessment, exemplar: Exemplar, checked: Collection[str]) -> Path:
-        """Write an edit with its report, x, x', and the mask, and the names of the checked images.
+    def save(self, fix: Assessment, exemplar: Exemplar) -> Path:
+        """Write an edit with its report, x, x', and the mask.
 
         Args:
             fix: the assessment of the edit.
             exemplar: what it was made from.
-            checked: the names of the images on which it was measured.
 
         Returns:
             The new folder of the edit.
@@ -108,9 +109,6 @@ class MarkFiles:
         folder = self._free_folder()
         write_repair(fix, folder)
         write_exemplar(exemplar, folder, fix.classifier)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.folder / CHECKED) as temporary:
-            temporary.write_text("".join(f"{name}\n" for name in sorted(checked)), encoding="utf-8")
         return folder
 
     def _free_folder(self) -> Path:
