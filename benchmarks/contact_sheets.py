@@ -35,7 +35,7 @@ from edittools.classifiers import Classifier
 from edittools.images import LabeledImages
 from edittools.locate import Box
 from edittools.models import load_classifier
-from edittools.reports import Page, save_page
+from edittools.reports import render_sheet
 from edittools_course.scenarios.imagenette import in_memory, training_roles
 from edittools_course.scenarios.shortcuts import SHORTCUTS
 
@@ -106,9 +106,9 @@ def timed_sheet(
     sheet = contact_sheet(classifier, data, progress=None)
     seconds = time.process_time() - started
     if pictures is not None:
-        page = Page(str(classifier), name, "look", "what does not belong", sheet=sheet.rows(), sheet_note=NOT_SEEN)
         pictures.mkdir(parents=True, exist_ok=True)
-        save_page(page, pictures / f"{name}.html")
+        page = f"<!DOCTYPE html><meta charset='utf-8'><h1>{name}</h1>{render_sheet(sheet.rows(), NOT_SEEN)}"
+        (pictures / f"{name}.html").write_text(page, encoding="utf-8")
     return sheet, seconds
 
 

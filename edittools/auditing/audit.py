@@ -9,12 +9,13 @@ from tqdm.auto import tqdm
 from edittools._progress import Progress, Tell
 from edittools.auditing.marks import examine
 from edittools.auditing.picked import check_row, group_of, label_and_number
-from edittools.auditing.result import Audit, not_repaired
+from edittools.auditing.result import Audit
 from edittools.auditing.results_folder import SHEET, check_out
 from edittools.auditing.sheet_file import load_sheet
 from edittools.auditing.steps import read_photos, read_told, repair_mark
 from edittools.auditing.windows import contact_sheet
 from edittools.classifiers import Classifier
+from edittools.reports.words import not_repaired
 
 
 def audit_folder(

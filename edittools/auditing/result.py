@@ -1,6 +1,6 @@
 """The result of an audit: its summary, and the files that it writes."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path, PurePath
@@ -15,33 +15,20 @@ from edittools.auditing.sheet import NOT_SEEN, ContactSheet, describe
 from edittools.auditing.sheet_file import save_sheet
 from edittools.auditing.steps import AuditedPhotos
 from edittools.classifiers import Classifier
-from edittools.reports import Figure, Page, data_uri, package_versions, plain, report_paths, save_report
-from edittools.reports.words import PAGE, check_words
-from edittools.selection.assessment import Assessment
-
-LOOK = "look at the windows"
-"""The heading of the report of an audit of which no window was picked."""
-
-NOT_REPAIRED = "nothing repaired"
-"""The heading of the report of an audit of which a window was picked but nothing was repaired."""
-
-IF_ONE_IS_ODD = (
-    "If one does not belong, name its class and its number to have it tested and repaired: repair='CLASS:NUMBER', on "
-    "the command line --repair 'CLASS:NUMBER'."
+from edittools.reports import Figure, data_uri, package_versions, plain, render, report_paths, save_report
+from edittools.reports.words import (
+    A_PERSON_SAYS,
+    IF_ONE_IS_ODD,
+    LOOK,
+    MARK_CAPTIONS,
+    NOT_REPAIRED,
+    PAGE,
+    check_words,
 )
-"""What to do if a window does not belong to its class."""
+from edittools.selection.assessment import Assessment
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """Spreadsheets run a text that begins with one of these."""
-
-FOUND_HEAD = "The exemplar, and the photos with the mark: does each of them show it?"
-"""The heading above the photos in which a mark was found."""
-
-FOUND_NOTE = (
-    "The outlined windows resemble the mark by their keys at a layer. If they do not show it, what follows is wrong. "
-    "The mark was found in {found} photos; these are {shown} of them:"
-)
-"""What to look for in the photos in which a mark was found."""
 
 MOST_FOUND = 120
 """The largest number of photos with the mark that a report shows, those of other classes first."""
@@ -207,12 +194,6 @@ def audit_title(audit: Audit) -> str:
     return f"Audit of {len(audit.photos.data)} images"
 
 
-def not_repaired(reason: ValueError) -> str:
-    """Say that nothing was repaired, and why; the reason becomes a sentence."""
-    text = str(reason)
-    return f"Nothing was repaired. {text[:1].upper()}{text[1:].rstrip('.')}."
-
-
 def heading(audit: Audit) -> tuple[str, list[str]]:
     """Return the word at the top of a report, and the sentences below it: the verdict, or why there is none."""
     if audit.fix is not None:
@@ -220,32 +201,27 @@ def heading(audit: Audit) -> tuple[str, list[str]]:
         return words.word, words.sentences
     if audit.mark is not None:
         return NOT_REPAIRED, [audit.note]
-    return LOOK, ["A person says which of them does not belong to its class.", IF_ONE_IS_ODD]
+    return LOOK, [A_PERSON_SAYS, IF_ONE_IS_ODD]
 
 
-def audit_page(audit: Audit) -> Page:
-    """Collect the content of the report of an audit."""
-    marked = None if audit.mark is None else audit.mark.group.label
-    content = {
-        "findings_note": "\n".join(audit.findings()),
-        "sheet": audit.sheet.rows(marked),
-        "sheet_note": NOT_SEEN,
-    }
-    if audit.mark is not None:
-        photos = _found_in(audit)
-        note = FOUND_NOTE.format(found=len(audit.mark.windows), shown=len(photos))
-        content |= {"looked_at": photos, "looked_at_head": FOUND_HEAD, "looked_at_note": note}
-    if audit.fix is not None:
-        return replace(audit.fix.page(audit_title(audit)), **content)
+def audit_page(audit: Audit) -> str:
+    """Render the report of an audit as one HTML page."""
     word, sentences = heading(audit)
-    return Page(
+    mark = audit.mark
+    exemplars = [] if mark is None else _exemplar_of_mark(mark)
+    return render(
+        "audit.html",
         title=audit_title(audit),
-        subtitle=str(audit.classifier),
+        classifier=audit.classifier,
+        audit=audit,
+        fix=audit.fix,
         word=word,
         sentences=sentences,
-        exemplars=[] if audit.mark is None else _exemplar_of_mark(audit.mark),
-        created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        **content,
+        rows=audit.sheet.rows(None if mark is None else mark.group.label),
+        note=NOT_SEEN,
+        exemplars=exemplars if audit.fix is None else audit.fix.exemplar_figures(),
+        found=[] if mark is None else _found_in(audit),
+        edit="" if audit.fix is None else audit.fix.sections(),
     )
 
 
@@ -267,5 +243,4 @@ def _exemplar_of_mark(mark: Mark) -> list[Figure]:
     if mark.exemplar is None:
         return []
     pictures = (mark.exemplar.image, mark.exemplar.changed, mark.exemplar.mask.expand(3, -1, -1))
-    captions = ("x, the photo", "x', the photo with the mark", "the mask")
-    return [Figure(data_uri(picture), caption) for picture, caption in zip(pictures, captions, strict=True)]
+    return [Figure(data_uri(picture), caption) for picture, caption in zip(pictures, MARK_CAPTIONS, strict=True)]

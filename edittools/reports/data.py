@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from edittools._caching import atomic_path
-from edittools.reports.page import Page, render
 
 PACKAGES = ("edittools", "torch", "torchvision", "numpy", "scipy", "safetensors")
 """The packages whose versions a report lists."""
@@ -29,22 +28,17 @@ def report_paths(path: str | PathLike) -> tuple[Path, Path]:
     return page_path, page_path.with_suffix(".json")
 
 
-def save_report(page: Page, data: Mapping[str, Any], paths: tuple[Path, Path]) -> None:
+def save_report(page: str, data: Mapping[str, Any], paths: tuple[Path, Path]) -> None:
     """Write a report as an HTML page, and next to it its data as JSON; each file in one step.
 
     Args:
-        page: the content of the page.
+        page: the page, see `render`.
         data: the data, of types that JSON has, see `plain`.
         paths: the paths of both, see `report_paths`.
 
     Raises:
         ValueError: if a number is not finite.
     """
-    write_report(render(page), data, paths)
-
-
-def write_report(page: str, data: Mapping[str, Any], paths: tuple[Path, Path]) -> None:
-    """Write a report that is rendered already, see `save_report`."""
     page_path, data_path = paths
     texts = {page_path: page, data_path: f"{json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)}\n"}
     for path, text in texts.items():

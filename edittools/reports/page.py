@@ -1,15 +1,12 @@
-"""The content of a report, and its HTML: `render` fills a template, which escapes every text."""
+"""What a report shows, and its HTML: `render` fills a template, which escapes every text."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
-from edittools._caching import atomic_path
 from edittools.metrics import SIGNS
-from edittools.reports.words import CheckWords
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -86,76 +83,19 @@ class SheetRow:
     is_folded: bool = False
 
 
-@dataclass(frozen=True)
-class Page:
-    """The content of a report.
+def render(template: str, **content: Any) -> str:
+    """Render a report, or a part of it, as HTML.
 
-    Attributes:
-        title: the heading.
-        subtitle: the classifier and the edit, in a few words.
-        word: the verdict, "use", "unclear" or "do not use"; in an audit without a repair, another short heading.
-        sentences: what it corrects, what it costs, and what to do next.
-        checks: the checklist, the status and the words of each check.
-        exemplars: pictures of x, x' and the mask.
-        looked_at: images that a person should look at; an audit shows them and the exemplar above the verdict.
-        looked_at_head: the heading above them.
-        looked_at_note: what to look for.
-        maps: pictures of where the edit acts.
-        map_note: a note on `maps`.
-        cards: images with the concept, before and after the edit.
-        cards_note: a note on `cards`.
-        costs: clean and retained images that the edit breaks.
-        costs_note: a note on `costs`.
-        table_head: column names of the table of methods.
-        table: rows of the table of methods.
-        settings: name and value of each setting.
-        versions: name and value of each version and fingerprint.
-        code: code that repeats the selection.
-        created: date and time at which the report was made.
-        findings_note: what an audit has found, one sentence per line.
-        sheet: the contact sheet of an audit, one row per class.
-        sheet_note: what stands below the contact sheet, one sentence per line.
-    """
-
-    title: str
-    subtitle: str
-    word: str
-    sentences: Sequence[str] = ()
-    checks: Sequence[tuple[str, CheckWords]] = ()
-    exemplars: Sequence[Figure] = ()
-    looked_at: Sequence[Figure] = field(default=(), repr=False)
-    looked_at_head: str = ""
-    looked_at_note: str = ""
-    maps: Sequence[Figure] = ()
-    map_note: str = ""
-    cards: Sequence[Card] = field(default=(), repr=False)
-    cards_note: str = ""
-    costs: Sequence[Card] = field(default=(), repr=False)
-    costs_note: str = ""
-    table_head: Sequence[str] = ()
-    table: Sequence[Sequence[str]] = ()
-    settings: Sequence[tuple[str, str]] = ()
-    versions: Sequence[tuple[str, str]] = ()
-    code: str = ""
-    created: str = ""
-    sheet: Sequence[SheetRow] = field(default=(), repr=False)
-    sheet_note: str = ""
-    findings_note: str = ""
-
-
-def render(page: Page) -> str:
-    """Render a report as one HTML page.
-
-    Styles, script and pictures are inside the page, so it can be read offline. Every text is escaped, so a class name
+    Styles, script, and pictures are inside the page, so it can be read offline. Every text is escaped, so a class name
     or a file name that contains an HTML tag is shown as it is.
 
     Args:
-        page: the content.
-
-    Returns:
-        The HTML.
+        template: a file of this package. "report.html" is what all reports share: a heading, the word of the verdict,
+            and its sentences. "repair.html" and "audit.html" extend it; "edit.html" is what both say of an edit.
+        content: what the template shows, by name; one that is missing is an error.
     """
-    return _environment().get_template("report.html").render(page=page)
+    created = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    return _environment().get_template(template).render(created=created, **content)
 
 
 def render_sheet(rows: Sequence[SheetRow], note: str) -> str:
@@ -167,15 +107,6 @@ def render_sheet(rows: Sequence[SheetRow], note: str) -> str:
     """
     template = _environment().get_template("sheet.html")
     return str(template.module.styled_sheet(rows, note))
-
-
-def save_page(page: Page, path: str | PathLike) -> Path:
-    """Write a report as an HTML file, in one step, and return its path."""
-    path = Path(path).expanduser()
-    text = render(page)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
 
 
 def _environment() -> "Environment":

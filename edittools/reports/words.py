@@ -180,6 +180,60 @@ def consistency_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return sentences
 
 
+def broken_sentence(broken: Mapping[str, tuple[int, int]], most_shown: int) -> str:
+    """Say how many images of each set an edit breaks; empty without sets.
+
+    Args:
+        broken: the number of images that break, and of how many, by the name of the set.
+        most_shown: the largest number of broken images of each set that are shown.
+    """
+    if not broken:
+        return ""
+    counts = [f"{count} of {total:,} {name.replace('_', ' ')} images" for name, (count, total) in broken.items()]
+    sentence = f"The edit breaks {', '.join(counts)}, none of which selected it."
+    is_shown = any(count for count, _ in broken.values())
+    return f"{sentence} Shown are at most {most_shown} of each." if is_shown else sentence
+
+
+def pair_captions(original: str, changed: str, edited: str, share: float) -> tuple[str, str, str]:
+    """Return the captions of x, x', and the mask of an exemplar.
+
+    Args:
+        original: the class as which x is predicted.
+        changed: the class as which x' is predicted.
+        edited: the class as which x' is predicted with the edit.
+        share: the share of the image that the mask covers.
+    """
+    caption = f"x': predicted as {changed}, with the edit as {edited}"
+    return f"x: predicted as {original}", caption, f"the mask, {share:.0%} of the image"
+
+
+MARK_CAPTIONS = ("x, the photo", "x', the photo with the mark", "the mask")
+"""The captions of x, x', and the mask of a mark that was not repaired."""
+
+
+# --- audits without a verdict -----------------------------------------------------------------------------------------
+
+LOOK = "look at the windows"
+"""The heading of the report of an audit of which no window was picked."""
+
+NOT_REPAIRED = "nothing repaired"
+"""The heading of the report of an audit of which a window was picked but nothing was repaired."""
+
+A_PERSON_SAYS = "A person says which of them does not belong to its class."
+
+IF_ONE_IS_ODD = (
+    "If one does not belong, name its class and its number to have it tested and repaired: repair='CLASS:NUMBER', on "
+    "the command line --repair 'CLASS:NUMBER'."
+)
+
+
+def not_repaired(reason: ValueError) -> str:
+    """Say that nothing was repaired, and why; the reason becomes a sentence."""
+    text = str(reason)
+    return f"Nothing was repaired. {text[:1].upper()}{text[1:].rstrip('.')}."
+
+
 # --- one check --------------------------------------------------------------------------------------------------------
 
 

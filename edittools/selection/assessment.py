@@ -23,8 +23,16 @@ from edittools.exemplars import Exemplar, Pairs, all_exemplars
 from edittools.images import Images
 from edittools.methods import METHODS, RANDOM
 from edittools.metrics import Comparison, predict, predicted_classes
-from edittools.reports import Page, package_versions, plain, report_paths, save_report
-from edittools.reports.words import PAGE, PYTHON, VerdictWords, check_words, consistency_sentences, verdict_words
+from edittools.reports import Figure, package_versions, plain, render, report_paths, save_report
+from edittools.reports.words import (
+    PAGE,
+    PYTHON,
+    VerdictWords,
+    broken_sentence,
+    check_words,
+    consistency_sentences,
+    verdict_words,
+)
 from edittools.selection.checks import (
     MAX_ACCURACY_DROP,
     MAX_OWN_DROP,
@@ -40,7 +48,19 @@ from edittools.selection.checks import (
 )
 from edittools.selection.effects import Effect, changed_images, predictions_of, rows_of
 from edittools.selection.finetuning import FINETUNING, Finetuned
-from edittools.selection.page import make_page
+from edittools.selection.page import (
+    COLUMNS,
+    MOST_COSTS,
+    broken_cards,
+    broken_counts,
+    cards_of,
+    code_of,
+    digests_of,
+    edit_maps,
+    exemplar_figures,
+    method_rows,
+    settings_of,
+)
 from edittools.selection.scores import CLEAN_WEIGHT
 from edittools.selection.select import Selection
 from edittools.selection.splits import Splits, stratified_folds
@@ -401,7 +421,45 @@ class Assessment:
         }
         return plain(data)
 
-    def page(self, title: str = "") -> Page:
-        """Collect the content of the report, with a heading."""
-        members = all_exemplars(self.exemplars)
-        return make_page(title, self.cut, self.selection, members, self.splits, self.effects, self.table, self.checks)
+    def page(self, title: str = "") -> str:
+        """Render the report as one HTML page, with a heading; by default, it names the network."""
+        words = self.words(PAGE)
+        return render(
+            "repair.html",
+            title=title or f"An edit of {type(self.classifier.model).__name__}",
+            classifier=self.classifier,
+            fix=self,
+            word=words.word,
+            sentences=words.sentences,
+            edit=self.sections(self.exemplar_figures()),
+        )
+
+    def exemplar_figures(self) -> list[Figure]:
+        """Show x, x' and the mask of the exemplars that the edit was made from, at most three of them."""
+        return exemplar_figures(self.cut, self.selection.edit, all_exemplars(self.exemplars))
+
+    def sections(self, exemplars: Sequence[Figure] = ()) -> str:
+        """Render what a report says of the edit below its verdict, as a piece of HTML.
+
+        Args:
+            exemplars: pictures of the exemplars, unless they are shown elsewhere.
+        """
+        cut = self.cut
+        edit = self.selection.edit
+        splits = self.splits
+        concept = splits.concept
+        return render(
+            "edit.html",
+            fix=self,
+            columns=("method", *COLUMNS),
+            methods=method_rows(self.table),
+            exemplars=exemplars,
+            maps=edit_maps(cut, edit, all_exemplars(self.exemplars)[0], concept),
+            cards=[] if concept is None else cards_of(cut, edit, concept, self.effects["concept"]),
+            costs=broken_sentence(broken_counts(self.effects), MOST_COSTS),
+            broken=broken_cards(cut, edit, splits, self.effects),
+            checks=[(check.status, check_words(check, PAGE)) for check in self.checks],
+            settings=settings_of(self.selection),
+            versions=[*package_versions().items(), *digests_of(edit, splits).items()],
+            code=code_of(edit, splits),
+        )

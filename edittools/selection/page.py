@@ -1,7 +1,6 @@
-"""The page of an assessment: pictures and tables of what was selected and measured."""
+"""What the report of an assessment shows: pictures of what was measured, and tables."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from math import isnan, nan
 from pathlib import PurePath
 
@@ -13,13 +12,12 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.images import LabeledImages
 from edittools.metrics import state_of
-from edittools.reports import Card, Figure, Page, data_uri, package_versions, shade
-from edittools.reports.words import PAGE, check_words, verdict_words
+from edittools.reports import Card, Figure, data_uri, shade
+from edittools.reports.words import pair_captions
 from edittools.selection.effects import Effect
 from edittools.selection.select import Selection
 from edittools.selection.splits import Splits
 from edittools.states import States
-from edittools.verdict import Check
 
 MOST_CARDS = 60
 """The largest number of images with the concept that a report shows."""
@@ -39,62 +37,14 @@ COLUMNS = (
     "mark's class, correct",
     "retained, broken",
 )
-"""The columns of the table of methods. In brackets are 95% intervals."""
-
-
-def make_page(
-    title: str,
-    cut: Cut,
-    selection: Selection,
-    exemplars: Sequence[Exemplar],
-    splits: Splits,
-    effects: Mapping[str, Effect],
-    table: pd.DataFrame,
-    checks: Sequence[Check],
-) -> Page:
-    """Collect the content of a report.
-
-    Args:
-        title: the heading of the page; by default, it names the network.
-        cut: the classifier, cut at the layer of the edit, with a copy of its weights.
-    """
-    words = verdict_words(checks, PAGE)
-    edit = selection.edit
-    classifier = cut.classifier
-    cards: list[Card] = []
-    cards_note = "No labeled images with the mark were given."
-    if splits.concept is not None:
-        effect = effects["concept"]
-        cards = _cards(cut, edit, splits.concept, effect, MOST_CARDS)
-        cards_note = f"{len(cards)} of {len(effect)} images, none of which selected the edit."
-    costs, costs_note = _costs(cut, edit, splits, effects)
-    return Page(
-        title=title or f"An edit of {type(classifier.model).__name__}",
-        subtitle=f"{classifier}: edit in {selection.candidate}.",
-        word=words.word,
-        sentences=words.sentences,
-        checks=[(check.status, check_words(check, PAGE)) for check in checks],
-        exemplars=_exemplars(cut, edit, exemplars),
-        maps=_maps(cut, edit, exemplars[0], splits.concept),
-        map_note="Bright is where the edit changes the output of the layer, relative to the largest change in x'.",
-        cards=cards,
-        cards_note=cards_note,
-        costs=costs,
-        costs_note=costs_note,
-        table_head=("method", *COLUMNS),
-        table=_rows(table),
-        settings=_settings(selection),
-        versions=[*package_versions().items(), *_digests(edit, splits).items()],
-        code=_code(edit, splits),
-        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
+"""The columns of the table of methods, next to the names of these. In brackets are 95% intervals."""
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-def _cards(
-    cut: Cut, edit: Edit, data: LabeledImages, effect: Effect, most: int, broken_only: bool = False
+def cards_of(
+    cut: Cut, edit: Edit, data: LabeledImages, effect: Effect, most: int = MOST_CARDS, broken_only: bool = False
 ) -> list[Card]:
     """Make cards of the images of a set whose predictions change, then of others: what is predicted before and after.
 
@@ -131,24 +81,21 @@ def _cards(
     return sorted(cards, key=lambda card: -card.change)
 
 
-def _costs(cut: Cut, edit: Edit, splits: Splits, effects: Mapping[str, Effect]) -> tuple[list[Card], str]:
-    """Show the images that the edit breaks, of those that it may cost."""
+def broken_cards(cut: Cut, edit: Edit, splits: Splits, effects: Mapping[str, Effect]) -> list[Card]:
+    """Show the images that the edit breaks, of those that it may cost, at most `MOST_COSTS` of each set."""
     cards = []
-    counts = []
     for name, data in splits.labeled.items():
-        if name == "concept":
-            continue
-        effect = effects[name]
-        broken = effect.comparison.broken
-        counts.append(f"{broken} of {len(effect):,} {name.replace('_', ' ')} images")
-        cards += _cards(cut, edit, data, effect, MOST_COSTS, broken_only=True)
-    if not counts:
-        return [], ""
-    note = f"The edit breaks {', '.join(counts)}, none of which selected it."
-    return cards, f"{note} Shown are at most {MOST_COSTS} of each." if cards else note
+        if name != "concept":
+            cards += cards_of(cut, edit, data, effects[name], MOST_COSTS, broken_only=True)
+    return cards
 
 
-def _exemplars(cut: Cut, edit: Edit, exemplars: Sequence[Exemplar]) -> list[Figure]:
+def broken_counts(effects: Mapping[str, Effect]) -> dict[str, tuple[int, int]]:
+    """Count the images that the edit breaks, and all, of each set that it may cost."""
+    return {name: (one.comparison.broken, len(one)) for name, one in effects.items() if name != "concept"}
+
+
+def exemplar_figures(cut: Cut, edit: Edit, exemplars: Sequence[Exemplar]) -> list[Figure]:
     """Show x, x' and the mask of the exemplars that the edit was made from, at most three of them."""
     classes = cut.classifier.classes
     figures = []
@@ -156,16 +103,15 @@ def _exemplars(cut: Cut, edit: Edit, exemplars: Sequence[Exemplar]) -> list[Figu
         pair = States({cut.layer: cut}, torch.stack([exemplar.image, exemplar.changed]))
         original, changed = (classes[index] for index in pair.original.argmax(dim=1).tolist())
         after = classes[int(pair.logits(edit)[1].argmax())]
-        figures.append(Figure(data_uri(exemplar.image, 320), f"x: predicted as {original}"))
-        caption = f"x': predicted as {changed}, with the edit as {after}"
-        figures.append(Figure(data_uri(exemplar.changed, 320), caption))
         mask = exemplar.mask.float()
         marked = exemplar.changed * (0.35 + 0.65 * mask)
-        figures.append(Figure(data_uri(marked, 320), f"the mask, {float(mask.mean()):.0%} of the image"))
+        captions = pair_captions(original, changed, after, float(mask.mean()))
+        for picture, caption in zip((exemplar.image, exemplar.changed, marked), captions, strict=True):
+            figures.append(Figure(data_uri(picture, 320), caption))
     return figures
 
 
-def _maps(cut: Cut, edit: Edit, exemplar: Exemplar, concept: LabeledImages | None) -> list[Figure]:
+def edit_maps(cut: Cut, edit: Edit, exemplar: Exemplar, concept: LabeledImages | None) -> list[Figure]:
     """Lay the edit map over x' and some images with the concept."""
     images = [exemplar.changed]
     captions = ["x'"]
@@ -184,7 +130,7 @@ def _maps(cut: Cut, edit: Edit, exemplar: Exemplar, concept: LabeledImages | Non
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def _rows(table: pd.DataFrame) -> list[list[str]]:
+def method_rows(table: pd.DataFrame) -> list[list[str]]:
     """Write the table of methods, as texts; a dash for what was not measured."""
     rows = []
     for name, row in table.iterrows():
@@ -220,7 +166,7 @@ def _of_total(row: pd.Series, column: str, total: str) -> str:
     return "–" if isnan(count) else f"{count:,.0f} of {row[total]:,.0f}"
 
 
-def _settings(selection: Selection) -> list[tuple[str, str]]:
+def settings_of(selection: Selection) -> list[tuple[str, str]]:
     """List the settings that were selected, and among how many."""
     pairs = [(f"selected: {name}", str(value)) for name, value in selection.candidate.params.items()]
     pairs.append(("candidates", f"{len(selection.scores):,}"))
@@ -229,7 +175,7 @@ def _settings(selection: Selection) -> list[tuple[str, str]]:
     return pairs
 
 
-def _digests(edit: Edit, splits: Splits) -> Mapping[str, str]:
+def digests_of(edit: Edit, splits: Splits) -> Mapping[str, str]:
     """Name the weights, the edit, and the labeled sets by their digests."""
     digests = {"weights before the edit": edit.fingerprint, "edit": edit.digest}
     for name, data in splits.labeled.items():
@@ -237,7 +183,7 @@ def _digests(edit: Edit, splits: Splits) -> Mapping[str, str]:
     return digests
 
 
-def _code(edit: Edit, splits: Splits) -> str:
+def code_of(edit: Edit, splits: Splits) -> str:
     """Write the code that repeats the selection on the same images, and applies the edit."""
     given = [name for name in ("concept", "clean") if getattr(splits, name) is not None]
     given += ["retain"] if splits.retain else []

@@ -2,30 +2,22 @@
 
 import json
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 import torch
 from colors import BLUE, CLASSES, GREEN, RED, color_network, marked_exemplar, of_colors, ordinary, with_mark
 from conftest import needs_browser
+from jinja2 import UndefinedError
 
 from edittools.classifiers import Classifier, fingerprint
 from edittools.images import LabeledImages
-from edittools.reports import (
-    Card,
-    Figure,
-    Page,
-    SheetCell,
-    SheetRow,
-    data_uri,
-    render,
-    save_page,
-    shade,
-)
-from edittools.reports.words import CheckWords
+from edittools.reports import Figure, SheetCell, SheetRow, data_uri, render, shade
 from edittools.selection import repair
 from edittools.selection.finetuning import Finetuned
+from edittools.selection.page import broken_cards
 from edittools.verdict import WORDS
 
 EVIL = "</style></script><script>document.title = 'harmed'</script><img src=x onerror=\"document.title = 'harmed'\">\"'"
@@ -70,70 +62,45 @@ def harmless(text):
     return page.count("script") == 1 and not handlers and all(source.startswith("data:") for source in sources)
 
 
-def page_of(text, count=3):
-    """A page in which every text is `text`."""
-    picture = data_uri(torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0)))
-    states = ("corrected", "broken", "misclassified", "correct")
-    cards = [Card(picture, text, text, text, states[i % 4], 0.1 * i, 0.9 - 0.3 * i, text) for i in range(count)]
-    return Page(
-        title=text,
-        subtitle=text,
-        word="unclear",
-        sentences=[text],
-        checks=[("fail", CheckWords(text, text, text)), ("not known", CheckWords(text, text, text))],
-        exemplars=[Figure(picture, text)],
-        looked_at=[Figure(picture, text)],
-        looked_at_head=text,
-        looked_at_note=text,
-        maps=[Figure(picture, text)],
-        map_note=text,
-        cards=cards,
-        cards_note=text,
-        costs=cards,
-        costs_note=text,
-        table_head=[text, text],
-        table=[[text, text]],
-        settings=[(text, text)],
-        versions=[(text, text)],
-        code=text,
-        created=text,
-        findings_note=text,
-        sheet=[SheetRow(text, [SheetCell([Figure(picture, text)], text)])],
-        sheet_note=text,
-    )
+def base_page(word="do not use", text="c"):
+    """A page of what all reports share."""
+    return render("report.html", title=text, classifier=text, fix=None, word=word, sentences=[text])
 
 
 def test_render_escapes_every_text():
-    page = page_of(EVIL)
-    assert all(getattr(page, one.name) for one in fields(page))
-    assert harmless(render(page))
-    tags = [tag for tag, _ in Elements(render(page)).elements if tag != "wbr"]  # after each period of a layer's name
-    assert tags == [tag for tag, _ in Elements(render(page_of("plain"))).elements]
-    assert any(EVIL in text for text in Elements(render(page)).texts)
+    assert harmless(base_page(text=EVIL))
+    assert any(EVIL in text for text in Elements(base_page(text=EVIL)).texts)
 
 
-def test_render_leaves_out_empty_parts():
-    texts = "".join(Elements(render(Page("a", "b", "do not use", ["c"]))).texts)
-    assert "do not use" in texts and "Checks" not in texts and "Repeat it" not in texts
+def test_report_of_an_audit_escapes_every_text():
+    figure = Figure(data_uri(torch.zeros(3, 16, 16)), EVIL)
+    audit = SimpleNamespace(mark=SimpleNamespace(windows=[EVIL]), findings=lambda: [EVIL])
+    page = render(
+        "audit.html",
+        title=EVIL,
+        classifier=EVIL,
+        audit=audit,
+        fix=None,
+        word=EVIL,
+        sentences=[EVIL],
+        rows=[SheetRow(EVIL, [SheetCell([figure], EVIL)], is_folded) for is_folded in (False, True)],
+        note=EVIL,
+        exemplars=[figure],
+        found=[figure],
+        edit="",
+    )
+    assert harmless(page) and Elements(page).count("img") == 4
 
 
-def test_save_page_replaces_the_file_and_leaves_no_other(tmp_path):
-    path = tmp_path / "folder" / "report.html"
-    save_page(page_of("one"), path)
-    assert save_page(page_of("two"), path) == path
-    assert "two" in path.read_text() and list(path.parent.iterdir()) == [path]
+def test_render_without_a_part_that_a_template_shows_fails():
+    with pytest.raises(UndefinedError, match="'sentences'"):
+        render("report.html", title="a", classifier="b", fix=None, word="use")
 
 
-def test_card_of_a_page_has_a_sign_for_its_state():
-    texts = Elements(render(page_of("x", count=4))).texts
-    assert {"+ corrected", "− broken", "✗ misclassified", "✓ correct"} <= set(texts)
-
-
-def test_page_of_60_photos_is_small():
+def test_report_of_60_photos_is_small():
     generator = torch.Generator().manual_seed(0)
     photos = torch.rand(60, 3, 224, 224, generator=generator)  # noise: no photo is larger
-    cards = [Card(data_uri(photo), "a", "b", "a", "corrected", 0.1, 0.9) for photo in photos]
-    assert len(render(replace(page_of("x"), cards=cards)).encode()) < 3_000_000
+    assert len("".join(data_uri(photo) for photo in photos)) < 3_000_000
 
 
 @pytest.mark.parametrize(("side", "kind"), [(64, "png"), (224, "jpeg")])
@@ -175,7 +142,7 @@ def repaired():
 
 def states_of(page):
     """The states of the images of a page, in their order."""
-    return [one["data-state"] for tag, one in Elements(render(page)).elements if tag == "li" if "data-state" in one]
+    return [one["data-state"] for tag, one in Elements(page).elements if tag == "li" if "data-state" in one]
 
 
 def test_report_shows_what_the_edit_does_to_each_image(repaired):
@@ -194,13 +161,14 @@ def test_report_shows_the_images_that_an_edit_breaks(repaired):
     vars(found).update(vars(repaired), effects=repaired.effects | {"clean": broken})
     page = found.page()
     expected = {data_uri(image) for image in repaired.splits.clean.images[:3]}
-    assert {card.source for card in page.costs} == expected and len(page.costs) == 3
-    assert {card.after for card in page.costs} <= set(repaired.classifier.classes)
-    assert states_of(page)[30:] == ["broken"] * 3
+    cards = broken_cards(found.cut, found.selection.edit, found.splits, found.effects)
+    assert {card.source for card in cards} == expected and len(cards) == 3
+    assert {card.after for card in cards} <= set(repaired.classifier.classes)
+    assert states_of(page)[30:] == ["broken"] * 3 and "− broken" in Elements(page).texts
 
 
 def test_report_says_all_of_the_verdict(repaired):
-    texts = Elements(render(repaired.page())).texts
+    texts = Elements(repaired.page()).texts
     words = repaired.words("page")
     assert words.gain in texts and words.next_step in texts and set(words.costs) <= {*texts}
     assert repaired.report_data()["verdict"] == {"word": words.word, "text": str(words)}
@@ -209,7 +177,7 @@ def test_report_says_all_of_the_verdict(repaired):
 def test_report_has_a_row_for_each_method_with_a_dash_for_what_was_not_measured(repaired):
     nothing = Finetuned(0.0 * repaired.selection.edit, {}, repaired.selection.scores)
     page = replace(repaired, finetuned=nothing).page()
-    rows = {row[0]: row[1:] for row in page.table}
+    rows = {row[0]: row[1:] for row in Elements(page).rows[1:]}
     assert list(rows) == ["selected", "random direction", "fine-tuning"]
     found = repaired.effects["concept"].by_scene
     low, high = found.corrected_interval()
@@ -222,7 +190,7 @@ def test_report_has_a_row_for_each_method_with_a_dash_for_what_was_not_measured(
 
 @pytest.mark.parametrize("word", WORDS)
 def test_each_word_of_a_verdict_has_its_colors(word):
-    html = render(Page("a", "b", word, ["c"]))
+    html = base_page(word)
     name = word.replace(" ", "-")
     [classes] = [one["class"] for _, one in Elements(html).elements if one.get("class", "").startswith("verdict")]
     assert classes.split() == ["verdict", name] and f".{name} .word" in html
@@ -230,7 +198,7 @@ def test_each_word_of_a_verdict_has_its_colors(word):
 
 def test_report_of_an_edit_without_labeled_images(repaired):
     bare = replace(repaired, splits=replace(repaired.splits, concept=None, own_class=None, clean=None, retain={}))
-    text = render(bare.page())
+    text = bare.page()
     assert harmless(text) and "unclear" in text
     json.dumps(bare.report_data(), allow_nan=False)
 
