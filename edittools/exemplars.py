@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from edittools._checks import one_of
 from edittools._image_checks import check_image, check_mask
+from edittools._varied import laid_over
 from edittools.classifiers import Classifier, check_size
 from edittools.images import resized
 
@@ -80,7 +81,7 @@ class Exemplar:
         changed = paste_texture(image, mask, texture, keep_shading)
         return cls(image, changed, mask, label)
 
-    def hosts(self, images: Tensor, where: str = "anywhere", seed: int = 0) -> "Pairs":
+    def hosts(self, images: Tensor, where: str = "anywhere", seed: int = 0, vary: bool = False) -> "Pairs":
         """Paste the mark, the masked area of x', on ordinary images: each host is a pair whose x is the image.
 
         Pixels are copied, unless one color, laid over x with an opacity for each pixel, explains x' (`overlay`): then
@@ -91,7 +92,9 @@ class Exemplar:
             images: `(N, 3, H, W)` float in [0, 1], of the exemplar's size.
             where: "anywhere" for a random place in each image, or "in place" for the place that the mask has in x'. A
                 mask that spans the image, such as a frame, has only one place.
-            seed: seed of the places.
+            seed: seed of the places, and of what varies.
+            vary: whether each host shows the mark in its own light (0.8 to 1.2 times as bright) and, anywhere, in its
+                own size (0.75 to 1.3 times) and tilt (at most 15 degrees), unless it is too large for the image then.
 
         Returns:
             N pairs, without labels.
@@ -113,18 +116,23 @@ class Exemplar:
         left, right = int(columns[0]), int(columns[-1]) + 1
         box = (slice(top, bottom), slice(left, right))
         overlay = self.overlay
-        opacity = self.mask[box].to(images) if overlay is None else overlay[1][box].to(images)
-        paint = self.changed[:, *box] if overlay is None else overlay[0][:, None, None]
+        opacities = self.mask if overlay is None else overlay[1]
+        colors = self.changed if overlay is None else overlay[0][:, None, None].expand_as(self.changed)
+        opacity = opacities[box].to(images)
+        paint = colors[:, *box].to(images)
         generator = torch.Generator().manual_seed(seed)
         changed = images.clone()
         masks = self.mask.new_zeros(len(images), height, width)
         for number, image in enumerate(images):
+            if vary:
+                mark = (colors.to(images), opacities.to(images), self.mask)
+                changed[number], masks[number] = laid_over(image, *mark, where == "in place", generator)
+                continue
             if where == "anywhere":
                 top = int(torch.randint(height - opacity.shape[0] + 1, (1,), generator=generator))
                 left = int(torch.randint(width - opacity.shape[1] + 1, (1,), generator=generator))
             place = (slice(top, top + opacity.shape[0]), slice(left, left + opacity.shape[1]))
-            laid_over = torch.lerp(image[:, *place], paint.to(image).expand(3, *opacity.shape), opacity)
-            changed[number, :, *place] = laid_over
+            changed[number, :, *place] = torch.lerp(image[:, *place], paint, opacity.expand_as(paint))
             masks[number, *place] = self.mask[box]
         return Pairs(images, changed, masks, len(images) * (None,))
 

@@ -69,7 +69,7 @@ def select_for_exemplar(scenario: Scenario, name: str, finetuning: bool) -> list
     found += _other_methods(scenario, exemplars, of_labels)
     if finetuning:
         started = time.process_time()
-        finetuned = finetune_without_labels(scenario.classifier, selection, where=scenario.where)
+        finetuned = finetune_without_labels(scenario.classifier, selection)
         seconds = by_hosts.seconds + time.process_time() - started
         settings = ", ".join(f"{name} {value:g}" for name, value in finetuned.settings.items())
         found.append(Selected(LABEL_FREE, finetuned.edit, settings, len(finetuned.scores), seconds))

@@ -61,22 +61,21 @@ def finetune_without_labels(
     classifier: Classifier,
     selection: Selection,
     *,
-    where: str = "anywhere",
     rates: Sequence[float] = RATES,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Finetuned:
     """Fine-tune the whole network on ordinary images with the marks of the exemplars, without labels.
 
-    It trains on the images that the edit was solved with and on those that define C, and is selected on the hosts that
-    select an edit, by the same objective. Batch norm stays in eval mode, and the optimizer is AdamW.
+    It trains on the images that the edit was solved with and on those that define C, with marks that are pasted as for
+    the edit, and is selected on the hosts that select an edit, by the same objective. Batch norm stays in eval mode,
+    and the optimizer is AdamW.
 
     Args:
         classifier: the classifier; it is not changed.
         selection: the selection of an edit by hosts or by labels, whose images and exemplars are used.
-        where: where marks are pasted, see `Exemplar.hosts`.
         rates: the learning rates to try.
-        seed: seed of the batches and of the places of marks.
+        seed: seed of the batches, of the places of marks, and of what varies.
         progress: a class like `tqdm.tqdm`, for a bar.
 
     Returns:
@@ -98,7 +97,7 @@ def finetune_without_labels(
     clean: list[Tensor] = []
     with bar_of(progress, total=len(rates) * max(CHECKPOINTS), desc="fine-tuning", unit="step") as bar:
         for rate in rates:
-            training = _Training(classifier, images, target, exemplars, where, rate, seed)
+            training = _Training(classifier, images, target, exemplars, hosts.where, hosts.vary, rate, seed)
             for steps in range(1, max(CHECKPOINTS) + 1):
                 training.step()
                 bar.update()
@@ -140,6 +139,7 @@ class _Training:
         target: Tensor,
         exemplars: Sequence[Exemplar],
         where: str,
+        vary: bool,
         rate: float,
         seed: int,
     ) -> None:
@@ -148,6 +148,7 @@ class _Training:
         self.target = target
         self.exemplars = exemplars
         self.where = where
+        self.vary = vary
         self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
         self.network = copy.deepcopy(classifier).eval()
@@ -165,7 +166,7 @@ class _Training:
         if torch.rand(1, generator=self.generator) < 0.5:
             images = images.flip(3)
         exemplar = self.exemplars[self.steps % len(self.exemplars)]
-        hosts = exemplar.hosts(images, self.where, 100_003 * self.seed + self.steps)
+        hosts = exemplar.hosts(images, self.where, 100_003 * self.seed + self.steps, self.vary)
         target = self.target[members].to(self.classifier.device)
         with torch.enable_grad():
             both = self.classifier.normalize(torch.cat([hosts.changed, images]))

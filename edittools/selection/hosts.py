@@ -87,6 +87,8 @@ class Hosts:
         reference: the images that define C.
         own_classes: the classes of the marks, what x' of the exemplars are predicted as: indices.
         classes: what the ordinary images are predicted as, one of each scene, `(M,)` class indices.
+        where: where the marks are pasted, see `Exemplar.hosts`.
+        vary: whether they vary from host to host.
     """
 
     solve: Mapping[str, Pairs]
@@ -96,6 +98,8 @@ class Hosts:
     reference: Tensor
     own_classes: tuple[int, ...]
     classes: Tensor
+    where: str
+    vary: bool
 
     def warn_about_images(self, classifier: Classifier) -> None:
         """Warn about the first of what can be seen of the images and the mark without labels.
@@ -138,6 +142,7 @@ class Hosts:
         images: Images,
         where: str = "anywhere",
         seed: int = 0,
+        vary: bool = False,
     ) -> "Hosts":
         """Divide ordinary images by scene, and paste the marks on them.
 
@@ -146,7 +151,8 @@ class Hosts:
             exemplars: the exemplars of each edit, by name.
             images: ordinary images without labels; at most `MOST_IMAGES` of them are used, one for each scene.
             where: where marks are pasted, see `Exemplar.hosts`.
-            seed: seed of the division and of the places.
+            seed: seed of the division, of the places, and of what varies.
+            vary: whether marks vary from host to host, see `Exemplar.hosts`.
 
         Raises:
             TypeError: if the images have labels, or are no set of images.
@@ -176,16 +182,19 @@ class Hosts:
         for number, (part, own_part) in enumerate(zip(parts[1:3], own_parts[1:3], strict=True)):
             members = torch.cat([part, own_part])
             assigned = _assigned(classes[members], own_classes)
-            hosts = _paste(pixels[members], [marks[index][1] for index in assigned], where, 7 * seed + number)
+            shown = [marks[index][1] for index in assigned]
+            hosts = _paste(pixels[members], shown, where, 7 * seed + number, vary)
             with_mark = predict(classifier, hosts.changed).log_softmax(dim=1)
             sets.append(HostSet(hosts.images, hosts.changed, predicted[members], with_mark, is_own[members]))
         solve = {}
         solve_own = {}
         for name, group in exemplars.items():
-            solve[name] = _paste(pixels[parts[0]], _in_turn(group, len(parts[0])), where, 7 * seed + 2)
-            solve_own[name] = _paste(pixels[own_parts[0]], _in_turn(group, len(own_parts[0])), where, 7 * seed + 3)
+            in_turn = _in_turn(group, len(parts[0]))
+            solve[name] = _paste(pixels[parts[0]], in_turn, where, 7 * seed + 2, vary)
+            own_in_turn = _in_turn(group, len(own_parts[0]))
+            solve_own[name] = _paste(pixels[own_parts[0]], own_in_turn, where, 7 * seed + 3, vary)
         reference = pixels[parts[3][:MOST_REFERENCE]]
-        return cls(solve, solve_own, sets[0], sets[1], reference, tuple(set(own_classes)), classes)
+        return cls(solve, solve_own, sets[0], sets[1], reference, tuple(set(own_classes)), classes, where, vary)
 
 
 def sample_of(
@@ -251,11 +260,11 @@ def _in_turn(exemplars: Sequence[Exemplar], count: int) -> list[Exemplar]:
     return [exemplars[number % len(exemplars)] for number in range(count)]
 
 
-def _paste(images: Tensor, exemplars: Sequence[Exemplar], where: str, seed: int) -> Pairs:
+def _paste(images: Tensor, exemplars: Sequence[Exemplar], where: str, seed: int, vary: bool) -> Pairs:
     """Paste the mark of one exemplar on each image."""
     hosts = [Pairs(images[:0], images[:0], torch.zeros(0, *images.shape[2:]), ())]
     for number, (image, exemplar) in enumerate(zip(images, exemplars, strict=True)):
-        hosts.append(exemplar.hosts(image[None], where, 10_007 * seed + number))
+        hosts.append(exemplar.hosts(image[None], where, 10_007 * seed + number, vary))
     return Pairs.joined(hosts)
 
 

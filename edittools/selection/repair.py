@@ -35,6 +35,7 @@ def repair(
     layers: Sequence[str] | None = None,
     select_by: str = HOSTS,
     where: str = "anywhere",
+    vary: bool = False,
     finetuning: bool = False,
     seed: int = 0,
     progress: Progress | None = tqdm,
@@ -62,9 +63,10 @@ def repair(
             most like x; or "labels": the images with the concept select by their cross-entropy, and are measured by
             cross-validation.
         where: where marks are pasted: "anywhere", or "in place" for a material that has its place in images.
+        vary: whether pasted marks vary in light, size, and tilt, as those of new images may (`Exemplar.hosts`).
         finetuning: also fine-tune the whole network without labels, on the same images, and compare; this takes a
             minute or a few.
-        seed: seed of the division of the images, and of the places of marks.
+        seed: seed of the division of the images, of the places of marks, and of what varies.
         progress: a class like `tqdm.tqdm`, for bars; None for no bars.
 
     Returns:
@@ -103,13 +105,14 @@ def repair(
         layers=names,
         select_by=select_by,
         where=where,
+        vary=vary,
         seed=seed,
         progress=progress,
         concept=splits.joined_concept if select_by == LABELS else None,
     )
     finetuned = None
     if finetuning:
-        finetuned = finetune_without_labels(classifier, selection, where=where, seed=seed, progress=progress)
+        finetuned = finetune_without_labels(classifier, selection, seed=seed, progress=progress)
     return Assessment(
         classifier,
         selection,

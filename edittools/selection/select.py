@@ -106,6 +106,7 @@ def select_edit(
     layers: Sequence[str] | None = None,
     select_by: str = HOSTS,
     where: str = "anywhere",
+    vary: bool = False,
     seed: int = 0,
     progress: Progress | None = tqdm,
 ) -> Edit:
@@ -131,7 +132,8 @@ def select_edit(
             predicted most like x.
         where: where marks are pasted: "anywhere", or "in place" for a material that has its place in images. It is then
             rewritten where it belongs as well, which only labeled images show (`retain=` of `repair`).
-        seed: seed of the division of the images, and of the places of marks.
+        vary: whether pasted marks vary in light, size, and tilt, as those of new images may (`Exemplar.hosts`).
+        seed: seed of the division of the images, of the places of marks, and of what varies.
         progress: a class like `tqdm.tqdm`, for a bar; None for no bar.
 
     Returns:
@@ -158,6 +160,7 @@ def select_edit(
         layers=layers,
         select_by=select_by,
         where=where,
+        vary=vary,
         seed=seed,
         progress=progress,
     )
@@ -180,6 +183,7 @@ def select(
     moments: Mapping[str, SecondMoment] | None = None,
     select_by: str = HOSTS,
     where: str = "anywhere",
+    vary: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
     concept: LabeledImages | None = None,
@@ -196,7 +200,7 @@ def select(
     named = named_exemplars(exemplars, check_classifier(classifier))
     names = check_layers(classifier, layers)
     started = time.process_time()
-    hosts = None if select_by == EXEMPLAR else Hosts.of(classifier, named, images, where, seed)
+    hosts = None if select_by == EXEMPLAR else Hosts.of(classifier, named, images, where, seed, vary)
     ordinary = sample_of(classifier, named, images, seed)[:MOST_REFERENCE] if hosts is None else hosts.reference
     if select_by == HOSTS and methods is None:
         hosts.warn_about_images(classifier)

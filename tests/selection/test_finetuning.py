@@ -1,5 +1,7 @@
 """Fine-tuning of the whole network without labels, on the images that select an edit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from colors import GREEN, RED, color_network, marked_exemplar, of_colors, ordinary, with_mark
@@ -57,6 +59,13 @@ def test_seed_reproduces_the_network(setup):
     classifier, selection = setup
     digests = [finetune_without_labels(classifier, selection, rates=RATES, seed=seed).edit.digest for seed in (3, 3, 4)]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_marks_vary_as_those_of_the_hosts_do(setup):
+    classifier, selection = setup
+    varied = replace(selection, hosts=replace(selection.hosts, vary=True))
+    digests = [finetune_without_labels(classifier, one, rates=RATES).edit.digest for one in (selection, varied)]
+    assert digests[0] != digests[1]
 
 
 def test_selection_by_the_exemplar_has_no_hosts_to_train_on(setup):

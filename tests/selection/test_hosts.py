@@ -35,6 +35,69 @@ def test_hosts_are_reproduced_by_their_seed():
     assert not torch.equal(places[0], places[2])
 
 
+BLOCK = torch.zeros(40, 60)
+BLOCK[10:20, 20:36] = 1
+BLOCK[10:14, 20:26] = 0  # it is no rectangle
+
+
+RED = torch.tensor([0.6, 0.1, 0.1])[:, None, None].expand(3, 40, 60)
+
+
+def block(mark=RED, opacity=1.0):
+    """Make an exemplar with a mark of BLOCK's shape."""
+    image = torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(1))
+    return Exemplar(image, torch.lerp(image, mark, opacity * BLOCK.expand_as(image)), BLOCK)
+
+
+MARKS = {"red": block(), "translucent red": block(opacity=0.6), "noise": block(torch.rand(3, 40, 60))}
+
+
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("where", ["anywhere", "in place"])
+def test_masks_of_varied_hosts_cover_what_is_changed_and_nothing_else(where, mark):
+    images = torch.rand(40, 3, 40, 60, generator=torch.Generator().manual_seed(2))
+    hosts = MARKS[mark].hosts(images, where, vary=True)
+    is_changed = (hosts.changed != images).any(dim=1)
+    assert torch.equal(is_changed, hosts.masks > 0)
+    assert torch.equal(hosts.images, images)
+    assert hosts.changed.min() >= 0 and hosts.changed.max() <= 1
+
+
+def test_size_and_light_of_varied_hosts_are_within_their_ranges():
+    hosts = block().hosts(torch.zeros(200, 3, 40, 60), vary=True)
+    sizes = (hosts.masks.sum(dim=(1, 2)) / BLOCK.sum()).sqrt()
+    assert 0.72 < sizes.min() < 0.8 and 1.2 < sizes.max() < 1.33  # 0.75 and 1.3, but for pixels at the edge
+    red = torch.stack([changed[0, mask > 0].max() for changed, mask in zip(hosts.changed, hosts.masks, strict=True)])
+    light = red / 0.6
+    assert 0.79 < light.min() < 0.82 and 1.18 < light.max() < 1.21
+    places = hosts.masks.any(dim=0)
+    assert places[:3].any() and places[-3:].any() and places[:, :3].any() and places[:, -3:].any()
+
+
+def test_varied_hosts_in_place_vary_in_light_only():
+    hosts = block().hosts(torch.zeros(30, 3, 40, 60), "in place", vary=True)
+    assert torch.equal(hosts.masks, BLOCK.expand(30, -1, -1))
+    red = hosts.changed[:, 0, 15, 30]
+    assert red.min() < 0.52 and red.max() > 0.68
+
+
+def test_varied_mark_that_spans_the_image_keeps_its_size():
+    mask = torch.zeros(40, 60)
+    mask[10:16] = 1
+    image = torch.full((3, 40, 60), 0.5)
+    hosts = Exemplar(image, torch.where(mask > 0, RED, image), mask).hosts(torch.zeros(50, 3, 40, 60), vary=True)
+    assert hosts.masks.any(dim=2).sum(dim=1).unique().tolist() == [6]
+    assert hosts.masks.all(dim=2).any(dim=0).sum() > 30  # at many heights
+    assert len(hosts.changed[:, 0].amax(dim=(1, 2)).unique()) > 40
+
+
+def test_varied_hosts_are_reproduced_by_their_seed():
+    images = torch.rand(5, 3, 40, 60, generator=torch.Generator().manual_seed(2))
+    first, second, other = (block().hosts(images, seed=seed, vary=True).changed for seed in (4, 4, 5))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
 def test_translucent_color_is_laid_over_hosts():
     image = torch.rand(3, 12, 16, generator=torch.Generator().manual_seed(1))
     color = torch.tensor([0.9, 0.2, 0.1])

@@ -69,6 +69,14 @@ def test_edit_is_used_and_corrects_new_images(classifier, fix):
     assert (predict(edited, new).argmax(1) != new.labels).float().mean() < 0.1
 
 
+def test_marks_vary_on_all_hosts_on_request(classifier, fix):
+    varied = repair(classifier, **arguments(vary=True))
+    for of_fix in (lambda hosts: hosts.solve["exemplar 1"].changed, lambda hosts: hosts.select.marked):
+        is_marked = [of_fix(one.selection.hosts) for one in (fix, varied)]
+        assert not torch.equal(*is_marked)
+    assert torch.equal(fix.selection.hosts.select.images, varied.selection.hosts.select.images)
+
+
 def test_labels_do_not_select(classifier, fix):
     """With other labels, the same edit is selected and the verdict is another."""
     concept = arguments()["concept"]
