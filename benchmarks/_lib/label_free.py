@@ -22,7 +22,7 @@ _LIBRARY = Path(edittools.__file__).parent
 
 CODE = (
     Path(__file__),
-    *(_LIBRARY / name for name in ("exemplars.py", "moments.py", "rewriting.py", "methods")),
+    *(_LIBRARY / name for name in ("exemplars.py", "_varied.py", "moments.py", "rewriting.py", "methods.py")),
     *(_LIBRARY / "selection" / name for name in ("finetuning.py", "hosts.py", "scores.py", "select.py")),
 )
 """The files on which depends what is selected."""

@@ -35,6 +35,7 @@ FULL_RANK = "full rank"
 PROJECTION = "concept projection"
 ON_EXEMPLAR = "fine-tuning on the exemplar"
 BY_HOSTS = "edit selected by hosts"
+BY_VARIED_HOSTS = "edit selected by varied hosts"
 BY_EXEMPLAR = "edit selected by the exemplar"
 BY_LABELS = "edit selected by labels"
 OF_EXEMPLAR_BY_HOSTS = "edit of the exemplar, selected by hosts"
@@ -46,6 +47,7 @@ TWIN = "trained without sticker photos"
 
 METHOD_NAMES = (
     BY_HOSTS,
+    BY_VARIED_HOSTS,
     OF_HOSTS_BY_OTHERS,
     OF_EXEMPLAR_BY_HOSTS,
     BY_EXEMPLAR,

@@ -17,6 +17,7 @@ NEED_MORE_PHOTOS = (
     "contact_sheets",
     "selection_cost",
     "skin",
+    "varied_marks",
 )  # which have to be downloaded
 LEFT_OUT = (*TOOLS, *NEED_MORE_PHOTOS)
 SCRIPTS = [path.stem for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in LEFT_OUT]
