@@ -176,7 +176,7 @@ def others_figure(network: et.Classifier, tagged: LabeledImages, before: Tensor,
 
 def empty_figure() -> tuple[Figure, list[Axes]]:
     """Make a row of three panels, whose titles are legible at half of its width in pixels."""
-    figure = Figure(figsize=(4.2, 1.95), layout="constrained")
+    figure = Figure(figsize=(4.2, 1.75), layout="constrained")
     axes = list(figure.subplots(1, 3))
     for axis in axes:
         axis.set_axis_off()
