@@ -534,7 +534,7 @@ def at_a_glance() -> str:
     removed = mean_of(removals_of(row.run))
     table = read_results(row.run)
     rows = []
-    for method, title in {BY_HOSTS: "one edit", LABEL_FREE: "fine-tuning on the same images"}.items():
+    for method, title in {BY_HOSTS: "one edit", LABEL_FREE: "fine-tuning, same images"}.items():
         seconds = table[(table.method == method) & (table.metric == "CPU seconds")].value
         columns = {
             "": title,
@@ -544,7 +544,7 @@ def at_a_glance() -> str:
             "CPU seconds": f"{seconds.min():.0f} to {seconds.max():.0f}",
         }
         rows.append(columns)
-    rows.append({"": "the mark removed from each image", "errors corrected, net": with_interval(removed)})
+    rows.append({"": "the mark removed", "errors corrected, net": with_interval(removed)})
     return markdown(dict(pd.DataFrame(rows).fillna("").items()))
 
 
