@@ -14,7 +14,8 @@ from desk_photos import MASK, desk_folder
 from desk_server import ARGUMENTS, desk_page, serving
 
 from edittools.cli import main
-from edittools.widgets.desk.page import ADDRESS, FIRST_PORT, desk_notebook, desk_or_error
+from edittools.widgets.desk.desk import desk_or_error
+from edittools.widgets.desk.page import ADDRESS, FIRST_PORT, desk_notebook
 from edittools.widgets.desk.view import View
 
 HARMFUL = """
@@ -150,7 +151,7 @@ def run_cell(notebook):
 
 def test_desk_notebook_makes_a_desk_that_saves_where_the_command_was_called(photos, monkeypatch):
     monkeypatch.chdir("/")
-    notebook = desk_notebook(photos, photos / "photos", "model.py:load", photos / "clean")
+    notebook = desk_notebook(photos, photos / "photos", "model.py:load", photos / "clean", Path("marks"))
     view = run_cell(notebook)
     assert isinstance(view, View)
     deadline = time.monotonic() + 120

@@ -10,10 +10,14 @@ shown again. Something that runs ends when the state no longer asks for it.
 
 from dataclasses import replace
 from functools import partial
+from html import escape
 from pathlib import Path
 from threading import RLock
 
+from ipywidgets import HTML, Widget
+
 from edittools.classifiers import Classifier
+from edittools.models.load import load_classifier
 from edittools.widgets.desk.engine import Engine, Outcome
 from edittools.widgets.desk.files import MarkFiles
 from edittools.widgets.desk.state import URGENT, Kind, Question, Rewriting, State, questions, remembered, rewrite
@@ -197,3 +201,13 @@ def reason_of(error: Exception) -> str:
     """Return the message of an error, or its type if it has none."""
     message = error.args[0] if isinstance(error, KeyError) and error.args else error  # a KeyError quotes its message
     return str(message) or type(error).__name__
+
+
+def desk_or_error(model: str, folder: str, clean: str, retain: str | None, marks: str) -> Widget:
+    """Make the desk of the page, or a sentence that says why there is none."""
+    try:
+        classifier = load_classifier(model)
+    except Exception as error:  # models fail in any way; voila would hide the error
+        return HTML(f"<p role='alert'>The desk cannot start: {escape(reason_of(error))}</p>")
+    retained = None if retain is None else Path(retain)
+    return Desk(classifier, Path(folder), Path(clean), retained, Path(marks)).view

@@ -1,6 +1,7 @@
 """The desk as a page: what `edittools desk` serves to a browser, with one's own model and folders.
 
-The page is a notebook of a few lines, which voila runs in a kernel of its own each time that the page is opened.
+The page is a notebook of a few lines, which voila runs in a kernel of its own each time that the page is opened. The
+server does not import the desk, and the kernel not the server: each would take seconds.
 """
 
 import os
@@ -13,15 +14,11 @@ from html import escape
 from pathlib import Path
 
 import nbformat
-from ipywidgets import HTML, Widget
 from jupyter_core.paths import jupyter_config_path
 from nbformat import NotebookNode
 from tornado.ioloop import IOLoop
 from traitlets.config import Config
 from voila.app import Voila
-
-from edittools.models.load import load_classifier
-from edittools.widgets.desk.desk import MARKS, Desk, reason_of
 
 FIRST_PORT = 8866
 """The port of the page; if it is in use, the next one is taken."""
@@ -80,7 +77,7 @@ class DeskServer(Voila):
         threading.Thread(target=webbrowser.open, args=[self.redirect.as_uri()], daemon=True).start()
 
 
-def serve_desk(folder: Path, model: str, clean: Path, retain: Path | None = None, marks: Path = Path(MARKS)) -> None:
+def serve_desk(folder: Path, model: str, clean: Path, marks: Path, retain: Path | None = None) -> None:
     """Serve the desk to a browser until Ctrl-C.
 
     Nothing in the current folder is run or read as a setting, since it may be a download; the file of a model is.
@@ -89,13 +86,13 @@ def serve_desk(folder: Path, model: str, clean: Path, retain: Path | None = None
         folder: folder of images, some of which are misclassified.
         model: the classifier, as for `load_classifier`.
         clean: folder of ordinary images.
-        retain: folder of images whose predictions should not change.
         marks: folder of the marks.
+        retain: folder of images whose predictions should not change.
     """
     os.environ["PYTHONSAFEPATH"] = "1"  # for the kernels: no modules from the current folder
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary).resolve() / "desk.ipynb"
-        nbformat.write(desk_notebook(Path.cwd(), folder, model, clean, retain, marks), path)
+        nbformat.write(desk_notebook(Path.cwd(), folder, model, clean, marks, retain), path)
         config = Config({**KERNELS, **CLOSED_PAGES})
         server = DeskServer(log_level="ERROR", config=config, config_file_paths=jupyter_config_path())
         server.redirect = path.with_name("redirect.html")
@@ -112,8 +109,8 @@ def desk_notebook(
     folder: Path,
     model: str,
     clean: Path,
+    marks: Path,
     retain: Path | None = None,
-    marks: Path = Path(MARKS),
 ) -> NotebookNode:
     """Write the notebook of the page.
 
@@ -122,27 +119,17 @@ def desk_notebook(
         folder: as for `serve_desk`, like all others.
         model: the classifier.
         clean: folder of ordinary images.
-        retain: folder of retained images.
         marks: folder of the marks.
+        retain: folder of retained images.
     """
     folders = [None if path is None else str(path) for path in (folder, clean, retain, marks)]
     lines = [
         "import os, sys",
         "sys.path[:] = filter(None, sys.path)",  # '' is the current folder, which comes next
         f"os.chdir({str(working_folder)!r})",
-        "from edittools.widgets.desk.page import desk_or_error",
+        "from edittools.widgets.desk.desk import desk_or_error",
         f"desk_or_error({model!r}, *{folders!r})",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(lines))])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     return notebook
-
-
-def desk_or_error(model: str, folder: str, clean: str, retain: str | None, marks: str) -> Widget:
-    """Make the desk of the page, or a sentence that says why there is none."""
-    try:
-        classifier = load_classifier(model)
-    except Exception as error:  # models fail in any way; voila would hide the error
-        return HTML(f"<p role='alert'>The desk cannot start: {escape(reason_of(error))}</p>")
-    retained = None if retain is None else Path(retain)
-    return Desk(classifier, Path(folder), Path(clean), retained, Path(marks)).view
