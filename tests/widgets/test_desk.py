@@ -344,6 +344,20 @@ def test_worker_runs_an_urgent_job_next_to_a_long_one():
     assert is_done.is_set()
 
 
+def test_worker_lets_what_takes_long_wait_for_what_is_urgent():
+    worker = Worker()
+    worker.wait_for_urgent()
+    may_go_on = threading.Event()
+    is_done = threading.Event()
+    seen = []
+    worker.submit(lambda: (may_go_on.wait(60), is_done.set()), is_urgent=True)
+    worker.submit(lambda: (worker.wait_for_urgent(), seen.append(is_done.is_set())))
+    time.sleep(0.1)
+    may_go_on.set()
+    worker.wait(30)
+    assert seen == [True]
+
+
 def test_worker_waits_for_jobs_of_jobs_and_raises_their_errors():
     worker = Worker()
     done = []

@@ -145,6 +145,9 @@ class Desk:
                 self._worker.submit(partial(self._answer, question), is_urgent=question.kind in URGENT)
 
     def _is_wanted(self, question: Question) -> bool:
+        """Tell whether an answer is still asked for, after those that a person waits for."""
+        if question.kind not in URGENT:
+            self._worker.wait_for_urgent()
         return question in questions(self.state)
 
     def _has_failed_before(self, question: Question) -> bool:

@@ -220,7 +220,7 @@ class Question(NamedTuple):
 
 
 URGENT = (Kind.PAIR, Kind.HEAT, Kind.ELSEWHERE)
-"""The kinds of questions whose answers a person waits for: they are answered next to what takes long."""
+"""The kinds of questions whose answers a person waits for: what takes long waits as well, while they are answered."""
 
 
 def questions(state: State) -> list[Question]:

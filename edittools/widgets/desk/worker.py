@@ -1,4 +1,4 @@
-"""The threads of the desk: one for what takes long, and one for what a person waits for."""
+"""The threads of the desk: one for what takes long, and one for what a person waits for, which goes first."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,9 +21,10 @@ class Worker:
         }
         self._lock = Lock()
         self._jobs: set[Future] = set()
+        self._urgent: Future | None = None
 
     def submit(self, job: Callable[[], None], is_urgent: bool = False) -> None:
-        """Run a job, next to what takes long if it is urgent.
+        """Run a job, before what takes long goes on if it is urgent.
 
         Args:
             job: the job; what it raises is raised by `wait`.
@@ -31,7 +32,15 @@ class Worker:
         """
         with self._lock:
             self._jobs = {other for other in self._jobs if not other.done() or other.exception() is not None}
-            self._jobs.add(self._threads[is_urgent].submit(job))
+            future = self._threads[is_urgent].submit(job)
+            self._jobs.add(future)
+            if is_urgent:
+                self._urgent = future
+
+    def wait_for_urgent(self) -> None:
+        """Wait until the urgent jobs are done; what takes long calls it, so that it does not slow them down."""
+        if self._urgent is not None:
+            wait_for([self._urgent])
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait until all jobs are done, also those that jobs have submitted.
