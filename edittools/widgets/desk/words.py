@@ -20,6 +20,12 @@ LARGEST_SHARE = 0.5
 UNMARKED = "Mark the part of the image that misleads the network."
 """What is said about an image on which nothing is marked."""
 
+UNCHECKED = (
+    "The images that are most like the mark come first: click the first one, and the last one before others begin with "
+    "Shift."
+)
+"""What is said while no image is checked."""
+
 NO_MISTAKE = "No image of the folder is misclassified."
 """What is said if there is nothing to mark."""
 
@@ -62,7 +68,7 @@ def of_pair(pair: Pair, classes: Sequence[str]) -> str:
 
 
 def of_checked(checked: Collection[str], found: Sequence[Seen], own_class: int, class_name: str) -> str:
-    """Say how many of the images that may show the mark are checked, and what a verdict still needs.
+    """Say how many of the images that may show the mark are checked, and what a verdict still needs; or how to check.
 
     Args:
         checked: the names of the images that are checked.
@@ -71,6 +77,8 @@ def of_checked(checked: Collection[str], found: Sequence[Seen], own_class: int, 
         class_name: its name.
     """
     shown = [seen for seen in found if seen.name in checked]
+    if not shown:
+        return UNCHECKED
     others = [seen for seen in shown if seen.label != own_class]
     wrong = sum(int(seen.probabilities.argmax()) != seen.label for seen in others)
     correct = len(others) - wrong
