@@ -175,13 +175,15 @@ class Comparison:
         }
 
 
-def label_margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """Compute by how much the labeled class is ahead of the best other one, `(N,)`; negative where it is behind.
+def leads_without_prediction(logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute by how much the labeled class is ahead of all others but the predicted one, `(N,)`.
+
+    A misclassified image with a large lead would be correct, but for something that speaks for the predicted class.
 
     Args:
         logits: `(N, classes)`, or probabilities.
         labels: `(N,)` class indices.
     """
     column = labels[:, None]
-    best_other = logits.scatter(1, column, float("-inf")).amax(dim=1)
-    return logits.gather(1, column)[:, 0] - best_other
+    others = logits.scatter(1, logits.argmax(dim=1, keepdim=True), float("-inf")).scatter(1, column, float("-inf"))
+    return logits.gather(1, column)[:, 0] - others.amax(dim=1)

@@ -9,7 +9,7 @@ from conftest import bars_that_call, noise, save_image
 from desk_photos import MASK, small_model, write_photos
 
 import edittools as et
-from edittools.metrics import misclassified, predict
+from edittools.metrics import leads_without_prediction, misclassified, predict
 from edittools.selection.checks import ENOUGH_OWN, FEWEST_CORRECT
 from edittools.selection.select import EXEMPLAR, select
 from edittools.stats import FEWEST_CHANGED
@@ -36,18 +36,19 @@ def engine(folder):
 
 @pytest.fixture(scope="module")
 def marked(engine):
-    """The worst mistake, marked."""
+    """The first mistake, marked."""
     return Marked(engine.mistakes.names[0], Mark.of(MASK), SURROUNDINGS)
 
 
-def test_mistakes_are_the_misclassified_images_the_worst_first(engine):
+def test_mistakes_are_those_first_that_would_be_correct_but_for_the_predicted_class(engine):
     logits = predict(engine.classifier, engine.images)
     is_wrong = misclassified(logits, engine.images.labels)
     wrong = set(engine.images.subset(is_wrong).names)
     assert set(engine.mistakes.names) == wrong and 0 < len(wrong) < len(engine.images)
-    of_mistakes = predict(engine.classifier, engine.mistakes)
-    margins = et.metrics.label_margins(of_mistakes, engine.mistakes.labels)
-    assert (margins.diff() >= 0).all()
+    leads = leads_without_prediction(predict(engine.classifier, engine.mistakes), engine.mistakes.labels)
+    assert (leads.diff() <= 0).all()
+    logits = torch.tensor([[3.0, 2.0, 0.0], [3.0, 0.0, 2.0], [1.0, 4.0, 2.0]])
+    assert leads_without_prediction(logits, torch.tensor([1, 1, 0])).tolist() == [2, -2, -1]
 
 
 def test_images_without_a_label_and_broken_files_are_left_out_by_name(tmp_path, tiny):

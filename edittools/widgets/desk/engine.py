@@ -34,7 +34,7 @@ from edittools.image_files import load_image
 from edittools.images import LabeledImages, evenly_spaced
 from edittools.layers import candidate_layers
 from edittools.locate import find_alike
-from edittools.metrics import label_margins, misclassified, predict
+from edittools.metrics import leads_without_prediction, misclassified, predict
 from edittools.moments import SecondMoment, measure
 from edittools.probing import evidence_map
 from edittools.selection.assessment import Assessment
@@ -141,7 +141,8 @@ class Engine:
         classifier: the classifier.
         images: the images, named by their files.
         before: the logits of the images `(N, classes)`, without an edit.
-        mistakes: those of them that are misclassified, the worst first.
+        mistakes: those of them that are misclassified; first those that would clearly be correct, but for the class
+            that is predicted: something may mislead there.
         notes: what was left out, and how the clean images are divided, one sentence each.
 
     Raises:
@@ -161,7 +162,8 @@ class Engine:
         self.images = labeled
         self.before = predict(classifier, labeled, bar="classifying images", progress=progress).float()
         is_mistake = misclassified(self.before, labeled.labels)
-        order = label_margins(self.before, labeled.labels).argsort(stable=True).tolist()
+        leads = leads_without_prediction(self.before, labeled.labels)
+        order = leads.argsort(descending=True, stable=True).tolist()
         self.mistakes = labeled.subset([index for index in order if is_mistake[index]])
         with quiet_exports(True):
             layers = candidate_layers(classifier)

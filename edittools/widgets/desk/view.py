@@ -35,7 +35,7 @@ from edittools.widgets.editor import MaskEditor, strongest_heat
 from edittools.widgets.materials import MATERIALS
 
 MOST_MISTAKES = 60
-"""The largest number of mistakes that are shown, the worst ones."""
+"""The largest number of mistakes that are shown, the first ones."""
 
 REWRITE = "rewrite"
 """The next step that *Rewrite* takes; the others are those of `words.Said`."""
