@@ -454,7 +454,7 @@ class Row(NamedTuple):
 
 ROWS = {
     "planted in training; 2 networks × 3 marks, new to the method": Row("gate", condition=BY_USERS),
-    "planted in training; 2 networks × 3 marks of the development": Row("learned_shortcut"),
+    "planted in training; 2 networks × 3 marks, used to design it": Row("learned_shortcut"),
     **{f"a watermark; {network}": Row(run) for run, network in WATERMARKS.items()},
     "a word on a sticker, rendered; a small CLIP": Row("typographic_mini"),
     "handwritten notes; SqueezeNet": Row("handwriting"),

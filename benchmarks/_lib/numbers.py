@@ -96,7 +96,7 @@ def points(value: float, bounds: Iterable[float]) -> str:
 
 
 def over_pairs(run: str, first: Values, second: Values, metric: str, condition: str = "") -> str:
-    """Write the mean difference of two methods, in points, with Student's interval over pairs.
+    """Write Student's interval, over pairs, of the mean difference of two methods, in points.
 
     Args:
         run: the run.
@@ -106,7 +106,8 @@ def over_pairs(run: str, first: Values, second: Values, metric: str, condition: 
         condition: the condition within which methods are compared.
     """
     differences = of_pairs(run, *first, metric, condition) - of_pairs(run, *second, metric, condition)
-    return points(differences.mean(), student_interval(differences))
+    interval = points(differences.mean(), student_interval(differences))
+    return interval[interval.index("[") :]
 
 
 def over_photos(run: str, first: str, second: str) -> str:
