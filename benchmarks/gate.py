@@ -2,13 +2,13 @@
 
 Two networks are trained for this, with other marks than the published ones, on other classes, and with another seed: a
 round stamp stands for "English springer", a translucent ribbon across a corner for "cassette player", and a plain patch
-for "chain saw". Exemplars are as users make them: only the photo with the mark is there, so x is inpainted where the
-mark and 5% of its size around it was, and the mask is grown, shrunk, or shifted by 5%; each of these kinds serves for
-one mark of each network. At test, the size of the mark varies by 20%, its tilt by 15°, and its brightness by 15%; in
+for "chain saw". Exemplars are simulated: only the photo with the mark is there, so x is inpainted where the mark and
+5% of its size around it was, and the mask is grown, shrunk, or shifted by 5%; each of these kinds serves for one mark
+of each network. At test, the size of the mark varies by 20%, its tilt by 15°, and its brightness by 15%; in
 training and in the exemplar, they do not vary. The photos for evaluation are the tuning photos of the split "train"; no
 photo of "val" is read.
 
-The criterion, written down before any of these edits was made. Let the net share of errors corrected be measured on
+The criterion, which entered the history together with the result. Let the net share of errors corrected be measured on
 photos of the other classes with the mark, and the own class be the photos of the mark's class. Over the six pairs of a
 network and a mark, hosts become the default if
 
