@@ -194,31 +194,6 @@ def by_concept(table: pd.DataFrame) -> str:
     return markdown({"photos": photos, **{name: wide[name] for name in wide}}, order, rows="concept")
 
 
-AUDITS = ("audits that find it", "audits with another rule", "audits with a rule")
-"""The count of each kind of audit: of photos with a shortcut, of all shortcuts together, and with nothing drawn."""
-
-MATERIALS = {"": "materials of the images", "elsewhere": "a photo as the material"}
-"""What replaces a concept in each part of `audit_shortcuts`."""
-
-
-def audit_shortcuts(table: pd.DataFrame) -> str:
-    """Write in how many audits a rule is found, and how often the maximum of the heat map lies on the shortcut."""
-    index = ["network", "condition"]
-    rows = pd.MultiIndex.from_frame(table[index].drop_duplicates())
-    names = {"drawn": "another rule", "nothing drawn": "any rule, nothing drawn"}
-    columns = {
-        "network": pd.Series([short(network) for network, _ in rows], rows),
-        "what is looked for": pd.Series([names.get(condition, condition) for _, condition in rows], rows),
-    }
-    for part, of_part in table.groupby("part"):
-        title = MATERIALS[part]
-        counts = of_part[of_part.metric.isin(AUDITS)].set_index(index)
-        columns[f"audits that find it, {title}"] = counts.value.map("{:.0f}".format) + " of " + counts.n.astype(str)
-    columns["maximum of the heat map on it"] = cells(table, "maximum on it", index=index)
-    columns["its share of the image"] = cells(table, "area", index=index)
-    return markdown(columns)
-
-
 def contact_sheets(table: pd.DataFrame) -> str:
     """Write which window names each learned shortcut, and how many marks that carry no class are confirmed."""
     is_null = table.split == "null"
@@ -427,7 +402,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     **{
         function.__name__: function
         for function in (
-            *(development, materials, objective, synthetic, probing, audit_shortcuts, contact_sheets, selection_cost),
+            *(development, materials, objective, synthetic, probing, contact_sheets, selection_cost),
             *(calibration_audits, calibration_nulls, calibration_verdicts, edit_speed, skin),
         )
     },

@@ -26,9 +26,6 @@ from edittools_course.scenarios.snow import car_exemplars
 
 ROOT = Path(__file__).resolve().parents[2]
 PATTERNS = ("*.md", "docs/**/*.md", "data/**/*.md", "benchmarks/*.md", "results/*.md")
-FROZEN = {"benchmarks/audit_shortcuts.py"}
-"""Scripts that have been removed, while the record still has their tables; it names the last commit with them."""
-
 PAGES = [path.relative_to(ROOT) for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]
 
 
@@ -71,7 +68,7 @@ def test_make_targets_and_scripts_exist():
         for target in re.findall(r"(?:^|`)make ([a-z]+)\b", text, re.MULTILINE):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{page}: make {target}"
         for script in re.findall(r"python ((?:benchmarks|data|notebooks)/\S+\.py)", text):
-            assert script in FROZEN or (ROOT / script).exists(), f"{page}: {script}"
+            assert (ROOT / script).exists(), f"{page}: {script}"
 
 
 def test_troubleshooting_blocks_run(capsys, monkeypatch, tmp_path):
