@@ -21,8 +21,8 @@ UNMARKED = "Mark the part of the image that misleads the network."
 """What is said about an image on which nothing is marked."""
 
 UNCHECKED = (
-    "The images that are most like the mark come first: click the first one, and the last one before others begin with "
-    "Shift."
+    "The most similar images come first: click the first one, then Shift-click the last one before images without the "
+    "mark begin."
 )
 """What is said while no image is checked."""
 
