@@ -235,8 +235,9 @@ def _null_marks(table: pd.DataFrame) -> str:
 
 
 def selection_cost(table: pd.DataFrame) -> str:
-    """Write what a selection takes: CPU seconds, and the memory that it adds."""
-    costs = {"CPU seconds": "CPU seconds", "MB added": "peak memory added"}
+    """Write what a selection takes: CPU seconds, those of its steps, and the memory that it adds."""
+    steps = [metric for metric in table.metric.unique() if metric.startswith("CPU seconds, ")]
+    costs = {"CPU seconds": "CPU seconds", **{step: step for step in steps}, "MB added": "peak memory added"}
     columns = {title: cells(table, metric, index="network") for title, metric in costs.items()}
     return markdown(columns, rows="network")
 
