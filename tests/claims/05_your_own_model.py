@@ -22,20 +22,47 @@ assert errors_of_others["with the tag filled in"] < errors_of_others["with the t
 assert "use" not in set(reselected["verdict"])
 assert reselected["retained broken"].iloc[-1] <= reselected["retained broken"].iloc[0]
 
-# Exercise 3: invented keys, an edit of another weight, one edit twice; exercise 1: a share of all that are alike
+
+# Exercise 1: the divergence reversed, the original network, one mean over both classes, and equal weights
+def objectives_by(
+    divergence=lambda original, edited: (original.exp() * (original - edited)).sum(dim=1),
+    strength=1.0,
+    is_apart=True,
+    clean_weight=2,
+):
+    def objectives(edits, hosts):
+        found = []
+        for edit in edits:
+            with (strength * edit).applied(classifier):
+                marked = divergence(hosts.original, et.predict(classifier, hosts.marked).log_softmax(dim=1))
+                clean = divergence(hosts.original, et.predict(classifier, hosts.images).log_softmax(dim=1))
+            parts = [~hosts.is_own, hosts.is_own] if is_apart else [hosts.is_own | ~hosts.is_own]
+            of_marked = sum(marked[part].mean() for part in parts)
+            found.append(of_marked + clean_weight * clean[~hosts.shows_mark].mean())
+        return found
+
+    return objectives
+
+
+check_select(objectives_by())
 of_each = {weight: fix.reselect(clean_weight=weight) for weight in reselected.index}
 first_weight, *_, last_weight = of_each
 for check, wrong in [
+    (check_select, objectives_by(divergence=lambda original, edited: (edited.exp() * (edited - original)).sum(dim=1))),
+    (check_select, objectives_by(strength=0.0)),
+    (check_select, objectives_by(is_apart=False)),
+    (check_select, objectives_by(clean_weight=1)),
+    # Exercise 2: invented keys, an edit of another weight, one edit twice
     (check_second_look, {f"try {weight}": again for weight, again in of_each.items()}),
     (check_second_look, of_each | {first_weight: of_each[last_weight]}),
     (
         check_second_look,
         {last_weight: of_each[last_weight], last_weight + 1: fix.reselect(clean_weight=last_weight + 1)},
     ),
-    (check_alike, lambda edit, images: 1.0),
 ]:
     try:
         check(wrong)
-    except AssertionError:
+    except AssertionError as refusal:
+        assert str(refusal)
         continue
     raise AssertionError(f"{check.__name__} accepts a wrong answer")
