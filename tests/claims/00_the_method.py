@@ -31,7 +31,7 @@ assert vehicles_wrong["rank 3, λ = 0"].median() > vehicles_wrong["rank 1, λ = 
 assert (fits["L1, λ = 0"] > 100).all()
 assert (wrong_by_car["L1, λ = 0"] > wrong_by_car["rank 1, λ = 0"]).sum() > len(wrong_by_car) / 2
 
-# Exercise 1: a mask of the whole image, a gray x
+# Exercise 1: a mask of the whole image, a gray x, or both
 own_changed = own_tagged[0]
 for wrong in [
     et.Exemplar(own, own_changed, torch.ones_like(own_tags[0])),
@@ -43,3 +43,33 @@ for wrong in [
     except AssertionError:
         continue
     raise AssertionError("a wrong exemplar was accepted")
+
+
+# Exercise 2: one direction whatever the rank, a scaled change, directions that are not orthonormal, no ε
+def rank_by(epsilon=1e-3, is_orthonormal=True):
+    def rewrite_by(rank):
+        U = whitener @ torch.linalg.svd(snow_rows @ whitener).Vh[:rank].T
+        U = torch.linalg.qr(U).Q if is_orthonormal else U
+        padded = F.pad(torch.einsum("cr,bchw->brhw", U, changed_keys), (1, 1, 1, 1), mode="replicate")
+        X = F.unfold(padded, kernel_size=3)[0].T
+        R = (layer(keys) - layer(changed_keys))[0].flatten(1).T
+        system = X.T @ (share[:, None] * X)
+        system = system + epsilon * system.trace() / len(system) * torch.eye(len(system))
+        Λ = torch.linalg.solve(system, X.T @ (share[:, None] * R)).T.view(96, rank, 3, 3)
+        return torch.einsum("orab,cr->ocab", Λ, U)
+
+    return rewrite_by
+
+
+check_rank(rank_by())
+for wrong in [
+    lambda rank: rewrite_with_rank(1),
+    lambda rank: 1.1 * rewrite_with_rank(rank),
+    rank_by(is_orthonormal=False),
+    rank_by(epsilon=1e-9),
+]:
+    try:
+        check_rank(wrong)
+    except AssertionError:
+        continue
+    raise AssertionError("a wrong edit of rank R was accepted")

@@ -7,9 +7,8 @@ assert set(wrong_classes.index[:2]) == {"sled", "penguin"}
 medians = nets.median()
 many_broken = (retained_broken > 5).sum()
 assert medians["the road"] > 2 * medians["the uppermost quarter"] and many_broken["the uppermost quarter"] == 0
-assert many_broken["the middle"] > len(nets) / 2
-assert (nets["without its border"] > nets["the road"]).sum() >= 8
-assert retained_broken["without its border"].sum() > retained_broken["the road"].sum()
+assert many_broken["the middle"] >= 2
+assert medians["without its border"] > medians["the road"]
 spread = nets.max() - nets.min()
 assert spread.median() > medians.diff().abs().median()
 
@@ -62,3 +61,11 @@ for wrong in [reversed_divergences, divergences_of_edited_x, constant_divergence
     except AssertionError:
         continue
     raise AssertionError(f"{wrong.__name__} was accepted")
+
+# Exercise 1: another size, an empty mask, one color
+for image, mask in [(x[:, ::2, ::2], stored_exemplar.mask), (x, 0 * x[0]), (0 * x, stored_exemplar.mask)]:
+    try:
+        check_exemplar(image, mask)
+    except AssertionError:
+        continue
+    raise AssertionError("a wrong exemplar was accepted")

@@ -32,3 +32,25 @@ assert 10 > gains["edit"] > gains["local fine-tuning"] > 0
 # Part 3: where fine-tuning is better
 assert tuned_better >= 1 and edit_better == 0
 assert changed["tuned: changed"] > 1.5 * changed["edit: changed"]
+
+
+# Exercise 1: the whole change, none, directions of the output channels; exercise 2: another size, one color, bytes
+def cut_outputs(delta, rank):
+    left, scale, right = torch.linalg.svd(delta.flatten(1), full_matrices=False)
+    return ((left[:, :rank] * scale[:rank]) @ right[:rank]).view_as(delta)
+
+
+gravel = sample_photo("gravel", classifier)
+for check, wrong in [
+    (check_cut, lambda delta, rank: delta),
+    (check_cut, lambda delta, rank: torch.zeros_like(delta)),
+    (check_cut, cut_outputs),
+    (check_style, gravel[:, ::2, ::2]),
+    (check_style, torch.full_like(gravel, 0.5)),
+    (check_style, 255 * gravel),
+]:
+    try:
+        check(wrong)
+    except AssertionError:
+        continue
+    raise AssertionError(f"{check.__name__} accepts a wrong answer")

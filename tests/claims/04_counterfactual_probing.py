@@ -31,9 +31,19 @@ assert sleds["edit"] > 0.8 and sleds["selected edit"] < 0.5 and sleds["random di
 clean_errors = {name: float(rate.strip("%")) for name, rate in errors.items()}
 assert max(clean_errors.values()) < clean_errors["before"] + 1
 
-# Exercise 1: a gray material; exercise 2: p-values that were not adjusted
+# Exercise 1: a gray material, no variants, the old materials
 gray = replace(concepts, materials={"photo": torch.full_like(photo[None], 0.5)}, groups=(), own={})
-for check, wrong in [(check_material, gray), (check_adjusted, lambda p_values: p_values)]:
+without_variants = replace(concepts, materials={"photo": photo}, groups=(), own={})
+
+# Exercise 2: p-values that were not adjusted, Bonferroni's, q-values in ascending order
+for check, wrong in [
+    (check_material, gray),
+    (check_material, without_variants),
+    (check_material, concepts),
+    (check_adjusted, lambda p_values: p_values),
+    (check_adjusted, lambda p_values: (len(p_values) * p_values).clip(max=1)),
+    (check_adjusted, lambda p_values: false_discovery_control(sorted(p_values))),
+]:
     try:
         check(wrong)
     except AssertionError:

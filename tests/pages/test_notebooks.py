@@ -148,3 +148,16 @@ def test_solutions_are_hidden_with_their_outputs(path):
     for cell in solutions:
         assert cell.metadata.jupyter == {"source_hidden": True, "outputs_hidden": True}
         assert "solution" in cell.metadata.tags
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_results_that_are_to_be_predicted_are_collapsed(path):
+    asks = False
+    collapsed = []
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "markdown":
+            asks = "**Predict:**" in cell.source
+        elif asks:
+            collapsed.append(cell.metadata.get("jupyter", {}).get("outputs_hidden", False))
+            assert "prediction" in cell.metadata.tags
+    assert collapsed and all(collapsed)
