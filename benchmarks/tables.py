@@ -21,10 +21,23 @@ import pandas as pd
 from _lib import skin_figures
 from _lib.cases_of_repair import quality_of
 from _lib.comparisons import compared
-from _lib.effects import CLEAN, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
+from _lib.effects import ACCURACY, CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
 from _lib.numbers import BY_USERS, NUMBERS, WATERMARKS
 from _lib.pairs import Outcome, OverPhotos, mean_of, outcomes_of, removals_of
-from _lib.pivots import COUNT, DECIMAL, FINE_CHANGE, LEAST, LOSS, POINTS, PRECISE_SHARE, RATIO, SHARE, cells, markdown
+from _lib.pivots import (
+    CHANGE,
+    COUNT,
+    DECIMAL,
+    FINE_CHANGE,
+    LEAST,
+    LOSS,
+    POINTS,
+    PRECISE_SHARE,
+    RATIO,
+    SHARE,
+    cells,
+    markdown,
+)
 from _lib.results import (
     BY_EXEMPLAR,
     BY_HOSTS,
@@ -43,6 +56,7 @@ from _lib.results import (
 )
 from _lib.shortcuts import NAMES
 from _lib.skin_stickers import FILLS, STUCK, filled
+from _lib.varied_cases import VARIED
 
 from edittools._caching import atomic_path
 from edittools.methods import EDIT
@@ -242,6 +256,47 @@ def selection_cost(table: pd.DataFrame) -> str:
     return markdown(columns, rows="network")
 
 
+def varied_marks(table: pd.DataFrame) -> str:
+    """Write what default and varied hosts correct and cost, the mean and the range over seeds, and the differences."""
+    titles = ["network", "mark", "method"]
+    named = table[(table.network != "all") & table.condition.str.contains(", ")]
+    of_condition = named.condition.str.split(", ", n=1, expand=True)
+    named = named.assign(mark=of_condition[0], statistic=of_condition[1])
+    figures = {
+        "errors corrected, marks as in training": (CORRECTED, TARGET, SHARE),
+        "marks that vary": (CORRECTED, VARIED, SHARE),
+        "accuracy, points": (ACCURACY, CLEAN, CHANGE),
+        "predictions changed": (FLIPS, CLEAN, PRECISE_SHARE),
+        "the mark's class with the mark": (CORRECT, OWN_CLASS, SHARE),
+    }
+    columns = {}
+    for title, (metric, split, look) in figures.items():
+        part = named[(named.metric == metric) & (named.split == split) & (named.method != NO_EDIT)]
+        wide = part.pivot_table(index=titles, columns="statistic", values="value", sort=False)
+        texts = {name: wide[name].map(look.value) for name in ("mean", "least", "largest")}
+        columns[title] = texts["mean"] + " (" + texts["least"] + " to " + texts["largest"] + ")"
+    columns["CPU seconds"] = cells(named, "CPU seconds", index=titles)
+    rows = columns["CPU seconds"].index
+    columns = {title: pd.Series(rows.get_level_values(title), rows) for title in titles} | columns
+    return f"{markdown(columns)}\n\n{_gains_of_varied_hosts(named)}"
+
+
+def _gains_of_varied_hosts(named: pd.DataFrame) -> str:
+    """Write the paired differences, with an interval over seeds and one over photos."""
+    titles = ["network", "mark", "split"]
+    rows = pd.MultiIndex.from_frame(named[named.metric == "over seeds"][titles].sort_values("network", kind="stable"))
+    marks = {TARGET: "as in training", VARIED: "vary"}
+    columns = {
+        "network": pd.Series(rows.get_level_values("network"), rows),
+        "mark": pd.Series(rows.get_level_values("mark"), rows),
+        "marks": pd.Series(rows.get_level_values("split").map(marks), rows),
+    }
+    for over in ("over seeds", "over photos"):
+        part = named[named.metric == over].assign(n=None)  # intervals of six seeds are shown as well
+        columns[f"varied minus default hosts, points, {over}"] = cells(part, over, index=titles, look=POINTS)
+    return markdown(columns)
+
+
 def calibration_audits(table: pd.DataFrame) -> str:
     """Write one row per control: the audits that find a rule of a class, and one of all classes."""
     rows = table[table.metric == "audits with a rule"].set_index(["condition", "split"])
@@ -404,6 +459,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
         function.__name__: function
         for function in (
             *(development, materials, objective, synthetic, probing, contact_sheets, selection_cost),
+            varied_marks,
             *(calibration_audits, calibration_nulls, calibration_verdicts, edit_speed, skin),
         )
     },

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import platform
+import shlex
 import sys
 import time
 import timeit
@@ -75,7 +76,7 @@ def call() -> str:
         here.add_argument(name)
     script = Path(sys.argv[0]).resolve()
     place = script.relative_to(ROOT) if script.is_relative_to(ROOT) else Path("benchmarks", script.name)
-    return " ".join(["python", place.as_posix(), *here.parse_known_args()[1]])
+    return shlex.join(["python", place.as_posix(), *here.parse_known_args()[1]])
 
 
 def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
