@@ -97,7 +97,7 @@ def on_photos(options: argparse.Namespace) -> Results:
     """Probe photos, by what replaces their concepts."""
     classifiers, concepts, settings, _ = probing_setup(options.tier, progress=tqdm, models=options.models)
     textures = style_textures(("snow", "wooden", "graffiti", "floral"), size=concepts.data.images.shape[-1])
-    styled = replace(concepts, materials=textures, groups=(), own={})
+    styled = replace(concepts, materials=textures, groups=(), cut_variants={})
     elsewhere = replace(settings, control="elsewhere", variants_per_image=None)
     asked = {"materials": (concepts, settings), "styles": (styled, elsewhere)}
     if options.quick:

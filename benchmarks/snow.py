@@ -26,7 +26,7 @@ from _lib.networks import contest_results, first_exemplars, network_parser, phot
 from _lib.results import Results
 from tqdm.auto import tqdm
 
-from edittools_course.scenarios.scenario import Scenario, Splits
+from edittools_course.scenarios.scenario import Scenario, ScenarioSplits
 from edittools_course.scenarios.snow import OTHER_VEHICLES, POLAR, snow_scenario
 from edittools_course.scenarios.tiers import SceneSet
 
@@ -61,7 +61,7 @@ def in_development(scenario: Scenario) -> Scenario:
     splits = scenario.splits
     selecting, evaluating = halves_by_photo(splits.target)
     sets = {"target_test": evaluating, "clean_test": splits.clean, "retain_test": splits.retain}
-    return replace(scenario, splits=Splits(splits.reference, selecting, **sets))
+    return replace(scenario, splits=ScenarioSplits(splits.reference, selecting, **sets))
 
 
 def experiment(options: argparse.Namespace) -> Results:

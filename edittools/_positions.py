@@ -138,7 +138,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Window:
+class AxisWindow:
     """A convolution or pooling along one axis: output i sees inputs from `i * stride - padding` on.
 
     `padding` is that on the left or top. A resize has stride 0.
@@ -179,13 +179,13 @@ def _overlaps(start: float, end: float, count: int, pixels: int) -> Tensor:
     return common.clamp_min(0) / edges.diff()[:, None]
 
 
-def windows_of(node: fx.Node) -> tuple[Window, Window]:
+def windows_of(node: fx.Node) -> tuple[AxisWindow, AxisWindow]:
     """Read off a convolution, pooling or resize what it does along both axes of the image."""
     value = node.meta["val"]
     outputs = sizes(value[0] if isinstance(value, tuple | list) else value)[-2:]
     name = op_name(node)
     if name not in _WINDOWS or (name == "convolution" and node.args[6]):
-        return tuple(map(Window, outputs))
+        return tuple(map(AxisWindow, outputs))
     names = ("stride", "padding", "dilation")
     if name in ("conv2d", "convolution"):
         kernel = sizes(node.args[1].meta["val"])[-2:]
@@ -202,7 +202,7 @@ def windows_of(node: fx.Node) -> tuple[Window, Window]:
     if padding == "same":
         padding = [step * (size - 1) // 2 for step, size in zip(dilation, kernel, strict=True)]
     padding = _pair(0 if padding == "valid" else padding)
-    return tuple(map(Window, outputs, kernel, stride, padding, dilation))
+    return tuple(map(AxisWindow, outputs, kernel, stride, padding, dilation))
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
@@ -453,7 +453,7 @@ def _mixed(name: str, args: tuple, shape: tuple[int, ...]) -> Tensor:
     return _together(second.transpose(-1, -2))[..., None, :].expand(shape)
 
 
-def _windowed(coordinates: Tensor, windows: tuple[Window, Window]) -> Tensor:
+def _windowed(coordinates: Tensor, windows: tuple[AxisWindow, AxisWindow]) -> Tensor:
     """Follow a convolution, pooling or resize of maps `(2, C, h, w)`: `(2, 1, h', w')`."""
     maps = _together(coordinates.movedim(1, -1))
     for axis, window in zip((1, 2), windows, strict=True):
@@ -469,7 +469,7 @@ def _image_range(is_image: Tensor) -> tuple[int, int]:
     return int(indices[0]), int(indices[-1]) + 1
 
 
-def _sampled(maps: Tensor, axis: int, window: Window) -> Tensor:
+def _sampled(maps: Tensor, axis: int, window: AxisWindow) -> Tensor:
     """Take coordinates `(2, h, w)` at the centers of a window's outputs along one axis.
 
     Raises:

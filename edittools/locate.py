@@ -85,7 +85,7 @@ def _draw_border(pixels: Tensor, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class Match:
     """Where an image is most like a mark.
 
     Attributes:
@@ -100,7 +100,7 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Matches:
     """Images ranked by how much a part of them is like a mark.
 
     Attributes:
@@ -108,13 +108,13 @@ class Found:
         likeness_of_examples: how much each example is like the others, `(E,)`; NaN for a single one.
     """
 
-    places: list[Place] = field(repr=False)
+    places: list[Match] = field(repr=False)
     likeness_of_examples: Tensor
 
 
 def find_alike(
     cut: Cut, examples: Sequence[tuple[Tensor, Tensor]], images: Images, progress: Progress | None = None
-) -> Found:
+) -> Matches:
     """Rank images by how much a part of them is like a mark.
 
     Args:
@@ -132,16 +132,16 @@ def find_alike(
     spread = spread.clamp_min(1e-12)
     of_examples = [mean_keys(cut, cut.prefix(image[None]), weights_of(cut, mask[None])) for image, mask in examples]
     directions = normalize((torch.cat(of_examples)[:, 0] - mean) / spread, dim=1)
-    places: list[Place] = []
+    places: list[Match] = []
     for batch in in_batches(images, size, "looking for the mark", progress):
         keys = mean_keys(cut, cut.prefix(batch), weights)
         likeness = (normalize((keys - mean) / spread, dim=2) @ directions.T).mean(dim=2)
         most_alike, numbers = likeness.max(dim=1)
         for most, number in zip(most_alike.tolist(), numbers.tolist(), strict=True):
-            places.append(Place(len(places), boxes[number], most))
+            places.append(Match(len(places), boxes[number], most))
     similarity = directions @ directions.T
     to_others = (similarity.sum(dim=1) - similarity.diagonal()) / (len(examples) - 1)
-    return Found(sorted(places, key=lambda place: place.likeness, reverse=True), to_others)
+    return Matches(sorted(places, key=lambda place: place.likeness, reverse=True), to_others)
 
 
 def _moved(examples: Sequence[Tensor]) -> tuple[list[Box], Tensor]:

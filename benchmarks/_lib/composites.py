@@ -21,7 +21,7 @@ from edittools.layers import candidate_layers
 from edittools.models.load import load_classifier
 from edittools.probing.textures import VARIANTS, restyle
 from edittools_course.scenarios import photos
-from edittools_course.scenarios.scenario import Scenario, Splits
+from edittools_course.scenarios.scenario import Scenario, ScenarioSplits
 from edittools_course.scenarios.snow import clean_and_retained_photos, snow_exemplars
 
 Look = Callable[[Tensor, Tensor, int], Tensor]
@@ -88,7 +88,7 @@ def snow_from_composites(name: str, progress: Progress | None = None) -> Scenari
     roads, masks, other = masked_photos(classifier, "road", progress)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
     exemplars = snow_exemplars(classifier, change)
-    splits = Splits(
+    splits = ScenarioSplits(
         reference=other,
         target=composed(roads, masks, snow_looks()),
         target_test=photos.snow_photos(classifier, progress),

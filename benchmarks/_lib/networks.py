@@ -19,7 +19,7 @@ from edittools import __file__ as package
 from edittools.classifiers import fingerprint
 from edittools.models.load import load_classifier
 from edittools_course.downloads import available, registry
-from edittools_course.scenarios.scenario import Scenario, Splits
+from edittools_course.scenarios.scenario import Scenario, ScenarioSplits
 
 MakeScenario = Callable[[str], Scenario]
 """Makes the scenario of a network, by its name."""
@@ -140,5 +140,5 @@ def small(scenario: Scenario, images: int = 120) -> Scenario:
         layers=(scenario.default["layer"],),
         exemplars={name: scenario.exemplars[name]},
         several={},
-        splits=Splits(splits.images[:images], **fewer, extra=extra),
+        splits=ScenarioSplits(splits.images[:images], **fewer, extra=extra),
     )

@@ -24,10 +24,10 @@ FOLDER = Path(__file__).resolve().parent.parent.parent / "results"
 COLUMNS = ["experiment", "dataset", "network", "method", "split", "condition", "metric", "value", "low", "high", "n"]
 """The columns of the long table.
 
-`network` is "all" for figures of several networks together. `split` is the set of images, by its name in `Splits`.
-`condition` tells apart rows that differ in one more thing: a strength, a seed, a concept. `low` and `high` bound the
-95% interval, `n` is the number of images, errors or cases behind the value. Shares are in [0, 1], changes of accuracy
-in points. A value that is missing in a row is undefined, such as a share of no cases.
+`network` is "all" for figures of several networks together. `split` is the set of images, by its name in
+`ScenarioSplits`. `condition` tells apart rows that differ in one more thing: a strength, a seed, a concept. `low` and
+`high` bound the 95% interval, `n` is the number of images, errors or cases behind the value. Shares are in [0, 1],
+changes of accuracy in points. A value that is missing in a row is undefined, such as a share of no cases.
 """
 
 SEVERAL = "edit, several exemplars"

@@ -16,7 +16,7 @@ from edittools.metrics import misclassified, predict
 from edittools.models.load import load_classifier
 from edittools_course.miniworld.typography import grow
 from edittools_course.scenarios import photos
-from edittools_course.scenarios.scenario import Scenario, Splits
+from edittools_course.scenarios.scenario import Scenario, ScenarioSplits
 from edittools_course.shipped import shipped
 
 OPACITY = 0.8
@@ -110,7 +110,7 @@ def watermark_scenario(model: str = "efficientnet_lite0", progress: Progress | N
     return Scenario(
         classifier,
         exemplars,
-        Splits(
+        ScenarioSplits(
             reference=torch.cat([parts["reference"].images, parts["more reference"].images]),
             target=SHOWN_MARK.on(sample.subset(rest)),
             target_test=SHOWN_MARK.on(clean_test),

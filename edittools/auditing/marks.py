@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from edittools._caching import digest_tensors
 from edittools._progress import Progress
-from edittools.auditing.finding import Finding, are_sources, names_of
 from edittools.auditing.sheet import LEAST_RECURRING, ContactSheet, Window, WindowGroup
 from edittools.auditing.windows import LEAST_HOSTS, LEAST_SOURCES, Confirmation, confirm, key_layer
 from edittools.classifiers import Classifier
@@ -161,12 +162,12 @@ def find_exemplar(
     return becomes[int(is_kept.int().argmax())]
 
 
-def finding_of_mark(
+def images_of_mark(
     mark: Mark,
     sheet: ContactSheet,
     clean: LabeledImages | None = None,
     retain: LabeledImages | None = None,
-) -> Finding:
+) -> tuple[LabeledImages, LabeledImages, LabeledImages | None]:
     """Collect the images that measure the repair of a mark.
 
     The images with the concept are the photos that hold the mark, right and wrong, of all classes. The photo of the
@@ -177,6 +178,9 @@ def finding_of_mark(
         clean: clean images; those that show the scene of a photo with the mark are left out. By default, the other
             photos of the contact sheet.
         retain: images that rely on the mark legitimately; those that show the scene of the exemplar are left out.
+
+    Returns:
+        The images with the concept, the clean images, and the retained ones, as `repair` takes them.
 
     Raises:
         ValueError: if the mark has no exemplar, if too few photos of other classes hold it, or if none of them is
@@ -197,7 +201,7 @@ def finding_of_mark(
         others = without_scenes(clean, data.subset(holds | is_source))
     if retain is not None:
         retain = without_scenes(retain, data.subset(is_source))
-    return Finding(mark.exemplar, data.subset(shows_mark), others, retain)
+    return data.subset(shows_mark), others, retain
 
 
 def _check_others(name: str, others: int, wrong: int, unlabeled: int) -> None:
@@ -218,6 +222,16 @@ def _check_others(name: str, others: int, wrong: int, unlabeled: int) -> None:
         f"{found}; add photos of other classes that show the mark, dozens of them, right and wrong, in subfolders "
         "named after their classes. Photos with a pasted mark would not show that an edit helps"
     )
+
+
+def names_of(data: LabeledImages) -> tuple[str, ...]:
+    """Return what tells photos apart: their names, or their digests if they have none."""
+    return data.names or tuple(digest_tensors([image]) for image in data.images[:])
+
+
+def are_sources(exemplar: Exemplar, data: LabeledImages) -> Tensor:
+    """Tell which photos an exemplar came from, `(N,)` booleans."""
+    return torch.tensor([name in exemplar.sources for name in names_of(data)])
 
 
 def confirmation_check(mark: Mark, class_name: str) -> Check:

@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from edittools._caching import digest_tensors
 from edittools._paths import printable
 from edittools._progress import Progress, Tell
-from edittools.auditing.marks import Mark, confirmation_check, finding_of_mark, places_check
+from edittools.auditing.marks import Mark, confirmation_check, images_of_mark, places_check
 from edittools.auditing.sheet import ContactSheet
 from edittools.auditing.sheet_file import sheet_digest
 from edittools.classifiers import Classifier, fingerprint
@@ -112,14 +112,13 @@ def repair_mark(
     Raises:
         ValueError: if nothing can be repaired with these images.
     """
-    finding = finding_of_mark(mark, sheet, clean, retain)
+    concept, others, retained = images_of_mark(mark, sheet, clean, retain)
     fix = repair(
         classifier,
-        finding.exemplar,
-        finding.images,
-        concept=finding.concept,
-        clean=finding.clean,
-        retain=finding.retain,
+        mark.exemplar,
+        concept=concept,
+        clean=others,
+        retain=retained,
         layers=layers,
         progress=progress,
     )

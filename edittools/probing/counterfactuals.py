@@ -96,8 +96,8 @@ class Concepts:
             is transformed to every material.
         transform: the function that transforms concepts: `paste_texture` covers the concept with the texture;
             the `StyleTransfer` of the course changes its style.
-        own: for each material, the number of the variant that was cut from each image, `(N,)`, -1 if none was. An image
-            is not transformed to its own texture.
+        cut_variants: for each material, the number of the variant that was cut from each image, `(N,)`, -1 if none
+            was. An image is not transformed to its own texture.
 
     Raises:
         ValueError: if the masks do not fit the images, or if there is no texture.
@@ -111,7 +111,7 @@ class Concepts:
     objects: Mapping[str, Sequence[str]] = field(default_factory=dict)
     groups: Sequence[Sequence[str]] = ()
     transform: Transform = field(default=paste_texture, repr=False)
-    own: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    cut_variants: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         expected = (len(self.data), *self.data.images[:1].shape[-2:])
@@ -138,7 +138,7 @@ class Concepts:
         Raises:
             ValueError: if `transform` is not `paste_texture` and has no `cache_key`.
         """
-        named = (self.masks, self.materials, self.own)
+        named = (self.masks, self.materials, self.cut_variants)
         tensors = [*self.data.images, self.data.labels, *chain.from_iterable(part.values() for part in named)]
         names = f"{list(self.masks)} {list(self.materials)} {dict(self.objects)} {self.groups} {self.data.classes}"
         contents = f"{digest_tensors(tensors)[:12]} {names}"
@@ -155,8 +155,8 @@ class Concepts:
     def subset(self, indices: Sequence[int]) -> "Concepts":
         """Select the images at `indices`."""
         masks = {concept: mask[list(indices)] for concept, mask in self.masks.items()}
-        own = {material: variants[list(indices)] for material, variants in self.own.items()}
-        return replace(self, data=self.data.subset(indices), masks=masks, own=own)
+        cut_variants = {material: variants[list(indices)] for material, variants in self.cut_variants.items()}
+        return replace(self, data=self.data.subset(indices), masks=masks, cut_variants=cut_variants)
 
     def parted(self, concept: str, material: str) -> "tuple[Concepts, Concepts]":
         """Select one concept and one material, and split the variants of the material into two halves.
@@ -183,10 +183,10 @@ class Concepts:
         alone = replace(self, masks={concept: self.masks[concept]}, groups=())
         selection = replace(alone, materials={**control, material: first})
         evaluation = replace(alone, materials={**control, material: second})
-        if material in self.own:
-            own = self.own[material]
-            selection = replace(selection, own={**self.own, material: own.where(own < middle, -1)})
-            evaluation = replace(evaluation, own={**self.own, material: (own - middle).clamp(min=-1)})
+        if material in self.cut_variants:
+            cut = self.cut_variants[material]
+            selection = replace(selection, cut_variants={**self.cut_variants, material: cut.where(cut < middle, -1)})
+            evaluation = replace(evaluation, cut_variants={**self.cut_variants, material: (cut - middle).clamp(min=-1)})
         return selection, evaluation
 
     def turned(self, numbers: Sequence[int], concept: str, material: str, variants: int = 1) -> LabeledImages:
@@ -235,8 +235,8 @@ class Concepts:
     def _rotated(self, material: str, number: int, start: int) -> list[int]:
         """Return the variants of a material in rotation from `start` on, without the one that is cut from the image."""
         count = len(self.materials[material])
-        own = int(self.own[material][number]) if material in self.own else -1
-        return [(start + step) % count for step in range(count) if (start + step) % count != own]
+        cut = int(self.cut_variants[material][number]) if material in self.cut_variants else -1
+        return [(start + step) % count for step in range(count) if (start + step) % count != cut]
 
     def counterfactual(
         self, index: int, concept: str, textures: Sequence[tuple[str, int]], control: bool = True
@@ -368,19 +368,19 @@ def with_materials(
                 f"there are {len(concept_masks)} masks of {concept!r} for {len(data)} images; pass one mask per image"
             )
     materials = {}
-    own = {}
+    cut_variants = {}
     for concept in giving or masks:
         shown = int((masks[concept].flatten(1).mean(dim=1) >= LEAST_AREA).sum())
         if shown > 1:
             materials[concept], donors = cut_textures(data, masks[concept], min(shown, MOST_TEXTURES))
-            own[concept] = torch.full((len(data),), -1)
-            own[concept][donors] = torch.arange(len(donors))
+            cut_variants[concept] = torch.full((len(data),), -1)
+            cut_variants[concept][donors] = torch.arange(len(donors))
     if not materials:
         raise ValueError(
             f"none of the concepts ({', '.join(masks) or 'no concept'}) covers {LEAST_AREA:.0%} or more of 2 of the "
             f"{len(data)} images; pass images that show one"
         )
-    return Concepts(data, masks, materials, objects or {}, groups, own=own)
+    return Concepts(data, masks, materials, objects or {}, groups, cut_variants=cut_variants)
 
 
 def _continued(image: Tensor, mask: Tensor) -> Tensor:

@@ -45,8 +45,8 @@ class View(NamedTuple):
 
     title: str
     image: Tensor
-    read: str
-    chance: float
+    predicted: str
+    probability: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,7 +335,7 @@ def _scores(table: pd.DataFrame, measure: str) -> dict[str, pd.Series]:
         "controlled": table["p_control"].astype(float),
     }
     if measure == "log-odds":
-        scores = {name: logit(chance.clip(SATURATED, 1 - SATURATED)) for name, chance in scores.items()}
+        scores = {name: logit(probability.clip(SATURATED, 1 - SATURATED)) for name, probability in scores.items()}
     return scores
 
 

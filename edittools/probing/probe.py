@@ -28,7 +28,7 @@ class ProbeSettings:
             control "in place", and all for "elsewhere".
         control: "elsewhere", the same change elsewhere in the image, or "in place", the concept transformed to itself.
         labels: the correct class is the label ("given"), or what each classifier predicts for the untouched image
-            ("read").
+            ("predicted").
         least_images: smallest number of images of a rule.
     """
 
@@ -40,7 +40,7 @@ class ProbeSettings:
 
     def __post_init__(self) -> None:
         one_of(self.control, CONTROLS, "control")
-        one_of(self.labels, ("given", "read"), "labels")
+        one_of(self.labels, ("given", "predicted"), "labels")
 
 
 _Version = str | tuple[str, str]

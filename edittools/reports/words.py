@@ -102,7 +102,7 @@ def verdict_words(checks: Sequence[Check], audience: str = PYTHON) -> VerdictWor
         checks: the checks.
         audience: for whom, one of `AUDIENCES`.
     """
-    selection = next((check for check in checks if check.kind == Kind.OBJECTIVE), None)
+    objective = next((check for check in checks if check.kind == Kind.OBJECTIVE), None)
     decides = deciding(checks)
     reasons = []
     costs = []
@@ -110,7 +110,7 @@ def verdict_words(checks: Sequence[Check], audience: str = PYTHON) -> VerdictWor
     gain = ""
     instead = ""
     for check in checks:
-        found = check_words(check, audience, selection).found
+        found = check_words(check, audience, objective).found
         if check.kind == Kind.GAIN:
             gain = found
         elif check.kind == Kind.FINETUNING:
@@ -124,7 +124,7 @@ def verdict_words(checks: Sequence[Check], audience: str = PYTHON) -> VerdictWor
         elif check in decides:
             reasons.append(found)
     word = word_of(checks)
-    step, action = _next(word, [check_words(check, audience, selection) for check in decides], audience)
+    step, action = _next(word, [check_words(check, audience, objective) for check in decides], audience)
     return VerdictWords(word, tuple(reasons), gain, tuple(costs), tuple(unknown), instead, step, action)
 
 
@@ -237,26 +237,26 @@ def not_repaired(reason: ValueError) -> str:
 # --- one check --------------------------------------------------------------------------------------------------------
 
 
-def check_words(check: Check, audience: str = PYTHON, selection: Check | None = None) -> CheckWords:
+def check_words(check: Check, audience: str = PYTHON, objective: Check | None = None) -> CheckWords:
     """Say what a check found, and what to do if it does not hold.
 
     Args:
         check: the check.
         audience: for whom, one of `AUDIENCES`.
-        selection: the check of the selection, which knows how to get a weaker edit; None if there is none.
+        objective: the check of the objective, which knows how to get a weaker edit; None if there is none.
     """
     if audience not in AUDIENCES:
         raise ValueError(f"audience={audience!r} is not one of {', '.join(AUDIENCES)}")
     words = _WORDS[check.kind](check, audience)
     if check.kind in COSTS and check.holds is False:
-        text, action = _weaker_edit(selection, audience)
+        text, action = _weaker_edit(objective, audience)
         words = CheckWords(words.title, words.found, text, action)
     return words
 
 
-def _weaker_edit(selection: Check | None, audience: str) -> tuple[str, str | None]:
+def _weaker_edit(objective: Check | None, audience: str) -> tuple[str, str | None]:
     """Say how to get an edit that costs less, and which button does it."""
-    weaker = None if selection is None else selection.numbers["weaker"]
+    weaker = None if objective is None else objective.numbers["weaker"]
     if weaker is None or audience in (SHELL, PAGE):
         return ANOTHER_PAIR, None
     if audience == DESK:

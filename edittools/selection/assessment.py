@@ -89,7 +89,7 @@ class Assessment:
         finetuned: the network that was fine-tuned on request; None without one.
         is_reselected: whether the edit was selected again after labels had judged another one.
         clean_weight: the weight of the images without the mark, see `Scores.objective`.
-        own_checks: checks that come before all others.
+        first_checks: checks that come before all others.
         progress: a class like `tqdm.tqdm`, for bars. Images are measured when that is asked for.
     """
 
@@ -99,7 +99,7 @@ class Assessment:
     finetuned: Finetuned | None = field(default=None, repr=False)
     is_reselected: bool = False
     clean_weight: float = field(default=CLEAN_WEIGHT, repr=False)
-    own_checks: tuple[Check, ...] = field(default=(), repr=False)
+    first_checks: tuple[Check, ...] = field(default=(), repr=False)
     progress: Progress | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
@@ -107,7 +107,7 @@ class Assessment:
 
     def with_check(self, check: Check) -> "Assessment":
         """Return this assessment with one more check, which comes before all others."""
-        return self._with(own_checks=(check, *self.own_checks))
+        return self._with(first_checks=(check, *self.first_checks))
 
     def reselect(self, clean_weight: float) -> "Assessment":
         """Select again from the same score table, with another weight of the images without the mark.
@@ -320,7 +320,7 @@ class Assessment:
         scores = self.selection.scores
         selected = list(scores.candidates).index(self.selection.candidate)
         after = float(scores.objective(self.clean_weight)[selected])
-        checks = [*self.own_checks, *exemplar_checks(self.classifier, self.exemplars)]
+        checks = [*self.first_checks, *exemplar_checks(self.classifier, self.exemplars)]
         checks += images_checks(self.classifier, self.splits, self.effects)
         checks.append(objective_check(scores.objective_before(), after, self.weaker))
         if self.is_reselected:

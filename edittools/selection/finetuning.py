@@ -121,7 +121,7 @@ def finetune_without_labels(
         torch.stack(clean),
         before=divergence(hosts.select.original, hosts.select.with_mark),
         is_own=hosts.select.is_own,
-        counts=~hosts.select.shows_mark,
+        is_counted=~hosts.select.shows_mark,
         seconds=time.process_time() - started,
     )
     best = scores.best()

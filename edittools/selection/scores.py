@@ -53,7 +53,7 @@ class Scores:
         clean: the divergence of each image without the mark from its original prediction, `(C, M)`.
         before: the losses of the images with the mark without an edit, `(N,)`.
         is_own: which images with the mark are of the mark's own class, `(N,)` booleans.
-        counts: which images without the mark count, `(M,)` booleans; one that may show the mark does not.
+        is_counted: which images without the mark count, `(M,)` booleans; one that may show the mark does not.
         predicted: the predicted class of each labeled image with the mark, `(C, N)`; None for hosts.
         seconds: the CPU time that it took to make the candidates and to score them.
     """
@@ -63,7 +63,7 @@ class Scores:
     clean: Tensor
     before: Tensor
     is_own: Tensor
-    counts: Tensor
+    is_counted: Tensor
     predicted: Tensor | None = None
     seconds: float = field(default=float("nan"), compare=False)
 
@@ -86,7 +86,7 @@ class Scores:
         clean_weight = check_amount(clean_weight, "clean_weight", 0)
         own_weight = check_amount(own_weight, "own_weight", 0)
         marked = _mean(self.marked, ~self.is_own) + own_weight * _mean(self.marked, self.is_own)
-        return marked + clean_weight * _mean(self.clean, self.counts)
+        return marked + clean_weight * _mean(self.clean, self.is_counted)
 
     def objective_before(self, own_weight: float = OWN_WEIGHT) -> float:
         """Compute the objective without an edit."""
@@ -103,7 +103,7 @@ class Scores:
         columns = {
             "marked": _mean(self.marked, ~self.is_own),
             "own class": _mean(self.marked, self.is_own),
-            "clean": _mean(self.clean, self.counts),
+            "clean": _mean(self.clean, self.is_counted),
             "objective": self.objective(),
         }
         values = {name: column.tolist() for name, column in columns.items()}

@@ -426,7 +426,7 @@ class Criterion:
         is_own: which of them are of the mark's own class, `(N,)` booleans.
         clean: the images without the mark, `(M, 3, H, W)`.
         original: their original log-probabilities, `(M, classes)`.
-        counts: which of them count, `(M,)` booleans.
+        is_counted: which of them count, `(M,)` booleans.
         by_labels: whether the loss is that of labels.
     """
 
@@ -436,7 +436,7 @@ class Criterion:
     is_own: Tensor
     clean: Tensor
     original: Tensor
-    counts: Tensor
+    is_counted: Tensor
     by_labels: bool = False
 
     @classmethod
@@ -550,7 +550,7 @@ def _table(scored: Sequence[Scored], criterion: Criterion, seconds: float = nan)
         torch.stack([one.clean for one in scored]),
         criterion.before,
         criterion.is_own,
-        criterion.counts,
+        criterion.is_counted,
         torch.stack([one.predicted for one in scored]) if criterion.by_labels else None,
         seconds,
     )

@@ -56,7 +56,7 @@ class ProbeBrowser(StaticFigure, ipywidgets.VBox):
     def captions(self) -> tuple[str, ...]:
         """The captions of the original, the transformed image and the control (if there is one)."""
         label = self.row["class"]
-        return tuple(f"{view.title}: {view.read}, {label} {100 * view.chance:.0f}%" for view in self._views)
+        return tuple(f"{view.title}: {view.predicted}, {label} {100 * view.probability:.0f}%" for view in self._views)
 
     def _selected_rows(self, menus: int) -> pd.DataFrame:
         """Return the rows that match the selection in the first `menus` menus."""
@@ -102,10 +102,10 @@ class ProbeBrowser(StaticFigure, ipywidgets.VBox):
         label = self.row["class"]
         titles = []
         for view in self._views:
-            prediction = prediction_title(label, view.read)
-            titles.append(f"{view.title}, {label} {100 * view.chance:.0f}%\n{prediction}")
+            prediction = prediction_title(label, view.predicted)
+            titles.append(f"{view.title}, {label} {100 * view.probability:.0f}%\n{prediction}")
         images = [view.image for view in self._views]
-        is_correct = [view.read == label for view in self._views]
+        is_correct = [view.predicted == label for view in self._views]
         return image_grid(images, titles, is_correct, width=2.8)
 
 

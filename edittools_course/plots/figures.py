@@ -169,8 +169,8 @@ def counterfactuals(probe: Any, rule: pd.Series) -> Figure:
     for views in zip(*views_by_image, strict=False):  # the originals, then the transformed images, then the controls
         for class_name, view in zip(classes, views, strict=True):
             images.append(view.image)
-            titles.append(f"{view.title}\n{prediction_title(class_name, view.read)}")
-            right.append(view.read == class_name)
+            titles.append(f"{view.title}\n{prediction_title(class_name, view.predicted)}")
+            right.append(view.predicted == class_name)
     return image_grid(images, titles, right, columns=len(views_by_image), width=1.6)
 
 

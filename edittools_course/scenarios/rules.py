@@ -24,7 +24,7 @@ from edittools_course.miniworld.contexts import BEHIND, GROUNDS
 from edittools_course.miniworld.scenes import CLASSES
 from edittools_course.networks.imagenet import classes_by_object
 from edittools_course.scenarios import photos
-from edittools_course.scenarios.scenario import Scenario, Splits
+from edittools_course.scenarios.scenario import Scenario, ScenarioSplits
 from edittools_course.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
 
 PROBED_OFFSET = 200_000
@@ -198,7 +198,7 @@ def _on_photos(
     backgrounds = [concept for group in BACKGROUNDS for concept in group]
     masks = {concept: masks[concept] for concept in (*backgrounds, *masks)}
     concepts = with_materials(data, masks, backgrounds, objects=objects, groups=BACKGROUNDS)
-    settings = ProbeSettings(control="in place", labels="read", least_images=5)
+    settings = ProbeSettings(control="in place", labels="predicted", least_images=5)
     return concepts, settings, photos.clean_and_reference(first, progress)
 
 
@@ -223,7 +223,7 @@ def scenario_for(
         rule: a row of `Probe.rules()`, or a mapping of "class", "concept" and "material" to their names, and of
             "evidence" to the numbers of images of the class. The class of a pooled rule is that of its first image.
         common_fields: the fields of the `Scenario` that do not depend on the rule; and as "splits" a mapping of those
-            of the `Splits`, by name.
+            of the `ScenarioSplits`, by name.
         exemplars: number of exemplars; they are the first images of the evidence.
 
     Returns:
@@ -272,7 +272,7 @@ def scenario_for(
         retain, retain_test = data.subset(is_retained).split(0.5)
         if len(retain) == 0:
             retain = None
-    splits = Splits(
+    splits = ScenarioSplits(
         **common_fields["splits"],
         target=at_size(target, classifier),
         target_test=at_size(target_test, classifier),

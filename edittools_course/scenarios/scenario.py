@@ -15,11 +15,11 @@ from edittools.selection.scores import Candidate, Scores
 from edittools.selection.splits import check_disjoint
 
 EVALUATING = ("target_test", "clean_test", "retain_test", "same_class_test")
-"""The splits that are used for evaluation only, as are those in `Splits.extra`."""
+"""The splits that are used for evaluation only, as are those in `ScenarioSplits.extra`."""
 
 
 @dataclass(frozen=True)
-class Splits:
+class ScenarioSplits:
     """The image sets of a scenario; `check_disjoint` tells whether an image has two purposes.
 
     Args:
@@ -121,7 +121,7 @@ class Scenario:
 
     classifier: Classifier
     exemplars: Mapping[str, Exemplar] = field(repr=False)
-    splits: Splits = field(repr=False)
+    splits: ScenarioSplits = field(repr=False)
     _: KW_ONLY
     several: Mapping[str, Sequence[Exemplar]] = field(default_factory=dict, repr=False)
     layers: tuple[str, ...] | None = None

@@ -17,7 +17,7 @@ from edittools.probing.textures import restyle
 from edittools_course.miniworld.contexts import SPLITS, contexts
 from edittools_course.miniworld.scenes import scene
 from edittools_course.scenarios import photos
-from edittools_course.scenarios.scenario import Scenario, Splits
+from edittools_course.scenarios.scenario import Scenario, ScenarioSplits
 from edittools_course.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
 
 SNOW_EXEMPLARS = {
@@ -142,7 +142,7 @@ def _snow_in_miniworld(name: str, progress: Progress | None, small: bool, most_s
     return Scenario(
         classifier,
         car_exemplars(classifier),
-        Splits(**sets),
+        ScenarioSplits(**sets),
         tier="mini",
         change=partial(restyle, style="snow"),
         where="in place",
@@ -184,7 +184,7 @@ def _snow_on_photos(name: str, tier: str, progress: Progress | None, small: bool
     return Scenario(
         classifier,
         snow_exemplars(classifier, change),
-        Splits(reference=reference, target=target, target_test=target_test, **clean_and_retained),
+        ScenarioSplits(reference=reference, target=target, target_test=target_test, **clean_and_retained),
         layers=FEW_LAYERS.get(name) if small else None,
         tier=tier,
         change=change,

@@ -21,7 +21,7 @@ from edittools_course.miniworld.scenes import scene
 from edittools_course.miniworld.typography import FONTS as FONTS_TO_TYPE
 from edittools_course.miniworld.typography import Sticker, blanked, grow, random_sticker, stick, written
 from edittools_course.scenarios import photos
-from edittools_course.scenarios.scenario import Scenario, Splits
+from edittools_course.scenarios.scenario import Scenario, ScenarioSplits
 from edittools_course.scenarios.tiers import WORKERS, SceneSet, current_tier
 
 ATTACK = "iPod"
@@ -137,7 +137,7 @@ def _attack_in_miniworld(name: str, progress: Progress | None, small: bool, most
     return Scenario(
         classifier,
         _word_exemplars(classifier),
-        Splits(**bare_sets, target=target, target_test=target_test, extra=extra),
+        ScenarioSplits(**bare_sets, target=target, target_test=target_test, extra=extra),
         several={"ten stickers on a jar": _ten_stickers(classifier)},
         tier="mini",
         default={"layer": layers[len(layers) * 2 // 3], "exemplar": "typed on a jar"},
@@ -204,7 +204,7 @@ def _attack_on_photos(name: str, progress: Progress | None) -> Scenario:
     return Scenario(
         classifier,
         _photo_word_exemplars(classifier),
-        Splits(
+        ScenarioSplits(
             reference=photos.unlabeled("msrc-v2/Images/", classifier, progress),
             target=stick_on_all(others.subset(for_target), ATTACK, 1),
             clean=others.subset(for_clean),

@@ -15,8 +15,7 @@ from torch import nn
 import edittools as et
 from edittools.auditing import audit as audit_module
 from edittools.auditing import audit_folder, confirm, contact_sheet, examine, exemplar_of
-from edittools.auditing.finding import are_sources
-from edittools.auditing.marks import confirmation_check, find_mark, finding_of_mark, places_check
+from edittools.auditing.marks import are_sources, confirmation_check, find_mark, images_of_mark, places_check
 from edittools.auditing.picked import group_of
 from edittools.auditing.sheet import NOT_SEEN, Window
 from edittools.auditing.window_names import parse_window_name
@@ -315,23 +314,23 @@ def test_audit_folder_repairs_the_mark_of_a_window(repaired):
 def test_audit_folder_mark_photos_of_the_exemplar_are_in_no_set(repaired):
     data = repaired.sheet.data
     exemplar = repaired.mark.exemplar
-    finding = finding_of_mark(repaired.mark, repaired.sheet)
+    concept, clean, _ = images_of_mark(repaired.mark, repaired.sheet)
     source = repaired.mark.group.windows[0].photo
     host = int((data.images == exemplar.image).flatten(1).all(dim=1).nonzero()[0])
     assert are_sources(exemplar, data).nonzero()[:, 0].tolist() == sorted([source, host])
-    names = [*finding.concept.names, *finding.clean.names]  # photos of the folder: no image is pasted
+    names = [*concept.names, *clean.names]  # photos of the folder: no image is pasted
     assert sorted(names) == sorted({*data.names} - {data.names[source], data.names[host]})
     holds = {data.names[window.photo] for window in repaired.mark.windows}
-    assert {*finding.concept.names} == holds - {data.names[source]}
+    assert {*concept.names} == holds - {data.names[source]}
 
 
-def test_finding_of_mark_in_photos_without_names(repaired):
+def test_images_of_mark_in_photos_without_names(repaired):
     """Photos without names are told apart by their digests."""
     sheet = replace(repaired.sheet, data=replace(repaired.sheet.data, names=()))
     mark = examine(tags(), sheet, repaired.mark.group, progress=None)
-    finding = finding_of_mark(mark, sheet)
-    assert len(finding.concept) + len(finding.clean) == len(sheet.data) - 2
-    assert not (finding.clean.images == mark.exemplar.image).flatten(1).all(dim=1).any()
+    concept, clean, _ = images_of_mark(mark, sheet)
+    assert len(concept) + len(clean) == len(sheet.data) - 2
+    assert not (clean.images == mark.exemplar.image).flatten(1).all(dim=1).any()
 
 
 def test_audit_folder_mark_is_in_the_report_and_its_data(repaired, tmp_path):
@@ -404,19 +403,19 @@ def test_audit_folder_mark_on_photos_that_are_all_correct_repairs_nothing(repair
     """A weight at which the tag misleads no photo that shows its own class as well."""
     logits = et.predict(tags(weight=0.0), repaired.sheet.data)
     with pytest.raises(ValueError, match="0 of them misclassified"):
-        finding_of_mark(repaired.mark, replace(repaired.sheet, logits=logits))
+        images_of_mark(repaired.mark, replace(repaired.sheet, logits=logits))
 
 
-def test_finding_of_mark_without_labels_measure_no_help(repaired):
+def test_images_of_mark_without_labels_measure_no_help(repaired):
     data = replace(repaired.sheet.data, is_labeled=repaired.sheet.data.labels == 0)
     with pytest.raises(ValueError, match="24 photos whose labels"):
-        finding_of_mark(repaired.mark, replace(repaired.sheet, data=data))
+        images_of_mark(repaired.mark, replace(repaired.sheet, data=data))
 
 
-def test_finding_of_mark_without_an_exemplar(repaired):
+def test_images_of_mark_without_an_exemplar(repaired):
     mark = replace(repaired.mark, exemplar=None)
     with pytest.raises(ValueError, match="'car'"):
-        finding_of_mark(mark, repaired.sheet)
+        images_of_mark(mark, repaired.sheet)
 
 
 @pytest.mark.parametrize(
@@ -463,16 +462,16 @@ def test_audit_folder_reads_all_folders_before_it_looks_for_windows(tagged_folde
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02])
-def test_finding_of_mark_leaves_scenes_with_the_mark_out_of_a_clean_folder(repaired, tmp_path, noise):
+def test_images_of_mark_leaves_scenes_with_the_mark_out_of_a_clean_folder(repaired, tmp_path, noise):
     data, _ = tagged()
     generator = torch.Generator().manual_seed(1)
     frames = (data.images + noise * torch.randn(data.images.shape, generator=generator)).clamp(0, 1)
     write_photos(tmp_path, replace(data, images=frames))
     clean, _ = read_folder(tmp_path, tags())
-    finding = finding_of_mark(repaired.mark, repaired.sheet, clean)
+    _, others, _ = images_of_mark(repaired.mark, repaired.sheet, clean)
     names = repaired.photos.data.names
-    unwanted = {names[window.photo] for window in repaired.mark.windows} | {*finding.exemplar.sources}
-    assert {*finding.clean.names} == {*names} - unwanted
+    unwanted = {names[window.photo] for window in repaired.mark.windows} | {*repaired.mark.exemplar.sources}
+    assert {*others.names} == {*names} - unwanted
 
 
 def test_parse_window_name_of_a_class_with_a_colon():

@@ -15,7 +15,7 @@ from edittools.rewriting import rewrite, rewrite_at
 from edittools.site import prepare
 from edittools.states import memory_for_states, states_of
 from edittools_course.rivals import finetune
-from edittools_course.scenarios.scenario import Scenario, Splits
+from edittools_course.scenarios.scenario import Scenario, ScenarioSplits
 
 LAYERS = ["stem", "conv1", "conv2"]
 
@@ -94,7 +94,7 @@ def tiny_scenario():
     labels = predict(tiny, images).argmax(1)
     labels[::2] = (labels[::2] + 1) % 5
     data = LabeledImages(images, labels, tiny.classes)
-    splits = Splits(
+    splits = ScenarioSplits(
         reference=images[:70],
         target=data.subset(range(70, 90)),
         clean=data.subset(range(90, 100)),

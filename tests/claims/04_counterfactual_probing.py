@@ -32,8 +32,8 @@ clean_errors = {name: float(rate.strip("%")) for name, rate in errors.items()}
 assert max(clean_errors.values()) < clean_errors["before"] + 1
 
 # Exercise 1: a gray material, no variants, the old materials
-gray = replace(concepts, materials={"photo": torch.full_like(photo[None], 0.5)}, groups=(), own={})
-without_variants = replace(concepts, materials={"photo": photo}, groups=(), own={})
+gray = replace(concepts, materials={"photo": torch.full_like(photo[None], 0.5)}, groups=(), cut_variants={})
+without_variants = replace(concepts, materials={"photo": photo}, groups=(), cut_variants={})
 
 # Exercise 2: p-values that were not adjusted, Bonferroni's, q-values in ascending order
 for check, wrong in [

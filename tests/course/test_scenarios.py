@@ -18,7 +18,7 @@ from edittools.selection.select import select
 from edittools_course.miniworld.attacks import ATTACKED
 from edittools_course.miniworld.contexts import contexts
 from edittools_course.scenarios import snow, snow_scenario, typographic, typographic_scenario
-from edittools_course.scenarios.scenario import Splits, best_by_method
+from edittools_course.scenarios.scenario import ScenarioSplits, best_by_method
 from edittools_course.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS
 from edittools_course.scenarios.tiers import UNTUNED
 from edittools_course.scenarios.typographic import OTHER_ATTACKS
@@ -132,15 +132,15 @@ def test_best_by_method_has_the_lowest_objective_of_each():
 def test_splits_name_an_extra_set_that_is_another_one(photos32):
     data = LabeledImages(photos32, torch.zeros(40, dtype=torch.long), ("a",))
     with pytest.raises(ValueError, match="'clean_test'"):
-        Splits(photos32, data, extra={"clean_test": data})
+        ScenarioSplits(photos32, data, extra={"clean_test": data})
     with pytest.raises(TypeError, match="'target' is a Tensor"):
-        Splits(photos32, photos32)
+        ScenarioSplits(photos32, photos32)
 
 
 def test_splits_may_not_share_an_image_for_two_purposes(photos32):
     data = LabeledImages(photos32, torch.zeros(40, dtype=torch.long), ("a",))
     target, test, clean = data.subset(range(10)), data.subset(range(10, 20)), data.subset(range(20, 30))
-    splits = Splits(photos32[30:], target, clean, target_test=test, extra={"more": test})
+    splits = ScenarioSplits(photos32[30:], target, clean, target_test=test, extra={"more": test})
     splits.check_disjoint()
     assert list(splits.for_evaluation) == ["target_test", "more"]
     exemplar = et.Exemplar(photos32[0], 1 - photos32[0], torch.ones(32, 32))

@@ -316,7 +316,7 @@ def test_probe_with_predicted_labels(looker, red_images):
     data, masks = red_images
     blue = LabeledImages(BLUE.repeat(12, 1, 1, 1), data.labels, data.classes)
     concepts = Concepts(blue, masks, FLAT)
-    assert set(probe(looker, concepts, ProbeSettings(labels="read")).table["class"]) == {"house"}
+    assert set(probe(looker, concepts, ProbeSettings(labels="predicted")).table["class"]) == {"house"}
     assert set(probe(looker, concepts).table["class"]) == {"ship"}
 
 
@@ -500,7 +500,7 @@ def test_views_with_control_in_place(looker, red_images):
     row = green.table.iloc[0]
     views = probed.views(row)
     assert [view.title for view in views] == ["original", "sea → green", "another sea"]
-    assert [view.read for view in views] == ["ship", "house", "ship"]
+    assert [view.predicted for view in views] == ["ship", "house", "ship"]
     assert len(green.views(row)) == 2
 
 

@@ -21,7 +21,7 @@ from edittools.widgets.desk.desk import Desk
 from edittools.widgets.desk.engine import Engine
 from edittools.widgets.desk.files import CHECKED
 from edittools.widgets.desk.parts import SMALL, Gallery, card
-from edittools.widgets.desk.state import Mark, draw, look_elsewhere, replace_by, select, show_heat, stop
+from edittools.widgets.desk.state import MarkedArea, draw, look_elsewhere, replace_by, select, show_heat, stop
 from edittools.widgets.desk.worker import Worker, bars
 from edittools.widgets.editor import strongest_heat
 from edittools.widgets.materials import BLANK_STICKER
@@ -89,7 +89,7 @@ def test_mark_is_a_file_at_once_and_is_there_when_the_desk_is_opened_again(desk,
     path = tmp_path / "work" / "marks" / Path(name).parent.name / Path(name).name
     assert torch.equal(et.load_mask(path), MASK)
     again = opened()
-    assert again.state.marks == {name: Mark.of(MASK)} and again.state.selected == name
+    assert again.state.marks == {name: MarkedArea.of(MASK)} and again.state.selected == name
     assert torch.equal(again.view.editor_box.children[0].mask, MASK)
     assert again.view.rewrite.button_style == "primary"
     mark(again, torch.zeros(32, 32))
@@ -197,7 +197,7 @@ def test_selecting_another_image_shows_its_own_mark(desk):
 
 def test_mark_that_the_network_does_not_see_says_so_until_it_is_changed(desk):
     dot = torch.zeros(32, 32)
-    desk.act(partial(draw, name=desk.state.selected, mark=Mark.of(dot + torch.eye(32))))
+    desk.act(partial(draw, name=desk.state.selected, mark=MarkedArea.of(dot + torch.eye(32))))
     desk.wait(120)
     desk.engine.forget_all_but(())
     desk._failures.clear()

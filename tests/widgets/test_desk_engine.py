@@ -15,7 +15,7 @@ from edittools.selection.select import EXEMPLAR, select
 from edittools.stats import FEWEST_CHANGED
 from edittools.widgets.desk import engine as engine_module
 from edittools.widgets.desk.engine import Engine, Seen
-from edittools.widgets.desk.state import Kind, Mark, Marked, Question, Rewriting
+from edittools.widgets.desk.state import Kind, Marked, MarkedArea, Question, Rewriting
 from edittools.widgets.desk.words import of_checked, of_edit, of_pair
 from edittools.widgets.materials import SURROUNDINGS, replace_by_material
 
@@ -37,7 +37,7 @@ def engine(folder):
 @pytest.fixture(scope="module")
 def marked(engine):
     """The first mistake, marked."""
-    return Marked(engine.mistakes.names[0], Mark.of(MASK), SURROUNDINGS)
+    return Marked(engine.mistakes.names[0], MarkedArea.of(MASK), SURROUNDINGS)
 
 
 def test_mistakes_are_those_first_that_would_be_correct_but_for_the_predicted_class(engine):
@@ -95,7 +95,7 @@ def test_network_sees_of_a_mark_what_load_mask_reads_from_its_file(engine, tmp_p
     mask = torch.zeros(300, 211)
     mask[80:171, 33:150] = 1
     et.image_files.save_mask(tmp_path / "mark.png", mask)
-    assert torch.equal(engine.mask_of(Mark.of(mask)), et.load_mask(tmp_path / "mark.png", engine.classifier))
+    assert torch.equal(engine.mask_of(MarkedArea.of(mask)), et.load_mask(tmp_path / "mark.png", engine.classifier))
 
 
 def test_pair_is_the_image_with_its_mark_replaced_and_the_image(engine, marked):
@@ -112,13 +112,13 @@ def test_pair_is_the_image_with_its_mark_replaced_and_the_image(engine, marked):
 
 def test_mark_that_the_network_does_not_see_is_refused(engine, marked):
     with pytest.raises(ValueError, match="not see"):
-        engine.answer(Question(Kind.PAIR, marked._replace(mark=Mark.of(torch.eye(4000, 40)))))
+        engine.answer(Question(Kind.PAIR, marked._replace(mark=MarkedArea.of(torch.eye(4000, 40)))))
 
 
 def test_pair_that_shows_no_mistake_asks_for_the_rest_of_the_mark(engine, marked):
     mask = torch.zeros(32, 32)
     mask[:2, :2] = 1
-    pair = engine.answer(Question(Kind.PAIR, marked._replace(mark=Mark.of(mask))))
+    pair = engine.answer(Question(Kind.PAIR, marked._replace(mark=MarkedArea.of(mask))))
     assert not pair.shows_mistake and "rest" in of_pair(pair, engine.classifier.classes)
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 import edittools as et
 from edittools.auditing.from_files import load_exemplar
 from edittools.widgets.desk.files import CHECKED, MarkFiles, write_exemplar
-from edittools.widgets.desk.state import Mark, State
+from edittools.widgets.desk.state import MarkedArea, State
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def files(tmp_path, monkeypatch):
 def mark(top=4):
     mask = torch.zeros(30, 40)
     mask[top:9, 5:20] = 1
-    return Mark.of(mask)
+    return MarkedArea.of(mask)
 
 
 def test_mark_is_a_file_in_the_subfolder_of_its_image(files, tmp_path):

@@ -7,7 +7,7 @@ import torch
 
 from edittools.widgets.desk.state import (
     Kind,
-    Mark,
+    MarkedArea,
     Question,
     State,
     check,
@@ -28,8 +28,8 @@ from edittools.widgets.materials import SURROUNDINGS
 
 MASK = torch.zeros(8, 6)
 MASK[2:4, 1:4] = 1
-SMALL = Mark.of(MASK)
-LARGE = Mark.of(torch.ones(8, 6))
+SMALL = MarkedArea.of(MASK)
+LARGE = MarkedArea.of(torch.ones(8, 6))
 OFFERED = ("b.png", "c.png")
 
 
@@ -44,8 +44,8 @@ def kinds(state):
 
 def test_mark_holds_the_mask_and_is_equal_if_the_mask_is():
     assert torch.equal(SMALL.mask, MASK) and int(SMALL.mask.sum()) == 6
-    assert Mark.of(MASK.clone()) == SMALL and hash(Mark.of(MASK.clone())) == hash(SMALL)
-    assert Mark.of(torch.zeros(8, 6)).is_empty and not SMALL.is_empty
+    assert MarkedArea.of(MASK.clone()) == SMALL and hash(MarkedArea.of(MASK.clone())) == hash(SMALL)
+    assert MarkedArea.of(torch.zeros(8, 6)).is_empty and not SMALL.is_empty
 
 
 def test_state_cannot_be_changed_in_place(marked):
@@ -66,7 +66,7 @@ def test_mark_stays_with_its_image(marked):
 
 
 def test_empty_mark_takes_the_mark_away(marked):
-    assert draw(marked, "a.png", Mark.of(torch.zeros(8, 6))) == select(State(), "a.png")
+    assert draw(marked, "a.png", MarkedArea.of(torch.zeros(8, 6))) == select(State(), "a.png")
 
 
 def test_mark_is_replaced_by_what_is_around_it_until_another_material_is_selected(marked):

@@ -41,7 +41,7 @@ from edittools.selection.assessment import Assessment
 from edittools.selection.hosts import MOST_REFERENCE
 from edittools.selection.select import EXEMPLAR, HOSTS, Selection, select
 from edittools.selection.splits import Splits, check_disjoint, repeated, split_ordinary
-from edittools.widgets.desk.state import Kind, Mark, Marked, Question, Rewriting
+from edittools.widgets.desk.state import Kind, Marked, MarkedArea, Question, Rewriting
 from edittools.widgets.materials import replace_by_material
 
 MOST_BYTES = 1_500_000_000
@@ -244,7 +244,7 @@ class Engine:
         """
         return load_image(name)
 
-    def mask_of(self, mark: Mark) -> Tensor:
+    def mask_of(self, mark: MarkedArea) -> Tensor:
         """Return what the network sees of a mark, `(size, size)` of 0 and 1; the same as `load_mask` of its file."""
         grays = Image.fromarray(mark.pixels.astype(np.uint8) * 255)
         seen = InputGeometry.of(self.classifier).crop(grays, Image.Resampling.BICUBIC)

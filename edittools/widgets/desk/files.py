@@ -19,7 +19,7 @@ from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
 from edittools.image_files import load_mask, photo_size, save_mask
 from edittools.selection.assessment import Assessment
-from edittools.widgets.desk.state import Mark, State
+from edittools.widgets.desk.state import MarkedArea, State
 from edittools.widgets.pixels import to_pixels
 
 CHECKED = "checked.txt"
@@ -49,7 +49,7 @@ class MarkFiles:
         relative = Path(name).absolute().relative_to(self._images.absolute())
         return self.folder / (relative if relative.suffix == ".png" else f"{relative}.png")
 
-    def read(self, names: Iterable[str]) -> tuple[dict[str, Mark], list[str]]:
+    def read(self, names: Iterable[str]) -> tuple[dict[str, MarkedArea], list[str]]:
         """Read the marks on images; a mark of another size than its photo is left out.
 
         Returns:
@@ -69,7 +69,7 @@ class MarkFiles:
                 left_out.append(f"{path}: {error}")
                 continue
             if mask.any():
-                marks[name] = Mark.of(mask)
+                marks[name] = MarkedArea.of(mask)
         return marks, left_out
 
     def write(self, before: State, after: State) -> None:

@@ -1,7 +1,7 @@
 """What a person has done at the desk, as one value; an action is a pure function from a state to the next one.
 
     state = select(state, "photos/bus/7.png")
-    state = draw(state, "photos/bus/7.png", Mark.of(mask))
+    state = draw(state, "photos/bus/7.png", MarkedArea.of(mask))
     state = rewrite(state)
     questions(state)    # what has to be computed to show this state
 
@@ -23,7 +23,7 @@ from edittools.widgets.materials import SURROUNDINGS
 
 
 @dataclass(frozen=True)
-class Mark:
+class MarkedArea:
     """The marked area of a photo, in the photo's own size.
 
     Attributes:
@@ -37,7 +37,7 @@ class Mark:
     bits: bytes = field(repr=False)
 
     @classmethod
-    def of(cls, mask: Tensor) -> "Mark":
+    def of(cls, mask: Tensor) -> "MarkedArea":
         """Take the area where a mask `(H, W)` is 1."""
         height, width = mask.shape
         return cls(height, width, pack_mask(mask.numpy() > 0))
@@ -62,7 +62,7 @@ class Marked(NamedTuple):
     """What an exemplar is made of: an image, its mark, and the material that replaces the mark."""
 
     image: str
-    mark: Mark
+    mark: MarkedArea
     material: str
 
 
@@ -97,7 +97,7 @@ class State:
     """
 
     selected: str = ""
-    marks: Mapping[str, Mark] = field(default_factory=dict)
+    marks: Mapping[str, MarkedArea] = field(default_factory=dict)
     material: str = SURROUNDINGS
     checked: frozenset[str] = frozenset()
     is_checking: bool = False
@@ -134,7 +134,7 @@ def select(state: State, name: str) -> State:
     return replace(state, selected=name)
 
 
-def draw(state: State, name: str, mark: Mark) -> State:
+def draw(state: State, name: str, mark: MarkedArea) -> State:
     """Mark an area of an image; an empty one takes its mark away."""
     marks = {other: of_other for other, of_other in state.marks.items() if other != name}
     if not mark.is_empty:

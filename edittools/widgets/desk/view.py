@@ -16,7 +16,7 @@ from edittools.widgets.desk.engine import Engine, Heat, Outcome, Pair, Seen
 from edittools.widgets.desk.parts import set_visible
 from edittools.widgets.desk.state import (
     Kind,
-    Mark,
+    MarkedArea,
     Question,
     State,
     check,
@@ -232,7 +232,7 @@ class View(ipywidgets.VBox):
         self._act(partial(check, names=[offered[position] for position in positions], offered=offered))
 
     def _drawn(self, name: str, editor: MaskEditor) -> None:
-        self._act(partial(draw, name=name, mark=Mark.of(editor.mask)))
+        self._act(partial(draw, name=name, mark=MarkedArea.of(editor.mask)))
 
     def _show_tools(self, is_shown: bool) -> None:
         """Show all tools of the mask editor, or those that are needed most."""
