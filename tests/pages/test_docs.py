@@ -125,12 +125,19 @@ def own_images(tmp_path, monkeypatch):
 
 def test_guide_from_a_failing_image_to_a_verdict(own_images, capsys):
     example = own_images
-    model = squeezenet1_1(num_classes=len(example.class_names))
-    model.load_state_dict(load_file(example.root / "weights.safetensors"))
-    wrapping, pair, selection, measurement, change, _ = blocks("docs/own_model.md", "python")
-    own_size = {"my_class_names)\n": f"my_class_names, size={example.size}, resize_to={example.size})\n"}
-    names = {"my_model": model, "my_class_names": example.class_names}
-    exec(replaced(wrapping, own_size), names)
+    names = {"my_model": squeezenet1_1(num_classes=len(example.class_names))}
+    torch.save(load_file(example.root / "weights.safetensors"), "weights.pt")
+    model_file, loading, pair, selection, own_weights, look, measurement, change, _ = blocks(
+        "docs/own_model.md", "python"
+    )
+    of_the_example = {
+        "resnet50(num_classes=3)": f"squeezenet1_1(num_classes={len(example.class_names)})",
+        "resnet50": "squeezenet1_1",
+        '["car", "van", "bus"]': repr(example.class_names),
+        "size=224, resize_to=256": f"size={example.size}, resize_to={example.size}",
+    }
+    Path("my_model.py").write_text(replaced(model_file, of_the_example))
+    exec(loading, names)
     classifier = names["classifier"]
     tagged, _ = read_folder("images/tagged", classifier)
     is_failing = edittools.misclassified(edittools.predict(classifier, tagged), tagged.labels)
@@ -149,6 +156,11 @@ def test_guide_from_a_failing_image_to_a_verdict(own_images, capsys):
     exec(replaced(selection, {"exemplar, ordinary_images": f"exemplar, {few_layers['ordinary_images']}"}), names)
     assert capsys.readouterr().out.strip() == class_name
     assert Edit.load("edit.safetensors", classifier).digest == names["edit"].digest
+    exec(own_weights, names)
+    edited = names["edit"].edited(classifier.model).state_dict()
+    assert all(torch.equal(value, edited[name]) for name, value in names["my_model"].state_dict().items())
+    exec(replaced(look, few_layers), names)
+    assert len(names["fix"].changed(names["tagged_images"])) > 6
     exec(replaced(measurement, few_layers), names)
     fix = names["fix"]
     assert names["left_out"] == []
