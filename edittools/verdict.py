@@ -14,6 +14,9 @@ FINETUNE = "fine-tune instead"
 WORDS = (FINETUNE, DO_NOT_USE, UNCLEAR, USE)
 """The words of a verdict, the one that decides over the others first."""
 
+RETAINED = "retained images"
+"""The name of a set of retained images that was given without a name."""
+
 
 class Kind(StrEnum):
     """What a check checks. `numbers` of `Check` has what is named after it."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edittools.stats import wilson
-from edittools.verdict import COSTS, UNCLEAR, USE, Check, Cost, Kind, deciding, word_of
+from edittools.verdict import COSTS, RETAINED, UNCLEAR, USE, Check, Cost, Kind, deciding, word_of
 
 PYTHON, SHELL, PAGE, DESK = "python", "shell", "page", "desk"
 
@@ -189,7 +189,7 @@ def broken_sentence(broken: Mapping[str, tuple[int, int]], most_shown: int) -> s
     """
     if not broken:
         return ""
-    counts = [f"{count} of {total:,} {name.replace('_', ' ')} images" for name, (count, total) in broken.items()]
+    counts = [f"{count} of {total:,} {name_of_set(name)}" for name, (count, total) in broken.items()]
     sentence = f"The edit breaks {', '.join(counts)}, none of which selected it."
     is_shown = any(count for count, _ in broken.values())
     return f"{sentence} Shown are at most {most_shown} of each." if is_shown else sentence
@@ -232,6 +232,16 @@ def not_repaired(reason: ValueError) -> str:
     """Say that nothing was repaired, and why; the reason becomes a sentence."""
     text = str(reason)
     return f"Nothing was repaired. {text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def name_of_set(name: str) -> str:
+    """Name a set of images in a sentence.
+
+    Args:
+        name: its name in `Splits.labeled`; empty for retained images that were not given.
+    """
+    names = {"own_class": "images of the mark's class with the mark", "clean": "clean images", "": RETAINED}
+    return names.get(name, RETAINED if name == RETAINED else f"{RETAINED} {name!r}")
 
 
 # --- one check --------------------------------------------------------------------------------------------------------
@@ -342,7 +352,7 @@ def _mistakes(check: Check, audience: str) -> CheckWords:
 
 def _labels(check: Check, audience: str) -> CheckWords:
     numbers = check.numbers
-    what = _set_of(check)
+    what = name_of_set(check.about)
     found = f"{numbers['share']:.0%} of {numbers['count']:,} {what} are correct before the edit"
     if check.holds is None:
         found += ", and there are no other images to compare them with"
@@ -480,13 +490,6 @@ def _random(check: Check, audience: str) -> CheckWords:
 # --- costs ------------------------------------------------------------------------------------------------------------
 
 
-def _set_of(check: Check) -> str:
-    """Name a set of clean or retained images."""
-    if check.about == "clean" or check.kind == Kind.ACCURACY:
-        return "clean images"
-    return "retained images" if check.about in ("", "retained images") else f"retained images {check.about!r}"
-
-
 def _cost(check: Check, cost: Cost, what: str, more: str = "") -> str:
     """Say what an edit costs on a set: how many are correct before and after, the limit, and what follows."""
     unit = " scenes" if cost.images > cost.total else ""
@@ -519,7 +522,7 @@ def _more_of(check: Check, audience: str, what: str, name: str) -> str:
 
 
 def _retained(check: Check, audience: str) -> CheckWords:
-    what = _set_of(check)
+    what = name_of_set(check.about)
     title = f"predictions on the {what} are kept"
     if check.cost is None:
         if check.at_best == USE:

@@ -21,12 +21,10 @@ from edittools.images import Images, LabeledImages, LazyImages, batches_of, pixe
 from edittools.metrics import predict, predicted_classes
 from edittools.scenes import are_same, are_shared, first_of_each, scenes_of, scenes_of_thumbnails, thumbnails
 from edittools.selection.hosts import FEWEST_IMAGES
+from edittools.verdict import RETAINED
 
 MOST_NAMED = 3
 """The largest number of shared images that an error message names."""
-
-RETAINED = "retained images"
-"""The name of a set of retained images that was given without a name."""
 
 ORDINARY_SHARE = 0.5
 """The share of the clean scenes that select, if no ordinary images are given."""

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 from effects_by_hand import effect
 
-from edittools.reports.words import ACTIONS, AUDIENCES, check_words, verdict_words
+from edittools.reports.words import ACTIONS, AUDIENCES, broken_sentence, check_words, name_of_set, verdict_words
 from edittools.selection.checks import (
     accuracy_check,
     breakable_check,
@@ -85,6 +85,14 @@ def test_cost_on_the_mark_class_names_the_class_and_is_said_where_it_is_too_litt
 
 def test_frames_are_counted_as_scenes():
     assert "scenes" in check_words(accuracy_check(effect(400, frames=2))).found
+
+
+def test_a_set_has_one_name_in_all_sentences():
+    retained = retained_check("retained images", effect(200, broken=1))
+    sentence = broken_sentence({"retained images": (1, 200), "huskies": (0, 9), "clean": (2, 400)}, 12)
+    for name in ("retained images", "huskies", "clean"):
+        assert name_of_set(name) in sentence
+    assert name_of_set("retained images") in check_words(retained).title and sentence.count("images") == 3
 
 
 def test_use_names_its_price_and_each_cost_that_was_not_measured():
