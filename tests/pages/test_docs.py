@@ -1,5 +1,6 @@
 """The pages: Python blocks compile, those of the troubleshooting page run, and the files that pages name exist."""
 
+import json
 import re
 import runpy
 import shutil
@@ -171,6 +172,15 @@ def test_guide_from_a_failing_image_to_a_verdict(own_images, capsys):
     assert str(names["weaker"].verdict) in capsys.readouterr().out
     assert names["weaker"].is_reselected
     assert not applied_edits(classifier)
+
+
+def test_verdict_shown_is_the_one_of_the_notebook():
+    [shown] = blocks("docs/verdict.md", "text")
+    printed = []
+    for cell in json.loads((ROOT / "notebooks/05_your_own_model.ipynb").read_text())["cells"]:
+        for output in cell.get("outputs", ()):
+            printed += "".join(output.get("text", ())).splitlines()
+    assert shown.replace("\n", " ").strip() in printed
 
 
 def test_guide_material_that_has_its_place(snow, tmp_path, monkeypatch):
