@@ -167,7 +167,7 @@ def sticker(method: str, split: str = TARGET, metric: str = CORRECTED) -> str:
     return share(figure("typographic_mini", method, split, metric))
 
 
-def snow(method: str, network: str = "all") -> str:
+def snow(method: str, network: str) -> str:
     """Write what a method corrects of the errors on rendered snow."""
     return share(figure("snow_mini", method, TARGET, CORRECTED, network=network))
 
@@ -325,12 +325,6 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "snow_retained_tuned_vit": lambda: retained_on_snow(LABEL_FREE, "mini_vit"),
     "snow_retained_exemplar_vgg": lambda: retained_on_snow(BY_EXEMPLAR, "mini_vgg"),
     "snow_retained_exemplar_vit": lambda: retained_on_snow(BY_EXEMPLAR, "mini_vit"),
-    "snow_hosts": lambda: snow(BY_HOSTS),
-    "snow_exemplar": lambda: snow(BY_EXEMPLAR),
-    "snow_labels": lambda: snow(BY_LABELS),
-    "snow_retained_hosts": lambda: retained_on_snow(BY_HOSTS),
-    "snow_retained_exemplar": lambda: retained_on_snow(BY_EXEMPLAR),
-    "snow_retained_labels": lambda: retained_on_snow(BY_LABELS),
     "snow_elsewhere": lambda: changed_elsewhere("snow_lite"),
     "snow_elsewhere_lite0": lambda: changed_elsewhere("snow_lite0"),
     "snow_photos": lambda: share(figure("snow_lite", BY_HOSTS, TARGET, CORRECTED)),
