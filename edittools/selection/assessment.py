@@ -21,7 +21,7 @@ from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Pairs, all_exemplars
 from edittools.images import Images
-from edittools.methods import METHODS, RANDOM
+from edittools.methods import RANDOM, rewrite_at_random
 from edittools.metrics import Comparison, predict, predicted_classes
 from edittools.reports import Figure, package_versions, plain, render, report_paths, save_report
 from edittools.reports.words import (
@@ -159,7 +159,7 @@ class Assessment:
         exemplars = next(iter(self.exemplars.values()))
         hosts = self.selection.hosts
         site = site_at(LayerReference(self.cut, None if hosts is None else hosts.reference), Pairs.of(exemplars))
-        return [METHODS[RANDOM].edits(site, seed=seed)[0] for seed in range(DRAWS)]
+        return [edit for seed in range(DRAWS) for edit in rewrite_at_random(site, seed=seed)]
 
     @cached_property
     def _predicted(self) -> dict[str, list[Effect]]:

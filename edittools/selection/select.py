@@ -31,9 +31,10 @@ from edittools.edits import Edit, copied
 from edittools.exemplars import PLACES, Exemplar, Exemplars, Pairs, all_exemplars, named_exemplars
 from edittools.images import Images, LabeledImages
 from edittools.layers import check_layers
-from edittools.methods import EDIT, METHODS, Method
+from edittools.methods import EDIT, Method
 from edittools.metrics import predict, predicted_classes
 from edittools.moments import NoEditError, SecondMoment, measure
+from edittools.rewriting import rewrite_at
 from edittools.selection.hosts import MOST_REFERENCE, Hosts, divergence, sample_of
 from edittools.selection.scores import Candidate, Scores
 from edittools.site import LayerReference, site_at
@@ -313,7 +314,7 @@ def rank(
     for name, pairs in exemplar_pairs.items():
         for layer, reference in references.items():
             with suppress(NoEditError):
-                [edit] = METHODS[EDIT].edits(site_at(reference, pairs))
+                [edit] = rewrite_at(site_at(reference, pairs))
                 [predicted] = _log_probabilities(states, edit, (1.0,))
                 divergences = divergence(target, predicted)
                 at_few_hosts = float(divergences[count:].mean()) if few else float("nan")
@@ -377,7 +378,7 @@ def of_hosts(
             site = site_at(references[one.layer], pairs)
             for rank in RANKS:
                 with suppress(NoEditError):
-                    [edit] = METHODS[EDIT].edits(site, rank=rank)
+                    [edit] = rewrite_at(site, rank=rank)
                     params = {"method": EDIT, "layer": one.layer, "exemplar": one.exemplar}
                     yield _scaled(edit, {**params, "solved with": solved_with, "rank": rank}, STRENGTHS)
 
