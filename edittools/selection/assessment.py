@@ -121,8 +121,7 @@ class Assessment:
         Raises:
             ValueError: if it is not a finite number of at least 0.
         """
-        candidate = self.selection.scores.best(clean_weight)
-        selection = replace(self.selection, candidate=candidate, edit=candidate.scaled)
+        selection = replace(self.selection, candidate=self.selection.scores.best(clean_weight))
         return replace(self, selection=selection, is_reselected=True, clean_weight=clean_weight)
 
     def _with(self, **changes: Any) -> "Assessment":

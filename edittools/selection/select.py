@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from math import inf, nan
 from typing import Any
 
@@ -69,7 +69,6 @@ class Selection:
     """The edit that was selected, and from what.
 
     Attributes:
-        edit: the edit.
         candidate: the selected candidate.
         scores: the score table.
         hosts: the ordinary images, divided; None if the exemplar's own prediction selects.
@@ -78,13 +77,17 @@ class Selection:
         weights: the weights of the classifier that the edit was selected with.
     """
 
-    edit: Edit
     candidate: Candidate
     scores: Scores
     hosts: Hosts | None
     exemplars: Mapping[str, Sequence[Exemplar]]
     layers: Sequence[Mapping[str, Any]]
     weights: Weights
+
+    @cached_property
+    def edit(self) -> Edit:
+        """The edit: that of the candidate, with its strength."""
+        return self.candidate.scaled
 
     @property
     def selected_by(self) -> str:
@@ -224,8 +227,7 @@ def select(
                 best = _best_layers(first, _table(scored, criterion))
                 scored += score(of_hosts(references, best, hosts), cuts, criterion, bar)
     scores = _table(scored, criterion, time.process_time() - started)
-    selected = scores.best()
-    return Selection(selected.scaled, selected, scores, hosts, named, [one.row for one in ranking], weights)
+    return Selection(scores.best(), scores, hosts, named, [one.row for one in ranking], weights)
 
 
 def _steps(count: int, hosts: Hosts | None, methods: Sequence[Method] | None) -> int:
