@@ -1,7 +1,7 @@
 """The first and the last step of an audit: read the photos, and repair a mark."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 
 from edittools._caching import digest_tensors
@@ -122,7 +122,5 @@ def repair_mark(
         layers=layers,
         progress=progress,
     )
-    checks = [confirmation_check(mark, classifier.classes[mark.group.label]), places_check(masks_checked)]
-    for check in reversed(checks):
-        fix = fix.with_check(check)
-    return fix
+    checks = (confirmation_check(mark, classifier.classes[mark.group.label]), places_check(masks_checked))
+    return replace(fix, first_checks=checks)

@@ -105,10 +105,6 @@ class Assessment:
     def __repr__(self) -> str:
         return f"Assessment({self.verdict.word!r}: {self.selection.candidate})"
 
-    def with_check(self, check: Check) -> "Assessment":
-        """Return this assessment with one more check, which comes before all others."""
-        return self._with(first_checks=(check, *self.first_checks))
-
     def reselect(self, clean_weight: float) -> "Assessment":
         """Select again from the same score table, with another weight of the images without the mark.
 
@@ -123,14 +119,6 @@ class Assessment:
         """
         selection = replace(self.selection, candidate=self.selection.scores.best(clean_weight))
         return replace(self, selection=selection, is_reselected=True, clean_weight=clean_weight)
-
-    def _with(self, **changes: Any) -> "Assessment":
-        """Return a copy of this assessment that takes over what was measured."""
-        copied = replace(self, **changes)
-        for name in ("cut", "effects", "random_directions", "finetuned_effects"):
-            if name in vars(self):
-                vars(copied)[name] = vars(self)[name]
-        return copied
 
     # --- what was selected --------------------------------------------------------------------------------------------
 

@@ -259,12 +259,12 @@ def test_reselected_edit_is_unclear_at_best_and_changes_less(fix):
     assert same.selection.edit.digest == fix.selection.edit.digest and same.verdict.word == "unclear"
 
 
-def test_check_of_ones_own_comes_first_and_counts(fix):
+def test_first_checks_come_first_and_count(fix):
     check = Check(Kind.LOOKED_AT, False, "do not use")
-    found = fix.with_check(check)
+    found = replace(fix, first_checks=(check,))
     assert found.checks[0] is check and found.verdict.word == "do not use"
     assert found.verdict.next_step == check_words(check).remedy
-    assert found.effects is fix.effects and fix.verdict.word == "use"
+    assert fix.verdict.word == "use"
 
 
 # --- interruption -----------------------------------------------------------------------------------------------------
