@@ -294,7 +294,11 @@ def of_nothing(fix):
 
 
 def test_fine_tuning_that_corrects_significantly_more_is_better(fix):
-    weak = replace(fix.selection, edit=0.0 * fix.selection.edit)
+    selected = fix.selection.candidate
+    nothing = replace(selected, strength=0.0)
+    scores = fix.selection.scores
+    candidates = [nothing if one is selected else one for one in scores.candidates]
+    weak = replace(fix.selection, candidate=nothing, scores=replace(scores, candidates=candidates))
     finetuned = replace(of_nothing(fix), edit=fix.selection.edit)
     found = replace(fix, selection=weak, finetuned=finetuned)
     assert found.verdict.word == "fine-tune instead"
