@@ -52,8 +52,7 @@ def of_methods(table: pd.DataFrame, condition: str) -> str:
     everywhere = table[table.network == "all"]
     part = everywhere[everywhere.condition == condition]
     differences = everywhere[everywhere.condition == joined(condition, MINUS)]
-    methods = [name for name in METHOD_NAMES if (part.method == name).any()]
-    columns = {"method": pd.Series({name: f"**{name}**" if name == BY_HOSTS else name for name in methods})}
+    columns = {}
     for (split, metric), title in TITLES.items():
         columns[title] = cells(part, metric, split, interval=split == TARGET)
     columns[f"errors corrected, {MINUS}, points"] = cells(differences, CORRECTED, TARGET, look=POINTS)
@@ -61,8 +60,10 @@ def of_methods(table: pd.DataFrame, condition: str) -> str:
     columns["the mark's class with the mark, minus, points"] = cells(differences, CORRECT, OWN_CLASS, look=POINTS)
     seconds = seconds_of_selection(table[table.condition == condition])
     for network, of_network in seconds.groupby("network", sort=False):
-        columns[f"CPU seconds, {network}"] = of_network.set_index("method").value.map("{:.3g}".format)
-    return markdown(columns)
+        columns[f"CPU seconds, {network}"] = of_network.set_index("method").value.map("{:,.1f}".format)
+    measured = set().union(*(column.index for column in columns.values()))
+    names = {name: f"**{name}**" if name == BY_HOSTS else name for name in METHOD_NAMES if name in measured}
+    return markdown({"method": pd.Series(names), **columns})
 
 
 def seconds_of_selection(table: pd.DataFrame) -> pd.DataFrame:
