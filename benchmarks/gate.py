@@ -32,17 +32,16 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from _lib import effects, jobs, label_free
 from _lib.command import ROOT, add_store, code_digest, one_thread, parser, run
 from _lib.effects import CORRECT, CORRECTED, OWN_CLASS, OWN_CLEAN, TARGET
+from _lib.find_and_fill import grown, inpainted
 from _lib.gate_marks import GATE_MARKS, GATE_NAMES
 from _lib.label_free import finetune, save_edits, select_by_exemplar, select_by_hosts
 from _lib.results import BY_EXEMPLAR, BY_HOSTS, LABEL_FREE, Results
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier, fingerprint
@@ -188,20 +187,6 @@ def sloppy_masks(mask: Tensor) -> dict[str, Tensor]:
     shifted = torch.zeros_like(mask)
     shifted[:, :-pixels] = mask[:, pixels:]
     return {"grown": grown(mask, pixels), "shrunk": 1 - grown(1 - mask, pixels), "shifted": shifted}
-
-
-def grown(mask: Tensor, pixels: int) -> Tensor:
-    """Grow a mask `(H, W)` by a number of pixels on all sides."""
-    return max_pool2d(mask[None], 2 * pixels + 1, 1, pixels)[0]
-
-
-def inpainted(image: Tensor, mask: Tensor) -> Tensor:
-    """Fill the masked area of an image smoothly from its surroundings."""
-    from skimage.restoration import inpaint_biharmonic
-
-    pixels = image.permute(1, 2, 0).double().numpy()
-    filled = inpaint_biharmonic(pixels, mask.numpy() > 0, channel_axis=-1)
-    return torch.from_numpy(np.clip(filled, 0, 1).astype(np.float32)).permute(2, 0, 1).contiguous()
 
 
 # --- selection and evaluation -----------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ import argparse
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,9 +36,9 @@ from _lib import effects, jobs, label_free, varied_cases
 from _lib.command import add_store, code_digest, one_thread, parser, run
 from _lib.effects import CORRECTED, FEWEST_FOR_INTERVAL, TARGET, metrics_of, metrics_without_edit, student_interval
 from _lib.label_free import Selected, save_edits
-from _lib.pairs import OverPhotos
+from _lib.pairs import gain_over_photos
 from _lib.results import BY_HOSTS, BY_VARIED_HOSTS, NO_EDIT, Results
-from _lib.varied_cases import VARIED, WORD, case_of
+from _lib.varied_cases import LAYERS, PAIRS, VARIED, Pair, case_of
 from tqdm.auto import tqdm
 
 from edittools.classifiers import fingerprint
@@ -54,35 +54,6 @@ LARGEST_LOSS = 0.03
 
 HOSTS = {BY_HOSTS: False, BY_VARIED_HOSTS: True}
 """Whether marks vary on hosts, by method."""
-
-
-class Pair(NamedTuple):
-    """A network and a mark.
-
-    Attributes:
-        network: the name of the network.
-        mark: the name of the mark.
-    """
-
-    network: str
-    mark: str
-
-    @property
-    def name(self) -> str:
-        """The name of the pair."""
-        return f"{self.network}, {self.mark}"
-
-
-PAIRS = (
-    Pair("mini_clip", WORD),
-    Pair("shortcuts_squeezenet", "tag"),
-    Pair("shortcuts_lite0", "tag"),
-    Pair("shortcuts_squeezenet", "text"),
-)
-"""The cases, in the order in which they run."""
-
-LAYERS = {"shortcuts_lite0": ["blocks.3.1.conv_pwl", "blocks.4.2.conv_pwl", "blocks.5.0.conv_pwl"]}
-"""The layers in which edits are tried, of networks in which not all are."""
 
 
 # --- selection and evaluation -----------------------------------------------------------------------------------------
@@ -133,22 +104,6 @@ def add_spread(results: Results, rows: pd.DataFrame) -> None:
         for (split, metric), value in metrics_without_edit(of_pair.sets.iloc[0]).items():
             where = {"split": split, "condition": f"{mark}, mean", "network": network, "method": NO_EDIT}
             results.add(metric, value, **where)
-
-
-def gain_over_photos(of_default: list, of_varied: list) -> OverPhotos:
-    """Return the net share of errors corrected, varied minus default hosts, the mean over seeds.
-
-    Args:
-        of_default: by seed, what the edit does to the images with the mark: 1 for each that is misclassified, before
-            and after.
-        of_varied: the same of the edits that varied hosts selected, with the same seeds.
-    """
-    errors = np.array(of_default[0][0], dtype=float)
-    fewer = np.mean(
-        [np.array(one[1]) - np.array(other[1]) for one, other in zip(of_default, of_varied, strict=True)], 0
-    )
-    value = float(fewer.sum() / errors.sum())
-    return OverPhotos(value, (fewer - value * errors) / errors.sum())
 
 
 def decide(results: Results, rows: pd.DataFrame) -> None:

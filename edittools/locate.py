@@ -123,7 +123,7 @@ def find_alike(
         images: images `(N, 3, H, W)` of the same size, in which the mark is looked for.
     """
     size = usual_batch_size(cut.classifier)
-    boxes, masks = _moved([mask for _, mask in examples])
+    boxes, masks = moved([mask for _, mask in examples])
     weights = weights_of(cut, masks)
     sampled = in_batches(evenly_spaced(images, MOST_SAMPLED), size)
     ordinary = [mean_keys(cut, cut.prefix(batch), weights) for batch in sampled]
@@ -144,7 +144,7 @@ def find_alike(
     return Matches(sorted(places, key=lambda place: place.likeness, reverse=True), to_others)
 
 
-def _moved(examples: Sequence[Tensor]) -> tuple[list[Box], Tensor]:
+def moved(examples: Sequence[Tensor]) -> tuple[list[Box], Tensor]:
     """Move each different mask to places all over the image.
 
     Returns:

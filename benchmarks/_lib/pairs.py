@@ -111,6 +111,22 @@ def mean_of(outcomes: list[Outcome]) -> OverPhotos:
     return OverPhotos(value, influence)
 
 
+def gain_over_photos(of_default: list, of_varied: list) -> OverPhotos:
+    """Return the net share of errors corrected, varied minus default hosts, the mean over seeds.
+
+    Args:
+        of_default: by seed, what the edit does to the images with the mark: 1 for each that is misclassified, before
+            and after.
+        of_varied: the same of the edits that varied hosts selected, with the same seeds.
+    """
+    errors = np.array(of_default[0][0], dtype=float)
+    fewer = np.mean(
+        [np.array(one[1]) - np.array(other[1]) for one, other in zip(of_default, of_varied, strict=True)], 0
+    )
+    value = float(fewer.sum() / errors.sum())
+    return OverPhotos(value, (fewer - value * errors) / errors.sum())
+
+
 def nets_by_pair(outcomes: list[Outcome]) -> pd.Series:
     """Average the net share of each network and mark."""
     nets = pd.DataFrame([(one.network, one.mark, one.net) for one in outcomes], columns=["network", "mark", "net"])

@@ -41,6 +41,11 @@ BY_LABELS = "edit selected by labels"
 OF_EXEMPLAR_BY_HOSTS = "edit of the exemplar, selected by hosts"
 OF_HOSTS_BY_OTHERS = "edit of hosts, selected by hosts of other classes"
 LABEL_FREE = "label-free fine-tuning"
+FIND_AND_FILL = "find and fill"
+FIND_AND_FILL_VARIED = "find and fill, selected by varied hosts"
+BY_PROJECTION = "projection at the keys"
+BY_VARIED_PROJECTION = "projection at the keys, selected by varied hosts"
+REMOVED = "the mark removed"
 BLURRED = "blurred, its position given"
 NO_EDIT = "no edit"
 TWIN = "trained without sticker photos"
@@ -52,6 +57,10 @@ METHOD_NAMES = (
     OF_EXEMPLAR_BY_HOSTS,
     BY_EXEMPLAR,
     LABEL_FREE,
+    FIND_AND_FILL,
+    FIND_AND_FILL_VARIED,
+    BY_PROJECTION,
+    BY_VARIED_PROJECTION,
     BY_LABELS,
     EDIT,
     SEVERAL,
@@ -60,6 +69,7 @@ METHOD_NAMES = (
     ON_EXEMPLAR,
     RANDOM,
     BLURRED,
+    REMOVED,
     NO_EDIT,
     TWIN,
 )

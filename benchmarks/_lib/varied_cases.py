@@ -58,6 +58,35 @@ WORDS, OWN_WORDS, WITHOUT = 300, 150, 600
 """The numbers of scenes with a word: of other objects, and of the object that the word names; and of scenes without."""
 
 
+class Pair(NamedTuple):
+    """A network and a mark.
+
+    Attributes:
+        network: the name of the network.
+        mark: the name of the mark.
+    """
+
+    network: str
+    mark: str
+
+    @property
+    def name(self) -> str:
+        """The name of the pair."""
+        return f"{self.network}, {self.mark}"
+
+
+PAIRS = (
+    Pair("mini_clip", WORD),
+    Pair("shortcuts_squeezenet", "tag"),
+    Pair("shortcuts_lite0", "tag"),
+    Pair("shortcuts_squeezenet", "text"),
+)
+"""The cases, in the order in which they run."""
+
+LAYERS = {"shortcuts_lite0": ["blocks.3.1.conv_pwl", "blocks.4.2.conv_pwl", "blocks.5.0.conv_pwl"]}
+"""The layers in which edits are tried, of networks in which not all are."""
+
+
 class Case(NamedTuple):
     """What a user has, and the images that measure.
 

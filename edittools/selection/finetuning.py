@@ -97,7 +97,7 @@ def finetune_without_labels(
     clean: list[Tensor] = []
     with bar_of(progress, total=len(rates) * max(CHECKPOINTS), desc="fine-tuning", unit="step") as bar:
         for rate in rates:
-            training = _Training(classifier, images, target, exemplars, hosts.where, hosts.vary, rate, seed)
+            training = Training(classifier, images, target, exemplars, hosts.where, hosts.vary, rate, seed)
             for steps in range(1, max(CHECKPOINTS) + 1):
                 training.step()
                 bar.update()
@@ -129,8 +129,19 @@ def finetune_without_labels(
     return Finetuned(best.scaled, settings, scores)
 
 
-class _Training:
-    """The training of a copy of the network at one rate."""
+class Training:
+    """The training of a copy of the network at one rate.
+
+    Args:
+        classifier: the classifier; it is not changed.
+        images: ordinary images, `(N, 3, H, W)`.
+        target: their original log-probabilities, `(N, classes)`.
+        exemplars: whose marks are pasted, in turn.
+        where: where they are pasted, see `Exemplar.hosts`.
+        vary: whether they vary, see `Exemplar.hosts`.
+        rate: the learning rate.
+        seed: seed of the batches, of the places of marks, and of what varies.
+    """
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import torch
 import varied_marks
 from _lib import varied_cases
 from _lib.effects import TARGET
+from _lib.pairs import gain_over_photos
 from _lib.results import BY_HOSTS, BY_VARIED_HOSTS, Results
 from _lib.varied_cases import VARIED
 
@@ -70,6 +71,6 @@ def test_decide_compares_gains_and_deviations(of_varied, expected):
 def test_gain_over_photos_is_the_mean_over_seeds():
     rows = rows_of([6, 7, 6, 7, 6, 7], [7, 8, 7, 8, 7, 8])
     sets = [[one[TARGET] for one in part.sets] for _, part in rows.groupby("method", sort=False)]
-    gain = varied_marks.gain_over_photos(*sets)
+    gain = gain_over_photos(*sets)
     assert gain.value == pytest.approx(0.1)
     assert gain.interval[0] < 0.1 < gain.interval[1]

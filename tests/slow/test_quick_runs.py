@@ -14,6 +14,7 @@ OF_PHOTOS = ("handwriting", "snow_lite", "watermark")
 NEED_MORE_PHOTOS = (
     "gate",
     "learned_shortcut",
+    "rivals",
     "contact_sheets",
     "selection_cost",
     "skin",
