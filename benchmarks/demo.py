@@ -21,8 +21,8 @@ from tqdm.auto import tqdm
 import edittools as et
 from edittools.images import LabeledImages
 from edittools.metrics import Comparison
-from edittools.selection.select import select
 from edittools_course import plots
+from edittools_course.by_labels import select_by_labels
 from edittools_course.scenarios import Scenario, snow_scenario
 
 FIGURE = Path("out") / "snow_on_road.png"
@@ -70,17 +70,12 @@ def main() -> None:
     classifier = scenario.classifier
     splits = scenario.splits
     print(f"tier {scenario.tier}: {classifier}")
-    selection = select(
-        classifier,
-        scenario.exemplars,
-        splits.images,
-        select_by="labels",
-        where=scenario.where,
-        concept=splits.target,
-        progress=tqdm,
+    scores = select_by_labels(
+        classifier, scenario.exemplars, splits.images, splits.target, where=scenario.where, progress=tqdm
     )
-    edited = selection.edit.edited(classifier)
-    print(f"selected on target images: {selection.candidate}\n")
+    selected = scores.best()
+    edited = selected.scaled.edited(classifier)
+    print(f"selected on target images: {selected}\n")
 
     test = splits.target_test
     before, after = (et.predict(network, test).argmax(dim=1) for network in (classifier, edited))
@@ -96,8 +91,8 @@ def main() -> None:
     FIGURE.parent.mkdir(exist_ok=True)
     numbers = {"tier": scenario.tier, "errors": errors, "corrected": result.corrected, "broken": result.broken}
     NUMBERS.write_text(json.dumps(numbers))
-    exemplar = selection.candidate.params["exemplar"]
-    before_after(scenario, selection.edit, exemplar, before, after).savefig(FIGURE, dpi=120)
+    exemplar = selected.params["exemplar"]
+    before_after(scenario, selected.scaled, exemplar, before, after).savefig(FIGURE, dpi=120)
     print(f"\nfigure: {FIGURE}   ({time.perf_counter() - started:.0f} s)")
 
 

@@ -321,13 +321,12 @@ REPAIRS = {
     ),
     "an unknown source": (lambda w: w.repair(source="all"), ValueError, "source.*'all'.*failures"),
     "an unknown place": (lambda w: w.repair(where="center"), ValueError, "where.*'center'.*in place"),
-    "an unknown selector": (lambda w: w.repair(select_by="label"), ValueError, "select_by.*'label'.*labels"),
+    "an unknown selector": (lambda w: w.repair(select_by="label"), ValueError, "select_by.*'label'.*hosts, exemplar"),
     "select_edit by labels": (
         lambda w: select_edit(w.classifier, w.exemplar, w.ordinary, select_by="labels"),
         ValueError,
         "select_by.*'labels'.*hosts, exemplar",
     ),
-    "labels that should select and are not there": (lambda w: w.repair(select_by="labels"), ValueError, "concept="),
     "progress that is no class": (
         lambda w: w.repair(select_by="exemplar", progress=True),
         TypeError,

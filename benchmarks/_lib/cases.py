@@ -195,7 +195,7 @@ def run_case(
         errors = {name: _errors(scenario.classifier, splits.labeled[name]) for name in ("target", "target_test")}
         if errors["target"] < settings.least_errors or not errors["target_test"]:
             return [{**names, "method": "undefined"}]
-        best = best_by_method(select_for_case(scenario, settings, methods).scores)
+        best = best_by_method(select_for_case(scenario, settings, methods))
         sets = {name: splits.labeled[name] for name in MEASURES.values() if name in splits.labeled}
         cached = states_of(cut_all(scenario.classifier, scenario.layers), sets)
         cached["clean_test"] = _clean_test(source)

@@ -8,7 +8,6 @@ changes: the edit, and other methods in the layers that are the best for it. Ran
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from _lib.label_free import Selected, random_directions
 from _lib.results import (
@@ -22,9 +21,11 @@ from _lib.results import (
     SEVERAL,
 )
 from edittools.exemplars import Exemplar
-from edittools.methods import EDIT, METHODS
+from edittools.methods import EDIT, METHODS, Method
 from edittools.selection import finetune_without_labels
-from edittools.selection.select import BEST_LAYERS, EXEMPLAR, HOSTS, LABELS, Selection, select
+from edittools.selection.scores import Scores
+from edittools.selection.select import BEST_LAYERS, EXEMPLAR, HOSTS, Selection, select
+from edittools_course.by_labels import select_by_labels
 from edittools_course.rivals import RIVALS
 from edittools_course.scenarios.scenario import Scenario
 
@@ -62,11 +63,14 @@ def select_for_exemplar(scenario: Scenario, name: str, finetuning: bool) -> list
         finetuning: whether to fine-tune the whole network as well, which takes minutes.
     """
     exemplars = {name: [scenario.exemplars[name]]}
-    by_hosts, selection = _timed(scenario, exemplars, BY_HOSTS, HOSTS)
-    by_labels, of_labels = _timed(scenario, exemplars, BY_LABELS, LABELS)
-    by_exemplar, _ = _timed(scenario, exemplars, BY_EXEMPLAR, EXEMPLAR)
+    by_hosts, selection = _select(scenario, exemplars, BY_HOSTS, HOSTS)
+    by_labels, scores = _select_by_labels(scenario, exemplars, BY_LABELS, scenario.layers)
+    by_exemplar, _ = _select(scenario, exemplars, BY_EXEMPLAR, EXEMPLAR)
     found = [by_hosts, by_labels, by_exemplar]
-    found += _other_methods(scenario, exemplars, of_labels)
+    layers = list(scores.table().layer.unique()[:BEST_LAYERS])  # the best candidates come first
+    for method in OTHER_METHODS:
+        selected, _ = _select_by_labels(scenario, exemplars, method.name, layers, [method])
+        found.append(selected)
     if finetuning:
         started = time.process_time()
         finetuned = finetune_without_labels(scenario.classifier, selection)
@@ -80,36 +84,38 @@ def select_for_exemplar(scenario: Scenario, name: str, finetuning: bool) -> list
 
 def select_for_several(scenario: Scenario, name: str) -> list[Selected]:
     """Select an edit without labels that is made from several exemplars together, by their name."""
-    selected, _ = _timed(scenario, {name: scenario.several[name]}, SEVERAL, HOSTS)
+    selected, _ = _select(scenario, {name: scenario.several[name]}, SEVERAL, HOSTS)
     return [selected]
 
 
-def _timed(
-    scenario: Scenario, exemplars: Mapping[str, Sequence[Exemplar]], method: str, select_by: str, **more: Any
+def _select(
+    scenario: Scenario, exemplars: Mapping[str, Sequence[Exemplar]], method: str, select_by: str
 ) -> tuple[Selected, Selection]:
-    """Select an edit, and describe it with the CPU time that the selection took."""
+    """Select an edit without labels, and describe it with the CPU time that the selection took."""
     started = time.process_time()
+    images = scenario.splits.images
     selection = select(
-        scenario.classifier,
-        exemplars,
-        scenario.splits.images,
-        select_by=select_by,
-        where=scenario.where,
-        concept=scenario.splits.target if select_by == LABELS else None,
-        **{"layers": scenario.layers, **more},
+        scenario.classifier, exemplars, images, select_by=select_by, where=scenario.where, layers=scenario.layers
     )
-    seconds = time.process_time() - started
-    candidate = selection.candidate
-    return Selected(method, selection.edit, str(candidate), len(selection.scores), seconds), selection
+    return _described(method, selection.scores, started), selection
 
 
-def _other_methods(
-    scenario: Scenario, exemplars: Mapping[str, Sequence[Exemplar]], of_edit: Selection
-) -> list[Selected]:
-    """Select for the other methods, in the layers that are the best for the edit."""
-    layers = list(of_edit.scores.table().layer.unique()[:BEST_LAYERS])  # the best candidates come first
-    found = []
-    for method in OTHER_METHODS:
-        selected, _ = _timed(scenario, exemplars, method.name, LABELS, layers=layers, methods=[method])
-        found.append(selected)
-    return found
+def _select_by_labels(
+    scenario: Scenario,
+    exemplars: Mapping[str, Sequence[Exemplar]],
+    method: str,
+    layers: Sequence[str] | None,
+    methods: Sequence[Method] | None = None,
+) -> tuple[Selected, Scores]:
+    """Select an edit by labels, and describe it with the CPU time that the selection took."""
+    started = time.process_time()
+    splits = scenario.splits
+    options = {"layers": layers, "where": scenario.where, "methods": methods}
+    scores = select_by_labels(scenario.classifier, exemplars, splits.images, splits.target, **options)
+    return _described(method, scores, started), scores
+
+
+def _described(method: str, scores: Scores, started: float) -> Selected:
+    """Describe the edit that was selected."""
+    best = scores.best()
+    return Selected(method, best.scaled, str(best), len(scores), time.process_time() - started)

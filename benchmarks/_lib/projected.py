@@ -4,16 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
 from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.exemplars import Pairs
-from edittools.moments import NoEditError, measure
-from edittools.selection.scores import Candidate, Scores
-from edittools.selection.select import BEST_LAYERS, Criterion, Scored, Selection, score
-from edittools.site import LayerReference, Site, site_at
+from edittools.moments import NoEditError
+from edittools.selection.scores import Candidate
+from edittools.selection.select import BEST_LAYERS, Selection, references_at, score, table_of
+from edittools.site import Site, site_at
 from edittools_course.rivals.projection import project_concept
 
 MEANS = {"direction": "mean"}
@@ -40,19 +39,18 @@ def select_projection(classifier: Classifier, selection: Selection, layers: Sequ
         The selected candidate, and the number of candidates.
     """
     hosts = selection.hosts
-    criterion = Criterion.of(classifier, selection.exemplars, hosts, None)
     pairs = Pairs.joined([*hosts.solve.values(), *hosts.solve_own.values()])
     cuts = cut_all(classifier, layers, weights=selection.weights)
-    moments = measure(cuts, hosts.reference)
+    references = references_at(cuts, hosts.reference)
     with tqdm(desc="projections", mininterval=10) as bar:
-        sites = {
-            layer: site_at(LayerReference(cut, hosts.reference, moments[layer]), pairs) for layer, cut in cuts.items()
-        }
-        first = score(_candidates(sites, (MEANS,), (1.0,)), cuts, criterion, bar)
-        order = _table(first, criterion).objective().argsort().tolist()
+        sites = {layer: site_at(reference, pairs) for layer, reference in references.items()}
+        first = score(_candidates(sites, (MEANS,), (1.0,)), cuts, hosts.select, bar)
+        order = table_of(first, hosts.select).objective().argsort().tolist()
         best = [first[number].candidate.params["layer"] for number in order[:BEST_LAYERS]]
-        scored = score(_candidates({layer: sites[layer] for layer in best}, SETTINGS, STRENGTHS), cuts, criterion, bar)
-    return _table(scored, criterion).best(), len(first) + len(scored)
+        scored = score(
+            _candidates({layer: sites[layer] for layer in best}, SETTINGS, STRENGTHS), cuts, hosts.select, bar
+        )
+    return table_of(scored, hosts.select).best(), len(first) + len(scored)
 
 
 def _candidates(
@@ -65,15 +63,3 @@ def _candidates(
                 [edit] = project_concept(site, **setting)
                 params = {"layer": layer, **setting}
                 yield [Candidate(edit, {**params, "strength": strength}, strength) for strength in strengths]
-
-
-def _table(scored: Sequence[Scored], criterion: Criterion) -> Scores:
-    """Make the score table of candidates."""
-    return Scores(
-        [one.candidate for one in scored],
-        torch.stack([one.marked for one in scored]),
-        torch.stack([one.clean for one in scored]),
-        criterion.before,
-        criterion.is_own,
-        criterion.is_counted,
-    )

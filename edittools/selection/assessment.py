@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
@@ -63,7 +62,7 @@ from edittools.selection.page import (
 )
 from edittools.selection.scores import CLEAN_WEIGHT
 from edittools.selection.select import Selection
-from edittools.selection.splits import Splits, stratified_folds
+from edittools.selection.splits import Splits
 from edittools.site import LayerReference, site_at
 from edittools.states import States
 from edittools.verdict import COSTS, UNCLEAR, Check, Kind
@@ -161,26 +160,8 @@ class Assessment:
 
     @cached_property
     def effects(self) -> dict[str, Effect]:
-        """What the edit does to each labeled set, by its name, see `Splits.labeled`.
-
-        Where labels have selected the edit, each image with the concept is predicted by the candidate that was selected
-        without its fold.
-        """
-        effects = {name: of_edit for name, (of_edit, *_) in self._predicted.items()}
-        scores = self.selection.scores
-        if scores.predicted is not None:
-            held_out = scores.cross_validated(self.folds, self.clean_weight)
-            for name in ("concept", "own_class"):  # in the order of `joined_concept`
-                if name in effects:
-                    after, held_out = held_out.split([len(effects[name]), len(held_out) - len(effects[name])])
-                    effects[name] = replace(effects[name], after=after)
-        return effects
-
-    @property
-    def folds(self) -> Tensor:
-        """The fold of each image with the concept that selects, `(N,)`: by scene, class by class."""
-        splits = self.splits
-        return stratified_folds(splits.joined_concept.labels, groups=splits.joined_scenes)
+        """What the edit does to each labeled set, by its name, see `Splits.labeled`."""
+        return {name: of_edit for name, (of_edit, *_) in self._predicted.items()}
 
     @cached_property
     def random_directions(self) -> list[Effect]:

@@ -8,7 +8,7 @@ network are selected on the same hosts, by the same objective.
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 
 import torch
@@ -23,7 +23,7 @@ from edittools.exemplars import Exemplar, all_exemplars
 from edittools.metrics import predict
 from edittools.selection.hosts import divergence
 from edittools.selection.scores import CLEAN_WEIGHT, Candidate, Scores
-from edittools.selection.select import Selection
+from edittools.selection.select import Scored, Selection, table_of
 
 FINETUNING = "fine-tuning"
 """The name of the network that is fine-tuned on request, with which the edit is compared."""
@@ -73,7 +73,7 @@ def finetune_without_labels(
 
     Args:
         classifier: the classifier; it is not changed.
-        selection: the selection of an edit by hosts or by labels, whose images and exemplars are used.
+        selection: the selection of an edit by hosts, whose images and exemplars are used.
         rates: the learning rates to try.
         seed: seed of the batches, of the places of marks, and of what varies.
         progress: a class like `tqdm.tqdm`, for a bar.
@@ -92,9 +92,7 @@ def finetune_without_labels(
     images = torch.cat([*of_solve, hosts.reference])
     exemplars = all_exemplars(selection.exemplars)
     target = predict(classifier, images).log_softmax(dim=1)
-    candidates: list[Candidate] = []
-    marked: list[Tensor] = []
-    clean: list[Tensor] = []
+    scored = []
     with bar_of(progress, total=len(rates) * max(CHECKPOINTS), desc="fine-tuning", unit="step") as bar:
         for rate in rates:
             training = Training(classifier, images, target, exemplars, hosts.where, hosts.vary, rate, seed)
@@ -112,18 +110,10 @@ def finetune_without_labels(
                     with_mark = predict(network, hosts.select.marked).log_softmax(dim=1)
                     without_mark = predict(network, hosts.select.images).log_softmax(dim=1)
                     params = {"method": FINETUNING, "rate": rate, "steps": steps, "weight": weight}
-                    candidates.append(Candidate(edit, params, weight))
-                    marked.append(divergence(hosts.select.original, with_mark))
-                    clean.append(divergence(hosts.select.original, without_mark))
-    scores = Scores(
-        candidates,
-        torch.stack(marked),
-        torch.stack(clean),
-        before=divergence(hosts.select.original, hosts.select.with_mark),
-        is_own=hosts.select.is_own,
-        is_counted=~hosts.select.shows_mark,
-        seconds=time.process_time() - started,
-    )
+                    marked = divergence(hosts.select.original, with_mark)
+                    clean = divergence(hosts.select.original, without_mark)
+                    scored.append(Scored(Candidate(edit, params, weight), marked, clean))
+    scores = replace(table_of(scored, hosts.select), seconds=time.process_time() - started)
     best = scores.best()
     settings = {name: value for name, value in best.params.items() if name != "method"}
     return Finetuned(best.scaled, settings, scores)

@@ -70,9 +70,14 @@ class HostSet:
         return len(self.images)
 
     @property
+    def before(self) -> Tensor:
+        """The divergence of the prediction with the mark from that without it, without an edit, `(N,)`."""
+        return divergence(self.original, self.with_mark)
+
+    @property
     def shows_mark(self) -> Tensor:
         """Which images may show the mark already, `(N,)` booleans: of its class, and a pasted one changes nothing."""
-        return self.is_own & (divergence(self.original, self.with_mark) <= UNCHANGED)
+        return self.is_own & (self.before <= UNCHANGED)
 
 
 @dataclass(frozen=True, eq=False)

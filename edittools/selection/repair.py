@@ -19,7 +19,7 @@ from edittools.layers import check_layers
 from edittools.selection.assessment import Assessment
 from edittools.selection.checks import exemplar_checks, warn_about
 from edittools.selection.finetuning import finetune_without_labels
-from edittools.selection.select import EXEMPLAR, HOSTS, LABELS, SELECTORS, select
+from edittools.selection.select import EXEMPLAR, HOSTS, SELECTORS, select
 from edittools.selection.splits import SAMPLE, Splits
 
 
@@ -59,9 +59,8 @@ def repair(
         source: how the images with the concept were chosen: "sample" for any of them, right and wrong, or "failures" if
             they were chosen because they are misclassified, so that what an edit breaks among them cannot be seen.
         layers: names of the layers to edit; by default all of `candidate_layers`.
-        select_by: "hosts"; "exemplar": the edit with default settings, in the layer in which x' comes to be predicted
-            most like x; or "labels": the images with the concept select by their cross-entropy, and are measured by
-            cross-validation.
+        select_by: "hosts"; or "exemplar": the edit with default settings, in the layer in which x' comes to be
+            predicted most like x.
         where: where marks are pasted: "anywhere", or "in place" for a material that has its place in images.
         vary: whether pasted marks vary in light, size, and tilt, as those of new images may (`Exemplar.hosts`).
         finetuning: also fine-tune the whole network without labels, on the same images, and compare; this takes a
@@ -78,8 +77,8 @@ def repair(
         TypeError: if a set of images is of another type, or if `images` has labels.
         ValueError: if images or exemplars do not have the size of the classifier's input, if a label is not one of the
             classifier's classes, if two sets share an image (only x of an exemplar may be among the images with the
-            concept), if there are too few ordinary images, if labels should select and there are none, or
-            if the network should be fine-tuned and the exemplar selects.
+            concept), if there are too few ordinary images, or if the network should be fine-tuned and the exemplar
+            selects.
 
     Warns:
         UserWarning: if a set holds an image more than once (it is used once), if two sets show the same scenes, and for
@@ -91,12 +90,10 @@ def repair(
     one_of(select_by, SELECTORS, "select_by")
     one_of(where, PLACES, "where")
     if finetuning and select_by == EXEMPLAR:
-        raise ValueError("finetuning=True needs ordinary images with the mark, so pass select_by='hosts' or 'labels'")
+        raise ValueError("finetuning=True needs ordinary images with the mark, so pass select_by='hosts'")
     classifier = copied(classifier)  # everything is of these weights, whatever happens to the classifier
     names = check_layers(classifier, layers)
     splits = Splits.of(classifier, all_exemplars(named), images, concept, clean, retain, source)
-    if select_by == LABELS and splits.concept is None:
-        raise ValueError("select_by='labels' without images with the concept of other classes; pass them as concept=")
     warn_about(exemplar_checks(classifier, named))
     selection = select(
         classifier,
@@ -108,7 +105,6 @@ def repair(
         vary=vary,
         seed=seed,
         progress=progress,
-        concept=splits.joined_concept if select_by == LABELS else None,
     )
     finetuned = None
     if finetuning:

@@ -1,7 +1,7 @@
 """The score table: what each candidate does to each image that selects. All that follows is a pure function of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -48,13 +48,12 @@ class Scores:
 
     Attributes:
         candidates: the candidates.
-        marked: the loss of each image with the mark, `(C, N)`: of a host, the divergence of its prediction from the
-            original prediction without the mark; of a labeled image, its cross-entropy.
+        marked: the loss of each image with the mark, `(C, N)`: the divergence of its prediction from the original
+            prediction without the mark.
         clean: the divergence of each image without the mark from its original prediction, `(C, M)`.
         before: the losses of the images with the mark without an edit, `(N,)`.
         is_own: which images with the mark are of the mark's own class, `(N,)` booleans.
         is_counted: which images without the mark count, `(M,)` booleans; one that may show the mark does not.
-        predicted: the predicted class of each labeled image with the mark, `(C, N)`; None for hosts.
         seconds: the CPU time that it took to make the candidates and to score them.
     """
 
@@ -64,7 +63,6 @@ class Scores:
     before: Tensor
     is_own: Tensor
     is_counted: Tensor
-    predicted: Tensor | None = None
     seconds: float = field(default=float("nan"), compare=False)
 
     def __len__(self) -> int:
@@ -108,33 +106,6 @@ class Scores:
         }
         values = {name: column.tolist() for name, column in columns.items()}
         return pd.DataFrame(rows).assign(**values).sort_values("objective", ignore_index=True)
-
-    def without(self, is_held_out: Tensor) -> "Scores":
-        """Leave out images with the mark, `(N,)` booleans, as for a fold that measures."""
-        kept = ~is_held_out
-        predicted = None if self.predicted is None else self.predicted[:, kept]
-        parts = {"marked": self.marked[:, kept], "before": self.before[kept], "is_own": self.is_own[kept]}
-        return replace(self, **parts, predicted=predicted)
-
-    def cross_validated(
-        self, folds: Tensor, clean_weight: float = CLEAN_WEIGHT, own_weight: float = OWN_WEIGHT
-    ) -> Tensor:
-        """Predict each labeled image by the candidate that is selected without its fold.
-
-        Args:
-            folds: the number of each image's fold, `(N,)`.
-            clean_weight: the weight of the images without the mark, see `objective`.
-            own_weight: the weight of the mark's own class.
-
-        Returns:
-            The predicted classes, `(N,)`.
-        """
-        held_out = torch.empty(len(folds), dtype=torch.long)
-        for fold in folds.unique():
-            is_member = folds == fold
-            selected = int(self.without(is_member).objective(clean_weight, own_weight).argmin())
-            held_out[is_member] = self.predicted[selected, is_member]
-        return held_out
 
 
 def _mean(losses: Tensor, is_member: Tensor) -> Tensor:

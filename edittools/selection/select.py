@@ -9,41 +9,40 @@ select; in the best of these, edits are made from hosts as well, of several rank
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property, partial
-from math import inf, nan
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from edittools._checks import one_of, warn
 from edittools._inference import refuse_inference_mode, without_autocast
 from edittools._ledger import Weights
 from edittools._progress import Progress, bar_of
-from edittools.classifiers import Classifier, check_classifier, remap_labels
+from edittools.classifiers import Classifier, check_classifier
 from edittools.cut import Cut, cut_all
 from edittools.edits import Edit, copied
 from edittools.exemplars import PLACES, Exemplar, Exemplars, Pairs, all_exemplars, named_exemplars
-from edittools.images import Images, LabeledImages
+from edittools.images import Images
 from edittools.layers import check_layers
-from edittools.methods import EDIT, Method
-from edittools.metrics import predict, predicted_classes
+from edittools.methods import EDIT
+from edittools.metrics import predict
 from edittools.moments import NoEditError, SecondMoment, measure
 from edittools.rewriting import rewrite_at
-from edittools.selection.hosts import MOST_REFERENCE, Hosts, divergence, sample_of
+from edittools.selection.hosts import MOST_REFERENCE, Hosts, HostSet, divergence, sample_of
 from edittools.selection.scores import Candidate, Scores
 from edittools.site import LayerReference, site_at
 from edittools.states import StateMemory, States
 
-HOSTS, EXEMPLAR, LABELS = "hosts", "exemplar", "labels"
+HOSTS, EXEMPLAR = "hosts", "exemplar"
 
-SELECTORS = (HOSTS, EXEMPLAR, LABELS)
-"""What selects an edit: hosts or the exemplar's own prediction, without labels; or labeled images with the concept."""
+SELECTORS = (HOSTS, EXEMPLAR)
+"""What selects an edit, without labels: hosts, or the exemplar's own prediction."""
 
 FIRST_LAYERS = 10
 """The number of layers in which edits with default settings are scored on hosts."""
@@ -92,8 +91,6 @@ class Selection:
     @property
     def selected_by(self) -> str:
         """What has selected the edit, one of `SELECTORS`."""
-        if self.scores.predicted is not None:
-            return LABELS
         return EXEMPLAR if self.hosts is None else HOSTS
 
     @property
@@ -155,7 +152,7 @@ def select_edit(
             lowers the objective.
     """
     refuse_inference_mode()
-    one_of(select_by, (HOSTS, EXEMPLAR), "select_by")
+    one_of(select_by, SELECTORS, "select_by")
     one_of(where, PLACES, "where")
     selection = select(
         copied(check_classifier(classifier)),  # everything is of these weights, whatever happens to the classifier
@@ -190,60 +187,46 @@ def select(
     vary: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
-    concept: LabeledImages | None = None,
-    methods: Sequence[Method] | None = None,
 ) -> Selection:
-    """Select an edit as `select_edit` does, by labels as well, and return the score table.
-
-    With `select_by="labels"`, `concept` holds the labeled images with the concept that select: their mean cross-entropy
-    takes the place of the divergence of hosts with the mark. `methods` are tried instead of edits that are selected
-    from exemplars and hosts: all settings and strengths of each, in each layer, with the exemplars.
+    """Select an edit as `select_edit` does, and return the score table.
 
     `moments` are the second moments of ordinary images by layer, if they were measured before, as on the desk.
     """
     named = named_exemplars(exemplars, check_classifier(classifier))
     names = check_layers(classifier, layers)
     started = time.process_time()
-    hosts = None if select_by == EXEMPLAR else Hosts.of(classifier, named, images, where, seed, vary)
-    ordinary = sample_of(classifier, named, images, seed)[:MOST_REFERENCE] if hosts is None else hosts.reference
-    if select_by == HOSTS and methods is None:
+    hosts = None
+    if select_by == EXEMPLAR:
+        ordinary = sample_of(classifier, named, images, seed)[:MOST_REFERENCE]
+    else:
+        hosts = Hosts.of(classifier, named, images, where, seed, vary)
         hosts.warn_about_images(classifier)
-    criterion = Criterion.of(classifier, named, hosts, concept if select_by == LABELS else None)
+        ordinary = hosts.reference
     weights = Weights(classifier)
     cuts = cut_all(classifier, names, weights=weights)
-    total = _steps(len(names) * len(named), hosts, methods)
-    ranking: list[Ranked] = []
+    total = len(names) * len(named)
+    if hosts is not None:
+        total += len(STRENGTHS) * (min(total, FIRST_LAYERS) + 2 * len(RANKS) * min(total, BEST_LAYERS))
     with bar_of(progress, total=total, desc="selecting an edit", unit="step") as bar:
-        references = _references(cuts, ordinary, moments)
-        if methods is not None:
-            scored = score(of_methods(references, named, methods), cuts, criterion, bar)
+        references = references_at(cuts, ordinary, moments)
+        ranking = rank(references, named, hosts, bar)
+        if hosts is None:
+            scores = _scores_at_exemplars(classifier, named, ranking)
         else:
-            ranking = rank(references, named, hosts, bar)
-            if hosts is None:
-                scored = _scored_at_exemplars(ranking)
-            else:
-                first = _first_layers(ranking)
-                scored = score(of_exemplars(first), cuts, criterion, bar)
-                best = _best_layers(first, _table(scored, criterion))
-                scored += score(of_hosts(references, best, hosts), cuts, criterion, bar)
-    scores = _table(scored, criterion, time.process_time() - started)
+            first = first_layers(ranking)
+            scored = score(of_exemplars(first), cuts, hosts.select, bar)
+            best = best_layers(first, table_of(scored, hosts.select))
+            scored += score(of_hosts(references, best, hosts), cuts, hosts.select, bar)
+            scores = table_of(scored, hosts.select)
+    scores = replace(scores, seconds=time.process_time() - started)
     return Selection(scores.best(), scores, hosts, named, [one.row for one in ranking], weights)
-
-
-def _steps(count: int, hosts: Hosts | None, methods: Sequence[Method] | None) -> int:
-    """Count the steps of the progress bar for `count` pairs of a layer and the exemplars of one edit."""
-    if methods is not None:
-        return count * sum(len(method.settings) * len(method.strengths) for method in methods)
-    if hosts is None:
-        return count
-    return count + min(count, FIRST_LAYERS) * len(STRENGTHS) + min(count, BEST_LAYERS) * 2 * len(RANKS) * len(STRENGTHS)
 
 
 # --- the layers -------------------------------------------------------------------------------------------------------
 
 
-def _references(
-    cuts: Mapping[str, Cut], ordinary: Tensor, moments: Mapping[str, SecondMoment] | None
+def references_at(
+    cuts: Mapping[str, Cut], ordinary: Tensor, moments: Mapping[str, SecondMoment] | None = None
 ) -> dict[str, LayerReference]:
     """Collect what ordinary images say about each layer; second moments that are missing are measured in one pass."""
     known = {layer: moment for layer, moment in (moments or {}).items() if layer in cuts}
@@ -333,7 +316,7 @@ def _original_log_probabilities(cut: Cut, images: Tensor) -> Tensor:
     return torch.cat(logits).float().log_softmax(dim=1).cpu()
 
 
-def _first_layers(ranked: Sequence[Ranked]) -> list[Ranked]:
+def first_layers(ranked: Sequence[Ranked]) -> list[Ranked]:
     """Return the edits that are scored on hosts: the best by one of the two numbers in turn, in the network's order."""
     by_exemplar = sorted(ranked, key=lambda one: one.at_exemplar)
     by_hosts = sorted(ranked, key=lambda one: one.at_few_hosts)
@@ -342,7 +325,7 @@ def _first_layers(ranked: Sequence[Ranked]) -> list[Ranked]:
     return [one for one in ranked if one in first]
 
 
-def _best_layers(first: Sequence[Ranked], scores: Scores) -> list[Ranked]:
+def best_layers(first: Sequence[Ranked], scores: Scores) -> list[Ranked]:
     """Return the edits of the layers and exemplars that have the best scores, in the network's order."""
     table = scores.table().drop_duplicates(["layer", "exemplar"])[:BEST_LAYERS]  # the best ones come first
     best = set(zip(table.layer, table.exemplar, strict=True))
@@ -385,21 +368,6 @@ def of_hosts(
                     yield _scaled(edit, {**params, "solved with": solved_with, "rank": rank}, STRENGTHS)
 
 
-def of_methods(
-    references: Mapping[str, LayerReference], named: Mapping[str, Sequence[Exemplar]], methods: Sequence[Method]
-) -> Iterator[list[Candidate]]:
-    """Yield the edits of all settings of methods in each layer, with the exemplars of each edit, and all strengths."""
-    for layer, reference in references.items():
-        for name, group in named.items():
-            site = site_at(reference, Pairs.of(group))
-            for method in methods:
-                for setting in method.settings:
-                    params = {"method": method.name, "layer": layer, "exemplar": name, **setting}
-                    with suppress(NoEditError):
-                        for edit in method.edits(site, **setting):
-                            yield _scaled(edit, params, method.strengths)
-
-
 def _scaled(edit: Edit, params: Mapping[str, Any], strengths: Sequence[float]) -> list[Candidate]:
     """Make a candidate of an edit with each strength."""
     return [Candidate(edit, {**params, "strength": strength}, strength) for strength in strengths]
@@ -418,144 +386,87 @@ def _solved_with(hosts: Hosts, name: str) -> dict[str, Pairs]:
 # --- the scores -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Criterion:
-    """What candidates are scored by: images that select, with the mark and without it.
-
-    Attributes:
-        marked: the images with the mark, `(N, 3, H, W)`.
-        loss: computes the loss of these, `(N,)`, from their log-probabilities `(N, classes)`.
-        before: their losses without an edit, `(N,)`.
-        is_own: which of them are of the mark's own class, `(N,)` booleans.
-        clean: the images without the mark, `(M, 3, H, W)`.
-        original: their original log-probabilities, `(M, classes)`.
-        is_counted: which of them count, `(M,)` booleans.
-        by_labels: whether the loss is that of labels.
-    """
-
-    marked: Tensor
-    loss: Callable[[Tensor], Tensor]
-    before: Tensor
-    is_own: Tensor
-    clean: Tensor
-    original: Tensor
-    is_counted: Tensor
-    by_labels: bool = False
-
-    @classmethod
-    def of(
-        cls,
-        classifier: Classifier,
-        named: Mapping[str, Sequence[Exemplar]],
-        hosts: Hosts | None,
-        concept: LabeledImages | None,
-    ) -> "Criterion":
-        """Collect the images that select: those of exemplars, hosts, or labeled images with the concept.
-
-        Args:
-            classifier: the classifier.
-            named: the exemplars by name; they select without hosts.
-            hosts: the ordinary images, divided.
-            concept: labeled images with the concept; they select if they are given.
-        """
-        if hosts is None:
-            pairs = Pairs.of(all_exemplars(named))
-            target = predict(classifier, pairs.images).log_softmax(dim=1)
-            before = divergence(target, predict(classifier, pairs.changed).log_softmax(dim=1))
-            nothing = torch.zeros(0, dtype=torch.bool)
-            is_own = torch.zeros(len(pairs), dtype=torch.bool)
-            loss = partial(divergence, target)
-            return cls(pairs.changed, loss, before, is_own, pairs.images[:0], target[:0], nothing)
-        select = hosts.select
-        counts = ~select.shows_mark
-        if concept is None:
-            loss = partial(divergence, select.original)
-            before = loss(select.with_mark)
-            return cls(select.marked, loss, before, select.is_own, select.images, select.original, counts)
-        data = remap_labels("concept", concept, classifier)
-        pixels = data.images[:]
-        before = cross_entropy(predict(classifier, pixels), data.labels, reduction="none")
-        is_own = torch.isin(data.labels, torch.tensor(hosts.own_classes, dtype=torch.long))
-        loss = partial(_cross_entropy, data.labels)
-        return cls(pixels, loss, before, is_own, select.images, select.original, counts, by_labels=True)
-
-
-def _cross_entropy(labels: Tensor, predicted: Tensor) -> Tensor:
-    """Compute the cross-entropy of log-probabilities `(N, classes)`; infinite where they are not finite."""
-    losses = cross_entropy(predicted, labels, reduction="none")
-    return torch.where(losses.isfinite(), losses, torch.inf)
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
+class Scored(NamedTuple):
     """What a candidate does to the images that select.
 
     Attributes:
         candidate: the candidate.
         marked: the losses of the images with the mark, `(N,)`.
         clean: the divergences of the images without the mark from their original predictions, `(M,)`.
-        predicted: the predicted classes of the images with the mark, `(N,)`; None where they do not matter.
     """
 
     candidate: Candidate
     marked: Tensor
     clean: Tensor
-    predicted: Tensor | None = None
 
 
-def score(
-    candidates: Iterable[Sequence[Candidate]], cuts: Mapping[str, Cut], criterion: Criterion, bar: Any
-) -> list[Scored]:
-    """Score candidates on the images that select.
+def score(candidates: Iterable[Sequence[Candidate]], cuts: Mapping[str, Cut], hosts: HostSet, bar: Any) -> list[Scored]:
+    """Score candidates on hosts; see `predictions_with` for the arguments."""
+    predicted = predictions_with(candidates, cuts, hosts.marked, hosts.images, bar)
+    return [
+        Scored(candidate, divergence(hosts.original, with_mark), divergence(hosts.original, without_mark))
+        for candidate, with_mark, without_mark in predicted
+    ]
+
+
+def predictions_with(
+    candidates: Iterable[Sequence[Candidate]], cuts: Mapping[str, Cut], marked: Tensor, clean: Tensor, bar: Any
+) -> Iterator[tuple[Candidate, Tensor, Tensor]]:
+    """Yield each candidate with the log-probabilities of the images with the mark and of those without it.
 
     Args:
         candidates: an edit with several strengths at a time. Those of one layer follow one another, since only the
             states at one layer are kept.
         cuts: the cut at each layer.
-        criterion: what they are scored by.
+        marked: the images with the mark, `(N, 3, H, W)`.
+        clean: the images without the mark, `(M, 3, H, W)`.
         bar: a progress bar.
     """
-    scored = []
     layer = None
     for of_edit in candidates:
         if of_edit[0].params["layer"] != layer:
             layer = of_edit[0].params["layer"]
             memory = StateMemory(inf, output_limit=0)
-            marked_states = States({layer: cuts[layer]}, criterion.marked, batch_size=BATCH, memory=memory)
-            clean_states = States({layer: cuts[layer]}, criterion.clean, batch_size=BATCH, memory=memory)
+            marked_states = States({layer: cuts[layer]}, marked, batch_size=BATCH, memory=memory)
+            clean_states = States({layer: cuts[layer]}, clean, batch_size=BATCH, memory=memory)
         edit = of_edit[0].edit
         strengths = [candidate.strength for candidate in of_edit]
         with_mark = _log_probabilities(marked_states, edit, strengths)
         without_mark = _log_probabilities(clean_states, edit, strengths)
         for number, candidate in enumerate(of_edit):
-            marked = criterion.loss(with_mark[number])
-            clean = divergence(criterion.original, without_mark[number])
-            predicted = predicted_classes(with_mark[number]) if criterion.by_labels else None
-            scored.append(Scored(candidate, marked, clean, predicted))
+            yield candidate, with_mark[number], without_mark[number]
             bar.update()
-    return scored
 
 
-def _scored_at_exemplars(ranked: Sequence[Ranked]) -> list[Scored]:
-    """Score the edits with default settings by how x' of the exemplars come to be predicted."""
-    scored = []
-    for one in ranked:
-        params = {"method": EDIT, "layer": one.layer, "exemplar": one.exemplar, "strength": 1.0}
-        scored.append(Scored(Candidate(one.edit, params), one.at_exemplars, torch.zeros(0)))
-    return scored
-
-
-def _table(scored: Sequence[Scored], criterion: Criterion, seconds: float = nan) -> Scores:
-    """Make the score table of candidates."""
+def table_of(scored: Sequence[Scored], hosts: HostSet) -> Scores:
+    """Make the score table of candidates that were scored on hosts."""
     return Scores(
         [one.candidate for one in scored],
         torch.stack([one.marked for one in scored]),
         torch.stack([one.clean for one in scored]),
-        criterion.before,
-        criterion.is_own,
-        criterion.is_counted,
-        torch.stack([one.predicted for one in scored]) if criterion.by_labels else None,
-        seconds,
+        before=hosts.before,
+        is_own=hosts.is_own,
+        is_counted=~hosts.shows_mark,
+    )
+
+
+def _scores_at_exemplars(
+    classifier: Classifier, named: Mapping[str, Sequence[Exemplar]], ranked: Sequence[Ranked]
+) -> Scores:
+    """Score the edits with default settings by how x' of the exemplars come to be predicted."""
+    candidates = []
+    for one in ranked:
+        params = {"method": EDIT, "layer": one.layer, "exemplar": one.exemplar, "strength": 1.0}
+        candidates.append(Candidate(one.edit, params))
+    pairs = Pairs.of(all_exemplars(named))
+    original = predict(classifier, pairs.images).log_softmax(dim=1)
+    return Scores(
+        candidates,
+        torch.stack([one.at_exemplars for one in ranked]),
+        torch.zeros(len(ranked), 0),
+        before=divergence(original, predict(classifier, pairs.changed).log_softmax(dim=1)),
+        is_own=torch.zeros(len(pairs), dtype=torch.bool),
+        is_counted=torch.zeros(0, dtype=torch.bool),
     )
 
 

@@ -32,9 +32,6 @@ ORDINARY_SHARE = 0.5
 MOST_ORDINARY = 300
 """The largest number of clean scenes that select, if no ordinary images are given."""
 
-FOLDS = 6
-"""The number of folds where labels select."""
-
 SAMPLE, FAILURES = "sample", "failures"
 
 SOURCES = (SAMPLE, FAILURES)
@@ -133,18 +130,6 @@ class Splits:
         """The labeled sets by name: "concept", "own_class", "clean", and the retained sets."""
         sets = {"concept": self.concept, "own_class": self.own_class, "clean": self.clean, **self.retain}
         return {name: data for name, data in sets.items() if data is not None and len(data)}
-
-    @property
-    def joined_concept(self) -> LabeledImages:
-        """All images with the concept: of other classes first, then those of its own class."""
-        sets = [data for data in (self.concept, self.own_class) if data is not None]
-        images = torch.cat([data.images[:] for data in sets])
-        return LabeledImages(images, torch.cat([data.labels for data in sets]), sets[0].classes)
-
-    @property
-    def joined_scenes(self) -> Tensor:
-        """The number of the scene of each image of `joined_concept`, `(N,)`."""
-        return scenes_of(self.joined_concept)
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -261,29 +246,6 @@ def split_ordinary(clean: LabeledImages) -> tuple[LabeledImages, LabeledImages]:
         )
     is_ordinary = selects[scenes]
     return clean.subset(is_ordinary), clean.subset(~is_ordinary)
-
-
-def stratified_folds(labels: Tensor, count: int = FOLDS, groups: Tensor | None = None) -> Tensor:
-    """Divide images at random, class by class, into folds of about the same size.
-
-    Args:
-        labels: class of each image, `(N,)`.
-        count: number of folds; at most one per image is made.
-        groups: number of each image's group, `(N,)`, numbered from 0 in the order of their first images. A group is in
-            one fold; its class is that of its first image. By default, each image is a group.
-
-    Returns:
-        The number of each image's fold, `(N,)`.
-    """
-    if groups is not None:
-        return stratified_folds(labels[first_of_each(groups)], count)[groups]
-    folds = torch.full((len(labels),), -1)
-    count = min(count, len(labels))
-    for number in range(count - 1):
-        left = (folds < 0).nonzero()[:, 0]
-        is_next = stratified(labels[left], 1 / (count - number))
-        folds[left[is_next]] = number
-    return torch.where(folds < 0, count - 1, folds)
 
 
 # --- the sets of a repair ---------------------------------------------------------------------------------------------

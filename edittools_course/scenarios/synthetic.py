@@ -24,8 +24,9 @@ from edittools.metrics import predict
 from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts
 from edittools.probing.textures import STYLES, VARIANTS, style_textures
-from edittools.selection.select import LABELS, Selection, select
+from edittools.selection.scores import Scores
 from edittools_course import segmenters
+from edittools_course.by_labels import select_by_labels
 from edittools_course.rivals import RIVALS, SCOPES
 from edittools_course.scenarios import photos
 from edittools_course.scenarios.rules import scenario_for
@@ -345,7 +346,7 @@ def case_scenario(source: SetupSource, case: Case, settings: CaseSettings = DEFA
 
 def select_for_case(
     scenario: Scenario, settings: CaseSettings = DEFAULT_SETTINGS, methods: Sequence[str] = ()
-) -> Selection:
+) -> Scores:
     """Score the candidates of all methods by the cross-entropy of the target images, and by what else they change.
 
     Args:
@@ -353,14 +354,13 @@ def select_for_case(
         settings: what is tried.
         methods: names of the methods to try; by default all.
     """
-    return select(
+    return select_by_labels(
         scenario.classifier,
         {"exemplars": list(scenario.exemplars.values())},
         scenario.splits.images,
+        scenario.splits.target,
         layers=scenario.layers,
-        select_by=LABELS,
         where=scenario.where,
-        concept=scenario.splits.target,
         methods=[method for method in methods_of(settings) if not methods or method.name in methods],
     )
 

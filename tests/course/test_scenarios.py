@@ -14,7 +14,7 @@ import edittools_course
 from edittools.images import LabeledImages
 from edittools.layers import candidate_layers
 from edittools.selection.scores import Candidate, Scores
-from edittools.selection.select import select
+from edittools_course.by_labels import select_by_labels
 from edittools_course.miniworld.attacks import ATTACKED
 from edittools_course.miniworld.contexts import contexts
 from edittools_course.scenarios import snow, snow_scenario, typographic, typographic_scenario
@@ -104,16 +104,15 @@ def test_snow_scenario_mini_one_exemplar_corrects_half_of_the_errors(mini):
     classifier = et.load_classifier("mini_resnet")
     splits = mini.splits
     layers = [layer for layer in candidate_layers(classifier) if layer != "fc"]
-    selection = select(
+    scores = select_by_labels(
         classifier,
         {"car 2": mini.exemplars["car 2"]},
         splits.images,
+        splits.target,
         layers=layers[len(layers) // 3 :: 4],
-        select_by="labels",
         where=mini.where,
-        concept=splits.target,
     )
-    edited = selection.edit.edited(classifier)
+    edited = scores.best().scaled.edited(classifier)
     before, after = (et.error_rate(network, splits.target_test) for network in (classifier, edited))
     assert before > 0.3
     assert after <= before / 2

@@ -20,7 +20,7 @@ from edittools.edits import Edit, applied_edits
 from edittools.folders import read_folder
 from edittools.image_files import save_mask
 from edittools.probing.textures import texture
-from edittools.selection.select import select
+from edittools_course.by_labels import select_by_labels
 from edittools_course.miniworld.scenes import scenes
 from edittools_course.scenarios.own_folder import own_folder
 from edittools_course.scenarios.snow import car_exemplars
@@ -207,9 +207,10 @@ def test_contributing_baseline_is_selected():
     exemplar = car_exemplars(classifier)["car 1"]
     images = scenes(60, 7_500_000).images
     method = namespace["method"]
-    selection = select(classifier, exemplar, images, layers=["features.10"], where="in place", methods=[method])
-    assert len(selection.scores) == len(method.strengths)
-    assert set(selection.edit.changes) == {"features.10.bias"}
+    options = {"layers": ["features.10"], "where": "in place", "methods": [method]}
+    scores = select_by_labels(classifier, exemplar, images, scenes(20, 7_600_000), **options)
+    assert len(scores) == len(method.strengths)
+    assert set(scores.best().edit.changes) == {"features.10.bias"}
 
 
 def test_pages_name_existing_api():

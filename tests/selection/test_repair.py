@@ -24,18 +24,14 @@ from conftest import bars_that_call, condition, save_image
 
 from edittools.classifiers import Classifier, fingerprint
 from edittools.edits import Change, Edit, applied_edits
-from edittools.exemplars import Exemplar
 from edittools.geometry import InputGeometry
 from edittools.images import LabeledImages, LazyImages
-from edittools.methods import METHODS
 from edittools.metrics import predict
 from edittools.reports.words import check_words
 from edittools.selection import Check, Kind, finetuning, repair, select_edit
 from edittools.selection.finetuning import Finetuned
 from edittools.selection.page import cards_of
-from edittools.selection.select import select
 from edittools.stats import mcnemar
-from edittools_course.rivals import RIVALS
 
 
 def arguments(**changes):
@@ -211,41 +207,6 @@ def test_clean_frames_of_few_scenes_do_not_get_use(classifier):
     assert found.verdict.word == "unclear" and "20 scenes" in " ".join(found.verdict.costs)
 
 
-# --- labels that select -----------------------------------------------------------------------------------------------
-
-
-def test_labels_select_by_cross_validation(classifier):
-    found = repair(classifier, **arguments(select_by="labels"))
-    joined = found.splits.joined_concept
-    held_out = found.selection.scores.cross_validated(found.folds)
-    assert found.splits.scenes["concept"].unique().numel() == 80
-    assert torch.equal(torch.cat([found.effects[name].after for name in ("concept", "own_class")]), held_out)
-    assert torch.equal(torch.cat([found.effects[name].labels for name in ("concept", "own_class")]), joined.labels)
-    assert found.verdict.word == "use"
-    careful = found.reselect(clean_weight=100.0)
-    held_out = found.selection.scores.cross_validated(found.folds, 100.0)
-    assert torch.equal(careful.effects["concept"].after, held_out[:80])
-
-
-def test_labels_select_with_an_exemplar_that_does_not_show_the_mistake(classifier):
-    """What x' of the second one is predicted as is not the class that the concept argues for."""
-    marked = marked_exemplar()
-    red = marked_exemplar(RED, 78).image
-    unchanged = Exemplar(red, red, marked.mask)
-    exemplars = {"marked": marked, "unchanged": unchanged}
-    options = {"images": ordinary(400, 1).images, "select_by": "labels"}
-    with pytest.warns(UserWarning, match="This does not hold"):
-        found = repair(classifier, **arguments(exemplars=exemplars, **options))
-    assert len(found.effects["concept"].after) == 80 and found.summary()
-
-
-def test_frames_of_one_scene_are_in_one_fold(classifier):
-    concept = frames_of(with_mark(of_colors([RED, GREEN] * 10, 2), 3), 3)
-    found = repair(classifier, **arguments(concept=concept, select_by="labels"))
-    folds = found.folds.view(20, 3)
-    assert (folds == folds[:, :1]).all() and len(folds.unique()) == 6
-
-
 # --- reselect, and checks of one's own --------------------------------------------------------------------------------
 
 
@@ -391,11 +352,3 @@ def test_report_after_a_file_was_deleted_names_it(classifier, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"3\.png"):
         found.report(tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
-
-
-def test_selection_of_experiments_takes_methods(classifier):
-    options = {"layers": ["2"], "select_by": "labels", "concept": arguments()["concept"]}
-    methods = [RIVALS["projection"].trying([{}]), METHODS["random direction"].trying(strengths=(1.0,))]
-    selection = select(classifier, marked_exemplar(), arguments()["images"], methods=methods, **options)
-    assert {one.params["method"] for one in selection.scores.candidates} == {"projection", "random direction"}
-    assert selection.scores.predicted.shape == (len(selection.scores), 150)

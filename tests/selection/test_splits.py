@@ -13,7 +13,7 @@ from edittools.images import LabeledImages, LazyImages, resized
 from edittools.metrics import predict
 from edittools.scenes import thumbnails
 from edittools.selection import Splits, check_disjoint, label_by_prediction
-from edittools.selection.splits import split_ordinary, stratified_folds
+from edittools.selection.splits import split_ordinary
 
 
 def test_check_disjoint_of_sets_compares_all_pairs(photos32):
@@ -75,38 +75,6 @@ def test_label_by_prediction_replaces_labels_and_keeps_names(tiny, photos32):
     assert again.names == names and again.classes == tiny.classes
 
 
-# --- folds ---
-
-
-def test_stratified_folds_are_of_equal_size_and_hold_every_class():
-    labels = torch.tensor([0] * 12 + [1] * 6 + [2] * 3)[torch.randperm(21, generator=torch.Generator().manual_seed(4))]
-    folds = stratified_folds(labels)
-    assert sorted(folds.bincount().tolist()) == [3, 3, 3, 4, 4, 4]
-    assert torch.equal(folds, stratified_folds(labels))
-    assert folds[labels == 0].bincount().tolist() == [2] * 6
-    assert folds[labels == 1].bincount().tolist() == [1] * 6
-    assert folds[labels == 2].bincount().max() == 1
-    assert sorted(stratified_folds(labels[:2]).tolist()) == [0, 1]
-
-
-def test_stratified_folds_with_groups_divide_no_group():
-    """Groups of 1 to 4 images of two classes: the folds are balanced by groups, not by images."""
-    groups = torch.tensor([0, 1, 1, 2, 0, 3, 3, 3, 4, 5, 6, 7, 7, 7, 7, 8])
-    classes = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1])
-    folds = stratified_folds(classes[groups], 3, groups)
-    of_groups = torch.tensor([folds[groups == group].unique().item() for group in range(9)])
-    assert of_groups[classes == 0].bincount().tolist() == [2, 2, 2]
-    assert of_groups[classes == 1].bincount().tolist() == [1, 1, 1]
-    assert torch.equal(of_groups, stratified_folds(classes, 3))
-
-
-def test_stratified_folds_with_groups_are_at_most_one_per_group():
-    groups = torch.tensor([0, 0, 0, 1, 1, 0])
-    folds = stratified_folds(torch.zeros(6).long(), 6, groups)
-    assert folds.unique().tolist() == [0, 1]
-    assert torch.equal(folds == folds[0], groups == 0)
-
-
 # --- the sets of a repair ---------------------------------------------------------------------------------------------
 
 
@@ -140,7 +108,6 @@ def test_splits_keep_every_image_once(classifier):
     assert torch.equal(splits.own_class.images, sets["concept"].images[is_own])
     assert torch.equal(splits.images, sets["images"]) and torch.equal(splits.clean.images, sets["clean"].images)
     assert (splits.retain["2"].labels == GREEN).all()  # predictions serve as labels
-    assert torch.equal(splits.joined_concept.labels.bincount(), sets["concept"].labels.bincount())
     assert splits.own_classes == (BLUE,)
 
 
@@ -200,7 +167,7 @@ def test_repeated_images_are_used_once(classifier):
     concept = sets_of()["concept"]
     with pytest.warns(UserWarning, match="'concept' holds 30 images"):
         splits = split(classifier, concept=concept.subset([*range(30)] * 2))
-    assert len(splits.joined_concept) == 30
+    assert len(splits.concept) + len(splits.own_class) == 30
 
 
 @pytest.mark.parametrize(("one", "other"), combinations(["images", "concept", "clean", "retain"], 2))
@@ -224,7 +191,8 @@ def test_images_of_an_exemplar_are_in_no_labeled_set_but_x_among_those_with_the_
     images = torch.cat([data.images, getattr(exemplar, shown)[None]])
     joined = LabeledImages(images, torch.cat([data.labels, torch.tensor([GREEN])]), CLASSES)
     if (name, shown) == ("concept", "image"):
-        assert len(split(classifier, concept=joined).joined_concept) == 31
+        splits = split(classifier, concept=joined)
+        assert len(splits.concept) + len(splits.own_class) == 31
         return
     with pytest.raises(ValueError, match="exemplars.* share 1 images"):
         split(classifier, **{name: joined})

@@ -24,9 +24,10 @@ from edittools._caching import atomic_path, digest_tensors
 from edittools.cut import Cut
 from edittools.methods import METHODS
 from edittools.probing import probe
-from edittools.selection import Assessment, Selection, repair
+from edittools.selection import Assessment, Scores, repair
 from edittools.selection.select import select
 from edittools.site import prepare
+from edittools_course.by_labels import select_by_labels
 from edittools_course.rivals import RIVALS
 from edittools_course.scenarios import snow_scenario
 from edittools_course.scenarios.rules import probing_setup
@@ -129,23 +130,19 @@ def selections() -> Iterator[tuple[str, Entry]]:
     """Describe what is selected among a few layers by hosts, by the exemplar, and by labels."""
     scenario = snow_scenario("mini", most_scenes=240)
     splits = scenario.splits
-    for select_by in ("hosts", "exemplar", "labels"):
-        selection = select(
-            scenario.classifier,
-            scenario.exemplars,
-            splits.images,
-            layers=SELECTED_AMONG,
-            select_by=select_by,
-            where=scenario.where,
-            concept=splits.target if select_by == "labels" else None,
-        )
-        yield from of_selection(f"selected by {select_by}", selection)
+    options = {"layers": SELECTED_AMONG, "where": scenario.where}
+    for select_by in ("hosts", "exemplar"):
+        selection = select(scenario.classifier, scenario.exemplars, splits.images, select_by=select_by, **options)
+        yield from of_scores(f"selected by {select_by}", selection.scores)
+    scores = select_by_labels(scenario.classifier, scenario.exemplars, splits.images, splits.target, **options)
+    yield from of_scores("selected by labels", scores)
 
 
-def of_selection(name: str, selection: Selection) -> Iterator[tuple[str, Entry]]:
+def of_scores(name: str, scores: Scores) -> Iterator[tuple[str, Entry]]:
     """Describe the selected edit, and the score table."""
-    yield f"{name}: edit", of_edit(selection.edit) | {"text": str(selection.candidate)}
-    yield f"{name}: scores", of_table(selection.scores.table())
+    selected = scores.best()
+    yield f"{name}: edit", of_edit(selected.scaled) | {"text": str(selected)}
+    yield f"{name}: scores", of_table(scores.table())
 
 
 def repairs(network: str) -> Iterator[tuple[str, Entry]]:
@@ -177,7 +174,7 @@ def of_repair(name: str, fix: Assessment) -> Iterator[tuple[str, Entry]]:
     yield f"{name}: summary", entry([], fix.summary())
     yield f"{name}: edit", of_edit(fix.edit)
     yield f"{name}: layers", of_table(fix.layers)
-    yield from of_selection(f"{name}: selected", fix.selection)
+    yield from of_scores(f"{name}: selected", fix.selection.scores)
     if fix.finetuned is not None:
         yield f"{name}: fine-tuning", of_edit(fix.finetuned.edit) | {"text": str(dict(fix.finetuned.settings))}
     yield f"{name}: consistency", of_table(fix.consistency)
