@@ -65,7 +65,7 @@ class Record:
         return self.loss_after / self.loss_before
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Change:
     """The change of one parameter, in full or as the product Λ Dᵀ.
 

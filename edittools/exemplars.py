@@ -25,7 +25,7 @@ OVERLAY_STEPS = 20
 """The number of alternating steps in which the color and the opacities of an overlay are found."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Exemplar:
     """One example of the rule to rewrite: the layer should treat x' at the mask as it treats x there.
 

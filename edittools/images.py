@@ -55,7 +55,7 @@ class LazyImages(Sequence):
         return torch.stack([self[place] for place in places])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabeledImages:
     """Images with a label each.
 

@@ -108,7 +108,7 @@ def error_rate(classifier: Classifier, images: LabeledImages) -> float:
     return float(misclassified(logits, images.labels).float().mean())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """What an edit did to a set of images.
 

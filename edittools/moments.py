@@ -28,7 +28,7 @@ FEW_IMAGES = 50
 """With fewer reference or clean images, it is uncertain which keys are typical, and what an edit costs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SecondMoment:
     """The uncentered second moment of a layer's keys: the mean of k kᵀ over keys k, as `second_moments` measures it.
 

@@ -44,7 +44,7 @@ RIDGE = 1e-3
 """The ridge of `solve_least_squares`, relative to the mean of the diagonal of XᵀX."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """State eq. (1) at one layer, as a solver needs it. All tensors are in float32 or better.
 

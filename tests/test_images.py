@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edittools.classifiers import Classifier
+from edittools.edits import Change
 from edittools.exemplars import Exemplar
 from edittools.geometry import InputGeometry
 from edittools.image_files import load_image, load_mask, photo_size, save_mask
-from edittools.images import LazyImages
+from edittools.images import LabeledImages, LazyImages
+from edittools.metrics import Comparison
 from edittools_course.refit import refit_mask
 
 
@@ -251,3 +253,17 @@ def test_hosts_of_a_frame_leave_what_is_inside():
 
 def test_hosts_of_no_image_are_none():
     assert len(_marked(L_SHAPED).hosts(torch.zeros(0, 3, 9, 12))) == 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Exemplar(torch.zeros(3, 8, 8), torch.ones(3, 8, 8), torch.ones(8, 8)),
+        lambda: LabeledImages(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]), ["a", "b"]),
+        lambda: Comparison(torch.zeros(3, dtype=torch.bool), torch.ones(3, dtype=torch.bool)),
+        lambda: Change(torch.zeros(2, 1, 3, 3), torch.zeros(1, 4)),
+    ],
+)
+def test_what_holds_tensors_is_itself_and_no_other(make):
+    one, other = make(), make()
+    assert one != other and one in [other, one] and {one: 1}[one] == 1

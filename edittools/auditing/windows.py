@@ -279,7 +279,7 @@ def _paste_anywhere(
     return _paste(photos, contents, hosts, places, bar, progress)
 
 
-@dataclass
+@dataclass(eq=False)
 class _StrongWindow:
     """A window, the keys below it, and how much it raises the probability of its class in other photos."""
 

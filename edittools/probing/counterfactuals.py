@@ -80,7 +80,7 @@ def _best_placement(concept: NDArray, blocked: NDArray) -> NDArray:
     return max((candidate & ~blocked for candidate in candidates), key=np.sum)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Concepts:
     """Images, masks of their concepts, and the materials to which concepts are transformed.
 

@@ -38,7 +38,7 @@ SOURCES = (SAMPLE, FAILURES)
 """How images with the concept were chosen: any of them, right and wrong, or because they were misclassified."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Splits:
     """Image sets that share no image: ordinary ones select, and labeled ones measure.
 

@@ -32,7 +32,7 @@ CLASSES = tuple(_TABLE.index)
 _SKETCHED = tuple(SKETCHES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
     """A rendered scene.
 
@@ -314,7 +314,7 @@ def scene(
     return Scene(image, things, replace(layout, ground=ground))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scenes(LabeledImages):
     """A labeled set of scenes.
 

@@ -18,7 +18,7 @@ EVALUATING = ("target_test", "clean_test", "retain_test", "same_class_test")
 """The splits that are used for evaluation only, as are those in `ScenarioSplits.extra`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ScenarioSplits:
     """The image sets of a scenario; `check_disjoint` tells whether an image has two purposes.
 
@@ -102,7 +102,7 @@ class ScenarioSplits:
         check_disjoint(sets, pairs)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scenario:
     """A classifier, exemplars, image sets, and what a notebook says about them.
 
