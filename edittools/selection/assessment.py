@@ -53,7 +53,6 @@ from edittools.selection.page import (
     broken_cards,
     broken_counts,
     cards_of,
-    code_of,
     digests_of,
     edit_maps,
     exemplar_figures,
@@ -429,5 +428,4 @@ class Assessment:
             checks=[(check.status, check_words(check, PAGE)) for check in self.checks],
             settings=settings_of(self.selection),
             versions=[*package_versions().items(), *digests_of(edit, splits).items()],
-            code=code_of(edit, splits),
         )

@@ -181,22 +181,3 @@ def digests_of(edit: Edit, splits: Splits) -> Mapping[str, str]:
     for name, data in splits.labeled.items():
         digests[f"images of {name!r}"] = f"{len(data):,}, {splits.digests[name][:16]}"
     return digests
-
-
-def code_of(edit: Edit, splits: Splits) -> str:
-    """Write the code that repeats the selection on the same images, and applies the edit."""
-    given = [name for name in ("concept", "clean") if getattr(splits, name) is not None]
-    given += ["retain"] if splits.retain else []
-    sets = "".join(f", {name}={name}" for name in given)
-    return "\n".join(
-        [
-            "import edittools as et",
-            "",
-            f"fix = et.repair(classifier, exemplars, images{sets}, source={splits.source!r})",
-            "print(fix.summary())",
-            "",
-            f"# fix.edit.digest was {edit.digest}",
-            'fix.edit.save("edit.safetensors")  # the change; et.Edit.load(…, classifier).apply_(classifier)',
-            'fix.edit.export(classifier, "weights.safetensors")  # the edited weights, a plain state dict',
-        ]
-    )
