@@ -125,11 +125,6 @@ class Assessment:
         """The selected edit, which holds the verdict."""
         return replace(self.selection.edit, verdict=str(self.verdict))
 
-    @property
-    def layers(self) -> pd.DataFrame:
-        """How each layer was ranked: the divergence of x' and of a few hosts with an edit with default settings."""
-        return pd.DataFrame(list(self.selection.layers))
-
     # --- what it does -------------------------------------------------------------------------------------------------
 
     @cached_property

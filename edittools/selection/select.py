@@ -72,7 +72,6 @@ class Selection:
         scores: the score table.
         hosts: the ordinary images, divided; None if the exemplar's own prediction selects.
         exemplars: the exemplars of each edit, by name.
-        layers: how each layer was ranked, as dictionaries with `layer`, `exemplar`, `at the exemplar`, `at few hosts`.
         weights: the weights of the classifier that the edit was selected with.
     """
 
@@ -80,7 +79,6 @@ class Selection:
     scores: Scores
     hosts: Hosts | None
     exemplars: Mapping[str, Sequence[Exemplar]]
-    layers: Sequence[Mapping[str, Any]]
     weights: Weights
 
     @cached_property
@@ -219,7 +217,7 @@ def select(
             scored += score(of_hosts(references, best, hosts), cuts, hosts.select, bar)
             scores = table_of(scored, hosts.select)
     scores = replace(scores, seconds=time.process_time() - started)
-    return Selection(scores.best(), scores, hosts, named, [one.row for one in ranking], weights)
+    return Selection(scores.best(), scores, hosts, named, weights)
 
 
 # --- the layers -------------------------------------------------------------------------------------------------------
@@ -260,12 +258,6 @@ class Ranked:
     def at_exemplar(self) -> float:
         """The mean divergence of x' of the exemplars from x."""
         return float(self.at_exemplars.mean())
-
-    @property
-    def row(self) -> dict[str, Any]:
-        """What it is ranked by, as a row of a table."""
-        numbers = {"at the exemplar": self.at_exemplar, "at few hosts": self.at_few_hosts}
-        return {"layer": self.layer, "exemplar": self.exemplar, **numbers}
 
 
 def rank(

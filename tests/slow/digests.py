@@ -173,7 +173,6 @@ def of_repair(name: str, fix: Assessment) -> Iterator[tuple[str, Entry]]:
     yield f"{name}: table", of_table(fix.table)
     yield f"{name}: summary", entry([], fix.summary())
     yield f"{name}: edit", of_edit(fix.edit)
-    yield f"{name}: layers", of_table(fix.layers)
     yield from of_scores(f"{name}: selected", fix.selection.scores)
     if fix.finetuned is not None:
         yield f"{name}: fine-tuning", of_edit(fix.finetuned.edit) | {"text": str(dict(fix.finetuned.settings))}
