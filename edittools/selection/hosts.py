@@ -168,7 +168,7 @@ class Hosts:
         predicted = predict(classifier, pixels).log_softmax(dim=1)
         classes = predicted_classes(predicted)
         marks = [(name, exemplar) for name, group in exemplars.items() for exemplar in group]
-        own_classes = _classes_of_marks(classifier, [exemplar for _, exemplar in marks])
+        own_classes = classes_of_marks(classifier, [exemplar for _, exemplar in marks])
         is_own = torch.isin(classes, torch.tensor(own_classes))
         others = (~is_own).nonzero()[:, 0]
         own = is_own.nonzero()[:, 0]
@@ -240,8 +240,8 @@ def _own_sizes(count: int) -> list[int]:
     return [solve, select, min(count - solve - select, OWN_MEASURE)]
 
 
-def _classes_of_marks(classifier: Classifier, exemplars: Sequence[Exemplar]) -> list[int]:
-    """Return what x' of each exemplar is predicted as: the class of its mark."""
+def classes_of_marks(classifier: Classifier, exemplars: Sequence[Exemplar]) -> list[int]:
+    """Return the class of each exemplar's mark: what x' is predicted as."""
     changed = torch.stack([exemplar.changed for exemplar in exemplars])
     return predicted_classes(predict(classifier, changed)).tolist()
 

@@ -18,9 +18,9 @@ from edittools._progress import Progress
 from edittools.classifiers import Classifier, check_size, remap_labels
 from edittools.exemplars import Exemplar
 from edittools.images import Images, LabeledImages, LazyImages, batches_of, pixels_of, stratified
-from edittools.metrics import predict, predicted_classes
+from edittools.metrics import predict
 from edittools.scenes import are_same, are_shared, first_of_each, scenes_of, scenes_of_thumbnails, thumbnails
-from edittools.selection.hosts import FEWEST_IMAGES
+from edittools.selection.hosts import FEWEST_IMAGES, classes_of_marks
 from edittools.verdict import RETAINED
 
 MOST_NAMED = 3
@@ -48,7 +48,7 @@ class Splits:
         own_class: images that show the concept, of its own class; None if there are none.
         clean: images on which accuracy should not drop; None if there are none.
         retain: images that rely on the concept legitimately, by the name of the set.
-        own_classes: the classes that x' of the exemplars are predicted as, but x are not: indices.
+        own_classes: the classes of the marks, what x' of the exemplars are predicted as: indices.
         scenes: number of each image's scene, `(N,)`, by the name of the set, see `labeled`.
         source: how the images with the concept were chosen, one of `SOURCES`.
     """
@@ -116,7 +116,7 @@ class Splits:
         else:
             check_size("ordinary", images, classifier)
         _check_sets(images, labeled, exemplars)
-        own_classes = _own_classes(classifier, exemplars)
+        own_classes = tuple(sorted(set(classes_of_marks(classifier, exemplars))))
         others, own_class = _split_off_own_class(labeled.get("concept"), own_classes)
         sets = {name: labeled[title] for name, (title, _) in retained.items() if len(labeled[title])}
         measured = labeled.get("clean")
@@ -331,13 +331,6 @@ def _warn_about_shared_scenes(name: str, data: LabeledImages, other_name: str, o
             f"{int(shared.sum())} images of {name!r}{named} show the same scene as images of {other_name!r}, such as "
             "other frames of it; leave out those of one set"
         )
-
-
-def _own_classes(classifier: Classifier, exemplars: Sequence[Exemplar]) -> tuple[int, ...]:
-    """Return the classes that the concept argues for: those that x' is predicted as, but x is not."""
-    changed = predicted_classes(predict(classifier, torch.stack([exemplar.changed for exemplar in exemplars])))
-    original = predicted_classes(predict(classifier, torch.stack([exemplar.image for exemplar in exemplars])))
-    return tuple(changed[changed != original].unique().tolist())
 
 
 def _split_off_own_class(
