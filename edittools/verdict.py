@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import StrEnum, auto
 from math import floor
 from typing import Any
 
@@ -19,62 +19,70 @@ RETAINED = "retained images"
 
 
 class Kind(StrEnum):
-    """What a check checks. `numbers` of `Check` has what is named after it."""
+    """What a check checks, and what `numbers` of `Check` has then; `reports.words` says it in sentences."""
 
-    LOOKED_AT = "a person has looked at the photos with the mark"
+    LOOKED_AT = auto()
+    """A person has looked at the photos with the mark."""
 
-    CONFIRMED = "the mark carries its class"
-    """class, share, shuffled_share, sources, hosts, p; fewest_sources and fewest_hosts, the fewest for a test."""
+    CONFIRMED = auto()
+    """The mark carries its class: class, share, shuffled_share, sources, hosts, p; fewest_sources and fewest_hosts, the
+    fewest for a test."""
 
-    ORIGINAL = "x is correct"
-    """names, classes, is_labeled, is_swapped."""
+    ORIGINAL = auto()
+    """x is correct: names, classes, is_labeled, is_swapped."""
 
-    CHANGED = "x' is predicted otherwise"
-    """names, classes, alike."""
+    CHANGED = auto()
+    """x' is predicted otherwise: names, classes, alike."""
 
-    MASK_COVERS_CHANGE = "the mask covers the change"
+    MASK_COVERS_CHANGE = auto()
     """inside."""
 
-    MASK_SPARES_OBJECT = "the mask does not cover the object"
+    MASK_SPARES_OBJECT = auto()
     """kept, exemplars."""
 
-    MISTAKES = "images with the mark are mistaken for its class"
-    """alike, errors, classes."""
+    MISTAKES = auto()
+    """Images with the mark are mistaken for its class: alike, errors, classes."""
 
-    LABELS = "labels are plausible"
-    """share, most, count."""
+    LABELS = auto()
+    """Labels are plausible: share, most, count."""
 
-    COVERAGE = "clean images cover the classes"
-    """shown, classes, missing."""
+    COVERAGE = auto()
+    """Clean images cover the classes: shown, classes, missing."""
 
-    OBJECTIVE = "the edit lowers the objective of the selection"
-    """before, after; weaker: the weight of the images without the mark that selects a weaker edit, or None."""
+    OBJECTIVE = auto()
+    """The edit lowers the objective of the selection: before, after; weaker, the weight of the images without the mark
+    that selects a weaker edit, or None."""
 
-    ONE_EDIT = "the labels judge one edit"
+    ONE_EDIT = auto()
+    """The labels judge one edit."""
 
-    GAIN = "it corrects more than it breaks"
-    """corrected, errors, broken, correct, share, low, high, p, unit, needed; without labels, none of them."""
+    GAIN = auto()
+    """It corrects more than it breaks: corrected, errors, broken, correct, share, low, high, p, unit, needed; without
+    labels, none of them."""
 
-    BREAKABLE = "some images with the mark are correct before the edit"
-    """correct, total, is_sample, fewest."""
+    BREAKABLE = auto()
+    """Some images with the mark are correct before the edit: correct, total, is_sample, fewest."""
 
-    RANDOM = "it corrects more than random directions"
-    """net, mean, draws."""
+    RANDOM = auto()
+    """It corrects more than random directions: net, mean, draws."""
 
-    ACCURACY = "accuracy on clean images"
-    """changed."""
+    ACCURACY = auto()
+    """Accuracy on clean images is kept: changed."""
 
-    RETAINED = "retained images"
+    RETAINED = auto()
+    """Predictions on retained images are kept."""
 
-    OWN_CLASS = "the mark's class"
-    """classes; enough: how many images are enough if none is lost; without_correct, without_total: clean images of the
-    class, before the edit; needs_clean: whether more of these are needed as well."""
+    OWN_CLASS = auto()
+    """The mark's class is kept: classes; enough, how many images are enough if none is lost; without_correct and
+    without_total, clean images of the class before the edit; needs_clean, whether more of these are needed as well."""
 
-    OWN_HOSTS = "ordinary images of the mark's class, with the mark pasted"
-    """alike_before, alike, total, fewest."""
+    OWN_HOSTS = auto()
+    """Ordinary images of the mark's class keep their predictions with the mark pasted: classes, alike_before, alike,
+    total."""
 
-    FINETUNING = "fine-tuning does not correct more"
-    """edit, finetuning: what each corrects and changes; p, more, is_significant, is_within_limits; or is_made."""
+    FINETUNING = auto()
+    """Fine-tuning does not correct more: edit, finetuning, what each corrects and changes; p, more, is_significant,
+    is_within_limits; or is_made."""
 
 
 COSTS = (Kind.ACCURACY, Kind.RETAINED, Kind.OWN_CLASS, Kind.OWN_HOSTS)

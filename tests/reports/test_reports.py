@@ -212,6 +212,7 @@ def test_report_of_repair(repaired, tmp_path):
     data = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)  # no NaN
     assert data["verdict"]["word"] == repaired.verdict.word and not data["reselected"]
     assert [check["status"] for check in data["checks"]] == [check.status for check in repaired.checks]
+    assert "gain" in [check["check"] for check in data["checks"]]
     assert [row["method"] for row in data["methods"]] == repaired.table.index.tolist()
     assert [row["corrected"] for row in data["methods"]] == repaired.table.corrected.tolist()
     assert data["fingerprints"]["weights"] == fingerprint(repaired.classifier.model)
