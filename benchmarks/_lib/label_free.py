@@ -1,7 +1,8 @@
 """What is selected without labels, from an exemplar and ordinary images: edits, fine-tuning, and random directions."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar
 from edittools.methods import METHODS, RANDOM
 from edittools.selection.finetuning import RATES, finetune_without_labels
-from edittools.selection.scores import Candidate, Scores
+from edittools.selection.scores import Scores
 from edittools.selection.select import Selection, select
 from edittools.site import prepare
 
@@ -84,21 +85,19 @@ def ablations(selected: Selected, scores: Scores) -> list[Selected]:
         selected: what is selected by default.
         scores: its score table.
     """
+    is_other = ~scores.is_own
+    parts = {"marked": scores.marked[:, is_other], "before": scores.before[is_other], "is_own": scores.is_own[is_other]}
+    objective = replace(scores, **parts).objective().tolist()
     found = []
-    for method, is_tried in {
-        OF_EXEMPLAR_BY_HOSTS: lambda candidate: candidate.params["solved with"] == "exemplar",
-        OF_HOSTS_BY_OTHERS: lambda candidate: candidate.params["solved with"] == "hosts",
-    }.items():
-        best = best_of(scores, is_tried, own_weight=0.0)
+    for method, solved_with in {OF_EXEMPLAR_BY_HOSTS: "exemplar", OF_HOSTS_BY_OTHERS: "hosts"}.items():
+        tried = [
+            number
+            for number, candidate in enumerate(scores.candidates)
+            if candidate.params["solved with"] == solved_with
+        ]
+        best = scores.candidates[min(tried, key=objective.__getitem__)]
         found.append(selected._replace(method=method, edit=best.scaled, settings=str(best)))
     return found
-
-
-def best_of(scores: Scores, is_tried: Callable[[Candidate], bool], own_weight: float) -> Candidate:
-    """Return the candidate with the lowest objective of those that are tried."""
-    objective = scores.objective(own_weight=own_weight).tolist()
-    tried = [number for number, candidate in enumerate(scores.candidates) if is_tried(candidate)]
-    return scores.candidates[min(tried, key=objective.__getitem__)]
 
 
 def finetune(classifier: Classifier, selection: Selection, rates: Sequence[float] = RATES, seed: int = 0) -> Selected:

@@ -1,7 +1,8 @@
 """The score table: what each candidate does to each image that selects. All that follows is a pure function of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import pandas as pd
@@ -13,9 +14,6 @@ from edittools.edits import Edit
 
 CLEAN_WEIGHT = 2.0
 """The weight of the images without the mark in the objective, see `docs/decisions.md`."""
-
-OWN_WEIGHT = 1.0
-"""The weight of the hosts of the mark's own class in the objective, next to those of all other classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,37 +61,37 @@ class Scores:
     before: Tensor
     is_own: Tensor
     is_counted: Tensor
-    seconds: float = field(default=float("nan"), compare=False)
+    seconds: float = nan
 
     def __len__(self) -> int:
         return len(self.candidates)
 
-    def objective(self, clean_weight: float = CLEAN_WEIGHT, own_weight: float = OWN_WEIGHT) -> Tensor:
+    def objective(self, clean_weight: float = CLEAN_WEIGHT) -> Tensor:
         """Compute the objective of each candidate, `(C,)`: lower is better.
 
-        It is the mean loss of images with the mark plus `clean_weight` times the mean divergence of images without it.
-        Images of the mark's own class with the mark are a stratum of their own, with the weight `own_weight`.
+        It is the mean loss of images with the mark, of the mark's own class and of all others apart, so that both count
+        the same, plus `clean_weight` times the mean divergence of images without it.
 
         Args:
             clean_weight: the weight of the images without the mark.
-            own_weight: the weight of the mark's own class.
 
         Raises:
-            ValueError: if a weight is not a finite number of at least 0.
+            ValueError: if the weight is not a finite number of at least 0.
         """
         clean_weight = check_amount(clean_weight, "clean_weight", 0)
-        own_weight = check_amount(own_weight, "own_weight", 0)
-        marked = _mean(self.marked, ~self.is_own) + own_weight * _mean(self.marked, self.is_own)
-        return marked + clean_weight * _mean(self.clean, self.is_counted)
+        return self._with_mark(self.marked) + clean_weight * _mean(self.clean, self.is_counted)
 
-    def objective_before(self, own_weight: float = OWN_WEIGHT) -> float:
+    def objective_before(self) -> float:
         """Compute the objective without an edit."""
-        before = self.before[None]
-        return float(_mean(before, ~self.is_own) + own_weight * _mean(before, self.is_own))
+        return float(self._with_mark(self.before[None]))
 
-    def best(self, clean_weight: float = CLEAN_WEIGHT, own_weight: float = OWN_WEIGHT) -> Candidate:
-        """Return the candidate with the lowest objective; see `objective` for the arguments."""
-        return self.candidates[int(self.objective(clean_weight, own_weight).argmin())]
+    def _with_mark(self, losses: Tensor) -> Tensor:
+        """Compute the part of the objective that is about images with the mark, from their losses `(C, N)`."""
+        return _mean(losses, ~self.is_own) + _mean(losses, self.is_own)
+
+    def best(self, clean_weight: float = CLEAN_WEIGHT) -> Candidate:
+        """Return the candidate with the lowest objective; see `objective` for the weight."""
+        return self.candidates[int(self.objective(clean_weight).argmin())]
 
     def table(self) -> pd.DataFrame:
         """Tabulate the candidates, the best one first: how they were made, their losses, and their objective."""

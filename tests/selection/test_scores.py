@@ -18,9 +18,9 @@ def table(marked, clean, is_own=None):
 
 def test_objective_weighs_clean_images_and_the_own_class():
     scores = table([[1.0, 3.0, 5.0]], [[0.0, 1.0, 2.0]], [False, False, True])
-    assert scores.objective(clean_weight=2.0, own_weight=0.0).tolist() == [3.0 + 1.0]
-    assert scores.objective(clean_weight=0.0, own_weight=3.0).tolist() == [17.0]
-    assert scores.objective_before(own_weight=3.0) == 4.0
+    assert scores.objective(clean_weight=2.0).tolist() == [2.0 + 5.0 + 2.0]
+    assert scores.objective(clean_weight=0.0).tolist() == [7.0]
+    assert scores.objective_before() == 2.0
 
 
 def test_best_depends_on_the_weight_of_clean_images():
@@ -31,9 +31,8 @@ def test_best_depends_on_the_weight_of_clean_images():
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), "2"])
 def test_weights_that_are_no_amounts_are_refused(weight):
-    for name in ("clean_weight", "own_weight"):
-        with pytest.raises(ValueError, match=f"{name}.*{weight}"):
-            table([[1.0]], [[0.0]]).best(**{name: weight})
+    with pytest.raises(ValueError, match=f"clean_weight.*{weight}"):
+        table([[1.0]], [[0.0]]).best(clean_weight=weight)
 
 
 def test_candidate_that_diverges_is_not_selected():
