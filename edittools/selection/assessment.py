@@ -21,7 +21,7 @@ from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Pairs, all_exemplars
 from edittools.images import Images
 from edittools.methods import RANDOM, rewrite_at_random
-from edittools.metrics import Comparison, predict, predicted_classes
+from edittools.metrics import predict, predicted_classes
 from edittools.reports import Figure, package_versions, plain, render, report_paths, save_report
 from edittools.reports.words import (
     PAGE,
@@ -209,14 +209,14 @@ class Assessment:
         if hosts is None:
             return pd.DataFrame(columns=["hosts", "alike before", "alike with the edit", "changed without the mark"])
         is_own = hosts.measure.is_own
-        with_mark, without_mark = self._effect_on_hosts
         rows = {}
         for name, is_member in {"other classes": ~is_own, "own class": is_own}.items():
+            with_mark, without_mark = (effect.of(is_member).comparison for effect in self._effects_on_hosts)
             rows[name] = {
                 "hosts": int(is_member.sum()),
-                "alike before": int((~with_mark.before)[is_member].sum()),
-                "alike with the edit": int((~with_mark.after)[is_member].sum()),
-                "changed without the mark": int(without_mark.after[is_member].sum()),
+                "alike before": int((~with_mark.before).sum()),
+                "alike with the edit": int((~with_mark.after).sum()),
+                "changed without the mark": without_mark.broken,
             }
         return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -225,23 +225,26 @@ class Assessment:
         return self.consistency.rename_axis("hosts of").reset_index().to_dict("records")
 
     @cached_property
-    def _effect_on_hosts(self) -> tuple[Comparison, Comparison]:
-        """Which hosts that selected nothing are predicted otherwise than without the mark, with it and without it."""
+    def _effects_on_hosts(self) -> tuple[Effect, Effect]:
+        """What the edit does to hosts that selected nothing, with the mark and without it.
+
+        What they are predicted as without the mark and without the edit serves as their labels.
+        """
         hosts = self.selection.hosts.measure
         edits = [self.selection.edit]
         original, without_mark = predictions_of(self.cut, edits, hosts.images)
-        before, after = (predicted != original for predicted in predictions_of(self.cut, edits, hosts.marked))
-        return Comparison(before, after), Comparison(torch.zeros_like(after), without_mark != original)
+        before, after = predictions_of(self.cut, edits, hosts.marked)
+        scenes = torch.arange(len(hosts))
+        return Effect(original, before, after, scenes), Effect(original, original, without_mark, scenes)
 
     @property
-    def own_hosts(self) -> Comparison | None:
+    def own_hosts(self) -> Effect | None:
         """Of these, with the mark, those of the mark's own class; None if the exemplar has selected the edit."""
         hosts = self.selection.hosts
         if hosts is None:
             return None
-        with_mark, _ = self._effect_on_hosts
-        is_own = hosts.measure.is_own
-        return Comparison(with_mark.before[is_own], with_mark.after[is_own])
+        with_mark, _ = self._effects_on_hosts
+        return with_mark.of(hosts.measure.is_own)
 
     def changed(self, images: Images) -> pd.DataFrame:
         """List the images whose prediction changes with the edit, the most confident change first.

@@ -12,7 +12,7 @@ import torch
 from edittools._checks import warn
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar, all_exemplars
-from edittools.metrics import Comparison, predict, predicted_classes
+from edittools.metrics import predict, predicted_classes
 from edittools.reports.words import PYTHON, check_words
 from edittools.selection.effects import Effect
 from edittools.selection.splits import FAILURES, Splits
@@ -412,24 +412,25 @@ def own_class_check(own_class: Effect | None, without_mark: Effect | None, class
     return judge(Kind.OWN_CLASS, cost, numbers=numbers)
 
 
-def own_hosts_check(own_hosts: Comparison | None, classes: Sequence[str]) -> Check:
+def own_hosts_check(own_hosts: Effect | None, classes: Sequence[str]) -> Check:
     """Check that ordinary images of the mark's class are predicted, with the mark, about as often as without it.
 
     A clear fall is a cost to this class that the labeled images with the mark may not show. Without a fall, nothing is
     known about images that really show the mark.
 
     Args:
-        own_hosts: which of them are predicted otherwise than without the mark, before and with the edit; None if there
-            are no hosts.
+        own_hosts: what the edit does to them, with their predictions without the mark as labels; None if there are no
+            hosts.
         classes: the names of the class, or of the classes.
     """
     if own_hosts is None:
         return Check(Kind.OWN_HOSTS, None)
-    alike_before, alike = (int((~differs).sum()) for differs in (own_hosts.before, own_hosts.after))
-    numbers = {"classes": list(classes), "alike_before": alike_before, "alike": alike, "total": len(own_hosts.before)}
+    found = own_hosts.by_scene
+    alike_before, alike = (int((~differs).sum()) for differs in (found.before, found.after))
+    numbers = {"classes": list(classes), "alike_before": alike_before, "alike": alike, "total": len(found.before)}
     if alike_before < FEWEST_CHANGED:
         return Check(Kind.OWN_HOSTS, None, numbers=numbers)
-    falls = alike < alike_before and mcnemar(own_hosts.corrected, own_hosts.broken) < SIGNIFICANCE
+    falls = alike < alike_before and mcnemar(found.corrected, found.broken) < SIGNIFICANCE
     return Check(Kind.OWN_HOSTS, not falls, UNCLEAR, numbers=numbers)
 
 

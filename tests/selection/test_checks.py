@@ -7,7 +7,6 @@ from effects_by_hand import effect, effect_of
 
 from edittools.exemplars import Exemplar
 from edittools.images import LabeledImages
-from edittools.metrics import Comparison
 from edittools.reports.words import DESK, SAVE, WEAKER, verdict_words
 from edittools.selection import Effect, Splits
 from edittools.selection.checks import (
@@ -380,22 +379,20 @@ def test_fine_tuning_that_was_not_compared_is_said():
     [(14, 7, "unclear"), (16, 14, "use"), (7, 14, "use"), (9, 9, "use"), (6, 0, "unclear")],
 )
 def test_ordinary_images_of_the_own_class_show_a_clear_fall(before, after, allows):
-    differs_before = torch.arange(20) >= before
-    differs_after = torch.arange(20) >= after
-    check = own_hosts_check(Comparison(differs_before, differs_after), ["a"])
+    fall = before - after
+    hosts = effect(20, broken=max(fall, 0), corrected=max(-fall, 0), wrong=20 - max(before, after))
+    check = own_hosts_check(hosts, ["a"])
     assert check.allows == allows
     assert check.holds is (allows == "use") and check.numbers["alike"] == after
 
 
 @pytest.mark.parametrize("hosts", [1, 5])
 def test_hosts_that_are_too_few_to_show_a_fall_pass_no_check(hosts):
-    none = torch.zeros(hosts, dtype=torch.bool)
-    assert own_hosts_check(Comparison(none, ~none), ["a"]).holds is None
+    assert own_hosts_check(effect(hosts, broken=hosts), ["a"]).holds is None
 
 
 def test_without_hosts_the_own_class_is_not_judged_by_them():
-    empty = torch.zeros(0, dtype=torch.bool)
-    for hosts in (None, Comparison(empty, empty)):
+    for hosts in (None, effect(0)):
         check = own_hosts_check(hosts, ["a"])
         assert check.holds is None and check.allows == "use"
 
