@@ -3,9 +3,9 @@
 Verdicts: each case is a repair of a small network whose edit is then measured on thousands of new images, so that it is
 known whether the edit is good (`quality_of`). Ordinary images without labels select the edit, and labeled ones judge
 it. The exemplar shows the reason for the mistakes or noise, and the images with the concept are a sample or failing
-images only. In some kinds of cases, labeled images are frames, or clean images do not show all classes
-(`_lib/cases_of_repair.py`). For edits that truly cost 0.2 points of accuracy, the probability is computed with which
-the rule of the verdict accepts the cost on 400 clean images.
+images only, which may be passed as a sample. In some kinds of cases, labeled images are frames, a tenth of the labels
+are wrong, or clean images do not show all classes (`_lib/cases_of_repair.py`). For edits that truly cost 0.2 points of
+accuracy, the probability is computed with which the rule of the verdict accepts the cost on 400 clean images.
 
 `--nulls`: repairs of networks of MiniWorld whose exemplar shows noise, while the images with the concept fail because
 of snow; and audits of squares, of which every window is tested (`_lib/nulls.py`). The folders hold copies, frames,

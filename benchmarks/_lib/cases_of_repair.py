@@ -32,8 +32,17 @@ RETAINED = 200
 NEW = {"concept": 2_000, "retained": 2_000, "clean": 10_000}
 """The number of new images."""
 
+OWN = 300
+"""The number of images of the stripe's class that a sample of 200 holds besides, so that the cost on it is measured."""
+
 FRAMES = 8
 """The number of frames of each image, where labeled images are shown in frames."""
+
+SCENES = 12
+"""The number of scenes, where all images are frames of few scenes."""
+
+WRONG_LABELS = 0.1
+"""The share of the labels that are wrong, where some are."""
 
 SEED_OF_NEW = 900_000_000
 """The seed of the new images, beyond those of all cases."""
@@ -93,6 +102,27 @@ def failing_only(classifier: Classifier, seed: int) -> LabeledImages:
 def sample(classifier: Classifier, seed: int, count: int) -> LabeledImages:
     """Make images with the stripe, right and wrong."""
     return striped(count, seed)
+
+
+def sample_of_200(classifier: Classifier, seed: int) -> LabeledImages:
+    """Make 200 images with the stripe, right and wrong, and more of the stripe's class, in random order."""
+    found = with_own_class(striped(200, seed), seed)
+    return found.subset(torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)))
+
+
+def failing_and_own_class(classifier: Classifier, seed: int) -> LabeledImages:
+    """Find 60 images with the stripe that are misclassified, and add right and wrong ones of the stripe's class."""
+    data = striped(800, seed)
+    is_wrong = misclassified(predict(classifier, data), data.labels)
+    return with_own_class(data.subset(is_wrong.nonzero()[:60, 0]), seed)
+
+
+def with_own_class(data: LabeledImages, seed: int) -> LabeledImages:
+    """Add images of the stripe's class with the stripe."""
+    more = striped(8 * OWN, seed + 40_000_000)
+    own = more.subset((more.labels == STRIPED).nonzero()[:OWN, 0])
+    images = torch.cat([data.images, own.images])
+    return LabeledImages(images, torch.cat([data.labels, own.labels]), CLASSES)
 
 
 def burst(classifier: Classifier, seed: int) -> LabeledImages:
@@ -215,6 +245,28 @@ def without_classes(case: Case, seed: int, numbers: Sequence[int]) -> Case:
     return replace(case, clean=case.clean.subset(~is_missing))
 
 
+def in_few_scenes(case: Case, seed: int) -> Case:
+    """Replace each set of labeled images by frames of its first `SCENES` images, about as many as it holds."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def frames(data: LabeledImages) -> LabeledImages:
+        return frames_of(data.subset(range(SCENES)), len(data) // SCENES, generator, moves=True)
+
+    return replace(case, concept=frames(case.concept), clean=frames(case.clean), retain=frames(case.retain))
+
+
+def with_wrong_labels(case: Case, seed: int) -> Case:
+    """Give a share of the labeled images the label of another class, drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def mislabeled(data: LabeledImages) -> LabeledImages:
+        steps = torch.randint(1, len(CLASSES), (len(data),), generator=generator)
+        is_wrong = torch.rand(len(data), generator=generator) < WRONG_LABELS
+        return replace(data, labels=(data.labels + steps * is_wrong) % len(CLASSES))
+
+    return replace(case, concept=mislabeled(case.concept), clean=mislabeled(case.clean), retain=mislabeled(case.retain))
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of cases.
@@ -231,8 +283,6 @@ class Kind:
     find: Callable[[Classifier, int], LabeledImages] | None = None
     change: Callable[[Case, int], Case] | None = None
 
-
-sample_of_200 = partial(sample, count=200)
 
 KINDS = (
     Kind("another reason to fail", noise_exemplar),
@@ -268,6 +318,9 @@ KINDS = (
         sample_of_200,
         partial(without_classes, numbers=[2, 3]),
     ),
+    Kind("failures as sample, right exemplar", right_exemplar, failing_and_own_class),
+    Kind("wrong labels (10%), right exemplar", right_exemplar, sample_of_200, with_wrong_labels),
+    Kind("frames of 12 scenes, right exemplar", right_exemplar, sample_of_200, in_few_scenes),
 )
 """The kinds of cases: what the exemplar shows, and which labeled images are passed."""
 
