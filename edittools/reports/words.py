@@ -265,13 +265,12 @@ def check_words(check: Check, audience: str = PYTHON, objective: Check | None = 
 
 
 def _weaker_edit(objective: Check | None, audience: str) -> tuple[str, str | None]:
-    """Say how to get an edit that costs less, and which button does it."""
+    """Say how to get an edit that changes ordinary images less, and which button does it."""
     weaker = None if objective is None else objective.numbers["weaker"]
     if weaker is None or audience in (SHELL, PAGE):
         return ANOTHER_PAIR, None
-    if audience == DESK:
-        return "Select a weaker edit.", WEAKER
-    return f"Select a weaker edit, fix.reselect(clean_weight={weaker:g}).", WEAKER
+    edit = "a weaker edit" if audience == DESK else f"fix.reselect(clean_weight={weaker:g})"
+    return f"Try {edit}: it changes ordinary images less, and its verdict says what it costs.", WEAKER
 
 
 def _in(audience: str, name: str) -> str:

@@ -106,8 +106,8 @@ class Assessment:
     def reselect(self, clean_weight: float) -> "Assessment":
         """Select again from the same score table, with another weight of the images without the mark.
 
-        A larger `clean_weight` gives an edit that changes fewer predictions and corrects fewer. The labels have judged
-        an edit before, so the verdict of the new one on the same labels is at most "unclear".
+        A larger `clean_weight` gives an edit that changes ordinary images less; it may cost labeled ones more. The
+        labels have judged an edit before, so the verdict of the new one on the same labels is at most "unclear".
 
         Args:
             clean_weight: the weight of the images without the mark; 2 by default in a selection.

@@ -165,7 +165,7 @@ class View(ipywidgets.VBox):
         self.progress_text = ipywidgets.HTML().add_class("et-quiet")
         self.message = parts.Message().add_class("et-says")
         self.outcome = parts.Message()
-        self.weaker = parts.button("Weaker edit", "select an edit that costs less, and measure it")
+        self.weaker = parts.button("Weaker edit", "select an edit that changes ordinary images less, and measure it")
         self.save = parts.button("Save", "save the edit with its report, x, x', and the mask")
         self.undo = parts.button("Undo", "go back to the edit before")
         self.editor_box = ipywidgets.VBox()
