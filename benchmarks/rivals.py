@@ -59,7 +59,10 @@ from _lib.results import (
     FIND_AND_FILL,
     FIND_AND_FILL_VARIED,
     LABEL_FREE,
+    MINUS_EDIT,
+    PER_THOUSAND,
     REMOVED,
+    WITHIN,
     Results,
 )
 from _lib.tuning import ALL_LAYERS, LAST, LAST_BLOCK, next_rate, tuned
@@ -102,8 +105,6 @@ FIRST_RATES = {ALL_LAYERS: (3e-5, 1e-4), LAST: (1e-4, 3e-4)}
 
 SHARES_OF_DEPTH = (0.2, 0.4, 0.6, 0.8)
 """How deep in the network the layers are at which the mark is looked for."""
-
-PER_THOUSAND = "CPU seconds per 1,000 predictions"
 
 
 # --- selection --------------------------------------------------------------------------------------------------------
@@ -280,8 +281,8 @@ def decide(results: Results, rows: pd.DataFrame) -> None:
                 outcome = "wins" if within and low > 0 else "loses" if not within or high < 0 else "neither"
                 outcomes.setdefault(rival, []).append(outcome)
                 where = {"network": network, "method": rival, "split": split, "condition": mark}
-                results.add("minus the edit", gain.value, interval=(low, high), n=len(gain.influence), **where)
-                results.add("within the edit's limits", float(within), **where)
+                results.add(MINUS_EDIT, gain.value, interval=(low, high), n=len(gain.influence), **where)
+                results.add(WITHIN, float(within), **where)
     for rival, found in outcomes.items():
         results.notes[rival] = f"wins {found.count('wins')}, loses {found.count('loses')} of {len(found)}"
     print(f"{results.notes}\n")

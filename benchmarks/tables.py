@@ -45,8 +45,11 @@ from _lib.results import (
     FOLDER,
     LABEL_FREE,
     METHOD_NAMES,
+    MINUS_EDIT,
     NO_EDIT,
+    PER_THOUSAND,
     TWIN,
+    WITHIN,
     decode,
     parts_of,
     read_outcomes,
@@ -297,6 +300,42 @@ def _gains_of_varied_hosts(named: pd.DataFrame) -> str:
     return markdown(columns)
 
 
+def rivals(table: pd.DataFrame) -> str:
+    """Write what each method corrects and costs for each network and mark; then how rivals differ from the edit."""
+    titles = ["network", "mark", "method"]
+    part = table.rename(columns={"condition": "mark"})
+    is_row = (part.metric == CORRECTED) & (part.split == TARGET)
+    rows = pd.MultiIndex.from_frame(part[is_row][titles].sort_values("method", key=_order, kind="stable"))
+    rows = rows.sortlevel(["network", "mark"], sort_remaining=False)[0]
+    columns = {title: pd.Series(rows.get_level_values(title), rows) for title in titles}
+    figures = {
+        "errors corrected, marks as in training": (CORRECTED, TARGET),
+        "marks that vary": (CORRECTED, VARIED),
+        "accuracy, points": (ACCURACY, CLEAN),
+        "predictions changed": (FLIPS, CLEAN),
+        "the mark's class with the mark": (CORRECT, OWN_CLASS),
+        "CPU seconds to select": ("CPU seconds", ""),
+        "per 1,000 predictions without the mark": (PER_THOUSAND, CLEAN),
+        "with it": (PER_THOUSAND, TARGET),
+    }
+    for title, (metric, split) in figures.items():
+        columns[title] = cells(part, metric, split, index=titles)
+    differences = part[part.metric == MINUS_EDIT]
+    rows = rows[rows.isin(pd.MultiIndex.from_frame(differences[titles]))]
+    compared_with_edit = {title: pd.Series(rows.get_level_values(title), rows) for title in titles}
+    for split, marks in {TARGET: "marks as in training", VARIED: "marks that vary"}.items():
+        gains = cells(differences, MINUS_EDIT, split, index=titles, look=POINTS)
+        compared_with_edit[f"{marks}: minus the edit, points"] = gains
+        within = part[(part.metric == WITHIN) & (part.split == split)].set_index(titles).value
+        compared_with_edit[f"{marks}: within its limits"] = within.map({1.0: "yes", 0.0: "no"})
+    return f"{markdown(columns)}\n\n{markdown(compared_with_edit)}"
+
+
+def _order(methods: pd.Series) -> pd.Series:
+    """Return the place of each method in `METHOD_NAMES`."""
+    return methods.map(METHOD_NAMES.index)
+
+
 def calibration_audits(table: pd.DataFrame) -> str:
     """Write one row per control: the audits that find a rule of a class, and one of all classes."""
     rows = table[table.metric == "audits with a rule"].set_index(["condition", "split"])
@@ -459,7 +498,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
         function.__name__: function
         for function in (
             *(development, materials, objective, synthetic, probing, contact_sheets, selection_cost),
-            varied_marks,
+            *(varied_marks, rivals),
             *(calibration_audits, calibration_nulls, calibration_verdicts, edit_speed, skin),
         )
     },

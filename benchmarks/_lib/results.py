@@ -75,6 +75,10 @@ METHOD_NAMES = (
 )
 """The names of the methods in results and on pages."""
 
+MINUS_EDIT, WITHIN = "minus the edit", "within the edit's limits"
+PER_THOUSAND = "CPU seconds per 1,000 predictions"
+"""Metrics of rivals: a share, whether it is so, and seconds."""
+
 
 RIGHT, WRONG, CORRECTED, BROKEN = ".x+-"
 """An image that is classified correctly before and after, never, only after, and only before."""
