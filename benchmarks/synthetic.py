@@ -30,7 +30,7 @@ from _lib.command import add_store, parser, run
 from _lib.results import FULL_RANK, PROJECTION, Results
 from tqdm.auto import tqdm
 
-from edittools.methods import EDIT, RANDOM
+from edittools.rewriting import EDIT, RANDOM
 from edittools_course.rivals import PROJECTIONS, SCOPES
 from edittools_course.scenarios import synthetic as syn
 from edittools_course.scenarios.tiers import MODELS

@@ -62,7 +62,7 @@ from _lib.skin_stickers import FILLS, STUCK, filled
 from _lib.varied_cases import VARIED
 
 from edittools._caching import atomic_path
-from edittools.methods import EDIT
+from edittools.rewriting import EDIT
 
 DOCS = FOLDER.parent / "docs"
 

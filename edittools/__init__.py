@@ -3,10 +3,9 @@
 After "Editing a Classifier by Rewriting Its Prediction Rules" (Santurkar, Tsipras et al., NeurIPS 2021). The names here
 are the paper; everything else is in subpackages. Both load when they are first used:
 
-    methods     functions that make edits              probing     what a prediction relies on
-    selection   select an edit, and measure it         widgets     mask editor, desk, views
-    models      classifiers by name                    reports     a page about an edit
-    auditing    from a folder of images to a report
+    selection   select an edit, and measure it         probing     what a prediction relies on
+    models      classifiers by name                    widgets     mask editor, desk, views
+    auditing    from a folder of images to a report    reports     a page about an edit
 
 What the notebooks show (scenes, scenarios, figures) is in the package `edittools_course`, next to this one.
 """
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 SUBPACKAGES = (
     "auditing",
-    "methods",
     "models",
     "probing",
     "reports",

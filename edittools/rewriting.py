@@ -30,6 +30,9 @@ from edittools.images import Images
 from edittools.moments import FEW_IMAGES, Reference, directions
 from edittools.site import Site, prepare, solver_precision
 
+EDIT, RANDOM = "edit", "random direction"
+"""The names of `rewrite_at`, and of `rewrite_at_random`, its control, in tables."""
+
 OBJECTIVES = ("l1", "least_squares")
 _NO_DIFFERENCE = 1e-9
 """A loss of at most this share of the layer's outputs is that of rounding: x and x' are alike at the mask."""
@@ -502,6 +505,39 @@ def rewrite_at(
     problem = pose(site, basis, masked, reference_weight)
     coefficients, taken = solve(problem, objective, steps)
     return [_edit_of(coefficients, problem, site, objective, taken)]
+
+
+def rewrite_at_random(
+    site: Site,
+    *,
+    rank: int = 1,
+    objective: str = "least_squares",
+    reference_weight: float | None = None,
+    steps: int = 200,
+    seed: int = 0,
+) -> list[Edit]:
+    """Rewrite along random orthonormal directions, as a control.
+
+    Only the directions are random; Λ is solved for as in `rewrite`, whose settings it takes, so that the control can be
+    tuned as well as the edit. The directions depend only on the number of the layer's input channels, the rank, and the
+    seed.
+
+    Args:
+        site: the layer and its exemplars; reference images are needed only for the penalty.
+        rank: number of directions; `objective`, `reference_weight`, and `steps` are those of `rewrite`.
+        seed: seed of the random directions.
+
+    Returns:
+        One edit.
+
+    Raises:
+        ValueError: as in `rewrite`.
+    """
+    weight = site.cut.weight
+    shape = (check_number(rank, "rank", 1), weight.shape[1])
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    basis = torch.linalg.qr(noise.T).Q.T.to(weight)
+    return rewrite_at(site, rank=rank, objective=objective, basis=basis, reference_weight=reference_weight, steps=steps)
 
 
 def solve(problem: Problem, objective: str, steps: int = 200) -> tuple[Tensor, int]:

@@ -3,8 +3,8 @@
     site = prepare(classifier, "features.10", exemplars, reference)   # checks its arguments, and runs the images once
     [edit] = rewrite_at(site, rank=3)                                 # every method is called like this
 
-A method is a function `edits(site, **settings)` that returns a list of edits, see `edittools.methods`. It does not
-check the contents of a site again.
+A method is a function `edits(site, **settings)` that returns a list of edits, such as `rewrite_at`. It does not check
+the contents of a site again.
 """
 
 from collections.abc import Mapping, Sequence

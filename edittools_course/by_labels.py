@@ -20,7 +20,6 @@ from edittools.cut import Cut, cut_all
 from edittools.exemplars import Exemplar, Exemplars, Pairs, named_exemplars
 from edittools.images import Images, LabeledImages
 from edittools.layers import check_layers
-from edittools.methods import Method
 from edittools.metrics import predict
 from edittools.moments import NoEditError
 from edittools.selection.hosts import Hosts, HostSet, divergence
@@ -37,6 +36,7 @@ from edittools.selection.select import (
     table_of,
 )
 from edittools.site import LayerReference, site_at
+from edittools_course.methods import Method
 
 
 @torch.no_grad()

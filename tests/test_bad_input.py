@@ -24,16 +24,16 @@ from edittools.exemplars import Exemplar, paste_texture
 from edittools.geometry import InputGeometry
 from edittools.image_files import load_image, save_mask
 from edittools.images import LabeledImages, LazyImages
-from edittools.methods import METHODS, rewrite_at_random
 from edittools.metrics import Comparison, error_rate, misclassified, predict
 from edittools.models.load import load_classifier
 from edittools.moments import second_moments
 from edittools.probing import textures
-from edittools.rewriting import rewrite
+from edittools.rewriting import rewrite, rewrite_at_random
 from edittools.selection import States, repair, select_edit
 from edittools.site import prepare
 from edittools.widgets.editor import MaskEditor
 from edittools_course import miniworld, scenarios
+from edittools_course.methods import METHODS
 from edittools_course.networks.finetuned import build_network, load_shortcut_network
 from edittools_course.rivals import finetune
 from edittools_course.scenarios import imagenette, photos

@@ -12,12 +12,12 @@ from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import Cut, rows
 from edittools.edits import Edit
 from edittools.images import LabeledImages
-from edittools.methods import METHODS
 from edittools.metrics import predict
 from edittools.moments import second_moments
 from edittools.selection import States
 from edittools.site import prepare
-from edittools_course.rivals import RIVALS, finetune, project_concept
+from edittools_course.methods import METHODS
+from edittools_course.rivals import finetune, project_concept
 from edittools_course.rivals.finetuning import SCOPES
 from edittools_course.rivals.projection import DIRECTIONS
 
@@ -26,7 +26,6 @@ SETTINGS = {
     "leace": ("projection", {"direction": "leace"}),
 }
 OF_A_LAYER = ("projection", "leace")
-ALL = {**METHODS, **RIVALS}
 UNCHANGED = replace(make_exemplar(), changed=make_exemplar().image)
 of_all = pytest.mark.parametrize("name", SETTINGS)
 of_a_layer = pytest.mark.parametrize("name", OF_A_LAYER)
@@ -34,7 +33,7 @@ of_a_layer = pytest.mark.parametrize("name", OF_A_LAYER)
 
 def edit_by(name, classifier, exemplars, reference, layer="conv1", **settings):
     method, defaults = SETTINGS[name]
-    return one_edit(ALL[method].edits, classifier, layer, exemplars, reference, **(defaults | settings))
+    return one_edit(METHODS[method].edits, classifier, layer, exemplars, reference, **(defaults | settings))
 
 
 def one_edit(method, classifier, layer, exemplars, reference=None, **settings):
@@ -113,11 +112,11 @@ def test_method_of_a_site_after_the_model_has_changed(tiny, photos32, exemplar, 
     tiny.model.stem.weight.data.mul_(2)
     tiny.model.head.weight.data.mul_(2)
     method, settings = SETTINGS[name]
-    [edit] = ALL[method].edits(site, **settings)
+    [edit] = METHODS[method].edits(site, **settings)
     assert (edit.digest, edit.fingerprint, edit.record) == (expected.digest, expected.fingerprint, expected.record)
 
 
-@pytest.mark.parametrize("method", ALL.values(), ids=ALL)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_settings_of_the_table_give_edits(tiny, photos32, exemplar, method):
     site = prepare(tiny, "conv1", exemplar, photos32)
     assert len(method.settings) <= 12 and method.strengths
@@ -127,7 +126,7 @@ def test_settings_of_the_table_give_edits(tiny, photos32, exemplar, method):
 
 
 def test_projection_tries_several_settings():
-    assert len(RIVALS["projection"].settings) >= 4
+    assert len(METHODS["projection"].settings) >= 4
 
 
 @of_a_layer

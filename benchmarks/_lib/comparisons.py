@@ -5,7 +5,7 @@ import pandas as pd
 from _lib.effects import ACCURACY, CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET
 from _lib.pivots import POINTS, cells, markdown
 from _lib.results import BLURRED, BY_HOSTS, METHOD_NAMES
-from edittools.methods import RANDOM
+from edittools.rewriting import RANDOM
 
 TITLES = {
     (TARGET, CORRECTED): "errors corrected",

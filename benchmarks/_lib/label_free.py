@@ -13,7 +13,7 @@ from _lib.results import BY_EXEMPLAR, BY_HOSTS, LABEL_FREE, OF_EXEMPLAR_BY_HOSTS
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar
-from edittools.methods import METHODS, RANDOM
+from edittools.rewriting import RANDOM, rewrite_at_random
 from edittools.selection.finetuning import RATES, finetune_without_labels
 from edittools.selection.scores import Scores
 from edittools.selection.select import Selection, select
@@ -23,7 +23,7 @@ _LIBRARY = Path(edittools.__file__).parent
 
 CODE = (
     Path(__file__),
-    *(_LIBRARY / name for name in ("exemplars.py", "_varied.py", "moments.py", "rewriting.py", "methods.py")),
+    *(_LIBRARY / name for name in ("exemplars.py", "_varied.py", "moments.py", "rewriting.py")),
     *(_LIBRARY / "selection" / name for name in ("finetuning.py", "hosts.py", "scores.py", "select.py")),
 )
 """The files on which depends what is selected."""
@@ -115,7 +115,7 @@ def random_directions(classifier: Classifier, exemplar: Exemplar, images: Tensor
     found = []
     for seed in range(RANDOM_DRAWS):
         started = time.process_time()
-        [edit] = METHODS[RANDOM].edits(site, seed=seed)
+        [edit] = rewrite_at_random(site, seed=seed)
         found.append(Selected(RANDOM, edit, layer, 1, time.process_time() - started, f"draw {seed}"))
     return found
 

@@ -21,12 +21,12 @@ from _lib.results import (
     SEVERAL,
 )
 from edittools.exemplars import Exemplar
-from edittools.methods import EDIT, METHODS, Method
+from edittools.rewriting import EDIT
 from edittools.selection import finetune_without_labels
 from edittools.selection.scores import Scores
 from edittools.selection.select import BEST_LAYERS, EXEMPLAR, HOSTS, Selection, select
 from edittools_course.by_labels import select_by_labels
-from edittools_course.rivals import RIVALS
+from edittools_course.methods import METHODS, Method
 from edittools_course.scenarios.scenario import Scenario
 
 STRENGTHS = (0.5, 1.0, 1.5)
@@ -43,9 +43,9 @@ OTHER_METHODS = (
         METHODS[EDIT].trying([{"rank": None, "reference_weight": weight} for weight in WEIGHTS], STRENGTHS),
         name=FULL_RANK,
     ),
-    replace(RIVALS["projection"].trying(strengths=STRENGTHS), name=PROJECTION),
+    replace(METHODS["projection"].trying(strengths=STRENGTHS), name=PROJECTION),
     replace(
-        RIVALS["global fine-tuning"].trying(
+        METHODS["global fine-tuning"].trying(
             [{"scope": "global", "rate": rate, "steps": 20} for rate in RATES], (0.5, 1.0)
         ),
         name=ON_EXEMPLAR,

@@ -27,7 +27,7 @@ from _lib.results import (
     read_results,
     read_run,
 )
-from edittools.methods import EDIT
+from edittools.rewriting import EDIT
 from edittools.selection.finetuning import CHECKPOINTS, RATES
 
 BY_USERS = "as users make them"

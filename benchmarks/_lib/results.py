@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from edittools._caching import atomic_path
-from edittools.methods import EDIT, RANDOM
+from edittools.rewriting import EDIT, RANDOM
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "results"
 

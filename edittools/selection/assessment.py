@@ -20,7 +20,6 @@ from edittools.cut import Cut
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar, Pairs, all_exemplars
 from edittools.images import Images
-from edittools.methods import RANDOM, rewrite_at_random
 from edittools.metrics import predict, predicted_classes
 from edittools.reports import Figure, package_versions, plain, render, report_paths, save_report
 from edittools.reports.words import (
@@ -32,6 +31,7 @@ from edittools.reports.words import (
     consistency_sentences,
     verdict_words,
 )
+from edittools.rewriting import RANDOM, rewrite_at_random
 from edittools.selection.checks import (
     MAX_ACCURACY_DROP,
     MAX_OWN_DROP,

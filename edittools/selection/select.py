@@ -30,10 +30,9 @@ from edittools.edits import Edit, copied
 from edittools.exemplars import PLACES, Exemplar, Exemplars, Pairs, all_exemplars, named_exemplars
 from edittools.images import Images
 from edittools.layers import check_layers
-from edittools.methods import EDIT
 from edittools.metrics import predict
 from edittools.moments import NoEditError, SecondMoment, measure
-from edittools.rewriting import rewrite_at
+from edittools.rewriting import EDIT, rewrite_at
 from edittools.selection.hosts import MOST_REFERENCE, Hosts, HostSet, divergence, sample_of
 from edittools.selection.scores import Candidate, Scores
 from edittools.site import LayerReference, site_at

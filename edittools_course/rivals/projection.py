@@ -5,6 +5,8 @@ probe, as in P-ClArC (Anders et al., "Finding and removing Clever Hans", arXiv 1
 arXiv 2306.03819), the erasure that changes the keys least.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from edittools.site import Site, solver_precision
 from edittools_course.rivals.inputs import masked_keys
 
 DIRECTIONS = ("mean", "probe", "leace")
-PROJECTIONS = [
+PROJECTIONS: list[dict[str, Any]] = [
     {"direction": "mean"},
     {"direction": "probe", "ridge": 1e-2},
     {"direction": "probe", "ridge": 1.0},

@@ -19,15 +19,16 @@ from torch import Tensor
 from edittools.classifiers import Classifier
 from edittools.images import LabeledImages, stratified
 from edittools.layers import candidate_layers
-from edittools.methods import EDIT, METHODS, RANDOM, Method
 from edittools.metrics import predict
 from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts
 from edittools.probing.textures import STYLES, VARIANTS, style_textures
+from edittools.rewriting import EDIT, RANDOM
 from edittools.selection.scores import Scores
 from edittools_course import segmenters
 from edittools_course.by_labels import select_by_labels
-from edittools_course.rivals import RIVALS, SCOPES
+from edittools_course.methods import METHODS, Method
+from edittools_course.rivals import SCOPES
 from edittools_course.scenarios import photos
 from edittools_course.scenarios.rules import scenario_for
 from edittools_course.scenarios.scenario import Scenario
@@ -370,9 +371,9 @@ def methods_of(settings: CaseSettings = DEFAULT_SETTINGS) -> list[Method]:
     strengths = settings.strengths
     tried = {name: METHODS[EDIT].trying(grid, strengths) for name, grid in settings.editing.items()}
     tried[RANDOM] = METHODS[RANDOM].trying(settings.editing["editing"], strengths)
-    tried["projection"] = RIVALS["projection"].trying(strengths=strengths)
+    tried["projection"] = METHODS["projection"].trying(strengths=strengths)
     for scope in SCOPES:
         settings_of_scope = [{**setting, "scope": scope} for setting in settings.finetuning]
         name = f"{scope} fine-tuning"
-        tried[name] = RIVALS[name].trying(settings_of_scope, FINETUNING_STRENGTHS)
+        tried[name] = METHODS[name].trying(settings_of_scope, FINETUNING_STRENGTHS)
     return [replace(method, name=name) for name, method in tried.items()]

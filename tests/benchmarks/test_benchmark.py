@@ -9,9 +9,8 @@ from edittools.classifiers import Classifier
 from edittools.cut import cut_all
 from edittools.edits import applied_edits
 from edittools.images import LabeledImages
-from edittools.methods import RANDOM
 from edittools.metrics import misclassified, predict
-from edittools.rewriting import rewrite, rewrite_at
+from edittools.rewriting import RANDOM, rewrite, rewrite_at
 from edittools.site import prepare
 from edittools.states import memory_for_states, states_of
 from edittools_course.rivals import finetune

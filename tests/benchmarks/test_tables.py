@@ -34,7 +34,7 @@ from _lib.results import (
 from scipy import stats
 from synthetic import interval_by_group
 
-from edittools.methods import EDIT, RANDOM, rewrite_at_random
+from edittools.rewriting import EDIT, RANDOM, rewrite_at_random
 from edittools.site import prepare
 from edittools_course.scenarios.synthetic import FINETUNING as FINETUNING_SETTINGS
 from edittools_course.scenarios.synthetic import LEAST_SQUARES, CaseSettings

@@ -5,10 +5,9 @@ import torch
 from colors import BLUE, GREEN, RED, color_network, marked_exemplar, of_colors, ordinary, with_mark
 from torch.nn.functional import cross_entropy
 
-from edittools.methods import METHODS
 from edittools.metrics import predict
 from edittools_course.by_labels import select_by_labels
-from edittools_course.rivals import RIVALS
+from edittools_course.methods import METHODS
 
 LABELED = with_mark(of_colors([RED, GREEN] * 40 + [BLUE] * 70, 2), 3)
 
@@ -33,7 +32,7 @@ def test_table_has_the_cross_entropy_of_the_labeled_images():
 
 
 def test_methods_take_the_place_of_edits():
-    methods = [RIVALS["projection"].trying([{}]), METHODS["random direction"].trying(strengths=(0.5, 1.0))]
+    methods = [METHODS["projection"].trying([{}]), METHODS["random direction"].trying(strengths=(0.5, 1.0))]
     scores = scores_of(methods=methods)
     assert [one.params["method"] for one in scores.candidates].count("random direction") == 2
     assert {one.params["method"] for one in scores.candidates} == {"projection", "random direction"}

@@ -22,13 +22,12 @@ from tqdm import tqdm
 import edittools as et
 from edittools._caching import atomic_path, digest_tensors
 from edittools.cut import Cut
-from edittools.methods import METHODS
 from edittools.probing import probe
 from edittools.selection import Assessment, Scores, repair
 from edittools.selection.select import select
 from edittools.site import prepare
 from edittools_course.by_labels import select_by_labels
-from edittools_course.rivals import RIVALS
+from edittools_course.methods import METHODS
 from edittools_course.scenarios import snow_scenario
 from edittools_course.scenarios.rules import probing_setup
 
@@ -122,7 +121,7 @@ def edits_and_maps(network: str) -> Iterator[tuple[str, Entry]]:
         site = prepare(classifier, layer, exemplars[:1], reference)
         for method, settings_of_method in BASELINES.items():
             for settings in settings_of_method:
-                for number, edit in enumerate({**METHODS, **RIVALS}[method].edits(site, **settings)):
+                for number, edit in enumerate(METHODS[method].edits(site, **settings)):
                     yield f"{network} {layer} {method} {settings} {number}", of_edit(edit)
 
 

@@ -1,23 +1,13 @@
-"""The methods: functions `edits(site, **settings)` that return a list of edits, and the one table of them."""
+"""The methods that experiments compare: functions `edits(site, **settings)` that return a list of edits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from edittools._checks import check_amount, check_number
+from edittools._checks import check_amount
 from edittools.edits import Edit
-from edittools.rewriting import rewrite_at
-from edittools.site import Site
-
-__all__ = ["EDIT", "METHODS", "RANDOM", "Method", "rewrite_at_random"]
-
-EDIT = "edit"
-"""The name of the method that rewrites a layer, as the paper does."""
-
-RANDOM = "random direction"
-"""The name of the control."""
+from edittools.rewriting import EDIT, RANDOM, rewrite_at, rewrite_at_random
+from edittools_course.rivals import PROJECTIONS, finetune, project_concept
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,44 +48,14 @@ class Method:
         return replace(self, settings=tried, strengths=scales)
 
 
-def rewrite_at_random(
-    site: Site,
-    *,
-    rank: int = 1,
-    objective: str = "least_squares",
-    reference_weight: float | None = None,
-    steps: int = 200,
-    seed: int = 0,
-) -> list[Edit]:
-    """Rewrite along random orthonormal directions, as a control.
-
-    Only the directions are random; Λ is solved for as in `rewrite`, whose settings it takes, so that the control can be
-    tuned as well as the edit. The directions depend only on the number of the layer's input channels, the rank, and the
-    seed.
-
-    Args:
-        site: the layer and its exemplars; reference images are needed only for the penalty.
-        rank: number of directions; `objective`, `reference_weight`, and `steps` are those of `rewrite`.
-        seed: seed of the random directions.
-
-    Returns:
-        One edit.
-
-    Raises:
-        ValueError: as in `rewrite`.
-    """
-    weight = site.cut.weight
-    shape = (check_number(rank, "rank", 1), weight.shape[1])
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    basis = torch.linalg.qr(noise.T).Q.T.to(weight)
-    return rewrite_at(site, rank=rank, objective=objective, basis=basis, reference_weight=reference_weight, steps=steps)
-
-
 METHODS = {
     method.name: method
     for method in (
         Method(EDIT, rewrite_at),
         Method(RANDOM, rewrite_at_random),
+        Method("projection", project_concept, PROJECTIONS),
+        Method("local fine-tuning", finetune, ({"scope": "local"},), (1.0,)),
+        Method("global fine-tuning", finetune, ({"scope": "global"},), (1.0,)),
     )
 }
-"""The method and its control by name. A method of your own is another `Method`: pass it where methods are tried."""
+"""The edit, its control, and the rivals, by name."""
