@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from edittools._inference import without_autocast
@@ -22,15 +23,14 @@ from edittools.images import Images, LabeledImages
 from edittools.layers import check_layers
 from edittools.metrics import predict
 from edittools.moments import NoEditError
-from edittools.selection.hosts import Hosts, HostSet, divergence
+from edittools.selection.hosts import Hosts, divergence
 from edittools.selection.scores import Candidate, Scores
 from edittools.selection.select import (
-    Scored,
     best_layers,
     first_layers,
+    losses_of,
     of_exemplars,
     of_hosts,
-    predictions_with,
     rank,
     references_at,
     table_of,
@@ -74,17 +74,16 @@ def select_by_labels(
     named = named_exemplars(exemplars, classifier)
     data = remap_labels("concept", concept, classifier)
     hosts = Hosts.of(classifier, named, images, where)
+    before = cross_entropy(predict(classifier, data), data.labels, reduction="none")
     cuts = cut_all(classifier, check_layers(classifier, layers), weights=Weights(classifier))
     with bar_of(progress, desc="selecting by labels", unit="step") as bar:
         references = references_at(cuts, hosts.reference)
         if methods is not None:
-            scored = _score(of_methods(references, named, methods), cuts, data, hosts.select, bar)
-        else:
-            first = first_layers(rank(references, named, hosts, bar))
-            scored = _score(of_exemplars(first), cuts, data, hosts.select, bar)
-            best = best_layers(first, _table_of(scored, classifier, data, hosts))
-            scored += _score(of_hosts(references, best, hosts), cuts, data, hosts.select, bar)
-    return _table_of(scored, classifier, data, hosts)
+            return _score(of_methods(references, named, methods), cuts, data, before, hosts, bar)
+        first = first_layers(rank(references, named, hosts, bar))
+        scores = _score(of_exemplars(first), cuts, data, before, hosts, bar)
+        best = best_layers(first, scores)
+        return scores.joined(_score(of_hosts(references, best, hosts), cuts, data, before, hosts, bar))
 
 
 def of_methods(
@@ -106,19 +105,22 @@ def of_methods(
 
 
 def _score(
-    candidates: Iterable[Sequence[Candidate]], cuts: Mapping[str, Cut], data: LabeledImages, hosts: HostSet, bar: Any
-) -> list[Scored]:
-    """Score candidates on labeled images with the mark, and on hosts without it."""
-    scored = []
-    for candidate, with_mark, without_mark in predictions_with(candidates, cuts, data.images[:], hosts.images, bar):
-        losses = cross_entropy(with_mark, data.labels, reduction="none")
-        marked = torch.where(losses.isfinite(), losses, torch.inf)
-        scored.append(Scored(candidate, marked, divergence(hosts.original, without_mark)))
-    return scored
+    candidates: Iterable[Sequence[Candidate]],
+    cuts: Mapping[str, Cut],
+    data: LabeledImages,
+    before: Tensor,
+    hosts: Hosts,
+    bar: Any,
+) -> Scores:
+    """Score candidates on labeled images with the mark, whose losses were `before`, and on hosts without it."""
+    edits = list(candidates)
+    marked = losses_of(edits, cuts, data.images[:], data.labels, _cross_entropy, bar)
+    clean = losses_of(edits, cuts, hosts.select.images, hosts.select.original, divergence, bar)
+    scores = table_of([candidate for of_edit in edits for candidate in of_edit], marked, clean, hosts.select)
+    return replace(scores, before=before, is_own=torch.isin(data.labels, torch.tensor(hosts.own_classes)))
 
 
-def _table_of(scored: Sequence[Scored], classifier: Classifier, data: LabeledImages, hosts: Hosts) -> Scores:
-    """Make the score table of candidates that were scored on labeled images."""
-    before = cross_entropy(predict(classifier, data), data.labels, reduction="none")
-    is_own = torch.isin(data.labels, torch.tensor(hosts.own_classes))
-    return replace(table_of(scored, hosts.select), before=before, is_own=is_own)
+def _cross_entropy(labels: Tensor, predicted: Tensor) -> Tensor:
+    """Compute the cross-entropy of log-probabilities `(N, classes)`; infinite where they are not finite."""
+    losses = cross_entropy(predicted, labels, reduction="none")
+    return torch.where(losses.isfinite(), losses, torch.inf)

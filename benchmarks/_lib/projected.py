@@ -11,7 +11,7 @@ from edittools.cut import cut_all
 from edittools.exemplars import Pairs
 from edittools.moments import NoEditError
 from edittools.selection.scores import Candidate
-from edittools.selection.select import BEST_LAYERS, Selection, references_at, score, table_of
+from edittools.selection.select import BEST_LAYERS, Selection, references_at, score
 from edittools.site import Site, site_at
 from edittools_course.rivals.projection import project_concept
 
@@ -45,12 +45,11 @@ def select_projection(classifier: Classifier, selection: Selection, layers: Sequ
     with tqdm(desc="projections", mininterval=10) as bar:
         sites = {layer: site_at(reference, pairs) for layer, reference in references.items()}
         first = score(_candidates(sites, (MEANS,), (1.0,)), cuts, hosts.select, bar)
-        order = table_of(first, hosts.select).objective().argsort().tolist()
-        best = [first[number].candidate.params["layer"] for number in order[:BEST_LAYERS]]
-        scored = score(
-            _candidates({layer: sites[layer] for layer in best}, SETTINGS, STRENGTHS), cuts, hosts.select, bar
-        )
-    return table_of(scored, hosts.select).best(), len(first) + len(scored)
+        order = first.objective().argsort().tolist()
+        best = [first.candidates[number].params["layer"] for number in order[:BEST_LAYERS]]
+        candidates = _candidates({layer: sites[layer] for layer in best}, SETTINGS, STRENGTHS)
+        scores = score(candidates, cuts, hosts.select, bar)
+    return scores.best(), len(first) + len(scores)
 
 
 def _candidates(

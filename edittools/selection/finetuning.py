@@ -23,7 +23,7 @@ from edittools.exemplars import Exemplar, all_exemplars
 from edittools.metrics import predict
 from edittools.selection.hosts import divergence
 from edittools.selection.scores import CLEAN_WEIGHT, Candidate, Scores
-from edittools.selection.select import Scored, Selection, table_of
+from edittools.selection.select import Selection, table_of
 
 FINETUNING = "fine-tuning"
 """The name of the network that is fine-tuned on request, with which the edit is compared."""
@@ -92,7 +92,7 @@ def finetune_without_labels(
     images = torch.cat([*of_solve, hosts.reference])
     exemplars = all_exemplars(selection.exemplars)
     target = predict(classifier, images).log_softmax(dim=1)
-    scored = []
+    candidates, marked, clean = [], [], []
     with bar_of(progress, total=len(rates) * max(CHECKPOINTS), desc="fine-tuning", unit="step") as bar:
         for rate in rates:
             training = Training(classifier, images, target, exemplars, hosts.where, hosts.vary, rate, seed)
@@ -110,10 +110,11 @@ def finetune_without_labels(
                     with_mark = predict(network, hosts.select.marked).log_softmax(dim=1)
                     without_mark = predict(network, hosts.select.images).log_softmax(dim=1)
                     params = {"method": FINETUNING, "rate": rate, "steps": steps, "weight": weight}
-                    marked = divergence(hosts.select.original, with_mark)
-                    clean = divergence(hosts.select.original, without_mark)
-                    scored.append(Scored(Candidate(edit, params, weight), marked, clean))
-    scores = replace(table_of(scored, hosts.select), seconds=time.process_time() - started)
+                    candidates.append(Candidate(edit, params, weight))
+                    marked.append(divergence(hosts.select.original, with_mark))
+                    clean.append(divergence(hosts.select.original, without_mark))
+    scores = table_of(candidates, torch.stack(marked), torch.stack(clean), hosts.select)
+    scores = replace(scores, seconds=time.process_time() - started)
     best = scores.best()
     settings = {name: value for name, value in best.params.items() if name != "method"}
     return Finetuned(best.scaled, settings, scores)

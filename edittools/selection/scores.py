@@ -1,7 +1,7 @@
 """The score table: what each candidate does to each image that selects. All that follows is a pure function of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
 
@@ -104,6 +104,13 @@ class Scores:
         }
         values = {name: column.tolist() for name, column in columns.items()}
         return pd.DataFrame(rows).assign(**values).sort_values("objective", ignore_index=True)
+
+    def joined(self, other: "Scores") -> "Scores":
+        """Add the candidates of another score table of the same images."""
+        candidates = [*self.candidates, *other.candidates]
+        marked = torch.cat([self.marked, other.marked])
+        clean = torch.cat([self.clean, other.clean])
+        return replace(self, candidates=candidates, marked=marked, clean=clean)
 
 
 def _mean(losses: Tensor, is_member: Tensor) -> Tensor:

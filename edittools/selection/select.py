@@ -9,12 +9,12 @@ select; in the best of these, edits are made from hosts as well, of several rank
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf
-from typing import Any, NamedTuple
+from math import ceil, inf
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -203,7 +203,9 @@ def select(
     cuts = cut_all(classifier, names, weights=weights)
     total = len(names) * len(named)
     if hosts is not None:
-        total += len(STRENGTHS) * (min(total, FIRST_LAYERS) + 2 * len(RANKS) * min(total, BEST_LAYERS))
+        edits = min(total, FIRST_LAYERS) + 2 * len(RANKS) * min(total, BEST_LAYERS)
+        batches = 2 * ceil(len(hosts.select) / BATCH)
+        total += len(STRENGTHS) * edits * batches
     with bar_of(progress, total=total, desc="selecting an edit", unit="step") as bar:
         references = references_at(cuts, ordinary, moments)
         ranking = rank(references, named, hosts, bar)
@@ -211,10 +213,9 @@ def select(
             scores = _scores_at_exemplars(classifier, named, ranking)
         else:
             first = first_layers(ranking)
-            scored = score(of_exemplars(first), cuts, hosts.select, bar)
-            best = best_layers(first, table_of(scored, hosts.select))
-            scored += score(of_hosts(references, best, hosts), cuts, hosts.select, bar)
-            scores = table_of(scored, hosts.select)
+            scores = score(of_exemplars(first), cuts, hosts.select, bar)
+            best = best_layers(first, scores)
+            scores = scores.joined(score(of_hosts(references, best, hosts), cuts, hosts.select, bar))
     scores = replace(scores, seconds=time.process_time() - started)
     return Selection(scores.best(), scores, hosts, named, weights)
 
@@ -377,68 +378,53 @@ def _solved_with(hosts: Hosts, name: str) -> dict[str, Pairs]:
 # --- the scores -------------------------------------------------------------------------------------------------------
 
 
-class Scored(NamedTuple):
-    """What a candidate does to the images that select.
-
-    Attributes:
-        candidate: the candidate.
-        marked: the losses of the images with the mark, `(N,)`.
-        clean: the divergences of the images without the mark from their original predictions, `(M,)`.
-    """
-
-    candidate: Candidate
-    marked: Tensor
-    clean: Tensor
+def score(candidates: Iterable[Sequence[Candidate]], cuts: Mapping[str, Cut], hosts: HostSet, bar: Any) -> Scores:
+    """Score candidates on hosts with the mark and without it; see `losses_of` for the arguments."""
+    edits = list(candidates)
+    marked = losses_of(edits, cuts, hosts.marked, hosts.original, divergence, bar)
+    clean = losses_of(edits, cuts, hosts.images, hosts.original, divergence, bar)
+    return table_of([candidate for of_edit in edits for candidate in of_edit], marked, clean, hosts)
 
 
-def score(candidates: Iterable[Sequence[Candidate]], cuts: Mapping[str, Cut], hosts: HostSet, bar: Any) -> list[Scored]:
-    """Score candidates on hosts; see `predictions_with` for the arguments."""
-    predicted = predictions_with(candidates, cuts, hosts.marked, hosts.images, bar)
-    return [
-        Scored(candidate, divergence(hosts.original, with_mark), divergence(hosts.original, without_mark))
-        for candidate, with_mark, without_mark in predicted
-    ]
+def losses_of(
+    candidates: Sequence[Sequence[Candidate]],
+    cuts: Mapping[str, Cut],
+    images: Tensor,
+    target: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    bar: Any,
+) -> Tensor:
+    """Compute the loss of each of N images with each of C candidates, `(C, N)`.
 
-
-def predictions_with(
-    candidates: Iterable[Sequence[Candidate]], cuts: Mapping[str, Cut], marked: Tensor, clean: Tensor, bar: Any
-) -> Iterator[tuple[Candidate, Tensor, Tensor]]:
-    """Yield each candidate with the log-probabilities of the images with the mark and of those without it.
+    Each image is run once up to all layers that are edited, and from there with each candidate.
 
     Args:
-        candidates: an edit with several strengths at a time. Those of one layer follow one another, since only the
-            states at one layer are kept.
+        candidates: edits of one layer, each with several strengths; those of one layer follow one another.
         cuts: the cut at each layer.
-        marked: the images with the mark, `(N, 3, H, W)`.
-        clean: the images without the mark, `(M, 3, H, W)`.
-        bar: a progress bar.
+        images: the images, `(N, 3, H, W)`.
+        target: what there should be, N rows.
+        loss: computes the losses `(B,)` of a batch from its part of `target` and its log-probabilities `(B, classes)`.
+        bar: a progress bar, with a step for each candidate and batch.
     """
-    layer = None
-    for of_edit in candidates:
-        if of_edit[0].params["layer"] != layer:
-            layer = of_edit[0].params["layer"]
-            memory = StateMemory(inf, output_limit=0)
-            marked_states = States({layer: cuts[layer]}, marked, batch_size=BATCH, memory=memory)
-            clean_states = States({layer: cuts[layer]}, clean, batch_size=BATCH, memory=memory)
-        edit = of_edit[0].edit
-        strengths = [candidate.strength for candidate in of_edit]
-        with_mark = _log_probabilities(marked_states, edit, strengths)
-        without_mark = _log_probabilities(clean_states, edit, strengths)
-        for number, candidate in enumerate(of_edit):
-            yield candidate, with_mark[number], without_mark[number]
-            bar.update()
+    layers = {of_edit[0].params["layer"] for of_edit in candidates}
+    edited = {layer: cut for layer, cut in cuts.items() if layer in layers}
+    losses = torch.empty(sum(map(len, candidates)), len(images))
+    for first in range(0, len(images) if edited else 0, BATCH):
+        batch = slice(first, first + BATCH)
+        states = States(edited, images[batch], batch_size=BATCH, memory=StateMemory(inf))
+        row = 0
+        for of_edit in candidates:
+            strengths = [candidate.strength for candidate in of_edit]
+            for predicted in _log_probabilities(states, of_edit[0].edit, strengths):
+                losses[row, batch] = loss(target[batch], predicted)
+                row += 1
+                bar.update()
+    return losses
 
 
-def table_of(scored: Sequence[Scored], hosts: HostSet) -> Scores:
-    """Make the score table of candidates that were scored on hosts."""
-    return Scores(
-        [one.candidate for one in scored],
-        torch.stack([one.marked for one in scored]),
-        torch.stack([one.clean for one in scored]),
-        before=hosts.before,
-        is_own=hosts.is_own,
-        is_counted=~hosts.shows_mark,
-    )
+def table_of(candidates: Sequence[Candidate], marked: Tensor, clean: Tensor, hosts: HostSet) -> Scores:
+    """Make the score table of C candidates from their losses on hosts with the mark and without it, `(C, N)` each."""
+    return Scores(candidates, marked, clean, before=hosts.before, is_own=hosts.is_own, is_counted=~hosts.shows_mark)
 
 
 def _scores_at_exemplars(

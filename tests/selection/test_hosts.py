@@ -177,13 +177,16 @@ def test_selected_edit_corrects_new_images_and_its_seed_reproduces_it(snow):
 @pytest.mark.filterwarnings("ignore:.*ordinary images that select")
 def test_scores_are_those_of_the_edited_model(snow):
     classifier, exemplar, images = snow
-    selection = select(classifier, exemplar, images, layers=["features.10"])
+    selection = select(classifier, exemplar, images, layers=["features.5", "features.10"])
     hosts = selection.hosts.select
-    with selection.edit.applied(classifier):
-        predicted = et.predict(classifier, hosts.marked).log_softmax(dim=1)
-    row = list(selection.scores.candidates).index(selection.candidate)
-    expected = divergence(hosts.original, predicted)
-    torch.testing.assert_close(selection.scores.marked[row], expected, atol=1e-3, rtol=1e-2)
+    of_layers = {one.params["layer"]: one for one in selection.scores.candidates}  # the last one of each layer
+    assert list(of_layers) == ["features.5", "features.10"]
+    for candidate in of_layers.values():
+        row = list(selection.scores.candidates).index(candidate)
+        for losses, shown in ((selection.scores.marked, hosts.marked), (selection.scores.clean, hosts.images)):
+            with candidate.scaled.applied(classifier):
+                predicted = et.predict(classifier, shown).log_softmax(dim=1)
+            torch.testing.assert_close(losses[row], divergence(hosts.original, predicted), atol=1e-3, rtol=1e-2)
 
 
 def test_selection_by_the_exemplar_takes_the_layer_with_the_smallest_divergence(snow):
