@@ -202,6 +202,22 @@ class Hosts:
         return cls(solve, solve_own, sets[0], sets[1], reference, tuple(set(own_classes)), classes, where, vary)
 
 
+def check_ordinary(classifier: Classifier, images: Images) -> None:
+    """Check ordinary images, which select an edit without labels.
+
+    Raises:
+        TypeError: if they have labels, or are no set of images.
+        ValueError: if they do not have the size of the classifier's input.
+    """
+    check_images(images, "images")
+    if isinstance(images, LabeledImages):
+        raise TypeError(
+            "images has labels, but ordinary images select an edit without labels; pass their pixels as images= "
+            "(data.images), and labeled images that measure as concept=, clean=, or retain="
+        )
+    check_size("ordinary", images, classifier)
+
+
 def sample_of(
     classifier: Classifier, exemplars: Mapping[str, Sequence[Exemplar]], images: Images, seed: int = 0
 ) -> Tensor:
@@ -211,13 +227,7 @@ def sample_of(
         TypeError: if the images have labels, or are no set of images.
         ValueError: if they do not have the size of the classifier's input, or show fewer than `FEWEST_IMAGES` scenes.
     """
-    check_images(images, "images")
-    if isinstance(images, LabeledImages):
-        raise TypeError(
-            "images has labels, but ordinary images select an edit without labels; pass their pixels as images= "
-            "(data.images), and labeled images that measure as concept=, clean=, or retain="
-        )
-    check_size("ordinary", images, classifier)
+    check_ordinary(classifier, images)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     pixels = pixels_of(images)[order[:MOST_IMAGES].tolist()]
     shown = [image for one in all_exemplars(exemplars) for image in (one.image, one.changed)]

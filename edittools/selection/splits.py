@@ -20,7 +20,7 @@ from edittools.exemplars import Exemplar
 from edittools.images import Images, LabeledImages, LazyImages, batches_of, pixels_of, stratified
 from edittools.metrics import predict
 from edittools.scenes import are_same, are_shared, first_of_each, scenes_of, scenes_of_thumbnails, thumbnails
-from edittools.selection.hosts import FEWEST_IMAGES, classes_of_marks
+from edittools.selection.hosts import FEWEST_IMAGES, check_ordinary, classes_of_marks
 from edittools.verdict import RETAINED
 
 MOST_NAMED = 3
@@ -97,12 +97,9 @@ class Splits:
                 show the same scenes.
         """
         one_of(source, SOURCES, "source")
-        if isinstance(images, LabeledImages):
-            raise TypeError(
-                "images has labels, but ordinary images select an edit without labels; pass their pixels as images= "
-                "(data.images), and labeled images that measure as concept=, clean=, or retain="
-            )
-        if images is None and clean is None:
+        if images is not None:
+            check_ordinary(classifier, images)
+        elif clean is None:
             raise ValueError(
                 "neither images nor clean was given; pass ordinary images, which select an edit, as images="
             )
@@ -113,8 +110,6 @@ class Splits:
         if images is None:
             ordinary, labeled["clean"] = split_ordinary(labeled["clean"])
             images = ordinary.images
-        else:
-            check_size("ordinary", images, classifier)
         _check_sets(images, labeled, exemplars)
         own_classes = tuple(sorted(set(classes_of_marks(classifier, exemplars))))
         others, own_class = _split_off_own_class(labeled.get("concept"), own_classes)
