@@ -15,7 +15,7 @@ from edittools.selection.select import EXEMPLAR, select
 from edittools.stats import FEWEST_CHANGED
 from edittools.widgets.desk import engine as engine_module
 from edittools.widgets.desk.engine import Engine, Seen
-from edittools.widgets.desk.state import Kind, Marked, MarkedArea, Question, Rewriting
+from edittools.widgets.desk.state import Marked, MarkedArea, Question, QuestionKind, Rewriting
 from edittools.widgets.desk.words import of_checked, of_edit, of_pair
 from edittools.widgets.materials import SURROUNDINGS, replace_by_material
 
@@ -99,7 +99,7 @@ def test_network_sees_of_a_mark_what_load_mask_reads_from_its_file(engine, tmp_p
 
 
 def test_pair_is_the_image_with_its_mark_replaced_and_the_image(engine, marked):
-    pair = engine.answer(Question(Kind.PAIR, marked))
+    pair = engine.answer(Question(QuestionKind.PAIR, marked))
     image = et.load_image(marked.image, engine.classifier)
     assert torch.equal(pair.exemplar.changed, image)
     mask = engine.mask_of(marked.mark)
@@ -112,18 +112,18 @@ def test_pair_is_the_image_with_its_mark_replaced_and_the_image(engine, marked):
 
 def test_mark_that_the_network_does_not_see_is_refused(engine, marked):
     with pytest.raises(ValueError, match="not see"):
-        engine.answer(Question(Kind.PAIR, marked._replace(mark=MarkedArea.of(torch.eye(4000, 40)))))
+        engine.answer(Question(QuestionKind.PAIR, marked._replace(mark=MarkedArea.of(torch.eye(4000, 40)))))
 
 
 def test_pair_that_shows_no_mistake_asks_for_the_rest_of_the_mark(engine, marked):
     mask = torch.zeros(32, 32)
     mask[:2, :2] = 1
-    pair = engine.answer(Question(Kind.PAIR, marked._replace(mark=MarkedArea.of(mask))))
+    pair = engine.answer(Question(QuestionKind.PAIR, marked._replace(mark=MarkedArea.of(mask))))
     assert not pair.shows_mistake and "rest" in of_pair(pair, engine.classifier.classes)
 
 
 def test_heat_has_the_size_of_the_photo_and_names_the_classes(engine, marked):
-    heat = engine.answer(Question(Kind.HEAT, marked.image))
+    heat = engine.answer(Question(QuestionKind.HEAT, marked.image))
     index = engine.images.names.index(marked.image)
     assert heat.values.shape == engine.photo(marked.image).shape[1:] and heat.values.isfinite().all()
     assert heat.favored == engine.classifier.classes[int(engine.before[index].argmax())]
@@ -131,7 +131,7 @@ def test_heat_has_the_size_of_the_photo_and_names_the_classes(engine, marked):
 
 
 def test_mark_is_found_in_other_images_right_and_wrong(engine, marked):
-    found = engine.answer(Question(Kind.ELSEWHERE, marked))
+    found = engine.answer(Question(QuestionKind.ELSEWHERE, marked))
     names = [seen.name for seen in found]
     assert marked.image not in names and len(set(names)) == len(names)
     assert {"/photos/" in name for name in names} == {True, False}
@@ -140,13 +140,13 @@ def test_mark_is_found_in_other_images_right_and_wrong(engine, marked):
 
 
 def test_images_of_the_class_of_the_mark_are_offered_even_if_others_are_more_similar(engine, marked, monkeypatch):
-    everything = engine.answer(Question(Kind.ELSEWHERE, marked))
-    own_class = int(engine.answer(Question(Kind.PAIR, marked)).changed.argmax())
+    everything = engine.answer(Question(QuestionKind.ELSEWHERE, marked))
+    own_class = int(engine.answer(Question(QuestionKind.PAIR, marked)).changed.argmax())
     own = [seen.name for seen in everything if seen.label == own_class][:2]
     monkeypatch.setattr(engine_module, "MOST_FOUND", 8)
     monkeypatch.setattr(engine_module, "MOST_OF_OWN_CLASS", 2)
     engine.forget_all_but(())
-    names = [seen.name for seen in engine.answer(Question(Kind.ELSEWHERE, marked))]
+    names = [seen.name for seen in engine.answer(Question(QuestionKind.ELSEWHERE, marked))]
     engine.forget_all_but(())
     assert len(names) == 8 and set(own) <= set(names)
     everything_in_order = [seen.name for seen in everything]
@@ -154,7 +154,7 @@ def test_images_of_the_class_of_the_mark_are_offered_even_if_others_are_more_sim
 
 
 def test_first_edit_is_that_which_the_exemplar_selects(engine, marked):
-    outcome = engine.answer(Question(Kind.FIRST, marked))
+    outcome = engine.answer(Question(QuestionKind.FIRST, marked))
     exemplar = engine.exemplar(marked)
     selection = select(engine.classifier, exemplar, engine._ordinary, select_by=EXEMPLAR)
     assert outcome.edit.layers == selection.edit.layers and outcome.fix is None
@@ -168,11 +168,11 @@ def test_first_edit_is_that_which_the_exemplar_selects(engine, marked):
 
 def test_selected_edit_is_measured_on_the_checked_images_which_are_no_longer_clean(engine, marked):
     before = et.fingerprint(engine.classifier)
-    found = engine.answer(Question(Kind.ELSEWHERE, marked))
+    found = engine.answer(Question(QuestionKind.ELSEWHERE, marked))
     checked = frozenset(seen.name for seen in found[:40])
     edit = Rewriting(marked, checked)
-    selected = engine.answer(Question(Kind.SELECTION, marked))
-    outcome = engine.answer(Question(Kind.VERDICT, edit))
+    selected = engine.answer(Question(QuestionKind.SELECTION, marked))
+    outcome = engine.answer(Question(QuestionKind.VERDICT, edit))
     assert outcome.fix.selection is selected.selection and outcome.edit.digest == selected.edit.digest
     splits = outcome.fix.splits
     measured = [data for data in (splits.concept, splits.own_class) if data is not None]
@@ -183,14 +183,14 @@ def test_selected_edit_is_measured_on_the_checked_images_which_are_no_longer_cle
     assert said.word == outcome.fix.verdict.word
     assert not re.search(r"\w=|fix\.|--", " ".join(said.lines))
     if outcome.fix.weaker is not None:
-        weak = engine.answer(Question(Kind.VERDICT, edit._replace(weaker=1)))
+        weak = engine.answer(Question(QuestionKind.VERDICT, edit._replace(weaker=1)))
         assert weak.fix.is_reselected and weak.fix.clean_weight == outcome.fix.weaker
     assert et.fingerprint(engine.classifier) == before
     engine.forget_all_but(())
 
 
 def test_answer_is_kept_until_it_is_forgotten(engine, marked):
-    question = Question(Kind.PAIR, marked)
+    question = Question(QuestionKind.PAIR, marked)
     pair = engine.answer(question)
     assert engine.answer(question) is engine.known(question) is pair
     engine.forget_all_but({question})
@@ -204,8 +204,8 @@ def test_selection_can_be_ended(engine, marked):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        engine.answer(Question(Kind.SELECTION, marked), bars_that_call(end))
-    assert engine.known(Question(Kind.SELECTION, marked)) is None
+        engine.answer(Question(QuestionKind.SELECTION, marked), bars_that_call(end))
+    assert engine.known(Question(QuestionKind.SELECTION, marked)) is None
 
 
 def seen(label, predicted, name):

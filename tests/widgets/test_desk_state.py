@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from edittools.widgets.desk.state import (
-    Kind,
     MarkedArea,
     Question,
+    QuestionKind,
     State,
     check,
     draw,
@@ -77,7 +77,7 @@ def test_mark_is_replaced_by_what_is_around_it_until_another_material_is_selecte
 
 def test_rewrite_asks_for_a_first_edit_and_a_selected_one(marked):
     state = rewrite(marked)
-    assert kinds(state) == [Kind.PAIR, Kind.FIRST, Kind.SELECTION]
+    assert kinds(state) == [QuestionKind.PAIR, QuestionKind.FIRST, QuestionKind.SELECTION]
     assert state.is_rewritten and rewrite(state) is state
     assert rewrite(State()) == State()
 
@@ -85,14 +85,14 @@ def test_rewrite_asks_for_a_first_edit_and_a_selected_one(marked):
 def test_rewrite_with_checked_images_asks_for_a_verdict_on_the_same_selection(marked):
     first = rewrite(marked)
     state = rewrite(check(look_elsewhere(first), ["b.png", "c.png"], OFFERED))
-    assert kinds(state) == [Kind.PAIR, Kind.FIRST, Kind.SELECTION, Kind.VERDICT]
+    assert kinds(state) == [QuestionKind.PAIR, QuestionKind.FIRST, QuestionKind.SELECTION, QuestionKind.VERDICT]
     assert questions(state)[:3] == questions(first)
     assert not state.is_checking and state.edit.checked == {"b.png", "c.png"}
 
 
 def test_checked_images_do_not_change_the_edit_that_is_shown(marked):
     state = check(rewrite(marked), ["b.png"], OFFERED)
-    assert not state.is_rewritten and kinds(state) == [Kind.PAIR, Kind.FIRST, Kind.SELECTION]
+    assert not state.is_rewritten and kinds(state) == [QuestionKind.PAIR, QuestionKind.FIRST, QuestionKind.SELECTION]
 
 
 def test_edit_that_is_shown_stays_while_another_image_is_marked(marked):
@@ -102,15 +102,15 @@ def test_edit_that_is_shown_stays_while_another_image_is_marked(marked):
 
 
 def test_look_elsewhere_needs_a_mark(marked):
-    assert kinds(look_elsewhere(marked)) == [Kind.PAIR, Kind.ELSEWHERE]
+    assert kinds(look_elsewhere(marked)) == [QuestionKind.PAIR, QuestionKind.ELSEWHERE]
     assert look_back(look_elsewhere(marked)) == marked
     assert not look_elsewhere(State("a.png")).is_checking
 
 
 def test_stop_keeps_the_first_edit_only(marked):
     state = stop(rewrite(marked))
-    assert kinds(state) == [Kind.PAIR, Kind.FIRST] and not state.is_rewritten
-    assert kinds(rewrite(state)) == [Kind.PAIR, Kind.FIRST, Kind.SELECTION]
+    assert kinds(state) == [QuestionKind.PAIR, QuestionKind.FIRST] and not state.is_rewritten
+    assert kinds(rewrite(state)) == [QuestionKind.PAIR, QuestionKind.FIRST, QuestionKind.SELECTION]
     assert stop(State()) == State()
 
 
@@ -134,17 +134,21 @@ def test_undo_goes_back_one_press_and_then_to_none(marked):
 
 def test_heat_is_asked_of_the_selected_image(marked):
     state = show_heat(marked, True)
-    assert Question(Kind.HEAT, "a.png") in questions(state)
-    assert Question(Kind.HEAT, "b.png") in questions(select(state, "b.png"))
+    assert Question(QuestionKind.HEAT, "a.png") in questions(state)
+    assert Question(QuestionKind.HEAT, "b.png") in questions(select(state, "b.png"))
     assert show_heat(state, False) == marked
 
 
 def test_answers_are_remembered_that_the_next_press_asks_for(marked):
     first = rewrite(marked)
     second = rewrite(check(first, ["b.png"], OFFERED))
-    assert remembered(second) >= {*questions(second), *questions(first), Question(Kind.ELSEWHERE, marked.marked)}
+    assert remembered(second) >= {
+        *questions(second),
+        *questions(first),
+        Question(QuestionKind.ELSEWHERE, marked.marked),
+    }
     forgotten = replace(second, history=())
-    assert not {Kind.FIRST, Kind.SELECTION} & {question.kind for question in remembered(forgotten)}
+    assert not {QuestionKind.FIRST, QuestionKind.SELECTION} & {question.kind for question in remembered(forgotten)}
 
 
 def test_check_leaves_names_that_are_not_offered(marked):

@@ -20,7 +20,16 @@ from edittools.classifiers import Classifier
 from edittools.models.load import load_classifier
 from edittools.widgets.desk.engine import Engine, Outcome
 from edittools.widgets.desk.files import MarkFiles
-from edittools.widgets.desk.state import URGENT, Kind, Question, Rewriting, State, questions, remembered, rewrite
+from edittools.widgets.desk.state import (
+    URGENT,
+    Question,
+    QuestionKind,
+    Rewriting,
+    State,
+    questions,
+    remembered,
+    rewrite,
+)
 from edittools.widgets.desk.view import Action, News, Progress, View, missing, outcome_of
 from edittools.widgets.desk.worker import Worker, bars
 
@@ -152,7 +161,10 @@ class Desk:
 
     def _has_failed_before(self, question: Question) -> bool:
         """Tell whether an edit cannot be measured because its selection has failed."""
-        return question.kind == Kind.VERDICT and Question(Kind.SELECTION, question.about.marked) in self._failures
+        return (
+            question.kind == QuestionKind.VERDICT
+            and Question(QuestionKind.SELECTION, question.about.marked) in self._failures
+        )
 
     def _answer(self, question: Question) -> None:
         """Answer a question, unless nobody asks for it any more, and show the state with the answer."""

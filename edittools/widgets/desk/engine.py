@@ -2,7 +2,7 @@
 
     engine = Engine(classifier, "photos/tagged")
     engine.complete("photos/clean")
-    engine.answer(Question(Kind.PAIR, marked))
+    engine.answer(Question(QuestionKind.PAIR, marked))
 
 An answer depends on its question only, and is kept until it is forgotten. The model is not changed.
 """
@@ -41,7 +41,7 @@ from edittools.selection.assessment import Assessment
 from edittools.selection.hosts import MOST_REFERENCE
 from edittools.selection.select import EXEMPLAR, HOSTS, Selection, select
 from edittools.selection.splits import Splits, check_disjoint, repeated, split_ordinary
-from edittools.widgets.desk.state import Kind, Marked, MarkedArea, Question, Rewriting
+from edittools.widgets.desk.state import Marked, MarkedArea, Question, QuestionKind, Rewriting
 from edittools.widgets.materials import replace_by_material
 
 MOST_BYTES = 1_500_000_000
@@ -61,7 +61,7 @@ MOST_NAMED = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class PredictedPair:
     """What x and x' are predicted as.
 
     Attributes:
@@ -286,13 +286,13 @@ class Engine:
         """
         answer = self._answers.get(question)  # another thread may forget it meanwhile
         if answer is None:
-            ask: dict[Kind, Callable[[Any, Progress | None], Any]] = {
-                Kind.PAIR: self._pair,
-                Kind.HEAT: self._heat,
-                Kind.ELSEWHERE: self._elsewhere,
-                Kind.FIRST: self._first,
-                Kind.SELECTION: self._selected,
-                Kind.VERDICT: self._measured,
+            ask: dict[QuestionKind, Callable[[Any, Progress | None], Any]] = {
+                QuestionKind.PAIR: self._pair,
+                QuestionKind.HEAT: self._heat,
+                QuestionKind.ELSEWHERE: self._elsewhere,
+                QuestionKind.FIRST: self._first,
+                QuestionKind.SELECTION: self._selected,
+                QuestionKind.VERDICT: self._measured,
             }
             answer = ask[question.kind](question.about, progress)
             self._answers[question] = answer
@@ -308,7 +308,7 @@ class Engine:
             if question not in questions:
                 self._answers.pop(question, None)
 
-    def _pair(self, marked: Marked, progress: Progress | None = None) -> Pair:
+    def _pair(self, marked: Marked, progress: Progress | None = None) -> PredictedPair:
         mask = self.mask_of(marked.mark)
         if not mask.any():
             raise ValueError("The network does not see what is marked: it is too thin, or outside of the middle.")
@@ -318,7 +318,7 @@ class Engine:
         label = int(self.images.labels[index])
         exemplar = Exemplar(original, image, mask, label, (marked.image,))
         probabilities = predict(self.classifier, torch.stack([original, image])).float().softmax(dim=1)
-        return Pair(exemplar, probabilities[0], probabilities[1])
+        return PredictedPair(exemplar, probabilities[0], probabilities[1])
 
     def exemplar(self, marked: Marked) -> Exemplar:
         """Return the exemplar that a marked image makes.
@@ -326,7 +326,7 @@ class Engine:
         Raises:
             ValueError: if the network does not see what is marked.
         """
-        return self.answer(Question(Kind.PAIR, marked)).exemplar
+        return self.answer(Question(QuestionKind.PAIR, marked)).exemplar
 
     def _heat(self, name: str, progress: Progress | None = None) -> Heat:
         index = self._index[name]
@@ -338,7 +338,7 @@ class Engine:
         return Heat(values, self.classifier.classes[predicted], self.classifier.classes[label])
 
     def _elsewhere(self, marked: Marked, progress: Progress | None = None) -> list[Seen]:
-        pair = self.answer(Question(Kind.PAIR, marked))
+        pair = self.answer(Question(QuestionKind.PAIR, marked))
         data = self._offered
         data = data.subset([index for index, name in enumerate(data.names) if name != marked.image])
         places = find_alike(self._key_cut, [(pair.exemplar.changed, pair.exemplar.mask)], data.images, progress).places
@@ -371,10 +371,10 @@ class Engine:
 
     def _measured(self, edit: Rewriting, progress: Progress | None = None) -> Outcome:
         if edit.weaker:
-            stronger = self.answer(Question(Kind.VERDICT, edit._replace(weaker=edit.weaker - 1)), progress)
+            stronger = self.answer(Question(QuestionKind.VERDICT, edit._replace(weaker=edit.weaker - 1)), progress)
             fix = replace(stronger.fix.reselect(stronger.fix.weaker), progress=progress)
         else:
-            selection = self.answer(Question(Kind.SELECTION, edit.marked), progress).selection
+            selection = self.answer(Question(QuestionKind.SELECTION, edit.marked), progress).selection
             fix = Assessment(copied(self.classifier), selection, self._splits(edit), progress=progress)
         _ = fix.verdict  # measures the images
         return Outcome(fix.edit, self._after(fix.selection.edit), fix.selection, fix)

@@ -201,7 +201,7 @@ def _with_edit(state: State, edit: Rewriting) -> State:
 # --- what has to be known ---------------------------------------------------------------------------------------------
 
 
-class Kind(Enum):
+class QuestionKind(Enum):
     """The kinds of questions."""
 
     PAIR = "x and x'"
@@ -215,11 +215,11 @@ class Kind(Enum):
 class Question(NamedTuple):
     """Something that has to be computed to show a state: its kind, and what the answer depends on."""
 
-    kind: Kind
+    kind: QuestionKind
     about: Any
 
 
-URGENT = (Kind.PAIR, Kind.HEAT, Kind.ELSEWHERE)
+URGENT = (QuestionKind.PAIR, QuestionKind.HEAT, QuestionKind.ELSEWHERE)
 """The kinds of questions whose answers a person waits for: what takes long waits as well, while they are answered."""
 
 
@@ -227,22 +227,22 @@ def questions(state: State) -> list[Question]:
     """List what has to be known to show a state, in the order in which it is computed."""
     asked = []
     if state.marked is not None:
-        asked.append(Question(Kind.PAIR, state.marked))
+        asked.append(Question(QuestionKind.PAIR, state.marked))
         if state.is_checking:
-            asked.append(Question(Kind.ELSEWHERE, state.marked))
+            asked.append(Question(QuestionKind.ELSEWHERE, state.marked))
     if state.shows_heat and state.selected:
-        asked.append(Question(Kind.HEAT, state.selected))
+        asked.append(Question(QuestionKind.HEAT, state.selected))
     return asked + (questions_about(state.edit) if state.edit is not None else [])
 
 
 def questions_about(edit: Rewriting) -> list[Question]:
     """List what has to be known to show the outcome of a press of *Rewrite*."""
-    asked = [Question(Kind.FIRST, edit.marked)]
+    asked = [Question(QuestionKind.FIRST, edit.marked)]
     if edit.is_stopped:
         return asked
-    asked.append(Question(Kind.SELECTION, edit.marked))
+    asked.append(Question(QuestionKind.SELECTION, edit.marked))
     if edit.checked:
-        asked.append(Question(Kind.VERDICT, edit))
+        asked.append(Question(QuestionKind.VERDICT, edit))
     return asked
 
 

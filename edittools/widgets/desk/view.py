@@ -12,12 +12,12 @@ import ipywidgets
 
 from edittools.reports.words import SAVE, WEAKER
 from edittools.widgets.desk import parts, words
-from edittools.widgets.desk.engine import Engine, Heat, Outcome, Pair, Seen
+from edittools.widgets.desk.engine import Engine, Heat, Outcome, PredictedPair, Seen
 from edittools.widgets.desk.parts import set_visible
 from edittools.widgets.desk.state import (
-    Kind,
     MarkedArea,
     Question,
+    QuestionKind,
     State,
     check,
     draw,
@@ -84,7 +84,7 @@ class News:
     progress: Progress | None = None
     message: str = ""
     is_alarm: bool = False
-    running: frozenset[Kind] = frozenset()
+    running: frozenset[QuestionKind] = frozenset()
 
 
 def outcome_of(state: State, engine: Engine) -> Outcome | None:
@@ -95,9 +95,9 @@ def outcome_of(state: State, engine: Engine) -> Outcome | None:
     return next((outcome for outcome in reversed(known) if outcome is not None), None)
 
 
-def pair_of(state: State, engine: Engine) -> Pair | None:
+def pair_of(state: State, engine: Engine) -> PredictedPair | None:
     """Return x and x' of what is marked; None if they are not known."""
-    return None if state.marked is None else engine.known(Question(Kind.PAIR, state.marked))
+    return None if state.marked is None else engine.known(Question(QuestionKind.PAIR, state.marked))
 
 
 def shows_mistake(state: State, engine: Engine) -> bool:
@@ -306,7 +306,7 @@ class View(ipywidgets.VBox):
             for other in self._editors.values():
                 editor.opacity = other.opacity
             self.editor_box.children = [editor]
-        heat: Heat | None = engine.known(Question(Kind.HEAT, state.selected)) if state.shows_heat else None
+        heat: Heat | None = engine.known(Question(QuestionKind.HEAT, state.selected)) if state.shows_heat else None
         values = None if heat is None else heat.values
         if editor.heat is not values:
             editor.show_heat(values)
@@ -328,7 +328,7 @@ class View(ipywidgets.VBox):
         set_visible(self.shelf, state.is_checking)
         if not state.is_checking:
             return
-        found: list[Seen] | None = engine.known(Question(Kind.ELSEWHERE, state.marked))
+        found: list[Seen] | None = engine.known(Question(QuestionKind.ELSEWHERE, state.marked))
         pair = pair_of(state, engine)
         self.found.placeholder = "Looking for the mark …"
         if found is None or pair is None:
@@ -375,7 +375,9 @@ class View(ipywidgets.VBox):
         step = next_step(state, engine)
         advised = None if outcome is None else words.of_edit(state.edit, outcome, engine.mistakes).action
         asked = [] if state.edit is None else questions_about(state.edit)
-        is_selecting = Kind.SELECTION in news.running and any(question.kind == Kind.SELECTION for question in asked)
+        is_selecting = QuestionKind.SELECTION in news.running and any(
+            question.kind == QuestionKind.SELECTION for question in asked
+        )
         set_visible(self.stop, is_selecting)
         set_visible(self.weaker, advised == WEAKER)
         set_visible(self.undo, len(state.history) > 1)

@@ -8,7 +8,7 @@ from edittools.reports.words import DESK
 from edittools.selection.checks import ENOUGH_OWN, FEWEST_CORRECT
 from edittools.stats import FEWEST_CHANGED
 from edittools.verdict import DO_NOT_USE, USE
-from edittools.widgets.desk.engine import Outcome, Pair, Seen
+from edittools.widgets.desk.engine import Outcome, PredictedPair, Seen
 from edittools.widgets.desk.state import Rewriting
 
 FIND = "find elsewhere"
@@ -50,7 +50,7 @@ class Said:
     action: str | None = None
 
 
-def of_pair(pair: Pair, classes: Sequence[str]) -> str:
+def of_pair(pair: PredictedPair, classes: Sequence[str]) -> str:
     """Say whether x and x' show the mistake, and what to do next, in one sentence."""
     original, changed = classes[int(pair.original.argmax())], classes[int(pair.changed.argmax())]
     label = classes[pair.exemplar.label]
