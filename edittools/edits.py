@@ -55,15 +55,6 @@ class Record:
     steps: int
     response: float | None = None
 
-    @property
-    def share_left(self) -> float | None:
-        """The share of the loss that is left with the edit: 0 if there was no loss, None if it was not measured."""
-        if self.loss_after is None:
-            return None
-        if not self.loss_before:
-            return 0.0
-        return self.loss_after / self.loss_before
-
 
 @dataclass(frozen=True, eq=False)
 class Change:

@@ -101,12 +101,6 @@ class LabeledImages:
         object.__setattr__(self, "classes", numbered(self.classes))
         object.__setattr__(self, "is_labeled", is_labeled)
 
-    @classmethod
-    def unlabeled(cls, images: Tensor | LazyImages, classes: Sequence[str]) -> "LabeledImages":
-        """Label all images with the first class, for functions that need a set with labels but do not use them."""
-        nothing = torch.zeros(len(images), dtype=torch.bool)
-        return cls(images, nothing.long(), classes, is_labeled=nothing)
-
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -49,4 +49,4 @@ def test_watermark_scenario_sets_are_disjoint_and_an_exemplar_can_be_solved():
     assert all(set(data.names) < set(scenario.splits.clean_test.names) for data in scenario.splits.extra.values())
     exemplar = next(iter(scenario.exemplars.values()))
     edit = rewrite(scenario.classifier, scenario.default["layer"], exemplar, reference=scenario.splits.reference[:20])
-    assert edit.record.share_left < 0.9
+    assert edit.record.loss_after < 0.9 * edit.record.loss_before
