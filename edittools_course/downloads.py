@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import pooch
 
-from edittools._caching import cache_folder
+from edittools_course.caching import cache_folder
 from edittools_course.shipped import shipped
 
 

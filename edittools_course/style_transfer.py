@@ -17,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edittools._caching import digest_tensors, load_or_compute
+from edittools._caching import digest_tensors
 from edittools._checks import check_amount, check_number
 from edittools._image_checks import check_image, check_mask
 from edittools._inference import eval_copy, without_autocast
 from edittools.classifiers import Classifier, check_classifier, fingerprint
 from edittools.exemplars import paste_texture
+from edittools_course.caching import load_or_compute
 
 MOST_STYLE_LAYERS = 4
 """The largest number of layers that are compared."""

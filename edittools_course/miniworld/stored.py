@@ -19,8 +19,8 @@ import skimage
 import torch
 from torch import Tensor
 
-from edittools._caching import cache_folder, load_or_compute
 from edittools._progress import Progress, bar_of
+from edittools_course.caching import cache_folder, load_or_compute
 
 BLOCK = 100
 """Number of scenes in a file. A set shares the blocks of a longer one that starts with the same scenes."""

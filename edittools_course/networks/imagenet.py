@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from edittools._caching import cache_folder
 from edittools._checks import extra
 from edittools.classifiers import Classifier
 from edittools.models.imagenet import imagenet_classes
+from edittools_course.caching import cache_folder
 from edittools_course.downloads import photo
 from edittools_course.shipped import shipped
 

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from edittools._caching import digest_tensors, load_or_compute
+from edittools._caching import digest_tensors
 from edittools._progress import Progress, bar_of
 from edittools.classifiers import Classifier, fingerprint
 from edittools.models.imagenet import imagenet_classes
+from edittools_course.caching import load_or_compute
 
 TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "a close-up photo of a {}.", "a {} on a table.")
 """The prompts of each class name; their embeddings are averaged (prompt ensembling)."""

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edittools._caching import cache_folder
 from edittools.images import LabeledImages
+from edittools_course.caching import cache_folder
 from edittools_course.miniworld.contexts import SPLITS
 from edittools_course.scenarios.own_folder import GOAL, scenes_of_classes, write_set
 
