@@ -8,7 +8,7 @@ Any change of an image may lower accuracy. So the effect of a concept is the dro
 the drop in a control, see `Probe`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -387,27 +387,6 @@ def _effect(scores: pd.DataFrame, measure: str, least_effect: float) -> list[flo
 def pairs(rules: pd.DataFrame) -> set[tuple[str, str]]:
     """Return the pairs of class and concept in a table of rules."""
     return set(zip(rules["class"], rules["concept"], strict=True))
-
-
-def score(rules: pd.DataFrame, planted: Collection[tuple[str, str]]) -> dict[str, float]:
-    """Compute the precision and the recall of rules.
-
-    Args:
-        rules: a table of rules, see `Probe.rules`.
-        planted: the pairs of class and concept that are known to be rules.
-
-    Returns:
-        `precision` and `recall`, NaN if undefined, and the numbers of pairs `found` and `planted`.
-    """
-    reported = pairs(rules)
-    planted = set(planted)
-    hits = len(reported & planted)
-    return {
-        "precision": hits / len(reported) if reported else float("nan"),
-        "recall": hits / len(planted) if planted else float("nan"),
-        "found": len(reported),
-        "planted": len(planted),
-    }
 
 
 def mean_interval(values: Sequence[float] | NDArray) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import calibration
 import contact_sheets
 import numpy as np
 import pandas as pd
+import probing
 import pytest
 import tables
 import torch
@@ -34,6 +35,13 @@ def compared(before, after):
 def values(results):
     table = results.frame()
     return table.set_index(["split", "metric"]).value
+
+
+def test_precision_and_recall_of_rules():
+    reported = {("car", "road"), ("cow", "grass"), ("cow", "sky")}
+    planted = {("car", "road"), ("cow", "grass"), ("ship", "water"), ("camel", "sand")}
+    assert probing.precision_and_recall(reported, planted) == (2 / 3, 0.5)
+    assert np.isnan(probing.precision_and_recall(set(), planted)[0])
 
 
 def test_noise_exemplar_changes_the_prediction_inside_its_mask_only():

@@ -17,7 +17,7 @@ from edittools.images import LabeledImages
 from edittools.metrics import predict
 from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts, control_mask, cut_textures, with_materials
-from edittools.probing.effects import Probe, accuracy_drop_interval, mean_interval, pairs, score
+from edittools.probing.effects import Probe, accuracy_drop_interval, mean_interval, pairs
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.stats import accuracy_interval
 from edittools.widgets.views import ProbeBrowser
@@ -418,13 +418,6 @@ def test_probe_with_groups(looker, red_images):
     assert turned == {("mast", "mast"), *((a, b) for a in ("sea", "sky") for b in ("sea", "sky"))}
     sea = probe(looker, Concepts(data, masks, {"sea": RED[None], "sky": BLUE[None]}), ProbeSettings(only=["sea"])).table
     pd.testing.assert_frame_equal(probed.where("concept", "sea").table.reset_index(drop=True), sea)
-
-
-def test_score_of_rules():
-    rules = pd.DataFrame({"class": ["car", "cow", "cow"], "concept": ["road", "grass", "sky"]})
-    figures = score(rules, {("car", "road"), ("cow", "grass"), ("ship", "water"), ("camel", "sand")})
-    assert figures == {"precision": 2 / 3, "recall": 0.5, "found": 3, "planted": 4}
-    assert np.isnan(score(rules[:0], {("car", "road")})["precision"])
 
 
 def test_rules_of_mini_models():
