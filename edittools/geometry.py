@@ -65,25 +65,6 @@ class InputGeometry:
         resized_photo = resize(photo, self.resize_to, interpolation=interpolation)
         return center_crop(resized_photo, [self.size, self.size])
 
-    def to_photo(self, positions: Tensor, side: int, short_side: int) -> Tensor:
-        """Map positions along one side of the input to positions along the same side of the photo.
-
-        Args:
-            positions: distances from the left or upper border of the input, in pixels.
-            side: length of this side of the photo, in pixels.
-            short_side: length of the photo's short side, in pixels.
-
-        Returns:
-            Distances from the left or upper border of the photo, in pixels.
-        """
-        resized_side, offset = self._resized_side_and_offset(side, short_side)
-        return (positions + offset) * (side / resized_side)
-
-    def from_photo(self, positions: Tensor, side: int, short_side: int) -> Tensor:
-        """Map positions along one side of the photo to positions in the input; the inverse of `to_photo`."""
-        resized_side, offset = self._resized_side_and_offset(side, short_side)
-        return positions * (resized_side / side) - offset
-
     def on_photo(self, values: Tensor, height: int, width: int) -> Tensor:
         """Lay values of the input's pixels over a photo.
 
@@ -95,13 +76,13 @@ class InputGeometry:
         Returns:
             The values `(height, width)`; they are 0 where the input does not show the photo.
         """
-        sides = [self._resized_side_and_offset(side, min(height, width)) for side in (height, width)]
+        sides = [self.resized_side_and_offset(side, min(height, width)) for side in (height, width)]
         (resized_height, top), (resized_width, left) = sides
         laid = values.new_zeros(resized_height, resized_width)
         laid[top : top + self.size, left : left + self.size] = values
         return interpolate(laid[None, None], (height, width), mode="bilinear")[0, 0]
 
-    def _resized_side_and_offset(self, side: int, short_side: int) -> tuple[int, int]:
+    def resized_side_and_offset(self, side: int, short_side: int) -> tuple[int, int]:
         """Return the length of a side after `resize`, and where `center_crop` starts on it."""
         resized_side = int(self.resize_to * side / short_side)
         offset = round((resized_side - self.size) / 2)

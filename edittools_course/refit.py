@@ -47,8 +47,10 @@ def _shares(wanted: InputGeometry, drawn: InputGeometry, side: int, short_side: 
     Returns:
         The shares, `(wanted.size, drawn.size)` float64.
     """
-    borders = torch.arange(wanted.size + 1, dtype=torch.float64)
-    borders = drawn.from_photo(wanted.to_photo(borders, side, short_side), side, short_side)
+    wanted_side, wanted_offset = wanted.resized_side_and_offset(side, short_side)
+    drawn_side, drawn_offset = drawn.resized_side_and_offset(side, short_side)
+    on_photo = (torch.arange(wanted.size + 1, dtype=torch.float64) + wanted_offset) * (side / wanted_side)
+    borders = on_photo * (drawn_side / side) - drawn_offset
     starts = borders[:-1, None]
     ends = borders[1:, None]
     pixels = torch.arange(drawn.size, dtype=torch.float64)
