@@ -1,6 +1,6 @@
 """Find what a prediction relies on: transform a concept, predict again, find the rules (section 5 of the paper)."""
 
-from edittools.probing.counterfactuals import Concepts, with_materials
+from edittools.probing.counterfactuals import Concepts
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs
 from edittools.probing.evidence import evidence_map
 from edittools.probing.probe import ProbeSettings, probe
@@ -15,5 +15,4 @@ __all__ = [
     "evidence_map",
     "pairs",
     "probe",
-    "with_materials",
 ]

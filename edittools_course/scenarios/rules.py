@@ -16,10 +16,11 @@ from edittools.layers import candidate_layers
 from edittools.metrics import predict
 from edittools.models.imagenet import imagenet_classes
 from edittools.models.load import load_classifier
-from edittools.probing.counterfactuals import ALL_CLASSES, Concepts, cut_textures, shows, with_materials
+from edittools.probing.counterfactuals import ALL_CLASSES, Concepts, shows
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings
 from edittools.selection.splits import label_by_prediction
+from edittools_course.cut_materials import cut_textures, with_materials
 from edittools_course.miniworld.contexts import BEHIND, GROUNDS
 from edittools_course.miniworld.scenes import CLASSES
 from edittools_course.networks.imagenet import classes_by_object

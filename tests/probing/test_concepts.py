@@ -13,7 +13,7 @@ from edittools.geometry import InputGeometry
 from edittools.image_files import load_image
 from edittools.images import LabeledImages
 from edittools.models.load import load_classifier
-from edittools.probing import with_materials
+from edittools_course.cut_materials import with_materials
 from edittools_course.downloads import photo
 from edittools_course.scenarios import photos
 from edittools_course.scenarios.photos import MSRC, msrc

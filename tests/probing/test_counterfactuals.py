@@ -16,12 +16,13 @@ from edittools.classifiers import Classifier
 from edittools.images import LabeledImages
 from edittools.metrics import predict
 from edittools.models.load import load_classifier
-from edittools.probing.counterfactuals import Concepts, control_mask, cut_textures, with_materials
+from edittools.probing.counterfactuals import Concepts, control_mask
 from edittools.probing.effects import Probe, accuracy_drop_interval, mean_interval, pairs
 from edittools.probing.probe import ProbeSettings, probe
 from edittools.stats import accuracy_interval
 from edittools.widgets.views import ProbeBrowser
 from edittools_course import plots
+from edittools_course.cut_materials import cut_textures, with_materials
 from edittools_course.miniworld.contexts import GROUNDS
 from edittools_course.miniworld.scenes import CLASSES, scene, scenes
 from edittools_course.scenarios.rules import repainted
