@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 from _lib import jobs
 from _lib.command import add_store, parser, run
+from _lib.concepts import digest_of
 from _lib.results import Results
 from tqdm.auto import tqdm
 
@@ -44,7 +45,7 @@ def probed(
         return table.astype(object).where(table.notna(), None).to_dict("records")
 
     weights = {name: fingerprint(classifier) for name, classifier in classifiers.items()}
-    about = f"probe of materials {weights} {concepts.digest()} {settings}"
+    about = f"probe of materials {weights} {digest_of(concepts)} {settings}"
     table = jobs.run(rows_of, {name: name for name in classifiers}, store, progress=tqdm, about=about)
     return Probe(table.drop(columns="job"), settings.control, settings.least_images, concepts)
 

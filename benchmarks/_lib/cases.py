@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from _lib.command import one_thread
+from _lib.concepts import digest_of
 from edittools._caching import digest_tensors
 from edittools._checks import one_of
 from edittools.classifiers import Classifier, fingerprint
@@ -118,9 +119,8 @@ def identity_of(source: SetupSource, settings: CaseSettings = DEFAULT_SETTINGS) 
     images = digest_tensors(chain(pixels_of(clean), pixels_of(clean_test), pixels_of(splits["reference"])))
     labels = digest_tensors([clean.labels, clean_test.labels])
     layers = setup.common_fields["layers"]
-    return (
-        f"{fingerprint(setup.classifier)} {setup.concepts.digest()} {images} {labels} {layers} {settings} {PROJECTIONS}"
-    )
+    concepts = digest_of(setup.concepts)
+    return f"{fingerprint(setup.classifier)} {concepts} {images} {labels} {layers} {settings} {PROJECTIONS}"
 
 
 def source_of(tier: str, model: str, small: bool, styles: str) -> SetupSource:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from edittools._caching import digest_tensors
 from edittools._checks import one_of
 from edittools.exemplars import Exemplar, paste_texture
 from edittools.images import LabeledImages
@@ -128,62 +127,11 @@ class Concepts:
             one_of(concept, self.masks, "concept", KeyError)
             one_of(concept, self.materials, "material", KeyError)
 
-    def digest(self) -> str:
-        """Return a text that identifies the images, masks, materials, and the transform, for storing results.
-
-        Raises:
-            ValueError: if `transform` is not `paste_texture` and has no `cache_key`.
-        """
-        named = (self.masks, self.materials, self.cut_variants)
-        tensors = [*self.data.images, self.data.labels, *chain.from_iterable(part.values() for part in named)]
-        names = f"{list(self.masks)} {list(self.materials)} {dict(self.objects)} {self.groups} {self.data.classes}"
-        contents = f"{digest_tensors(tensors)[:12]} {names}"
-        if self.transform is paste_texture:
-            return contents
-        key = getattr(self.transform, "cache_key", None)
-        if not key:
-            raise ValueError(
-                f"transform {self.transform!r} does not say what its images depend on; give it an attribute cache_key, "
-                "a text that is unique to it"
-            )
-        return f"{contents} {key}"
-
     def subset(self, indices: Sequence[int]) -> "Concepts":
         """Select the images at `indices`."""
         masks = {concept: mask[list(indices)] for concept, mask in self.masks.items()}
         cut_variants = {material: variants[list(indices)] for material, variants in self.cut_variants.items()}
         return replace(self, data=self.data.subset(indices), masks=masks, cut_variants=cut_variants)
-
-    def parted(self, concept: str, material: str) -> "tuple[Concepts, Concepts]":
-        """Select one concept and one material, and split the variants of the material into two halves.
-
-        If the concept is also a material, for the control "in place", both results have all of its variants.
-
-        Args:
-            concept: the concept.
-            material: the material.
-
-        Returns:
-            The concepts with the first half of the variants, for the selection of an edit, and with the second half,
-            for its evaluation.
-
-        Raises:
-            KeyError: if there is no such concept or material.
-        """
-        one_of(concept, self.masks, "concept", KeyError)
-        one_of(material, self.materials, "material", KeyError)
-        control = {concept: self.materials[concept]} if concept in self.materials else {}
-        textures = self.materials[material]
-        middle = (len(textures) + 1) // 2
-        first, second = textures.tensor_split([middle])
-        alone = replace(self, masks={concept: self.masks[concept]}, groups=())
-        selection = replace(alone, materials={**control, material: first})
-        evaluation = replace(alone, materials={**control, material: second})
-        if material in self.cut_variants:
-            cut = self.cut_variants[material]
-            selection = replace(selection, cut_variants={**self.cut_variants, material: cut.where(cut < middle, -1)})
-            evaluation = replace(evaluation, cut_variants={**self.cut_variants, material: (cut - middle).clamp(min=-1)})
-        return selection, evaluation
 
     def turned(self, numbers: Sequence[int], concept: str, material: str, variants: int = 1) -> LabeledImages:
         """Transform a concept of several images to a material.

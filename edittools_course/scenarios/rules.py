@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from edittools._checks import one_of
 from edittools._progress import Progress
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
@@ -240,7 +241,7 @@ def scenario_for(
     if own_class == ALL_CLASSES and rule["evidence"]:
         own_class = concepts.data.classes[int(concepts.data.labels[rule["evidence"][0]])]
     class_index = classifier.index(own_class)
-    for_selection, for_evaluation = concepts.parted(concept, material)
+    for_selection, for_evaluation = parted(concepts, concept, material)
     evidence = list(rule["evidence"][:exemplars])
     data = at_size(concepts.data, classifier)
     is_correct = predict(classifier, data).argmax(dim=1) == data.labels
@@ -319,3 +320,36 @@ def _exemplars(classifier: Classifier, concepts: Concepts, rule: Mapping[str, An
 def at_size(data: LabeledImages, classifier: Classifier) -> LabeledImages:
     """Resize images to the classifier's size."""
     return replace(data, images=resized(data.images, classifier.size))
+
+
+def parted(concepts: Concepts, concept: str, material: str) -> tuple[Concepts, Concepts]:
+    """Select one concept and one material, and split the variants of the material into two halves.
+
+    If the concept is also a material, for the control "in place", both results have all of its variants.
+
+    Args:
+        concepts: the images, masks, and materials.
+        concept: the concept.
+        material: the material.
+
+    Returns:
+        The concepts with the first half of the variants, for the selection of an edit, and with the second half,
+        for its evaluation.
+
+    Raises:
+        KeyError: if there is no such concept or material.
+    """
+    one_of(concept, concepts.masks, "concept", KeyError)
+    one_of(material, concepts.materials, "material", KeyError)
+    control = {concept: concepts.materials[concept]} if concept in concepts.materials else {}
+    textures = concepts.materials[material]
+    middle = (len(textures) + 1) // 2
+    first, second = textures.tensor_split([middle])
+    alone = replace(concepts, masks={concept: concepts.masks[concept]}, groups=())
+    selection = replace(alone, materials={**control, material: first})
+    evaluation = replace(alone, materials={**control, material: second})
+    if material in concepts.cut_variants:
+        cut = concepts.cut_variants[material]
+        selection = replace(selection, cut_variants={**concepts.cut_variants, material: cut.where(cut < middle, -1)})
+        evaluation = replace(evaluation, cut_variants={**concepts.cut_variants, material: (cut - middle).clamp(min=-1)})
+    return selection, evaluation

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from _lib.concepts import digest_of
 from conftest import condition, needs_photos
 from torch import nn
 from torchvision.models import vgg16
@@ -16,6 +17,7 @@ from edittools.models.load import load_classifier
 from edittools.probing.counterfactuals import Concepts
 from edittools.probing.textures import texture
 from edittools_course import style_transfer
+from edittools_course.scenarios.rules import parted
 from edittools_course.style_transfer import StyleTransfer, gram, recolored
 
 
@@ -203,16 +205,16 @@ def test_concepts_restyled(tiny, image, mask, style):
     assert torch.equal(changed[0], expected)
     rule = {"class": "ship", "concept": "sea", "material": "graffiti", "evidence": [0]}
     assert torch.equal(concepts.exemplar(rule).changed, expected)
-    selection, _ = concepts.parted("sea", "graffiti")
+    selection, _ = parted(concepts, "sea", "graffiti")
     assert torch.equal(selection.subset([0]).turned([0], "sea", "graffiti").images[0], expected)
 
 
 def test_concepts_digest_depends_on_the_transform(tiny, image, mask, style):
     transforms = (paste_texture, StyleTransfer(tiny, steps=3), StyleTransfer(tiny, steps=4))
-    digests = [concepts_of(image, mask, style, transform).digest() for transform in transforms]
+    digests = [digest_of(concepts_of(image, mask, style, transform)) for transform in transforms]
     assert len(set(digests)) == len(transforms)
-    with pytest.raises(ValueError, match="cache_key"):
-        concepts_of(image, mask, style, lambda image, mask, styles: image).digest()
+    with pytest.raises(AttributeError, match="cache_key"):
+        digest_of(concepts_of(image, mask, style, lambda image, mask, styles: image))
 
 
 @needs_photos

@@ -25,7 +25,7 @@ from edittools_course import plots
 from edittools_course.cut_materials import cut_textures, with_materials
 from edittools_course.miniworld.contexts import GROUNDS
 from edittools_course.miniworld.scenes import CLASSES, scene, scenes
-from edittools_course.scenarios.rules import repainted
+from edittools_course.scenarios.rules import parted, repainted
 
 SIZE = 16
 RED, GREEN, BLUE = (color[:, None, None].expand(3, SIZE, SIZE) for color in torch.eye(3))
@@ -138,7 +138,7 @@ def test_parted_and_turned_variants(red_images):
         "green": GREEN[None],
     }
     concepts = Concepts(data, masks, materials, groups=[("sea",)])
-    used, held_out = concepts.parted("sea", "gray")
+    used, held_out = parted(concepts, "sea", "gray")
     assert [list(part.masks) for part in (used, held_out)] == 2 * [["sea"]] and not used.groups
     assert torch.equal(torch.cat([used.materials["gray"], held_out.materials["gray"]]), materials["gray"])
     assert used.materials["sea"] is held_out.materials["sea"] and len(used.materials["gray"]) == 3
@@ -149,7 +149,7 @@ def test_parted_and_turned_variants(red_images):
     )
     for pair in (("lake", "gray"), ("sea", "snow")):
         with pytest.raises(KeyError, match="concept 'lake'|material 'snow'"):
-            concepts.parted(*pair)
+            parted(concepts, *pair)
 
 
 def test_rules_with_objects(looker, red_images):
@@ -375,7 +375,7 @@ def test_with_materials_of_an_image_are_those_of_others():
     data, masks = speckled(count=12)
     concepts = with_materials(data, masks)
     assert {material: len(textures) for material, textures in concepts.materials.items()} == {"a": 12, "b": 12}
-    for part in (concepts, concepts.subset(range(5, 9)), *concepts.parted("a", "b")):
+    for part in (concepts, concepts.subset(range(5, 9)), *parted(concepts, "a", "b")):
         for number, image in enumerate(part.data.images):
             textures = [part.materials[material][variant] for material, variant in part.textures(number)]
             assert not any(torch.equal(texture, image) for texture in textures)

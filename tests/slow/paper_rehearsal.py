@@ -48,6 +48,7 @@ from edittools_course.miniworld.scenes import scene
 from edittools_course.networks.zero_shot import ZeroShot
 from edittools_course.scenarios import photos, probing_setup, scenario_for
 from edittools_course.scenarios import synthetic as syn
+from edittools_course.scenarios.rules import parted
 from edittools_course.scenarios.scenario import Scenario
 from edittools_course.scenarios.snow import LIVES_ON_SNOW, SNOW_EXEMPLARS, snow_scenario
 from edittools_course.scenarios.typographic import ATTACK, HOUSEHOLD_PHOTOS, last_convolutions, typographic_scenario
@@ -107,7 +108,7 @@ def found_rule(model: str) -> None:
     whole, numbers = scenario_for(classifier, concepts, rule, common)
     scenario = _few(whole)
     edit = _select(scenario)
-    unseen = concepts.parted(rule["concept"], rule["material"])[1].subset(numbers["target_test"])
+    unseen = parted(concepts, rule["concept"], rule["material"])[1].subset(numbers["target_test"])
     named = {"before": classifier, "edited": edit.edited(classifier)}
     assert len(probe(named, unseen, replace(settings, labels="given")).table)
 
