@@ -27,6 +27,7 @@ over photos above 0. It loses if it does not stay within them, or if the upper b
 
 import argparse
 import time
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -181,14 +182,14 @@ def run_of_training(folder: Path, pair: Pair, quick: bool, setting: tuple[str, f
     return [{**row, "rate": rate, "steps": best.steps, "objective": best.objective}]
 
 
-def fine_tuned(folder: Path, store: Path, pair: Pair, quick: bool, about: str) -> dict[str, Any]:
-    """Fine-tune at several rates, all layers and the last block; the row of what the objective selects.
+def fine_tuned(folder: Path, store: Path, pair: Pair, quick: bool, parts: Sequence[str], about: str) -> dict[str, Any]:
+    """Fine-tune parts of the network at several rates; the row of what the objective selects.
 
     Its settings say at which corners of the grid it is, and its seconds are those of the whole grid.
     """
     tables = []
-    for part, first in FIRST_RATES.items():
-        rates = list(first[:1] if quick else first)
+    for part in parts:
+        rates = list(FIRST_RATES[part][: 1 if quick else 2])
         while True:
             named = {f"{pair.name}, {part}, rate {rate:g}": (part, rate) for rate in rates}
             runs = jobs.run(partial(run_of_training, folder, pair, quick), named, store, about=about)
@@ -210,14 +211,16 @@ def fine_tuned(folder: Path, store: Path, pair: Pair, quick: bool, about: str) -
     }
 
 
-def measured(folder: Path, store: Path, quick: bool, tune: bool, about: str, pair: Pair) -> list[dict[str, Any]]:
+def measured(
+    folder: Path, store: Path, quick: bool, parts: Sequence[str], about: str, pair: Pair
+) -> list[dict[str, Any]]:
     """Select and evaluate all methods for a case; one row each."""
     with one_thread():
         case = known(pair, quick)
         work = partial(selected_with_hosts, folder, pair, quick)
         table = jobs.run(work, {f"{pair.name}, vary={vary}": vary for vary in METHODS}, store, about=about)
         rows = table.drop(columns="job").to_dict("records")
-        rows += [fine_tuned(folder, store, pair, quick, about)] if tune else []
+        rows += [fine_tuned(folder, store, pair, quick, parts, about)] if parts else []
         of_weights = [row for row in rows if row["method"] not in (FIND_AND_FILL, FIND_AND_FILL_VARIED)]
         edits = {row["edit"]: Edit.load(folder / row["edit"], case.classifier.model) for row in of_weights}
         found = effects.evaluated(case.classifier, edits, case.sets)
@@ -303,10 +306,10 @@ def experiment(options: argparse.Namespace) -> Results:
     about = f"rivals {options.quick} {STEPS} {FIRST_RATES} {LAYERS} {code} {weights}"
     parts = []
     for pair in todo:
-        tune = pair.name in options.tuned
-        work = partial(measured, folder, options.store, options.quick, tune, about)
+        tuned_parts = options.parts if pair.name in options.tuned else []
+        work = partial(measured, folder, options.store, options.quick, tuned_parts, about)
         named = {pair.name: pair}
-        parts.append(jobs.run(work, named, options.store, progress=tqdm, about=f"{about} fine-tuning {tune}"))
+        parts.append(jobs.run(work, named, options.store, progress=tqdm, about=f"{about} fine-tuning {tuned_parts}"))
     rows = pd.concat(parts, ignore_index=True)
     results = Results("rivals", "photos", seconds=round(float(rows.seconds.sum()), 1))
     add_figures(results, rows)
@@ -322,6 +325,10 @@ def main() -> None:
     arguments.add_argument("--pairs", nargs="+", default=names, choices=names, metavar="PAIR", help="which to measure")
     arguments.add_argument(
         "--tuned", nargs="*", default=names, choices=names, metavar="PAIR", help="those on which to fine-tune as well"
+    )
+    whole = list(FIRST_RATES)
+    arguments.add_argument(
+        "--parts", nargs="+", default=whole, choices=whole, metavar="PART", help="what is fine-tuned"
     )
     add_store(arguments)
     options = arguments.parse_args()
