@@ -87,7 +87,7 @@ class Audit:
         own = int((labels == group.label).sum())
         return [
             f"Window {self.mark.number} of {name!r} does not belong to the class, as a person says: "
-            f"{describe(group, self.sheet.photos[group.label])}.",
+            f"{describe(group, self.sheet.tried[group.label])}.",
             f"Does it carry the class? {confirmation}",
             f"The mark was found in {own} photos of {name!r} and in {len(labels) - own} photos of other classes.",
         ]

@@ -97,7 +97,7 @@ class ContactSheet:
         data: the photos; `Window.photo` is the number of a photo in this set.
         logits: the logits of the photos, `(N, classes)`.
         groups: the groups of windows of each class that are shown, the most striking ones first.
-        photos: the number of photos of each class whose windows were tried, by the class's index; the classes of the
+        tried: the number of photos of each class whose windows were tried, by the class's index; the classes of the
             strongest windows come first.
         repeats: the number of photos that were left out as copies of others, or as frames of the same scene.
     """
@@ -105,7 +105,7 @@ class ContactSheet:
     data: LabeledImages = field(repr=False)
     logits: Tensor = field(repr=False)
     groups: Sequence[WindowGroup] = field(repr=False)
-    photos: Mapping[int, int]
+    tried: Mapping[int, int]
     repeats: int
 
     def of_class(self, label: int) -> list[WindowGroup]:
@@ -124,7 +124,7 @@ class ContactSheet:
     def table(self) -> pd.DataFrame:
         """One row per group: its class, its place among the groups of the class, its shares, and its photos."""
         rows = []
-        for label in self.photos:
+        for label in self.tried:
             for place, group in enumerate(self.of_class(label), start=1):
                 names = [self.data.names[window.photo] for window in group.windows] if self.data.names else []
                 rows.append(
@@ -132,7 +132,7 @@ class ContactSheet:
                         "class": self.data.classes[label],
                         "window": place,
                         "photos": len(group.windows),
-                        "of": self.photos[label],
+                        "of": self.tried[label],
                         "share": group.share,
                         "random windows": group.random_share,
                         "windows of other classes": group.other_share,
@@ -149,7 +149,7 @@ class ContactSheet:
             marked: the index of a class whose row is not folded, since a person has picked one of its windows.
         """
         rows = []
-        for label, count in self.photos.items():
+        for label, count in self.tried.items():
             cells = []
             for place, group in enumerate(self.of_class(label), start=1):
                 cells.append(SheetCell(self._figures(group), f"{place}: {describe(group, count)}."))
@@ -170,17 +170,17 @@ class ContactSheet:
     def findings(self) -> list[str]:
         """Say which windows are the first ones of each class, one sentence per entry, and what they do not show."""
         lines = []
-        for label, count in self.photos.items():
+        for label, count in self.tried.items():
             groups = self.of_class(label)
             if self.is_strong(label):
                 lines.append(f"{self.data.classes[label]!r}: the first window is {describe(groups[0], count)}.")
-        weak = sum(not self.is_strong(label) for label in self.photos)
+        weak = sum(not self.is_strong(label) for label in self.tried)
         if weak:
             lines.append(
-                f"{weak} of {len(self.photos)} classes have no strong window: none turns {STRONG:.0%} more of other "
+                f"{weak} of {len(self.tried)} classes have no strong window: none turns {STRONG:.0%} more of other "
                 "photos than random windows do."
             )
-        few = int((self.data.labels.bincount() > 0).sum()) - len(self.photos)
+        few = int((self.data.labels.bincount() > 0).sum()) - len(self.tried)
         if few:
             what = "1 class has" if few == 1 else f"{few} classes have"
             lines.append(f"{what} too few photos for a row.")

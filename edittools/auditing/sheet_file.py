@@ -43,7 +43,7 @@ def save_sheet(sheet: ContactSheet, digest: str, path: Path) -> None:
         windows += [(number, window.photo, window.box.top, window.box.left, window.side) for window in group.windows]
         groups.append({name: value for name, value in asdict(group).items() if name != "windows"})
     tensors = {"logits": sheet.logits.contiguous(), "windows": torch.tensor(windows, dtype=torch.long).reshape(-1, 5)}
-    photos = list(sheet.photos.items())
+    photos = list(sheet.tried.items())
     contents = {"digest": digest, "groups": groups, "photos": photos, "repeats": sheet.repeats}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {"sheet": json.dumps(contents)})

@@ -206,8 +206,8 @@ def test_load_sheet_of_a_damaged_file_is_none(look, tmp_path):
     path = tmp_path / "sheet.safetensors"
     loaded = load_sheet(path, look.photos.data, look.photos.digest)
     assert loaded.groups == look.sheet.groups and torch.equal(loaded.logits, look.sheet.logits)
-    assert (loaded.photos, loaded.repeats) == (look.sheet.photos, look.sheet.repeats)
-    assert list(loaded.photos) == list(look.sheet.photos)
+    assert (loaded.tried, loaded.repeats) == (look.sheet.tried, look.sheet.repeats)
+    assert list(loaded.tried) == list(look.sheet.tried)
     path.write_bytes(path.read_bytes()[:100])
     assert load_sheet(path, look.photos.data, look.photos.digest) is None
 

@@ -81,7 +81,7 @@ def test_contact_sheet_copies_count_once():
     noise = 0.02 * torch.randn(len(copies), 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     frames = LabeledImages((data.images[copies] + noise).clamp(0, 1), data.labels[copies], CLASSES)
     repeated = contact_sheet(colors(), frames, progress=None)
-    assert repeated.repeats == 2 * len(data) and set(repeated.photos.values()) == {12}
+    assert repeated.repeats == 2 * len(data) and set(repeated.tried.values()) == {12}
     scenes = scenes_of(frames)
     for group in repeated.groups:
         assert len({int(scenes[window.photo]) for window in group.windows}) == len(group.windows)
@@ -98,7 +98,7 @@ def test_contact_sheet_class_of_two_photos_has_no_row():
     data, _ = photos()
     few = data.subset([*range(24), 24, 25])
     sheet = contact_sheet(colors(), few, progress=None)
-    assert set(sheet.photos) == {0, 1} and "1 class" in " ".join(sheet.findings())
+    assert set(sheet.tried) == {0, 1} and "1 class" in " ".join(sheet.findings())
     with pytest.raises(ValueError, match="3"):
         contact_sheet(colors(), data.subset([0, 1, 12, 13]), progress=None)
 
@@ -116,7 +116,7 @@ def test_contact_sheet_class_as_which_all_photos_are_predicted_has_no_windows():
 
 
 def test_contact_sheet_folds_classes_without_a_strong_window_and_shows_the_strongest_first(sheet):
-    margins = [max(group.margin for group in sheet.of_class(label)) for label in sheet.photos]
+    margins = [max(group.margin for group in sheet.of_class(label)) for label in sheet.tried]
     assert margins == sorted(margins, reverse=True)
     weakened = replace(sheet, groups=[replace(group, share=group.random_share) for group in sheet.groups])
     assert all(row.is_folded for row in weakened.rows())
