@@ -121,23 +121,6 @@ class LabeledImages:
         names = tuple(self.names[i] for i in indices) if self.names else ()
         return replace(self, **selected, names=names)
 
-    def split(self, fraction: float) -> tuple["LabeledImages", "LabeledImages"]:
-        """Split the images at random into two sets, stratified by class.
-
-        Args:
-            fraction: share of the images in the first set, above 0 and below 1.
-
-        Returns:
-            A set of about this share of the images, and a set of the others.
-
-        Raises:
-            ValueError: if `fraction` is not between 0 and 1.
-        """
-        if not 0 < fraction < 1:
-            raise ValueError(f"the split fraction is {fraction}; pass a number between 0 and 1")
-        selected = stratified(self.labels, fraction)
-        return self.subset(selected), self.subset(~selected)
-
 
 def numbered(names: Sequence[str]) -> Sequence[str]:
     """Add the index to each name that occurs more than once, such as "crane (134)" for one of ImageNet's two cranes."""

@@ -142,7 +142,6 @@ LABELS = {
         r"\(6, 1, 32, 32\)",
     ),
     "negative": (lambda w: LabeledImages(w.images, w.labels - 1, "abcde"), ValueError, " -1 .* 0 to 4"),
-    "split by 2": (lambda w: w.data.split(2), ValueError, "fraction .* 2"),
     "subset out of range": (lambda w: w.data.subset([99]), IndexError, "99"),
 }
 

@@ -26,7 +26,7 @@ from edittools_course.miniworld.contexts import BEHIND, GROUNDS
 from edittools_course.miniworld.scenes import CLASSES
 from edittools_course.networks.imagenet import classes_by_object
 from edittools_course.scenarios import photos
-from edittools_course.scenarios.scenario import Scenario, ScenarioSplits
+from edittools_course.scenarios.scenario import Scenario, ScenarioSplits, divided
 from edittools_course.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
 
 PROBED_OFFSET = 200_000
@@ -271,7 +271,7 @@ def scenario_for(
     retain = None
     retain_test = None
     if is_retained.any():
-        retain, retain_test = data.subset(is_retained).split(0.5)
+        retain, retain_test = divided(data.subset(is_retained), 0.5)
         if len(retain) == 0:
             retain = None
     splits = ScenarioSplits(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
-from edittools.images import Images, LabeledImages, LazyImages, check_images, pixels_of
+from edittools.images import Images, LabeledImages, LazyImages, check_images, pixels_of, stratified
 from edittools.selection.scores import Candidate, Scores
 from edittools.selection.splits import check_disjoint
 
@@ -130,6 +130,12 @@ class Scenario:
     where: str = "anywhere"
     default: Mapping[str, Any] = field(default_factory=dict)
     expected: Mapping[str, float] = field(default_factory=dict, repr=False)
+
+
+def divided(data: LabeledImages, fraction: float) -> tuple[LabeledImages, LabeledImages]:
+    """Divide images at random, class by class, into a set of about this share of them, and a set of the others."""
+    is_first = stratified(data.labels, fraction)
+    return data.subset(is_first), data.subset(~is_first)
 
 
 def best_by_method(scores: Scores) -> dict[str, Candidate]:

@@ -17,7 +17,7 @@ from edittools.probing.textures import restyle
 from edittools_course.miniworld.contexts import SPLITS, contexts
 from edittools_course.miniworld.scenes import scene
 from edittools_course.scenarios import photos
-from edittools_course.scenarios.scenario import Scenario, ScenarioSplits
+from edittools_course.scenarios.scenario import Scenario, ScenarioSplits, divided
 from edittools_course.scenarios.tiers import MODELS, UNTUNED, SceneSet, current_tier
 
 SNOW_EXEMPLARS = {
@@ -176,7 +176,7 @@ def car_exemplars(classifier: Classifier) -> dict[str, Exemplar]:
 def _snow_on_photos(name: str, tier: str, progress: Progress | None, small: bool) -> Scenario:
     """Make the scenario on the paper's snow photos."""
     classifier = load_classifier(name)
-    target, target_test = photos.snow_photos(classifier, progress).split(0.3)
+    target, target_test = divided(photos.snow_photos(classifier, progress), 0.3)
     reference = photos.unlabeled("msrc-v2/Images/", classifier, progress)
     clean_and_retained = clean_and_retained_photos(classifier, progress)
     change = partial(paste_texture, texture_image=photos.snow_texture(), keep_shading=0)
