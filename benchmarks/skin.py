@@ -77,7 +77,7 @@ from _lib.skin_photos import BENIGN, FOLDS, MELANOMA, photos, pixels_of, roles
 from _lib.skin_stickers import CLEAN, FILLS, REAL, SKIN, STUCK, Fold, pasted, stickers_of, the_sticker
 from torch import Generator, Tensor, randperm
 
-from edittools._caching import atomic_path
+from edittools._storage import atomic_path
 from edittools.classifiers import Classifier
 from edittools.edits import Edit
 from edittools.exemplars import Exemplar

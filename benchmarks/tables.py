@@ -61,7 +61,7 @@ from _lib.shortcuts import NAMES
 from _lib.skin_stickers import FILLS, STUCK, filled
 from _lib.varied_cases import VARIED
 
-from edittools._caching import atomic_path
+from edittools._storage import atomic_path
 from edittools.rewriting import EDIT
 
 DOCS = FOLDER.parent / "docs"

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, pad
 from tqdm.auto import tqdm
 
-from edittools._caching import atomic_path
 from edittools._progress import Progress, bar_of
+from edittools._storage import atomic_path
 from edittools.classifiers import Classifier
 from edittools.metrics import error_rate
 from edittools_course.miniworld.contexts import GROUNDS, SPLITS, THINGS, contexts

@@ -27,8 +27,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from edittools._caching import atomic_path
 from edittools._progress import Progress, bar_of
+from edittools._storage import atomic_path
 from edittools.images import LabeledImages
 from edittools.metrics import error_rate, predict
 from edittools_course.miniworld.attacks import ATTACKED, OBJECTS, OTHER_WORDS, attacks, sticker_on

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from edittools._caching import atomic_path
+from edittools._storage import atomic_path
 from edittools.classifiers import Classifier
 from edittools.images import LabeledImages
 from edittools.metrics import predict

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from train_mini import mirrored_and_shifted
 
-from edittools._caching import atomic_path
+from edittools._storage import atomic_path
 from edittools.classifiers import Classifier
 from edittools.images import LabeledImages
 from edittools.metrics import predict

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from edittools._caching import digest_tensors
 from edittools._checks import suggestion
 from edittools._image_checks import check_image
 from edittools._inference import eval_copy, logits_of, without_autocast
+from edittools._storage import digest_tensors
 from edittools.geometry import InputGeometry
 from edittools.images import Images, LabeledImages, numbered, size_of
 

@@ -26,10 +26,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edittools._caching import atomic_path, digest_tensors
 from edittools._checks import check_amount
 from edittools._inference import without_autocast
 from edittools._ledger import Ledger, Weights, ledger_of, locked
+from edittools._storage import atomic_path, digest_tensors
 from edittools.classifiers import Classifier, normalization_of, unwrapped
 from edittools.cut import Cut
 

@@ -7,8 +7,8 @@ import torch
 from PIL import ExifTags, Image, ImageChops, ImageOps
 from torch import Tensor
 
-from edittools._caching import atomic_path
 from edittools._image_checks import check_mask
+from edittools._storage import atomic_path
 from edittools.geometry import HasInputSize, InputGeometry
 
 MOST_COLOR = 32

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from edittools._caching import atomic_path
 from edittools._checks import warn
+from edittools._storage import atomic_path
 
 
 def cache_folder() -> Path:

@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from edittools._caching import digest_tensors
 from edittools._checks import extra, one_of
 from edittools._inference import eval_copy
 from edittools._progress import Progress
+from edittools._storage import digest_tensors
 from edittools.classifiers import IMAGENET_MEAN, IMAGENET_STD, fingerprint
 from edittools.images import in_batches
 from edittools_course.caching import load_or_compute

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edittools._caching import digest_tensors
 from edittools._checks import check_amount, check_number
 from edittools._image_checks import check_image, check_mask
 from edittools._inference import eval_copy, without_autocast
+from edittools._storage import digest_tensors
 from edittools.classifiers import Classifier, check_classifier, fingerprint
 from edittools.exemplars import paste_texture
 from edittools_course.caching import load_or_compute

@@ -13,8 +13,8 @@ from snapshot import snapshot_of
 from torch import nn
 from tqdm import tqdm
 
-from edittools._caching import digest_tensors
 from edittools._ledger import ATTRIBUTE, Weights
+from edittools._storage import digest_tensors
 from edittools.classifiers import Classifier
 from edittools.cut import Cut
 from edittools.exemplars import Exemplar

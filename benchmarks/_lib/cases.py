@@ -12,8 +12,8 @@ from torch import Tensor
 
 from _lib.command import one_thread
 from _lib.concepts import digest_of
-from edittools._caching import digest_tensors
 from edittools._checks import one_of
+from edittools._storage import digest_tensors
 from edittools.classifiers import Classifier, fingerprint
 from edittools.cut import cut_all
 from edittools.edits import Edit

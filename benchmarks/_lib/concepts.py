@@ -2,7 +2,7 @@
 
 from itertools import chain
 
-from edittools._caching import digest_tensors
+from edittools._storage import digest_tensors
 from edittools.exemplars import paste_texture
 from edittools.probing.counterfactuals import Concepts
 

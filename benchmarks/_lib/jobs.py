@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from edittools._caching import atomic_path
 from edittools._progress import Progress, bar_of
+from edittools._storage import atomic_path
 
 Rows = Sequence[Mapping[str, Any]]
 

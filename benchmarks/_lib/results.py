@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from edittools._caching import atomic_path
+from edittools._storage import atomic_path
 from edittools.rewriting import EDIT, RANDOM
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "results"

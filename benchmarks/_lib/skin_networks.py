@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from _lib.skin_photos import CLASSES, SIZE, labels_of, photos, pixels_of
-from edittools._caching import atomic_path
+from edittools._storage import atomic_path
 from edittools.classifiers import Classifier
 from edittools.models import load_classifier
 from edittools_course.networks.finetuned import build_network

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from edittools._caching import digest_tensors
 from edittools._progress import Progress
+from edittools._storage import digest_tensors
 from edittools.auditing.sheet import LEAST_RECURRING, ContactSheet, Window, WindowGroup
 from edittools.auditing.windows import LEAST_HOSTS, LEAST_SOURCES, Confirmation, confirm, key_layer
 from edittools.classifiers import Classifier

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from edittools._caching import atomic_path
+from edittools._storage import atomic_path
 from edittools.auditing.marks import Mark, confirmation_check
 from edittools.auditing.results_folder import EDIT, REPORT, SHEET, WINDOWS, check_out, results_in
 from edittools.auditing.sheet import NOT_SEEN, ContactSheet, describe

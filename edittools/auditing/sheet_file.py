@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from edittools._caching import atomic_path
+from edittools._storage import atomic_path
 from edittools.auditing.sheet import ContactSheet, Window, WindowGroup
 from edittools.classifiers import Classifier, fingerprint
 from edittools.images import LabeledImages

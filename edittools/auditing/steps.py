@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 
-from edittools._caching import digest_tensors
 from edittools._paths import printable
 from edittools._progress import Progress, Tell
+from edittools._storage import digest_tensors
 from edittools.auditing.marks import Mark, confirmation_check, images_of_mark, places_check
 from edittools.auditing.sheet import ContactSheet
 from edittools.auditing.sheet_file import sheet_digest

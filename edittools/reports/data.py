@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from edittools._caching import atomic_path
+from edittools._storage import atomic_path
 
 PACKAGES = ("edittools", "torch", "torchvision", "numpy", "scipy", "safetensors")
 """The packages whose versions a report lists."""

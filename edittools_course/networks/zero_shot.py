@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from edittools._caching import digest_tensors
 from edittools._progress import Progress, bar_of
+from edittools._storage import digest_tensors
 from edittools.classifiers import Classifier, fingerprint
 from edittools.models.imagenet import imagenet_classes
 from edittools_course.caching import load_or_compute

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from edittools._caching import digest_tensors
+from edittools._storage import digest_tensors
 from edittools_course import miniworld
 from edittools_course.miniworld.attacks import attacks
 from edittools_course.miniworld.scenes import scenes

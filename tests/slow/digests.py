@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import edittools as et
-from edittools._caching import atomic_path, digest_tensors
+from edittools._storage import atomic_path, digest_tensors
 from edittools.cut import Cut
 from edittools.probing import probe
 from edittools.selection import Assessment, Scores, repair

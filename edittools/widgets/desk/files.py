@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from edittools._caching import atomic_path
+from edittools._storage import atomic_path
 from edittools.auditing.from_files import write_repair
 from edittools.classifiers import Classifier
 from edittools.exemplars import Exemplar
