@@ -9,9 +9,9 @@ import torch
 from _lib.effects import CHANGED, CLEAN, OWN_CLASS, TARGET
 from _lib.find_and_fill import Finder, Setting, filled, predict_filled
 from _lib.projected import select_projection
-from _lib.results import BY_HOSTS, FIND_AND_FILL, Results
-from _lib.tuning import next_rate, tuned
-from _lib.varied_cases import OWN_VARIED, VARIED
+from _lib.results import BY_HOSTS, FIND_AND_FILL, LABEL_FREE, Results
+from _lib.tuning import ALL_LAYERS, LAST, next_rate, tuned
+from _lib.varied_cases import OWN_VARIED, VARIED, Pair
 from conftest import noise
 
 from edittools.cut import Cut
@@ -94,6 +94,27 @@ def test_next_rate_is_a_neighbor_of_the_best():
     assert next_rate({3e-5: 1.0, 1e-4: 2.0}) == 1e-5
     assert next_rate({3e-5: 2.0, 1e-4: 1.0}) == 3e-4
     assert next_rate({3e-5: 2.0, 1e-4: 1.0, 3e-4: 2.0}) is None
+
+
+def test_rates_are_added_until_the_best_is_between_two_others(monkeypatch, tmp_path):
+    lowest = {3e-6: 5.0, 1e-5: 2.0, 3e-5: 3.0, 1e-4: 4.0, 3e-4: 6.0}
+
+    def trained(folder, pair, quick, setting):
+        part, rate = setting
+        row = {
+            "network": "a",
+            "case": "tag",
+            "method": LABEL_FREE,
+            "edit": f"{part} {rate}",
+            "settings": f"rate {rate}",
+        }
+        objective = lowest[rate] + (part == LAST)
+        return [{**row, "rate": rate, "steps": 200, "objective": objective, "candidates": 6, "seconds": 1.0}]
+
+    monkeypatch.setattr(rivals, "run_of_training", trained)
+    row = rivals.fine_tuned(tmp_path, tmp_path, Pair("a", "tag"), False, [ALL_LAYERS], "a test")
+    assert row["edit"] == f"{ALL_LAYERS} 1e-05" and row["settings"].endswith("at the corner of the grid: no")
+    assert row["candidates"] == 24 and row["seconds"] == 4.0  # of 3e-6 to 1e-4
 
 
 @pytest.mark.parametrize(
