@@ -98,6 +98,9 @@ OWN_WITH = {TARGET: OWN_CLASS, VARIED: OWN_VARIED}
 MOST_MORE_FLIPS, LARGEST_OWN_DROP = 0.01, 0.03
 """The limits of the criterion."""
 
+ROUNDING = 1e-9
+"""A difference of two shares that equals a limit is within it, however it is rounded."""
+
 STEPS = (100, 200, 400, 800)
 """The numbers of steps of fine-tuning."""
 
@@ -268,7 +271,7 @@ def is_within_limits(edit: Sets, rival: Sets, split: str) -> bool:
     of_edit, of_rival = metrics_of(edit), metrics_of(rival)
     more_flips = of_rival[CLEAN, FLIPS] - of_edit[CLEAN, FLIPS]
     own_drop = of_edit[OWN_WITH[split], CORRECT] - of_rival[OWN_WITH[split], CORRECT]
-    return more_flips <= MOST_MORE_FLIPS and own_drop <= LARGEST_OWN_DROP
+    return more_flips <= MOST_MORE_FLIPS + ROUNDING and own_drop <= LARGEST_OWN_DROP + ROUNDING
 
 
 def decide(results: Results, rows: pd.DataFrame) -> None:

@@ -96,6 +96,19 @@ def test_next_rate_is_a_neighbor_of_the_best():
     assert next_rate({3e-5: 2.0, 1e-4: 1.0, 3e-4: 2.0}) is None
 
 
+def test_a_cost_that_equals_its_limit_is_within_it():
+    """The edit is wrong for 11 of 100 images of the mark's class, the rival for 14, and for one of 100 clean ones."""
+    edit, rival = (
+        {
+            CLEAN: [[0] * 100, [0] * 100],
+            CHANGED: [[0] * 100, [1] * changed + [0] * (100 - changed)],
+            OWN_CLASS: [[0] * 100, [1] * wrong + [0] * (100 - wrong)],
+        }
+        for changed, wrong in ((0, 11), (1, 14))
+    )
+    assert rivals.is_within_limits(edit, rival, TARGET)
+
+
 def test_rates_are_added_until_the_best_is_between_two_others(monkeypatch, tmp_path):
     lowest = {3e-6: 5.0, 1e-5: 2.0, 3e-5: 3.0, 1e-4: 4.0, 3e-4: 6.0}
 
