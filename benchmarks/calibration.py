@@ -11,6 +11,9 @@ accuracy, the probability is computed with which the rule of the verdict accepts
 of snow; and audits of squares, of which every window is tested (`_lib/nulls.py`). The folders hold copies, frames,
 borders, black images, or one class only. None of the repairs should get "use", and no window should be confirmed that
 turns no more new images into its class than it does with its blocks shuffled.
+
+`--warnings`: what is said, before any edit, of pairs and ordinary photos of networks that learned shortcuts, as they
+should be and with faults (`_lib/faults.py`).
 """
 
 import argparse
@@ -21,6 +24,7 @@ from typing import Any
 import numpy as np
 from _lib.cases_of_repair import KINDS, Case, Kind, case_of, truth
 from _lib.command import add_store, code_digest, parser, run
+from _lib.faults import EVERY, FAULTS, answer_to
 from _lib.jobs import run as run_jobs
 from _lib.nulls import (
     AUDITED_FOLDERS,
@@ -33,6 +37,8 @@ from _lib.nulls import (
     windows_of_audit,
 )
 from _lib.results import Results
+from _lib.shortcuts import NAMES, user_case
+from _lib.shortcuts import NETWORKS as NETWORKS_OF_PHOTOS
 from _lib.striped import STRIPED, plain_network
 from scipy.stats import binom
 from tqdm.auto import tqdm
@@ -41,6 +47,7 @@ import edittools
 from edittools.edits import Edit
 from edittools.selection import Assessment, repair
 from edittools.selection.checks import accuracy_limit
+from edittools_course.scenarios.shortcuts import SHORTCUTS
 
 LAYERS = ("3", "6")
 CASES = 30
@@ -61,6 +68,9 @@ SEED_OF_NULLS = 70_000_000
 
 NULL_AUDITS = 6
 """The number of null audits of each kind of folder."""
+
+DRAWS = 3
+"""The number of pairs of each network and mark whose warnings are counted."""
 
 
 # --- verdicts ---
@@ -253,10 +263,44 @@ def add_nulls(results: Results, repairs: int | None, audits: int, first: int, st
         results.rows += rows.where(rows.notna(), None).to_dict("records")
 
 
+# --- warnings ---
+
+
+def rows_of_warnings(job: tuple[str, str, int]) -> list[dict[str, Any]]:
+    """Return what is said of a pair and its ordinary images, with each fault, as rows.
+
+    Args:
+        job: the network, the class of the mark, and the number of the draw.
+    """
+    network, goal, draw = job
+    case = user_case(network, goal, draw)
+    case = case._replace(images=case.images[::EVERY])
+    results = Results("calibration", "photos")
+    for fault, spoil in FAULTS.items():
+        said = answer_to(spoil(case, SHORTCUTS[goal]))
+        results.add(said, 1, network=network, condition=fault, split=f"{NAMES[goal]}, draw {draw}", n=len(case.images))
+    return results.rows
+
+
+def add_warnings(results: Results, draws: int, store: Path | None = None) -> None:
+    """Add the warnings of all networks and marks, draw after draw."""
+    jobs = {}
+    for draw in range(1, draws + 1):
+        for network in NETWORKS_OF_PHOTOS:
+            jobs |= {f"{network}, {goal}, {draw}": (network, goal, draw) for goal in NAMES}
+    code = code_digest(Path(edittools.__file__).parent, Path(__file__).parent)
+    table = run_jobs(rows_of_warnings, jobs, store, progress=tqdm, about=f"warnings {code}")
+    rows = table.drop(columns="job").astype(object)
+    results.rows += rows.where(rows.notna(), None).to_dict("records")
+
+
 def experiment(options: argparse.Namespace) -> Results:
-    """Measure the verdicts of all cases, or what is said where there is nothing to find."""
+    """Measure the verdicts of all cases, or what is said where there is nothing to find, or something is wrong."""
     results = Results("calibration", "squares", notes={"seed": options.seed})
-    if options.nulls:
+    if options.warnings:
+        results = Results("calibration", "photos")
+        add_warnings(results, 1 if options.quick else options.draws, options.store)
+    elif options.nulls:
         results = Results("calibration", "MiniWorld and squares", notes={"seed": options.seed})
         repairs, audits = (1, 1) if options.quick else (None, NULL_AUDITS)
         add_nulls(results, repairs, audits, options.seed + SEED_OF_NULLS, options.store)
@@ -271,6 +315,8 @@ def main() -> None:
     arguments = parser(__doc__)
     add_store(arguments)
     arguments.add_argument("--nulls", action="store_true", help="judge repairs and audits without anything to find")
+    arguments.add_argument("--warnings", action="store_true", help="count what is warned of on photos")
+    arguments.add_argument("--draws", type=int, default=DRAWS, help="the number of pairs of each network and mark")
     arguments.add_argument("--cases", type=int, default=CASES, help="the number of cases of each kind")
     arguments.add_argument("--seed", type=int, default=0, help="the first seed of the images")
     run(arguments, experiment)
