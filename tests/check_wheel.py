@@ -75,12 +75,12 @@ def alone() -> None:
     import torch
 
     import edittools as et
-    from edittools import methods, probing, reports, selection
 
     check_origin(et.__file__)
     assert importlib.util.find_spec("matplotlib") is None, "the environment is not empty: it has matplotlib"
-    for subpackage in (methods, probing, reports, selection):
-        assert all(getattr(subpackage, name) for name in subpackage.__all__)
+    for name in set(et.SUBPACKAGES) - {"widgets"}:
+        subpackage = importlib.import_module(f"edittools.{name}")
+        assert all(getattr(subpackage, public) for public in subpackage.__all__)
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 3, 1, bias=False), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
     )
