@@ -98,6 +98,7 @@ def development(table: pd.DataFrame) -> str:
     bounds = grouped.agg(student_interval)
     low, high = bounds.str[0].to_numpy(), bounds.str[1].to_numpy()
     means = grouped.mean().reset_index().assign(low=low, high=high, n=None)
+    means["high"] = means.high.where(means.metric != CORRECT, means.high.clip(upper=1))
     columns = {
         "errors corrected": cells(means, "errors corrected", TARGET),
         "accuracy, points": cells(means, "accuracy change", CLEAN),
