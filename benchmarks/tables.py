@@ -22,7 +22,7 @@ from _lib import skin_figures
 from _lib.cases_of_repair import quality_of
 from _lib.comparisons import compared
 from _lib.effects import ACCURACY, CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
-from _lib.numbers import BY_USERS, NUMBERS, WATERMARKS
+from _lib.numbers import BY_USERS, NUMBERS, WATERMARKS, read_networks
 from _lib.pairs import Outcome, OverPhotos, mean_of, outcomes_of, removals_of
 from _lib.pivots import (
     CHANGE,
@@ -622,7 +622,7 @@ def at_a_glance() -> str:
 
 def architectures() -> str:
     """Write how many networks of each package were tried, and how many of them can be edited."""
-    table = pd.read_csv(DOCS / "architectures.csv", keep_default_na=False, na_values={"off by": ""})
+    table = read_networks()
     counts = table.assign(exact=table["off by"] == 0).groupby("package", sort=False)
     summary = counts.agg(tried=("network", "size"), exported=("off by", "count"), exact=("exact", "sum"))
     return markdown(dict(summary.astype(str).items()), rows="package")

@@ -19,6 +19,7 @@ from _lib.results import (
     BY_EXEMPLAR,
     BY_HOSTS,
     BY_LABELS,
+    FOLDER,
     LABEL_FREE,
     NO_EDIT,
     SEVERAL,
@@ -245,6 +246,14 @@ def nulls(word: str | None = None) -> str:
     return str(len(words) if word is None else int((words == word).sum()))
 
 
+# --- networks that were tried -----------------------------------------------------------------------------------------
+
+
+def read_networks() -> pd.DataFrame:
+    """Read one row per network that was tried, which `tests/slow/architectures.py` writes."""
+    return pd.read_csv(FOLDER.parent / "docs" / "architectures.csv", keep_default_na=False, na_values={"off by": ""})
+
+
 # --- by name ----------------------------------------------------------------------------------------------------------
 
 _EDIT, _TUNED = (BY_HOSTS, TARGET), (LABEL_FREE, TARGET)
@@ -278,6 +287,7 @@ def _of_skin(metric: str, method: str) -> tuple[float, float, float]:
 
 
 NUMBERS: dict[str, Callable[[], str]] = {
+    "networks_tried": lambda: str(len(read_networks())),
     "gate_edit": lambda: share(gate(BY_HOSTS, TARGET, CORRECTED)),
     "gate_reach": lambda: range_of(reach("gate")),
     "gate_tuned_minus": lambda: over_photos("gate", LABEL_FREE, BY_HOSTS),
