@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from _lib import skin_figures
-from _lib.cases_of_repair import quality_of
+from _lib.cases_of_repair import KINDS
 from _lib.comparisons import compared
 from _lib.effects import ACCURACY, CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
-from _lib.numbers import BY_USERS, NUMBERS, WATERMARKS, read_networks
+from _lib.numbers import BY_USERS, NUMBERS, WATERMARKS, judged_edits, read_networks
 from _lib.pairs import Outcome, OverPhotos, mean_of, outcomes_of, removals_of
 from _lib.pivots import (
     CHANGE,
@@ -363,33 +363,23 @@ def calibration_nulls(table: pd.DataFrame) -> str:
 
 
 WORDS = ("use", "unclear", "do not use")
-RUNS = {"calibration_verdicts": "first", "calibration_verdicts_fresh": "afterwards"}
-"""The runs: a check of the verdict was added because of three bad edits of the first one."""
-
-QUALITIES = ("good", "between", "bad", "changes nothing")
+QUALITIES = ("good", "between", "bad")
 
 
 def calibration_verdicts(table: pd.DataFrame) -> str:
-    """Write one row per quality of an edit on new images and run: how often each word was given."""
-    cases = ["run", "condition", "split"]
-    figures = table[table.method == ""].pivot(index=cases, columns="metric", values="value")
-    qualities = {}
-    for case, row in figures.iterrows():
-        changes_nothing = row["changed held-out predictions"] == 0
-        qualities[case] = "changes nothing" if changes_nothing else quality_of(row.dropna().to_dict())
-    words = table[table.metric.isin(WORDS)]
-    of_words = [qualities[case] for case in words[cases].itertuples(index=False, name=None)]
-    quality = pd.Categorical(of_words, QUALITIES)
-    run = pd.Categorical(words.run.map(RUNS), RUNS.values())
-    counted = words.groupby([run, quality, words.metric], observed=True).size()
-    wide = counted.unstack("metric", fill_value=0).reindex(columns=WORDS, fill_value=0)
-    columns = {
-        "run": pd.Series([run for run, _ in wide.index], wide.index),
-        "edit on new images": pd.Series([quality for _, quality in wide.index], wide.index),
-        "cases": wide.sum(axis=1).map(str),
-        **{word: wide[word].map(str) for word in WORDS},
-    }
-    return markdown(columns)
+    """Write how often each word was given, by the quality of the edit on new images, and *use* by the kind of case."""
+    judged = judged_edits(table)
+    words = pd.crosstab(judged.quality, judged.word).reindex(index=QUALITIES, columns=WORDS, fill_value=0)
+    of_qualities = {"cases": words.sum(axis=1).map(str), **{word: words[word].map(str) for word in WORDS}}
+    is_use = judged.word == "use"
+    kinds = judged.index.get_level_values("condition")
+    of_kinds = {}
+    for quality in QUALITIES:
+        of_quality = is_use.where(judged.quality == quality).groupby(kinds, sort=False)
+        counts = of_quality.sum().map("{:.0f}".format) + " of " + of_quality.count().map(str)
+        of_kinds[f"{quality}: *use*"] = counts
+    order = [kind.name for kind in KINDS if kind.name in set(kinds)]
+    return f"{markdown(of_qualities, rows='edit on new images')}\n\n{markdown(of_kinds, order, rows='kind of case')}"
 
 
 SOLVERS = {"l1": "L1 over Λ", "least squares": "least squares"}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 
 import pandas as pd
+from scipy.stats import binomtest
 
 from _lib import skin_figures
 from _lib.cases_of_repair import quality_of
@@ -24,7 +25,6 @@ from _lib.results import (
     NO_EDIT,
     SEVERAL,
     read_outcomes,
-    read_parts,
     read_results,
     read_run,
 )
@@ -209,17 +209,27 @@ def concepts_rendered(method: str) -> str:
 # --- verdicts ---------------------------------------------------------------------------------------------------------
 
 
-@cache
-def verdicts() -> pd.DataFrame:
-    """Read one row per repair of the calibration: the word, and what the edit does to new images."""
-    table = read_parts("calibration_verdicts")
-    case = ["run", "condition", "split"]
+def judged_edits(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per repair of the calibration: the word, and the quality of the edit on new images.
+
+    Args:
+        table: the rows of the calibration.
+
+    Returns:
+        The effects on new images, the "word", and the "quality", indexed by the kind of case and its seed.
+    """
+    case = ["condition", "split"]
     effects = table[table.method == ""].pivot(index=case, columns="metric", values="value")
     is_word = (table.method == "verdict") & (table.split != "clean")
-    effects["word"] = table[is_word].set_index(case).metric
-    effects["quality"] = [quality_of(row.dropna().to_dict()) for _, row in effects.drop(columns="word").iterrows()]
-    effects.loc[effects["changed held-out predictions"] == 0, "quality"] = "changes nothing"
-    return effects
+    words = table[is_word].set_index(case).metric
+    qualities = [quality_of(row.dropna().to_dict()) for _, row in effects.iterrows()]
+    return effects.assign(word=words, quality=qualities)
+
+
+@cache
+def verdicts() -> pd.DataFrame:
+    """Read the edits of the calibration that were judged."""
+    return judged_edits(read_results("calibration_verdicts"))
 
 
 def count_of(word: str | None = None, quality: str | None = None) -> str:
@@ -231,6 +241,13 @@ def count_of(word: str | None = None, quality: str | None = None) -> str:
     if quality is not None:
         is_counted &= table.quality == quality
     return str(int(is_counted.sum()))
+
+
+def bound_of_bad_use() -> str:
+    """Write the one-sided 95% bound, by Clopper and Pearson, on the share of bad edits that get "use"."""
+    bad = int(count_of(quality="bad"))
+    test = binomtest(int(count_of("use", "bad")), bad, alternative="less")
+    return SHARE.bound(test.proportion_ci().high)
 
 
 def losses_with_use() -> pd.Series:
@@ -345,13 +362,13 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "concepts_common_cases": lambda: str(len(common_cases())),
     "verdicts": count_of,
     "verdicts_use": lambda: count_of("use"),
-    "verdicts_use_good": lambda: count_of("use", "good"),
-    "verdicts_use_between": lambda: count_of("use", "between"),
-    "verdicts_use_bad": lambda: count_of("use", "bad"),
-    "verdicts_use_loss": lambda: f"{losses_with_use().min():.2f} to {losses_with_use().max():.2f}",
+    "verdicts_use_most": lambda: f"{losses_with_use().max():.2f}",
     "verdicts_use_above": lambda: str(int((losses_with_use() > LIMIT_OF_ACCURACY).sum())),
     "verdicts_good": lambda: count_of(quality="good"),
     "verdicts_good_use": lambda: count_of("use", "good"),
+    "verdicts_bad": lambda: count_of(quality="bad"),
+    "verdicts_bad_use": lambda: count_of("use", "bad"),
+    "verdicts_bad_bound": bound_of_bad_use,
     "verdicts_null": nulls,
     "verdicts_null_use": lambda: nulls("use"),
 }

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import calibration
 import contact_sheets
 import numpy as np
-import pandas as pd
 import probing
 import pytest
 import tables
@@ -74,25 +73,37 @@ def test_quality_of_an_edit(net, accuracy, broken, quality):
 
 
 def test_calibration_counts_words_by_what_the_edit_does_to_new_images():
+    """An edit that changed no labeled image is judged by what it does to new ones, as any other."""
     results = Results("calibration", "squares")
-    cases = {"1": (0.5, 4, "use"), "2": (0.5, 4, "unclear"), "3": (-0.1, 1, "do not use"), "4": (0.0, 0, "do not use")}
-    for seed, (net, changed, word) in cases.items():
-        where = {"condition": "kind", "split": seed}
+    sample, failures = "sample of 60, right exemplar", "failing images only, right exemplar"
+    cases = {
+        (sample, "1"): (0.5, 4, "use"),
+        (failures, "2"): (0.5, 0, "do not use"),
+        (failures, "3"): (-0.1, 1, "unclear"),
+        (failures, "4"): (0.0, 0, "do not use"),
+    }
+    for (kind, seed), (net, changed, word) in cases.items():
+        where = {"condition": kind, "split": seed}
         results.add("errors corrected", net, **where)
         results.add("accuracy change", 0, **where)
         results.add("retained, broken (%)", 0, **where)
         results.add("changed held-out predictions", changed, **where)
         results.add(word, 1, method="verdict", **where)
-    first = results.frame().assign(run="calibration_verdicts")
-    afterwards = first[first.split == "3"].assign(run="calibration_verdicts_fresh")
-    text = tables.calibration_verdicts(pd.concat([first, afterwards]))
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
-    assert rows == [
-        ["first", "good", "2", "1", "1", "0"],
-        ["first", "bad", "1", "0", "0", "1"],
-        ["first", "changes nothing", "1", "0", "0", "1"],
-        ["afterwards", "bad", "1", "0", "0", "1"],
+    of_qualities, of_kinds = tables.calibration_verdicts(results.frame()).split("\n\n")
+    assert cells_of(of_qualities) == [
+        ["good", "2", "1", "0", "1"],
+        ["between", "0", "0", "0", "0"],
+        ["bad", "2", "0", "1", "1"],
     ]
+    assert cells_of(of_kinds) == [
+        [failures, "0 of 1", "0 of 0", "0 of 2"],
+        [sample, "1 of 1", "0 of 0", "0 of 0"],
+    ]
+
+
+def cells_of(table):
+    """Return the cells of a Markdown table without its header."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
 
 
 def test_frames_of_a_burst_are_those_of_scenes_that_are_right_and_wrong():
