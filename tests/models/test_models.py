@@ -229,8 +229,8 @@ def test_load_classifier_of_timm_with_its_own_preprocessing(interpolation, tmp_p
 @pytest.mark.parametrize(
     ("settings", "pattern"),
     [
-        ({"crop_mode": "squash", "crop_pct": 1.0}, "'squash'.* 300 × 400 .*differ"),
-        ({"crop_mode": "border", "crop_pct": 0.9}, "'border'.* 300 × 400 .*differ"),
+        ({"crop_mode": "squash", "crop_pct": 1.0}, "'squash'"),
+        ({"crop_mode": "border", "crop_pct": 0.9}, "'border'"),
         ({"input_size": [1, 96, 96], "mean": [0.5], "std": [0.25]}, "1 channels and 96 × 96"),
         ({"input_size": [3, 96, 128]}, "3 channels and 96 × 128"),
     ],
@@ -239,15 +239,6 @@ def test_load_classifier_of_timm_with_other_preprocessing(settings, pattern, tmp
     saved_in_timm(tmp_path / "model", **settings)
     with pytest.raises(ValueError, match=pattern):
         load_classifier(f"timm:{tmp_path / 'model'}")
-
-
-def test_load_classifier_of_timm_without_network(monkeypatch, tmp_path):
-    pytest.importorskip("timm", reason="timm is not installed: pip install 'edittools[notebooks]'")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(FileNotFoundError, match=r"timm:resnet10t .*http://127.0.0.1:9 cannot be reached") as caught:
-        load_classifier("timm:resnet10t")
-    assert caught.value.__suppress_context__  # the message quotes its cause, whose tracebacks fill a screen
 
 
 def test_load_classifier_proposes_a_name_of_timm():
