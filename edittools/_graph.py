@@ -74,9 +74,8 @@ class ExportedModel:
         except Exception as error:  # models fail in any way on what they were not made for
             raise ValueError(
                 f"torch.export cannot read {self.name} for images of {size_in_words}: "
-                f"{_reason_of(error)}. Its logits can be computed, but it cannot be "
-                "edited; pass images of the model's size, Classifier(…, size=…), and a model whose steps do not depend "
-                "on the values of images or on their number"
+                f"{_reason_of(error)}. It cannot be edited; pass a model of images with 3 channels, its size, "
+                "Classifier(…, size=…), and steps that do not depend on the values of images or on their number"
             ) from error
         finally:
             slow.cancel()

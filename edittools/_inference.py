@@ -7,7 +7,6 @@ in a copy that is discarded afterwards, so the model never changes, and no copy 
 """
 
 import functools
-import re
 import threading
 import types
 from collections import OrderedDict
@@ -21,9 +20,6 @@ from torch import Tensor, nn
 
 _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _LOCKS_GUARD = threading.Lock()
-
-_CHANNELS = re.compile(r"to have (?P<channels>\d+) channels, but got (?P<given>\d+) channels")
-"""What torch says when a convolution gets another number of channels than it takes."""
 
 
 def refuse_inference_mode() -> None:
@@ -40,7 +36,7 @@ def refuse_inference_mode() -> None:
 
 
 class NotLogitsError(ValueError):
-    """A model that does not take images of three channels, or does not return one logit per class."""
+    """A model that does not return one logit per class."""
 
 
 def lock_of(model: nn.Module) -> threading.RLock:
@@ -60,20 +56,9 @@ def logits_of(model: nn.Module, images: Tensor, classes: int) -> Tensor:
     """Compute the logits `(B, classes)` of normalized images by the model's own forward pass.
 
     Raises:
-        NotLogitsError: if the model takes images of another number of channels, or does not return logits, see
-            `check_logits_shape`.
+        NotLogitsError: if the model does not return logits, see `check_logits_shape`.
     """
-    try:
-        answer = model(images)
-    except RuntimeError as error:
-        wanted = _CHANNELS.search(str(error))
-        if wanted is None or int(wanted["given"]) != images.shape[1]:
-            raise
-        raise NotLogitsError(
-            f"{type(model).__name__} takes images of {wanted['channels']} channels, but images have "
-            f"{images.shape[1]}; if it takes gray images, pass nn.Sequential(torchvision.transforms.Grayscale(), model)"
-        ) from error
-    return check_logits_shape(answer, len(images), classes, model)
+    return check_logits_shape(model(images), len(images), classes, model)
 
 
 def check_logits_shape(answer: Any, count: int, classes: int, model: nn.Module) -> Tensor:
