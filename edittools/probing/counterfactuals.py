@@ -30,9 +30,6 @@ It returns the image with what the mask covers transformed to the texture, or to
 LEAST_AREA = 0.02
 """Concepts that cover a smaller share of an image are not transformed."""
 
-ALL_CLASSES = "all classes"
-"""The `class` of a rule that all classes rely on together, see `Probe.rules(pooled=True)`."""
-
 
 def control_mask(mask: Tensor, avoid: Tensor | None = None) -> Tensor | None:
     """Make the mask of a control: the same area as a concept, elsewhere in the image.
@@ -217,9 +214,7 @@ class Concepts:
         return sum(object_masks).clamp(max=1) if object_masks else None
 
     def exemplar(self, rule: Mapping[str, Any] | pd.DataFrame, variant: int = 0, place: int = 0) -> Exemplar:
-        """Make an exemplar of a rule that `Probe.rules` lists.
-
-        The label is the class of the rule, or the image's if all classes rely on the concept.
+        """Make an exemplar of a rule that `Probe.rules` lists; its label is the class of the rule.
 
         Args:
             rule: a row of the table of rules; or the table, whose first rule is used.
@@ -236,9 +231,8 @@ class Concepts:
         if isinstance(rule, pd.DataFrame):
             if rule.empty:
                 raise ValueError(
-                    "the table has 0 rules, so there is no exemplar to make; probe more images, pool the classes by "
-                    "probe.rules(pooled=True), or list suspicions, which pass no test, by "
-                    "probe.rules(fdr=1, least_effect=0)"
+                    "the table has 0 rules, so there is no exemplar to make; probe more images, or list suspicions, "
+                    "which pass no test, by probe.rules(fdr=1, least_effect=0)"
                 )
             rule = rule.iloc[0]
         evidence = rule["evidence"]
@@ -251,9 +245,7 @@ class Concepts:
             )
         number = evidence[place]
         changed, _ = self.counterfactual(number, concept, [(material, variant)], control=False)
-        label = int(self.data.labels[number])
-        if rule["class"] != ALL_CLASSES:
-            label = list(self.data.classes).index(rule["class"])
+        label = list(self.data.classes).index(rule["class"])
         return Exemplar(self.data.images[number], changed[0], self.masks[concept][number], label)
 
 

@@ -20,7 +20,7 @@ from scipy.stats import false_discovery_control, rankdata, wilcoxon
 from torch import Tensor
 
 from edittools._checks import one_of
-from edittools.probing.counterfactuals import ALL_CLASSES, Concepts
+from edittools.probing.counterfactuals import Concepts
 from edittools.stats import accuracy_interval
 
 FALSE_DISCOVERY_RATE = 0.05
@@ -189,17 +189,13 @@ class Probe:
         groups = scored.groupby(group_keys, sort=False)
         return groups[[*scores, "paired", "is_object"]].mean().reset_index()
 
-    def rules(
-        self, fdr: float = FALSE_DISCOVERY_RATE, least_effect: float = LEAST_EFFECT, pooled: bool = False
-    ) -> pd.DataFrame:
+    def rules(self, fdr: float = FALSE_DISCOVERY_RATE, least_effect: float = LEAST_EFFECT) -> pd.DataFrame:
         """List the concepts that each class relies on.
 
         Args:
             fdr: false-discovery rate; a rule has q ≤ `fdr`.
             least_effect: the mean effect of a rule on the log-odds is at least this, and the test is that it exceeds
                 this.
-            pooled: list the concepts on which all classes together rely, for classes of few images. The `class` of such
-                a rule is "all classes".
 
         Returns:
             One row for each rule, class by class, the class with the strongest rule first. The columns are those of
@@ -207,7 +203,7 @@ class Probe:
             `material`: the material that lowers the probability of the class most;
             `evidence`: the numbers of the correctly classified images, those that lose the most probability first.
         """
-        keys = ["classifier", "concept"] if pooled else ["classifier", "class", "concept"]
+        keys = ["classifier", "class", "concept"]
         effects = self.effects(keys, "log-odds", least_effect, self.least_images)
         rules = effects[(effects["q"] <= fdr) & (effects["effect"] >= least_effect)]
         materials = []
@@ -217,9 +213,7 @@ class Probe:
             materials.append(material)
             evidence.append(numbers)
         rules = rules.assign(material=materials, evidence=evidence)
-        if pooled:
-            rules = rules.assign(**{"class": ALL_CLASSES})
-        rules = rules[["classifier", "class", "concept", *_EFFECT, "q", "material", "evidence"]]
+        rules = rules[[*keys, *_EFFECT, "q", "material", "evidence"]]
         rules["strongest"] = rules.groupby(["classifier", "class"])["effect"].transform("max")
         rules = rules.sort_values(
             ["classifier", "strongest", "class", "effect"],
@@ -229,12 +223,11 @@ class Probe:
         )
         return rules.drop(columns="strongest")
 
-    def strongest_rule(self, preferred: str | None = None, pooled: bool = False) -> tuple[pd.Series, bool]:
+    def strongest_rule(self, preferred: str | None = None) -> tuple[pd.Series, bool]:
         """Return the strongest rule of a class, or the strongest of all rules if that class has none.
 
         Args:
             preferred: the class whose rule is preferred; None prefers no class.
-            pooled: pool the classes, see `rules`.
 
         Returns:
             The rule, and whether it is significant. If none is, it is the one with the largest measured effect.
@@ -242,10 +235,10 @@ class Probe:
         Raises:
             ValueError: if no concept has an effect at all.
         """
-        significant = self.rules(pooled=pooled)
+        significant = self.rules()
         rules = significant
         if significant.empty:
-            rules = self.rules(fdr=1, least_effect=0, pooled=pooled)
+            rules = self.rules(fdr=1, least_effect=0)
         if rules.empty:
             raise ValueError(
                 f"no concept that {self.least_images} images or more show has an effect on predictions; probe more "

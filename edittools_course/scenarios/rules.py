@@ -17,7 +17,7 @@ from edittools.layers import candidate_layers
 from edittools.metrics import predict
 from edittools.models.imagenet import imagenet_classes
 from edittools.models.load import load_classifier
-from edittools.probing.counterfactuals import ALL_CLASSES, Concepts, shows
+from edittools.probing.counterfactuals import Concepts, shows
 from edittools.probing.effects import LEAST_IMAGES, Probe
 from edittools.probing.probe import ProbeSettings
 from edittools.selection.splits import label_by_prediction
@@ -223,7 +223,7 @@ def scenario_for(
         classifier: the classifier to edit.
         concepts: the images, masks and materials.
         rule: a row of `Probe.rules()`, or a mapping of "class", "concept" and "material" to their names, and of
-            "evidence" to the numbers of images of the class. The class of a pooled rule is that of its first image.
+            "evidence" to the numbers of images of the class.
         common_fields: the fields of the `Scenario` that do not depend on the rule; and as "splits" a mapping of those
             of the `ScenarioSplits`, by name.
         exemplars: number of exemplars; they are the first images of the evidence.
@@ -237,10 +237,7 @@ def scenario_for(
     """
     concept = rule["concept"]
     material = rule["material"]
-    own_class = rule["class"]
-    if own_class == ALL_CLASSES and rule["evidence"]:
-        own_class = concepts.data.classes[int(concepts.data.labels[rule["evidence"][0]])]
-    class_index = classifier.index(own_class)
+    class_index = classifier.index(rule["class"])
     for_selection, for_evaluation = parted(concepts, concept, material)
     evidence = list(rule["evidence"][:exemplars])
     data = at_size(concepts.data, classifier)

@@ -105,28 +105,12 @@ def test_rules_and_exemplar_of_rule(looker, red_images):
     assert replace(probed, table=probed.table.assign(before="house")).rules().iloc[0]["evidence"] == ()
 
 
-def test_rules_pooled_over_classes(looker, red_images):
-    probed = probe(looker, Concepts(*red_images, FLAT))
-    names = probed.table["image"].map(lambda number: ("ship", "boat")[number % 2])
-    mixed = replace(probed, table=probed.table.assign(**{"class": names, "before": names}))
-    assert mixed.rules().empty  # each has six images
-    [rule] = mixed.rules(pooled=True).to_dict("records")
-    assert (rule["concept"], rule["images"], len(rule["evidence"])) == ("sea", 12, 12)
-    assert rule["class"] == "all classes"
-    mixed_data = replace(red_images[0], labels=torch.arange(12) % 2)
-    exemplar = replace(mixed.concepts, data=mixed_data).exemplar(rule, place=3)
-    assert exemplar.label == rule["evidence"][3] % 2
-    figure = plots.counterfactuals(mixed, mixed.rules(pooled=True).iloc[0])
-    for number, axis in zip(rule["evidence"][:5], figure.axes[:5], strict=True):
-        assert names[mixed.table["image"] == number].iloc[0] in axis.get_title()
-
-
 def test_exemplar_of_a_table_of_rules(looker, red_images):
     concepts = Concepts(*red_images, FLAT)
     rules = probe(looker, concepts).rules()
     of_table = concepts.exemplar(rules)
     assert torch.equal(of_table.changed, concepts.exemplar(rules.iloc[0]).changed)
-    with pytest.raises(ValueError, match=r" 0 rules.*pooled=True"):
+    with pytest.raises(ValueError, match=" 0 rules"):
         concepts.exemplar(rules[:0])
 
 
