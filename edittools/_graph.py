@@ -13,9 +13,7 @@ import operator
 import threading
 import warnings
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -49,8 +47,7 @@ _REASONS = {
 _EXPORTED: WeakKeyDictionary[nn.Module, dict[tuple, "ExportedModel"]] = WeakKeyDictionary()
 _EXPORTING = threading.RLock()
 SLOW = 10.0
-"""Seconds after which an export warns that it is still running, except in `quiet_exports`."""
-_IS_QUIET: ContextVar[bool] = ContextVar("is_quiet", default=False)
+"""Seconds after which an export warns that it is still running."""
 
 
 class ExportedModel:
@@ -65,8 +62,7 @@ class ExportedModel:
         text = f"torch.export still reads {self.name} for images of {size_in_words}; it does so once per size"
         slow = threading.Timer(SLOW, warnings.warn, (text,))
         slow.daemon = True
-        if not _IS_QUIET.get():
-            slow.start()
+        slow.start()
         try:
             program = _export(model, images, classes)
         except NotLogitsError:
@@ -286,20 +282,6 @@ class ExportedModel:
             is_training = node.args[5]
             return not is_training
         return name in ("add", "_native_batch_norm_legit_no_training") or node.target is operator.getitem
-
-
-@contextmanager
-def quiet_exports(is_quiet: bool = True) -> Iterator[None]:
-    """Let slow exports of this thread not warn, for callers that show their own progress.
-
-    Args:
-        is_quiet: False lets them warn.
-    """
-    token = _IS_QUIET.set(is_quiet)
-    try:
-        yield
-    finally:
-        _IS_QUIET.reset(token)
 
 
 def export_of(classifier: Classifier, size: tuple[int, int] | None = None) -> ExportedModel:

@@ -2,7 +2,6 @@
 
 from edittools.probing.counterfactuals import Concepts
 from edittools.probing.effects import FALSE_DISCOVERY_RATE, LEAST_EFFECT, LEAST_IMAGES, Probe, pairs
-from edittools.probing.evidence import evidence_map
 from edittools.probing.probe import ProbeSettings, probe
 
 __all__ = [
@@ -12,7 +11,6 @@ __all__ = [
     "Concepts",
     "Probe",
     "ProbeSettings",
-    "evidence_map",
     "pairs",
     "probe",
 ]

@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from edittools._graph import quiet_exports
 from edittools._ledger import Weights
 from edittools._paths import image_files
 from edittools._progress import Progress
@@ -36,7 +35,7 @@ from edittools.layers import candidate_layers
 from edittools.locate import find_alike
 from edittools.metrics import leads_without_prediction, misclassified, predict
 from edittools.moments import SecondMoment, measure
-from edittools.probing import evidence_map
+from edittools.probing.evidence import evidence_of_keys
 from edittools.selection.assessment import Assessment
 from edittools.selection.hosts import MOST_REFERENCE
 from edittools.selection.select import EXEMPLAR, HOSTS, Selection, select
@@ -165,9 +164,6 @@ class Engine:
         leads = leads_without_prediction(self.before, labeled.labels)
         order = leads.argsort(descending=True, stable=True).tolist()
         self.mistakes = labeled.subset([index for index in order if is_mistake[index]])
-        with quiet_exports(True):
-            layers = candidate_layers(classifier)
-            self._heat_cut = Cut(classifier, layers[2 * len(layers) // 3])
         self._index = {name: index for index, name in enumerate(labeled.names)}
         self._answers: dict[Question, Any] = {}
         self._ordinary = torch.zeros(0)
@@ -269,7 +265,7 @@ class Engine:
 
     @cached_property
     def _key_cut(self) -> Cut:
-        """The model, cut at the layer whose keys tell where a mark is."""
+        """The model, cut at the layer whose keys tell where a mark is, and where to look for one."""
         return key_layer(self.classifier)
 
     # --- answers ------------------------------------------------------------------------------------------------------
@@ -330,12 +326,13 @@ class Engine:
 
     def _heat(self, name: str, progress: Progress | None = None) -> Heat:
         index = self._index[name]
-        predicted = int(self.before[index].argmax())
-        label = int(self.images.labels[index])
-        seen = evidence_map(self._heat_cut, self.images.images[index], predicted, label)
+        predicted = self.before[index].argmax()
+        label = self.images.labels[index]
+        state = self._key_cut.prefix(self.images.images[index][None])
+        [seen] = evidence_of_keys(self._key_cut, state, predicted[None], label[None])
         height, width = self.photo(name).shape[1:]
         values = InputGeometry.of(self.classifier).on_photo(seen, height, width)
-        return Heat(values, self.classifier.classes[predicted], self.classifier.classes[label])
+        return Heat(values, self.classifier.classes[int(predicted)], self.classifier.classes[int(label)])
 
     def _elsewhere(self, marked: Marked, progress: Progress | None = None) -> list[Seen]:
         pair = self.answer(Question(QuestionKind.PAIR, marked))
