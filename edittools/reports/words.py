@@ -174,7 +174,7 @@ def consistency_sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if total:
         low, high = wilson(changed, total)
         sentences.append(
-            f"Without the mark, {changed} of {total} predictions change, {changed / total:.1%} [{low:.1%}, "
+            f"Without the mark, the edit changes {changed} of {total} predictions, {changed / total:.1%} [{low:.1%}, "
             f"{high:.1%}]; accuracy falls by at most as much."
         )
     return sentences
@@ -508,7 +508,7 @@ def _accuracy(check: Check, audience: str) -> CheckWords:
     if check.cost is None:
         found = "The cost on clean images is not known: none were given."
         return CheckWords(title, found, f"Add labeled clean images{_in(audience, 'clean')}.")
-    more = f"; {check.numbers['changed']:,} predictions change"
+    more = f"; the edit changes {check.numbers['changed']:,} of {check.cost.total:,} predictions"
     found = _cost(check, check.cost, "Clean images", more)
     return CheckWords(title, found, _more_of(check, audience, "clean images", "clean"))
 
