@@ -24,7 +24,7 @@ ACTIONS = (WEAKER, SAVE)
 """The next steps that a button can take: select a weaker edit, and save the edit."""
 
 MOST_ASKED = 2_000
-"""The largest number of images that an advice asks for."""
+"""The largest number of images that an advice on the gain asks for."""
 
 MOST_CLASSES_NAMED = 8
 """The largest number of classes that a sentence names."""
@@ -494,12 +494,11 @@ def _cost(check: Check, cost: Cost, what: str, more: str = "") -> str:
     unit = " scenes" if cost.images > cost.total else ""
     text = f"{what}: {cost.before:,} → {cost.after:,} of {cost.total:,}{unit} correct"
     if check.holds is None:
-        is_asked = cost.needed is not None and cost.needed <= MOST_ASKED
-        text += f" ({cost.needed:,} needed to judge)" if is_asked else " (too few to judge)"
+        text += f" ({cost.needed:,} needed to judge)" if cost.needed else " (too few to judge)"
     else:
         text += f" (limit: {cost.allowed:,} fewer)"
     if check.holds is False:
-        text += ", too many lost" if cost.is_certain else ", too many lost, perhaps by chance"
+        text += ", too many lost" if cost.is_certain else ", perhaps too many lost"
     return f"{text}{more}."
 
 
@@ -546,9 +545,8 @@ def _own_class(check: Check, audience: str) -> CheckWords:
     if "without_total" in numbers:
         without = f"; without the mark, {numbers['without_correct']:,} of {numbers['without_total']:,} are"
     found = _cost(check, check.cost, f"Images of {name} with the mark", without)
-    needed = check.cost.needed
-    if needed is not None and needed <= MOST_ASKED:
-        more += f", until {needed:,} measure"
+    if check.cost.needed:
+        more += f", until {check.cost.needed:,} measure"
     if numbers["needs_clean"]:
         more += f", and as many clean images of it{_in(audience, 'clean')}"
     return CheckWords(title, found, f"{more}.")

@@ -83,6 +83,13 @@ def test_cost_on_the_mark_class_names_the_class_and_is_said_where_it_is_too_litt
     assert "church" in cost and {19, 14} <= set(numbers_in(cost)) and not words.unknown
 
 
+def test_cost_near_its_limit_says_how_many_images_would_tell():
+    near = own_class_check(effect(200, broken=5), None, ["church"])
+    words = check_words(near)
+    assert near.cost.needed > 2_000
+    assert all(f"{near.cost.needed:,}" in text for text in (words.found, words.remedy))
+
+
 def test_frames_are_counted_as_scenes():
     assert "scenes" in check_words(accuracy_check(effect(400, frames=2))).found
 
