@@ -1,4 +1,4 @@
-"""Claim: an edit is selected in one to two minutes of one core, and in at most 1.5 GB.
+"""Claim: an edit is selected in less than two minutes of one core, and adds less than 1 GB.
 
 Each of the networks that learned shortcuts gets what a user has: one exemplar, with a tag, and 600 ordinary photos
 without labels. An edit is selected by hosts, with the pass over the reference images. Each network has a process of its
