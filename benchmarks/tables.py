@@ -22,6 +22,7 @@ from _lib import skin_figures
 from _lib.cases_of_repair import KINDS
 from _lib.comparisons import compared
 from _lib.effects import ACCURACY, CLEAN, CORRECT, CORRECTED, FLIPS, OWN_CLASS, OWN_CLEAN, TARGET, student_interval
+from _lib.faults import FAULTS, NOTHING
 from _lib.numbers import BY_USERS, NUMBERS, WATERMARKS, judged_edits, read_networks
 from _lib.pairs import Outcome, OverPhotos, mean_of, outcomes_of, removals_of
 from _lib.pivots import (
@@ -382,6 +383,15 @@ def calibration_verdicts(table: pd.DataFrame) -> str:
     return f"{markdown(of_qualities, rows='edit on new images')}\n\n{markdown(of_kinds, order, rows='kind of case')}"
 
 
+def calibration_warnings(table: pd.DataFrame) -> str:
+    """Write one row per fault: the pairs that are warned of, and what is said of them."""
+    counts = pd.crosstab(table.condition, table.metric)
+    said = counts.drop(columns=NOTHING, errors="ignore")
+    columns = {"pairs": counts.sum(axis=1), "with a warning": said.sum(axis=1), **said}
+    texts = {name: column.map(str) for name, column in columns.items()}
+    return markdown(texts, list(FAULTS), rows="what is wrong")
+
+
 SOLVERS = {"l1": "L1 over Λ", "least squares": "least squares"}
 
 BUSY_WORK = {"predictions": "64 predictions of SqueezeNet", "rewrite": "one rewrite of it"}
@@ -490,7 +500,8 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
         for function in (
             *(development, materials, objective, synthetic, probing, contact_sheets, selection_cost),
             *(varied_marks, rivals),
-            *(calibration_audits, calibration_nulls, calibration_verdicts, edit_speed, skin),
+            *(calibration_audits, calibration_nulls, calibration_verdicts, calibration_warnings),
+            *(edit_speed, skin),
         )
     },
 }

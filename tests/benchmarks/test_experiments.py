@@ -16,6 +16,7 @@ import pytest
 import tables
 import torch
 from _lib import cases_of_repair, nulls, shortcuts
+from _lib.faults import NOTHING, REFUSED
 from _lib.results import Results
 from _lib.striped import plain_network, squares
 
@@ -293,3 +294,24 @@ def test_gain_on_new_images_tells_a_mark_from_its_colors(monkeypatch):
 
     assert gain(by_row=False) == 0
     assert gain(by_row=True) > 0.9
+
+
+def test_warnings_are_counted_by_fault():
+    results = Results("calibration", "photos")
+    for fault, said in {
+        "none": [NOTHING, NOTHING],
+        "x and x' are swapped": ["few predictions change", REFUSED],
+        "half of them": ["many are of one class", NOTHING],
+    }.items():
+        for number, metric in enumerate(said):
+            results.add(metric, 1, condition=fault, split=str(number))
+    lines = tables.calibration_warnings(results.frame()).splitlines()
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert header == [
+        *("what is wrong", "pairs", "with a warning"),
+        *("few predictions change", "many are of one class", "refused"),
+    ]
+    by_fault = {fault: cells for fault, *cells in rows}
+    assert by_fault["none"] == ["2", "0", "0", "0", "0"]
+    assert by_fault["x and x' are swapped"] == ["2", "2", "1", "0", "1"]
+    assert by_fault["half of them"] == ["2", "1", "0", "1", "0"]
