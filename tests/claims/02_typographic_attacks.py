@@ -13,9 +13,9 @@ assert attacked.labels.shape == is_fooled.shape and table.loc["no edit", "correc
 
 # Part 3: words and layers
 assert (by_word[ATTACK] < 0.6).all() and by_word["correct"].max() > 2 * by_word["correct"].min()
-assert correct_by_layer["l1"].max() > 50 and correct_by_layer["l1"].min() < 5
+assert correct_by_layer["L1"].max() > 50 and correct_by_layer["L1"].min() < 5
 layer_spread = correct_by_layer.max() - correct_by_layer.min()
-assert layer_spread["l1"] > 100 * (correct["one word, L1"] - correct["one word, default"])
+assert layer_spread["L1"] > 100 * (correct["one word, L1"] - correct["one word, default"])
 
 # Part 4: what stays wrong
 assert is_right.loc[still_wrong, "blank sticker"].mean() > 0.8
