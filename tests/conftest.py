@@ -118,15 +118,19 @@ def condition(classifier):
     return values, snapshot_of(classifier), flags, modes
 
 
-@pytest.fixture
-def tiny():
-    """Give the small classifier as it was made: exported once for all tests that leave it so."""
+def tiny_as_made():
+    """Return the small classifier as it was made: exported once for all tests that leave it so."""
     classifier, before, numbers = made_tiny()
     if condition(classifier) != before:
         made_tiny.cache_clear()
         classifier, _, numbers = made_tiny()
     torch.set_rng_state(numbers)
     return classifier
+
+
+@pytest.fixture
+def tiny():
+    return tiny_as_made()
 
 
 def moment_of(classifier, layer, matrix):

@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 
 import torch
-from conftest import made_tiny, noise, save_image
+from conftest import noise, save_image, tiny_as_made
 
 from edittools.classifiers import Classifier
 from edittools.metrics import predict
@@ -26,7 +26,7 @@ def load():
 
 def small_model():
     """Make a model of 32 × 32 pixels and five classes, all of which it predicts for some noise."""
-    tiny = copy.deepcopy(made_tiny()[0])
+    tiny = copy.deepcopy(tiny_as_made())
     classifier = Classifier(tiny.model, tiny.classes, size=32, resize_to=32)
     with torch.no_grad():
         classifier.model.head.bias -= predict(classifier, noise(100, seed=5)).mean(0)
