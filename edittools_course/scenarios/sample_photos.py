@@ -71,3 +71,15 @@ def sample_crops(names: Sequence[str], size: int) -> Tensor:
         grid = sample_photo(name).unfold(1, size, size // 2).unfold(2, size, size // 2)
         crops.append(grid.permute(1, 2, 0, 3, 4).flatten(0, 1))
     return torch.cat(crops)
+
+
+def is_new_photo(image: Tensor, known: Tensor) -> bool:
+    """Whether an image `(3, H, W)` may be a photo, and is none of `known`, `(N, 3, H, W)`.
+
+    A photo has values in [0, 1] and more than one color, and neighboring pixels are correlated, unlike in noise.
+    """
+    centered = image - image.mean(dim=(1, 2), keepdim=True)
+    correlation = (centered[..., :-1] * centered[..., 1:]).mean() / centered.square().mean()
+    is_in_range = image.min() >= 0 and image.max() <= 1
+    is_known = (known - image).abs().mean(dim=(1, 2, 3)) < 0.02
+    return bool(is_in_range and image.std() > 0.02 and correlation > 0.1 and not is_known.any())

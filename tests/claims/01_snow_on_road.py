@@ -62,8 +62,15 @@ for wrong in [reversed_divergences, divergences_of_edited_x, constant_divergence
         continue
     raise AssertionError(f"{wrong.__name__} was accepted")
 
-# Exercise 1: another size, an empty mask, one color
-for image, mask in [(x[:, ::2, ::2], stored_exemplar.mask), (x, 0 * x[0]), (0 * x, stored_exemplar.mask)]:
+# Exercise 1: another size, an empty mask, a mask of the whole image, one color, noise, the stored image
+for image, mask in [
+    (own_image[:, ::2, ::2], own_mask),
+    (own_image, torch.zeros_like(own_mask)),
+    (own_image, torch.ones_like(own_mask)),
+    (torch.zeros_like(own_image), own_mask),
+    (torch.rand(own_image.shape, generator=torch.Generator().manual_seed(0)), own_mask),
+    (x, stored_exemplar.mask),
+]:
     try:
         check_exemplar(image, mask)
     except AssertionError:

@@ -21,7 +21,7 @@ assert layer_spread["L1"] > 100 * (correct["one word, L1"] - correct["one word, 
 assert is_right.loc[still_wrong, "blank sticker"].mean() > 0.8
 
 
-# Exercise 1: integers, "among the first two", all; exercise 2: noise, one color, no word
+# Exercise 1: integers, "among the first two", all; exercise 2: noise, one color, an image from above, no word
 def as_integers(logits, labels):
     return correctable(logits, labels).long()
 
@@ -36,6 +36,7 @@ for check, answer in [
     (check_lowering, [lambda logits, labels: labels >= 0]),
     (check_word, [torch.rand(cup.shape), "hello"]),
     (check_word, [torch.full_like(cup, 0.5), "hello"]),
+    (check_word, [attacked.images[0], "hello"]),
     (check_word, [cup, " "]),
 ]:
     try:

@@ -48,6 +48,8 @@ for check, wrong in [
     (check_style, gravel[:, ::2, ::2]),
     (check_style, torch.full_like(gravel, 0.5)),
     (check_style, 255 * gravel),
+    (check_style, torch.rand(gravel.shape, generator=torch.Generator().manual_seed(0))),
+    (check_style, concepts.data.images[0]),
 ]:
     try:
         check(wrong)

@@ -31,14 +31,21 @@ assert sleds["edit"] > 0.8 and sleds["selected edit"] < 0.5 and sleds["random di
 clean_errors = {name: float(rate.strip("%")) for name, rate in errors.items()}
 assert max(clean_errors.values()) < clean_errors["before"] + 1
 
-# Exercise 1: a gray material, no variants, the old materials
-gray = replace(concepts, materials={"photo": torch.full_like(photo[None], 0.5)}, groups=(), cut_variants={})
-without_variants = replace(concepts, materials={"photo": photo}, groups=(), cut_variants={})
+
+# Exercise 1: one color, noise, one of the images, another size, no variants, the old materials
+def with_material(material):
+    return replace(concepts, materials={"photo": material}, groups=(), cut_variants={})
+
+
+noise = torch.rand(photo[None].shape, generator=torch.Generator().manual_seed(0))
 
 # Exercise 2: p-values that were not adjusted, Bonferroni's, q-values in ascending order
 for check, wrong in [
-    (check_material, gray),
-    (check_material, without_variants),
+    (check_material, with_material(torch.full_like(photo[None], 0.5))),
+    (check_material, with_material(noise)),
+    (check_material, with_material(data.images[:1])),
+    (check_material, with_material(photo[None, :, ::2, ::2])),
+    (check_material, with_material(photo)),
     (check_material, concepts),
     (check_adjusted, lambda p_values: p_values),
     (check_adjusted, lambda p_values: (len(p_values) * p_values).clip(max=1)),
@@ -51,3 +58,11 @@ for check, wrong in [
     raise AssertionError(f"{check.__name__} accepts a wrong answer")
 
 check_adjusted(lambda p_values: adjusted(p_values.astype("float32")))  # a right answer that rounds
+
+
+def adjusted_in_place(p_values):
+    p_values[:] = adjusted(p_values)
+    return p_values
+
+
+check_adjusted(adjusted_in_place)

@@ -52,9 +52,10 @@ for check, wrong in [
     (check_select, objectives_by(strength=0.0)),
     (check_select, objectives_by(is_apart=False)),
     (check_select, objectives_by(clean_weight=1)),
-    # Exercise 2: invented keys, an edit of another weight, one edit twice
+    # Exercise 2: invented keys, an edit of another weight, the edit that was selected first, one edit twice
     (check_second_look, {f"try {weight}": again for weight, again in of_each.items()}),
     (check_second_look, of_each | {first_weight: of_each[last_weight]}),
+    (check_second_look, of_each | {2.0: fix}),
     (
         check_second_look,
         {last_weight: of_each[last_weight], last_weight + 1: fix.reselect(clean_weight=last_weight + 1)},

@@ -18,7 +18,7 @@ from edittools.models.load import load_classifier
 from edittools.selection.splits import without_duplicates
 from edittools_course import downloads
 from edittools_course.scenarios import photos
-from edittools_course.scenarios.sample_photos import CREDITS, FILES, sample_crops, sample_photo
+from edittools_course.scenarios.sample_photos import CREDITS, FILES, is_new_photo, sample_crops, sample_photo
 
 
 @pytest.fixture
@@ -216,6 +216,25 @@ def test_sample_photo_needs_no_download(monkeypatch):
 def test_sample_photos_are_free_to_show():
     assert CREDITS.keys() == FILES.keys()
     assert all(credit.endswith((", CC0", ", public domain")) for credit in CREDITS.values())
+
+
+@pytest.mark.parametrize("size", [64, 224])
+def test_every_sample_photo_may_be_new_but_not_twice(size):
+    photos = torch.stack([sample_photo(name, size) for name in FILES])
+    for number, photo in enumerate(photos):
+        others = torch.cat([photos[:number], photos[number + 1 :]])
+        assert is_new_photo(photo, others)
+        almost = photo.clone()
+        almost[:, 0, 0] = 1 - almost[:, 0, 0]
+        assert not is_new_photo(almost, photos)
+
+
+def test_noise_one_color_and_other_units_are_no_photos():
+    cat = sample_photo("cat", 64)
+    known = torch.zeros(1, 3, 64, 64)
+    noise = torch.rand(cat.shape, generator=torch.Generator().manual_seed(0))
+    for image in [noise, 0.5 + 0.1 * noise, torch.full_like(cat, 0.5), 255 * cat, cat - 0.5]:
+        assert not is_new_photo(image, known)
 
 
 def test_sample_crops_overlap_by_half():
