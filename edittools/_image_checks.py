@@ -53,7 +53,7 @@ def check_mask(mask: Tensor, image: Tensor | None = None, allow_empty: bool = Fa
     if not ((mask == 0) | (mask == 1)).all():
         raise ValueError(f"the mask has the values {mask.unique()[:5].tolist()}…; pass zeros and ones only")
     if not allow_empty and not mask.any():
-        raise ValueError("the mask is empty; set at least one pixel to 1")
+        raise ValueError("the mask is empty; set at least one pixel to 1, inside the crop that the classifier sees")
     return mask.float()
 
 

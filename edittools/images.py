@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from edittools._checks import check_number
 from edittools._image_checks import check_image, described
+from edittools._paths import image_files
 from edittools._progress import Progress, bar_of
 from edittools.geometry import HasInputSize, InputGeometry
 from edittools.image_files import load_image
@@ -26,17 +27,20 @@ class LazyImages(Sequence):
     """Image files that are loaded when they are indexed, with any index that selects images from a tensor.
 
     Args:
-        paths: the image files.
+        paths: a folder of images, with any subfolders, or the image files.
         size: a classifier, its geometry, or the side of its input in pixels, see `load_image`.
 
     Raises:
-        ValueError: if a size is not valid.
+        FileNotFoundError: if there is no such folder.
+        ValueError: if the folder contains no image, or if a size is not valid.
     """
 
-    paths: Sequence[str | os.PathLike] = field(repr=False)
+    paths: str | os.PathLike | Sequence[str | os.PathLike] = field(repr=False)
     size: int | HasInputSize
 
     def __post_init__(self) -> None:
+        if isinstance(self.paths, str | os.PathLike):
+            object.__setattr__(self, "paths", image_files(self.paths))
         object.__setattr__(self, "size", InputGeometry.of(self.size))
 
     def __len__(self) -> int:

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -128,6 +130,19 @@ def test_lazy_images_for_classifier(photo_and_mask):
     assert lazy[[]].shape == (0, 3, 240, 240)
     with pytest.raises(ValueError, match="'240'"):
         LazyImages(photo_and_mask[:1], "240")
+
+
+def test_lazy_images_of_a_folder_are_the_image_files_in_it(photo_and_mask, tmp_path):
+    folder = tmp_path / "ordinary"
+    (folder / "a").mkdir(parents=True)
+    for name in ["a/1.JPG", "2.jpg", ".3.jpg"]:
+        shutil.copy(photo_and_mask[0], folder / name)
+    (folder / "notes.txt").write_text("no image")
+    lazy = LazyImages(folder, 64)
+    assert [path.name for path in lazy.paths] == [path.name for path in sorted([folder / "2.jpg", folder / "a/1.JPG"])]
+    assert torch.equal(lazy[0], load_image(photo_and_mask[0], 64))
+    with pytest.raises(FileNotFoundError, match="gone"):
+        LazyImages(str(folder / "gone"), 64)
 
 
 def rectangle_on_a_photo(photo_size, path):

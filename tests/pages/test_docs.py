@@ -13,7 +13,6 @@ import torch
 from conftest import save_image
 from readers_files import write_readers_files
 from safetensors.torch import load_file
-from torchvision.models import squeezenet1_1
 
 import edittools
 from edittools.edits import Edit, applied_edits
@@ -118,7 +117,7 @@ def own_images(tmp_path, monkeypatch):
     for class_name in example.class_names:
         of_class = sorted((example.root / "clean" / class_name).iterdir())
         for path in of_class[::2]:
-            ordinary = example.root / "ordinary" / class_name / f"{path.stem}.jpg"
+            ordinary = example.root / "ordinary" / class_name / path.name
             ordinary.parent.mkdir(parents=True, exist_ok=True)
             path.rename(ordinary)
     return example
@@ -126,7 +125,7 @@ def own_images(tmp_path, monkeypatch):
 
 def test_guide_from_a_failing_image_to_a_verdict(own_images, capsys):
     example = own_images
-    names = {"my_model": squeezenet1_1(num_classes=len(example.class_names))}
+    names = {}
     torch.save(load_file(example.root / "weights.safetensors"), "weights.pt")
     model_file, loading, pair, selection, own_weights, look, measurement, change, _ = blocks(
         "docs/own_model.md", "python"
@@ -157,9 +156,9 @@ def test_guide_from_a_failing_image_to_a_verdict(own_images, capsys):
     exec(replaced(selection, {"exemplar, ordinary_images": f"exemplar, {few_layers['ordinary_images']}"}), names)
     assert capsys.readouterr().out.strip() == class_name
     assert Edit.load("edit.safetensors", classifier).digest == names["edit"].digest
-    exec(own_weights, names)
+    exec(replaced(own_weights, {key: of_the_example[key] for key in ("resnet50(num_classes=3)", "resnet50")}), names)
     edited = names["edit"].edited(classifier.model).state_dict()
-    assert all(torch.equal(value, edited[name]) for name, value in names["my_model"].state_dict().items())
+    assert all(torch.equal(value, edited[name]) for name, value in names["model"].state_dict().items())
     exec(replaced(look, few_layers), names)
     assert len(names["fix"].changed(names["tagged_images"])) > 6
     exec(replaced(measurement, few_layers), names)
