@@ -22,6 +22,7 @@ from _lib.results import (
     BY_LABELS,
     FOLDER,
     LABEL_FREE,
+    MINUS_EDIT,
     NO_EDIT,
     SEVERAL,
     read_outcomes,
@@ -158,6 +159,13 @@ def at_the_corner() -> str:
     tuned = [one for run in runs for one in read_run(run)["selected"] if one["method"] == LABEL_FREE]
     corner = f"rate {min(RATES):g}, steps {max(CHECKPOINTS)}, "
     return f"{sum(one['settings'].startswith(corner) for one in tuned)} of {len(tuned)}"
+
+
+def tuned_longer(mark: str) -> str:
+    """Write by how much fine-tuning with a grid of settings corrects more than the edit, on the network of rivals."""
+    rows = read_results("rivals").set_index(["method", "condition", "split", "metric"])
+    row = rows.loc[(LABEL_FREE, mark, TARGET, MINUS_EDIT)]
+    return points(row.value, (row.low, row.high))
 
 
 # --- other marks ------------------------------------------------------------------------------------------------------
@@ -322,6 +330,8 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "gate_tuned_own_unmarked": lambda: share(gate(LABEL_FREE, OWN_CLEAN, CORRECT)),
     "gate_still_wrong": corrected_though_wrong_unmarked,
     "corner": at_the_corner,
+    "rivals_tuned_tag": lambda: tuned_longer("tag"),
+    "rivals_tuned_text": lambda: tuned_longer("text"),
     "learned_tuned_minus": lambda: over_photos("learned_shortcut", LABEL_FREE, BY_HOSTS),
     "learned_tuned_minus_pairs": lambda: over_pairs("learned_shortcut", _TUNED, _EDIT, CORRECTED),
     "learned_tuned_better": lambda: better("learned_shortcut", LABEL_FREE, BY_HOSTS),
@@ -339,6 +349,8 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "sticker_blank_several": lambda: sticker(SEVERAL, "blank", CORRECT),
     "skin_edit": lambda: skin(skin_figures.NET, BY_HOSTS),
     "skin_tuned": lambda: skin(skin_figures.NET, LABEL_FREE),
+    "skin_edit_kept": lambda: skin(skin_figures.NET_AT_KEPT, BY_HOSTS),
+    "skin_tuned_kept": lambda: skin(skin_figures.NET_AT_KEPT, LABEL_FREE),
     "skin_gap": lambda: skin_points(skin_figures.GAP, LABEL_FREE),
     "skin_auc": lambda: skin_auc(BY_HOSTS),
     "skin_tuned_auc": lambda: skin_auc(LABEL_FREE),
