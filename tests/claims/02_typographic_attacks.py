@@ -21,7 +21,8 @@ assert layer_spread["L1"] > 100 * (correct["one word, L1"] - correct["one word, 
 assert is_right.loc[still_wrong, "blank sticker"].mean() > 0.8
 
 
-# Exercise 1: integers, "among the first two", all; exercise 2: noise, one color, an image from above, no word
+# Exercise 1: integers, "among the first two", all, lowered by a fixed amount. Exercise 2: noise, one color, an image of
+# the notebook, no word.
 def as_integers(logits, labels):
     return correctable(logits, labels).long()
 
@@ -30,8 +31,14 @@ def among_the_first_two(logits, labels):
     return (logits.topk(2, dim=1).indices == labels[:, None]).any(dim=1)
 
 
+def lowered_to_minus_100(logits, labels):
+    logits[:, ipod] = -100
+    return logits.argmax(dim=1) == labels
+
+
 for check, answer in [
     (check_lowering, [as_integers]),
+    (check_lowering, [lowered_to_minus_100]),
     (check_lowering, [among_the_first_two]),
     (check_lowering, [lambda logits, labels: labels >= 0]),
     (check_word, [torch.rand(cup.shape), "hello"]),
