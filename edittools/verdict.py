@@ -37,9 +37,6 @@ class Kind(StrEnum):
     MASK_COVERS_CHANGE = auto()
     """inside."""
 
-    MASK_SPARES_OBJECT = auto()
-    """kept, exemplars."""
-
     MISTAKES = auto()
     """Images with the mark are mistaken for its class: alike, errors, classes."""
 

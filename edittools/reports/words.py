@@ -334,13 +334,6 @@ def _mask_covers_change(check: Check, audience: str) -> CheckWords:
     return CheckWords("the mask covers the change", found, remedy)
 
 
-def _mask_spares_object(check: Check, audience: str) -> CheckWords:
-    numbers = check.numbers
-    found = f"With the masked area in one color, {numbers['kept']} of {numbers['exemplars']} x are predicted as before."
-    remedy = "Mark only what misleads: if the mask covers the object itself, x' shows no object."
-    return CheckWords("the mask does not cover the object", found, remedy)
-
-
 def _mistakes(check: Check, audience: str) -> CheckWords:
     numbers = check.numbers
     name = _of_class(check)
@@ -597,7 +590,6 @@ _WORDS: Mapping[Kind, Callable[[Check, str], CheckWords]] = {
     Kind.ORIGINAL: _original,
     Kind.CHANGED: _changed,
     Kind.MASK_COVERS_CHANGE: _mask_covers_change,
-    Kind.MASK_SPARES_OBJECT: _mask_spares_object,
     Kind.MISTAKES: _mistakes,
     Kind.LABELS: _labels,
     Kind.COVERAGE: _coverage,

@@ -80,14 +80,12 @@ def exemplar_checks(classifier: Classifier, exemplars: Mapping[str, Sequence[Exe
     members = all_exemplars(exemplars)
     original = predicted_classes(predict(classifier, torch.stack([one.image for one in members]))).tolist()
     changed = predicted_classes(predict(classifier, torch.stack([one.changed for one in members]))).tolist()
-    covered = predicted_classes(predict(classifier, torch.stack([one.covered for one in members]))).tolist()
     labeled = [(one.label, x) for one, x in zip(members, original, strict=True) if one.label is not None]
     is_alike = [x == changed_x for x, changed_x in zip(original, changed, strict=True)]
     is_swapped = []
     for one, x, changed_x in zip(members, original, changed, strict=True):
         is_swapped.append(one.label is not None and x != one.label == changed_x)
     inside = min(change_inside_mask(one) for one in members)
-    kept = sum(one == other for one, other in zip(covered, original, strict=True))
     of_original = {
         "names": names,
         "classes": [classifier.classes[index] for index in original],
@@ -108,7 +106,6 @@ def exemplar_checks(classifier: Classifier, exemplars: Mapping[str, Sequence[Exe
         ),
         Check(Kind.CHANGED, not any(is_alike), DO_NOT_USE if all(is_alike) else USE, numbers=of_changed),
         Check(Kind.MASK_COVERS_CHANGE, inside >= COVERED, numbers={"inside": inside}),
-        Check(Kind.MASK_SPARES_OBJECT, kept > 0, numbers={"kept": kept, "exemplars": len(members)}),
     ]
 
 

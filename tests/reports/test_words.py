@@ -143,7 +143,6 @@ def all_checks():
         Check(Kind.ORIGINAL, False, DO_NOT_USE, numbers=exemplars | {"is_swapped": True}),
         Check(Kind.CHANGED, False, DO_NOT_USE, numbers=exemplars),
         Check(Kind.MASK_COVERS_CHANGE, False, numbers={"inside": 0.5}),
-        Check(Kind.MASK_SPARES_OBJECT, False, numbers={"kept": 0, "exemplars": 2}),
         Check(Kind.MISTAKES, False, numbers={"alike": 1, "errors": 20, "classes": ["red"]}),
         Check(Kind.LABELS, False, UNCLEAR, "clean", numbers={"share": 0.2, "most": 0.9, "count": 50}),
         Check(Kind.COVERAGE, False, UNCLEAR, numbers={"shown": 3, "classes": 9, "missing": ["red", "blue"]}),

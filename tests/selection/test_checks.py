@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from colors import GREEN, RED, color_network, marked_exemplar
+from colors import color_network, marked_exemplar
 from effects_by_hand import effect, effect_of
 
 from edittools.exemplars import Exemplar
@@ -32,7 +32,6 @@ from edittools.selection.checks import (
     retained_check,
 )
 from edittools.stats import accuracy_interval
-from edittools.verdict import Kind
 
 
 def splits_of(retain=(), **options):
@@ -324,19 +323,6 @@ def test_exemplar_whose_x_changed_is_predicted_as_x_forbids():
     exemplar = marked_exemplar()
     assert "do not use" in statuses(Exemplar(exemplar.image, exemplar.image, exemplar.mask, 1)).values()
     assert "do not use" in statuses(Exemplar(exemplar.changed, exemplar.image, exemplar.mask, 1)).values()  # swapped
-
-
-def test_mask_that_covers_the_object_is_noticed():
-    """The color shows in a part of the image only, and the mask is on it."""
-    image = 0.5 * torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(3))
-    image[GREEN, :, :8] += 0.4
-    image[RED, :, 8:] = 0.95
-    mask = torch.zeros(16, 16)
-    mask[:, 8:] = 1
-    covering = Exemplar(image, torch.where(mask > 0, torch.ones(()), image), mask, RED)
-    assert list(statuses(covering)) == [Kind.MASK_SPARES_OBJECT]
-    beside = Exemplar(image, torch.where(mask.flip(1) > 0, torch.ones(()), image), mask.flip(1), RED)
-    assert not statuses(beside)
 
 
 def test_change_inside_mask_is_the_share_of_the_difference():
