@@ -1,5 +1,7 @@
 """Claim: at equal cost, three rivals that know the same exemplar and images correct no more than an edit.
 
+For one of three pairs, the claim is false.
+
 An edit is selected by hosts, and so is each rival, by the same objective: the divergence of hosts with the mark, plus
 twice that of the same images without it. Ordinary images have no labels.
 

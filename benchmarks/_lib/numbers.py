@@ -20,6 +20,7 @@ from _lib.results import (
     BY_EXEMPLAR,
     BY_HOSTS,
     BY_LABELS,
+    BY_PROJECTION,
     FOLDER,
     LABEL_FREE,
     MINUS_EDIT,
@@ -29,6 +30,7 @@ from _lib.results import (
     read_results,
     read_run,
 )
+from _lib.varied_cases import VARIED
 from edittools.rewriting import EDIT
 from edittools.selection.finetuning import CHECKPOINTS, RATES
 
@@ -161,10 +163,10 @@ def at_the_corner() -> str:
     return f"{sum(one['settings'].startswith(corner) for one in tuned)} of {len(tuned)}"
 
 
-def tuned_longer(mark: str) -> str:
-    """Write by how much fine-tuning with a grid of settings corrects more than the edit, on the network of rivals."""
-    rows = read_results("rivals").set_index(["method", "condition", "split", "metric"])
-    row = rows.loc[(LABEL_FREE, mark, TARGET, MINUS_EDIT)]
+def minus_edit(run: str, method: str, mark: str, split: str = TARGET) -> str:
+    """Write by how much more a rival corrects than the edit that was selected with the same hosts, on its network."""
+    rows = read_results(run).set_index(["method", "condition", "split", "metric"])
+    row = rows.loc[(method, mark, split, MINUS_EDIT)]
     return points(row.value, (row.low, row.high))
 
 
@@ -330,8 +332,10 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "gate_tuned_own_unmarked": lambda: share(gate(LABEL_FREE, OWN_CLEAN, CORRECT)),
     "gate_still_wrong": corrected_though_wrong_unmarked,
     "corner": at_the_corner,
-    "rivals_tuned_tag": lambda: tuned_longer("tag"),
-    "rivals_tuned_text": lambda: tuned_longer("text"),
+    "rivals_tuned_tag": lambda: minus_edit("rivals", LABEL_FREE, "tag"),
+    "rivals_tuned_text": lambda: minus_edit("rivals", LABEL_FREE, "text"),
+    "rivals_projected": lambda: minus_edit("rivals_lite0", BY_PROJECTION, "tag"),
+    "rivals_projected_varied": lambda: minus_edit("rivals_lite0", BY_PROJECTION, "tag", VARIED),
     "learned_tuned_minus": lambda: over_photos("learned_shortcut", LABEL_FREE, BY_HOSTS),
     "learned_tuned_minus_pairs": lambda: over_pairs("learned_shortcut", _TUNED, _EDIT, CORRECTED),
     "learned_tuned_better": lambda: better("learned_shortcut", LABEL_FREE, BY_HOSTS),
